@@ -1,0 +1,36 @@
+"""From unlabeled images, a search space and a device to engines within a latency budget.
+
+Public names are imported when they are first used (PEP 562), so that `import edgesearch` and
+`edgesearch --help` stay fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgesearch.config import Config, load_config
+    from edgesearch.space import Architecture, SearchSpace, load_space
+
+__version__ = "0.1.0"
+
+__all__ = ["Architecture", "Config", "SearchSpace", "__version__", "load_config", "load_space"]
+
+_ROOMS = {
+    "Architecture": "edgesearch.space",
+    "Config": "edgesearch.config",
+    "SearchSpace": "edgesearch.space",
+    "load_config": "edgesearch.config",
+    "load_space": "edgesearch.space",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_ROOMS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,77 @@
+"""One image file of any kind, as 8-bit pixels."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from edgesearch.errors import DataError
+
+EXTENSIONS = frozenset(
+    ".bmp .gif .jfif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
+)
+"""Endings of the files that count as images."""
+
+SIXTEEN_BIT = 65535
+
+
+def decode_image(path: Path, channels: int) -> torch.Tensor:
+    """Read an image file; the first frame, if there are several.
+
+    - EXIF orientation is applied.
+    - 16-bit greyscale is scaled to 8 bits (65535 becomes 255) without stretching the contrast,
+      so that images stay comparable. (Pillow reads 16-bit colour with its upper 8 bits.)
+    - Transparent pixels are shown on black: programs mostly store zeros under full
+      transparency, and zero is also what the padding of a convolution shows. Dropping the alpha
+      channel instead would uncover whatever lies beneath.
+    - Colour becomes grey with the weights of ITU-R 601; grey becomes colour by repetition.
+
+    Args:
+        path: The file.
+        channels: 1 for grey, 3 for RGB.
+
+    Returns:
+        (channels, H, W) uint8.
+
+    Raises:
+        DataError: The file cannot be read, or its pixels have no defined range.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            pixels = np.array(
+                _to_eight_bits(_upright(image)).convert("L" if channels == 1 else "RGB")
+            )
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged files.
+        raise DataError(
+            "an image that can be read",
+            f"{path}: {error or type(error).__name__}",
+            "Repair the file or take it out of the folder.",
+        ) from error
+    return torch.from_numpy(pixels).view(*pixels.shape[:2], channels).permute(2, 0, 1).contiguous()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Damaged EXIF data must not cost an image whose pixels are sound.
+    with contextlib.suppress(Exception):
+        return ImageOps.exif_transpose(image)
+    return image
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """An opaque image of 8 bits a channel (or of 1 bit, or with a palette)."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > SIXTEEN_BIT:
+            raise ValueError(f"pixel values {values.min()} to {values.max()}, not 0 to 65535")
+        return Image.fromarray(((values * 255 + SIXTEEN_BIT // 2) // SIXTEEN_BIT).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("pixels are floating-point numbers, whose range is not defined")
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        return Image.alpha_composite(opaque, image.convert("RGBA"))
+    return image

@@ -1,0 +1,223 @@
+"""Many images with what is known about them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from edgesearch.data.decode import decode_image
+from edgesearch.data.preprocess import Preprocess
+from edgesearch.errors import DataError
+
+CHUNK = 256
+"""Images that are decoded ahead of whoever takes them."""
+
+
+@dataclass(frozen=True)
+class PreprocessedImages:
+    """Images that are ready for a network, except for normalisation.
+
+    Attributes:
+        images: (N, C, R, R) uint8.
+        labels: (N,) int64, or None.
+        skipped: Number of images that could not be read.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor | None
+    skipped: int
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """A sequence of images, with labels if there are any.
+
+    Attributes:
+        items: Each image as a file, or as pixels (C, H, W) uint8.
+        channels: Channels that images are given with, 1 or 3.
+        origin: Where the images come from: a folder, or a name to show.
+        labels: (N,) int64 indices into `class_names`, or None.
+        class_names: Names of the classes, empty without labels.
+    """
+
+    items: tuple[Path | torch.Tensor, ...]
+    channels: int
+    origin: Path
+    labels: torch.Tensor | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def load(self, index: int) -> torch.Tensor:
+        """The pixels of an image: (C, H, W) uint8.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        item = self.items[index]
+        return item if isinstance(item, torch.Tensor) else decode_image(item, self.channels)
+
+    def subset(self, indices: Sequence[int]) -> ImageSet:
+        """The images of the given indices, in their order."""
+        labels = None if self.labels is None else self.labels[torch.tensor(indices).long()]
+        return replace(self, items=tuple(self.items[i] for i in indices), labels=labels)
+
+    def digest(self) -> str:
+        """64 hexadecimal digits that tell whether these are the same images as another time.
+
+        Files count with their name below the folder and their size, so that a large folder is
+        read in seconds; pixels in memory count with every byte.
+
+        Raises:
+            DataError: A file is gone.
+        """
+        total = hashlib.sha256(f"{self.channels} {self.class_names}".encode())
+        for item in self.items:
+            if isinstance(item, torch.Tensor):
+                total.update(f"{tuple(item.shape)}".encode() + item.numpy().tobytes())
+            else:
+                total.update(f"{os.path.relpath(item, self.origin)} {_size(item)}\n".encode())
+        if self.labels is not None:
+            total.update(self.labels.numpy().tobytes())
+        return total.hexdigest()
+
+    def without_unreadable(self, max_bytes: int = 1 << 30) -> tuple[ImageSet, int]:
+        """Decode everything once and leave out what cannot be read.
+
+        Args:
+            max_bytes: Decoded images are kept in memory if all together take no more than this;
+                otherwise the files stay files.
+
+        Returns:
+            The readable images, and the number of those left out.
+
+        Raises:
+            DataError: Not one can be read.
+        """
+        readable: list[int] = []
+        pixels: list[torch.Tensor] = []
+        room = max_bytes
+        for index, image in self._readable(range(len(self)), lambda image: image):
+            readable.append(index)
+            room -= image.nbytes
+            if room >= 0:
+                pixels.append(image)
+            else:
+                pixels.clear()
+        chosen = self.subset(readable)
+        if room >= 0:
+            chosen = replace(chosen, items=tuple(pixels))
+        return chosen, len(self) - len(readable)
+
+    def preprocessed(
+        self, preprocess: Preprocess, indices: Sequence[int] | None = None
+    ) -> PreprocessedImages:
+        """Images fitted to a network; those that cannot be read are skipped.
+
+        Args:
+            preprocess: The rule that fits them.
+            indices: Which images, in which order; all of them if None.
+
+        Raises:
+            DataError: Not one can be read.
+        """
+        wanted = range(len(self)) if indices is None else indices
+        fitted = list(self._readable(wanted, preprocess))
+        labels = self.subset([index for index, _ in fitted]).labels
+        images = torch.stack([image for _, image in fitted])
+        return PreprocessedImages(images, labels, len(wanted) - len(fitted))
+
+    def stack(self, max_bytes: int = 1 << 30) -> torch.Tensor | None:
+        """All images as one tensor (N, C, H, W) uint8.
+
+        Returns:
+            None if the images differ in shape or take more than `max_bytes`.
+
+        Raises:
+            DataError: An image cannot be read (`without_unreadable` leaves such ones out).
+        """
+        shape = self.load(0).shape
+        if len(self) * shape.numel() > max_bytes:
+            return None
+        images = []
+        for _, image in self._decoded(range(len(self)), lambda image: image):
+            if isinstance(image, DataError):
+                raise image
+            if image.shape != shape:
+                return None
+            images.append(image)
+        return torch.stack(images)
+
+    def _readable(
+        self, indices: Sequence[int], transform: Callable[[torch.Tensor], torch.Tensor]
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """The readable ones among the images, transformed, each with its index."""
+        any_readable = False
+        first_reason = "no images at all"
+        for index, image in self._decoded(indices, transform):
+            if not isinstance(image, DataError):
+                any_readable = True
+                yield index, image
+            elif first_reason == "no images at all":
+                first_reason = image.found
+        if not any_readable:
+            raise DataError(
+                f"at least one image in {self.origin} that can be read",
+                f"none of {len(indices)}; the first: {first_reason}",
+                "Check the files of this folder.",
+            )
+
+    def _decoded(
+        self, indices: Sequence[int], transform: Callable[[torch.Tensor], torch.Tensor]
+    ) -> Iterator[tuple[int, torch.Tensor | DataError]]:
+        """Each image, transformed, or why it cannot be read; decoded by several threads."""
+
+        def attempt(index: int) -> torch.Tensor | DataError:
+            try:
+                return transform(self.load(index))
+            except DataError as error:
+                return error
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(indices), CHUNK):
+                chunk = indices[start : start + CHUNK]
+                yield from zip(chunk, pool.map(attempt, chunk), strict=True)
+
+
+def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, of pixel values in 0 … 1.
+
+    Computed from counts of the 256 values, so exact whatever the number of images.
+
+    Args:
+        images: (N, C, H, W) uint8.
+
+    Returns:
+        Means and standard deviations; the latter are at least 1/255, so that one can divide by
+        them even where all pixels are equal.
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in images.unbind(dim=1):
+        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        mean.append(float(share @ values))
+        std.append(max(float(share @ (values - mean[-1]) ** 2) ** 0.5, 1 / 255))
+    return tuple(mean), tuple(std)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise DataError(
+            f"the image {path}, which was there before",
+            error.strerror or str(error),
+            "Leave the folder of images as it is while edgesearch works.",
+        ) from error

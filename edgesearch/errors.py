@@ -1,0 +1,45 @@
+"""The errors of this package: the user's side of the tree, and interruption."""
+
+from __future__ import annotations
+
+from devices.errors import UserError
+
+
+class ConfigError(UserError):
+    """A configuration with faults, all of which the message names."""
+
+
+class DataError(UserError):
+    """Images that are missing, unreadable or too few."""
+
+
+class SpaceError(UserError):
+    """A search space or an architecture that is not valid."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is damaged, or of another run."""
+
+
+class TrainingError(UserError):
+    """Training that cannot go on."""
+
+
+class SearchError(UserError):
+    """A search that cannot be done as asked."""
+
+
+class InfeasibleError(SearchError):
+    """Budgets that no architecture meets."""
+
+
+class ExportError(UserError):
+    """A winner that could not be exported, or differs after export."""
+
+
+class StageError(UserError):
+    """A stage whose input is missing or does not fit."""
+
+
+class Interrupted(Exception):
+    """A stage was stopped from outside; what it had done is kept."""

@@ -1,0 +1,186 @@
+"""Networks and their blocks as ONNX files, all from one exporter and of one opset."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from edgesearch.errors import ExportError
+from edgesearch.space import Block, SearchSpace, covering_networks
+from edgesearch.supernet import ResNet
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18
+INPUT_NAME = "images"
+
+
+def export_network(
+    network: nn.Module,
+    path: Path,
+    *,
+    input_shape: tuple[int, int, int, int],
+    output_name: str,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a network as one ONNX file, batch normalisation folded into the convolutions.
+
+    Args:
+        network: In evaluation mode; maps images to one tensor.
+        path: Gets the file, atomically.
+        input_shape: (N, C, H, W), fixed; the input is called "images".
+        output_name: Name of the output.
+        metadata: Goes into the model's metadata.
+
+    Raises:
+        ExportError: The exporter failed (names the operator if it does).
+    """
+    model = _export(network, input_shape, [output_name])
+    for key, value in (metadata or {}).items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    _save(model, path)
+
+
+def export_blocks(
+    space: SearchSpace,
+    resolution: int,
+    paths: Mapping[str, Path],
+    *,
+    batch: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write blocks of a space, with random weights, each to an ONNX file of its own.
+
+    They are cut out of a few whole networks, so that each is just what it is inside of one.
+
+    Args:
+        space: Where the blocks are from.
+        resolution: Of the networks' input, in pixels.
+        paths: The file of each wanted block, by its key.
+        batch: N.
+        on_progress: Called with the number of exported networks and that of all.
+
+    Raises:
+        ExportError: The exporter failed.
+    """
+    from onnx.utils import Extractor
+
+    missing = dict(paths)
+    networks = covering_networks(space, resolution, missing)
+    for number, blocks in enumerate(networks, 1):
+        names = [f"block{index}" for index in range(len(blocks))]
+        shape = (batch, space.in_channels, resolution, resolution)
+        model = _export(_AllOutputs(blocks), shape, names)
+        extractor = Extractor(model)
+        for block, before, name in zip(blocks, [INPUT_NAME, *names], names, strict=False):
+            if block.key in missing:
+                cut = extractor.extract_model([before], [name])
+                _save(cut, missing.pop(block.key))
+        if on_progress:
+            on_progress(number, len(networks))
+
+
+def assemble_network(blocks: Sequence[Block], paths: Mapping[str, Path], path: Path) -> None:
+    """Join block files to the whole network that `export_network` would write.
+
+    The weights are the blocks' random ones: the file is for measuring.
+
+    Args:
+        blocks: From stem to head.
+        paths: The file of each block, by its key.
+        path: Gets the network.
+    """
+    import onnx
+    from onnx import compose
+
+    loaded = {key: onnx.load(paths[key]) for key in {block.key for block in blocks}}
+    whole: onnx.ModelProto | None = None
+    for index, block in enumerate(blocks):
+        part = compose.add_prefix(loaded[block.key], f"b{index}/")
+        if whole is None:
+            whole = part
+            continue
+        io_map = [(whole.graph.output[0].name, part.graph.input[0].name)]
+        whole = compose.merge_models(whole, part, io_map)
+    assert whole is not None
+    _save(whole, path)
+
+
+class _AllOutputs(nn.Module):
+    """A network of random weights that gives the output of each of its blocks."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.network = ResNet(blocks).eval()
+        for module in self.network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                # Small enough to keep the sums of many blocks finite, in half precision too.
+                nn.init.constant_(module.weight, 0.5)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.network.forward_blocks(images))
+
+
+def _export(
+    network: nn.Module, input_shape: tuple[int, ...], output_names: list[str]
+) -> onnx.ModelProto:
+    images = torch.zeros(input_shape)
+    try:
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            program = torch.onnx.export(
+                network.eval(),
+                (images,),
+                dynamo=True,
+                optimize=True,
+                input_names=[INPUT_NAME],
+                output_names=output_names,
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ExportError(
+            f"a network that torch's exporter can write with opset {OPSET}",
+            str(error).strip().splitlines()[0],
+            "Replace the operator that it names.",
+        ) from error
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(model.SerializeToString())
+        os.replace(partial, path)
+    except OSError as error:
+        raise ExportError(
+            f"a writable place for {path}", str(error), "Free space or choose another output_dir."
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks about itself on every channel it has."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,170 @@
+"""The same views for a whole batch of small images at once, each image with draws of its own.
+
+torchvision's transforms draw once for a batch; one image at a time they cost more than training
+a small network. Differences from them: the order of the colour changes is fixed, and the hue is
+turned in YIQ instead of HSV.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from edgesearch.data import Preprocess
+from edgesearch.pretrain.randomness import uniforms
+from edgesearch.pretrain.views import BLUR_SIGMA, Augmentation, blur_kernel_size
+
+_LUMA = (0.299, 0.587, 0.114)
+_RGB_TO_YIQ = torch.tensor(
+    [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
+)
+_DRAWS = 14
+_ASPECT = (math.log(3 / 4), math.log(4 / 3))
+
+
+class BatchedViews:
+    """Views of batches; the draws of each image are keyed by seed, epoch, image and view."""
+
+    def __init__(self, augmentation: Augmentation, preprocess: Preprocess, seed: int) -> None:
+        self.augmentation = augmentation
+        self.preprocess = preprocess
+        self.seed = seed
+
+    def __call__(
+        self, images: torch.Tensor, indices: torch.Tensor, epoch: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two views of each image.
+
+        Args:
+            images: (N, C, H, W) uint8.
+            indices: (N,) numbers of the images in their set.
+            epoch: Number of the epoch.
+
+        Returns:
+            Two tensors (N, C, R, R) float32, normalised.
+        """
+        first, second = (self._view(images, indices, epoch, view) for view in range(2))
+        return first, second
+
+    def _view(
+        self, images: torch.Tensor, indices: torch.Tensor, epoch: int, view: int
+    ) -> torch.Tensor:
+        a = self.augmentation
+        draws = uniforms(_DRAWS, self.seed, epoch, indices.numpy(), view)
+        u = torch.from_numpy(draws).to(torch.float32)
+        x = crop_and_flip(
+            images.to(torch.float32) / 255, u[:, :5], a, self.preprocess.resolution
+        )
+        jittered = jitter(x, u[:, 5:9], a)
+        x = torch.where((u[:, 9] < a.jitter_probability)[:, None, None, None], jittered, x)
+        if x.shape[1] == 3 and a.grayscale_probability > 0:
+            chosen = (u[:, 10] < a.grayscale_probability)[:, None, None, None]
+            x = torch.where(chosen, luma(x), x)
+        if a.blur_probability > 0:
+            chosen = torch.nonzero(u[:, 11] < a.blur_probability).flatten()
+            low, high = BLUR_SIGMA
+            sigma = low + (high - low) * u[chosen, 12]
+            x[chosen] = blur(x[chosen], sigma, blur_kernel_size(self.preprocess.resolution))
+        mean, std = (
+            torch.tensor(v).view(1, -1, 1, 1) for v in (self.preprocess.mean, self.preprocess.std)
+        )
+        return (x - mean) / std
+
+
+def crop_and_flip(
+    images: torch.Tensor, u: torch.Tensor, augmentation: Augmentation, resolution: int
+) -> torch.Tensor:
+    """Cut out a random part, maybe mirrored, and resize it bilinearly.
+
+    Args:
+        images: (N, C, H, W) float32.
+        u: (N, 5) uniform draws: area, aspect ratio, place (y, x), flip.
+        augmentation: Its crop_scale and flip_probability count.
+        resolution: R.
+
+    Returns:
+        (N, C, R, R).
+    """
+    low, high = augmentation.crop_scale
+    area = low + (high - low) * u[:, 0]
+    aspect = torch.exp(_ASPECT[0] + (_ASPECT[1] - _ASPECT[0]) * u[:, 1])
+    height = (area / aspect).sqrt().clamp(max=1.0)
+    width = (area * aspect).sqrt().clamp(max=1.0)
+    theta = torch.zeros(len(images), 2, 3)
+    flip = torch.where(u[:, 4] < augmentation.flip_probability, -1.0, 1.0)
+    theta[:, 0, 0] = width * flip
+    theta[:, 0, 2] = (1 - width) * (2 * u[:, 3] - 1)
+    theta[:, 1, 1] = height
+    theta[:, 1, 2] = (1 - height) * (2 * u[:, 2] - 1)
+    shape = [len(images), images.shape[1], resolution, resolution]
+    grid = F.affine_grid(theta, shape, align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def luma(images: torch.Tensor) -> torch.Tensor:
+    """(N, 3, H, W) to the brightness (N, 1, H, W); one channel is given back as it is."""
+    if images.shape[1] == 1:
+        return images
+    weights = torch.tensor(_LUMA).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)
+
+
+def jitter(images: torch.Tensor, u: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
+    """Change brightness, contrast, saturation and hue, each image by draws of its own.
+
+    Args:
+        images: (N, C, H, W) in 0 … 1.
+        u: (N, 4) uniform draws.
+        augmentation: The sizes of the changes.
+
+    Returns:
+        (N, C, H, W) in 0 … 1.
+    """
+    a = augmentation
+
+    def factor(column: int, size: float) -> torch.Tensor:
+        return (1 + size * (2 * u[:, column] - 1)).view(-1, 1, 1, 1)
+
+    x = (images * factor(0, a.brightness)).clamp(0, 1)
+    mean = luma(x).mean(dim=(1, 2, 3), keepdim=True)
+    x = (mean + (x - mean) * factor(1, a.contrast)).clamp(0, 1)
+    if x.shape[1] == 1:
+        return x
+    grey = luma(x)
+    x = (grey + (x - grey) * factor(2, a.saturation)).clamp(0, 1)
+    if a.hue == 0:
+        return x
+    turn = 2 * math.pi * a.hue * (2 * u[:, 3] - 1)
+    rotation = torch.zeros(len(x), 3, 3)
+    rotation[:, 0, 0] = 1
+    rotation[:, 1, 1] = rotation[:, 2, 2] = turn.cos()
+    rotation[:, 1, 2], rotation[:, 2, 1] = -turn.sin(), turn.sin()
+    matrix = torch.linalg.inv(_RGB_TO_YIQ) @ rotation @ _RGB_TO_YIQ
+    return torch.einsum("nij,njhw->nihw", matrix, x).clamp(0, 1)
+
+
+def blur(images: torch.Tensor, sigma: torch.Tensor, kernel_size: int) -> torch.Tensor:
+    """Gaussian blur with a standard deviation for each image.
+
+    Args:
+        images: (N, C, H, W).
+        sigma: (N,) in pixels.
+        kernel_size: Odd.
+
+    Returns:
+        (N, C, H, W).
+    """
+    n, channels, height, width = images.shape
+    if n == 0:
+        return images
+    half = kernel_size // 2
+    offsets = torch.arange(-half, half + 1, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
+    x = images.reshape(1, n * channels, height, width)
+    x = F.pad(x, (half, half, half, half), mode="reflect")
+    x = F.conv2d(x, kernel[:, None, :, None], groups=n * channels)
+    x = F.conv2d(x, kernel[:, None, None, :], groups=n * channels)
+    return x.reshape(n, channels, height, width)

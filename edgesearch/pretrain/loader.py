@@ -1,0 +1,144 @@
+"""Batches of views for one epoch, from images in memory or from files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from edgesearch.data import ImageSet, Preprocess
+from edgesearch.errors import DataError
+from edgesearch.pretrain.batched_views import BatchedViews
+from edgesearch.pretrain.randomness import order_of_epoch
+from edgesearch.pretrain.views import Augmentation, TorchvisionViews, two_views
+
+Views = tuple[torch.Tensor, torch.Tensor]
+SUBSTITUTES = 10
+
+
+class ViewLoader(Protocol):
+    """Gives the same batches of an epoch whenever it is asked."""
+
+    steps_per_epoch: int
+    replaced: int
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Views]:
+        """The batches of an epoch from `first_step` on: two views (N, C, R, R) each."""
+
+
+class BatchedViewLoader:
+    """Views computed batch by batch in this process, from images that lie in memory."""
+
+    def __init__(
+        self, images: torch.Tensor, views: BatchedViews, batch_size: int, seed: int
+    ) -> None:
+        self.images = images
+        self.views = views
+        self.batch_size = batch_size
+        self.seed = seed
+        self.steps_per_epoch = len(images) // batch_size
+        self.replaced = 0
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Views]:
+        """See `ViewLoader`."""
+        order = order_of_epoch(len(self.images), self.seed, epoch)
+        for step in range(first_step, self.steps_per_epoch):
+            chosen = torch.from_numpy(order[step * self.batch_size : (step + 1) * self.batch_size])
+            yield self.views(self.images[chosen], chosen, epoch)
+
+
+class _ViewDataset(Dataset[tuple[tuple[torch.Tensor, ...], int]]):
+    """Views of the image of a number; an unreadable image is replaced by the next readable one."""
+
+    def __init__(self, images: ImageSet, views: TorchvisionViews, epoch: int) -> None:
+        self.images = images
+        self.views = views
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[tuple[torch.Tensor, ...], int]:
+        for attempt in range(SUBSTITUTES):
+            try:
+                image = self.images.load((index + attempt) % len(self.images))
+            except DataError:
+                continue
+            return self.views(image, index, self.epoch), attempt > 0
+        self.images.load(index)  # raises, naming the file
+        raise AssertionError("an image became readable")
+
+
+def _collate(samples: list[tuple[tuple[torch.Tensor, ...], int]]) -> tuple[Views, int]:
+    return two_views([views for views, _ in samples]), sum(replaced for _, replaced in samples)
+
+
+class WorkerViewLoader:
+    """Views computed by worker processes, image by image, as the files are read."""
+
+    def __init__(
+        self, images: ImageSet, views: TorchvisionViews, batch_size: int, seed: int, workers: int
+    ) -> None:
+        self.images = images
+        self.views = views
+        self.batch_size = batch_size
+        self.seed = seed
+        self.workers = workers
+        self.steps_per_epoch = len(images) // batch_size
+        self.replaced = 0
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Views]:
+        """See `ViewLoader`."""
+        order = order_of_epoch(len(self.images), self.seed, epoch)
+        used = order[: self.steps_per_epoch * self.batch_size]
+        batches = np.split(used, self.steps_per_epoch)[first_step:]
+        self.replaced = 0
+        loader = DataLoader(
+            _ViewDataset(self.images, self.views, epoch),
+            batch_sampler=[batch.tolist() for batch in batches],
+            num_workers=self.workers,
+            collate_fn=_collate,
+        )
+        for views, replaced in loader:
+            self.replaced += replaced
+            yield views
+
+
+def make_loader(
+    images: ImageSet,
+    augmentation: Augmentation,
+    preprocess: Preprocess,
+    *,
+    batched: bool,
+    batch_size: int,
+    seed: int,
+    workers: int,
+) -> ViewLoader:
+    """The loader for a set of images.
+
+    Raises:
+        DataError: There are fewer images than a batch holds, or images of several sizes are to be
+            augmented in batches.
+    """
+    if len(images) < batch_size:
+        raise DataError(
+            f"at least one batch of {batch_size} images for training",
+            f"{len(images)} images",
+            "Add images, or set a smaller pretrain.batch_size.",
+        )
+    if not batched:
+        views = TorchvisionViews(augmentation, preprocess, seed)
+        return WorkerViewLoader(images, views, batch_size, seed, workers)
+    stacked = images.stack()
+    if stacked is None:
+        raise DataError(
+            "images of one size that fit into memory, for batched augmentation",
+            f"images of several sizes, or too many, among {len(images)}",
+            "Set pretrain.augmentation.batched=false.",
+        )
+    return BatchedViewLoader(
+        stacked, BatchedViews(augmentation, preprocess, seed), batch_size, seed
+    )

@@ -1,0 +1,52 @@
+"""Random numbers that depend on what they are for, never on how many were drawn before.
+
+Every draw is keyed by seed, epoch, image and purpose, so the order of work, the number of worker
+processes and an interruption change nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele et al., OOPSLA 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def hash64(*parts: int | np.ndarray) -> np.ndarray:
+    """Hash whole numbers to uint64; arrays among the parts are broadcast."""
+    with np.errstate(over="ignore"):
+        state = np.asarray(0, dtype=np.uint64)
+        for part in parts:
+            word = np.asarray(part, dtype=np.int64).astype(np.uint64)
+            state = _mix(state * _GOLDEN + word + _GOLDEN)
+        return np.asarray(state)
+
+
+def seed_of(*parts: int) -> int:
+    """A seed of 63 bits for a purpose that the parts name."""
+    return int(hash64(*parts)) >> 1
+
+
+def uniforms(count: int, *parts: int | np.ndarray) -> np.ndarray:
+    """Uniform numbers in [0, 1), `count` for each item.
+
+    Args:
+        count: Numbers for each item.
+        parts: What the numbers are for; one of them an array (N,) of items.
+
+    Returns:
+        (N, count) float64.
+    """
+    words = hash64(*(np.asarray(p)[..., None] for p in parts), np.arange(count))
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def order_of_epoch(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch visits the images: a permutation (count,) of 0 … count - 1."""
+    return np.argsort(uniforms(1, seed, epoch, np.arange(count))[:, 0], kind="stable")

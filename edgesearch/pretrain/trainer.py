@@ -1,0 +1,281 @@
+"""The training loop: schedule, checkpoints, resume, metrics."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgesearch.errors import Interrupted, TrainingError
+from edgesearch.pretrain.checkpoint import load_state, save_state
+from edgesearch.pretrain.loader import ViewLoader
+from edgesearch.pretrain.moco_v2 import MoCoV2
+from edgesearch.pretrain.sandwich import sandwich_architectures, sandwich_step
+from edgesearch.pretrain.stop_signals import StopSignals
+from edgesearch.supernet import SupernetWeights
+
+Monitor = Callable[[SupernetWeights], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How to train. The defaults are MoCo v2's.
+
+    Attributes:
+        epochs: Passes over the images.
+        lr: Learning rate after warm-up; a half cosine takes it to 0.
+        weight_decay: L2 penalty on all weights.
+        momentum: Of SGD.
+        warmup_epochs: Epochs in which the learning rate rises linearly from 0.
+        random_subnets: Subnets in each step beside the largest and the smallest.
+        monitor_every_epochs: How often the monitor runs; it runs after the last epoch too.
+        seed: Of data order and random subnets.
+    """
+
+    epochs: int = 200
+    lr: float = 0.03
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    warmup_epochs: int = 0
+    random_subnets: int = 1
+    monitor_every_epochs: int = 10
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch brought; also a line of metrics.jsonl.
+
+    Attributes:
+        epoch: Number of the epoch, from 1 on.
+        epochs: Number of epochs in all.
+        loss_largest: Mean loss of the largest network.
+        loss_smallest: Mean loss of the smallest network.
+        loss_random: Mean loss of the random subnets, None without any.
+        lr: Learning rate of the last step.
+        duration_s: Wall time since the epoch was begun or resumed.
+        images_per_s: Images trained on in this time, by wall time.
+        replaced_images: Unreadable images that a neighbour stood in for.
+        monitor: What the monitor found, empty when it did not run.
+    """
+
+    epoch: int
+    epochs: int
+    loss_largest: float
+    loss_smallest: float
+    loss_random: float | None
+    lr: float
+    duration_s: float
+    images_per_s: float
+    replaced_images: int
+    monitor: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Progress:
+    """Where a run stands: epochs done, steps done in this epoch, and the sums of its losses."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sums: list[float] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains a method's supernet by the sandwich rule; can be stopped and run again.
+
+    Args:
+        method: What is trained.
+        loader: Where the views come from.
+        config: How to train.
+        output_dir: Gets state.pt, model.safetensors and metrics.jsonl.
+        identity: Plain values that tell this run from others; a state of another is refused.
+        monitor: Judges the weights now and then.
+        on_epoch: Called with each epoch's report.
+    """
+
+    def __init__(
+        self,
+        method: MoCoV2,
+        loader: ViewLoader,
+        config: TrainerConfig,
+        output_dir: Path,
+        *,
+        identity: dict[str, Any],
+        monitor: Monitor | None = None,
+        on_epoch: Callable[[EpochReport], None] | None = None,
+    ) -> None:
+        self.method = method.to(memory_format=torch.channels_last)
+        self.loader = loader
+        self.config = config
+        self.output_dir = output_dir
+        self.identity = identity
+        self.monitor = monitor
+        self.on_epoch = on_epoch
+        self.optimizer = torch.optim.SGD(
+            method.query.parameters(),
+            config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+        self.progress = _Progress()
+
+    def fit(self) -> SupernetWeights:
+        """Train to the last epoch, going on from a state in the output folder if there is one.
+
+        Returns:
+            The weights, as in model.safetensors.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; the state of the last whole step has been kept.
+            TrainingError: A loss is not finite; the state before this epoch has been kept.
+            CheckpointError: The state in the output folder is damaged or of another run.
+        """
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        if self.state_path.exists():
+            self._resume()
+        self.method.train()
+        with StopSignals() as signals:
+            while self.progress.epoch < self.config.epochs:
+                self._run_epoch(signals)
+        return self.weights()
+
+    @property
+    def state_path(self) -> Path:
+        """The file that a run goes on from."""
+        return self.output_dir / "state.pt"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One line of JSON for each epoch."""
+        return self.output_dir / "metrics.jsonl"
+
+    def weights(self) -> SupernetWeights:
+        """The present weights."""
+        query, key = self.method.query, self.method.key
+        return SupernetWeights(
+            self.method.space,
+            query.supernet.backbone.state_dict(),
+            query.projector.state_dict(),
+            key.supernet.backbone.state_dict(),
+            key.projector.state_dict(),
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step: linear warm-up, then half a cosine to 0."""
+        total = self.config.epochs * self.loader.steps_per_epoch
+        warmup = self.config.warmup_epochs * self.loader.steps_per_epoch
+        if step < warmup:
+            return self.config.lr * (step + 1) / warmup
+        done = (step - warmup) / max(1, total - warmup)
+        return self.config.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+    def _run_epoch(self, signals: StopSignals) -> None:
+        progress, config = self.progress, self.config
+        start, first_step = time.perf_counter(), progress.step
+        lr = 0.0
+        for views in self.loader.batches(progress.epoch, first_step):
+            step = progress.epoch * self.loader.steps_per_epoch + progress.step
+            lr = self.learning_rate(step)
+            losses = self._train_step(views, step, lr)
+            previous = progress.loss_sums or [0.0] * len(losses)
+            progress.loss_sums = [a + b for a, b in zip(previous, losses, strict=True)]
+            progress.step += 1
+            if signals.received and progress.step < self.loader.steps_per_epoch:
+                self._save_state()
+                raise Interrupted(
+                    f"pre-training stopped by {signals.received.name} in epoch "
+                    f"{progress.epoch + 1} of {config.epochs}"
+                )
+        duration = time.perf_counter() - start
+        images = (progress.step - first_step) * self._batch_size
+        self._finish_epoch(lr, duration, images)
+        if signals.received and progress.epoch < config.epochs:
+            raise Interrupted(
+                f"pre-training stopped by {signals.received.name} after epoch "
+                f"{progress.epoch} of {config.epochs}"
+            )
+
+    def _train_step(
+        self, views: tuple[torch.Tensor, torch.Tensor], step: int, lr: float
+    ) -> list[float]:
+        """The losses of the largest, the smallest and the random subnets in one step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self._batch_size = len(views[0])
+        first, second = (view.contiguous(memory_format=torch.channels_last) for view in views)
+        architectures = sandwich_architectures(
+            self.method.space, self.config.random_subnets, self.config.seed, step
+        )
+        losses = sandwich_step(self.method, (first, second), architectures, self.optimizer)
+        if not all(map(math.isfinite, losses)):
+            raise TrainingError(
+                "finite losses",
+                f"{losses} at step {step} (epoch {self.progress.epoch + 1})",
+                "Set a smaller pretrain.lr or more pretrain.warmup_epochs; "
+                "the state before this epoch has been kept.",
+            )
+        return losses
+
+    def _finish_epoch(self, lr: float, duration_s: float, images: int) -> None:
+        """Write the epoch's metrics, then weights and state: a kill between them repeats it."""
+        progress, config = self.progress, self.config
+        means = [total / progress.step for total in progress.loss_sums]
+        randoms = means[2:]
+        progress.epoch += 1
+        last = progress.epoch == config.epochs
+        due = last or progress.epoch % config.monitor_every_epochs == 0
+        weights = self.weights()
+        report = EpochReport(
+            epoch=progress.epoch,
+            epochs=config.epochs,
+            loss_largest=means[0],
+            loss_smallest=means[1],
+            loss_random=sum(randoms) / len(randoms) if randoms else None,
+            lr=lr,
+            duration_s=duration_s,
+            images_per_s=images / duration_s,
+            replaced_images=self.loader.replaced,
+            monitor=self.monitor(weights) if self.monitor and due else {},
+        )
+        progress.step, progress.loss_sums = 0, []
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(vars(report)) + "\n")
+        weights.save(self.output_dir / "model.safetensors")
+        self._save_state()
+        if self.on_epoch:
+            self.on_epoch(report)
+
+    def _save_state(self) -> None:
+        save_state(
+            self.state_path,
+            {
+                "identity": self.identity,
+                "progress": vars(self.progress),
+                "threads": torch.get_num_threads(),
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            },
+        )
+
+    def _resume(self) -> None:
+        state = load_state(self.state_path, self.identity)
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = _Progress(**state["progress"])
+        self._drop_metrics_after(self.progress.epoch)
+
+    def _drop_metrics_after(self, epoch: int) -> None:
+        """Forget lines of epochs that will be run again."""
+        if not self.metrics_path.exists():
+            return
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
+        partial = self.metrics_path.with_suffix(".partial")
+        partial.write_text("".join(lines[:epoch]), encoding="utf-8")
+        os.replace(partial, self.metrics_path)

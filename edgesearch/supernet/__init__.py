@@ -1,0 +1,23 @@
+"""Shared weights, and subnets taken out of them."""
+
+from edgesearch.supernet.calibrate import recalibrate
+from edgesearch.supernet.dynamic_ops import DynamicBatchNorm2d, DynamicConv2d, DynamicLinear
+from edgesearch.supernet.extract import copy_leading, extract
+from edgesearch.supernet.projector import Projector
+from edgesearch.supernet.resnet import ResNet
+from edgesearch.supernet.supernet import Supernet
+from edgesearch.supernet.weights import SupernetWeights, random_weights
+
+__all__ = [
+    "DynamicBatchNorm2d",
+    "DynamicConv2d",
+    "DynamicLinear",
+    "Projector",
+    "ResNet",
+    "Supernet",
+    "SupernetWeights",
+    "copy_leading",
+    "extract",
+    "random_weights",
+    "recalibrate",
+]

@@ -1,0 +1,45 @@
+"""A subnet as a network of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from edgesearch.space import Architecture, SearchSpace
+from edgesearch.supernet.resnet import ResNet
+
+
+def extract(
+    space: SearchSpace, weights: Mapping[str, torch.Tensor], architecture: Architecture
+) -> ResNet:
+    """Copy an architecture out of the weights of a supernet's backbone.
+
+    Its normalisation statistics are the shared ones: `recalibrate` it before use.
+
+    Args:
+        space: The supernet's space.
+        weights: State of the supernet's `backbone`.
+        architecture: What to copy.
+
+    Returns:
+        A plain network in evaluation mode, with weights of its own.
+
+    Raises:
+        SpaceError: The architecture is not of this space.
+    """
+    space.index(architecture)
+    # The values drawn here are overwritten: leave the caller's random state alone.
+    with torch.random.fork_rng(devices=[]):
+        network = ResNet(space.blocks(architecture))
+    copy_leading(weights, network)
+    return network.eval()
+
+
+def copy_leading(weights: Mapping[str, torch.Tensor], target: nn.Module) -> None:
+    """Fill a module with the leading entries of larger tensors of the same names."""
+    with torch.no_grad():
+        for name, tensor in target.state_dict().items():
+            leading = tuple(slice(0, length) for length in tensor.shape)
+            tensor.copy_(weights[name][leading])

@@ -1,0 +1,149 @@
+"""The weights of a trained supernet as a file, and the networks that they hold."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgesearch.errors import CheckpointError
+from edgesearch.space import Architecture, SearchSpace, space_from_dict
+from edgesearch.supernet.extract import copy_leading, extract
+from edgesearch.supernet.projector import Projector
+from edgesearch.supernet.resnet import ResNet
+from edgesearch.supernet.supernet import Supernet
+
+State = Mapping[str, torch.Tensor]
+FORMAT = "edgesearch-supernet-1"
+
+
+@dataclass(frozen=True)
+class SupernetWeights:
+    """Weights of the two encoders of a supernet: the trained one and its moving average.
+
+    Attributes:
+        space: The supernet's space.
+        query: State of the trained backbone.
+        query_projector: State of the projector behind it.
+        key: State of the moving average of the backbone, in use as the largest network only.
+        key_projector: State of the projector behind it.
+    """
+
+    space: SearchSpace
+    query: State
+    query_projector: State
+    key: State
+    key_projector: State
+
+    def subnet(self, architecture: Architecture) -> ResNet:
+        """A trained subnet, images to features; to be recalibrated before use."""
+        return extract(self.space, self.query, architecture)
+
+    def embedder(self, architecture: Architecture) -> nn.Sequential:
+        """A trained subnet with its projector, images to embeddings; to be recalibrated."""
+        projector = _projector(self.query_projector, self.space.feature_dim(architecture))
+        return nn.Sequential(self.subnet(architecture), projector).eval()
+
+    def reference(self) -> nn.Sequential:
+        """The key encoder, images to embeddings; to be recalibrated."""
+        largest = self.space.largest
+        projector = _projector(self.key_projector, self.space.feature_dim(largest))
+        return nn.Sequential(extract(self.space, self.key, largest), projector).eval()
+
+    def save(self, path: Path) -> None:
+        """Write all weights and the space to a safetensors file, atomically."""
+        from safetensors.torch import save_file
+
+        tensors = {
+            f"{prefix}.{name}": tensor.contiguous()
+            for prefix, state in self._parts().items()
+            for name, tensor in state.items()
+        }
+        metadata = {"format": FORMAT, "space": json.dumps(self.space.to_dict())}
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial, metadata)
+        os.replace(partial, path)
+
+    def _parts(self) -> dict[str, State]:
+        return {
+            "query.backbone": self.query,
+            "query.projector": self.query_projector,
+            "key.backbone": self.key,
+            "key.projector": self.key_projector,
+        }
+
+    @classmethod
+    def load(cls, path: Path, space: SearchSpace) -> SupernetWeights:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, foreign, or of another space.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                _check(path, metadata, space)
+                for name in file.keys():  # noqa: SIM118 (not a dict)
+                    encoder, part, rest = name.split(".", 2)
+                    parts.setdefault(f"{encoder}.{part}", {})[rest] = file.get_tensor(name)
+            return cls(
+                space,
+                parts["query.backbone"],
+                parts["query.projector"],
+                parts["key.backbone"],
+                parts["key.projector"],
+            )
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"supernet weights in safetensors form at {path}",
+                f"{type(error).__name__}: {error}",
+                "Run `edgesearch pretrain` to make them, or name another file.",
+            ) from error
+
+
+def _check(path: Path, metadata: Mapping[str, str], space: SearchSpace) -> None:
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"supernet weights of the format {FORMAT!r} at {path}",
+            f"the format {metadata.get('format')!r}",
+            "Name a model.safetensors that `edgesearch pretrain` wrote.",
+        )
+    theirs = space_from_dict(json.loads(metadata["space"]))
+    ours, found = space.to_dict(), theirs.to_dict()
+    differing = [key for key in ours if key != "name" and ours[key] != found.get(key)]
+    if differing:
+        field = differing[0]
+        raise CheckpointError(
+            f"weights of the space {space.name!r} with {field} {ours[field]}",
+            f"{field} {found.get(field)} (space {theirs.name!r}) in {path}",
+            "Choose the space that the weights were trained for, or pre-train this one.",
+        )
+
+
+def _projector(state: State, feature_dim: int) -> Projector:
+    """The projector of a state, its first layer cut to `feature_dim` inputs."""
+    hidden_dim, out_dim = state["fc2.weight"].shape[1], state["fc2.weight"].shape[0]
+    with torch.random.fork_rng(devices=[]):
+        projector = Projector(feature_dim, hidden_dim, out_dim, "bn1.weight" in state)
+    copy_leading(state, projector)
+    return projector
+
+
+def random_weights(space: SearchSpace, seed: int = 0) -> State:
+    """State of an untrained backbone, for comparison with a trained one."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = Supernet(space).backbone
+    # A last scale of zero in each block would leave the shortcuts only.
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+    return backbone.state_dict()
