@@ -25,6 +25,10 @@ class TrainingError(UserError):
     """Training that cannot go on."""
 
 
+class LatencyError(UserError):
+    """A latency table from which nothing can be predicted."""
+
+
 class SearchError(UserError):
     """A search that cannot be done as asked."""
 

@@ -11,8 +11,9 @@ from PIL import Image, ImageOps
 
 from edgesearch.errors import DataError
 
-EXTENSIONS = frozenset(
-    ".bmp .gif .jfif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
+EXTENSIONS = (
+    *(".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm"),
+    *(".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 """Endings of the files that count as images."""
 

@@ -83,7 +83,8 @@ class ImageSet:
             if isinstance(item, torch.Tensor):
                 total.update(f"{tuple(item.shape)}".encode() + item.numpy().tobytes())
             else:
-                total.update(f"{os.path.relpath(item, self.origin)} {_size(item)}\n".encode())
+                name = item.relative_to(self.origin).as_posix()
+                total.update(os.fsencode(name) + f" {_size(item)}\n".encode())
         if self.labels is not None:
             total.update(self.labels.numpy().tobytes())
         return total.hexdigest()

@@ -102,7 +102,7 @@ def _open_folder(root: Path, channels: int) -> ImageSet:
     if not images:
         raise DataError(
             f"images in {root.absolute()}",
-            "no file that ends in " + ", ".join(sorted(EXTENSIONS)),
+            "no file that ends in " + ", ".join(EXTENSIONS),
             "Put images there, or correct `data.root`.",
         )
     tops = [path.relative_to(root).parts for path in images]

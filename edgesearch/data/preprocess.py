@@ -135,5 +135,6 @@ def _trim(image: torch.Tensor) -> torch.Tensor:
 
 def _centre(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """The central (C, height, width) of an image."""
-    top, left = (round((have - keep) / 2) for have, keep in zip(image.shape[1:], (height, width)))
+    top = round((image.shape[1] - height) / 2)
+    left = round((image.shape[2] - width) / 2)
     return image[:, top : top + height, left : left + width]

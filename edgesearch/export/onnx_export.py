@@ -114,6 +114,7 @@ def assemble_network(blocks: Sequence[Block], paths: Mapping[str, Path], path: P
         io_map = [(whole.graph.output[0].name, part.graph.input[0].name)]
         whole = compose.merge_models(whole, part, io_map)
     assert whole is not None
+    del whole.opset_import[1:]  # merging repeats the entry for each part
     _save(whole, path)
 
 

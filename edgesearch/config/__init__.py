@@ -1,0 +1,6 @@
+"""What a run is told: the YAML configuration, its defaults and its bounds."""
+
+from edgesearch.config.load_config import load_config, shipped_configs
+from edgesearch.config.schema import Config
+
+__all__ = ["Config", "load_config", "shipped_configs"]

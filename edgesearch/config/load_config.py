@@ -1,0 +1,104 @@
+"""A configuration from a YAML file and from `key=value` on the command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+import edgesearch
+from edgesearch.config.faults import describe_faults, shortened
+from edgesearch.config.schema import Config
+from edgesearch.config.yaml_values import parse_yaml
+from edgesearch.errors import ConfigError
+
+SHIPPED = Path(edgesearch.__file__).parents[1] / "configs"
+
+
+def shipped_configs() -> list[str]:
+    """Names of the configurations that come with edgesearch."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load_config(path_or_name: str, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration, replace some of its values and check it.
+
+    Args:
+        path_or_name: Path of a YAML file, or the bare name of a configuration that comes with
+            edgesearch, such as `quickstart`.
+        overrides: Texts `key.of.a.section=value`, the value in YAML; an empty one is null.
+
+    Returns:
+        The configuration. Relative paths in it start at the current folder.
+
+    Raises:
+        ConfigError: The file cannot be read, or there are faults; the message names all of them.
+    """
+    path = _find(path_or_name)
+    try:
+        values, faults = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"a readable file {path}", reason, "Correct the path.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"a YAML file in UTF-8 at {path}",
+            f"byte {error.start} is not UTF-8",
+            "Save the file in UTF-8, or correct the path.",
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"valid YAML in {path}", str(error), "Correct this place.") from error
+    values = {} if values is None else values
+    faults += [fault for text in overrides if (fault := _override(values, text))]
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        faults += describe_faults(error, Config)
+    if faults:
+        raise ConfigError(
+            f"a configuration without faults in {path}",
+            f"{len(faults)} fault(s):" + "".join(f"\n  - {fault}" for fault in faults),
+            "\nCorrect the file, or give key=value on the command line.",
+        )
+    return config
+
+
+def _find(path_or_name: str) -> Path:
+    # A bare name is a shipped configuration first, so that a folder of that name beside (an
+    # output folder, say) does not hide it.
+    if path_or_name in shipped_configs():
+        return SHIPPED / f"{path_or_name}.yaml"
+    if Path(path_or_name).exists():
+        return Path(path_or_name)
+    near = difflib.get_close_matches(Path(path_or_name).stem, shipped_configs(), 1)
+    raise ConfigError(
+        "the path of a YAML file, or the name of a configuration that comes with edgesearch "
+        f"({', '.join(shipped_configs())})",
+        f"no file {path_or_name}",
+        f"Did you mean {near[0]!r}?" if near else "Correct the path or the name.",
+    )
+
+
+def _override(values: Any, text: str) -> str | None:
+    """Replace a value in place; what hinders that is returned. Unknown keys are found later."""
+    key, equals, value = text.partition("=")
+    *sections, name = key.strip().split(".")
+    if not equals or not all((*sections, name)):
+        return f"{text!r}: must have the form key.of.a.section=value"
+    try:
+        parsed, faults = parse_yaml(value)
+    except ValueError as error:
+        return f"{key}: must be valid YAML; found: {value!r} ({error})"
+    for section in sections:
+        if not isinstance(values, dict):
+            break
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
+    if not isinstance(values, dict):
+        return f"{key}: {'.'.join(sections) or 'the file'} is no section; found: {shortened(values)}"
+    values[name] = parsed
+    return faults[0] if faults else None

@@ -1,0 +1,251 @@
+"""All sections of a configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic_core import ValidationInfo
+
+from devices.spec import DeviceSpec, load_device
+from edgesearch.config.fields import (
+    Count,
+    CountFromZero,
+    Fraction,
+    Positive,
+    PositiveFraction,
+    Section,
+    UserPath,
+    fault,
+)
+from edgesearch.config.pretrain_section import PretrainSection
+from edgesearch.errors import UserError
+from edgesearch.space import SearchSpace, load_space, space_from_dict
+
+
+class SpaceSection(Section):
+    """The search space: one that comes with edgesearch, or one's own.
+
+    Without `family`, `name` names a space that comes with edgesearch, and all other keys replace
+    fields of it. With `family`, the keys define a new space.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str | None = None
+    """Name of a space that comes with edgesearch, or a new one's name."""
+    family: str | None = None
+    """Family of a new space."""
+
+    def build(self) -> SearchSpace:
+        """The space.
+
+        Raises:
+            SpaceError: There is no such space, or a field is not valid.
+        """
+        fields = self.model_extra or {}
+        if self.family is None:
+            return load_space(self.name or "", **fields)
+        return space_from_dict({"name": self.name or "own", "family": self.family, **fields})
+
+    @model_validator(mode="after")
+    def _valid(self) -> SpaceSection:
+        if self.name is None and self.family is None:
+            raise fault("`name` of a space or `family` of a new one is required")
+        try:
+            self.build()
+        except UserError as error:
+            raise fault(error.required, error.found, error.remedy) from error
+        return self
+
+
+class DeviceSection(Section):
+    """The device that networks are chosen for; fields that are given replace the device's own."""
+
+    name: str = "local-cpu"
+    """Name of a known device (`edgesearch devices`)."""
+    threads: int | None = None
+    """Threads that a network runs on."""
+    batch: int | None = None
+    """Images in each run of a network."""
+    precision: str | None = None
+    """Precision that a network runs in."""
+    runtime: str | None = None
+    """Runtime that runs a network."""
+
+    def build(self) -> DeviceSpec:
+        """The device.
+
+        Raises:
+            UnknownDeviceError: There is no such device, or a field is not valid.
+        """
+        fields = self.model_dump(exclude_none=True)
+        return load_device(fields.pop("name"), **fields)
+
+    @model_validator(mode="after")
+    def _valid(self) -> DeviceSection:
+        try:
+            self.build()
+        except UserError as error:
+            raise fault(error.required, error.found, error.remedy) from error
+        return self
+
+
+class DataSection(Section):
+    """The images."""
+
+    source: Literal["folder", "digits"] = "folder"
+    """A folder of images, or scikit-learn's handwritten digits."""
+    root: UserPath | None = Field(default=None, validate_default=True)
+    """The folder; class folders and the splits train, val and test are used if they are there."""
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of each class that is held out for evaluation where the folder has no splits."""
+    mean: list[Fraction] | None = None
+    """Mean of each channel, of pixel values in 0 to 1; that of the images if null."""
+    std: list[PositiveFraction] | None = Field(default=None, validate_default=True)
+    """Standard deviation of each channel; that of the images if null."""
+    resize_ratio: Annotated[float, Field(ge=1)] = 1.0
+    """The short side is resized to this multiple of the resolution before the centre crop."""
+
+    @field_validator("root")
+    @classmethod
+    def _root_of_a_folder(cls, root: UserPath | None, info: ValidationInfo) -> UserPath | None:
+        if root is None and info.data.get("source") == "folder":
+            raise fault("the path of the folder of images is required (data.root=PATH)")
+        return root
+
+    @field_validator("std")
+    @classmethod
+    def _as_mean(cls, std: list[float] | None, info: ValidationInfo) -> list[float] | None:
+        if "mean" in info.data and len(std or ()) != len(info.data["mean"] or ()):
+            raise fault("as many values as in data.mean are required (or null for both)")
+        return std
+
+
+class ProfileSection(Section):
+    """How the latency table is measured."""
+
+    rounds: Count = 12
+    """Rounds over all blocks in turn."""
+    runs: Count = 3
+    """Timed runs of a block in each round."""
+    networks: Annotated[int, Field(ge=6)] = 8
+    """Whole networks that are measured beside the blocks, to correct predictions."""
+    max_seconds: Positive = 300.0
+    """Longest time of measuring; fewer rounds are made if it is over, but never fewer than two."""
+
+
+class BudgetsSection(Section):
+    """Upper bounds; those that are null do not bind."""
+
+    latency_ms: Positive | None = None
+    """Latency on the device, in milliseconds."""
+    latency_of_largest: PositiveFraction | None = None
+    """Latency on the device, as a share of the largest network's predicted latency."""
+    params: Positive | None = None
+    """Learnable parameters."""
+    macs: Positive | None = None
+    """Multiply-accumulates for one image."""
+
+    @field_validator("latency_of_largest")
+    @classmethod
+    def _one_latency(cls, share: float | None, info: ValidationInfo) -> float | None:
+        if share is not None and info.data.get("latency_ms") is not None:
+            raise fault("either latency_ms or latency_of_largest is required, not both")
+        return share
+
+
+class SearchSection(Section):
+    """How subnets are chosen."""
+
+    strategy: Literal["evolution", "random"] = "evolution"
+    """How candidates are proposed."""
+    evaluations: Count = 200
+    """Candidates that are scored."""
+    population: Annotated[int, Field(ge=2)] | None = None
+    """Population of the evolution, a quarter of the evaluations at most; chosen if null."""
+    budgets: BudgetsSection = BudgetsSection()
+    """Upper bounds that candidates meet."""
+    images: Count = 1024
+    """Images on which agreement is computed."""
+    calibration_images: Count = 1024
+    """Images on which batch normalisation is calibrated for each candidate."""
+    batch_size: Count = 128
+    """Images in each forward pass."""
+    winners: Count = 1
+    """Winners to export."""
+    reserves: CountFromZero = 10
+    """Candidates next in rank, which replace winners that turn out too slow."""
+
+    @field_validator("population")
+    @classmethod
+    def _quarter(cls, population: int | None, info: ValidationInfo) -> int | None:
+        evaluations = info.data.get("evaluations")
+        if population is not None and evaluations is not None and 4 * population > evaluations:
+            raise fault(f"a quarter of search.evaluations ({evaluations}) at most is required")
+        return population
+
+
+class TensorRTSection(Section):
+    """TensorRT-RTX engines, built with or without a GPU."""
+
+    compute_capabilities: Annotated[
+        list[Annotated[str, Field(pattern=r"^SM\d{2,3}$")]], Field(min_length=1)
+    ] = ["SM75", "SM86", "SM89", "SM120"]
+    """GPU generations that one engine file serves."""
+    precision: Literal["fp16", "fp32"] = "fp16"
+    """Precision of weights and activations."""
+
+    @field_validator("precision")
+    @classmethod
+    def _supported(cls, precision: str, info: ValidationInfo) -> str:
+        if precision == "fp32" and "SM75" in info.data.get("compute_capabilities", ()):
+            raise fault("fp16 is required for SM75, which lacks fp32 matrix products")
+        return precision
+
+
+class ExportSection(Section):
+    """What is made of the winners."""
+
+    output: Literal["features", "logits"] = "features"
+    """What the exported network returns."""
+    max_replacements: CountFromZero = 5
+    """Reserves that are tried for winners whose measured latency is over the budget."""
+    tensorrt: TensorRTSection | None = TensorRTSection()
+    """TensorRT-RTX engines; null builds none."""
+
+
+class Config(Section):
+    """A whole configuration."""
+
+    output_dir: UserPath
+    """Folder that everything is written to."""
+    seed: CountFromZero = 0
+    """Seed of everything random."""
+    space: SpaceSection
+    """The search space."""
+    device: DeviceSection = Field(default_factory=DeviceSection)
+    """The device that networks are chosen for."""
+    data: DataSection
+    """The images."""
+    profile: ProfileSection = ProfileSection()
+    """How the latency table is measured."""
+    pretrain: PretrainSection = PretrainSection()
+    """How the supernet is trained."""
+    search: SearchSection = SearchSection()
+    """How subnets are chosen."""
+    export: ExportSection = ExportSection()
+    """What is made of the winners."""
+
+    @field_validator("data")
+    @classmethod
+    def _channels(cls, data: DataSection, info: ValidationInfo) -> DataSection:
+        space = info.data.get("space")
+        if space is not None and data.mean is not None:
+            channels = space.build().in_channels
+            if len(data.mean) != channels:
+                raise fault(
+                    f"mean and std of {channels} value(s) are required, one for each channel of "
+                    "the space (space.in_channels)"
+                )
+        return data

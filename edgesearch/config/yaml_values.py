@@ -1,0 +1,51 @@
+"""YAML as plain values, without its traps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+EXPONENT = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)[eE][-+]?[0-9]+")
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which reads `1e-3` as a number and notes keys that are there twice."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.faults: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Note keys that are there twice, of which YAML would silently keep the last."""
+        lines: dict[str, int] = {}
+        for key_node, _ in node.value:
+            key, line = key_node.value, key_node.start_mark.line + 1
+            if isinstance(key_node, yaml.ScalarNode) and lines.setdefault(key, line) != line:
+                self.faults.append(f"{key}: given twice, in lines {lines[key]} and {line}")
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))
+
+
+def parse_yaml(text: str) -> tuple[Any, list[str]]:
+    """Read one YAML document.
+
+    Returns:
+        Its values, and the faults that do not hinder reading: keys that are there twice.
+
+    Raises:
+        ValueError: The text is no YAML; the message gives line and column where known.
+    """
+    try:
+        loader = _Loader(text)
+        return loader.get_single_data(), loader.faults
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ValueError(f"{place}{error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error

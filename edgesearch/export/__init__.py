@@ -1,0 +1,35 @@
+"""Subnets as ONNX files and engines, checked and documented."""
+
+from edgesearch.export.engines import (
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    TensorRTTarget,
+    build_engines,
+    save_weights,
+)
+from edgesearch.export.manifest import (
+    MANIFEST,
+    read_manifest,
+    sha256_of,
+    write_manifest,
+)
+from edgesearch.export.onnx_export import assemble_network, export_blocks, export_network
+from edgesearch.export.verify import Parity, compare, verify_engine
+
+__all__ = [
+    "MANIFEST",
+    "ONNX_FILE",
+    "WEIGHTS_FILE",
+    "Parity",
+    "TensorRTTarget",
+    "assemble_network",
+    "build_engines",
+    "compare",
+    "export_blocks",
+    "export_network",
+    "read_manifest",
+    "save_weights",
+    "sha256_of",
+    "verify_engine",
+    "write_manifest",
+]

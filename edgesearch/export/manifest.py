@@ -1,0 +1,97 @@
+"""What was exported, from what, with what, and how it was checked."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgesearch.errors import ExportError
+
+MANIFEST = "manifest.json"
+PACKAGES = (
+    "edgesearch",
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "numpy",
+    "tensorrt-rtx-cu13-bindings",
+)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that had a part in an export."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def write_manifest(folder: Path, files: Mapping[str, dict[str, Any]], facts: dict[str, Any]) -> None:
+    """Write manifest.json into a winner's folder, atomically and after all files it lists.
+
+    Args:
+        folder: The winner's folder.
+        files: For each file's name what is known of it; size and hash are added.
+        facts: Everything else.
+    """
+    listed = {
+        name: {
+            **about,
+            "bytes": (folder / name).stat().st_size,
+            "sha256": sha256_of(folder / name),
+        }
+        for name, about in files.items()
+    }
+    manifest = {"format": 1, **facts, "files": listed, "versions": installed_versions()}
+    partial = folder / f"{MANIFEST}.partial"
+    partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, folder / MANIFEST)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read manifest.json and check every file that it lists.
+
+    Raises:
+        ExportError: The manifest is missing or damaged, or a file is missing or has changed.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = manifest["files"]
+        changed = [
+            name
+            for name, about in files.items()
+            if not (folder / name).is_file() or sha256_of(folder / name) != about["sha256"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(
+            f"a whole {MANIFEST} in {folder}",
+            f"{type(error).__name__}: {error}",
+            "Run `edgesearch export` again.",
+        ) from error
+    if changed:
+        raise ExportError(
+            f"the files of {folder} as its {MANIFEST} lists them",
+            f"missing or changed: {', '.join(changed)}",
+            "Run `edgesearch export` again.",
+        )
+    return manifest

@@ -1,0 +1,18 @@
+"""The label-free search for subnets within budgets."""
+
+from edgesearch.search.agreement import Agreement
+from edgesearch.search.constraints import Budgets, FeasibleSet
+from edgesearch.search.search import pareto_front, run_search
+from edgesearch.search.strategies import make_strategy
+from edgesearch.search.trial_log import Trial, TrialLog
+
+__all__ = [
+    "Agreement",
+    "Budgets",
+    "FeasibleSet",
+    "Trial",
+    "TrialLog",
+    "make_strategy",
+    "pareto_front",
+    "run_search",
+]

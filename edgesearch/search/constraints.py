@@ -1,0 +1,97 @@
+"""Budgets, and which architectures of a space meet them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgesearch.errors import InfeasibleError
+from edgesearch.space import Architecture, SearchSpace
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Upper bounds; None bounds nothing.
+
+    Attributes:
+        latency_ms: Of the predicted median latency on the device.
+        params: Of the learnable parameters.
+        macs: Of the multiply-accumulates for one image.
+    """
+
+    latency_ms: float | None = None
+    params: float | None = None
+    macs: float | None = None
+
+
+class FeasibleSet:
+    """What is known of all architectures of a space, and which of them meet the budgets.
+
+    Args:
+        space: The search space.
+        latency_ms: (size,) predicted medians.
+        budgets: The bounds.
+
+    Raises:
+        InfeasibleError: No architecture meets them all; says how far off the nearest is.
+    """
+
+    def __init__(self, space: SearchSpace, latency_ms: np.ndarray, budgets: Budgets) -> None:
+        self.space = space
+        self.budgets = budgets
+        self.costs = {
+            "latency_ms": latency_ms,
+            "params": space.sum_over_blocks(lambda block: block.params),
+            "macs": space.sum_over_blocks(lambda block: block.macs),
+        }
+        self.mask = np.isfinite(latency_ms)
+        for name, cost in self.costs.items():
+            bound = getattr(budgets, name)
+            if bound is not None:
+                self.mask &= cost <= bound
+        self.indices = np.flatnonzero(self.mask)
+        if not len(self.indices):
+            self._explain()
+
+    def __contains__(self, architecture: Architecture) -> bool:
+        return bool(self.mask[self.space.index(architecture)])
+
+    def cost(self, name: str, architecture: Architecture) -> float:
+        """One of latency_ms, params and macs of an architecture."""
+        return float(self.costs[name][self.space.index(architecture)])
+
+    def _explain(self) -> None:
+        bounds = {
+            name: bound
+            for name in self.costs
+            if (bound := getattr(self.budgets, name)) is not None
+        }
+        alone = [
+            f"{name} {number(bound)}, but the least that this space reaches is "
+            f"{number(float(self.costs[name].min()))}"
+            for name, bound in bounds.items()
+            if not self.costs[name].min() <= bound
+        ]
+        if not alone:
+            over = np.max([self.costs[name] / bound for name, bound in bounds.items()], axis=0)
+            nearest = int(np.argmin(over)) if bounds else 0
+            alone = [
+                "each can be met alone, but not together; nearest to all: "
+                + ", ".join(f"{n} {number(float(self.costs[n][nearest]))}" for n in bounds)
+                + f" ({self.space.architecture(nearest)})"
+            ]
+        wanted = ", ".join(f"{name} ≤ {number(bound)}" for name, bound in bounds.items())
+        raise InfeasibleError(
+            f"an architecture of {self.space.name!r} with {wanted or 'a finite latency'}",
+            "; ".join(alone),
+            "Raise search.budgets to what can be reached, or choose a smaller space.",
+        )
+
+
+def number(value: float) -> str:
+    """A figure for people: 12,300,000 or 1.234."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -1,0 +1,115 @@
+"""Every scored architecture, kept as it comes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgesearch.errors import SearchError
+from edgesearch.space import Architecture
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An architecture with its score and costs.
+
+    Attributes:
+        architecture: What was scored.
+        agreement: Its score.
+        latency_ms: Predicted median on the device.
+        macs: Multiply-accumulates for one image.
+        params: Learnable parameters.
+    """
+
+    architecture: Architecture
+    agreement: float
+    latency_ms: float
+    macs: float
+    params: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {**asdict(self), "architecture": self.architecture.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Trial:
+        """Read what `to_dict` wrote."""
+        architecture = Architecture.from_dict(values["architecture"])
+        return cls(**{**values, "architecture": architecture})
+
+
+class TrialLog:
+    """trials.jsonl: a header that tells what was searched, then a line for each trial.
+
+    Args:
+        path: The file; it may exist.
+        identity: What makes scores comparable; a file with another one is refused.
+
+    Raises:
+        SearchError: The file is damaged, or of another search (names the field).
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self.path = path
+        self.trials: dict[Architecture, Trial] = {}
+        header = json.loads(json.dumps({"format": FORMAT, "identity": dict(identity)}))
+        if path.exists() and path.stat().st_size:
+            self._read(header)
+        if not path.exists() or not path.stat().st_size:
+            self._append(header)
+
+    def _read(self, header: dict[str, Any]) -> None:
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):  # a kill tore the last line
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+        if not whole:
+            return
+        try:
+            first, *lines = [json.loads(line) for line in whole.splitlines()]
+            self._check(first, header)
+            for line in lines:
+                trial = Trial.from_dict(line)
+                self.trials[trial.architecture] = trial
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SearchError(
+                f"trials of a search, a line of JSON each, in {self.path}",
+                f"{type(error).__name__}: {error}",
+                "Move the file away to search anew.",
+            ) from error
+
+    def _check(self, found: dict[str, Any], header: dict[str, Any]) -> None:
+        theirs, ours = found.get("identity", {}), header["identity"]
+        for field in sorted(ours):
+            if theirs.get(field) != ours[field]:
+                raise SearchError(
+                    f"trials with {field} {ours[field]!r} in {self.path}",
+                    f"{field} {theirs.get(field)!r}",
+                    "Restore the configuration, or move the file away to search anew.",
+                )
+
+    def add(self, trial: Trial) -> None:
+        """Keep a trial; it is on disk when this returns."""
+        self.trials[trial.architecture] = trial
+        self._append(trial.to_dict())
+
+    def _append(self, line: dict[str, Any]) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise SearchError(
+                f"room to append to {self.path}",
+                error.strerror or str(error),
+                "Free space or choose another output_dir, then run the same command again.",
+            ) from error
