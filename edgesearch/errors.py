@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from devices.errors import UserError
+from devices.errors import UserError as UserError
 
 
 class ConfigError(UserError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import reprlib
 from collections.abc import Iterator
 from typing import get_args
 
@@ -11,7 +13,8 @@ from pydantic_core import ErrorDetails
 
 from edgesearch.config.fields import Section
 
-LONGEST_VALUE = 60
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 60
 
 
 def describe_faults(error: ValidationError, schema: type[Section]) -> list[str]:
@@ -32,14 +35,15 @@ def _describe(details: ErrorDetails, schema: type[Section]) -> str:
         context = details["ctx"]
         found = found if context["found"] is None else context["found"]
         return f"{path}: {context['required']}; found: {found}. {context['remedy']}".strip(". ")
-    message = details["msg"].replace("Input should be", "must be")
+    if details["type"] == "path_type":
+        return f"{path}: must be a path; found: {found}"
+    message = re.sub(r"^\w+ should", "must", details["msg"])
     return f"{path}: {message}; found: {found}"
 
 
 def shortened(value: object) -> str:
-    """A value as people can read it in a message."""
-    text = "nothing (null)" if value is None else repr(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} …"
+    """A value as people can read it in a message, however large it is."""
+    return "nothing (null)" if value is None else _REPR.repr(value)
 
 
 def _suggestion(path: str, schema: type[Section]) -> str:

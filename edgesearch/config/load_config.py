@@ -9,13 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-import edgesearch
 from edgesearch.config.faults import describe_faults, shortened
 from edgesearch.config.schema import Config
 from edgesearch.config.yaml_values import parse_yaml
 from edgesearch.errors import ConfigError
 
-SHIPPED = Path(edgesearch.__file__).parents[1] / "configs"
+SHIPPED = Path(__file__).parents[2] / "configs"
 
 
 def shipped_configs() -> list[str]:
@@ -92,13 +91,16 @@ def _override(values: Any, text: str) -> str | None:
         parsed, faults = parse_yaml(value)
     except ValueError as error:
         return f"{key}: must be valid YAML; found: {value!r} ({error})"
+    if faults:
+        return f"{key}: {faults[0]}"
     for section in sections:
-        if not isinstance(values, dict):
-            break
-        if values.get(section) is None:
-            values[section] = {}
-        values = values[section]
+        if isinstance(values, dict):
+            # A copy, since an alias in the file may show the same section in another place.
+            inner = values.get(section)
+            values[section] = dict(inner or {}) if isinstance(inner, (dict, type(None))) else inner
+            values = values[section]
     if not isinstance(values, dict):
-        return f"{key}: {'.'.join(sections) or 'the file'} is no section; found: {shortened(values)}"
+        where = ".".join(sections) or "the file"
+        return f"{key}: {where} is no section; found: {shortened(values)}"
     values[name] = parsed
-    return faults[0] if faults else None
+    return None

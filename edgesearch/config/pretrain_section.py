@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
-from pydantic_core import ValidationInfo
+from pydantic import Field, ValidationInfo, field_validator
 
 from edgesearch.config.fields import (
     Count,
@@ -84,7 +83,7 @@ class PretrainSection(Section):
     warmup_epochs: CountFromZero = 0
     """Epochs in which the learning rate rises linearly."""
     queue_size: Count = 65536
-    """Keys that are kept as negatives: a multiple of batch_size, a quarter of the images at most."""
+    """Keys kept as negatives: a multiple of batch_size, and at most a quarter of the images."""
     temperature: Positive = 0.2
     """Temperature of the contrastive loss."""
     ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.999

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
-from pydantic_core import ValidationInfo
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from devices.spec import DeviceSpec, load_device
 from edgesearch.config.fields import (

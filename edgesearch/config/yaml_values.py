@@ -23,8 +23,11 @@ class _Loader(yaml.SafeLoader):
         lines: dict[str, int] = {}
         for key_node, _ in node.value:
             key, line = key_node.value, key_node.start_mark.line + 1
-            if isinstance(key_node, yaml.ScalarNode) and lines.setdefault(key, line) != line:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue
+            if key in lines:
                 self.faults.append(f"{key}: given twice, in lines {lines[key]} and {line}")
+            lines[key] = line
         return super().construct_mapping(node, deep=deep)
 
 

@@ -50,7 +50,7 @@ def info_nce(
     """
     positive = (queries * keys).sum(dim=1, keepdim=True)
     logits = torch.cat([positive, queries @ queue], dim=1) / temperature
-    return F.cross_entropy(logits, torch.zeros(len(queries), dtype=torch.long))
+    return F.cross_entropy(logits, logits.new_zeros(len(queries), dtype=torch.long))
 
 
 class MoCoV2(nn.Module):

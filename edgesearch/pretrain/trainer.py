@@ -140,6 +140,7 @@ class Trainer:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         if self.state_path.exists():
             self._resume()
+        self._drop_metrics_after(self.progress.epoch)
         self.method.train()
         with StopSignals() as signals:
             while self.progress.epoch < self.config.epochs:
@@ -269,7 +270,6 @@ class Trainer:
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = _Progress(**state["progress"])
-        self._drop_metrics_after(self.progress.epoch)
 
     def _drop_metrics_after(self, epoch: int) -> None:
         """Forget lines of epochs that will be run again."""

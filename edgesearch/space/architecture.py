@@ -42,10 +42,10 @@ class Architecture:
             if set(values) != set(fields):
                 raise ValueError(f"the fields {sorted(values)}")
             return cls(
-                stem_width=int(values["stem_width"]),
-                stage_widths=tuple(int(width) for width in values["stage_widths"]),
-                stage_depths=tuple(int(depth) for depth in values["stage_depths"]),
-                resolution=int(values["resolution"]),
+                stem_width=_whole(values["stem_width"]),
+                stage_widths=tuple(map(_whole, values["stage_widths"])),
+                stage_depths=tuple(map(_whole, values["stage_depths"])),
+                resolution=_whole(values["resolution"]),
             )
         except (TypeError, ValueError) as error:
             raise SpaceError(
@@ -58,3 +58,9 @@ class Architecture:
         widths = "-".join(map(str, self.stage_widths))
         depths = "-".join(map(str, self.stage_depths))
         return f"stem{self.stem_width}_w{widths}_d{depths}_r{self.resolution}"
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError(f"the value {value!r}")
+    return value

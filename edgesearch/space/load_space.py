@@ -49,7 +49,7 @@ def space_from_dict(values: Mapping[str, Any]) -> SearchSpace:
         SpaceError: The family is unknown, or a field is missing, unknown or not valid.
     """
     family = values.get("family", "resnet")
-    if family not in FAMILIES:
+    if family not in list(FAMILIES):  # a list, as YAML may hold, has no hash
         raise SpaceError(
             f"the family of a space is one of {', '.join(FAMILIES)}",
             repr(family),

@@ -83,9 +83,10 @@ class ResNetSpace:
                 "in stage_depths (one of each for every stage)"
             )
         for name, choices in self.choices.items():
-            rising = list(choices) == sorted(set(choices))
-            if not choices or not rising or any(type(c) is not int or c < 1 for c in choices):
-                yield f"{name} {list(choices)} (rising whole numbers from 1 on)"
+            listed = list(choices) if isinstance(choices, tuple) else [choices]
+            whole = all(type(choice) is int and choice >= 1 for choice in listed)
+            if not choices or not whole or listed != sorted(set(listed)):
+                yield f"{name} {listed} (rising whole numbers from 1 on)"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ResNetSpace:
@@ -130,12 +131,11 @@ class ResNetSpace:
     @cached_property
     def choices(self) -> dict[str, tuple[int, ...]]:
         """Each dimension of the space with its choices, in the order of the numbering."""
-        stages = range(1, len(self.stage_widths) + 1)
         return {
             "resolution": self.resolutions,
             "stem_width": self.stem_widths,
-            **{f"stage{i}_width": self.stage_widths[i - 1] for i in stages},
-            **{f"stage{i}_depth": self.stage_depths[i - 1] for i in stages},
+            **{f"stage{i}_width": widths for i, widths in enumerate(self.stage_widths, 1)},
+            **{f"stage{i}_depth": depths for i, depths in enumerate(self.stage_depths, 1)},
         }
 
     @property

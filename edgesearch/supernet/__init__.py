@@ -6,7 +6,7 @@ from edgesearch.supernet.extract import copy_leading, extract
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.resnet import ResNet
 from edgesearch.supernet.supernet import Supernet
-from edgesearch.supernet.weights import SupernetWeights, random_weights
+from edgesearch.supernet.weights import SupernetWeights, random_like
 
 __all__ = [
     "DynamicBatchNorm2d",
@@ -18,6 +18,6 @@ __all__ = [
     "SupernetWeights",
     "copy_leading",
     "extract",
-    "random_weights",
+    "random_like",
     "recalibrate",
 ]

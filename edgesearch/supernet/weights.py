@@ -137,13 +137,13 @@ def _projector(state: State, feature_dim: int) -> Projector:
     return projector
 
 
-def random_weights(space: SearchSpace, seed: int = 0) -> State:
-    """State of an untrained backbone, for comparison with a trained one."""
+def random_like(weights: SupernetWeights, seed: int) -> SupernetWeights:
+    """Untrained weights of the same shapes: those that a training of this seed starts from."""
+    space, state = weights.space, weights.query_projector
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = Supernet(space).backbone
-    # A last scale of zero in each block would leave the shortcuts only.
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)
-    return backbone.state_dict()
+        supernet = Supernet(space)
+        out_dim, hidden_dim = state["fc2.weight"].shape
+        projector = Projector(supernet.feature_dim, hidden_dim, out_dim, "bn1.weight" in state)
+    backbone, head = supernet.backbone.state_dict(), projector.state_dict()
+    return SupernetWeights(space, backbone, head, backbone, head)

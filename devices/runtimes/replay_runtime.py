@@ -1,0 +1,65 @@
+"""A runtime that needs no device: it answers from recorded samples."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.errors import EngineError
+from devices.runtimes.checks import check_inputs
+from devices.runtimes.protocol import Session
+
+
+class ReplayRuntime:
+    """Answers from recorded samples; for tests, and for going through a recording again.
+
+    Args:
+        samples_ms: Recorded durations in milliseconds, by the stem of the engine's file name.
+            A session goes through them in turn and begins again at their end.
+    """
+
+    name = "replay"
+    version = "1"
+
+    def __init__(self, samples_ms: Mapping[str, Sequence[float]]) -> None:
+        self._samples_ms = samples_ms
+
+    def load(self, path: Path) -> Session:
+        """Start a recording; the file itself is not read. See `Runtime.load`."""
+        if not self._samples_ms.get(path.stem):
+            raise EngineError(
+                f"recorded samples of {path.stem!r}",
+                f"samples of {', '.join(self._samples_ms) or 'nothing'}",
+                "Record it first.",
+            )
+        return _ReplaySession(self._samples_ms[path.stem])
+
+
+class _ReplaySession:
+    """Stands for a network of one number in and one number out."""
+
+    def __init__(self, samples_ms: Sequence[float]) -> None:
+        self.inputs: dict[str, tuple[int, ...]] = {"images": (1,)}
+        self._samples_ms = itertools.cycle(samples_ms)
+        self._closed = False
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self._check_open()
+        check_inputs(self.inputs, inputs)
+        return {"features": np.zeros(1, np.float32)}
+
+    def time_ms(self, runs: int) -> list[float]:
+        self._check_open()
+        return list(itertools.islice(self._samples_ms, runs))
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("an open session", "a closed one", "Load it again.")

@@ -1,0 +1,128 @@
+"""A winner as the network that is deployed, and its files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from devices import DeviceSpec
+from edgesearch.evaluate import compute_features, fit_linear
+from edgesearch.export import (
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    TensorRTTarget,
+    build_engines,
+    save_weights,
+    sha256_of,
+    write_manifest,
+)
+from edgesearch.space import Architecture, SearchSpace
+from edgesearch.supernet import SupernetWeights, recalibrate
+from edgesearch.workflow.image_pool import ImagePool
+from edgesearch.workflow.search import SearchImages
+from edgesearch.workflow.winners import Winner
+
+PARITY_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Deployable:
+    """A recalibrated subnet, with a classifier if logits are wanted.
+
+    Attributes:
+        network: In evaluation mode, images to features or logits.
+        resolution: Height and width of its input, in pixels.
+        metadata: What a user of the ONNX file has to know: JSON texts by name.
+    """
+
+    network: nn.Module
+    resolution: int
+    metadata: dict[str, str]
+
+
+def make_deployable(
+    space: SearchSpace,
+    weights: SupernetWeights,
+    pool: ImagePool,
+    architecture: Architecture,
+    looked_at: SearchImages,
+    output: str,
+) -> Deployable:
+    """Take a subnet out of the supernet, calibrated as in the search.
+
+    Args:
+        space: The search space.
+        weights: The trained supernet.
+        pool: Images for calibration, and for the classifier.
+        architecture: The subnet.
+        looked_at: Says which images the calibration uses.
+        output: "features" or "logits".
+
+    Raises:
+        DataError: Logits are wanted, but the images have no labels.
+    """
+    resolution = architecture.resolution
+    network: nn.Module = weights.subnet(architecture).to(memory_format=torch.channels_last)
+    calibration = pool.sample(resolution, 0, looked_at.calibration_images)
+    recalibrate(network, calibration, looked_at.batch_size)
+    if output == "logits":
+        images = pool.labelled(resolution)
+        features = compute_features(network, images.train)
+        classifier = fit_linear(features, images.train_labels, len(pool.train.class_names))
+        network = nn.Sequential(network, classifier).eval()
+    metadata = {
+        "space": space.name,
+        "architecture": json.dumps(architecture.to_dict()),
+        "preprocess": json.dumps(pool.preprocess(resolution).to_dict()),
+        "classes": json.dumps(list(pool.train.class_names)),
+        "output": output,
+    }
+    return Deployable(network, resolution, metadata)
+
+
+def write_winner(
+    folder: Path,
+    deployable: Deployable,
+    pool: ImagePool,
+    winner: Winner,
+    *,
+    space: SearchSpace,
+    device: DeviceSpec,
+    table: Path,
+    tensorrt: TensorRTTarget | None,
+) -> None:
+    """Build a winner's engines from the ONNX file in its folder, check them, write the manifest.
+
+    Raises:
+        ExportError: An engine differs from the subnet.
+        CompileError: A runtime could not compile the network.
+    """
+    images = pool.sample(deployable.resolution, 0, max(PARITY_IMAGES, device.batch))
+    files: dict[str, dict[str, Any]] = build_engines(folder, deployable.network, images, tensorrt)
+    save_weights(deployable.network, folder / WEIGHTS_FILE, deployable.metadata)
+    files[WEIGHTS_FILE] = {"about": "weights of the subnet, for PyTorch"}
+    write_manifest(
+        folder,
+        files,
+        {
+            "winner": winner.to_dict(),
+            "space": space.to_dict(),
+            "space_hash": space.space_hash,
+            "device": device.to_dict(),
+            "table": {"file": table.name, "sha256": sha256_of(table)},
+            "input": {
+                "name": "images",
+                "shape": [device.batch, space.in_channels, *[deployable.resolution] * 2],
+            },
+            "measured_file": ONNX_FILE,
+            **{
+                name: json.loads(deployable.metadata[name]) for name in ("preprocess", "classes")
+            },
+            "output": deployable.metadata["output"],
+        },
+    )

@@ -1,0 +1,30 @@
+"""What a stage tells while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a stage has done, for whoever shows it.
+
+    Attributes:
+        stage: "profile", "pretrain", "search", "export" or "summary".
+        message: What happened.
+        done: Units of work done, None where nothing is counted.
+        total: Units of work in all.
+    """
+
+    stage: str
+    message: str
+    done: int | None = None
+    total: int | None = None
+
+
+Report = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """Tells nobody."""

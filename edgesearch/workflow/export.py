@@ -1,0 +1,291 @@
+"""Stage export: from winners to engines that were checked and measured."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from devices import DeviceSpec, open_runtime, take_fingerprint
+from edgesearch.errors import ExportError, Interrupted
+from edgesearch.export import (
+    MANIFEST,
+    ONNX_FILE,
+    TensorRTTarget,
+    export_network,
+    read_manifest,
+    sha256_of,
+)
+from edgesearch.latency import LatencyModel
+from edgesearch.space import Architecture, SearchSpace
+from edgesearch.supernet import SupernetWeights
+from edgesearch.workflow.deployable import Deployable, make_deployable, write_winner
+from edgesearch.workflow.events import Event, Report, silent
+from edgesearch.workflow.image_pool import ImagePool, ImageSource
+from edgesearch.workflow.layout import Layout
+from edgesearch.workflow.output_folder import output_folder
+from edgesearch.workflow.profile import current_correction, load_table, winner_key
+from edgesearch.workflow.search import SearchImages
+from edgesearch.workflow.stage import Stage
+from edgesearch.workflow.winners import Winner, Winners
+from profilers import LatencyTable, MeasureConfig, Workload, build_table
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What the stage left behind.
+
+    Attributes:
+        winners: With measured latencies, as in winners.json.
+        folders: The folder of each winner.
+        manifests: The manifest of each winner.
+        skipped: The stage had been finished before.
+    """
+
+    winners: Winners
+    folders: tuple[Path, ...]
+    manifests: tuple[dict[str, Any], ...]
+    skipped: bool
+
+
+def export(
+    *,
+    space: SearchSpace,
+    device: DeviceSpec,
+    images: ImageSource,
+    output_dir: Path,
+    looked_at: SearchImages,
+    measure: MeasureConfig,
+    output: str = "features",
+    max_replacements: int = 5,
+    tensorrt: TensorRTTarget | None = None,
+    seed: int = 0,
+    report: Report = silent,
+) -> ExportResult:
+    """Export the winners, check them, measure them, and replace those that are too slow.
+
+    Args:
+        space: The search space.
+        device: Where the winners are measured.
+        images: The images of the search; some are used for checking.
+        output_dir: Has table, supernet and search; gets `engines/`, rewrites `winners.json`.
+        looked_at: As in the search, so that winners are calibrated on the same images.
+        measure: Rounds, runs and bounds of the measuring.
+        output: "features" or "logits" (needs labelled images).
+        max_replacements: Reserves that may be tried in all.
+        tensorrt: What TensorRT engines are built for; None builds none.
+        seed: That of the search.
+        report: Is told what happens.
+
+    Raises:
+        Interrupted: Stopped by the user; the same call goes on.
+        ExportError: A file differs from the subnet, or no reserve is fast enough.
+        UserError: Something is missing or does not fit.
+    """
+    with output_folder(output_dir):
+        tensorrt = _buildable(tensorrt, report)
+        layout = Layout(output_dir)
+        chosen = Winners.load(layout.chosen, space)
+        stage = Stage(
+            "export",
+            layout.engines,
+            {
+                "device": device.to_dict(),
+                **{f"search.{k}": v for k, v in asdict(looked_at).items()},
+                "export.output": output,
+                "export.max_replacements": max_replacements,
+                "export.tensorrt": None if tensorrt is None else asdict(tensorrt),
+            },
+            {
+                "the supernet's weights": sha256_of(layout.weights),
+                "the winners of the search": sha256_of(layout.chosen),
+            },
+        )
+        done, message = stage.begin()
+        if message:
+            report(Event("export", message))
+        if not done:
+            exporter = _Exporter(
+                space=space,
+                device=device,
+                weights=SupernetWeights.load(layout.weights, space),
+                pool=ImagePool(images, space.in_channels, seed),
+                layout=layout,
+                looked_at=looked_at,
+                measure=measure,
+                output=output,
+                tensorrt=tensorrt,
+                report=report,
+            )
+            try:
+                measured = exporter.export_all(chosen, max_replacements)
+            except KeyboardInterrupt:
+                raise Interrupted("export stopped; finished winners are kept") from None
+            measured.save(layout.winners)
+            stage.finish(
+                [f"{w.name}/{MANIFEST}" for w in measured.winners] + ["../winners.json"]
+            )
+        winners = Winners.load(layout.winners, space)
+        folders = tuple(stage.folder / winner.name for winner in winners.winners)
+        return ExportResult(winners, folders, tuple(map(read_manifest, folders)), done)
+
+
+def _buildable(tensorrt: TensorRTTarget | None, report: Report) -> TensorRTTarget | None:
+    """TensorRT for RTX has wheels for Linux on x86-64 only: elsewhere engines are left out."""
+    has_wheels = platform.system() == "Linux" and platform.machine() == "x86_64"
+    if tensorrt is None or has_wheels:
+        return tensorrt
+    if importlib.util.find_spec("tensorrt_rtx_bindings") is not None:
+        return tensorrt
+    report(Event("export", "no TensorRT for RTX for this platform: its engines are left out"))
+    return None
+
+
+@dataclass(frozen=True)
+class _Exporter:
+    """What every winner's export needs; see `export`."""
+
+    space: SearchSpace
+    device: DeviceSpec
+    weights: SupernetWeights
+    pool: ImagePool
+    layout: Layout
+    looked_at: SearchImages
+    measure: MeasureConfig
+    output: str
+    tensorrt: TensorRTTarget | None
+    report: Report
+
+    def export_all(self, chosen: Winners, max_replacements: int) -> Winners:
+        """Export each winner, or the reserve that takes its place."""
+        reserves = list(chosen.reserves)
+        exported = []
+        for winner in chosen.winners:
+            fitting, tries = self._within_budget(winner, reserves, max_replacements)
+            max_replacements -= tries
+            exported.append(self._finish(fitting))
+        return replace(chosen, winners=tuple(exported), reserves=tuple(reserves))
+
+    def _within_budget(
+        self, winner: Winner, reserves: list[Winner], max_replacements: int
+    ) -> tuple[Winner, int]:
+        """The winner as measured, or the first reserve that keeps the budget; and the tries."""
+        replaced: list[dict[str, Any]] = []
+        candidate = winner
+        while True:
+            measured = self._measured(replace(candidate, name=winner.name))
+            figures = measured.latency_ms[self.device.name]
+            budget = figures["budget"]
+            if budget is None or figures["interval"][0] <= budget:
+                return replace(measured, replaced=tuple(replaced)), len(replaced)
+            replaced.append({**measured.to_dict(), "name": candidate.name})
+            self.report(
+                Event(
+                    "export",
+                    f"{winner.name}: measured {figures['measured_p50']:.3f} ms (at least "
+                    f"{figures['interval'][0]:.3f}) is over the budget of {budget:.3f} ms; "
+                    "the correction is updated and a reserve takes its place",
+                )
+            )
+            model = self._updated_model()
+            fitting = self._feasible_reserves(model, reserves, budget)
+            following = next(fitting, None) if len(replaced) <= max_replacements else None
+            if following is None:
+                raise _nothing_left(winner, replaced, self.device.name, budget)
+            reserves.remove(next(r for r in reserves if r.name == following.name))
+            candidate = following
+
+    def _feasible_reserves(
+        self, model: LatencyModel, reserves: list[Winner], budget: float
+    ) -> Iterator[Winner]:
+        """Reserves predicted within the budget now, best score first, with that prediction."""
+        for reserve in reserves:
+            predicted = model.predict(reserve.architecture).median_ms
+            if predicted <= budget:
+                yield reserve.with_latency(self.device.name, predicted=predicted)
+
+    def _measured(self, winner: Winner) -> Winner:
+        """Export the network and time it on the device."""
+        folder = self.layout.engines / winner.name
+        deployable = self._deployable(winner.architecture)
+        resolution = winner.architecture.resolution
+        export_network(
+            deployable.network,
+            folder / ONNX_FILE,
+            input_shape=(self.device.batch, self.space.in_channels, resolution, resolution),
+            output_name=self.output,
+            metadata=deployable.metadata,
+        )
+        table = self._time(winner, folder / ONNX_FILE)
+        key = winner_key(winner.architecture)
+        return winner.with_latency(
+            self.device.name,
+            measured_p50=table.median_ms(key),
+            measured_p95=table.percentile_ms(key, 95),
+            interval=list(table.median_interval_ms(key)),
+        )
+
+    def _deployable(self, architecture: Architecture) -> Deployable:
+        return make_deployable(
+            self.space, self.weights, self.pool, architecture, self.looked_at, self.output
+        )
+
+    def _time(self, winner: Winner, onnx_path: Path) -> LatencyTable:
+        runtime = open_runtime(self.device)
+        workload = Workload(
+            key=winner_key(winner.architecture),
+            onnx_path=onnx_path,
+            kind="network",
+            architecture=winner.architecture.to_dict(),
+            space_hash=self.space.space_hash,
+        )
+        return build_table(
+            self.layout.table(self.device),
+            spec=self.device,
+            fingerprint=take_fingerprint(runtime.name, runtime.version),
+            workloads=[workload],
+            runtime=runtime,
+            config=self.measure,
+        )
+
+    def _updated_model(self) -> LatencyModel:
+        """Fit the correction again, now with the measured winners among its networks."""
+        table = load_table(self.layout.table(self.device), self.space, self.device)
+        model = LatencyModel.from_table(self.space, table)
+        if model.correction != current_correction(self.space, table):
+            table.append_correction(
+                {"space_hash": self.space.space_hash, **model.correction.to_dict()}
+            )
+        return model
+
+    def _finish(self, winner: Winner) -> Winner:
+        """Build and check the engines, then write the manifest."""
+        folder = self.layout.engines / winner.name
+        write_winner(
+            folder,
+            self._deployable(winner.architecture),
+            self.pool,
+            winner,
+            space=self.space,
+            device=self.device,
+            table=self.layout.table(self.device),
+            tensorrt=self.tensorrt,
+        )
+        self.report(Event("export", f"{winner.name}: engines built and checked in {folder}"))
+        return winner
+
+
+def _nothing_left(
+    winner: Winner, replaced: list[dict[str, Any]], device: str, budget: float
+) -> ExportError:
+    tried = ", ".join(f"{r['latency_ms'][device]['measured_p50']:.3f}" for r in replaced)
+    return ExportError(
+        f"a subnet for {winner.name} that runs within {budget:.3f} ms on {device}",
+        f"measured {tried} ms with {len(replaced)} candidate(s), and no further reserve is "
+        "predicted to be fast enough or may be tried",
+        "The correction has been updated: run `edgesearch search` with more search.reserves, "
+        "raise export.max_replacements or the budget, or measure while the machine is idle.",
+    )

@@ -1,0 +1,159 @@
+"""The images of a run, and which of them are used for what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import torch
+
+from edgesearch.data import ImageSet, Preprocess, channel_statistics, open_images
+from edgesearch.errors import DataError
+
+STATISTICS_IMAGES = 2000
+DECODE_AT_ONCE = 60_000
+"""Up to so many images are decoded once when they are opened; more stay files."""
+KNN_TRAIN_IMAGES = 20_000
+KNN_TEST_IMAGES = 5_000
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Where images come from and how they are fitted to a network.
+
+    Attributes:
+        source: "folder" or "digits".
+        root: The folder.
+        holdout: Share of each class held out for evaluation, where there are no split folders.
+        mean: Mean of each channel, in 0 … 1; that of the images if None.
+        std: Standard deviation of each channel; that of the images if None.
+        resize_ratio: Short side before the centre crop, as a multiple of the resolution.
+    """
+
+    source: str = "folder"
+    root: Path | None = None
+    holdout: float = 0.2
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize_ratio: float = 1.0
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images for a kNN evaluation, as a network reads them.
+
+    Attributes:
+        train: (N, C, R, R) float32.
+        train_labels: (N,) int64.
+        test: (M, C, R, R) float32.
+        test_labels: (M,) int64.
+    """
+
+    train: torch.Tensor
+    train_labels: torch.Tensor
+    test: torch.Tensor
+    test_labels: torch.Tensor
+
+
+class ImagePool:
+    """Opens the images of a run; the same seed gives the same images in the same order.
+
+    Args:
+        source: Where the images come from.
+        channels: 1 or 3, as the search space wants them.
+        seed: Decides what is held out and what is sampled.
+
+    Raises:
+        DataError: There are no images, or none that can be read.
+    """
+
+    def __init__(self, source: ImageSource, channels: int, seed: int) -> None:
+        splits = open_images(source.source, source.root, channels, source.holdout, seed)
+        self.seed = seed
+        self.digest = splits.train.digest()
+        self.skipped = 0
+        self.train = self._readable(splits.train)
+        self.test = None if splits.test is None else self._readable(splits.test)
+        self._source = source
+        self._channels = channels
+        self._pixels = lru_cache(maxsize=16)(self._sample)
+
+    def _readable(self, images: ImageSet) -> ImageSet:
+        if len(images) > DECODE_AT_ONCE:
+            return images
+        readable, skipped = images.without_unreadable()
+        self.skipped += skipped
+        return readable
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there are labelled images to train and to evaluate on."""
+        return self.train.labels is not None and self.test is not None
+
+    @cached_property
+    def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        if self._source.mean is not None and self._source.std is not None:
+            return self._source.mean, self._source.std
+        neutral = Preprocess(
+            64, self._channels, (0.0,) * self._channels, (1.0,) * self._channels,
+            self._source.resize_ratio,
+        )  # fmt: skip
+        chosen = self._order(len(self.train))[:STATISTICS_IMAGES]
+        return channel_statistics(self.train.preprocessed(neutral, chosen).images)
+
+    def preprocess(self, resolution: int) -> Preprocess:
+        """How images are fitted to networks of a resolution."""
+        mean, std = self._normalisation
+        return Preprocess(resolution, self._channels, mean, std, self._source.resize_ratio)
+
+    def sample(self, resolution: int, first: int, count: int) -> torch.Tensor:
+        """Images of the training split, in a seeded order.
+
+        Args:
+            resolution: R.
+            first: How many of the order are passed over.
+            count: N; fewer if the split has fewer.
+
+        Returns:
+            (N, C, R, R) float32, normalised, in channels-last memory format.
+        """
+        pixels = self._pixels(resolution, first, count)
+        images = self.preprocess(resolution).normalise(pixels)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def _sample(self, resolution: int, first: int, count: int) -> torch.Tensor:
+        chosen = self._order(len(self.train))[first : first + count]
+        if not chosen:
+            raise DataError(
+                f"more than {first} images for calibration and search",
+                f"{len(self.train)} images",
+                "Add images, or set smaller search.images and search.calibration_images.",
+            )
+        return self.train.preprocessed(self.preprocess(resolution), chosen).images
+
+    def labelled(self, resolution: int) -> LabelledImages:
+        """Images for a kNN evaluation at a resolution; a seeded part where there are very many.
+
+        Raises:
+            DataError: There are no labels.
+        """
+        if self.test is None or self.train.labels is None or self.test.labels is None:
+            raise DataError(
+                "class folders, for an accuracy",
+                f"images without labels in {self.train.origin}",
+                "Put the images of each class into a folder of its own.",
+            )
+        preprocess = self.preprocess(resolution)
+        parts: list[torch.Tensor] = []
+        for images, limit in ((self.train, KNN_TRAIN_IMAGES), (self.test, KNN_TEST_IMAGES)):
+            fitted = images.preprocessed(preprocess, self._order(len(images))[:limit])
+            assert fitted.labels is not None
+            pixels = preprocess.normalise(fitted.images)
+            parts += [pixels.contiguous(memory_format=torch.channels_last), fitted.labels]
+        return LabelledImages(*parts)
+
+    def _order(self, count: int) -> Sequence[int]:
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randperm(count, generator=generator).tolist()

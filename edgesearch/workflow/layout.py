@@ -1,0 +1,68 @@
+"""Where the files between the stages are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from devices import DeviceSpec
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The places below the output folder of a run.
+
+    Attributes:
+        output_dir: The output folder.
+    """
+
+    output_dir: Path
+
+    def table(self, device: DeviceSpec) -> Path:
+        """A device's latency table."""
+        return self.output_dir / "latency" / f"{device.name}-{device.identity}.jsonl"
+
+    @property
+    def blocks(self) -> Path:
+        """The ONNX files that are measured."""
+        return self.output_dir / "latency" / "onnx"
+
+    @property
+    def supernet(self) -> Path:
+        """Folder of the pre-training."""
+        return self.output_dir / "supernet"
+
+    @property
+    def weights(self) -> Path:
+        """The trained supernet."""
+        return self.supernet / "model.safetensors"
+
+    @property
+    def search(self) -> Path:
+        """Folder of the search."""
+        return self.output_dir / "search"
+
+    @property
+    def trials(self) -> Path:
+        """Every scored architecture."""
+        return self.search / "trials.jsonl"
+
+    @property
+    def chosen(self) -> Path:
+        """The winners as the search chose them."""
+        return self.search / "chosen.json"
+
+    @property
+    def winners(self) -> Path:
+        """The winners: as chosen, and once they are exported with what was measured."""
+        return self.output_dir / "winners.json"
+
+    @property
+    def engines(self) -> Path:
+        """A folder for each winner."""
+        return self.output_dir / "engines"
+
+    @property
+    def summary(self) -> Path:
+        """Folder of the closing comparison."""
+        return self.output_dir / "summary"

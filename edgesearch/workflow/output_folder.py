@@ -1,0 +1,86 @@
+"""The folder that a run writes to: one writer, and a place that can be written to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgesearch.errors import StageError
+
+
+@contextlib.contextmanager
+def output_folder(path: Path) -> Iterator[Path]:
+    """Make sure of a folder that can be written to, and keep other writers out of it.
+
+    Raises:
+        StageError: The folder cannot be made or written to, or another process writes to it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("w")
+    except OSError as error:
+        raise StageError(
+            f"an output folder that can be written to at {path.absolute()}",
+            error.strerror or str(error),
+            "Choose another place: output_dir=PATH.",
+        ) from error
+    with lock:
+        _lock(lock.fileno(), path)
+        yield path
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise StageError(
+            f"to be the only process that writes to {path.absolute()}",
+            "another one that is at work there",
+            "Wait for it, or choose another output_dir.",
+        ) from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write a JSON file atomically.
+
+    Raises:
+        StageError: It cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(values, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise StageError(
+            f"room to write {path}",
+            error.strerror or str(error),
+            "Free space or choose another output_dir, then run the same command again.",
+        ) from error
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """Read a JSON file that a stage wrote.
+
+    Raises:
+        StageError: It is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StageError(
+            f"the file {path}, which `edgesearch {made_by}` writes",
+            "no such file" if isinstance(error, FileNotFoundError) else str(error),
+            f"Run `edgesearch {made_by}` with the same configuration first.",
+        ) from error

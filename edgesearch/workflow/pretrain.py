@@ -1,0 +1,193 @@
+"""Stage pretrain: from images and a space to a trained supernet."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgesearch.errors import Interrupted
+from edgesearch.pretrain import (
+    METHODS,
+    Augmentation,
+    EpochReport,
+    MoCoV2,
+    Trainer,
+    TrainerConfig,
+    make_loader,
+)
+from edgesearch.space import SearchSpace
+from edgesearch.supernet import SupernetWeights
+from edgesearch.workflow.evaluation import SubnetJudge
+from edgesearch.workflow.events import Event, Report, silent
+from edgesearch.workflow.image_pool import ImagePool, ImageSource
+from edgesearch.workflow.layout import Layout
+from edgesearch.workflow.output_folder import output_folder
+from edgesearch.workflow.stage import Stage
+
+MONITOR_CALIBRATION_IMAGES = 512
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What the stage left behind.
+
+    Attributes:
+        weights_path: The trained supernet.
+        skipped_images: Images left out because they could not be read.
+        skipped: The stage had been finished before.
+    """
+
+    weights_path: Path
+    skipped_images: int
+    skipped: bool
+
+
+def pretrain(
+    *,
+    space: SearchSpace,
+    images: ImageSource,
+    output_dir: Path,
+    method: str = "moco_v2",
+    trainer: TrainerConfig,
+    batch_size: int,
+    queue_size: int,
+    temperature: float,
+    ema_momentum: float,
+    projector_hidden_dim: int,
+    projector_dim: int,
+    projector_bn: bool,
+    augmentation: Augmentation,
+    batched: bool,
+    workers: int,
+    threads: int | None = None,
+    init: Path | None = None,
+    knn_k: int = 200,
+    report: Report = silent,
+) -> PretrainResult:
+    """Train the supernet of a space on images without labels.
+
+    Goes on from where it was stopped; does nothing if it is finished. `trainer.seed` seeds all
+    that is random. For the other arguments see `TrainerConfig`, `MoCoV2` and `make_loader`.
+
+    Raises:
+        Interrupted: Stopped by a signal; the same call goes on.
+        UserError: Something about images, configuration or files has to be mended.
+    """
+    head = {
+        "queue_size": queue_size,
+        "temperature": temperature,
+        "ema_momentum": ema_momentum,
+        "projector_hidden_dim": projector_hidden_dim,
+        "projector_dim": projector_dim,
+        "projector_bn": projector_bn,
+    }
+    pool = ImagePool(images, space.in_channels, trainer.seed)
+    if pool.skipped:
+        report(Event("pretrain", f"{pool.skipped} images could not be read and are left out"))
+    with output_folder(output_dir):
+        layout = Layout(output_dir)
+        config: dict[str, Any] = {
+            "space": space.to_dict(),
+            "seed": trainer.seed,
+            **{f"data.{name}": value for name, value in asdict(images).items() if name != "root"},
+            "pretrain.method": method,
+            **{f"pretrain.{name}": v for name, v in asdict(trainer).items() if name != "seed"},
+            "pretrain.batch_size": batch_size,
+            **{f"pretrain.{name}": value for name, value in head.items()},
+            "pretrain.augmentation": {**asdict(augmentation), "batched": batched},
+        }
+        inputs = {"the set of training images": pool.digest}
+        if init is not None:
+            inputs[f"pretrain.init {init}"] = _digest_of_init(init)
+        stage = Stage("pretrain", layout.supernet, config, inputs)
+        done, message = stage.begin()
+        if message:
+            report(Event("pretrain", message))
+        if done:
+            return PretrainResult(layout.weights, pool.skipped, True)
+        torch.set_num_threads(threads or torch.get_num_threads())
+        model = METHODS[method](space, **head, seed=trainer.seed)
+        if init is not None:
+            _start_from(model, _weights_file(init), space)
+        loader = make_loader(
+            pool.train,
+            augmentation,
+            pool.preprocess(space.largest.resolution),
+            batched=batched,
+            batch_size=batch_size,
+            seed=trainer.seed,
+            workers=workers,
+        )
+        runner = Trainer(
+            model,
+            loader,
+            trainer,
+            layout.supernet,
+            identity={"space": space.space_hash, "method": method, "batch_size": batch_size},
+            monitor=_monitor(space, pool, knn_k),
+            on_epoch=lambda epoch: report(_epoch_event(epoch)),
+        )
+        try:
+            runner.fit()
+        except Interrupted as error:
+            raise Interrupted(f"{error}; its state is in {runner.state_path}") from None
+        stage.finish([layout.weights.name, "state.pt", "metrics.jsonl"])
+    return PretrainResult(layout.weights, pool.skipped, False)
+
+
+def _monitor(space: SearchSpace, pool: ImagePool, k: int) -> Any:
+    """Accuracies of the largest and the smallest subnet; None without labels."""
+    if not pool.has_labels:
+        return None
+    judge = SubnetJudge(pool, k, MONITOR_CALIBRATION_IMAGES, 128)
+
+    def monitor(weights: SupernetWeights) -> dict[str, float]:
+        accuracies = {}
+        for name, architecture in (("largest", space.largest), ("smallest", space.smallest)):
+            network = weights.subnet(architecture).to(memory_format=torch.channels_last)
+            accuracies[f"knn_{name}"] = judge.accuracy(network, architecture.resolution)
+        return accuracies
+
+    return monitor
+
+
+def _epoch_event(epoch: EpochReport) -> Event:
+    parts = [f"loss {epoch.loss_largest:.3f} largest, {epoch.loss_smallest:.3f} smallest"]
+    parts += [f"{name} {value:.3f}" for name, value in epoch.monitor.items()]
+    parts.append(f"{epoch.images_per_s:,.0f} images/s")
+    if epoch.replaced_images:
+        parts.append(f"{epoch.replaced_images} unreadable images replaced by others")
+    return Event("pretrain", ", ".join(parts), epoch.epoch, epoch.epochs)
+
+
+def _weights_file(init: Path) -> Path:
+    """The weights of another run: its output folder, its supernet folder, or the file."""
+    layout = Layout(init)
+    for candidate in (layout.weights, init / layout.weights.name):
+        if candidate.exists():
+            return candidate
+    return init
+
+
+def _digest_of_init(init: Path) -> str:
+    from edgesearch.export import sha256_of
+
+    path = _weights_file(init)
+    return sha256_of(path) if path.is_file() else "missing"
+
+
+def _start_from(model: MoCoV2, path: Path, space: SearchSpace) -> None:
+    """Take over the backbones, and the projectors where they have the same shape."""
+    weights = SupernetWeights.load(path, space)
+    pairs = (
+        (model.query, weights.query, weights.query_projector),
+        (model.key, weights.key, weights.key_projector),
+    )
+    for encoder, backbone, projector in pairs:
+        encoder.supernet.backbone.load_state_dict(dict(backbone))
+        own = {name: tensor.shape for name, tensor in encoder.projector.state_dict().items()}
+        if own == {name: tensor.shape for name, tensor in projector.items()}:
+            encoder.projector.load_state_dict(dict(projector))

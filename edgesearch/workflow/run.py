@@ -1,0 +1,54 @@
+"""The four stages one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgesearch.workflow.export import ExportResult, export
+from edgesearch.workflow.pretrain import PretrainResult, pretrain
+from edgesearch.workflow.profile import ProfileResult, profile
+from edgesearch.workflow.search import SearchResult, search
+from edgesearch.workflow.summary import SummaryRow, summarise
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What the stages left behind, and the closing comparison."""
+
+    profile: ProfileResult
+    pretrain: PretrainResult
+    search: SearchResult
+    export: ExportResult
+    summary: list[SummaryRow]
+
+
+def run(
+    *,
+    profile_arguments: Mapping[str, Any],
+    pretrain_arguments: Mapping[str, Any],
+    search_arguments: Mapping[str, Any],
+    export_arguments: Mapping[str, Any],
+    summary_arguments: Mapping[str, Any],
+) -> RunResult:
+    """Profile, pretrain, search and export; what is finished is skipped.
+
+    Args:
+        profile_arguments: Keyword arguments of `profile`.
+        pretrain_arguments: Keyword arguments of `pretrain`.
+        search_arguments: Keyword arguments of `search`.
+        export_arguments: Keyword arguments of `export`.
+        summary_arguments: Keyword arguments of `summarise`.
+
+    Raises:
+        Interrupted: Stopped by the user; the same call goes on.
+        UserError: What a stage raises.
+    """
+    return RunResult(
+        profile=profile(**profile_arguments),
+        pretrain=pretrain(**pretrain_arguments),
+        search=search(**search_arguments),
+        export=export(**export_arguments),
+        summary=summarise(**summary_arguments),
+    )

@@ -1,0 +1,105 @@
+"""Whether a stage has been done, and with what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgesearch.workflow.output_folder import write_json
+
+RECORD = "stage.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage with all that decides its result.
+
+    Attributes:
+        name: Name of the stage.
+        folder: Holds what the stage writes, and the record of it.
+        config: The part of the configuration that it depends on, in plain values.
+        inputs: Digests of what it reads, by a name to show.
+    """
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+
+    def begin(self) -> tuple[bool, str]:
+        """Find out what is to be done, and record that it has begun.
+
+        If what the folder holds was made with something else, the folder is set aside under
+        another name: nothing is lost, and the stage begins anew.
+
+        Returns:
+            Whether the stage is finished already, and what to tell about it.
+        """
+        record = self._read()
+        if record is None:
+            message = ""
+            if self.folder.exists() and any(self.folder.iterdir()):
+                message = f"no record of how {self.folder} was made; kept as {self._set_aside()}"
+            self._write(False, ())
+            return False, message
+        change = self._change(record)
+        if change:
+            kept = self._set_aside()
+            self._write(False, ())
+            return False, f"{change}: done anew; what was there is kept as {kept}"
+        if not record["finished"]:
+            return False, "going on where it was stopped"
+        missing = [name for name in record["outputs"] if not (self.folder / name).exists()]
+        if missing:
+            self._write(False, ())
+            return False, f"{missing[0]} is gone: done again"
+        return True, "finished before, and nothing it depends on has changed"
+
+    def finish(self, outputs: Sequence[str]) -> None:
+        """Record that the stage is finished.
+
+        Args:
+            outputs: Paths below the folder that have to exist for it to be so.
+        """
+        self._write(True, outputs)
+
+    def _set_aside(self) -> Path:
+        number = 1
+        while (kept := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
+            number += 1
+        self.folder.rename(kept)
+        return kept
+
+    def _change(self, record: Mapping[str, Any]) -> str:
+        for kind, now in (("config", self._plain_config()), ("inputs", dict(self.inputs))):
+            former = record[kind]
+            for key in sorted(former.keys() | now.keys()):
+                if former.get(key) != now.get(key):
+                    if kind == "inputs":
+                        return f"{key} has changed"
+                    return f"{key} has changed from {former.get(key)!r} to {now.get(key)!r}"
+        return ""
+
+    def _plain_config(self) -> dict[str, Any]:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(self.config)))
+        return plain
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            record: dict[str, Any] = json.loads((self.folder / RECORD).read_text("utf-8"))
+            return record if {"config", "inputs", "finished", "outputs"} <= set(record) else None
+        except (OSError, ValueError):
+            return None
+
+    def _write(self, finished: bool, outputs: Sequence[str]) -> None:
+        record = {
+            "stage": self.name,
+            "finished": finished,
+            "config": self._plain_config(),
+            "inputs": dict(self.inputs),
+            "outputs": list(outputs),
+        }
+        write_json(self.folder / RECORD, record)

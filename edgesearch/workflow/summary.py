@@ -1,0 +1,184 @@
+"""What the run was worth: winners beside the largest, the smallest, chance and raw pixels."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from devices import DeviceSpec
+from edgesearch.export import sha256_of
+from edgesearch.latency import LatencyModel
+from edgesearch.search import Agreement
+from edgesearch.space import Architecture, SearchSpace
+from edgesearch.supernet import SupernetWeights, random_like
+from edgesearch.workflow.evaluation import SubnetJudge
+from edgesearch.workflow.events import Event, Report, silent
+from edgesearch.workflow.image_pool import ImagePool, ImageSource
+from edgesearch.workflow.layout import Layout
+from edgesearch.workflow.output_folder import output_folder, read_json, write_json
+from edgesearch.workflow.profile import current_correction, load_table
+from edgesearch.workflow.search import SearchImages, make_agreement
+from edgesearch.workflow.stage import Stage
+from edgesearch.workflow.winners import Winners
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One line of the closing table; None where a figure does not apply.
+
+    Attributes:
+        name: What the line is about.
+        agreement: With the key encoder.
+        knn: Accuracy, in 0 … 1; None without labelled images.
+        params: Learnable parameters.
+        macs: Multiply-accumulates for one image.
+        predicted_ms: Predicted median latency.
+        measured_ms: Measured median latency.
+        budget_ms: Budget of the latency.
+    """
+
+    name: str
+    agreement: float | None = None
+    knn: float | None = None
+    params: float | None = None
+    macs: float | None = None
+    predicted_ms: float | None = None
+    measured_ms: float | None = None
+    budget_ms: float | None = None
+
+
+def summarise(
+    *,
+    space: SearchSpace,
+    device: DeviceSpec,
+    images: ImageSource,
+    output_dir: Path,
+    looked_at: SearchImages,
+    knn_k: int = 200,
+    seed: int = 0,
+    report: Report = silent,
+) -> list[SummaryRow]:
+    """Compare the winners with the ends of the space, with untrained weights and with raw pixels.
+
+    The untrained weights are those that the training started from, in the largest network.
+
+    Args:
+        space: The search space.
+        device: Where latencies were measured.
+        images: The images of the run.
+        output_dir: Has everything; gets `summary/summary.json`.
+        looked_at: As in the search.
+        knn_k: Neighbours of the kNN accuracy.
+        seed: That of the run.
+        report: Is told what happens.
+
+    Raises:
+        UserError: Something is missing or does not fit.
+    """
+    with output_folder(output_dir):
+        layout = Layout(output_dir)
+        pool = ImagePool(images, space.in_channels, seed)
+        stage = Stage(
+            "summary",
+            layout.summary,
+            {"pretrain.knn_k": knn_k, **{f"search.{k}": v for k, v in asdict(looked_at).items()}},
+            {
+                "the supernet's weights": sha256_of(layout.weights),
+                layout.winners.name: sha256_of(layout.winners),
+                "the set of training images": pool.digest,
+            },
+        )
+        done, message = stage.begin()
+        path = stage.folder / "summary.json"
+        if message:
+            report(Event("summary", message))
+        if not done:
+            weights = SupernetWeights.load(layout.weights, space)
+            rows = _Summary(space, device, layout, pool, weights, looked_at, knn_k, seed).rows()
+            write_json(path, [asdict(row) for row in rows])
+            stage.finish([path.name])
+        return [SummaryRow(**row) for row in read_json(path, "run")]
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """What all rows need; see `summarise`."""
+
+    space: SearchSpace
+    device: DeviceSpec
+    layout: Layout
+    pool: ImagePool
+    weights: SupernetWeights
+    looked_at: SearchImages
+    knn_k: int
+    seed: int
+
+    def rows(self) -> list[SummaryRow]:
+        """The winners, then what they are compared with."""
+        space, looked_at = self.space, self.looked_at
+        agreement = make_agreement(self.weights, self.pool, looked_at)
+        judge = None
+        if self.pool.has_labels:
+            judge = SubnetJudge(
+                self.pool, self.knn_k, looked_at.calibration_images, looked_at.batch_size
+            )
+        rows = []
+        winners = Winners.load(self.layout.winners, space).winners
+        for winner in winners:
+            figures = winner.latency_ms[self.device.name]
+            row = self._row(f"winner {winner.name}", winner.architecture, agreement, judge)
+            rows.append(
+                SummaryRow(
+                    **{
+                        **asdict(row),
+                        "predicted_ms": figures["predicted"],
+                        "measured_ms": figures["measured_p50"],
+                        "budget_ms": figures["budget"],
+                    }
+                )
+            )
+        rows.append(self._row("largest", space.largest, agreement, judge))
+        rows.append(self._row("smallest", space.smallest, agreement, judge))
+        random = random_like(self.weights, self.seed)
+        resolution = space.largest.resolution
+        rows.append(
+            SummaryRow(
+                "largest, random weights",
+                agreement=agreement.of_network(random.embedder(space.largest), resolution),
+                knn=judge and judge.accuracy(_fast(random, space.largest), resolution),
+                params=space.params(space.largest),
+                macs=space.macs(space.largest),
+            )
+        )
+        rows.append(SummaryRow("raw pixels", knn=judge and judge.pixel_accuracy(resolution)))
+        return rows
+
+    def _row(
+        self,
+        name: str,
+        architecture: Architecture,
+        agreement: Agreement,
+        judge: SubnetJudge | None,
+    ) -> SummaryRow:
+        table = load_table(self.layout.table(self.device), self.space, self.device)
+        model = LatencyModel.from_table(self.space, table, current_correction(self.space, table))
+        measured = {
+            Architecture.from_dict(network.architecture): network.median_ms
+            for network in table.networks(self.space.space_hash)
+        }
+        network = _fast(self.weights, architecture)
+        return SummaryRow(
+            name,
+            agreement=agreement(architecture),
+            knn=judge and judge.accuracy(network, architecture.resolution),
+            params=self.space.params(architecture),
+            macs=self.space.macs(architecture),
+            predicted_ms=model.predict(architecture).median_ms,
+            measured_ms=measured.get(architecture),
+        )
+
+
+def _fast(weights: SupernetWeights, architecture: Architecture) -> torch.nn.Module:
+    return weights.subnet(architecture).to(memory_format=torch.channels_last)

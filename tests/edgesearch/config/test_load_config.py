@@ -1,0 +1,308 @@
+"""Reading configurations: where from, with which overrides, and every message."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from edgesearch.config import Config, load_config, shipped_configs
+from edgesearch.errors import ConfigError
+
+SMALLEST = "output_dir: out\nspace: {name: resnet_tiny}\ndata: {source: digits}\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(more="", text=SMALLEST):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text + more, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def faults_of(path, overrides=()):
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    lines = caught.value.found.split("\n  - ")
+    assert lines[0] == f"{len(lines) - 1} fault(s):"
+    return lines[1:]
+
+
+def test_there_are_shipped_configs():
+    assert "quickstart" in shipped_configs()
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_shipped_configs_load(name):
+    needed = [] if name == "quickstart" else ["data.root=images"]
+    config = load_config(name, needed)
+    assert config.space.build().size > 0
+    assert config.device.build().name == config.device.name
+
+
+def test_quickstart_is_what_was_seen_to_work():
+    config = load_config("quickstart")
+    assert config.data.source == "digits"
+    assert config.space.build().in_channels == 1
+    assert config.search.budgets.latency_of_largest == 0.6
+    pretrain = config.pretrain
+    assert (pretrain.epochs, pretrain.queue_size, pretrain.knn_k) == (60, 256, 20)
+    assert pretrain.projector_bn
+    assert pretrain.augmentation.flip_probability == 0
+
+
+def test_smallest_config_has_all_defaults(write):
+    config = load_config(write())
+    assert config.output_dir == Path("out")
+    assert config.device.build().name == "local-cpu"
+    assert config.pretrain.queue_size == 65536
+    assert config.export.tensorrt.compute_capabilities == ["SM75", "SM86", "SM89", "SM120"]
+
+
+def test_a_folder_of_that_name_does_not_hide_a_shipped_config(tmp_path, monkeypatch):
+    (tmp_path / "quickstart").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_config("quickstart").data.source == "digits"
+
+
+def test_path_below_the_current_folder(write, tmp_path, monkeypatch):
+    write()
+    monkeypatch.chdir(tmp_path)
+    assert load_config("mine.yaml").seed == 0
+
+
+def test_home_folder_in_paths(write, monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    config = load_config(write(), ["output_dir=~/out", "pretrain.init=~/a.safetensors"])
+    assert config.output_dir == Path("/somewhere/out")
+    assert config.pretrain.init == Path("/somewhere/a.safetensors")
+
+
+def test_a_space_of_ones_own(write):
+    space = load_config(
+        write(
+            text="output_dir: out\ndata: {source: digits}\nspace:\n  family: resnet\n"
+            "  block: basic\n  stem: small\n  stem_widths: [8]\n  stage_widths: [[8], [16]]\n"
+            "  stage_depths: [[1, 2], [1]]\n  resolutions: [16]\n"
+        )
+    ).space.build()
+    assert space.size == 2
+    assert space.name == "own"
+
+
+def test_fields_of_a_shipped_space_are_replaced(write):
+    config = load_config(write(), ["space.in_channels=1", "space.resolutions=[24, 32]"])
+    assert config.space.build().resolutions == (24, 32)
+
+
+def test_overrides(write):
+    config = load_config(
+        write("pretrain: {epochs: 3}\n"),
+        [
+            "seed=7",
+            "pretrain.lr=1e-3",
+            "pretrain.augmentation.jitter.hue=0",
+            "pretrain.augmentation.crop_scale=[0.3, 1]",
+            "export.tensorrt=null",
+            "output_dir=a=b",
+        ],
+    )
+    assert config.seed == 7
+    assert (config.pretrain.epochs, config.pretrain.lr) == (3, 1e-3)
+    assert config.pretrain.augmentation.jitter.hue == 0
+    assert config.pretrain.augmentation.crop_scale == (0.3, 1.0)
+    assert config.export.tensorrt is None
+    assert config.output_dir == Path("a=b")
+
+
+def test_an_empty_override_is_null(write):
+    assert load_config(write("search: {population: 9}\n"), ["search.population="]).search == (
+        load_config(write()).search
+    )
+
+
+def test_the_last_override_wins(write):
+    assert load_config(write(), ["seed=1", "seed=2"]).seed == 2
+
+
+def test_override_below_an_alias_leaves_the_other_place_alone(write):
+    text = "search: {budgets: &b {params: 5e6}}\n"
+    config = load_config(write(text), ["search.budgets.macs=1e6"])
+    assert (config.search.budgets.params, config.search.budgets.macs) == (5e6, 1e6)
+    both = "pretrain: {augmentation: &a {batched: true}}\nsearch: *a\n"
+    faults = faults_of(write(both), ["pretrain.augmentation.flip_probability=0"])
+    assert faults == [
+        "search.batched: unknown key; did you mean search.batch_size?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("pretrain.lrr=1", "pretrain.lrr: unknown key; did you mean pretrain.lr?"),
+        ("latency_ms=4", "latency_ms: unknown key; did you mean search.budgets.latency_ms?"),
+        (
+            "profile.zzz=4",
+            "profile.zzz: unknown key; known here: rounds, runs, networks, max_seconds",
+        ),
+        ("pretrain.epochs=0", "pretrain.epochs: must be greater than or equal to 1; found: 0"),
+        ("pretrain.epochs='3'", "pretrain.epochs: must be a valid integer; found: '3'"),
+        ("pretrain.epochs=true", "pretrain.epochs: must be a valid integer; found: True"),
+        ("pretrain.epochs=2.5", "pretrain.epochs: must be a valid integer; found: 2.5"),
+        ("pretrain.epochs=", "pretrain.epochs: must be a valid integer; found: nothing (null)"),
+        ("pretrain.lr=.nan", "pretrain.lr: must be a finite number; found: nan"),
+        ("pretrain.lr=-1", "pretrain.lr: must be greater than 0; found: -1"),
+        ("output_dir=5", "output_dir: must be a path; found: 5"),
+        ("pretrain=", "pretrain: must be a section of keys; found: nothing (null)"),
+        ("device=local-cpu", "device: must be a section of keys; found: 'local-cpu'"),
+        (
+            "pretrain.queue_size=1000",
+            "pretrain.queue_size: a multiple of pretrain.batch_size (256) is required; found: 1000",
+        ),
+        (
+            "pretrain.warmup_epochs=200",
+            "pretrain.warmup_epochs: fewer epochs than pretrain.epochs (200) are required; "
+            "found: 200",
+        ),
+        (
+            "pretrain.augmentation.crop_scale=[0.9, 0.5]",
+            "pretrain.augmentation.crop_scale: the smaller share first is required; "
+            "found: [0.9, 0.5]",
+        ),
+        (
+            "pretrain.augmentation.crop_scale=[0.9]",
+            "pretrain.augmentation.crop_scale.1: required, but not given",
+        ),
+        ("search.strategy=evolve", "search.strategy: must be 'evolution' or 'random'; "),
+        (
+            "search.population=60",
+            "search.population: a quarter of search.evaluations (200) at most is required; "
+            "found: 60",
+        ),
+        (
+            "search.budgets={latency_ms: 5, latency_of_largest: 0.5}",
+            "search.budgets.latency_of_largest: either latency_ms or latency_of_largest is "
+            "required, not both; found: 0.5",
+        ),
+        ("data.source=folder", "data.root: the path of the folder of images is required (data"),
+        ("data.mean=[0.5]", "data.std: as many values as in data.mean are required"),
+        ("data.std=[0.5]", "data.std: as many values as in data.mean are required"),
+        (
+            "data={source: digits, mean: [0.5], std: [0.2]}",
+            "data: mean and std of 3 value(s) are required, one for each channel of the space",
+        ),
+        ("data.holdout=1", "data.holdout: must be less than 1; found: 1"),
+        ("device.name=local-cpuu", "device: "),
+        ("device.threads=0", "device: "),
+        ("space.name=resnet_tinny", "space: the name of a space is one of resnet50to101, "),
+        ("space.name=", "space: `name` of a space or `family` of a new one is required; found: "),
+        ("space.in_channels=2", "space: the search space 'resnet_tiny' needs valid choices; "),
+        ("space.family=vit", "space: the family of a space is one of resnet; found: 'vit'"),
+        ("space.resolutoins=[8]", "space: a resnet space has the fields "),
+        (
+            "export.tensorrt.compute_capabilities=[sm75]",
+            r"export.tensorrt.compute_capabilities.0: must match pattern '^SM\d{2,3}$'",
+        ),
+        ("export.tensorrt.compute_capabilities=[]", "export.tensorrt.compute_capabilities: "),
+        (
+            "export.tensorrt.precision=fp32",
+            "export.tensorrt.precision: fp16 is required for SM75, which lacks fp32 matrix",
+        ),
+        ("seed", "'seed': must have the form key.of.a.section=value"),
+        ("a..b=1", "'a..b=1': must have the form key.of.a.section=value"),
+        ("seed.x=1", "seed.x: seed is no section; found: 0"),
+        ("seed=[1", "seed: must be valid YAML; found: '[1' (line 1, column 3: expected"),
+        ("data={root: 1, root: 2}", "data: root: given twice, in lines 1 and 1"),
+    ],
+)
+def test_each_fault_has_its_message(write, override, message):
+    faults = faults_of(write("seed: 0\n"), [override])
+    assert len(faults) == 1
+    assert faults[0].startswith(message)
+
+
+def test_all_faults_at_once(write):
+    text = (
+        "output_dirr: out\nseed: x\nseed: -1\n1: 2\nspace: {name: nothing}\ndata: {source: web}\n"
+        "pretrain: {lr: 0, queue_size: 100, batch_size: 64}\nsearch: {budgets: {params: 0}}\n"
+    )
+    starts = [
+        "seed: given twice, in lines 2 and 3",
+        "'word': must have",
+        "output_dir: required, but not given",
+        "seed: must be greater",
+        "space: the name",
+        "data.source: must be",
+        "pretrain.lr: must be",
+        "pretrain.queue_size: a multiple",
+        "search.budgets.params: must be",
+        "output_dirr: unknown key; did you mean output_dir?",
+        "1: must be",
+        "search.x: unknown key",
+    ]
+    faults = faults_of(write(text=text), ["word", "search.x=1"])
+    assert len(faults) == len(starts)
+    assert [start for start in starts if not any(f.startswith(start) for f in faults)] == []
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "just words\n"])
+def test_a_file_without_keys(write, text):
+    faults = faults_of(write(text=text), ["seed=1"])
+    assert faults[0].startswith("seed: the file is no section; found: ")
+    assert faults[1].startswith("the file: must be a section of keys; found: ")
+
+
+def test_an_empty_file_lacks_what_is_required(write):
+    assert faults_of(write(text="# nothing\n")) == [
+        f"{key}: required, but not given" for key in ("output_dir", "space", "data")
+    ]
+
+
+def test_huge_values_are_shortened(write):
+    (fault,) = faults_of(write(f"seed: {'x' * 10_000}\n"))
+    assert len(fault) < 150
+
+
+def test_missing_file_lists_the_shipped_configs(tmp_path):
+    with pytest.raises(ConfigError, match=r"\(.*quickstart.*\); found: no file .*none.yaml"):
+        load_config(str(tmp_path / "none.yaml"))
+    with pytest.raises(ConfigError, match=r"no file quikstart. Did you mean 'quickstart'\?"):
+        load_config("quikstart")
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(ConfigError, match=rf"readable file {tmp_path}; found: Is a directory"):
+        load_config(str(tmp_path))
+
+
+def test_a_file_that_is_not_utf8(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"seed: \xff")
+    with pytest.raises(ConfigError, match="UTF-8 at .*; found: byte 6 is not UTF-8"):
+        load_config(str(path))
+
+
+def test_a_syntax_error_gives_line_and_column(write):
+    with pytest.raises(
+        ConfigError, match=r"valid YAML in .*mine.yaml; found: line 5, column 1: expected"
+    ):
+        load_config(write("seed: [1\n"))
+
+
+def test_every_key_is_described():
+    def undescribed(section, prefix=""):
+        for name, field in section.model_fields.items():
+            if not field.description:
+                yield prefix + name
+            if hasattr(field.annotation, "model_fields"):
+                yield from undescribed(field.annotation, f"{prefix}{name}.")
+
+    assert list(undescribed(Config)) == []
+
+
+def test_a_config_is_frozen_and_survives_pickling(write):
+    config = load_config(write())
+    assert pickle.loads(pickle.dumps(config)) == config
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 1
