@@ -158,7 +158,7 @@ def _logger() -> Any:
     trt = _bindings()
     severities = trt.ILogger.Severity
 
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Logger(trt.ILogger):  # type: ignore[name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)  # the binding crashes without it
             self.sink: Callable[[str], None] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -70,6 +70,8 @@ class PretrainSection(Section):
     Source: DATA (CVPR 2022), section 3; He et al., "Momentum Contrast" (CVPR 2020).
     """
 
+    method: Literal["moco_v2"] = "moco_v2"
+    """The self-supervised method."""
     epochs: Count = 200
     """Passes over the images."""
     batch_size: Count = 256
@@ -96,8 +98,6 @@ class PretrainSection(Section):
     """Batch normalisation in the projector; small queues need it."""
     random_subnets: CountFromZero = 1
     """Random subnets in each step, besides the largest and the smallest."""
-    resolution: Count | None = None
-    """Height and width of the views, in pixels; the space's largest resolution if null."""
     augmentation: AugmentationSection = AugmentationSection()
     """How two views are made of an image."""
     workers: CountFromZero = 2

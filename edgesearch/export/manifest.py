@@ -46,7 +46,9 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def write_manifest(folder: Path, files: Mapping[str, dict[str, Any]], facts: dict[str, Any]) -> None:
+def write_manifest(
+    folder: Path, files: Mapping[str, dict[str, Any]], facts: dict[str, Any]
+) -> None:
     """Write manifest.json into a winner's folder, atomically and after all files it lists.
 
     Args:

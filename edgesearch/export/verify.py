@@ -93,8 +93,7 @@ def verify_engine(
     parity = compare(expected[: len(found)], found)
     allowed = TOLERANCES[precision]
     if not (
-        parity.max_difference <= allowed.max_difference
-        and parity.min_cosine >= allowed.min_cosine
+        parity.max_difference <= allowed.max_difference and parity.min_cosine >= allowed.min_cosine
     ):
         raise ExportError(
             f"{engine_path.name} equal to the trained network up to {allowed.max_difference:g} of "

@@ -48,9 +48,7 @@ class Correction:
         return cls(**{name: values[name] for name in cls.__dataclass_fields__})
 
 
-def fit_correction(
-    sums_ms: np.ndarray, medians_ms: np.ndarray, p95s_ms: np.ndarray
-) -> Correction:
+def fit_correction(sums_ms: np.ndarray, medians_ms: np.ndarray, p95s_ms: np.ndarray) -> Correction:
     """Fit the line by least squares of the relative errors.
 
     Args:

@@ -58,12 +58,9 @@ class LatencyModel:
             LatencyError: The table holds too few networks of the space.
         """
         errors = table.errors
-        keys = {
-            block.key for size in space.resolutions for block in space.distinct_blocks(size)
-        }
+        keys = {block.key for size in space.resolutions for block in space.distinct_blocks(size)}
         block_ms = {
-            key: math.nan if key in errors else table.low_quantile_ms(key)
-            for key in sorted(keys)
+            key: math.nan if key in errors else table.low_quantile_ms(key) for key in sorted(keys)
         }
         if correction is None:
             correction = _fit(space, table, block_ms)

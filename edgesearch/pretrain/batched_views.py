@@ -54,9 +54,7 @@ class BatchedViews:
         a = self.augmentation
         draws = uniforms(_DRAWS, self.seed, epoch, indices.numpy(), view)
         u = torch.from_numpy(draws).to(torch.float32)
-        x = crop_and_flip(
-            images.to(torch.float32) / 255, u[:, :5], a, self.preprocess.resolution
-        )
+        x = crop_and_flip(images.to(torch.float32) / 255, u[:, :5], a, self.preprocess.resolution)
         jittered = jitter(x, u[:, 5:9], a)
         x = torch.where((u[:, 9] < a.jitter_probability)[:, None, None, None], jittered, x)
         if x.shape[1] == 3 and a.grayscale_probability > 0:
@@ -90,6 +88,7 @@ def crop_and_flip(
     low, high = augmentation.crop_scale
     area = low + (high - low) * u[:, 0]
     aspect = torch.exp(_ASPECT[0] + (_ASPECT[1] - _ASPECT[0]) * u[:, 1])
+    aspect = aspect * images.shape[2] / images.shape[3]  # from pixels to shares of the sides
     height = (area / aspect).sqrt().clamp(max=1.0)
     width = (area * aspect).sqrt().clamp(max=1.0)
     theta = torch.zeros(len(images), 2, 3)

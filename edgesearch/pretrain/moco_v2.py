@@ -108,9 +108,7 @@ class MoCoV2(nn.Module):
         keys: torch.Tensor = self.key(views[1])
         return keys
 
-    def loss(
-        self, views: tuple[torch.Tensor, torch.Tensor], targets: torch.Tensor
-    ) -> torch.Tensor:
+    def loss(self, views: tuple[torch.Tensor, torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
         """The loss of the active architecture on the first views, a scalar."""
         images = views[0]
         resolution = self.query.supernet.active.resolution

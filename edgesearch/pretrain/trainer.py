@@ -35,7 +35,8 @@ class TrainerConfig:
         momentum: Of SGD.
         warmup_epochs: Epochs in which the learning rate rises linearly from 0.
         random_subnets: Subnets in each step beside the largest and the smallest.
-        monitor_every_epochs: How often the monitor runs; it runs after the last epoch too.
+        monitor_every_epochs: How often the monitor runs; it runs after the last epoch too; 0
+            for never.
         seed: Of data order and random subnets.
     """
 
@@ -125,6 +126,7 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
         self.progress = _Progress()
+        self._batch_size = 0
 
     def fit(self) -> SupernetWeights:
         """Train to the last epoch, going on from a state in the output folder if there is one.
@@ -230,8 +232,8 @@ class Trainer:
         means = [total / progress.step for total in progress.loss_sums]
         randoms = means[2:]
         progress.epoch += 1
-        last = progress.epoch == config.epochs
-        due = last or progress.epoch % config.monitor_every_epochs == 0
+        every = config.monitor_every_epochs
+        due = every > 0 and (progress.epoch == config.epochs or progress.epoch % every == 0)
         weights = self.weights()
         report = EpochReport(
             epoch=progress.epoch,

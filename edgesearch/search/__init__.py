@@ -3,13 +3,14 @@
 from edgesearch.search.agreement import Agreement
 from edgesearch.search.constraints import Budgets, FeasibleSet
 from edgesearch.search.search import pareto_front, run_search
-from edgesearch.search.strategies import make_strategy
+from edgesearch.search.strategies import Strategy, make_strategy
 from edgesearch.search.trial_log import Trial, TrialLog
 
 __all__ = [
     "Agreement",
     "Budgets",
     "FeasibleSet",
+    "Strategy",
     "Trial",
     "TrialLog",
     "make_strategy",

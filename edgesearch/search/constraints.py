@@ -64,9 +64,7 @@ class FeasibleSet:
 
     def _explain(self) -> None:
         bounds = {
-            name: bound
-            for name in self.costs
-            if (bound := getattr(self.budgets, name)) is not None
+            name: bound for name in self.costs if (bound := getattr(self.budgets, name)) is not None
         }
         alone = [
             f"{name} {number(bound)}, but the least that this space reaches is "

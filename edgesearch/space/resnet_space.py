@@ -83,10 +83,9 @@ class ResNetSpace:
                 "in stage_depths (one of each for every stage)"
             )
         for name, choices in self.choices.items():
-            listed = list(choices) if isinstance(choices, tuple) else [choices]
-            whole = all(type(choice) is int and choice >= 1 for choice in listed)
-            if not choices or not whole or listed != sorted(set(listed)):
-                yield f"{name} {listed} (rising whole numbers from 1 on)"
+            if not _rising(choices):
+                shown = list(choices) if isinstance(choices, tuple) else choices
+                yield f"{name} {shown} (a list of rising whole numbers from 1 on)"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ResNetSpace:
@@ -184,14 +183,15 @@ class ResNetSpace:
             SpaceError: It is not of this space.
         """
         chosen = self.to_choices(architecture)
+        remedy = "Choose an architecture of the space, or the space that holds it."
+        if set(chosen) != set(self.choices):
+            stages = f"widths and depths of {len(self.stage_widths)} stages"
+            raise SpaceError(f"the space {self.name!r} has {stages}", f"{architecture}", remedy)
         number = 0
         for name, values in self.choices.items():
-            if chosen.get(name) not in values or len(chosen) != len(self.choices):
-                raise SpaceError(
-                    f"the space {self.name!r} allows {name} {list(values)}",
-                    f"{chosen.get(name)} in {architecture}",
-                    "Choose an architecture of the space, or the space that holds it.",
-                )
+            if chosen[name] not in values:
+                allowed = f"the space {self.name!r} allows {name} {list(values)}"
+                raise SpaceError(allowed, f"{chosen[name]} in {architecture}", remedy)
             number = number * len(values) + values.index(chosen[name])
         return number
 
@@ -291,7 +291,7 @@ class ResNetSpace:
         """Add up a cost over the blocks of every architecture, all at once.
 
         Args:
-            cost: The cost of a block; called once for each distinct block.
+            cost: The cost of a block; called once for each distinct block of a resolution.
 
         Returns:
             (size,) float64, in the order of the numbering.
@@ -330,6 +330,14 @@ class ResNetSpace:
 def _along(values: list[float], axis: int, shape: tuple[int, ...]) -> np.ndarray:
     """`values` as an array that broadcasts along all axes of `shape` but one."""
     return np.array(values).reshape([n if a == axis else 1 for a, n in enumerate(shape)])
+
+
+def _rising(choices: Any) -> bool:
+    """Whether this is a tuple, not empty, of rising whole numbers from 1 on."""
+    if not isinstance(choices, tuple) or not choices:
+        return False
+    whole = all(type(choice) is int and choice >= 1 for choice in choices)
+    return whole and list(choices) == sorted(set(choices))
 
 
 def _frozen(value: Any) -> Any:

@@ -64,9 +64,7 @@ class Bottleneck(nn.Module):
         return F.relu(self.bn3(self.conv3(out)) + shortcut)
 
 
-def _projection(
-    block: Block, conv: MakeConv, norm: type[nn.BatchNorm2d]
-) -> nn.Sequential | None:
+def _projection(block: Block, conv: MakeConv, norm: type[nn.BatchNorm2d]) -> nn.Sequential | None:
     if not block.projection:
         return None
     return nn.Sequential(

@@ -1,19 +1,26 @@
 """The stages as functions: the Python API, one file for each command."""
 
+from edgesearch.export import TensorRTTarget
+from edgesearch.pretrain import Augmentation, TrainerConfig
+from edgesearch.search import Budgets
 from edgesearch.workflow.events import Event, Report
 from edgesearch.workflow.export import ExportResult, export
 from edgesearch.workflow.image_pool import ImageSource
-from edgesearch.workflow.pretrain import PretrainResult, pretrain
+from edgesearch.workflow.pretrain import PretrainResult, ViewOptions, pretrain
 from edgesearch.workflow.profile import ProfileResult, profile
 from edgesearch.workflow.run import RunResult, run
 from edgesearch.workflow.search import SearchImages, SearchResult, search
 from edgesearch.workflow.summary import SummaryRow, summarise
 from edgesearch.workflow.winners import Winner, Winners
+from profilers import MeasureConfig
 
 __all__ = [
+    "Augmentation",
+    "Budgets",
     "Event",
     "ExportResult",
     "ImageSource",
+    "MeasureConfig",
     "PretrainResult",
     "ProfileResult",
     "Report",
@@ -21,6 +28,9 @@ __all__ = [
     "SearchImages",
     "SearchResult",
     "SummaryRow",
+    "TensorRTTarget",
+    "TrainerConfig",
+    "ViewOptions",
     "Winner",
     "Winners",
     "export",

@@ -120,9 +120,7 @@ def write_winner(
                 "shape": [device.batch, space.in_channels, *[deployable.resolution] * 2],
             },
             "measured_file": ONNX_FILE,
-            **{
-                name: json.loads(deployable.metadata[name]) for name in ("preprocess", "classes")
-            },
+            **{name: json.loads(deployable.metadata[name]) for name in ("preprocess", "classes")},
             "output": deployable.metadata["output"],
         },
     )

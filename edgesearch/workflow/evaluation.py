@@ -19,9 +19,7 @@ class SubnetJudge:
         batch_size: Images in each forward pass.
     """
 
-    def __init__(
-        self, pool: ImagePool, k: int, calibration_images: int, batch_size: int
-    ) -> None:
+    def __init__(self, pool: ImagePool, k: int, calibration_images: int, batch_size: int) -> None:
         self.pool = pool
         self.k = k
         self.calibration_images = calibration_images

@@ -125,9 +125,7 @@ def export(
             except KeyboardInterrupt:
                 raise Interrupted("export stopped; finished winners are kept") from None
             measured.save(layout.winners)
-            stage.finish(
-                [f"{w.name}/{MANIFEST}" for w in measured.winners] + ["../winners.json"]
-            )
+            stage.finish([f"{w.name}/{MANIFEST}" for w in measured.winners] + ["../winners.json"])
         winners = Winners.load(layout.winners, space)
         folders = tuple(stage.folder / winner.name for winner in winners.winners)
         return ExportResult(winners, folders, tuple(map(read_manifest, folders)), done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from edgesearch.errors import Interrupted
+from edgesearch.export import sha256_of
 from edgesearch.pretrain import (
     METHODS,
     Augmentation,
@@ -31,6 +33,23 @@ MONITOR_CALIBRATION_IMAGES = 512
 
 
 @dataclass(frozen=True)
+class ViewOptions:
+    """How batches of views are made.
+
+    Attributes:
+        augmentation: How a view differs from its image.
+        batched: Whole batches at once, from images in memory (for small images of one size).
+        batch_size: Images in each step.
+        workers: Processes that load images, where they are not augmented in batches.
+    """
+
+    augmentation: Augmentation
+    batched: bool = False
+    batch_size: int = 256
+    workers: int = 2
+
+
+@dataclass(frozen=True)
 class PretrainResult:
     """What the stage left behind.
 
@@ -50,18 +69,10 @@ def pretrain(
     space: SearchSpace,
     images: ImageSource,
     output_dir: Path,
-    method: str = "moco_v2",
     trainer: TrainerConfig,
-    batch_size: int,
-    queue_size: int,
-    temperature: float,
-    ema_momentum: float,
-    projector_hidden_dim: int,
-    projector_dim: int,
-    projector_bn: bool,
-    augmentation: Augmentation,
-    batched: bool,
-    workers: int,
+    views: ViewOptions,
+    method: str = "moco_v2",
+    method_options: Mapping[str, Any],
     threads: int | None = None,
     init: Path | None = None,
     knn_k: int = 200,
@@ -69,73 +80,88 @@ def pretrain(
 ) -> PretrainResult:
     """Train the supernet of a space on images without labels.
 
-    Goes on from where it was stopped; does nothing if it is finished. `trainer.seed` seeds all
-    that is random. For the other arguments see `TrainerConfig`, `MoCoV2` and `make_loader`.
+    Goes on from where it was stopped; does nothing if it is finished.
+
+    Args:
+        space: The search space.
+        images: The images; labels serve the kNN monitor only.
+        output_dir: Gets `supernet/`.
+        trainer: How to train; its seed seeds all that is random.
+        views: How batches of views are made.
+        method: Key of `METHODS`.
+        method_options: Keyword arguments of the method, such as those of `MoCoV2`.
+        threads: Of torch; as many as it chooses if None.
+        init: Another run of the same space to start from.
+        knn_k: Neighbours of the kNN monitor.
+        report: Is told what happens.
 
     Raises:
         Interrupted: Stopped by a signal; the same call goes on.
         UserError: Something about images, configuration or files has to be mended.
     """
-    head = {
-        "queue_size": queue_size,
-        "temperature": temperature,
-        "ema_momentum": ema_momentum,
-        "projector_hidden_dim": projector_hidden_dim,
-        "projector_dim": projector_dim,
-        "projector_bn": projector_bn,
-    }
     pool = ImagePool(images, space.in_channels, trainer.seed)
     if pool.skipped:
         report(Event("pretrain", f"{pool.skipped} images could not be read and are left out"))
+    layout = Layout(output_dir)
     with output_folder(output_dir):
-        layout = Layout(output_dir)
-        config: dict[str, Any] = {
+        settings = {
             "space": space.to_dict(),
-            "seed": trainer.seed,
             **{f"data.{name}": value for name, value in asdict(images).items() if name != "root"},
+            "seed": trainer.seed,
+            **{f"pretrain.{name}": value for name, value in asdict(trainer).items()},
+            **{f"pretrain.{name}": value for name, value in asdict(views).items()},
             "pretrain.method": method,
-            **{f"pretrain.{name}": v for name, v in asdict(trainer).items() if name != "seed"},
-            "pretrain.batch_size": batch_size,
-            **{f"pretrain.{name}": value for name, value in head.items()},
-            "pretrain.augmentation": {**asdict(augmentation), "batched": batched},
+            **{f"pretrain.{name}": value for name, value in method_options.items()},
         }
-        inputs = {"the set of training images": pool.digest}
-        if init is not None:
-            inputs[f"pretrain.init {init}"] = _digest_of_init(init)
-        stage = Stage("pretrain", layout.supernet, config, inputs)
+        for free in ("pretrain.seed", "pretrain.workers"):  # named above; changes no result
+            del settings[free]
+        inputs = {"the set of training images": pool.digest, **_digest_of_init(init)}
+        stage = Stage("pretrain", layout.supernet, settings, inputs)
         done, message = stage.begin()
         if message:
             report(Event("pretrain", message))
-        if done:
-            return PretrainResult(layout.weights, pool.skipped, True)
-        torch.set_num_threads(threads or torch.get_num_threads())
-        model = METHODS[method](space, **head, seed=trainer.seed)
-        if init is not None:
-            _start_from(model, _weights_file(init), space)
-        loader = make_loader(
-            pool.train,
-            augmentation,
-            pool.preprocess(space.largest.resolution),
-            batched=batched,
-            batch_size=batch_size,
-            seed=trainer.seed,
-            workers=workers,
-        )
-        runner = Trainer(
-            model,
-            loader,
-            trainer,
-            layout.supernet,
-            identity={"space": space.space_hash, "method": method, "batch_size": batch_size},
-            monitor=_monitor(space, pool, knn_k),
-            on_epoch=lambda epoch: report(_epoch_event(epoch)),
-        )
-        try:
-            runner.fit()
-        except Interrupted as error:
-            raise Interrupted(f"{error}; its state is in {runner.state_path}") from None
-        stage.finish([layout.weights.name, "state.pt", "metrics.jsonl"])
-    return PretrainResult(layout.weights, pool.skipped, False)
+        if not done:
+            torch.set_num_threads(threads or torch.get_num_threads())
+            model = METHODS[method](space, **method_options, seed=trainer.seed)
+            if init is not None:
+                _start_from(model, _weights_file(init), space)
+            _fit(model, pool, layout, trainer, views, knn_k, report)
+            stage.finish([layout.weights.name, "state.pt", "metrics.jsonl"])
+    return PretrainResult(layout.weights, pool.skipped, done)
+
+
+def _fit(
+    model: MoCoV2,
+    pool: ImagePool,
+    layout: Layout,
+    trainer: TrainerConfig,
+    views: ViewOptions,
+    knn_k: int,
+    report: Report,
+) -> None:
+    space = model.space
+    loader = make_loader(
+        pool.train,
+        views.augmentation,
+        pool.preprocess(space.largest.resolution),
+        batched=views.batched,
+        batch_size=views.batch_size,
+        seed=trainer.seed,
+        workers=views.workers,
+    )
+    runner = Trainer(
+        model,
+        loader,
+        trainer,
+        layout.supernet,
+        identity={"space": space.space_hash, "batch_size": views.batch_size},
+        monitor=_monitor(space, pool, knn_k),
+        on_epoch=lambda epoch: report(_epoch_event(epoch)),
+    )
+    try:
+        runner.fit()
+    except Interrupted as error:
+        raise Interrupted(f"{error}; its state is in {runner.state_path}") from None
 
 
 def _monitor(space: SearchSpace, pool: ImagePool, k: int) -> Any:
@@ -172,11 +198,11 @@ def _weights_file(init: Path) -> Path:
     return init
 
 
-def _digest_of_init(init: Path) -> str:
-    from edgesearch.export import sha256_of
-
+def _digest_of_init(init: Path | None) -> dict[str, str]:
+    if init is None:
+        return {}
     path = _weights_file(init)
-    return sha256_of(path) if path.is_file() else "missing"
+    return {f"pretrain.init {path}": sha256_of(path) if path.is_file() else "missing"}
 
 
 def _start_from(model: MoCoV2, path: Path, space: SearchSpace) -> None:

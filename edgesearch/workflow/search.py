@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from edgesearch.search import (
     Agreement,
     Budgets,
     FeasibleSet,
+    Strategy,
     Trial,
     TrialLog,
     make_strategy,
@@ -111,40 +111,37 @@ def search(
         InfeasibleError: No architecture meets the budgets.
         UserError: Something is missing or does not fit.
     """
+    layout = Layout(output_dir)
     with output_folder(output_dir):
-        layout = Layout(output_dir)
-        table_file = layout.table(device)
-        table = load_table(table_file, space, device)
+        table = load_table(layout.table(device), space, device)
         weights = SupernetWeights.load(layout.weights, space)
         pool = ImagePool(images, space.in_channels, seed)
-        stage = Stage(
-            "search",
-            layout.search,
-            {
-                "space": space.to_dict(),
-                "seed": seed,
-                **{f"data.{k}": v for k, v in asdict(images).items() if k != "root"},
-                "device": device.to_dict(),
-                **{f"search.budgets.{k}": v for k, v in asdict(budgets).items()},
-                "search.budgets.latency_of_largest": latency_of_largest,
-                **{f"search.{k}": v for k, v in asdict(looked_at).items()},
-                "search.strategy": strategy,
-                "search.evaluations": evaluations,
-                "search.population": population,
-                "search.winners": winners,
-                "search.reserves": reserves,
-            },
-            {
-                table_file.name: table_digest(table_file),
-                "the supernet's weights": sha256_of(layout.weights),
-                "the set of training images": pool.digest,
-            },
-        )
         model = LatencyModel.from_table(space, table, current_correction(space, table))
+        bounds = budgets
         if latency_of_largest is not None:
             largest_ms = model.predict(space.largest).median_ms
-            budgets = replace(budgets, latency_ms=latency_of_largest * largest_ms)
-        feasible = FeasibleSet(space, model.predict_all(), budgets)
+            bounds = replace(budgets, latency_ms=latency_of_largest * largest_ms)
+        feasible = FeasibleSet(space, model.predict_all(), bounds)
+        settings = {
+            "space": space.to_dict(),
+            "device": device.to_dict(),
+            "seed": seed,
+            **{f"data.{name}": value for name, value in asdict(images).items() if name != "root"},
+            **{f"search.budgets.{name}": value for name, value in asdict(budgets).items()},
+            "search.budgets.latency_of_largest": latency_of_largest,
+            **{f"search.{name}": value for name, value in asdict(looked_at).items()},
+            "search.strategy": strategy,
+            "search.evaluations": evaluations,
+            "search.population": population,
+            "search.winners": winners,
+            "search.reserves": reserves,
+        }
+        inputs = {
+            f"the latency table {layout.table(device).name}": table_digest(layout.table(device)),
+            "the supernet's weights": sha256_of(layout.weights),
+            "the set of training images": pool.digest,
+        }
+        stage = Stage("search", layout.search, settings, inputs)
         done, message = stage.begin()
         if message:
             report(Event("search", message))
@@ -154,21 +151,10 @@ def search(
                 strategy, feasible, evaluations=evaluations, population=population, seed=seed
             )
             scorer = make_agreement(weights, pool, looked_at)
-            log = TrialLog(layout.trials, stage.inputs)
-            try:
-                trials = run_search(
-                    feasible,
-                    proposer,
-                    scorer,
-                    log,
-                    evaluations,
-                    lambda number, trial: report(_trial_event(number, trial, evaluations)),
-                )
-            except KeyboardInterrupt:
-                raise Interrupted(f"search stopped; its trials are in {log.path}") from None
-            chosen = _choose(space, trials, device.name, budgets.latency_ms, winners, reserves)
+            trials = _trials(feasible, proposer, scorer, layout, inputs, evaluations, report)
+            chosen = _choose(space, trials, device.name, bounds.latency_ms, winners, reserves)
             front = [trial.to_dict() for trial in pareto_front(trials)]
-            write_json(stage.folder / "pareto.json", {"device": device.name, "front": front})
+            write_json(layout.search / "pareto.json", {"device": device.name, "front": front})
             chosen.save(layout.chosen)
             chosen.save(layout.winners)
             stage.finish(["trials.jsonl", "pareto.json", "chosen.json", "../winners.json"])
@@ -176,14 +162,34 @@ def search(
             Winners.load(layout.winners, space),
             len(feasible.indices),
             space.size,
-            budgets.latency_ms,
+            bounds.latency_ms,
             done,
         )
 
 
-def make_agreement(
-    weights: SupernetWeights, pool: ImagePool, looked_at: SearchImages
-) -> Agreement:
+def _trials(
+    feasible: FeasibleSet,
+    proposer: Strategy,
+    scorer: Agreement,
+    layout: Layout,
+    identity: dict[str, str],
+    evaluations: int,
+    report: Report,
+) -> list[Trial]:
+    """The trials of a search, best first; those that the log knows are not made again."""
+    log = TrialLog(layout.trials, identity)
+
+    def tell(number: int, trial: Trial) -> None:
+        text = f"agreement {trial.agreement:.4f} at {trial.latency_ms:.3f} ms predicted"
+        report(Event("search", text, number, evaluations))
+
+    try:
+        return run_search(feasible, proposer, scorer, log, evaluations, tell)
+    except KeyboardInterrupt:
+        raise Interrupted(f"search stopped; its trials are in {log.path}") from None
+
+
+def make_agreement(weights: SupernetWeights, pool: ImagePool, looked_at: SearchImages) -> Agreement:
     """The score, on the images that follow those of the calibration."""
     calibration, count = looked_at.calibration_images, looked_at.images
     first = calibration if calibration + count <= len(pool.train) else 0
@@ -216,8 +222,3 @@ def _choose(
             for i, trial in enumerate(ranked[winners:])
         ),
     )
-
-
-def _trial_event(number: int, trial: Trial, evaluations: int) -> Event:
-    text: Any = f"agreement {trial.agreement:.4f} at {trial.latency_ms:.3f} ms predicted"
-    return Event("search", text, number, evaluations)

@@ -18,7 +18,7 @@ from typing import Any
 
 from edgesearch.errors import SearchError
 from edgesearch.search.constraints import FeasibleSet
-from edgesearch.space import Architecture
+from edgesearch.space import Architecture, SearchSpace
 
 MUTATION_PROBABILITY = 0.15
 PATIENCE = 20_000
@@ -96,7 +96,7 @@ def _import_nni() -> None:
     # Without this NNI imports pytorch-lightning, which it does not need here.
     os.environ.setdefault("NNI_FRAMEWORK", "none")
     try:
-        import nni.nas.strategy
+        import nni.nas.strategy  # noqa: F401
     except ImportError as error:
         raise SearchError(
             "the package nni 3.0 for the strategy `evolution`",
@@ -111,21 +111,37 @@ def _nni_parts(
 ) -> tuple[Any, Any, Any]:
     """NNI's strategy behind its filter, the space in its terms, and an engine that asks `owner`."""
     _import_nni()
-    from nni.mutable import Categorical, MutableDict
     from nni.nas.execution import SequentialExecutionEngine
-    from nni.nas.execution.event import FinalMetricEvent
-    from nni.nas.space import ExecutableModelSpace, ModelStatus
     from nni.nas.strategy import RegularizedEvolution
     from nni.nas.strategy.middleware import Chain, Filter
 
     space = feasible.space
+    engine = SequentialExecutionEngine()
+    evolution = RegularizedEvolution(
+        population_size=population,
+        sample_size=max(1, population // 4),
+        mutation_prob=MUTATION_PROBABILITY,
+        seed=seed,
+    )
+    within = Filter(
+        lambda model: space.from_choices(model.sample) in feasible,
+        patience=PATIENCE,
+        retain_history=False,
+    )
+    return Chain(evolution, within), _model_space(owner, space, engine), engine
+
+
+def _model_space(owner: EvolutionStrategy, space: SearchSpace, engine: Any) -> Any:
+    """The space as NNI sees it; a frozen model is one architecture, run by asking `owner`."""
+    from nni.mutable import Categorical, MutableDict
+    from nni.nas.execution.event import FinalMetricEvent
+    from nni.nas.space import ExecutableModelSpace, ModelStatus
+
     choices = MutableDict(
         {name: Categorical(list(values), label=name) for name, values in space.choices.items()}
     )
 
     class Model(ExecutableModelSpace):  # type: ignore[misc]
-        """The whole space, or frozen one architecture of it."""
-
         def __init__(self, status: Any = ModelStatus.Initialized) -> None:
             super().__init__(status)
             self.sample: dict[str, int] = {}
@@ -148,16 +164,4 @@ def _nni_parts(
             score = owner.evaluate(space.from_choices(self.sample))
             engine.dispatch_model_event(FinalMetricEvent(self, score))
 
-    engine = SequentialExecutionEngine()
-    evolution = RegularizedEvolution(
-        population_size=population,
-        sample_size=max(1, population // 4),
-        mutation_prob=MUTATION_PROBABILITY,
-        seed=seed,
-    )
-    within = Filter(
-        lambda model: space.from_choices(model.sample) in feasible,
-        patience=PATIENCE,
-        retain_history=False,
-    )
-    return Chain(evolution, within), Model(), engine
+    return Model()

@@ -1,0 +1,96 @@
+"""The commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from edgesearch.cli.guard import guarded
+
+app = typer.Typer(
+    name="edgesearch",
+    help="From unlabeled images, a search space and a device to engines within a latency budget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="A YAML file, or the name of a shipped configuration such as quickstart.",
+        show_default=False,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Values that replace those of the file, such as pretrain.epochs=20.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
+]
+
+
+def _stage_command(name: str, description: str) -> None:
+    """Add the command of a stage, which is called after the function of `workflow` that it runs."""
+
+    def command(config: ConfigArgument, overrides: Overrides = None, json: AsJson = False) -> None:
+        def work() -> Any:
+            from edgesearch.config import load_config
+
+            loaded = load_config(config, overrides or ())
+            from edgesearch.cli import stages
+
+            return getattr(stages, name)(loaded)
+
+        _show(work, name, json)
+
+    command.__doc__ = description
+    app.command(name)(command)
+
+
+def _show(work: Callable[[], Any], name: str, as_json: bool) -> None:
+    result = guarded(work, as_json)
+    from edgesearch.cli import results
+
+    if as_json:
+        results.print_json(result)
+    else:
+        getattr(results, f"print_{name}")(result)
+
+
+_stage_command("profile", "Build or resume the device's latency table.")
+_stage_command("pretrain", "Train the supernet on images without labels.")
+_stage_command("search", "Find the best subnets within the budgets.")
+_stage_command("export", "Compile, check and measure the winners.")
+_stage_command("run", "The four stages one after the other; what is finished is skipped.")
+
+
+@app.command("devices")
+def devices(
+    action: Annotated[str | None, typer.Argument(metavar="[show NAME]", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(hidden=True)] = None,
+    json: AsJson = False,
+) -> None:
+    """Known devices, and what was detected here."""
+
+    def work() -> Any:
+        if action not in (None, "show") or (action == "show") != (name is not None):
+            raise typer.BadParameter("use `edgesearch devices` or `edgesearch devices show NAME`")
+        from edgesearch.workflow.devices import describe_devices
+
+        return describe_devices(name)
+
+    _show(work, "devices", json)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,144 @@
+"""What a command prints when it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgesearch import workflow
+
+
+def print_json(result: Any) -> None:
+    """Print a result as one JSON object."""
+    print(json.dumps(_plain(result)))
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as plain JSON types."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def print_profile(result: workflow.ProfileResult) -> None:
+    """Print what is in the table."""
+    correction = result.correction
+    print(f"latency table: {result.table_path}")
+    print(
+        f"{result.blocks} blocks; networks = {correction.offset_ms:.4f} ms + "
+        f"{correction.scale:.4f} × blocks, fitted to {correction.networks} whole subnets "
+        f"(mean error {correction.fit_mape:.1%}); p95 = {correction.p95_ratio:.3f} × median"
+    )
+    if result.failed_blocks:
+        print(f"{len(result.failed_blocks)} blocks cannot run: {', '.join(result.failed_blocks)}")
+
+
+def print_pretrain(result: workflow.PretrainResult) -> None:
+    """Print where the supernet is."""
+    print(f"supernet: {result.weights_path}")
+    if result.skipped_images:
+        print(f"{result.skipped_images} unreadable images were left out")
+
+
+def print_search(result: workflow.SearchResult) -> None:
+    """Print the winners."""
+    budget = result.latency_budget_ms
+    bound = "no bound on the latency" if budget is None else f"latency ≤ {budget:.3f} ms"
+    print(f"{result.feasible:,} of {result.size:,} architectures are within the budgets ({bound})")
+    rows = [
+        [w.name, str(w.architecture), f"{w.agreement:.4f}", *_costs(w)]
+        for w in result.winners.winners
+    ]
+    _print_table(["winner", "architecture", "agreement", "params", "MACs", "predicted ms"], rows)
+
+
+def _costs(winner: workflow.Winner) -> list[str]:
+    (figures,) = winner.latency_ms.values()
+    return [f"{winner.params:,.0f}", f"{winner.macs:,.0f}", f"{figures['predicted']:.3f}"]
+
+
+def print_export(result: workflow.ExportResult) -> None:
+    """Print the engines, and what was measured and replaced."""
+    for winner, folder, manifest in zip(
+        result.winners.winners, result.folders, result.manifests, strict=True
+    ):
+        for device, figures in winner.latency_ms.items():
+            budget = figures["budget"]
+            within = "" if budget is None else f", budget {budget:.3f} ms"
+            low, high = figures["interval"]
+            print(
+                f"{winner.name} on {device}: predicted {figures['predicted']:.3f} ms, measured "
+                f"{figures['measured_p50']:.3f} ms ({low:.3f} to {high:.3f}; 95th percentile "
+                f"{figures['measured_p95']:.3f}){within}"
+            )
+            for former in winner.replaced:
+                measured = former["latency_ms"][device]["measured_p50"]
+                print(f"  in place of {former['name']}, which was measured at {measured:.3f} ms")
+        for name, about in manifest["files"].items():
+            print(f"  {folder / name}{_about(about)}")
+
+
+def _about(about: dict[str, Any]) -> str:
+    parity = about.get("parity")
+    if parity:
+        return (
+            f"  ({about['precision']}; equal to PyTorch up to {parity['max_difference']:.1e}, "
+            f"cosine {parity['min_cosine']:.6f})"
+        )
+    if "compute_capabilities" in about:
+        return f"  ({about['precision']} for {', '.join(about['compute_capabilities'])}; not run)"
+    return ""
+
+
+def print_run(result: workflow.RunResult) -> None:
+    """Print the closing comparison and the engines."""
+    header = ["", "agreement", "kNN", "params", "MACs", "predicted ms", "measured ms", "budget ms"]
+    _print_table(header, [_summary_row(row) for row in result.summary])
+    print()
+    print_export(result.export)
+
+
+def _summary_row(row: workflow.SummaryRow) -> list[str]:
+    def shown(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    return [
+        row.name,
+        shown(row.agreement, ".4f"),
+        shown(row.knn, ".1%"),
+        shown(row.params, ",.0f"),
+        shown(row.macs, ",.0f"),
+        shown(row.predicted_ms, ".3f"),
+        shown(row.measured_ms, ".3f"),
+        shown(row.budget_ms, ".3f"),
+    ]
+
+
+def print_devices(result: dict[str, Any]) -> None:
+    """Print known devices, or one of them, and this machine."""
+    for device in result["devices"]:
+        fields = ", ".join(f"{k} {v}" for k, v in device.items() if k not in _APART)
+        print(f"{device['name']}: {fields}\n  {device['description'].strip()}")
+    print("detected here:")
+    for name, value in result["detected"].items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        print(f"  {name}: {shown}")
+
+
+_APART = ("name", "description")
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their entries; the first is flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        print("  ".join(cells).rstrip())

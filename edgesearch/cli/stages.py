@@ -1,0 +1,194 @@
+"""From a configuration to the arguments of the workflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgesearch import workflow
+from edgesearch.cli.progress import Progress
+from edgesearch.config import Config
+
+
+def profile(config: Config) -> workflow.ProfileResult:
+    """Run the stage `profile`."""
+    with Progress() as progress:
+        return workflow.profile(**profile_arguments(config), report=progress.show)
+
+
+def pretrain(config: Config) -> workflow.PretrainResult:
+    """Run the stage `pretrain`."""
+    with Progress() as progress:
+        return workflow.pretrain(**pretrain_arguments(config), report=progress.show)
+
+
+def search(config: Config) -> workflow.SearchResult:
+    """Run the stage `search`."""
+    with Progress() as progress:
+        return workflow.search(**search_arguments(config), report=progress.show)
+
+
+def export(config: Config) -> workflow.ExportResult:
+    """Run the stage `export`."""
+    with Progress() as progress:
+        return workflow.export(**export_arguments(config), report=progress.show)
+
+
+def run(config: Config) -> workflow.RunResult:
+    """Run all stages."""
+    with Progress() as progress:
+        shown = {"report": progress.show}
+        return workflow.run(
+            profile_arguments={**profile_arguments(config), **shown},
+            pretrain_arguments={**pretrain_arguments(config), **shown},
+            search_arguments={**search_arguments(config), **shown},
+            export_arguments={**export_arguments(config), **shown},
+            summary_arguments={**summary_arguments(config), **shown},
+        )
+
+
+def profile_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of `workflow.profile`."""
+    return {
+        "space": config.space.build(),
+        "device": config.device.build(),
+        "output_dir": config.output_dir,
+        "measure": _measure(config),
+        "networks": config.profile.networks,
+    }
+
+
+def pretrain_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of `workflow.pretrain`."""
+    section = config.pretrain
+    return {
+        "space": config.space.build(),
+        "images": _images(config),
+        "output_dir": config.output_dir,
+        "method": section.method,
+        "trainer": workflow.TrainerConfig(
+            epochs=section.epochs,
+            lr=section.lr,
+            weight_decay=section.weight_decay,
+            momentum=section.momentum,
+            warmup_epochs=section.warmup_epochs,
+            random_subnets=section.random_subnets,
+            monitor_every_epochs=section.knn_every_epochs,
+            seed=config.seed,
+        ),
+        "views": workflow.ViewOptions(
+            augmentation=_augmentation(config),
+            batched=section.augmentation.batched,
+            batch_size=section.batch_size,
+            workers=section.workers,
+        ),
+        "method_options": {
+            name: getattr(section, name)
+            for name in (
+                "queue_size",
+                "temperature",
+                "ema_momentum",
+                "projector_hidden_dim",
+                "projector_dim",
+                "projector_bn",
+            )
+        },
+        "threads": section.threads,
+        "init": section.init,
+        "knn_k": section.knn_k,
+    }
+
+
+def _augmentation(config: Config) -> workflow.Augmentation:
+    views = config.pretrain.augmentation
+    return workflow.Augmentation(
+        crop_scale=views.crop_scale,
+        flip_probability=views.flip_probability,
+        jitter_probability=views.jitter.probability,
+        brightness=views.jitter.brightness,
+        contrast=views.jitter.contrast,
+        saturation=views.jitter.saturation,
+        hue=views.jitter.hue,
+        grayscale_probability=views.grayscale_probability,
+        blur_probability=views.blur_probability,
+    )
+
+
+def search_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of `workflow.search`."""
+    section = config.search
+    return {
+        "space": config.space.build(),
+        "device": config.device.build(),
+        "images": _images(config),
+        "output_dir": config.output_dir,
+        "budgets": workflow.Budgets(
+            latency_ms=section.budgets.latency_ms,
+            params=section.budgets.params,
+            macs=section.budgets.macs,
+        ),
+        "latency_of_largest": section.budgets.latency_of_largest,
+        "looked_at": _looked_at(config),
+        "strategy": section.strategy,
+        "evaluations": section.evaluations,
+        "population": section.population,
+        "winners": section.winners,
+        "reserves": section.reserves,
+        "seed": config.seed,
+        "threads": config.pretrain.threads,
+    }
+
+
+def export_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of `workflow.export`."""
+    tensorrt = config.export.tensorrt
+    return {
+        "space": config.space.build(),
+        "device": config.device.build(),
+        "images": _images(config),
+        "output_dir": config.output_dir,
+        "looked_at": _looked_at(config),
+        "measure": _measure(config),
+        "output": config.export.output,
+        "max_replacements": config.export.max_replacements,
+        "tensorrt": None
+        if tensorrt is None
+        else workflow.TensorRTTarget(tuple(tensorrt.compute_capabilities), tensorrt.precision),
+        "seed": config.seed,
+    }
+
+
+def summary_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of `workflow.summarise`."""
+    return {
+        "space": config.space.build(),
+        "device": config.device.build(),
+        "images": _images(config),
+        "output_dir": config.output_dir,
+        "looked_at": _looked_at(config),
+        "knn_k": config.pretrain.knn_k,
+        "seed": config.seed,
+    }
+
+
+def _measure(config: Config) -> workflow.MeasureConfig:
+    section = config.profile
+    return workflow.MeasureConfig(
+        rounds=section.rounds, runs=section.runs, max_seconds=section.max_seconds, seed=config.seed
+    )
+
+
+def _images(config: Config) -> workflow.ImageSource:
+    data = config.data
+    return workflow.ImageSource(
+        source=data.source,
+        root=data.root,
+        holdout=data.holdout,
+        mean=None if data.mean is None else tuple(data.mean),
+        std=None if data.std is None else tuple(data.std),
+        resize_ratio=data.resize_ratio,
+    )
+
+
+def _looked_at(config: Config) -> workflow.SearchImages:
+    section = config.search
+    return workflow.SearchImages(section.images, section.calibration_images, section.batch_size)
