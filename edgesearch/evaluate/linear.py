@@ -25,13 +25,14 @@ def fit_linear(features: torch.Tensor, labels: torch.Tensor, classes: int) -> nn
     model = LogisticRegression(max_iter=1000).fit(standardised, labels.numpy())
     weight = torch.zeros(classes, features.shape[1], dtype=torch.float64)
     bias = torch.full((classes,), -1e4, dtype=torch.float64)
-    rows = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+    rows, intercepts = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
     if len(model.classes_) == 2:  # one row tells the two apart
-        rows = tuple(torch.cat([-row / 2, row / 2]) for row in rows)
+        rows = torch.cat([-rows / 2, rows / 2])
+        intercepts = torch.cat([-intercepts / 2, intercepts / 2])
     scale, mean = torch.from_numpy(scaler.scale_), torch.from_numpy(scaler.mean_)
     occurring = torch.from_numpy(model.classes_)
-    weight[occurring] = rows[0] / scale
-    bias[occurring] = rows[1] - (rows[0] / scale) @ mean
+    weight[occurring] = rows / scale
+    bias[occurring] = intercepts - (rows / scale) @ mean
     layer = nn.Linear(features.shape[1], classes)
     with torch.no_grad():
         layer.weight.copy_(weight)

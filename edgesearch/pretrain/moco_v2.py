@@ -121,7 +121,8 @@ class MoCoV2(nn.Module):
     @torch.no_grad()
     def after_step(self, targets: torch.Tensor) -> None:
         """Move the key encoder towards the query encoder and put the keys into the queue."""
-        keys, queries = list(self.key.parameters()), list(self.query.parameters())
+        keys: list[torch.Tensor] = list(self.key.parameters())
+        queries: list[torch.Tensor] = list(self.query.parameters())
         torch._foreach_lerp_(keys, queries, 1 - self.ema_momentum)
         position, count = int(self.queue_position), len(targets)
         self.queue[:, position : position + count] = targets.T

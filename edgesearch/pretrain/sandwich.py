@@ -63,7 +63,7 @@ def sandwich_step(
     for architecture in architectures:
         method.activate(architecture)
         loss = method.loss(views, targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         losses.append(loss.detach())
     values = [float(loss) for loss in losses]
     if all(map(_finite, values)):

@@ -39,8 +39,7 @@ def _best_network(space: SearchSpace, resolution: int, wanted: set[str]) -> Chai
     def gain(chain: Chain) -> int:
         return len({block.key for block in chain} & wanted)
 
-    stems = [(space.stem_block(width, resolution),) for width in space.stem_widths]
-    best: list[Chain] = stems
+    best: list[Chain] = [(space.stem_block(width, resolution),) for width in space.stem_widths]
     for stage, widths in enumerate(space.stage_widths):
         depth = min(2, max(space.stage_depths[stage]))
         best = [

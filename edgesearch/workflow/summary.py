@@ -147,12 +147,14 @@ class _Summary:
             SummaryRow(
                 "largest, random weights",
                 agreement=agreement.of_network(random.embedder(space.largest), resolution),
-                knn=judge and judge.accuracy(_fast(random, space.largest), resolution),
+                knn=judge.accuracy(_fast(random, space.largest), resolution) if judge else None,
                 params=space.params(space.largest),
                 macs=space.macs(space.largest),
             )
         )
-        rows.append(SummaryRow("raw pixels", knn=judge and judge.pixel_accuracy(resolution)))
+        rows.append(
+            SummaryRow("raw pixels", knn=judge.pixel_accuracy(resolution) if judge else None)
+        )
         return rows
 
     def _row(
@@ -172,7 +174,7 @@ class _Summary:
         return SummaryRow(
             name,
             agreement=agreement(architecture),
-            knn=judge and judge.accuracy(network, architecture.resolution),
+            knn=judge.accuracy(network, architecture.resolution) if judge else None,
             params=self.space.params(architecture),
             macs=self.space.macs(architecture),
             predicted_ms=model.predict(architecture).median_ms,

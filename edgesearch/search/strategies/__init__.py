@@ -1,5 +1,7 @@
 """Ways to go through a search space."""
 
+from collections.abc import Callable
+
 from edgesearch.search.constraints import FeasibleSet
 from edgesearch.search.strategies.evolution import EvolutionStrategy
 from edgesearch.search.strategies.exhaustive import ExhaustiveStrategy
@@ -25,12 +27,11 @@ def make_strategy(
         return ExhaustiveStrategy(feasible)
     quarter = max(1, evaluations // 4)
     kept = quarter if population is None else min(population, quarter)
-    strategies = {
+    strategies: dict[str, Callable[[], Strategy]] = {
         "evolution": lambda: EvolutionStrategy(feasible, kept, seed),
         "random": lambda: RandomStrategy(feasible, seed),
     }
-    strategy: Strategy = strategies[name]()
-    return strategy
+    return strategies[name]()
 
 
 __all__ = [

@@ -141,7 +141,7 @@ def _model_space(owner: EvolutionStrategy, space: SearchSpace, engine: Any) -> A
         {name: Categorical(list(values), label=name) for name, values in space.choices.items()}
     )
 
-    class Model(ExecutableModelSpace):  # type: ignore[misc]
+    class Model(ExecutableModelSpace):
         def __init__(self, status: Any = ModelStatus.Initialized) -> None:
             super().__init__(status)
             self.sample: dict[str, int] = {}

@@ -165,7 +165,9 @@ class TestNumbering:
     def test_foreign_number_of_stages(self, widths, depths):
         foreign = Architecture(4, widths, depths, 33)
         assert foreign not in LITTLE
-        with pytest.raises(SpaceError, match="'little' has widths and depths of 2 stages; found: s"):
+        with pytest.raises(
+            SpaceError, match="'little' has widths and depths of 2 stages; found: s"
+        ):
             LITTLE.index(foreign)
 
     def test_own_architecture(self):
