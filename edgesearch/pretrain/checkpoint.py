@@ -16,13 +16,25 @@ FORMAT = "edgesearch-training-state-1"
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a state atomically: a kill leaves the former or the new one."""
+    """Write a state atomically: a kill leaves the former or the new one.
+
+    Raises:
+        CheckpointError: It cannot be written; the former one is still there.
+    """
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch hides an OSError behind a RuntimeError
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"room to write {path}",
+            str(error).splitlines()[0],
+            "Free space or choose another output_dir, then run the same command again.",
+        ) from error
 
 
 def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,12 @@ class SupernetWeights:
         return nn.Sequential(extract(self.space, self.key, largest), projector).eval()
 
     def save(self, path: Path) -> None:
-        """Write all weights and the space to a safetensors file, atomically."""
+        """Write all weights and the space to a safetensors file, atomically.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         tensors = {
@@ -66,8 +71,16 @@ class SupernetWeights:
         }
         metadata = {"format": FORMAT, "space": json.dumps(self.space.to_dict())}
         partial = path.with_suffix(".partial")
-        save_file(tensors, partial, metadata)
-        os.replace(partial, path)
+        try:
+            save_file(tensors, partial, metadata)
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"room to write {path}",
+                str(error),
+                "Free space or choose another output_dir, then run the same command again.",
+            ) from error
 
     def _parts(self) -> dict[str, State]:
         return {

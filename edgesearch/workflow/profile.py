@@ -186,6 +186,19 @@ def _missing(
     return [key for key in wanted if key not in errors and table.rounds(key) < measure.rounds]
 
 
+def _export_absent(
+    space: SearchSpace, resolution: int, paths: dict[str, Path], batch: int, report: Report
+) -> None:
+    absent = {key: path for key, path in paths.items() if not path.exists()}
+
+    def tell(done: int, total: int) -> None:
+        message = f"networks with the blocks for {resolution} px exported"
+        report(Event("profile", message, done, total))
+
+    if absent:
+        export_blocks(space, resolution, absent, batch=batch, on_progress=tell)
+
+
 def _workloads(
     space: SearchSpace, device: DeviceSpec, folder: Path, networks: int, report: Report
 ) -> Sequence[Workload]:
@@ -197,17 +210,7 @@ def _workloads(
             block.key: folder / f"{block.key.replace('/', '_')}.onnx"
             for block in space.distinct_blocks(resolution)
         }
-        absent = {key: path for key, path in here.items() if not path.exists()}
-        if absent:
-            export_blocks(
-                space,
-                resolution,
-                absent,
-                batch=device.batch,
-                on_progress=lambda done, total, px=resolution: report(
-                    Event("profile", f"blocks for {px} px exported", done, total)
-                ),
-            )
+        _export_absent(space, resolution, here, device.batch, report)
         paths.update(here)
     workloads = [Workload(key=key, onnx_path=path, kind="block") for key, path in paths.items()]
     for architecture in correction_networks(space, networks):

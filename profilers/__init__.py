@@ -1,0 +1,20 @@
+"""How compiled models are timed, and what is kept of it."""
+
+from profilers.build_table import build_table
+from profilers.errors import MissingKeyError, ProfilerError, TableError, TableMismatchError
+from profilers.latency_table import LatencyTable, NetworkMeasurement
+from profilers.measure import MeasureConfig, measure_rounds
+from profilers.workload import Workload
+
+__all__ = [
+    "LatencyTable",
+    "MeasureConfig",
+    "MissingKeyError",
+    "NetworkMeasurement",
+    "ProfilerError",
+    "TableError",
+    "TableMismatchError",
+    "Workload",
+    "build_table",
+    "measure_rounds",
+]

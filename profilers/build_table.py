@@ -1,0 +1,171 @@
+"""Measuring what is missing from a latency table."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from devices.errors import EngineError
+from devices.fingerprint import Fingerprint
+from devices.runtimes import Runtime, Session
+from devices.spec import DeviceSpec
+from profilers.errors import ProfilerError
+from profilers.latency_record import LatencyRecord
+from profilers.latency_table import LatencyTable
+from profilers.measure import MeasureConfig, measure_rounds
+from profilers.own_models import write_overhead_model, write_reference_model
+from profilers.table_file import FORMAT, TableFile
+from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY, Workload
+
+_OWN_MODELS = {OVERHEAD_KEY: write_overhead_model, REFERENCE_KEY: write_reference_model}
+
+
+def build_table(
+    path: Path,
+    *,
+    spec: DeviceSpec,
+    fingerprint: Fingerprint,
+    workloads: Sequence[Workload],
+    runtime: Runtime,
+    config: MeasureConfig,
+    retry_errors: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> LatencyTable:
+    """Measure the rounds that workloads lack, and append each to the table at once.
+
+    It can be stopped at any moment, killed included, and called again: a round that was cut off
+    is measured again. If nothing is missing, no model is loaded.
+
+    Args:
+        path: The table; begun if it is not there.
+        spec: The device; a table of another one is refused.
+        fingerprint: What is there now; a table of another chip or runtime version is refused.
+        workloads: What the table is to hold. One that cannot be loaded or run is recorded as an
+            error, and the others are measured.
+        runtime: Loads and runs the workloads' files.
+        config: Rounds, runs and bounds.
+        retry_errors: Whether to try again what failed before.
+        on_progress: Is told how many rounds of workloads are done, of how many.
+
+    Returns:
+        The table, with what it held before.
+
+    Raises:
+        ProfilerError: If two workloads have the same key.
+        TableError: If the table cannot be read or written, or another process is writing it.
+        TableMismatchError: If the table is of another device; names the field.
+    """
+    keys = [workload.key for workload in workloads]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ProfilerError("a key of its own for each workload", repr(twice[0]), "Rename one.")
+    header = {
+        "format": FORMAT,
+        "device": spec.to_dict(),
+        "fingerprint": fingerprint.to_dict(),
+        "measure": config.to_dict(),
+    }
+    with TableFile(path, header) as file:
+        table = LatencyTable.load(path, expect=spec, expect_fingerprint=fingerprint)
+        missing = [
+            workload
+            for workload in workloads
+            if table.rounds(workload.key) < config.rounds
+            and (retry_errors or workload.key not in table.errors)
+        ]
+        if not missing:
+            return table
+        builder = _TableBuilder(file, table, runtime, config, on_progress)
+        builder.measure(missing)
+    return LatencyTable.load(path)
+
+
+class _TableBuilder:
+    """One session of measuring."""
+
+    def __init__(
+        self,
+        file: TableFile,
+        table: LatencyTable,
+        runtime: Runtime,
+        config: MeasureConfig,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._file = file
+        self._table = table
+        self._number = table.last_session + 1
+        self._runtime = runtime
+        self._config = config
+        self._on_progress = on_progress
+
+    def measure(self, workloads: Sequence[Workload]) -> None:
+        with contextlib.ExitStack() as stack:
+            sessions = self._load_own_models()
+            for session in sessions.values():
+                stack.callback(session.close)
+            loaded = {}
+            for workload in workloads:
+                try:
+                    sessions[workload.key] = self._runtime.load(workload.onnx_path)
+                except EngineError as error:
+                    self._append(workload.key, workload, error=error)
+                    continue
+                stack.callback(sessions[workload.key].close)
+                loaded[workload.key] = workload
+            self._measure_loaded(loaded, sessions)
+
+    def _measure_loaded(self, workloads: dict[str, Workload], sessions: dict[str, Session]) -> None:
+        rounds_done = {key: self._table.rounds(key) for key in workloads}
+        total = sum(self._config.rounds - done for done in rounds_done.values())
+        done, last_round = 0, None
+        # The reference opens each round, so that no sample of this session is without one to
+        # compare with, wherever it is stopped.
+        for number, key, outcome in measure_rounds(
+            sessions, self._config, rounds_done, always=tuple(_OWN_MODELS)
+        ):
+            if number != last_round:
+                self._file.sync()
+                last_round = number
+            workload = workloads.get(key)
+            if isinstance(outcome, EngineError):
+                if workload is None:
+                    raise outcome
+                self._append(key, workload, error=outcome)
+                continue
+            self._append(key, workload, number, outcome)
+            if workload is not None:
+                done += 1
+                if self._on_progress:
+                    self._on_progress(done, total)
+        self._file.sync()
+
+    def _load_own_models(self) -> dict[str, Session]:
+        sessions = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for key, write in _OWN_MODELS.items():
+                path = Path(folder) / f"{key}.onnx"
+                write(path)
+                sessions[key] = self._runtime.load(path)
+        return sessions
+
+    def _append(
+        self,
+        key: str,
+        workload: Workload | None,
+        number: int | None = None,
+        samples_ms: tuple[float, ...] | None = None,
+        error: EngineError | None = None,
+    ) -> None:
+        record = LatencyRecord(
+            key=key,
+            kind=key if workload is None else workload.kind,
+            session=self._number,
+            samples_ms=samples_ms,
+            round=number,
+            error=None if error is None else str(error),
+            architecture=None if workload is None else workload.architecture,
+            space_hash=None if workload is None else workload.space_hash,
+        )
+        self._file.append(record.to_dict())

@@ -1,0 +1,265 @@
+"""The latency table: what was measured on a device, and figures from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devices.errors import DeviceError
+from devices.fingerprint import Fingerprint
+from devices.spec import DeviceSpec
+from profilers import statistics
+from profilers.errors import MissingKeyError, TableError, TableMismatchError
+from profilers.latency_record import LatencyRecord
+from profilers.table_file import TableFile, read_table
+from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
+
+_SPEC_FIELDS = ("name", "runtime", "precision", "batch", "threads")
+_FINGERPRINT_FIELDS = ("chip", "instruction_sets", "runtime_version")
+
+
+@dataclass(frozen=True)
+class NetworkMeasurement:
+    """A whole network that was measured.
+
+    Args:
+        key: Its key in the table.
+        architecture: Its architecture, as plain JSON values.
+        median_ms: Median of a run.
+        p95_ms: 95th percentile of a run.
+        interval_ms: Where the median is with 95 % confidence.
+    """
+
+    key: str
+    architecture: dict[str, Any]
+    median_ms: float
+    p95_ms: float
+    interval_ms: tuple[float, float]
+
+
+class LatencyTable:
+    """Measurements of one device, read from a file; see `LatencyTable.load`.
+
+    All figures are those of the first session: samples of a later one are multiplied by how much
+    faster the reference workload was in the first.
+
+    Attributes:
+        path: The file.
+        spec: The device.
+        fingerprint: What was there when the table was begun.
+    """
+
+    def __init__(self, path: Path, spec: DeviceSpec, fingerprint: Fingerprint) -> None:
+        self.path = path
+        self.spec = spec
+        self.fingerprint = fingerprint
+        self._records: dict[str, list[LatencyRecord]] = {}
+        self._errors: dict[str, str] = {}
+        self._corrections: dict[str, dict[str, Any]] = {}
+        self._scales: dict[int, float] = {}
+        self._last_session = 0
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        *,
+        expect: DeviceSpec | None = None,
+        expect_fingerprint: Fingerprint | None = None,
+    ) -> LatencyTable:
+        """Read a table.
+
+        Args:
+            path: The file.
+            expect: The device that it must be of.
+            expect_fingerprint: The machine and runtime version that it must be of.
+
+        Raises:
+            TableError: If it cannot be read, is damaged or is no latency table.
+            TableMismatchError: If it is of another device; names the field.
+        """
+        header, lines = read_table(path)
+        try:
+            spec = DeviceSpec.from_dict(header["device"])
+            fingerprint = Fingerprint.from_dict(header["fingerprint"])
+        except (KeyError, TypeError, DeviceError) as error:
+            raise TableError(
+                f"{path} must name its device and fingerprint in line 1",
+                str(error),
+                "Move it away and measure again.",
+            ) from error
+        _refuse_mismatch(path, _SPEC_FIELDS, spec, expect)
+        _refuse_mismatch(path, _FINGERPRINT_FIELDS, fingerprint, expect_fingerprint)
+        table = cls(path, spec, fingerprint)
+        for number, values in lines:
+            try:
+                table._add(values)
+            except (KeyError, ValueError) as error:
+                raise TableError(
+                    f"{path} must hold measurements and corrections",
+                    f"line {number}: {error}",
+                    "Remove this line: what is missing is measured again.",
+                ) from error
+        return table
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Why keys could not be measured, by key; of those that were not measured since."""
+        return dict(self._errors)
+
+    @property
+    def last_session(self) -> int:
+        """Number of the last session; 0 before the first."""
+        return self._last_session
+
+    @property
+    def overhead_ms(self) -> float:
+        """The fixed cost of a run; 0 if it was not measured."""
+        if OVERHEAD_KEY not in self._records:
+            return 0.0
+        return statistics.low_quantile_ms(self._rounds(OVERHEAD_KEY))
+
+    def keys(self, kind: str = "block") -> list[str]:
+        """Return the keys of a kind that have samples, in the order of their first ones."""
+        return [key for key, records in self._records.items() if records[0].kind == kind]
+
+    def rounds(self, key: str) -> int:
+        """Return the number of rounds that were measured of a key; 0 if it is unknown."""
+        return len(self._records.get(key, ()))
+
+    def low_quantile_ms(self, key: str) -> float:
+        """Return what the work itself takes, undisturbed and without the fixed cost of a run.
+
+        This is the figure that adds up over the blocks of a network.
+
+        Raises:
+            MissingKeyError: If the key was not measured.
+        """
+        return max(0.0, statistics.low_quantile_ms(self._rounds(key)) - self.overhead_ms)
+
+    def median_ms(self, key: str) -> float:
+        """Return the median of a run.
+
+        Raises:
+            MissingKeyError: If the key was not measured.
+        """
+        return statistics.median_ms(self._rounds(key))
+
+    def percentile_ms(self, key: str, q: float) -> float:
+        """Return a percentile of a run; `q` is between 0 and 100.
+
+        Raises:
+            MissingKeyError: If the key was not measured.
+        """
+        return statistics.percentile_ms(self._rounds(key), q)
+
+    def median_interval_ms(self, key: str) -> tuple[float, float]:
+        """Return where the median of a run is with 95 % confidence.
+
+        Raises:
+            MissingKeyError: If the key was not measured.
+        """
+        return statistics.median_interval_ms(self._rounds(key))
+
+    def networks(self, space_hash: str) -> list[NetworkMeasurement]:
+        """Return the whole networks of a search space that were measured."""
+        return [
+            NetworkMeasurement(
+                key=key,
+                architecture=self._records[key][0].architecture or {},
+                median_ms=self.median_ms(key),
+                p95_ms=self.percentile_ms(key, 95),
+                interval_ms=self.median_interval_ms(key),
+            )
+            for key in self.keys("network")
+            if self._records[key][0].space_hash == space_hash
+        ]
+
+    def session_scale(self, session: int) -> float:
+        """Return the factor that makes a session's samples comparable with the first one's.
+
+        Raises:
+            TableError: If the session did not measure the reference workload.
+        """
+        if not self._scales:
+            self._scales = self._session_scales()
+        if session not in self._scales:
+            raise TableError(
+                f"{self.path} must hold the reference workload of each session",
+                f"session {session} without it",
+                "Remove the lines of this session, or move the table away, and measure again.",
+            )
+        return self._scales[session]
+
+    def correction(self, space_hash: str) -> dict[str, Any] | None:
+        """Return the last correction for a search space; None if there is none."""
+        found = self._corrections.get(space_hash)
+        return None if found is None else dict(found)
+
+    def append_correction(self, correction: Mapping[str, Any]) -> None:
+        """Append a correction to the file.
+
+        Args:
+            correction: Plain JSON values, `space_hash` among them.
+
+        Raises:
+            TableError: If the file cannot be written, or another process is writing it.
+        """
+        values = {"type": "correction", **correction}
+        with TableFile(self.path) as file:
+            file.append(values)
+            file.sync()
+        self._add(values)
+
+    def _add(self, values: Mapping[str, Any]) -> None:
+        if values.get("type") == "correction":
+            self._corrections[values["space_hash"]] = {
+                name: value for name, value in values.items() if name != "type"
+            }
+            return
+        record = LatencyRecord.from_dict(values)
+        self._last_session = max(self._last_session, record.session)
+        if record.error is not None:
+            self._errors[record.key] = record.error
+        else:
+            self._errors.pop(record.key, None)
+            self._records.setdefault(record.key, []).append(record)
+
+    def _rounds(self, key: str) -> list[list[float]]:
+        """Return the samples of a key, round by round, as if all were of the first session."""
+        if key not in self._records:
+            found = f"an error: {self._errors[key]}" if key in self._errors else "nothing of it"
+            raise MissingKeyError(
+                f"a measurement of {key!r} in {self.path}",
+                found,
+                "Run `edgesearch profile` with the same configuration: it measures what is "
+                "missing.",
+            )
+        return [
+            [sample * self.session_scale(record.session) for sample in record.samples_ms or ()]
+            for record in self._records[key]
+        ]
+
+    def _session_scales(self) -> dict[int, float]:
+        rounds: dict[int, list[tuple[float, ...]]] = {}
+        for record in self._records.get(REFERENCE_KEY, ()):
+            rounds.setdefault(record.session, []).append(record.samples_ms or ())
+        if not rounds and self._last_session == 1:
+            return {1: 1.0}  # nothing to compare with, and no need to
+        lows_ms = {number: statistics.low_quantile_ms(r) for number, r in rounds.items()}
+        return {number: lows_ms[min(lows_ms)] / low_ms for number, low_ms in lows_ms.items()}
+
+
+def _refuse_mismatch(
+    path: Path, fields: tuple[str, ...], found: object, expected: object | None
+) -> None:
+    """Compare two descriptions field by field, if there is something to compare with."""
+    for field in fields if expected is not None else ():
+        if getattr(found, field) != getattr(expected, field):
+            raise TableMismatchError(
+                f"{path} must be of {field} {getattr(expected, field)!r}",
+                f"{field} {getattr(found, field)!r}",
+                "Use the table of this device, or move this one away and measure again.",
+            )

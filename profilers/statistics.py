@@ -1,0 +1,74 @@
+"""Figures from raw samples. A round is the samples taken in one go; rounds are minutes apart.
+
+Samples of a round share the state that the machine was in, so rounds, not samples, are what is
+independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+Rounds = Sequence[Sequence[float]]
+
+_LOW_QUANTILE = 0.1
+
+
+def low_quantile_ms(rounds: Rounds) -> float:
+    """Return the 10 % quantile of the rounds' minima: what the work takes when nothing disturbs.
+
+    Minima of blocks add up to those of networks far better than medians do; the quantile over
+    rounds keeps one lucky round from deciding.
+
+    Args:
+        rounds: Samples in ms, at least one in each round.
+    """
+    return float(np.quantile([min(samples) for samples in rounds], _LOW_QUANTILE))
+
+
+def median_ms(rounds: Rounds) -> float:
+    """Return the median over rounds of each round's median.
+
+    Args:
+        rounds: Samples in ms, at least one in each round.
+    """
+    return float(np.median(_round_medians(rounds)))
+
+
+def percentile_ms(rounds: Rounds, q: float) -> float:
+    """Return a percentile of all samples.
+
+    Args:
+        rounds: Samples in ms, at least one in each round.
+        q: Between 0 and 100.
+    """
+    return float(np.percentile(np.concatenate([np.asarray(r, float) for r in rounds]), q))
+
+
+def median_interval_ms(rounds: Rounds, confidence: float = 0.95) -> tuple[float, float]:
+    """Return an interval that holds the median with some confidence, whatever the distribution.
+
+    The k-th smallest and k-th largest of n independent values enclose the median with probability
+    1 - 2 P(Binomial(n, 1/2) < k) (the order-statistics interval of nonparametric statistics). The
+    largest such k is taken. It encloses `median_ms`.
+
+    Args:
+        rounds: Samples in ms, at least one in each round.
+        confidence: Probability that the interval holds the median. Fewer than six rounds cannot
+            give 0.95: then the interval is from the lowest to the highest round.
+    """
+    medians = sorted(_round_medians(rounds))
+    count = len(medians)
+    rank, outside = 1, 2 * 0.5**count
+    while rank < count / 2:
+        outside += 2 * math.comb(count, rank) * 0.5**count
+        if 1 - outside < confidence:
+            break
+        rank += 1
+    return medians[rank - 1], medians[count - rank]
+
+
+def _round_medians(rounds: Rounds) -> list[float]:
+    return [float(np.median(samples)) for samples in rounds]

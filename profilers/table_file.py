@@ -1,0 +1,223 @@
+"""The file of a latency table: JSON lines that are only ever appended, by one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import warnings
+from collections.abc import Iterator, Mapping
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from profilers.errors import TableError
+
+FORMAT = 1
+
+_HEADER_START = b'{"format": '
+_HEADER_MAX_BYTES = 1 << 16
+
+
+def read_table(path: Path) -> tuple[dict[str, Any], list[tuple[int, dict[str, Any]]]]:
+    """Read a table.
+
+    A torn last line, which a killed writer leaves, is dropped with a warning.
+
+    Args:
+        path: The table.
+
+    Returns:
+        The header, and the other lines with their numbers (the header is line 1).
+
+    Raises:
+        TableError: If it cannot be read, is no latency table, is of a newer format, or is damaged
+            elsewhere than at its end.
+    """
+    with _os_errors_as_table_errors(path, "read"), path.open("rb") as file:
+        _check_is_regular(file.fileno(), path)
+        # A file that is something else is found out before all of it is read.
+        header = _parse_header(file.readline(_HEADER_MAX_BYTES), path)
+        data = file.read()
+    intact = data[: _intact_length(data)]
+    if len(intact) < len(data):
+        _warn_of_torn_line(path)
+    lines = []
+    for number, line in enumerate(intact.splitlines(), start=2):
+        values = _parse_line(line)
+        if values is None:
+            raise TableError(
+                f"{path} must hold one JSON object in each line",
+                f"line {number}: {line[:60].decode(errors='replace')!r}",
+                "Remove this line: what is missing is measured again.",
+            )
+        lines.append((number, values))
+    return header, lines
+
+
+class TableFile:
+    """A table opened for appending; a context manager.
+
+    Args:
+        path: The table. Made, with its folder, if it is not there and a header is given.
+        header: First line of a new table.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any] | None = None) -> None:
+        self._path = path
+        self._header = header
+
+    def __enter__(self) -> TableFile:
+        """Open and lock the file; take a torn last line away.
+
+        Raises:
+            TableError: If it cannot be written, another process is writing it, or it is no table.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_os_errors_as_table_errors(self._path, "write"))
+            if self._header is not None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = FileIO(self._path, "a+")
+            else:
+                self._file = FileIO(self._path, "r+")
+            stack.callback(self._file.close)
+            _check_is_regular(self._file.fileno(), self._path)
+            _lock(self._file, self._path)
+            self._mend()
+            stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the file, which also unlocks it."""
+        self._file.close()
+
+    def append(self, values: Mapping[str, Any]) -> None:
+        """Append a line; afterwards even a killed process has left it in the file.
+
+        Raises:
+            TableError: If it cannot be written. The table is as it was before.
+        """
+        line = json.dumps(values, allow_nan=False).encode() + b"\n"
+        with _os_errors_as_table_errors(self._path, "append to"):
+            end = self._file.seek(0, os.SEEK_END)
+            try:
+                written = 0
+                while written < len(line):
+                    written += self._file.write(line[written:]) or 0
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(end)
+                raise
+
+    def sync(self) -> None:
+        """Wait until what was appended survives a power cut.
+
+        Raises:
+            TableError: If it cannot be written.
+        """
+        with _os_errors_as_table_errors(self._path, "append to"):
+            os.fsync(self._file.fileno())
+
+    def _mend(self) -> None:
+        """Write the header if there is none yet; cut a torn last line off."""
+        self._file.seek(0)
+        start = self._file.read(_HEADER_MAX_BYTES)
+        header, newline, _ = start.partition(b"\n")
+        is_begun = not newline and (header + _HEADER_START).startswith(_HEADER_START)
+        if self._header is not None and is_begun:
+            self._file.truncate(0)
+            self.append(self._header)
+            self.sync()
+            return
+        _parse_header(header + newline, self._path)
+        data = start[len(header) + 1 :] + self._file.readall()
+        torn_bytes = len(data) - _intact_length(data)
+        if torn_bytes:
+            _warn_of_torn_line(self._path)
+            self._file.truncate(len(header) + 1 + len(data) - torn_bytes)
+
+
+def _parse_header(line: bytes, path: Path) -> dict[str, Any]:
+    values = _parse_line(line) if line.endswith(b"\n") else None
+    if values is None or "format" not in values:
+        raise TableError(
+            f"{path} must be a latency table",
+            f"a file that begins with {line[:40].decode(errors='replace')!r}"
+            if line
+            else "an empty file",
+            "Move it away, or run `edgesearch profile` into another folder.",
+        )
+    if values["format"] != FORMAT:
+        raise TableError(
+            f"{path} must be a latency table of format {FORMAT}",
+            f"format {values['format']!r}",
+            "Use the version of edgesearch that wrote it, or measure again.",
+        )
+    return values
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except ValueError:  # also what is not UTF-8
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _intact_length(data: bytes) -> int:
+    """Return the length of some lines without their last one if that is torn."""
+    end = data.rfind(b"\n") + 1
+    begin = data.rfind(b"\n", 0, max(end - 1, 0)) + 1
+    # A power cut can leave a line of its full length with other contents.
+    return end if _parse_line(data[begin:end]) is not None else begin
+
+
+def _warn_of_torn_line(path: Path) -> None:
+    warnings.warn(
+        f"{path}: its last line is torn and dropped; what it held is measured again",
+        stacklevel=3,
+    )
+
+
+def _check_is_regular(descriptor: int, path: Path) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise TableError(
+            f"{path} must be a regular file", "a device or a pipe", "Choose another path."
+        )
+
+
+def _lock(file: FileIO, path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: two writers are not told of each other there
+        return
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise TableError(
+            f"{path} can be written by one process at a time",
+            "another one that is writing it",
+            "Wait for it, or stop it.",
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+
+
+@contextlib.contextmanager
+def _os_errors_as_table_errors(path: Path, action: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TableError(
+            f"to {action} the latency table {path}",
+            error.strerror or str(error),
+            "Check the path, its permissions and the free space; then run the same again: "
+            "what was measured is kept.",
+        ) from error

@@ -1,0 +1,196 @@
+"""Weights as files, and the networks that come out of them."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from edgesearch.errors import CheckpointError
+from edgesearch.space import load_space
+from edgesearch.supernet import Projector, Supernet, SupernetWeights, random_weights, recalibrate
+
+SPACE = load_space("resnet_tiny")
+
+
+def make_weights(bn=True):
+    parts = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        projector = Projector(SPACE.feature_dim(SPACE.largest), 10, 6, bn)
+        parts += [random_weights(SPACE, seed), projector.state_dict()]
+    return SupernetWeights(SPACE, *parts)
+
+
+def states(weights):
+    return {
+        f.name: getattr(weights, f.name) for f in dataclasses.fields(weights) if f.name != "space"
+    }
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "model.safetensors"
+    make_weights().save(path)
+    return path
+
+
+@pytest.mark.parametrize("bn", [True, False])
+def test_come_back_from_a_file(tmp_path, bn):
+    weights = make_weights(bn)
+    weights.save(tmp_path / "model.safetensors")
+    loaded = SupernetWeights.load(tmp_path / "model.safetensors", SPACE)
+    assert loaded.space == SPACE
+    for name, state in states(weights).items():
+        found = getattr(loaded, name)
+        assert set(found) == set(state)
+        assert all(torch.equal(found[key], state[key]) for key in state)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_channels_last_is_saved_too(tmp_path):
+    backbone = Supernet(SPACE).backbone.to(memory_format=torch.channels_last).state_dict()
+    weights = dataclasses.replace(make_weights(), query=backbone)
+    weights.save(tmp_path / "model.safetensors")
+    loaded = SupernetWeights.load(tmp_path / "model.safetensors", SPACE)
+    assert all(torch.equal(loaded.query[key], backbone[key]) for key in backbone)
+
+
+def test_saving_replaces_the_former_file(path):
+    other = make_weights(bn=False)
+    other.save(path)
+    assert torch.equal(
+        SupernetWeights.load(path, SPACE).query_projector["fc1.bias"],
+        other.query_projector["fc1.bias"],
+    )
+
+
+def test_a_space_of_another_name_but_equal_is_taken(path):
+    renamed = dataclasses.replace(SPACE, name="mine")
+    assert SupernetWeights.load(path, renamed).space.name == "mine"
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(CheckpointError, match="found: FileNotFoundError: .*edgesearch pretrain"):
+        SupernetWeights.load(tmp_path / "none.safetensors", SPACE)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", b"\x08" + b"\0" * 7 + b"nonsense", b"\xff" * 64]
+)
+def test_garbage(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="in safetensors form at .*model.safetensors; found"):
+        SupernetWeights.load(path, SPACE)
+
+
+def test_cut_file(path):
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="in safetensors form at .*; found: SafetensorError"):
+        SupernetWeights.load(path, SPACE)
+
+
+def test_a_folder(tmp_path):
+    with pytest.raises(CheckpointError, match="in safetensors form at"):
+        SupernetWeights.load(tmp_path, SPACE)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_safetensors_of_someone_else(path, metadata):
+    save_file(load_file(path), path, metadata)
+    with pytest.raises(CheckpointError, match=r"format 'edgesearch-supernet-1' at .*the format "):
+        SupernetWeights.load(path, SPACE)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "space"),
+    [
+        ({"weight": torch.zeros(1)}, SPACE.to_dict()),
+        ({"query.backbone.w": torch.zeros(1)}, SPACE.to_dict()),
+        ({}, "no JSON"),
+        ({}, None),
+        ({}, {"family": "resnet"}),
+        ({}, []),
+    ],
+)
+def test_right_format_but_wrong_content(tmp_path, tensors, space):
+    metadata = {"format": "edgesearch-supernet-1"}
+    if space is not None:
+        metadata["space"] = space if isinstance(space, str) else json.dumps(space)
+    save_file(tensors, tmp_path / "model.safetensors", metadata)
+    with pytest.raises(CheckpointError, match="supernet weights in safetensors form"):
+        SupernetWeights.load(tmp_path / "model.safetensors", SPACE)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"in_channels": 1}, "in_channels 1"),
+        ({"stem_widths": [8]}, r"stem_widths \[8\]"),
+        ({"stem_stride": 1}, "stem_stride 1"),
+    ],
+)
+def test_weights_of_another_space_name_the_field(path, change, field):
+    with pytest.raises(CheckpointError, match=f"space 'resnet_tiny' with {field}; found: "):
+        SupernetWeights.load(path, load_space("resnet_tiny", **change))
+
+
+class TestNetworks:
+    def test_shapes(self):
+        weights = make_weights()
+        images = torch.randn(3, 3, 32, 32)
+        for architecture in (SPACE.largest, SPACE.smallest):
+            features = weights.subnet(architecture)(images)
+            assert features.shape == (3, SPACE.feature_dim(architecture))
+            assert weights.embedder(architecture)(images).shape == (3, 6)
+        assert weights.reference()(images).shape == (3, 6)
+
+    def test_embedder_is_the_query_side_and_reference_the_key_side(self):
+        weights = make_weights()
+        swapped = SupernetWeights(
+            SPACE, weights.key, weights.key_projector, weights.query, weights.query_projector
+        )
+        images = torch.randn(3, 3, 32, 32)
+        embeddings = weights.embedder(SPACE.largest)(images)
+        assert torch.equal(embeddings, swapped.reference()(images))
+        assert not torch.allclose(embeddings, weights.reference()(images))
+
+    def test_embedder_projects_the_features_of_the_subnet(self):
+        weights = make_weights()
+        projector = Projector(SPACE.feature_dim(SPACE.largest), 10, 6, True).eval()
+        projector.load_state_dict(weights.query_projector)
+        images = torch.randn(3, 3, 32, 32)
+        expected = projector(weights.subnet(SPACE.smallest)(images))
+        torch.testing.assert_close(weights.embedder(SPACE.smallest)(images), expected)
+
+    def test_networks_are_in_evaluation_mode_and_own_their_weights(self):
+        weights = make_weights()
+        for network in (weights.embedder(SPACE.largest), weights.reference()):
+            assert not any(module.training for module in network.modules())
+            before = weights.query["bn1.running_mean"].clone()
+            recalibrate(network, torch.randn(4, 3, 32, 32))
+            assert torch.equal(weights.query["bn1.running_mean"], before)
+
+    def test_making_them_leaves_the_random_state_alone(self):
+        weights = make_weights()
+        state = torch.get_rng_state()
+        weights.embedder(SPACE.smallest)
+        weights.reference()
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+class TestRandomWeights:
+    def test_follow_the_seed_and_leave_the_random_state_alone(self):
+        state = torch.get_rng_state()
+        once, again, other = (random_weights(SPACE, seed) for seed in (3, 3, 4))
+        assert torch.equal(torch.get_rng_state(), state)
+        assert all(torch.equal(once[key], again[key]) for key in once)
+        assert not torch.equal(once["conv1.weight"], other["conv1.weight"])
+
+    def test_every_block_adds_something(self):
+        weights = random_weights(SPACE)
+        scales = [tensor for name, tensor in weights.items() if name.endswith("bn2.weight")]
+        assert len(scales) == 6
+        assert all((scale == 1).all() for scale in scales)
