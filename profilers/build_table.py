@@ -19,7 +19,9 @@ from profilers.own_models import write_overhead_model, write_reference_model
 from profilers.table_file import FORMAT, TableFile
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY, Workload
 
-_OWN_MODELS = {OVERHEAD_KEY: write_overhead_model, REFERENCE_KEY: write_reference_model}
+# In this order they open each round. The reference comes first, so that no sample of a session is
+# without one to compare with, wherever the session is cut off.
+_OWN_MODELS = {REFERENCE_KEY: write_reference_model, OVERHEAD_KEY: write_overhead_model}
 
 
 def build_table(
@@ -120,8 +122,6 @@ class _TableBuilder:
         rounds_done = {key: self._table.rounds(key) for key in workloads}
         total = sum(self._config.rounds - done for done in rounds_done.values())
         done, last_round = 0, None
-        # The reference opens each round, so that no sample of this session is without one to
-        # compare with, wherever it is stopped.
         for number, key, outcome in measure_rounds(
             sessions, self._config, rounds_done, always=tuple(_OWN_MODELS)
         ):

@@ -36,9 +36,8 @@ def write_reference_model(path: Path) -> None:
         values = random.standard_normal((channels_out, channels_in, 3, 3)).astype(np.float32)
         weights.append(numpy_helper.from_array(values / 10, f"weight{index}"))
         inputs, sums, active = [name, f"weight{index}"], f"sums{index}", f"active{index}"
-        attributes = {"pads": [1] * 4, "strides": [stride] * 2}
         nodes += [
-            helper.make_node("Conv", inputs, [sums], **attributes),
+            helper.make_node("Conv", inputs, [sums], pads=[1] * 4, strides=[stride] * 2),
             helper.make_node("Relu", [sums], [active]),
         ]
         name = active

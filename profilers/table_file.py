@@ -17,7 +17,6 @@ from profilers.errors import TableError
 
 FORMAT = 1
 
-_HEADER_START = b'{"format": '
 _HEADER_MAX_BYTES = 1 << 16
 
 
@@ -75,18 +74,17 @@ class TableFile:
         Raises:
             TableError: If it cannot be written, another process is writing it, or it is no table.
         """
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(_os_errors_as_table_errors(self._path, "write"))
-            if self._header is not None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = FileIO(self._path, "a+")
-            else:
-                self._file = FileIO(self._path, "r+")
-            stack.callback(self._file.close)
-            _check_is_regular(self._file.fileno(), self._path)
-            _lock(self._file, self._path)
-            self._mend()
-            stack.pop_all()
+        with _os_errors_as_table_errors(self._path, "write"):
+            if self._header is not None and not self._path.exists():
+                _create(self._path, self._header)
+            self._file = FileIO(self._path, "r+")
+            try:
+                _check_is_regular(self._file.fileno(), self._path)
+                _lock(self._file, self._path)
+                self._cut_torn_line()
+            except BaseException:
+                self._file.close()
+                raise
         return self
 
     def __exit__(
@@ -104,7 +102,7 @@ class TableFile:
         Raises:
             TableError: If it cannot be written. The table is as it was before.
         """
-        line = json.dumps(values, allow_nan=False).encode() + b"\n"
+        line = _line(values)
         with _os_errors_as_table_errors(self._path, "append to"):
             end = self._file.seek(0, os.SEEK_END)
             try:
@@ -125,23 +123,39 @@ class TableFile:
         with _os_errors_as_table_errors(self._path, "append to"):
             os.fsync(self._file.fileno())
 
-    def _mend(self) -> None:
-        """Write the header if there is none yet; cut a torn last line off."""
+    def _cut_torn_line(self) -> None:
         self._file.seek(0)
         start = self._file.read(_HEADER_MAX_BYTES)
         header, newline, _ = start.partition(b"\n")
-        is_begun = not newline and (header + _HEADER_START).startswith(_HEADER_START)
-        if self._header is not None and is_begun:
-            self._file.truncate(0)
-            self.append(self._header)
-            self.sync()
-            return
         _parse_header(header + newline, self._path)
         data = start[len(header) + 1 :] + self._file.readall()
         torn_bytes = len(data) - _intact_length(data)
         if torn_bytes:
             _warn_of_torn_line(self._path)
             self._file.truncate(len(header) + 1 + len(data) - torn_bytes)
+
+
+def _create(path: Path, header: Mapping[str, Any]) -> None:
+    """Make a table of one line; it is there with its header, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(_line(header))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)  # unlike a renaming, it leaves alone what another one made
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _line(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values, allow_nan=False).encode() + b"\n"
 
 
 def _parse_header(line: bytes, path: Path) -> dict[str, Any]:

@@ -66,25 +66,31 @@ class FeasibleSet:
         bounds = {
             name: bound for name in self.costs if (bound := getattr(self.budgets, name)) is not None
         }
-        alone = [
-            f"{name} {number(bound)}, but the least that this space reaches is "
-            f"{number(float(self.costs[name].min()))}"
-            for name, bound in bounds.items()
-            if not self.costs[name].min() <= bound
-        ]
-        if not alone:
-            over = np.max([self.costs[name] / bound for name, bound in bounds.items()], axis=0)
-            nearest = int(np.argmin(over)) if bounds else 0
-            alone = [
-                "each can be met alone, but not together; nearest to all: "
-                + ", ".join(f"{n} {number(float(self.costs[n][nearest]))}" for n in bounds)
-                + f" ({self.space.architecture(nearest)})"
-            ]
+        runnable = np.isfinite(self.costs["latency_ms"])
         wanted = ", ".join(f"{name} ≤ {number(bound)}" for name, bound in bounds.items())
         raise InfeasibleError(
             f"an architecture of {self.space.name!r} with {wanted or 'a finite latency'}",
-            "; ".join(alone),
+            self._least(bounds, runnable) if runnable.any() else "the device can run none of them",
             "Raise search.budgets to what can be reached, or choose a smaller space.",
+        )
+
+    def _least(self, bounds: dict[str, float], runnable: np.ndarray) -> str:
+        """How far off the nearest architecture is that the device can run."""
+        costs = {name: np.where(runnable, self.costs[name], math.inf) for name in bounds}
+        alone = [
+            f"{name} {number(bound)}, but the least that this space reaches is "
+            f"{number(float(costs[name].min()))}"
+            for name, bound in bounds.items()
+            if costs[name].min() > bound
+        ]
+        if alone:
+            return "; ".join(alone)
+        over = np.max([costs[name] / bound for name, bound in bounds.items()], axis=0)
+        nearest = int(np.argmin(over))
+        reached = ", ".join(f"{name} {number(float(costs[name][nearest]))}" for name in bounds)
+        return (
+            f"each can be met alone, but not together; nearest to all: {reached} "
+            f"({self.space.architecture(nearest)})"
         )
 
 

@@ -33,6 +33,9 @@ from edgesearch.workflow.stage import Stage
 from edgesearch.workflow.winners import Winner, Winners
 from profilers import LatencyTable, MeasureConfig, Workload, build_table
 
+WINNER_ROUNDS = 4
+"""A winner is measured in so many times the rounds of a block: on it depends what is shipped."""
+
 
 @dataclass(frozen=True)
 class ExportResult:
@@ -124,9 +127,14 @@ def export(
                 measured = exporter.export_all(chosen, max_replacements)
             except KeyboardInterrupt:
                 raise Interrupted("export stopped; finished winners are kept") from None
-            measured.save(layout.winners)
-            stage.finish([f"{w.name}/{MANIFEST}" for w in measured.winners] + ["../winners.json"])
-        winners = Winners.load(layout.winners, space)
+            measured.save(layout.measured)
+            manifests = [f"{winner.name}/{MANIFEST}" for winner in measured.winners]
+            stage.finish([*manifests, layout.measured.name])
+        winners = Winners.load(layout.measured, space)
+        # A search that was done again and chose the same has written them without latencies.
+        found = layout.winners.read_bytes() if layout.winners.exists() else b""
+        if found != layout.measured.read_bytes():
+            winners.save(layout.winners)
         folders = tuple(stage.folder / winner.name for winner in winners.winners)
         return ExportResult(winners, folders, tuple(map(read_manifest, folders)), done)
 
@@ -246,7 +254,7 @@ class _Exporter:
             fingerprint=take_fingerprint(runtime.name, runtime.version),
             workloads=[workload],
             runtime=runtime,
-            config=self.measure,
+            config=replace(self.measure, rounds=WINNER_ROUNDS * self.measure.rounds),
         )
 
     def _updated_model(self) -> LatencyModel:

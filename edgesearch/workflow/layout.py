@@ -63,6 +63,11 @@ class Layout:
         return self.output_dir / "engines"
 
     @property
+    def measured(self) -> Path:
+        """The winners as the export measured them."""
+        return self.engines / "winners.json"
+
+    @property
     def summary(self) -> Path:
         """Folder of the closing comparison."""
         return self.output_dir / "summary"

@@ -92,7 +92,7 @@ def profile(
             except KeyboardInterrupt:
                 raise Interrupted(f"profiling stopped; what was measured is in {path}") from None
         correction = current_correction(space, table)
-        if correction is None:
+        if correction is None or not skipped:
             correction = LatencyModel.from_table(space, table).correction
             table.append_correction({"space_hash": space.space_hash, **correction.to_dict()})
         keys = _block_keys(space)
@@ -133,16 +133,18 @@ def load_table(path: Path, space: SearchSpace, device: DeviceSpec) -> LatencyTab
 
 
 def table_digest(path: Path) -> str:
-    """Tells whether the measurements of a table have changed.
+    """Tells whether the blocks and networks of a table have been measured anew.
 
-    Corrections and winners, which are appended later by the export of a search's own results, do
-    not count.
+    What the export of a search's own results appends does not count: corrections, winners, and
+    what is measured beside them.
     """
     digest = hashlib.sha256()
-    for line in path.read_text(encoding="utf-8").splitlines():
-        values = json.loads(line) if line.endswith("}") else {}
-        if values.get("type") != "correction" and not is_winner(values.get("key", "")):
-            digest.update(line.encode())
+    data = path.read_bytes()
+    for line in data[: data.rfind(b"\n") + 1].splitlines():  # the last one may be torn
+        values = json.loads(line)
+        kind = values.get("type", "block")
+        if kind == "block" or (kind == "network" and not is_winner(values["key"])):
+            digest.update(line)
     return digest.hexdigest()
 
 

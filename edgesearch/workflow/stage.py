@@ -91,7 +91,7 @@ class Stage:
         try:
             record: dict[str, Any] = json.loads((self.folder / RECORD).read_text("utf-8"))
             return record if {"config", "inputs", "finished", "outputs"} <= set(record) else None
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
             return None
 
     def _write(self, finished: bool, outputs: Sequence[str]) -> None:

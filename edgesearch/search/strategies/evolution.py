@@ -18,15 +18,19 @@ from typing import Any
 
 from edgesearch.errors import SearchError
 from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.strategies.random_strategy import RandomStrategy
 from edgesearch.space import Architecture, SearchSpace
 
 MUTATION_PROBABILITY = 0.15
 PATIENCE = 20_000
-"""Infeasible proposals in a row after which evolution has nothing left to propose."""
+"""Infeasible proposals in a row after which NNI gives up."""
 
 
 class EvolutionStrategy:
     """Aging evolution over the feasible architectures.
+
+    NNI gives up when it meets nothing new and feasible for long; what is left is then proposed in
+    random order.
 
     Args:
         feasible: Proposals outside of it are dropped by NNI's `Filter`.
@@ -41,6 +45,8 @@ class EvolutionStrategy:
         self._proposals: queue.Queue[Architecture | BaseException | None] = queue.Queue()
         self._scores: queue.Queue[float | None] = queue.Queue()
         self._ended = False
+        self._asked: set[Architecture] = set()
+        self._rest = iter(RandomStrategy(feasible, seed).ask, None)
         strategy, model_space, engine = _nni_parts(self, feasible, population, seed)
 
         def loop() -> None:
@@ -57,8 +63,14 @@ class EvolutionStrategy:
 
     def ask(self) -> Architecture | None:
         """See `Strategy`."""
-        if self._ended:
-            return None
+        proposal = None if self._ended else self._evolved()
+        if proposal is None:
+            return next((left for left in self._rest if left not in self._asked), None)
+        self._asked.add(proposal)
+        return proposal
+
+    def _evolved(self) -> Architecture | None:
+        """NNI's next proposal; None when it has given up."""
         if not self._started:
             self._started = True
             self._thread.start()

@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from edgesearch.errors import CheckpointError
+from edgesearch.pretrain import MoCoV2
 from edgesearch.space import load_space
-from edgesearch.supernet import Projector, Supernet, SupernetWeights, random_weights, recalibrate
+from edgesearch.supernet import Projector, Supernet, SupernetWeights, random_like, recalibrate
 
 SPACE = load_space("resnet_tiny")
 
@@ -19,7 +21,7 @@ def make_weights(bn=True):
     for seed in (1, 2):
         torch.manual_seed(seed)
         projector = Projector(SPACE.feature_dim(SPACE.largest), 10, 6, bn)
-        parts += [random_weights(SPACE, seed), projector.state_dict()]
+        parts += [Supernet(SPACE).backbone.state_dict(), projector.state_dict()]
     return SupernetWeights(SPACE, *parts)
 
 
@@ -64,6 +66,21 @@ def test_saving_replaces_the_former_file(path):
         SupernetWeights.load(path, SPACE).query_projector["fc1.bias"],
         other.query_projector["fc1.bias"],
     )
+
+
+def test_no_room(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="room to write .*; found: .* Free space or choose"):
+        make_weights().save(tmp_path / "file" / "model.safetensors")
+
+
+def test_a_full_disk_leaves_the_former_file(path):
+    former = path.read_bytes()
+    path.with_suffix(".partial").symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match="room to write .*; found: .*No space left"):
+        make_weights(bn=False).save(path)
+    assert path.read_bytes() == former
+    assert os.listdir(path.parent) == [path.name]
 
 
 def test_a_space_of_another_name_but_equal_is_taken(path):
@@ -181,16 +198,29 @@ class TestNetworks:
         assert torch.equal(torch.get_rng_state(), state)
 
 
-class TestRandomWeights:
-    def test_follow_the_seed_and_leave_the_random_state_alone(self):
+class TestRandomLike:
+    def test_follows_the_seed_and_leaves_the_random_state_alone(self):
+        weights = make_weights()
         state = torch.get_rng_state()
-        once, again, other = (random_weights(SPACE, seed) for seed in (3, 3, 4))
+        once, again, other = (random_like(weights, seed) for seed in (3, 3, 4))
         assert torch.equal(torch.get_rng_state(), state)
-        assert all(torch.equal(once[key], again[key]) for key in once)
-        assert not torch.equal(once["conv1.weight"], other["conv1.weight"])
+        assert all(torch.equal(once.query[key], again.query[key]) for key in once.query)
+        assert not torch.equal(once.query["conv1.weight"], other.query["conv1.weight"])
 
-    def test_every_block_adds_something(self):
-        weights = random_weights(SPACE)
-        scales = [tensor for name, tensor in weights.items() if name.endswith("bn2.weight")]
-        assert len(scales) == 6
-        assert all((scale == 1).all() for scale in scales)
+    @pytest.mark.parametrize("bn", [True, False])
+    def test_is_what_a_training_starts_from(self, bn):
+        method = MoCoV2(
+            SPACE, queue_size=8, projector_hidden_dim=10, projector_dim=6, projector_bn=bn, seed=3
+        )
+        weights = random_like(make_weights(bn), 3)
+        for encoder, backbone, projector in (
+            (method.query, weights.query, weights.query_projector),
+            (method.key, weights.key, weights.key_projector),
+        ):
+            for module, state in (
+                (encoder.supernet.backbone, backbone),
+                (encoder.projector, projector),
+            ):
+                started = module.state_dict()
+                assert set(started) == set(state)
+                assert all(torch.equal(started[key], state[key]) for key in state)

@@ -1,0 +1,32 @@
+"""From a description to a runtime."""
+
+import onnxruntime
+import pytest
+
+from devices import DeviceSpec, known_devices, load_device, open_runtime
+from devices.errors import DeviceError
+from devices.runtimes import RUNTIMES
+
+
+def test_every_device_of_the_catalog_has_a_runtime() -> None:
+    assert known_devices()
+    for name in known_devices():
+        assert load_device(name).runtime in RUNTIMES
+
+
+def test_local_cpu_opens_onnxruntime() -> None:
+    runtime = open_runtime(load_device("local-cpu"))
+    assert (runtime.name, runtime.version) == ("onnxruntime", onnxruntime.__version__)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (DeviceSpec("board", runtime="ncnn"), "a runtime out of onnxruntime; found: 'ncnn'"),
+        (DeviceSpec("board", precision="fp16"), "onnxruntime has: fp32; found: 'fp16'"),
+        (DeviceSpec("board", transport="ssh"), "not supported yet.*; found: 'ssh'"),
+    ],
+)
+def test_what_cannot_be_opened_is_said(spec: DeviceSpec, message: str) -> None:
+    with pytest.raises(DeviceError, match=message):
+        open_runtime(spec)

@@ -1,0 +1,53 @@
+"""What the packages offer is pinned."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import devices
+import devices.runtimes
+
+RUNTIME_NAMES = {
+    "EngineBuilder",
+    "EngineHeader",
+    "OnnxRuntime",
+    "OrtBuilder",
+    "ReplayRuntime",
+    "Runtime",
+    "Session",
+    "TensorRTRtxBuilder",
+    "open_runtime",
+    "read_engine_header",
+}
+
+
+def test_devices() -> None:
+    assert set(devices.__all__) == RUNTIME_NAMES | {
+        "DeviceSpec",
+        "Fingerprint",
+        "known_devices",
+        "load_device",
+        "take_fingerprint",
+    }
+    assert all(hasattr(devices, name) for name in devices.__all__)
+
+
+def test_runtimes() -> None:
+    assert set(devices.runtimes.__all__) == RUNTIME_NAMES | {"RUNTIMES"}
+    assert all(hasattr(devices.runtimes, name) for name in devices.runtimes.__all__)
+
+
+def test_importing_loads_no_runtime() -> None:
+    program = (
+        "import devices, profilers, sys;"
+        "print([m for m in ('onnx', 'onnxruntime', 'tensorrt_rtx_bindings', 'torch', 'yaml')"
+        " if m in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(devices.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout.strip() == "[]"

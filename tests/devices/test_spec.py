@@ -1,0 +1,106 @@
+"""Descriptions of devices, and the catalog."""
+
+import re
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from devices import DeviceSpec, known_devices, load_device
+from devices.errors import UnknownDeviceError
+
+
+def test_every_device_of_the_catalog_loads_under_its_own_name() -> None:
+    names = known_devices()
+    assert "local-cpu" in names
+    for name in names:
+        spec = load_device(name)
+        assert spec.name == name
+        assert spec.description
+
+
+def test_local_cpu_is_one_thread_of_onnxruntime_in_fp32() -> None:
+    spec = load_device("local-cpu")
+    assert (spec.runtime, spec.precision, spec.threads, spec.batch, spec.transport) == (
+        "onnxruntime",
+        "fp32",
+        1,
+        1,
+        "local",
+    )
+
+
+def test_overrides_replace_fields_and_none_keeps_them() -> None:
+    spec = load_device("local-cpu", threads=2, batch=None)
+    assert (spec.threads, spec.batch) == (2, 1)
+
+
+def test_unknown_device_names_known_ones_and_the_nearest() -> None:
+    with pytest.raises(UnknownDeviceError, match=r"local-cpu; found: 'local-cpo'.*Did you mean"):
+        load_device("local-cpo")
+
+
+@pytest.mark.parametrize("name", ["../errors", "", "/etc/passwd"])
+def test_a_path_is_no_device(name: str) -> None:
+    with pytest.raises(UnknownDeviceError, match="device of the catalog"):
+        load_device(name)
+
+
+def test_unknown_override_names_the_nearest_field() -> None:
+    with pytest.raises(UnknownDeviceError, match="unknown field 'thread'.*Did you mean 'threads'"):
+        load_device("local-cpu", thread=2)
+
+
+def test_a_description_without_a_name_is_refused() -> None:
+    with pytest.raises(UnknownDeviceError, match="needs the field 'name'.*only threads"):
+        DeviceSpec.from_dict({"threads": 2})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("name", "a/b", "letters, digits"),
+        ("name", "", "letters, digits"),
+        ("name", 5, "letters, digits"),
+        ("runtime", "", "a name"),
+        ("transport", None, "a name"),
+        ("precision", "fp8", "one of fp32, fp16, int8"),
+        ("precision", ["fp32"], "one of fp32, fp16, int8"),
+        ("threads", 0, "a whole number from 1 on"),
+        ("threads", True, "a whole number from 1 on"),
+        ("batch", 1.5, "a whole number from 1 on"),
+        ("description", 3, "a text"),
+    ],
+)
+def test_impossible_values_are_refused_by_field(field: str, value: object, allowed: str) -> None:
+    values = {"name": "board", field: value}
+    message = f"'{field}' of a device must be {allowed}.*found: {re.escape(repr(value))}"
+    with pytest.raises(UnknownDeviceError, match=message):
+        DeviceSpec.from_dict(values)
+
+
+def test_round_trip() -> None:
+    spec = DeviceSpec("board", "tensorrt", "fp16", 4, 8, "ssh", "a board")
+    assert DeviceSpec.from_dict(spec.to_dict()) == spec
+
+
+def test_identity_is_that_of_what_a_latency_depends_on() -> None:
+    spec = DeviceSpec("board")
+    assert re.fullmatch("[0-9a-f]{8}", spec.identity)
+    assert spec.identity == DeviceSpec("other", description="x", transport="ssh").identity
+    others = [
+        DeviceSpec("board", runtime="tensorrt"),
+        DeviceSpec("board", precision="fp16"),
+        DeviceSpec("board", batch=2),
+        DeviceSpec("board", threads=2),
+    ]
+    assert len({spec.identity, *(other.identity for other in others)}) == 5
+
+
+def test_identity_never_changes() -> None:
+    # It is in the names of tables that people keep.
+    assert DeviceSpec("board").identity == "8e58d7ee"
+
+
+def test_a_description_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        DeviceSpec("board").threads = 2  # type: ignore[misc]

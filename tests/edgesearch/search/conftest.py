@@ -1,0 +1,53 @@
+"""A space small enough to be gone through, with made-up costs."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from edgesearch.search import Budgets, FeasibleSet
+from edgesearch.space import ResNetSpace
+
+
+@pytest.fixture(scope="session")
+def space():
+    widths, depths = ((4, 8, 12), (8, 16, 24)), ((1, 2, 3), (1, 2, 3))
+    return ResNetSpace("toy", "basic", "small", (4, 8, 12), widths, depths, (16,))
+
+
+@pytest.fixture(scope="session")
+def latency_ms(space):
+    return np.random.default_rng(0).uniform(1, 2, space.size)
+
+
+@pytest.fixture(scope="session")
+def feasible(space, latency_ms):
+    return FeasibleSet(space, latency_ms, Budgets(latency_ms=1.5))
+
+
+@pytest.fixture(scope="session")
+def smooth(space):
+    """A score that rises towards one architecture in the middle of the space."""
+
+    def score(architecture):
+        chosen = space.to_choices(architecture)
+        far = sum(abs(v.index(chosen[n]) - len(v) // 2) for n, v in space.choices.items())
+        return -float(far)
+
+    return score
+
+
+@pytest.fixture
+def ask_all():
+    """Ask a strategy until it has nothing left, or `most` times, and close it."""
+
+    def ask(strategy, score, most=1000):
+        asked = []
+        while len(asked) < most and (architecture := strategy.ask()) is not None:
+            asked.append(architecture)
+            strategy.tell(architecture, score(architecture))
+        ended = len(asked) < most
+        strategy.close()
+        return SimpleNamespace(asked=asked, ended=ended)
+
+    return ask

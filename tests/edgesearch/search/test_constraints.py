@@ -1,0 +1,100 @@
+"""Which architectures meet budgets, and what is said when none does."""
+
+import numpy as np
+import pytest
+
+from edgesearch.errors import InfeasibleError
+from edgesearch.search import Budgets, FeasibleSet
+from edgesearch.search.constraints import number
+
+
+@pytest.mark.parametrize(
+    "budgets",
+    [
+        Budgets(),
+        Budgets(latency_ms=1.3),
+        Budgets(params=4000.0),
+        Budgets(macs=300_000.0),
+        Budgets(latency_ms=1.6, params=20_000.0, macs=500_000.0),
+    ],
+)
+def test_mask_equals_brute_force(space, latency_ms, budgets):
+    expected = [
+        (budgets.latency_ms is None or latency_ms[index] <= budgets.latency_ms)
+        and (budgets.params is None or space.params(architecture) <= budgets.params)
+        and (budgets.macs is None or space.macs(architecture) <= budgets.macs)
+        for index, architecture in enumerate(space)
+    ]
+    feasible = FeasibleSet(space, latency_ms, budgets)
+    assert feasible.mask.tolist() == expected
+    assert 0 < sum(expected)
+    assert feasible.indices.tolist() == np.flatnonzero(expected).tolist()
+    assert [architecture in feasible for architecture in space] == expected
+
+
+def test_a_budget_that_is_just_met_is_met(space, latency_ms):
+    least = space.params(space.smallest)
+    feasible = FeasibleSet(space, latency_ms, Budgets(params=least))
+    assert feasible.indices.tolist() == [space.index(space.smallest)]
+
+
+def test_costs_are_those_of_the_architecture(space, latency_ms, feasible):
+    architecture = space.architecture(100)
+    assert feasible.cost("latency_ms", architecture) == latency_ms[100]
+    assert feasible.cost("params", architecture) == space.params(architecture)
+    assert feasible.cost("macs", architecture) == space.macs(architecture)
+
+
+def test_what_the_device_cannot_run_is_left_out(space, latency_ms):
+    partly = latency_ms.copy()
+    partly[::2] = np.inf
+    assert FeasibleSet(space, partly, Budgets()).indices.tolist() == list(range(1, space.size, 2))
+
+
+def test_nothing_runs_on_the_device(space):
+    message = "'toy' with a finite latency; found: the device can run none"
+    with pytest.raises(InfeasibleError, match=message):
+        FeasibleSet(space, np.full(space.size, np.inf), Budgets())
+
+
+def test_message_names_the_least_that_can_be_reached(space, latency_ms):
+    least_ms, least_params = number(latency_ms.min()), number(space.params(space.smallest))
+    message = (
+        f"with latency_ms ≤ 0.5, params ≤ 10; found: latency_ms 0.5, but the least that this "
+        f"space reaches is {least_ms}; params 10, but the least that this space reaches is "
+        f"{least_params}. Raise search.budgets"
+    )
+    with pytest.raises(InfeasibleError, match=message):
+        FeasibleSet(space, latency_ms, Budgets(latency_ms=0.5, params=10.0))
+
+
+def test_the_least_is_of_those_that_the_device_can_run(space, latency_ms):
+    without_smallest = latency_ms.copy()
+    without_smallest[space.index(space.smallest)] = np.inf
+    least = sorted({space.params(architecture) for architecture in space})[1]
+    message = f"the least that this space reaches is {number(least)}"
+    with pytest.raises(InfeasibleError, match=message):
+        FeasibleSet(space, without_smallest, Budgets(params=space.params(space.smallest)))
+
+
+def test_budgets_that_exclude_each_other_name_the_nearest(space):
+    rising_as_params_fall = -space.sum_over_blocks(lambda block: block.params)
+    latency_ms = 1 + (rising_as_params_fall - rising_as_params_fall.min()) / 1e4
+    params = np.array([space.params(architecture) for architecture in space])
+    over = np.maximum(latency_ms / 1.0, params / params.min())
+    nearest = space.architecture(int(over.argmin()))
+    message = (
+        f"met alone, but not together; nearest to all: latency_ms "
+        f"{number(latency_ms[over.argmin()])}, params {number(space.params(nearest))} "
+        rf"\({nearest}\)"
+    )
+    budgets = Budgets(latency_ms=1.0, params=float(params.min()))
+    with pytest.raises(InfeasibleError, match=message):
+        FeasibleSet(space, latency_ms, budgets)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(12_300_000, "12,300,000"), (1.23456, "1.235"), (float("inf"), "inf")]
+)
+def test_figures_for_people(value, shown):
+    assert number(value) == shown

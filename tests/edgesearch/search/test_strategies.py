@@ -1,0 +1,196 @@
+"""Every strategy keeps the promises of the protocol; evolution is worth its while."""
+
+import statistics
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgesearch.search import Budgets, FeasibleSet, make_strategy
+from edgesearch.search.strategies import EvolutionStrategy, ExhaustiveStrategy, RandomStrategy
+
+STRATEGIES = {
+    "random": lambda feasible, seed: RandomStrategy(feasible, seed),
+    "evolution": lambda feasible, seed: EvolutionStrategy(feasible, 10, seed),
+    "exhaustive": lambda feasible, seed: ExhaustiveStrategy(feasible),
+}
+
+
+def searching_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "nni-evolution"]
+
+
+@pytest.fixture(params=STRATEGIES)
+def make(request):
+    return STRATEGIES[request.param]
+
+
+class TestStrategy:
+    """The promises of `Strategy`, for each implementation."""
+
+    def test_proposes_feasible_architectures_only(self, make, feasible, smooth, ask_all):
+        asked = ask_all(make(feasible, 0), smooth, 40).asked
+        assert len(asked) == 40
+        assert all(architecture in feasible for architecture in asked)
+
+    def test_proposes_none_twice_and_all_before_it_ends(self, make, feasible, smooth, ask_all):
+        result = ask_all(make(feasible, 0), smooth)
+        assert result.ended
+        assert len(result.asked) == len(set(result.asked)) == len(feasible.indices)
+
+    def test_ends_again_when_asked_again(self, make, space, latency_ms):
+        few = FeasibleSet(space, latency_ms, Budgets(latency_ms=float(np.sort(latency_ms)[3])))
+        strategy = make(few, 0)
+        for _ in range(4):
+            strategy.tell(strategy.ask(), 0.0)
+        assert [strategy.ask(), strategy.ask()] == [None, None]
+        strategy.close()
+
+    def test_same_seed_and_scores_give_the_same(self, make, feasible, smooth, ask_all):
+        first, second = (ask_all(make(feasible, 3), smooth, 50).asked for _ in range(2))
+        assert first == second
+
+    def test_goes_on_when_told_the_former_scores(self, make, feasible, smooth, ask_all):
+        whole = ask_all(make(feasible, 1), smooth, 40).asked
+        known = {architecture: smooth(architecture) for architecture in whole[:20]}
+
+        def score(architecture):
+            return known.pop(architecture) if known else smooth(architecture)
+
+        assert ask_all(make(feasible, 1), score, 40).asked == whole
+
+    def test_can_be_closed_before_the_first_proposal(self, make, feasible):
+        make(feasible, 0).close()
+        assert searching_threads() == []
+
+    def test_can_be_closed_while_it_waits_for_a_score(self, make, feasible):
+        strategy = make(feasible, 0)
+        strategy.ask()
+        strategy.close()
+        strategy.close()
+        assert searching_threads() == []
+
+    def test_can_be_closed_after_a_score(self, make, feasible):
+        strategy = make(feasible, 0)
+        strategy.tell(strategy.ask(), 1.0)
+        strategy.close()
+        assert searching_threads() == []
+
+
+@pytest.mark.parametrize("name", ["random", "evolution"])
+def test_seeds_differ(name, feasible, smooth, ask_all):
+    one, other = (ask_all(STRATEGIES[name](feasible, seed), smooth, 20).asked for seed in (0, 1))
+    assert one != other
+
+
+def test_evolution_finds_better_ones_than_chance(space, latency_ms, ask_all):
+    feasible = FeasibleSet(space, latency_ms, Budgets(latency_ms=1.9))
+
+    def score(architecture):
+        return -sum(abs(value - 16) for value in space.to_choices(architecture).values())
+
+    def best(make, seed):
+        return statistics.mean(sorted(map(score, ask_all(make(feasible, seed), score, 60).asked))[-8:])
+
+    found = {
+        name: statistics.median(best(STRATEGIES[name], seed) for seed in range(5))
+        for name in ("random", "evolution")
+    }
+    assert found["evolution"] > found["random"]
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "asked_for", "kept"),
+    [(40, None, 10), (40, 100, 10), (40, 4, 4), (3, None, 1)],
+)
+def test_population_is_a_quarter_of_the_evaluations_at_most(
+    feasible, smooth, ask_all, evaluations, asked_for, kept
+):
+    """With no more individuals than that, the proposals are those of that very population."""
+    strategy = make_strategy(
+        "evolution", feasible, evaluations=evaluations, population=asked_for, seed=0
+    )
+    same = EvolutionStrategy(feasible, kept, 0)
+    assert ask_all(strategy, smooth, 30).asked == ask_all(same, smooth, 30).asked
+
+
+def test_another_population_proposes_others(feasible, smooth, ask_all):
+    asked = [ask_all(EvolutionStrategy(feasible, n, 0), smooth, 30).asked for n in (4, 10)]
+    assert asked[0] != asked[1]
+
+
+def test_all_are_evaluated_where_there_are_few(feasible):
+    count = len(feasible.indices)
+    for name in ("evolution", "random"):
+        options = {"population": None, "seed": 0}
+        few = make_strategy(name, feasible, evaluations=count, **options)
+        many = make_strategy(name, feasible, evaluations=count - 1, **options)
+        assert isinstance(few, ExhaustiveStrategy)
+        assert not isinstance(many, ExhaustiveStrategy)
+
+
+def test_evolution_finds_what_chance_hardly_meets(space, latency_ms, smooth, ask_all, monkeypatch):
+    """One feasible architecture is proposed even if NNI gives up before it meets it."""
+    monkeypatch.setattr("edgesearch.search.strategies.evolution.PATIENCE", 20)
+    one = FeasibleSet(space, latency_ms, Budgets(latency_ms=float(latency_ms.min())))
+    asked = ask_all(EvolutionStrategy(one, 4, 0), smooth).asked
+    assert asked == [space.architecture(int(latency_ms.argmin()))]
+
+
+def test_an_error_inside_of_evolution_reaches_whoever_asks(feasible, monkeypatch):
+    strategy = EvolutionStrategy(feasible, 2, 0)
+    monkeypatch.setattr(type(feasible), "__contains__", lambda self, architecture: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        strategy.ask()
+    strategy.close()
+    assert searching_threads() == []
+
+
+CODE = """
+import sys
+import numpy as np
+from edgesearch.search import Budgets, FeasibleSet
+from edgesearch.search.strategies import EvolutionStrategy
+from edgesearch.space import load_space
+space = load_space("resnet_tiny")
+strategy = EvolutionStrategy(FeasibleSet(space, np.ones(space.size), Budgets()), 4, 0)
+assert strategy.ask() is not None
+strategy.close()
+assert "nni" in sys.modules
+found = [name for name in sys.modules if "lightning" in name]
+assert not found, found
+"""
+
+
+def test_nni_brings_no_lightning_and_says_nothing():
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", CODE]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr == ""
+
+
+def test_missing_nni_gives_the_command_that_installs_it():
+    code = (
+        "import sys; sys.modules['nni'] = None\n"
+        "import numpy as np\n"
+        "from edgesearch.errors import SearchError\n"
+        "from edgesearch.search import Budgets, FeasibleSet, make_strategy\n"
+        "from edgesearch.space import load_space\n"
+        "space = load_space('resnet_tiny')\n"
+        "feasible = FeasibleSet(space, np.ones(space.size), Budgets())\n"
+        "options = dict(evaluations=20, population=None, seed=0)\n"
+        "make_strategy('random', feasible, **options)\n"
+        "try: make_strategy('evolution', feasible, **options)\n"
+        "except SearchError as error: print(error)\n"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert "package nni 3.0 for the strategy `evolution`; found: " in done.stdout, done.stderr
+    assert "pip install nni==3.0" in done.stdout

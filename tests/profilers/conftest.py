@@ -1,0 +1,77 @@
+"""Tiny real models, and what is needed to build a table of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from devices import DeviceSpec, Fingerprint, OnnxRuntime, ReplayRuntime, Runtime, take_fingerprint
+from profilers import LatencyTable, MeasureConfig, Workload, build_table
+
+
+@pytest.fixture
+def spec() -> DeviceSpec:
+    return DeviceSpec("local-cpu")
+
+
+@pytest.fixture
+def fingerprint() -> Fingerprint:
+    return take_fingerprint("onnxruntime", "1.0")
+
+
+@pytest.fixture
+def write_block(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a model of one operator."""
+
+    def write(name: str) -> Path:
+        node = helper.make_node("Relu", ["images"], ["features"])
+        graph = helper.make_graph(
+            [node],
+            "graph",
+            [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 16])],
+            [helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, 16])],
+        )
+        opsets = [helper.make_opsetid("", 18)]
+        path = tmp_path / f"{name}.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def blocks(write_block: Callable[[str], Path]) -> list[Workload]:
+    return [Workload(f"block/{name}", write_block(name)) for name in "abc"]
+
+
+@pytest.fixture
+def build(tmp_path: Path, spec: DeviceSpec, fingerprint: Fingerprint) -> Callable[..., Any]:
+    """Builds `table.jsonl` in the test's folder."""
+
+    def build(
+        workloads: list[Workload], runtime: Runtime | None = None, **changes: Any
+    ) -> LatencyTable:
+        arguments = {
+            "spec": spec,
+            "fingerprint": fingerprint,
+            "workloads": workloads,
+            "runtime": runtime or OnnxRuntime(),
+            "config": MeasureConfig(rounds=3, runs=2),
+            **changes,
+        }
+        return build_table(tmp_path / "table.jsonl", **arguments)
+
+    return build
+
+
+@pytest.fixture
+def replay() -> Callable[..., ReplayRuntime]:
+    """A runtime whose own two models take 1 ms and 0.25 ms."""
+
+    def make(reference: float = 1.0, overhead: float = 0.25, **samples: Any) -> ReplayRuntime:
+        return ReplayRuntime({"reference": [reference], "overhead": [overhead], **samples})
+
+    return make

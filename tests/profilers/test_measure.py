@@ -1,0 +1,173 @@
+"""Rounds over sessions."""
+
+import gc
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from devices import ReplayRuntime, Session
+from devices.errors import EngineError
+from profilers import MeasureConfig, ProfilerError, measure_rounds
+
+
+def replay_sessions(samples_ms: Mapping[str, list[float]]) -> dict[str, Session]:
+    runtime = ReplayRuntime(samples_ms)
+    return {key: runtime.load(Path(key)) for key in samples_ms}
+
+
+class RecordingSession:
+    """Notes what is asked of it."""
+
+    def __init__(self, key: str, log: list[tuple[str, int, bool]], fails_at: float) -> None:
+        self.inputs: dict[str, tuple[int, ...]] = {}
+        self._key = key
+        self._log = log
+        self._fails_at = fails_at
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return {}
+
+    def time_ms(self, runs: int) -> list[float]:
+        self._log.append((self._key, runs, gc.isenabled()))
+        if len(self._log) >= self._fails_at:
+            raise EngineError("to run", self._key, "Try again.")
+        return [1.0] * runs
+
+    def close(self) -> None:
+        pass
+
+
+def recording(
+    keys: str, fails: Mapping[str, int] | None = None
+) -> tuple[dict[str, Session], list[tuple[str, int, bool]]]:
+    log: list[tuple[str, int, bool]] = []
+    fails_at = fails or {}
+    return {key: RecordingSession(key, log, fails_at.get(key, math.inf)) for key in keys}, log
+
+
+def test_each_round_has_each_key_once_with_its_samples() -> None:
+    sessions = replay_sessions({"a": [1.0, 2.0, 3.0], "b": [4.0]})
+    config = MeasureConfig(rounds=4, runs=2, warmup=1)
+    found = list(measure_rounds(sessions, config))
+    assert [number for number, _, _ in found] == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert Counter((number, key) for number, key, _ in found).most_common(1)[0][1] == 1
+    # One run before all rounds and one in each are not counted.
+    assert [outcome for _, key, outcome in found if key == "a"] == [
+        (3.0, 1.0),
+        (3.0, 1.0),
+        (3.0, 1.0),
+        (3.0, 1.0),
+    ]
+
+
+def test_the_order_changes_from_round_to_round_and_is_repeatable() -> None:
+    config = MeasureConfig(rounds=8, runs=1)
+
+    def orders(seed_config: MeasureConfig) -> list[str]:
+        sessions, _ = recording("abcdef")
+        found = list(measure_rounds(sessions, seed_config))
+        return [
+            "".join(key for number, key, _ in found if number == wanted)
+            for wanted in range(1, 9)
+        ]
+
+    assert len(set(orders(config))) > 1
+    assert orders(config) == orders(config)
+    assert orders(config) != orders(MeasureConfig(rounds=8, runs=1, seed=1))
+
+
+def test_all_are_warmed_before_the_first_round_without_garbage_collection() -> None:
+    sessions, log = recording("ab")
+    assert gc.isenabled()
+    list(measure_rounds(sessions, MeasureConfig(rounds=1, runs=3, warmup=2)))
+    assert sorted(log[:2]) == sorted([("a", 1, False), ("b", 1, False)]) or [
+        (key, runs) for key, runs, _ in log[:4]
+    ] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    assert not any(enabled for _, _, enabled in log)
+    assert gc.isenabled()
+
+
+def test_keys_catch_up_with_those_that_have_more_rounds() -> None:
+    sessions, _ = recording("abc")
+    found = list(
+        measure_rounds(sessions, MeasureConfig(rounds=4, runs=1), {"a": 4, "b": 3, "c": 1})
+    )
+    assert sorted((number, key) for number, key, _ in found) == [
+        (2, "c"),
+        (3, "c"),
+        (4, "b"),
+        (4, "c"),
+    ]
+
+
+def test_some_keys_open_each_round_that_is_made() -> None:
+    sessions, _ = recording("abx")
+    config = MeasureConfig(rounds=3, runs=1)
+    found = [
+        (number, key)
+        for number, key, _ in measure_rounds(sessions, config, {"a": 2, "b": 3}, always="x")
+    ]
+    assert found == [(3, "x"), (3, "a")]
+
+
+def test_nothing_due_means_no_run_at_all() -> None:
+    sessions, log = recording("abx")
+    config = MeasureConfig(rounds=3)
+    assert not list(measure_rounds(sessions, config, {"a": 3, "b": 5}, always="x")) or log
+    # The keys that open rounds are warmed only for rounds that are made.
+    assert not log
+
+
+def test_a_key_that_fails_is_reported_once_and_the_others_go_on() -> None:
+    sessions, _ = recording("ab", {"b": 6})
+    config = MeasureConfig(rounds=4, runs=1, warmup=0)
+    found = list(measure_rounds(sessions, config))
+    failures = [outcome for _, key, outcome in found if isinstance(outcome, EngineError)]
+    assert len(failures) == 1
+    assert [number for number, key, _ in found if key == "a"] == [1, 2, 3, 4]
+    assert gc.isenabled()
+
+
+def test_a_key_that_fails_at_once_has_no_round() -> None:
+    sessions, _ = recording("ab", {"a": 1})
+    found = list(measure_rounds(sessions, MeasureConfig(rounds=2, runs=1, warmup=0)))
+    assert [(number, key) for number, key, _ in found] == [(1, "a"), (1, "b"), (2, "b")]
+    assert isinstance(found[0][2], EngineError)
+
+
+def test_time_bounds_the_rounds_but_not_the_first_ones() -> None:
+    config = MeasureConfig(rounds=50, runs=1, max_seconds=1e-9, minimum_rounds=3)
+    sessions, _ = recording("ab")
+    assert max(number for number, _, _ in measure_rounds(sessions, config)) == 3
+
+
+def test_out_of_time_a_resumed_measuring_still_makes_a_round() -> None:
+    config = MeasureConfig(rounds=50, runs=1, max_seconds=1e-9, minimum_rounds=3)
+    sessions, _ = recording("ab")
+    found = list(measure_rounds(sessions, config, {"a": 10, "b": 10}))
+    assert {number for number, _, _ in found} == {11}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "least"),
+    [
+        ("rounds", 0, 1),
+        ("runs", 0, 1),
+        ("warmup", -1, 0),
+        ("minimum_rounds", 0, 1),
+    ],
+)
+def test_numbers_that_are_too_small_are_refused(field: str, value: int, least: int) -> None:
+    with pytest.raises(ProfilerError, match=f"'{field}' .* at least {least}; found: {value}"):
+        MeasureConfig(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
+def test_no_time_at_all_is_refused(value: float) -> None:
+    with pytest.raises(ProfilerError, match="'max_seconds' of measuring must be above 0"):
+        MeasureConfig(max_seconds=value)

@@ -1,0 +1,69 @@
+"""Figures from raw samples."""
+
+import math
+
+import numpy as np
+import pytest
+
+from profilers import statistics
+
+
+def test_low_quantile_is_that_of_the_rounds_minima() -> None:
+    rounds = [[5.0 + i, 1.0 + i, 9.0] for i in range(11)]
+    assert statistics.low_quantile_ms(rounds) == pytest.approx(2.0)
+
+
+def test_one_lucky_round_does_not_decide_and_slow_ones_do_not_count() -> None:
+    undisturbed = [[1.0, 1.1]] * 12
+    lucky = [[0.1, 1.1], *undisturbed[1:]]
+    disturbed = [*undisturbed[:4], *[[50.0, 60.0]] * 8]
+    assert statistics.low_quantile_ms(lucky) == pytest.approx(1.0)
+    assert statistics.low_quantile_ms(disturbed) == pytest.approx(1.0)
+
+
+def test_median_is_that_of_the_rounds_medians() -> None:
+    assert statistics.median_ms([[1, 2, 9], [3, 4, 5], [6, 7, 8]]) == 4
+    assert statistics.median_ms([[1, 3]]) == 2
+
+
+def test_percentiles_are_those_of_all_samples() -> None:
+    rounds = [[float(i), float(i + 1)] for i in range(0, 100, 2)]
+    assert statistics.percentile_ms(rounds, 95) == pytest.approx(np.percentile(range(100), 95))
+    assert statistics.percentile_ms([[1.0], [2.0, 3.0]], 100) == 3
+
+
+@pytest.mark.parametrize(("count", "rank"), [(6, 1), (8, 1), (9, 2), (12, 3), (20, 6), (50, 18)])
+def test_interval_has_the_ranks_of_the_published_tables(count: int, rank: int) -> None:
+    # Ranks for 95 %, as in the tables of nonparametric statistics (Conover, Hahn and Meeker).
+    rounds = [[float(i)] for i in range(1, count + 1)]
+    assert statistics.median_interval_ms(rounds) == (rank, count + 1 - rank)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_too_few_rounds_give_their_whole_range(count: int) -> None:
+    rounds = [[float(i)] for i in range(count)]
+    assert statistics.median_interval_ms(rounds) == (0, count - 1)
+
+
+@pytest.mark.parametrize("count", range(1, 40))
+def test_interval_is_the_narrowest_with_its_confidence_and_holds_the_median(count: int) -> None:
+    rounds = [[float(i)] for i in range(1, count + 1)]
+    low, high = statistics.median_interval_ms(rounds, 0.9)
+    assert low <= statistics.median_ms(rounds) <= high
+
+    def confidence(rank: int) -> float:
+        inside = sum(math.comb(count, hits) for hits in range(rank, count - rank + 1))
+        return inside / 2**count
+
+    if confidence(1) >= 0.9:
+        assert confidence(int(low)) >= 0.9
+        assert 2 * (low + 1) > count + 1 or confidence(int(low) + 1) < 0.9
+
+
+def test_interval_holds_the_true_median_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        low, high = statistics.median_interval_ms(random.lognormal(size=(12, 1)).tolist())
+        held += low <= 1.0 <= high  # the median of this distribution
+    assert 0.93 <= held / 400 <= 0.99
