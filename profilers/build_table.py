@@ -55,7 +55,8 @@ def build_table(
         The table, with what it held before.
 
     Raises:
-        ProfilerError: If two workloads have the same key.
+        ProfilerError: If two workloads have the same key, or the temporary folder is full.
+        EngineError: If the runtime cannot run even the profiler's own small models.
         TableError: If the table cannot be read or written, or another process is writing it.
         TableMismatchError: If the table is of another device; names the field.
     """
@@ -142,13 +143,18 @@ class _TableBuilder:
         self._file.sync()
 
     def _load_own_models(self) -> dict[str, Session]:
-        sessions = {}
         with tempfile.TemporaryDirectory() as folder:
-            for key, write in _OWN_MODELS.items():
-                path = Path(folder) / f"{key}.onnx"
-                write(path)
-                sessions[key] = self._runtime.load(path)
-        return sessions
+            paths = {key: Path(folder) / f"{key}.onnx" for key in _OWN_MODELS}
+            try:
+                for key, write in _OWN_MODELS.items():
+                    write(paths[key])
+            except OSError as error:
+                raise ProfilerError(
+                    f"to write two small models to {tempfile.gettempdir()}",
+                    error.strerror or str(error),
+                    "Free space there, or let TMPDIR name another folder.",
+                ) from error
+            return {key: self._runtime.load(path) for key, path in paths.items()}
 
     def _append(
         self,

@@ -85,7 +85,9 @@ def measure_rounds(
     done = rounds_done or {}
     failed = set()
     due_ever = {key for key in sessions if key not in always and done.get(key, 0) < config.rounds}
-    first_round = 1 + min((done.get(key, 0) for key in due_ever), default=config.rounds)
+    if not due_ever:
+        return
+    first_round = 1 + min(done.get(key, 0) for key in due_ever)
     # Once over all: the first run of a session allocates, and a cold machine is a slow one.
     for key in [*always, *sorted(due_ever)]:
         outcome = _time(sessions[key], 0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -76,6 +77,12 @@ def _collate(samples: list[tuple[tuple[torch.Tensor, ...], int]]) -> tuple[Views
     return two_views([views for views, _ in samples]), sum(replaced for _, replaced in samples)
 
 
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal: a worker that died of it would end the step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 class WorkerViewLoader:
     """Views computed by worker processes, image by image, as the files are read."""
 
@@ -101,6 +108,7 @@ class WorkerViewLoader:
             batch_sampler=[batch.tolist() for batch in batches],
             num_workers=self.workers,
             collate_fn=_collate,
+            worker_init_fn=_leave_signals_to_the_trainer,
         )
         for views, replaced in loader:
             self.replaced += replaced

@@ -34,15 +34,15 @@ def run_search(
     trials: list[Trial] = []
     try:
         while len(trials) < evaluations and (architecture := strategy.ask()) is not None:
-            trial = log.trials.get(architecture)
-            if trial is None:
-                trial = Trial(
-                    architecture=architecture,
-                    agreement=score(architecture),
-                    latency_ms=feasible.cost("latency_ms", architecture),
-                    macs=feasible.cost("macs", architecture),
-                    params=feasible.cost("params", architecture),
-                )
+            known = log.trials.get(architecture)
+            trial = Trial(
+                architecture=architecture,
+                agreement=score(architecture) if known is None else known.agreement,
+                latency_ms=feasible.cost("latency_ms", architecture),
+                macs=feasible.cost("macs", architecture),
+                params=feasible.cost("params", architecture),
+            )
+            if known is None:
                 log.add(trial)
             trials.append(trial)
             strategy.tell(architecture, trial.agreement)

@@ -86,8 +86,9 @@ class TrialLog:
             ) from error
 
     def _check(self, found: dict[str, Any], header: dict[str, Any]) -> None:
-        theirs, ours = found.get("identity", {}), header["identity"]
-        for field in sorted(ours):
+        theirs = {"format": found.get("format"), **found["identity"]}
+        ours = {"format": header["format"], **header["identity"]}
+        for field in ours:
             if theirs.get(field) != ours[field]:
                 raise SearchError(
                     f"trials with {field} {ours[field]!r} in {self.path}",

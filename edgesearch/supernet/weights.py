@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgesearch.errors import CheckpointError
+from edgesearch.errors import CheckpointError, SpaceError
 from edgesearch.space import Architecture, SearchSpace, space_from_dict
 from edgesearch.supernet.extract import copy_leading, extract
 from edgesearch.supernet.projector import Projector
@@ -75,7 +76,8 @@ class SupernetWeights:
             save_file(tensors, partial, metadata)
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
             raise CheckpointError(
                 f"room to write {path}",
                 str(error),
@@ -114,7 +116,7 @@ class SupernetWeights:
                 parts["key.backbone"],
                 parts["key.projector"],
             )
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, SpaceError) as error:
             raise CheckpointError(
                 f"supernet weights in safetensors form at {path}",
                 f"{type(error).__name__}: {error}",

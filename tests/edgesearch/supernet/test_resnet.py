@@ -50,4 +50,4 @@ def test_initialisation(name):
         assert (block.bn1.weight == 1).all()
     weight = network.get_submodule(network.stage_names[-1])[0].conv2.weight
     fan_out = weight.shape[0] * weight[0, 0].numel()
-    assert float(weight.std()) == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
+    assert float(weight.detach().std()) == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)

@@ -1,0 +1,88 @@
+"""The state of a run as a file."""
+
+import os
+import resource
+
+import pytest
+import torch
+
+from edgesearch.errors import CheckpointError
+from edgesearch.pretrain.checkpoint import load_state, save_state
+
+IDENTITY = {"space": "abc", "seed": 0, "lr": 0.03, "crop_scale": (0.2, 1.0)}
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "state.pt"
+    save_state(path, {"identity": IDENTITY, "tensor": torch.arange(5.0), "nested": {"a": [1]}})
+    return path
+
+
+def test_comes_back(path):
+    state = load_state(path, IDENTITY)
+    assert torch.equal(state["tensor"], torch.arange(5.0))
+    assert state["nested"] == {"a": [1]}
+    assert state["identity"] == IDENTITY
+    assert os.listdir(path.parent) == ["state.pt"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("seed", 1), ("lr", 0.06), ("space", "xyz"), ("new", "here")]
+)
+def test_another_run_is_refused_by_the_name_of_the_field(path, field, value):
+    expected = rf"a training state with {field} {value!r} at .*; found: {field} "
+    with pytest.raises(CheckpointError, match=expected) as error:
+        load_state(path, {**IDENTITY, field: value})
+    assert repr(IDENTITY.get(field)) in error.value.found
+    assert "choose another output_dir" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage", b"\0" * 100, b"\x80\x02", b"\x80\x04\x95\xff", b"PK\x03\x04 not a zip", b"(", b"."],
+)
+def test_garbage(path, content):
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="a training state of edgesearch at .*state.pt; found"):
+        load_state(path, IDENTITY)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_a_cut_file(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CheckpointError, match="Move the file away to start this run anew"):
+        load_state(path, IDENTITY)
+
+
+@pytest.mark.parametrize("foreign", [{"weight": torch.zeros(1)}, [1, 2], torch.zeros(3)])
+def test_a_file_of_someone_else(path, foreign):
+    torch.save(foreign, path)
+    with pytest.raises(CheckpointError, match="found: ValueError: not a training state"):
+        load_state(path, IDENTITY)
+
+
+class _Trap:
+    def __reduce__(self):
+        return os.mkdir, ("sprung",)
+
+
+def test_nothing_in_a_file_is_run(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    torch.save({"format": "edgesearch-training-state-1", "identity": _Trap()}, path)
+    with pytest.raises(CheckpointError, match="found: UnpicklingError"):
+        load_state(path, IDENTITY)
+    assert not os.path.exists("sprung")
+
+
+def test_a_full_disk_leaves_the_former_state(path):
+    soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard_limit))  # as if the disk were full
+    try:
+        with pytest.raises(CheckpointError, match="room to write .*state.pt; found: .* Free space"):
+            save_state(path, {"identity": {}, "tensor": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft_limit, hard_limit))
+    assert torch.equal(load_state(path, IDENTITY)["tensor"], torch.arange(5.0))
+    assert os.listdir(path.parent) == ["state.pt"]

@@ -1,0 +1,136 @@
+"""One step over several subnets, taken apart."""
+
+import copy
+
+import pytest
+import torch
+
+from edgesearch.pretrain import MoCoV2, sandwich_architectures, sandwich_step
+from edgesearch.space import load_space
+
+SPACE = load_space("resnet_tiny", in_channels=1)
+ARCHITECTURES = sandwich_architectures(SPACE, 1, seed=0, step=0)
+LR = 0.05
+
+
+@pytest.fixture
+def method():
+    torch.manual_seed(0)
+    method = MoCoV2(SPACE, queue_size=16, projector_hidden_dim=12, projector_dim=6, ema_momentum=0.9)
+    for name, parameter in method.named_parameters():
+        if name.endswith("bn2.weight"):
+            torch.nn.init.ones_(parameter)  # not 0 in any block: gradients reach everything
+    return method.train()
+
+
+@pytest.fixture
+def views():
+    generator = torch.Generator().manual_seed(1)
+    return tuple(torch.randn(4, 1, 32, 32, generator=generator) for _ in range(2))
+
+
+def sgd(method):
+    return torch.optim.SGD(method.query.parameters(), LR)
+
+
+def snapshot(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def parameters_of(module):
+    return {name: tensor.detach().clone() for name, tensor in module.named_parameters()}
+
+
+class TestArchitectures:
+    def test_ends_and_random_ones(self):
+        found = sandwich_architectures(SPACE, 3, seed=0, step=7)
+        assert found[:2] == [SPACE.largest, SPACE.smallest]
+        assert len(found) == 5
+        assert all(architecture in SPACE for architecture in found)
+
+    def test_depend_on_seed_and_step_only(self):
+        drawn = {
+            (seed, step): sandwich_architectures(SPACE, 8, seed, step)[2:]
+            for seed in (0, 1)
+            for step in (0, 1)
+        }
+        assert len(set(map(tuple, drawn.values()))) == 4
+        assert drawn[1, 1] == sandwich_architectures(SPACE, 8, 1, 1)[2:]
+
+    def test_none_random(self):
+        assert sandwich_architectures(SPACE, 0, 0, 0) == [SPACE.largest, SPACE.smallest]
+
+
+class TestStep:
+    def test_keys_are_encoded_once_and_each_subnet_once(self, method, views):
+        passes, steps = [], []
+        method.key.register_forward_hook(lambda *_: passes.append("key"))
+        method.query.register_forward_hook(
+            lambda *_: passes.append(method.query.supernet.active)
+        )
+        optimizer = sgd(method)
+        optimizer.register_step_post_hook(lambda *_: steps.append(len(passes)))
+        sandwich_step(method, views, ARCHITECTURES, optimizer)
+        assert passes == ["key", *ARCHITECTURES]
+        assert steps == [4]
+
+    def test_queue_is_filled_once_with_the_keys_of_the_former_encoder(self, method, views):
+        keys = copy.deepcopy(method).targets(views)
+        before = method.queue.clone()
+        sandwich_step(method, views, ARCHITECTURES, sgd(method))
+        torch.testing.assert_close(method.queue, torch.cat([keys.T, before[:, 4:]], dim=1))
+        assert int(method.queue_position) == 4
+
+    def test_gradients_are_the_sum_of_separate_passes(self, method, views):
+        alone = copy.deepcopy(method)
+        targets = alone.targets(views)
+        total = {name: torch.zeros_like(p) for name, p in alone.query.named_parameters()}
+        expected_losses = []
+        for architecture in ARCHITECTURES:
+            alone.zero_grad(set_to_none=True)
+            alone.activate(architecture)
+            loss = alone.loss(views, targets)
+            loss.backward()
+            expected_losses.append(float(loss))
+            for name, parameter in alone.query.named_parameters():
+                if parameter.grad is not None:
+                    total[name] += parameter.grad
+        before = parameters_of(method.query)
+        losses = sandwich_step(method, views, ARCHITECTURES, sgd(method))
+        assert losses == pytest.approx(expected_losses, rel=1e-6)
+        for name, parameter in method.query.named_parameters():
+            assert total[name].any(), name
+            torch.testing.assert_close(parameter.grad, total[name], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(parameter, before[name] - LR * parameter.grad)
+
+    def test_former_gradients_do_not_count(self, method, views):
+        other = copy.deepcopy(method)
+        for parameter in method.query.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        for each in (method, other):
+            sandwich_step(each, views, ARCHITECTURES, sgd(each))
+        assert all(map(torch.equal, method.query.parameters(), other.query.parameters()))
+
+    def test_average_moves_once_towards_the_new_weights(self, method, views):
+        before = parameters_of(method.key)
+        sandwich_step(method, views, ARCHITECTURES, sgd(method))
+        queries = parameters_of(method.query)
+        for name, parameter in method.key.named_parameters():
+            expected = 0.9 * before[name] + 0.1 * queries[name]
+            torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-7)
+        assert any((before[name] != p).any() for name, p in method.key.named_parameters())
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+    def test_nothing_moves_if_a_loss_is_not_finite(self, method, views, bad):
+        kept = [parameters_of(method.query), parameters_of(method.key)]
+        queue = method.queue.clone()
+        views[0][0, 0, 0, 0] = bad
+        optimizer = torch.optim.SGD(method.query.parameters(), LR, momentum=0.9)
+        losses = sandwich_step(method, views, ARCHITECTURES, optimizer)
+        assert len(losses) == 3
+        assert not all(map(torch.isfinite, torch.tensor(losses)))
+        for encoder, former in zip((method.query, method.key), kept, strict=True):
+            assert all(torch.equal(p, former[name]) for name, p in encoder.named_parameters())
+        assert torch.equal(method.queue, queue)
+        assert int(method.queue_position) == 0
+        assert not optimizer.state

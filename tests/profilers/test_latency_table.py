@@ -1,0 +1,278 @@
+"""Figures and faults of tables that were written by hand."""
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devices import DeviceSpec, Fingerprint
+from profilers import LatencyTable, MissingKeyError, TableError, TableMismatchError
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path, spec: DeviceSpec, fingerprint: Fingerprint) -> Write:
+    """Writes a table of some lines."""
+
+    def write(*lines: dict[str, Any], **header: Any) -> Path:
+        first = {
+            "format": 1,
+            "device": spec.to_dict(),
+            "fingerprint": fingerprint.to_dict(),
+            "measure": {},
+            **header,
+        }
+        path = tmp_path / "hand.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in (first, *lines)))
+        return path
+
+    return write
+
+
+def block(key: str, *rounds: list[float], session: int = 1, **more: Any) -> list[dict[str, Any]]:
+    """Lines of a key, one for each round."""
+    return [
+        {"key": key, "session": session, "round": number, "samples_ms": samples, **more}
+        for number, samples in enumerate(rounds, start=1)
+    ]
+
+
+def own(kind: str, *rounds: list[float], session: int = 1) -> list[dict[str, Any]]:
+    return block(kind, *rounds, session=session, type=kind)
+
+
+def network(key: str, *rounds: list[float], space_hash: str = "cafe") -> list[dict[str, Any]]:
+    return block(key, *rounds, type="network", architecture={"n": key}, space_hash=space_hash)
+
+
+def test_figures_of_a_key(write: Write) -> None:
+    rounds = [[2.0, 3.0, 9.0], [2.0, 4.0, 5.0], [2.0, 5.0, 6.0]]
+    table = LatencyTable.load(write(*own("overhead", [0.5], [0.5]), *block("a", *rounds)))
+    assert table.overhead_ms == 0.5
+    assert table.low_quantile_ms("a") == pytest.approx(1.5)
+    # A whole run is with its fixed cost.
+    assert table.median_ms("a") == 4
+    assert table.percentile_ms("a", 100) == 9
+    assert table.median_interval_ms("a") == (3, 5)
+    assert table.rounds("a") == 3
+    assert table.rounds("b") == 0
+
+
+def test_less_than_the_overhead_is_nothing(write: Write) -> None:
+    table = LatencyTable.load(write(*own("overhead", [0.5]), *block("a", [0.4])))
+    assert table.low_quantile_ms("a") == 0
+
+
+def test_later_sessions_are_scaled_by_the_reference(write: Write) -> None:
+    path = write(
+        *own("reference", [1.0], [1.0]),
+        *block("a", [2.0, 4.0]),
+        *own("reference", [2.0], [2.0], session=2),
+        *own("overhead", [0.2], session=2),
+        *block("a", [4.0, 8.0], session=2),
+        *block("b", [6.0, 8.0], session=2),
+    )
+    table = LatencyTable.load(path)
+    assert (table.session_scale(1), table.session_scale(2)) == (1.0, 0.5)
+    assert table.overhead_ms == pytest.approx(0.1)
+    assert table.median_ms("a") == pytest.approx(3)
+    assert table.median_ms("b") == pytest.approx(3.5)
+    assert table.low_quantile_ms("a") == pytest.approx(1.9)
+    assert table.low_quantile_ms("b") == pytest.approx(2.9)
+    assert table.percentile_ms("b", 100) == pytest.approx(4)
+    assert table.last_session == 2
+
+
+def test_disturbed_rounds_do_not_change_a_sessions_scale(write: Write) -> None:
+    calm, disturbed = [[1.0]] * 12, [[1.0]] * 5 + [[9.0]] * 7
+    path = write(*own("reference", *calm), *own("reference", *disturbed, session=2))
+    assert LatencyTable.load(path).session_scale(2) == pytest.approx(1)
+
+
+def test_a_session_without_reference_cannot_be_joined(write: Write) -> None:
+    path = write(*own("reference", [1.0]), *block("a", [1.0], session=2))
+    with pytest.raises(TableError, match="reference workload of each session; found: session 2"):
+        LatencyTable.load(path).median_ms("a")
+
+
+def test_keys_come_by_kind(write: Write) -> None:
+    path = write(
+        *own("reference", [1.0]),
+        *block("b", [1.0]),
+        *network("n", [1.0]),
+        *block("a", [1.0], [2.0]),
+        {"key": "c", "session": 1, "error": "no such operator"},
+    )
+    table = LatencyTable.load(path)
+    assert table.keys() == ["b", "a"]
+    assert table.keys("network") == ["n"]
+    assert table.errors == {"c": "no such operator"}
+
+
+def test_an_error_holds_until_samples_follow(write: Write) -> None:
+    error = {"key": "a", "session": 1, "error": "why"}
+    assert LatencyTable.load(write(error, *block("a", [1.0], session=1))).errors == {}
+    table = LatencyTable.load(write(*block("a", [1.0]), error))
+    assert table.errors == {"a": "why"}
+    assert table.median_ms("a") == 1
+
+
+def test_networks_are_those_of_the_space(write: Write) -> None:
+    rounds = [[4.0, 5.0, 6.0]] * 7
+    path = write(
+        *network("n1", *rounds), *network("n2", [1.0], space_hash="beef"), *block("a", [1.0])
+    )
+    (found,) = LatencyTable.load(path).networks("cafe")
+    assert found.key == "n1"
+    assert found.architecture == {"n": "n1"}
+    assert (found.median_ms, found.p95_ms, found.interval_ms) == (5, 6, (5, 5))
+
+
+def test_a_missing_key_is_named_with_what_to_do(write: Write) -> None:
+    table = LatencyTable.load(write({"key": "b", "session": 1, "error": "why"}))
+    for method in (table.low_quantile_ms, table.median_ms, table.median_interval_ms):
+        with pytest.raises(MissingKeyError, match="'a' in .*nothing of it.*edgesearch profile"):
+            method("a")
+    with pytest.raises(MissingKeyError, match="'b' in .*found: an error: why"):
+        table.percentile_ms("b", 95)
+
+
+def test_the_last_correction_of_a_space_counts(write: Write) -> None:
+    path = write(
+        {"type": "correction", "space_hash": "cafe", "scale": 1.0},
+        {"type": "correction", "space_hash": "beef", "scale": 3.0},
+    )
+    table = LatencyTable.load(path)
+    table.append_correction({"space_hash": "cafe", "scale": 2.0})
+    for found in (table, LatencyTable.load(path)):
+        assert found.correction("cafe") == {"space_hash": "cafe", "scale": 2.0}
+        assert found.correction("beef") == {"space_hash": "beef", "scale": 3.0}
+        assert found.correction("none") is None
+
+
+def test_appending_cuts_a_torn_line_off(write: Write) -> None:
+    path = write(*block("a", [1.0]))
+    intact = path.read_bytes()
+    path.write_bytes(intact + b'{"key": "a", "sess')
+    with pytest.warns(UserWarning, match="last line is torn"):
+        table = LatencyTable.load(path)
+    with pytest.warns(UserWarning, match="last line is torn"):
+        table.append_correction({"space_hash": "cafe"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert LatencyTable.load(path).correction("cafe") is not None
+    assert path.read_bytes().startswith(intact + b'{"type": "correction"')
+
+
+@pytest.mark.parametrize("tail", [b'{"key"', b"{", b"\0\0\0", b"\xff\xfe", b"\0\0\0\n", b"[1]\n"])
+def test_a_torn_last_line_is_dropped_with_a_warning(tail: bytes, write: Write) -> None:
+    path = write(*block("a", [1.0], [2.0]))
+    path.write_bytes(path.read_bytes() + tail)
+    with pytest.warns(UserWarning, match="hand.jsonl: its last line is torn"):
+        assert LatencyTable.load(path).rounds("a") == 2
+
+
+def test_a_table_cut_anywhere_loads_or_is_no_table(write: Write) -> None:
+    path = write(*block("a", [1.0], [2.0]))
+    data = path.read_bytes()
+    header_bytes = data.index(b"\n") + 1
+    for size in range(header_bytes, len(data)):
+        path.write_bytes(data[:size])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert LatencyTable.load(path).rounds("a") == data[header_bytes:size].count(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"key": "a", "sess', r"one JSON object in each line; found: line 3: '\{\"key\": \"a\""),
+        (b"[1, 2]", "one JSON object in each line; found: line 3"),
+        (b'{"key": "a", "session": 1}', "line 3: exactly one of samples_ms and error"),
+        (b'{"type": "guess", "key": "a", "session": 1, "error": "x"}', "line 3: .*'guess'"),
+        (b'{"type": "correction"}', "line 3: 'space_hash'"),
+    ],
+)
+def test_a_damaged_line_is_named(line: bytes, message: str, write: Write) -> None:
+    path = write(*block("a", [1.0], [2.0]))
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*lines[:2], line, *lines[2:]]) + b"\n")
+    with pytest.raises(TableError, match=message):
+        LatencyTable.load(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"", "an empty file"),
+        (b"\x89PNG\r\n\x1a\n", "begins with"),
+        (b'{"format": 1, "dev', "begins with"),
+        (b"[]\n", "begins with"),
+        (b'{"epoch": 1}\n', "begins with"),
+        (b"x" * 100_000, "begins with"),
+    ],
+)
+def test_another_file_is_refused_and_left_alone(data: bytes, found: str, tmp_path: Path) -> None:
+    path = tmp_path / "other"
+    path.write_bytes(data)
+    with pytest.raises(TableError, match=f"must be a latency table; found: .*{found}"):
+        LatencyTable.load(path)
+    assert path.read_bytes() == data
+
+
+def test_another_format_is_refused(write: Write) -> None:
+    with pytest.raises(TableError, match="table of format 1; found: format 2"):
+        LatencyTable.load(write(format=2))
+
+
+@pytest.mark.parametrize("header", [{"device": {}}, {"fingerprint": {}}, {"device": None}])
+def test_a_header_without_device_is_refused(header: dict[str, Any], write: Write) -> None:
+    with pytest.raises(TableError, match="must name its device and fingerprint"):
+        LatencyTable.load(write(**header))
+
+
+@pytest.mark.parametrize("target", ["missing.jsonl", "."])
+def test_what_cannot_be_read_is_said(target: str, tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="to read the latency table .*found: (No such|Is a dir)"):
+        LatencyTable.load(tmp_path / target)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "board"},
+        {"runtime": "tensorrt"},
+        {"precision": "int8"},
+        {"batch": 4},
+        {"threads": 2},
+    ],
+)
+def test_a_table_of_another_device_is_refused_by_field(
+    change: dict[str, Any], write: Write, spec: DeviceSpec
+) -> None:
+    ((field, value),) = change.items()
+    path = write()
+    assert LatencyTable.load(path, expect=replace(spec, description="other")).spec == spec
+    message = f"must be of {field} {value!r}; found: {field} {getattr(spec, field)!r}"
+    with pytest.raises(TableMismatchError, match=message):
+        LatencyTable.load(path, expect=replace(spec, **change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"chip": "other"}, {"runtime_version": "2.0"}, {"instruction_sets": ("sse",)}],
+)
+def test_a_table_of_another_machine_is_refused_by_field(
+    change: dict[str, Any], write: Write, fingerprint: Fingerprint
+) -> None:
+    ((field, value),) = change.items()
+    path = write()
+    moved = replace(fingerprint, governor="other", python="9", memory_bytes=1)
+    assert LatencyTable.load(path, expect_fingerprint=moved).fingerprint == fingerprint
+    with pytest.raises(TableMismatchError, match=f"must be of {field} .*found: {field} "):
+        LatencyTable.load(path, expect_fingerprint=replace(fingerprint, **change))
