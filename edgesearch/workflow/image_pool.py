@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,6 +39,10 @@ class ImageSource:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     resize_ratio: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the images are and how they are fitted; a folder may be moved, so not its path."""
+        return {name: value for name, value in asdict(self).items() if name != "root"}
 
 
 @dataclass(frozen=True)

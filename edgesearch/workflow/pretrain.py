@@ -27,7 +27,7 @@ from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder
-from edgesearch.workflow.stage import Stage
+from edgesearch.workflow.stage import Stage, prefixed
 
 MONITOR_CALIBRATION_IMAGES = 512
 
@@ -104,17 +104,14 @@ def pretrain(
         report(Event("pretrain", f"{pool.skipped} images could not be read and are left out"))
     layout = Layout(output_dir)
     with output_folder(output_dir):
+        options = {**asdict(trainer), **asdict(views), "method": method, **method_options}
+        free = ("seed", "workers")  # the one stands above, the other changes no result
         settings = {
             "space": space.to_dict(),
-            **{f"data.{name}": value for name, value in asdict(images).items() if name != "root"},
             "seed": trainer.seed,
-            **{f"pretrain.{name}": value for name, value in asdict(trainer).items()},
-            **{f"pretrain.{name}": value for name, value in asdict(views).items()},
-            "pretrain.method": method,
-            **{f"pretrain.{name}": value for name, value in method_options.items()},
+            **prefixed("data", images.to_dict()),
+            **prefixed("pretrain", {k: v for k, v in options.items() if k not in free}),
         }
-        for free in ("pretrain.seed", "pretrain.workers"):  # named above; changes no result
-            del settings[free]
         inputs = {"the set of training images": pool.digest, **_digest_of_init(init)}
         stage = Stage("pretrain", layout.supernet, settings, inputs)
         done, message = stage.begin()

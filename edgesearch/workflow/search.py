@@ -29,7 +29,7 @@ from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder, write_json
 from edgesearch.workflow.profile import current_correction, load_table, table_digest
-from edgesearch.workflow.stage import Stage
+from edgesearch.workflow.stage import Stage, prefixed
 from edgesearch.workflow.winners import Winners, from_trial
 
 
@@ -117,31 +117,28 @@ def search(
         weights = SupernetWeights.load(layout.weights, space)
         pool = ImagePool(images, space.in_channels, seed)
         model = LatencyModel.from_table(space, table, current_correction(space, table))
-        bounds = budgets
-        if latency_of_largest is not None:
-            largest_ms = model.predict(space.largest).median_ms
-            bounds = replace(budgets, latency_ms=latency_of_largest * largest_ms)
-        feasible = FeasibleSet(space, model.predict_all(), bounds)
-        settings = {
-            "space": space.to_dict(),
-            "device": device.to_dict(),
-            "seed": seed,
-            **{f"data.{name}": value for name, value in asdict(images).items() if name != "root"},
-            **{f"search.budgets.{name}": value for name, value in asdict(budgets).items()},
-            "search.budgets.latency_of_largest": latency_of_largest,
-            **{f"search.{name}": value for name, value in asdict(looked_at).items()},
-            "search.strategy": strategy,
-            "search.evaluations": evaluations,
-            "search.population": population,
-            "search.winners": winners,
-            "search.reserves": reserves,
+        feasible = _feasible(model, budgets, latency_of_largest)
+        chosen_by = {
+            "strategy": strategy,
+            "evaluations": evaluations,
+            "population": population,
+            "winners": winners,
+            "reserves": reserves,
         }
-        inputs = {
-            f"the latency table {layout.table(device).name}": table_digest(layout.table(device)),
-            "the supernet's weights": sha256_of(layout.weights),
-            "the set of training images": pool.digest,
-        }
-        stage = Stage("search", layout.search, settings, inputs)
+        stage = Stage(
+            "search",
+            layout.search,
+            {
+                "space": space.to_dict(),
+                "device": device.to_dict(),
+                "seed": seed,
+                **prefixed("data", images.to_dict()),
+                **prefixed("search.budgets", asdict(budgets)),
+                "search.budgets.latency_of_largest": latency_of_largest,
+                **prefixed("search", {**asdict(looked_at), **chosen_by}),
+            },
+            _inputs(layout, device, pool),
+        )
         done, message = stage.begin()
         if message:
             report(Event("search", message))
@@ -151,8 +148,10 @@ def search(
                 strategy, feasible, evaluations=evaluations, population=population, seed=seed
             )
             scorer = make_agreement(weights, pool, looked_at)
-            trials = _trials(feasible, proposer, scorer, layout, inputs, evaluations, report)
-            chosen = _choose(space, trials, device.name, bounds.latency_ms, winners, reserves)
+            trials = _trials(feasible, proposer, scorer, stage, evaluations, report)
+            chosen = _choose(
+                space, trials, device.name, feasible.budgets.latency_ms, winners, reserves
+            )
             front = [trial.to_dict() for trial in pareto_front(trials)]
             write_json(layout.search / "pareto.json", {"device": device.name, "front": front})
             chosen.save(layout.chosen)
@@ -162,22 +161,41 @@ def search(
             Winners.load(layout.winners, space),
             len(feasible.indices),
             space.size,
-            bounds.latency_ms,
+            feasible.budgets.latency_ms,
             done,
         )
+
+
+def _feasible(
+    model: LatencyModel, budgets: Budgets, latency_of_largest: float | None
+) -> FeasibleSet:
+    """What is within the budgets, the latency given in ms or as a share of the largest's."""
+    if latency_of_largest is not None:
+        largest_ms = model.predict(model.space.largest).median_ms
+        budgets = replace(budgets, latency_ms=latency_of_largest * largest_ms)
+    return FeasibleSet(model.space, model.predict_all(), budgets)
+
+
+def _inputs(layout: Layout, device: DeviceSpec, pool: ImagePool) -> dict[str, str]:
+    """Digests of what the scores depend on."""
+    table = layout.table(device)
+    return {
+        f"the latency table {table.name}": table_digest(table),
+        "the supernet's weights": sha256_of(layout.weights),
+        "the set of training images": pool.digest,
+    }
 
 
 def _trials(
     feasible: FeasibleSet,
     proposer: Strategy,
     scorer: Agreement,
-    layout: Layout,
-    identity: dict[str, str],
+    stage: Stage,
     evaluations: int,
     report: Report,
 ) -> list[Trial]:
     """The trials of a search, best first; those that the log knows are not made again."""
-    log = TrialLog(layout.trials, identity)
+    log = TrialLog(stage.folder / "trials.jsonl", stage.inputs)
 
     def tell(number: int, trial: Trial) -> None:
         text = f"agreement {trial.agreement:.4f} at {trial.latency_ms:.3f} ms predicted"

@@ -103,3 +103,8 @@ class Stage:
             "outputs": list(outputs),
         }
         write_json(self.folder / RECORD, record)
+
+
+def prefixed(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by the path of their key in the configuration."""
+    return {f"{section}.{name}": value for name, value in values.items()}

@@ -41,13 +41,14 @@ def test_shipped_configs_load(name):
     assert config.device.build().name == config.device.name
 
 
-def test_quickstart_is_what_was_seen_to_work():
+def test_quickstart_keeps_to_what_was_seen_to_work():
     config = load_config("quickstart")
     assert config.data.source == "digits"
     assert config.space.build().in_channels == 1
-    assert config.search.budgets.latency_of_largest == 0.6
+    assert config.search.budgets.latency_ms is None, "no machine is like another"
     pretrain = config.pretrain
-    assert (pretrain.epochs, pretrain.queue_size, pretrain.knn_k) == (60, 256, 20)
+    assert pretrain.queue_size <= 1437 / 4, "a quarter of the training images at most"
+    assert pretrain.knn_k == 20
     assert pretrain.projector_bn
     assert pretrain.augmentation.flip_probability == 0
 

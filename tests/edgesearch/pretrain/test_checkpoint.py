@@ -40,7 +40,7 @@ def test_another_run_is_refused_by_the_name_of_the_field(path, field, value):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"garbage", b"\0" * 100, b"\x80\x02", b"\x80\x04\x95\xff", b"PK\x03\x04 not a zip", b"(", b"."],
+    [b"", b"garbage", b"\0" * 100, b"\x80\x02", b"PK\x03\x04 not a zip", b"(", b".", b"K"],
 )
 def test_garbage(path, content):
     path.write_bytes(content)

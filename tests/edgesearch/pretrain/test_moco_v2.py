@@ -134,7 +134,7 @@ class TestLoss:
         side = architecture.resolution
         images = F.interpolate(views[0], (side, side), mode="bilinear", antialias=True)
         expected = slow_info_nce(method.query(images).detach(), targets, method.queue, 0.2)
-        assert float(loss) == pytest.approx(expected, rel=1e-4)
+        assert loss.item() == pytest.approx(expected, rel=1e-4)
 
     def test_images_have_the_resolution_of_the_architecture(self):
         method, views = make_method(), some_views()

@@ -1,0 +1,226 @@
+"""Views of whole batches: by hand, and against torchvision's functions."""
+
+import math
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as tv
+
+from edgesearch.data import Preprocess
+from edgesearch.pretrain import Augmentation, BatchedViews
+from edgesearch.pretrain.batched_views import blur, crop_and_flip, jitter, luma
+
+NOTHING = Augmentation((1.0, 1.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+QUARTER = Augmentation(crop_scale=(0.25, 1.0), flip_probability=0.5)
+
+
+def preprocess(channels=3, resolution=16, mean=0.5, std=0.25):
+    return Preprocess(resolution, channels, (mean,) * channels, (std,) * channels)
+
+
+def images_of(count=6, channels=3, height=16, width=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (count, channels, height, width)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def floats_of(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def draws(*values, count=1):
+    return torch.tensor([values] * count)
+
+
+def views_of(augmentation, images, indices=None, *, seed=0, epoch=0, resolution=16):
+    indices = torch.arange(len(images)) if indices is None else indices
+    rule = preprocess(images.shape[1], resolution)
+    return BatchedViews(augmentation, rule, seed)(images, indices, epoch)
+
+
+class TestCropAndFlip:
+    """Draws are area, aspect (0.5 is square), y, x, flip (below one half)."""
+
+    @pytest.mark.parametrize(
+        ("y", "x", "top", "left"), [(0, 0, 0, 0), (1, 0, 4, 0), (0, 1, 0, 4), (0.5, 0.75, 2, 3)]
+    )
+    def test_a_quarter_is_cut_out_pixel_by_pixel(self, y, x, top, left):
+        image = floats_of(1, 3, 8, 8)
+        found = crop_and_flip(image, draws(0.0, 0.5, y, x, 0.9), QUARTER, 4)
+        torch.testing.assert_close(found, image[:, :, top : top + 4, left : left + 4])
+
+    def test_flip_mirrors_the_crop_exactly(self):
+        image = floats_of(1, 3, 8, 8)
+        for u in ((0.0, 0.5, 0.25, 0.75), (0.6, 0.3, 0.1, 0.9)):
+            plain, mirrored = (
+                crop_and_flip(image, draws(*u, flip), QUARTER, 4) for flip in (0.9, 0.1)
+            )
+            torch.testing.assert_close(mirrored, plain.flip(-1))
+            assert not torch.allclose(mirrored, plain)
+
+    def test_enlarging_interpolates_bilinearly(self):
+        image = floats_of(1, 1, 8, 8)
+        u = (0.4, 0.8, 0.3, 0.6, 0.9)
+        found = crop_and_flip(image, draws(*u), QUARTER, 10)[0, 0]
+        area, aspect = 0.25 + 0.75 * 0.4, (3 / 4) * (16 / 9) ** 0.8
+        height, width = 8 * math.sqrt(area / aspect), 8 * math.sqrt(area * aspect)
+        top, left = (8 - height) * 0.3, (8 - width) * 0.6
+        for i, j in ((0, 0), (2, 7), (9, 9), (5, 0)):
+            y = min(max(top + (i + 0.5) * height / 10 - 0.5, 0.0), 7.0)
+            x = min(max(left + (j + 0.5) * width / 10 - 0.5, 0.0), 7.0)
+            y0, x0 = min(int(y), 6), min(int(x), 6)
+            dy, dx = y - y0, x - x0
+            (a, b), (c, d) = image[0, 0, y0 : y0 + 2, x0 : x0 + 2].tolist()
+            expected = (1 - dy) * ((1 - dx) * a + dx * b) + dy * ((1 - dx) * c + dx * d)
+            assert float(found[i, j]) == pytest.approx(expected, abs=1e-5)
+
+    def test_a_square_crop_of_an_oblong_image_is_square_in_pixels(self):
+        image = floats_of(1, 3, 8, 16)
+        half = Augmentation(crop_scale=(0.5, 0.5))
+        found = crop_and_flip(image, draws(0.0, 0.5, 0.0, 0.5, 0.9), half, 8)
+        torch.testing.assert_close(found, image[:, :, :, 4:12])
+
+    def test_each_image_has_its_own_crop(self):
+        images = floats_of(1, 3, 8, 8).expand(2, -1, -1, -1)
+        u = torch.cat([draws(0.0, 0.5, 0.0, 0.0, 0.9), draws(0.0, 0.5, 1.0, 1.0, 0.9)])
+        found = crop_and_flip(images, u, QUARTER, 4)
+        torch.testing.assert_close(found[0], images[0, :, :4, :4])
+        torch.testing.assert_close(found[1], images[0, :, 4:, 4:])
+
+
+class TestColours:
+    """Draws are brightness, contrast, saturation, hue; 0.5 leaves things as they are."""
+
+    def test_middle_draws_change_nothing(self):
+        images = floats_of(3, 3, 8, 8)
+        found = jitter(images, draws(0.5, 0.5, 0.5, 0.5, count=3), Augmentation())
+        torch.testing.assert_close(found, images, atol=1e-4, rtol=0)
+
+    @pytest.mark.parametrize("draw", [0.0, 0.2, 0.9])
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize(
+        ("column", "function"),
+        [(0, tv.adjust_brightness), (1, tv.adjust_contrast), (2, tv.adjust_saturation)],
+    )
+    def test_equals_torchvision(self, column, function, channels, draw):
+        images = floats_of(3, channels, 8, 8)
+        u = torch.full((3, 4), 0.5)
+        u[1, column] = draw
+        found = jitter(images, u, Augmentation(hue=0.0))
+        expected = function(images[1], 1 + 0.4 * (2 * draw - 1))
+        torch.testing.assert_close(found[1], expected, atol=2e-4, rtol=0)
+        torch.testing.assert_close(found[[0, 2]], images[[0, 2]])
+
+    def test_hue_turns_colours_and_leaves_greys(self):
+        u = draws(0.5, 0.5, 0.5, 1.0)
+        grey = floats_of(1, 1, 8, 8).expand(-1, 3, -1, -1)
+        torch.testing.assert_close(jitter(grey, u, Augmentation()), grey, atol=1e-3, rtol=0)
+        pale = 0.4 + 0.2 * floats_of(1, 3, 8, 8)  # far from the ends of the range
+        turned = jitter(pale, u, Augmentation())
+        assert (turned - pale).abs().max() > 0.01
+        torch.testing.assert_close(luma(turned), luma(pale), atol=1e-3, rtol=0)
+
+    def test_hue_turns_in_the_direction_of_torchvision(self):
+        red = torch.tensor([0.6, 0.4, 0.4]).view(1, 3, 1, 1)
+        for draw in (0.0, 1.0):
+            found = jitter(red, draws(0.5, 0.5, 0.5, draw), Augmentation())
+            expected = tv.adjust_hue(red, 0.1 * (2 * draw - 1))
+            assert torch.equal((found - found.mean()).sign(), (expected - expected.mean()).sign())
+            assert int(found.flatten().argmin()) == int(expected.flatten().argmin())
+
+    def test_stays_in_range(self):
+        images = floats_of(50, 3, 4, 4)
+        found = jitter(images, floats_of(50, 4, seed=1), Augmentation())
+        assert found.min() >= 0
+        assert found.max() <= 1
+
+    def test_luma(self):
+        images = floats_of(2, 3, 4, 4)
+        torch.testing.assert_close(luma(images), tv.rgb_to_grayscale(images), atol=2e-4, rtol=0)
+        assert luma(images[:, :1]) is not None
+        assert torch.equal(luma(images[:, :1]), images[:, :1])
+
+
+class TestBlur:
+    @pytest.mark.parametrize(("channels", "kernel_size"), [(1, 3), (3, 3), (3, 5)])
+    def test_equals_torchvision(self, channels, kernel_size):
+        images = floats_of(3, channels, 9, 11)
+        sigmas = [0.1, 0.7, 2.0]
+        found = blur(images, torch.tensor(sigmas), kernel_size)
+        for image, sigma, result in zip(images, sigmas, found, strict=True):
+            expected = tv.gaussian_blur(image, [kernel_size] * 2, [sigma] * 2)
+            torch.testing.assert_close(result, expected)
+
+    def test_of_no_images(self):
+        assert blur(torch.zeros(0, 3, 8, 8), torch.zeros(0), 3).shape == (0, 3, 8, 8)
+
+
+class TestViews:
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_shape_and_normalisation(self, channels):
+        for view in views_of(Augmentation(), images_of(5, channels, 20, 20)):
+            assert view.shape == (5, channels, 16, 16)
+            assert view.dtype == torch.float32
+            pixels = view * 0.25 + 0.5
+            assert pixels.min() >= -1e-5
+            assert pixels.max() <= 1 + 1e-5
+
+    def test_without_colour_changes_a_view_is_the_normalised_crop(self):
+        image = torch.full((1, 3, 8, 8), 51, dtype=torch.uint8)
+        for view in views_of(NOTHING, image):
+            torch.testing.assert_close(view, torch.full((1, 3, 16, 16), (0.2 - 0.5) / 0.25))
+
+    def test_depend_on_seed_epoch_and_image_alone(self):
+        images = images_of(6)
+        whole = views_of(Augmentation(), images)
+        chosen = torch.tensor([4, 1])
+        part = views_of(Augmentation(), images[chosen], chosen)
+        for one, other in zip(whole, part, strict=True):
+            torch.testing.assert_close(one[chosen], other, rtol=0, atol=1e-5)
+        again = views_of(Augmentation(), images)
+        assert all(map(torch.equal, whole, again))
+
+    def test_differ_from_each_other_and_by_seed_epoch_and_image(self):
+        images = images_of(1).expand(2, -1, -1, -1)
+        first, second = views_of(Augmentation(), images)
+        other_seed = views_of(Augmentation(), images, seed=1)[0]
+        other_epoch = views_of(Augmentation(), images, epoch=1)[0]
+        for other in (second, other_seed, other_epoch, first.flip(0)):
+            assert all(not torch.allclose(a, b, atol=1e-3) for a, b in zip(first, other, strict=True))
+
+    def test_leave_images_and_random_state_alone(self):
+        images = images_of(4)
+        before, state = images.clone(), torch.get_rng_state()
+        views_of(Augmentation(), images)
+        assert torch.equal(images, before)
+        assert torch.equal(torch.get_rng_state(), state)
+
+    @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+    def test_probabilities(self, probability):
+        """On an even, coloured image each change shows in the first pixel or in nothing else."""
+        count = 600
+        red = torch.zeros(count, 3, 4, 4, dtype=torch.uint8)
+        red[:, 0] = 128
+        half_dark = torch.zeros(count, 1, 4, 4, dtype=torch.uint8)
+        half_dark[..., 2:] = 128
+        changed = {}
+
+        def share(view, reference):
+            different = (view - reference).abs().flatten(1).amax(dim=1) > 1e-6
+            return float(different.float().mean())
+
+        off = NOTHING
+        reference = views_of(off, red)[0]
+        grey = Augmentation(**{**vars(off), "grayscale_probability": probability})
+        changed["grey"] = share(views_of(grey, red)[0], reference)
+        dark = Augmentation(**{**vars(off), "jitter_probability": probability, "brightness": 0.4})
+        changed["jitter"] = share(views_of(dark, red)[0], reference)
+        reference = views_of(off, half_dark)[0]
+        flip = Augmentation(**{**vars(off), "flip_probability": probability})
+        changed["flip"] = share(views_of(flip, half_dark)[0], reference)
+        soft = Augmentation(**{**vars(off), "blur_probability": probability})
+        sharp_edges = views_of(soft, half_dark, resolution=4)[0]
+        # Below a sigma of about 0.2 a blur leaves no trace: one draw in twenty.
+        changed["blur"] = share(sharp_edges, views_of(off, half_dark, resolution=4)[0])
+        for name, value in changed.items():
+            assert value == pytest.approx(probability, abs=0.08 if 0 < probability else 0), name

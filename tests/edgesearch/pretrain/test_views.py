@@ -1,0 +1,79 @@
+"""Views of single images by torchvision's transforms."""
+
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from edgesearch.data import Preprocess
+from edgesearch.pretrain import Augmentation, TorchvisionViews
+from edgesearch.pretrain.randomness import seed_of
+from edgesearch.pretrain.views import blur_kernel_size, two_views
+
+
+def make_views(channels=3, resolution=32, seed=0, **options):
+    rule = Preprocess(resolution, channels, (0.4,) * channels, (0.2,) * channels)
+    return TorchvisionViews(Augmentation(**options), rule, seed)
+
+
+def random_image(channels=3, height=40, width=50):
+    generator = torch.Generator().manual_seed(0)
+    shape = (channels, height, width)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def test_equal_the_recipe_of_moco_v2():
+    """Written out from the paper: crop 0.2–1, flip, colour 0.4/0.4/0.4/0.1, grey, blur."""
+    recipe = v2.Compose(
+        [
+            v2.RandomResizedCrop(32, (0.2, 1.0)),
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+            v2.RandomGrayscale(0.2),
+            v2.RandomApply([v2.GaussianBlur(3, (0.1, 2.0))], p=0.5),
+        ]
+    )
+    image = random_image()
+    for index in range(8):
+        for number, view in enumerate(make_views()(image, index, epoch=2)):
+            torch.manual_seed(seed_of(0, 2, index, number))
+            expected = (recipe(image).float() / 255 - 0.4) / 0.2
+            torch.testing.assert_close(view, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (100, 31)])
+def test_shape(channels, size):
+    for view in make_views(channels)(random_image(channels, *size), 0, 0):
+        assert view.shape == (channels, 32, 32)
+        assert view.dtype == torch.float32
+
+
+def test_depend_on_seed_epoch_and_image_alone():
+    image, views = random_image(), make_views()
+    first, second = views(image, 5, 1)
+    views(image, 6, 1)
+    torch.rand(3)
+    assert all(map(torch.equal, (first, second), make_views()(image, 5, 1)))
+    others = [second, views(image, 6, 1)[0], views(image, 5, 2)[0], make_views(seed=1)(image, 5, 1)[0]]
+    assert not any(torch.allclose(first, other, atol=1e-3) for other in others)
+
+
+def test_leave_image_and_random_state_alone():
+    image = random_image()
+    before, state = image.clone(), torch.get_rng_state()
+    make_views()(image, 0, 0)
+    assert torch.equal(image, before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("resolution", "expected"), [(8, 3), (32, 3), (96, 9), (224, 23)])
+def test_blur_kernel_is_odd_and_a_tenth_of_the_image(resolution, expected):
+    assert blur_kernel_size(resolution) == expected
+
+
+def test_two_views_are_stacked():
+    pairs = [(torch.full((1, 2, 2), i), torch.full((1, 2, 2), -i)) for i in range(3)]
+    first, second = two_views(pairs)
+    assert first.shape == (3, 1, 2, 2)
+    assert first[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert second[:, 0, 0, 0].tolist() == [0, -1, -2]
