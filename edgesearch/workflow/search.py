@@ -149,13 +149,8 @@ def search(
             )
             scorer = make_agreement(weights, pool, looked_at)
             trials = _trials(feasible, proposer, scorer, stage, evaluations, report)
-            chosen = _choose(
-                space, trials, device.name, feasible.budgets.latency_ms, winners, reserves
-            )
-            front = [trial.to_dict() for trial in pareto_front(trials)]
-            write_json(layout.search / "pareto.json", {"device": device.name, "front": front})
-            chosen.save(layout.chosen)
-            chosen.save(layout.winners)
+            chosen = _choose(feasible, trials, device.name, winners, reserves)
+            _write(layout, chosen, trials, device.name)
             stage.finish(["trials.jsonl", "pareto.json", "chosen.json", "../winners.json"])
         return SearchResult(
             Winners.load(layout.winners, space),
@@ -220,13 +215,9 @@ def make_agreement(weights: SupernetWeights, pool: ImagePool, looked_at: SearchI
 
 
 def _choose(
-    space: SearchSpace,
-    trials: list[Trial],
-    device: str,
-    budget_ms: float | None,
-    winners: int,
-    reserves: int,
+    feasible: FeasibleSet, trials: list[Trial], device: str, winners: int, reserves: int
 ) -> Winners:
+    space, budget_ms = feasible.space, feasible.budgets.latency_ms
     ranked = trials[: winners + reserves]
     return Winners(
         space.name,
@@ -240,3 +231,10 @@ def _choose(
             for i, trial in enumerate(ranked[winners:])
         ),
     )
+
+
+def _write(layout: Layout, chosen: Winners, trials: list[Trial], device: str) -> None:
+    front = [trial.to_dict() for trial in pareto_front(trials)]
+    write_json(layout.search / "pareto.json", {"device": device, "front": front})
+    chosen.save(layout.chosen)
+    chosen.save(layout.winners)

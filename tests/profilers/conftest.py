@@ -1,5 +1,6 @@
 """Tiny real models, and what is needed to build a table of them."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,18 @@ def replay() -> Callable[..., ReplayRuntime]:
         return ReplayRuntime({"reference": [reference], "overhead": [overhead], **samples})
 
     return make
+
+
+def _rounds_by_key(path: Path) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for line in path.read_text().splitlines()[1:]:
+        values = json.loads(line)
+        if values.get("type") in (None, "network") and "samples_ms" in values:
+            found.setdefault(values["key"], []).append(values["round"])
+    return found
+
+
+@pytest.fixture
+def rounds_by_key() -> Callable[[Path], dict[str, list[int]]]:
+    """Rounds of each block or network of a file, in the order of the file."""
+    return _rounds_by_key

@@ -1,22 +1,14 @@
 """Tables that are built, stopped and built again, with real sessions."""
 
 import json
-import os
-import random
 import signal
-import subprocess
-import sys
-import tempfile
-import time
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import profilers
 from devices import DeviceSpec, OnnxRuntime, ReplayRuntime, Runtime, Session
 from devices.errors import EngineError
 from profilers import (
@@ -30,21 +22,11 @@ from profilers import (
 from profilers.table_file import TableFile
 
 Build = Callable[..., LatencyTable]
-
-REPOSITORY = Path(profilers.__file__).parents[1]
+RoundsByKey = Callable[[Path], dict[str, list[int]]]
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def rounds_by_key(path: Path) -> dict[str, list[int]]:
-    """Rounds of each block or network, in the order of the file."""
-    found: dict[str, list[int]] = {}
-    for values in lines(path)[1:]:
-        if values.get("type") in (None, "network") and "samples_ms" in values:
-            found.setdefault(values["key"], []).append(values["round"])
-    return found
 
 
 class CountingRuntime:
@@ -106,7 +88,7 @@ def test_only_what_is_missing_is_measured(
 
 
 def test_more_rounds_are_added_to_those_that_are_there(
-    build: Build, blocks: list[Workload], tmp_path: Path
+    build: Build, blocks: list[Workload], tmp_path: Path, rounds_by_key: RoundsByKey
 ) -> None:
     build(blocks)
     build(blocks, config=MeasureConfig(rounds=5, runs=2))
@@ -272,7 +254,7 @@ def test_two_writers_refuse_each_other(
 
 
 def test_ctrl_c_passes_and_leaves_the_table_intact(
-    build: Build, blocks: list[Workload], tmp_path: Path
+    build: Build, blocks: list[Workload], tmp_path: Path, rounds_by_key: RoundsByKey
 ) -> None:
     def stop(done: int, total: int) -> None:
         if done == 4:
@@ -287,144 +269,3 @@ def test_ctrl_c_passes_and_leaves_the_table_intact(
     assert rounds_by_key(tmp_path / "table.jsonl") == dict.fromkeys(
         [workload.key for workload in blocks], [1, 2, 3]
     )
-
-
-@pytest.mark.parametrize("path", ["/dev/full", "/dev/null"])
-def test_a_device_is_no_table(path: str, build: Build, blocks: list[Workload]) -> None:
-    if not Path(path).exists():
-        pytest.skip(f"no {path} here")
-    with pytest.raises(TableError, match=f"{path} must be a regular file"):
-        TableFile(Path(path), {"format": 1}).__enter__()
-    with pytest.raises(TableError, match=f"{path} must be a regular file"):
-        LatencyTable.load(Path(path))
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(
-        TableError, match="to write the latency table .*file.t.jsonl; found: File exists"
-    ):
-        TableFile(tmp_path / "file" / "t.jsonl", {"format": 1}).__enter__()
-
-
-def test_appending_to_a_table_that_is_gone_is_refused(
-    build: Build, blocks: list[Workload], tmp_path: Path
-) -> None:
-    table = build(blocks[:1])
-    (tmp_path / "table.jsonl").unlink()
-    with pytest.raises(TableError, match="to write the latency table .*No such file"):
-        table.append_correction({"space_hash": "cafe"})
-    assert not (tmp_path / "table.jsonl").exists()
-
-
-PROGRAM = """
-import sys
-from pathlib import Path
-from devices import DeviceSpec, OnnxRuntime, take_fingerprint
-from profilers import MeasureConfig, ProfilerError, Workload, build_table
-
-folder, rounds, limit_bytes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-if limit_bytes:
-    import resource
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
-paths = sorted(folder.glob("?.onnx"))
-try:
-    build_table(
-        folder / "table.jsonl",
-        spec=DeviceSpec("local-cpu"),
-        fingerprint=take_fingerprint("onnxruntime", "1.0"),
-        workloads=[Workload(f"block/{path.stem}", path) for path in paths],
-        runtime=OnnxRuntime(),
-        config=MeasureConfig(rounds=rounds, runs=2),
-    )
-except ProfilerError as error:
-    print(error)
-    sys.exit(2)
-"""
-
-
-def start(folder: Path, rounds: int, limit_bytes: int = 0) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-W",
-            "error:x",
-            "-c",
-            PROGRAM,
-            str(folder),
-            str(rounds),
-            str(limit_bytes),
-        ],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_killed_at_random_moments_it_reaches_the_same_table(
-    blocks: list[Workload], tmp_path: Path
-) -> None:
-    rounds, chance, path = 600, random.Random(0), tmp_path / "table.jsonl"
-    sizes = []
-    for kill in range(4):
-        process = start(tmp_path, rounds)
-        # From the moment on at which it writes: before, there is nothing to lose.
-        begun = path.stat().st_size if kill else 0
-        while process.poll() is None and (path.stat().st_size if path.exists() else 0) <= begun:
-            time.sleep(0.001)
-        time.sleep(chance.uniform(0, 0.03))
-        process.kill()
-        process.communicate()
-        sizes.append(path.stat().st_size)
-    assert sizes == sorted(set(sizes))
-    process = start(tmp_path, rounds)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 0, stderr
-    assert rounds_by_key(path) == {workload.key: list(range(1, rounds + 1)) for workload in blocks}
-    table = LatencyTable.load(path)
-    assert table.last_session >= 2
-    assert all(table.median_ms(workload.key) > 0 for workload in blocks)
-    # Nothing else is left behind.
-    assert sorted(os.listdir(tmp_path)) == ["a.onnx", "b.onnx", "c.onnx", "table.jsonl"]
-
-
-def test_when_the_disk_is_full_what_was_written_is_kept(
-    blocks: list[Workload], tmp_path: Path
-) -> None:
-    pytest.importorskip("resource", reason="needs a limit on the size of files")
-    # The limit also holds for the models that the profiler writes for itself: 231 kB.
-    process = start(tmp_path, 4000, limit_bytes=300_000)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 2, stderr
-    assert "to append to the latency table" in stdout
-    assert str(tmp_path / "table.jsonl") in stdout
-    assert "File too large" in stdout
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        before = rounds_by_key(tmp_path / "table.jsonl")
-        assert LatencyTable.load(tmp_path / "table.jsonl").rounds("block/a") > 100
-    count = max(map(len, before.values())) + 2
-    process = start(tmp_path, count)
-    process.communicate(timeout=60)
-    after = rounds_by_key(tmp_path / "table.jsonl")
-    assert all(Counter(after[key]) == Counter(range(1, count + 1)) for key in before)
-
-
-def test_when_the_disk_is_full_no_table_is_begun(blocks: list[Workload], tmp_path: Path) -> None:
-    pytest.importorskip("resource", reason="needs a limit on the size of files")
-    process = start(tmp_path, 2, limit_bytes=100)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 2, stderr
-    assert "to write the latency table" in stdout
-    assert sorted(os.listdir(tmp_path)) == ["a.onnx", "b.onnx", "c.onnx"]
-
-
-def test_when_the_temporary_folder_is_full_it_is_named(
-    blocks: list[Workload], tmp_path: Path
-) -> None:
-    pytest.importorskip("resource", reason="needs a limit on the size of files")
-    process = start(tmp_path, 2, limit_bytes=50_000)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 2, stderr
-    assert f"to write two small models to {tempfile.gettempdir()}; found: File too" in stdout
