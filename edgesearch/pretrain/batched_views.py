@@ -135,7 +135,8 @@ def jitter(images: torch.Tensor, u: torch.Tensor, augmentation: Augmentation) ->
     x = (grey + (x - grey) * factor(2, a.saturation)).clamp(0, 1)
     if a.hue == 0:
         return x
-    turn = 2 * math.pi * a.hue * (2 * u[:, 3] - 1)
+    # Hue runs against the direction of an angle in the plane of I and Q.
+    turn = -2 * math.pi * a.hue * (2 * u[:, 3] - 1)
     rotation = torch.zeros(len(x), 3, 3)
     rotation[:, 0, 0] = 1
     rotation[:, 1, 1] = rotation[:, 2, 2] = turn.cos()

@@ -17,6 +17,8 @@ from edgesearch.pretrain.randomness import order_of_epoch
 from edgesearch.pretrain.views import Augmentation, TorchvisionViews, two_views
 
 Views = tuple[torch.Tensor, torch.Tensor]
+Sample = tuple[tuple[torch.Tensor, ...], bool]
+"""The views of an image, and whether another one stood in for it."""
 SUBSTITUTES = 10
 
 
@@ -51,7 +53,7 @@ class BatchedViewLoader:
             yield self.views(self.images[chosen], chosen, epoch)
 
 
-class _ViewDataset(Dataset[tuple[tuple[torch.Tensor, ...], int]]):
+class _ViewDataset(Dataset["Sample | DataError"]):
     """Views of the image of a number; an unreadable image is replaced by the next readable one."""
 
     def __init__(self, images: ImageSet, views: TorchvisionViews, epoch: int) -> None:
@@ -62,19 +64,26 @@ class _ViewDataset(Dataset[tuple[tuple[torch.Tensor, ...], int]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[tuple[torch.Tensor, ...], int]:
+    def __getitem__(self, index: int) -> Sample | DataError:
+        error: DataError | None = None
         for attempt in range(SUBSTITUTES):
             try:
                 image = self.images.load((index + attempt) % len(self.images))
-            except DataError:
+            except DataError as unreadable:
+                error = error or unreadable
                 continue
             return self.views(image, index, self.epoch), attempt > 0
-        self.images.load(index)  # raises, naming the file
-        raise AssertionError("an image became readable")
+        assert error is not None
+        return error  # a worker process can hand an error over, but not raise it here
 
 
-def _collate(samples: list[tuple[tuple[torch.Tensor, ...], int]]) -> tuple[Views, int]:
-    return two_views([views for views, _ in samples]), sum(replaced for _, replaced in samples)
+def _collate(samples: list[Sample | DataError]) -> tuple[Views, int] | DataError:
+    good: list[Sample] = []
+    for sample in samples:
+        if isinstance(sample, DataError):
+            return sample
+        good.append(sample)
+    return two_views([views for views, _ in good]), sum(replaced for _, replaced in good)
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
@@ -110,7 +119,10 @@ class WorkerViewLoader:
             collate_fn=_collate,
             worker_init_fn=_leave_signals_to_the_trainer,
         )
-        for views, replaced in loader:
+        for batch in loader:
+            if isinstance(batch, DataError):
+                raise batch
+            views, replaced = batch
             self.replaced += replaced
             yield views
 
