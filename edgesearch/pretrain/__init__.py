@@ -4,7 +4,7 @@ from edgesearch.pretrain.batched_views import BatchedViews
 from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.sandwich import sandwich_architectures, sandwich_step
-from edgesearch.pretrain.trainer import EpochReport, Trainer, TrainerConfig
+from edgesearch.pretrain.trainer import EpochReport, Monitor, Trainer, TrainerConfig
 from edgesearch.pretrain.views import Augmentation, TorchvisionViews
 
 METHODS = {"moco_v2": MoCoV2}
@@ -15,6 +15,7 @@ __all__ = [
     "BatchedViews",
     "EpochReport",
     "MoCoV2",
+    "Monitor",
     "TorchvisionViews",
     "Trainer",
     "TrainerConfig",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from edgesearch.workflow.output_folder import output_folder
 from edgesearch.workflow.profile import current_correction, load_table, winner_key
 from edgesearch.workflow.search import SearchImages
 from edgesearch.workflow.stage import Stage
-from edgesearch.workflow.winners import Winner, Winners
+from edgesearch.workflow.winners import Winner, Winners, read_winner
 from profilers import LatencyTable, MeasureConfig, Workload, build_table
 
 WINNER_ROUNDS = 4
@@ -170,10 +170,26 @@ class _Exporter:
         reserves = list(chosen.reserves)
         exported = []
         for winner in chosen.winners:
+            before = self._finished(winner)
+            if before is not None:
+                used = [before, *map(read_winner, before.replaced)]
+                reserves = [r for r in reserves if r.architecture not in _architectures(used)]
+                max_replacements -= len(before.replaced)
+                exported.append(before)
+                continue
             fitting, tries = self._within_budget(winner, reserves, max_replacements)
             max_replacements -= tries
             exported.append(self._finish(fitting))
         return replace(chosen, winners=tuple(exported), reserves=tuple(reserves))
+
+    def _finished(self, winner: Winner) -> Winner | None:
+        """What was exported for a winner before this stage was stopped; None if it was not."""
+        try:
+            before = read_winner(read_manifest(self.layout.engines / winner.name)["winner"])
+        except ExportError:
+            return None
+        first = read_winner(before.replaced[0]) if before.replaced else before
+        return before if first.architecture == winner.architecture else None
 
     def _within_budget(
         self, winner: Winner, reserves: list[Winner], max_replacements: int
@@ -282,6 +298,10 @@ class _Exporter:
         )
         self.report(Event("export", f"{winner.name}: engines built and checked in {folder}"))
         return winner
+
+
+def _architectures(winners: Sequence[Winner]) -> set[Architecture]:
+    return {winner.architecture for winner in winners}
 
 
 def _nothing_left(

@@ -71,7 +71,7 @@ class ImagePool:
         seed: Decides what is held out and what is sampled.
 
     Raises:
-        DataError: There are no images, or none that can be read.
+        DataError: There are no images; on first use, too, if none can be read.
     """
 
     def __init__(self, source: ImageSource, channels: int, seed: int) -> None:
@@ -79,11 +79,20 @@ class ImagePool:
         self.seed = seed
         self.digest = splits.train.digest()
         self.skipped = 0
-        self.train = self._readable(splits.train)
-        self.test = None if splits.test is None else self._readable(splits.test)
+        self._splits = splits
         self._source = source
         self._channels = channels
         self._pixels = lru_cache(maxsize=16)(self._sample)
+
+    @cached_property
+    def train(self) -> ImageSet:
+        """The training split; decoded on first use, what cannot be read adds to `skipped`."""
+        return self._readable(self._splits.train)
+
+    @cached_property
+    def test(self) -> ImageSet | None:
+        """The test split if there is one; decoded on first use."""
+        return None if self._splits.test is None else self._readable(self._splits.test)
 
     def _readable(self, images: ImageSet) -> ImageSet:
         if len(images) > DECODE_AT_ONCE:

@@ -16,6 +16,7 @@ from edgesearch.pretrain import (
     Augmentation,
     EpochReport,
     MoCoV2,
+    Monitor,
     Trainer,
     TrainerConfig,
     make_loader,
@@ -55,7 +56,7 @@ class PretrainResult:
 
     Attributes:
         weights_path: The trained supernet.
-        skipped_images: Images left out because they could not be read.
+        skipped_images: Images left out now because they could not be read.
         skipped: The stage had been finished before.
     """
 
@@ -100,8 +101,6 @@ def pretrain(
         UserError: Something about images, configuration or files has to be mended.
     """
     pool = ImagePool(images, space.in_channels, trainer.seed)
-    if pool.skipped:
-        report(Event("pretrain", f"{pool.skipped} images could not be read and are left out"))
     layout = Layout(output_dir)
     with output_folder(output_dir):
         options = {**asdict(trainer), **asdict(views), "method": method, **method_options}
@@ -122,7 +121,11 @@ def pretrain(
             model = METHODS[method](space, **method_options, seed=trainer.seed)
             if init is not None:
                 _start_from(model, _weights_file(init), space)
-            _fit(model, pool, layout, trainer, views, knn_k, report)
+            monitor = _monitor(space, pool, knn_k)
+            if pool.skipped:
+                left_out = f"{pool.skipped} images could not be read and are left out"
+                report(Event("pretrain", left_out))
+            _fit(model, pool, layout, trainer, views, monitor, report)
             stage.finish([layout.weights.name, "state.pt", "metrics.jsonl"])
     return PretrainResult(layout.weights, pool.skipped, done)
 
@@ -133,7 +136,7 @@ def _fit(
     layout: Layout,
     trainer: TrainerConfig,
     views: ViewOptions,
-    knn_k: int,
+    monitor: Monitor | None,
     report: Report,
 ) -> None:
     space = model.space
@@ -152,7 +155,7 @@ def _fit(
         trainer,
         layout.supernet,
         identity={"space": space.space_hash, "batch_size": views.batch_size},
-        monitor=_monitor(space, pool, knn_k),
+        monitor=monitor,
         on_epoch=lambda epoch: report(_epoch_event(epoch)),
     )
     try:
@@ -161,7 +164,7 @@ def _fit(
         raise Interrupted(f"{error}; its state is in {runner.state_path}") from None
 
 
-def _monitor(space: SearchSpace, pool: ImagePool, k: int) -> Any:
+def _monitor(space: SearchSpace, pool: ImagePool, k: int) -> Monitor | None:
     """Accuracies of the largest and the smallest subnet; None without labels."""
     if not pool.has_labels:
         return None

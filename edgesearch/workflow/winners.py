@@ -95,8 +95,8 @@ class Winners:
             return cls(
                 values["space"],
                 values["space_hash"],
-                tuple(map(_winner, values["winners"])),
-                tuple(map(_winner, values["reserves"])),
+                tuple(map(read_winner, values["winners"])),
+                tuple(map(read_winner, values["reserves"])),
                 values["task"],
             )
         except (KeyError, TypeError) as error:
@@ -120,7 +120,8 @@ def from_trial(name: str, trial: Trial, device: str, budget_ms: float | None) ->
     )
 
 
-def _winner(values: Mapping[str, Any]) -> Winner:
+def read_winner(values: Mapping[str, Any]) -> Winner:
+    """Read what `Winner.to_dict` wrote."""
     fields = {name: values[name] for name in ("name", "agreement", "macs", "params", "latency_ms")}
     architecture = Architecture.from_dict(values["architecture"])
     return Winner(**fields, architecture=architecture, replaced=tuple(values["replaced"]))
