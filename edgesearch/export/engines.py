@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,8 @@ def save_weights(network: nn.Module, path: Path, metadata: dict[str, str]) -> No
     from safetensors.torch import save_file
 
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, path, metadata)
+    # One entry: safetensors writes several in an order that changes from file to file.
+    save_file(tensors, path, {"edgesearch": json.dumps(metadata)})
 
 
 def build_engines(

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -70,7 +71,8 @@ class SupernetWeights:
             for prefix, state in self._parts().items()
             for name, tensor in state.items()
         }
-        metadata = {"format": FORMAT, "space": json.dumps(self.space.to_dict())}
+        # One entry: safetensors writes several in an order that changes from file to file.
+        metadata = {"edgesearch": json.dumps({"format": FORMAT, "space": self.space.to_dict()})}
         partial = path.with_suffix(".partial")
         try:
             save_file(tensors, partial, metadata)
@@ -104,8 +106,7 @@ class SupernetWeights:
         parts: dict[str, dict[str, torch.Tensor]] = {}
         try:
             with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                _check(path, metadata, space)
+                _check(path, json.loads((file.metadata() or {}).get("edgesearch", "{}")), space)
                 for name in file.keys():  # noqa: SIM118 (not a dict)
                     encoder, part, rest = name.split(".", 2)
                     parts.setdefault(f"{encoder}.{part}", {})[rest] = file.get_tensor(name)
@@ -116,7 +117,15 @@ class SupernetWeights:
                 parts["key.backbone"],
                 parts["key.projector"],
             )
-        except (OSError, SafetensorError, ValueError, KeyError, SpaceError) as error:
+        except (
+            OSError,
+            SafetensorError,
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            SpaceError,
+        ) as error:
             raise CheckpointError(
                 f"supernet weights in safetensors form at {path}",
                 f"{type(error).__name__}: {error}",
@@ -124,14 +133,14 @@ class SupernetWeights:
             ) from error
 
 
-def _check(path: Path, metadata: Mapping[str, str], space: SearchSpace) -> None:
+def _check(path: Path, metadata: Mapping[str, Any], space: SearchSpace) -> None:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"supernet weights of the format {FORMAT!r} at {path}",
             f"the format {metadata.get('format')!r}",
             "Name a model.safetensors that `edgesearch pretrain` wrote.",
         )
-    theirs = space_from_dict(json.loads(metadata["space"]))
+    theirs = space_from_dict(metadata["space"])
     ours, found = space.to_dict(), theirs.to_dict()
     differing = [key for key in ours if key != "name" and ours[key] != found.get(key)]
     if differing:

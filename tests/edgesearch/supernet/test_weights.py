@@ -126,6 +126,13 @@ def test_safetensors_of_someone_else(path, metadata):
         SupernetWeights.load(path, SPACE)
 
 
+def test_the_same_weights_give_the_same_file(path, tmp_path):
+    other = tmp_path / "other.safetensors"
+    for _ in range(8):
+        SupernetWeights.load(path, SPACE).save(other)
+        assert other.read_bytes() == path.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("tensors", "space"),
     [
@@ -137,10 +144,8 @@ def test_safetensors_of_someone_else(path, metadata):
     ],
 )
 def test_right_format_but_wrong_content(tmp_path, tensors, space):
-    metadata = {"format": "edgesearch-supernet-1"}
-    if space is not None:
-        metadata["space"] = space if isinstance(space, str) else json.dumps(space)
-    save_file(tensors, tmp_path / "model.safetensors", metadata)
+    known = {"format": "edgesearch-supernet-1"} | ({} if space is None else {"space": space})
+    save_file(tensors, tmp_path / "model.safetensors", {"edgesearch": json.dumps(known)})
     with pytest.raises(CheckpointError, match="supernet weights in safetensors form"):
         SupernetWeights.load(tmp_path / "model.safetensors", SPACE)
 

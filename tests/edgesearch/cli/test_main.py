@@ -1,0 +1,76 @@
+"""The command line as a user calls it: processes, exit codes, what they print."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def edgesearch(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "edgesearch", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_help_lists_the_commands():
+    shown = edgesearch("--help").stdout
+    for command in ("devices", "profile", "pretrain", "search", "export", "run"):
+        assert command in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "quickstrat"], "Did you mean 'quickstart'?"),
+        (["profile", "quickstart", "device.name=local-cpy"], "Did you mean 'local-cpu'?"),
+        (["pretrain", "quickstart", "pretrain.epoch=3"], "epochs"),
+        (["search", "quickstart"], "edgesearch profile"),
+        (["export", "quickstart"], "edgesearch search"),
+        (["pretrain", "cifar10", "data.root=nowhere"], "nothing of that name"),
+        (["devices", "show", "raspberry"], "a device of the catalog"),
+    ],
+)
+def test_bad_input_is_one_message_and_2(tmp_path, arguments, message):
+    if arguments[0] in ("search", "export", "pretrain"):
+        arguments = [*arguments, f"output_dir={tmp_path / 'out'}"]
+    done = edgesearch(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("error: required:") == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_all_faults_of_a_configuration_at_once():
+    done = edgesearch("run", "quickstart", "pretrain.lr=fast", "serach.images=3", "space.name=tiny")
+    assert done.returncode == 2
+    for path in ("pretrain.lr", "serach", "space"):
+        assert f"- {path}" in done.stderr
+
+
+def test_an_output_folder_that_is_a_file(tmp_path):
+    (tmp_path / "out").write_text("")
+    done = edgesearch("profile", "quickstart", f"output_dir={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert "an output folder that can be written to" in done.stderr
+
+
+def test_devices():
+    done = edgesearch("devices", "--json")
+    shown = json.loads(done.stdout)
+    assert "local-cpu" in [device["name"] for device in shown["devices"]]
+    assert shown["detected"]["runtime"] == "onnxruntime"
+    assert shown["detected"]["cores"] >= 1
+    one = edgesearch("devices", "show", "local-cpu")
+    assert one.returncode == 0
+    assert one.stdout.startswith("local-cpu: runtime onnxruntime")
+
+
+def test_devices_wants_a_name_to_show():
+    assert edgesearch("devices", "show").returncode == 2

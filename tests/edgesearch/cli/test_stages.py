@@ -1,0 +1,116 @@
+"""Every key of a configuration reaches an argument of the workflow."""
+
+from dataclasses import asdict, is_dataclass
+
+import pytest
+
+from edgesearch.cli import stages
+from edgesearch.config import load_config
+
+ARGUMENTS = (
+    stages.profile_arguments,
+    stages.pretrain_arguments,
+    stages.search_arguments,
+    stages.export_arguments,
+    stages.summary_arguments,
+)
+
+
+def arguments_of(*overrides):
+    config = load_config("cifar10", ["data.root=images", *overrides])
+    return [plain(make(config)) for make in ARGUMENTS]
+
+
+def plain(value):
+    if is_dataclass(value):
+        return asdict(value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return value
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "output_dir=elsewhere",
+        "seed=7",
+        "space.stem_widths=[24]",
+        "device.threads=2",
+        "device.batch=2",
+        "data.root=other",
+        "data.source=digits",
+        "data.holdout=0.3",
+        "data.mean=[0.1,0.1,0.1] data.std=[0.2,0.2,0.2]",
+        "data.resize_ratio=1.2",
+        "profile.rounds=5",
+        "profile.runs=2",
+        "profile.networks=9",
+        "profile.max_seconds=10",
+        "pretrain.epochs=50",
+        "pretrain.batch_size=128",
+        "pretrain.lr=0.1",
+        "pretrain.weight_decay=0.1",
+        "pretrain.momentum=0.8",
+        "pretrain.warmup_epochs=1",
+        "pretrain.queue_size=1024",
+        "pretrain.temperature=0.3",
+        "pretrain.ema_momentum=0.9",
+        "pretrain.projector_hidden_dim=64",
+        "pretrain.projector_dim=32",
+        "pretrain.projector_bn=false",
+        "pretrain.random_subnets=2",
+        "pretrain.workers=1",
+        "pretrain.threads=1",
+        "pretrain.init=elsewhere",
+        "pretrain.knn_k=5",
+        "pretrain.knn_every_epochs=3",
+        "pretrain.augmentation.batched=false",
+        "pretrain.augmentation.crop_scale=[0.5,1.0]",
+        "pretrain.augmentation.flip_probability=0.1",
+        "pretrain.augmentation.grayscale_probability=0.1",
+        "pretrain.augmentation.blur_probability=0.1",
+        "pretrain.augmentation.jitter.brightness=0.1",
+        "pretrain.augmentation.jitter.contrast=0.1",
+        "pretrain.augmentation.jitter.saturation=0.1",
+        "pretrain.augmentation.jitter.hue=0.2",
+        "pretrain.augmentation.jitter.probability=0.1",
+        "search.strategy=random",
+        "search.evaluations=9",
+        "search.population=3",
+        "search.images=9",
+        "search.calibration_images=9",
+        "search.batch_size=9",
+        "search.winners=3",
+        "search.reserves=3",
+        "search.budgets.latency_of_largest=0.3",
+        "search.budgets.latency_of_largest= search.budgets.latency_ms=3",
+        "search.budgets.params=1000",
+        "search.budgets.macs=1000",
+        "export.output=logits",
+        "export.max_replacements=1",
+        "export.tensorrt=",
+        "export.tensorrt.compute_capabilities=[SM86]",
+        "export.tensorrt.precision=fp32 export.tensorrt.compute_capabilities=[SM86]",
+    ],
+)
+def test_a_changed_value_changes_an_argument(override):
+    assert arguments_of(*override.split(" ")) != arguments_of()
+
+
+def test_the_list_above_holds_every_key():
+    def keys(model, path=""):
+        for name in type(model).model_fields:
+            value = getattr(model, name)
+            if hasattr(type(value), "model_fields"):
+                yield from keys(value, f"{path}{name}.")
+            else:
+                yield f"{path}{name}"
+
+    mark = test_a_changed_value_changes_an_argument.pytestmark[0]
+    tried = " ".join(mark.args[1])
+    # One method, one device and one space family so far; names are resolved by the configuration.
+    apart = {"pretrain.method", "device.name", "device.runtime", "device.precision"}
+    apart |= {"space.name", "space.family"}
+    config = load_config("cifar10", ["data.root=images"])
+    missing = [key for key in keys(config) if f"{key}=" not in tried and key not in apart]
+    assert missing == []

@@ -1,0 +1,93 @@
+"""The model on a table whose samples were made up, so that every figure is known."""
+
+import json
+import math
+
+import pytest
+
+from devices import DeviceSpec, OnnxRuntime, take_fingerprint
+from edgesearch.errors import LatencyError
+from edgesearch.latency import LatencyModel
+from edgesearch.space import ResNetSpace
+from profilers import LatencyTable, MissingKeyError
+
+SPACE = ResNetSpace(
+    name="two stages",
+    block="basic",
+    stem="small",
+    stem_widths=(4, 8),
+    stage_widths=((4, 8), (8, 16)),
+    stage_depths=((1, 2), (1, 2, 3)),
+    resolutions=(16, 24),
+)
+BLOCKS = {b.key: b for size in SPACE.resolutions for b in SPACE.distinct_blocks(size)}
+
+
+def cost_ms(key):
+    return 0.01 + BLOCKS[key].macs / 1e6
+
+
+def write_table(path, networks, *, without=(), failed=()):
+    runtime = OnnxRuntime()
+    header = {
+        "format": 1,
+        "device": DeviceSpec("local-cpu").to_dict(),
+        "fingerprint": take_fingerprint(runtime.name, runtime.version).to_dict(),
+        "measure": {},
+    }
+    lines = [header]
+    reference = {"type": "reference", "key": "reference", "session": 1, "round": 1}
+    lines.append({**reference, "samples_ms": [1.0]})
+    for key in BLOCKS:
+        line = {"key": key, "session": 1}
+        if key in failed:
+            lines.append({**line, "error": "no kernel"})
+        elif key not in without:
+            lines.append({**line, "round": 1, "samples_ms": [cost_ms(key)]})
+    for architecture in networks:
+        total = sum(cost_ms(block.key) for block in SPACE.blocks(architecture))
+        line = {"type": "network", "key": f"network/{architecture}", "session": 1, "round": 1}
+        line |= {"architecture": architecture.to_dict(), "space_hash": SPACE.space_hash}
+        lines.append({**line, "samples_ms": [0.5 + 1.25 * total]})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return LatencyTable.load(path)
+
+
+def some(count):
+    step = SPACE.size // count
+    return [SPACE.architecture(index * step) for index in range(count)]
+
+
+def test_predicts_networks_that_were_not_measured(tmp_path):
+    model = LatencyModel.from_table(SPACE, write_table(tmp_path / "t.jsonl", some(8)))
+    everything = model.predict_all()
+    assert everything.shape == (SPACE.size,)
+    for index, architecture in enumerate(SPACE):
+        total = sum(cost_ms(block.key) for block in SPACE.blocks(architecture))
+        assert everything[index] == pytest.approx(0.5 + 1.25 * total)
+        assert model.predict(architecture).median_ms == pytest.approx(everything[index])
+
+
+def test_a_block_that_cannot_run_makes_its_networks_impossible(tmp_path):
+    broken = SPACE.blocks(SPACE.largest)[1].key
+    fine = [a for a in some(40) if broken not in {b.key for b in SPACE.blocks(a)}]
+    table = write_table(tmp_path / "t.jsonl", fine[:8], failed=[broken])
+    model = LatencyModel.from_table(SPACE, table)
+    needs_it = [broken in {block.key for block in SPACE.blocks(a)} for a in SPACE]
+    assert any(needs_it)
+    assert not all(needs_it)
+    assert [math.isinf(ms) for ms in model.predict_all()] == needs_it
+    assert math.isinf(model.predict(SPACE.largest).p95_ms)
+
+
+def test_a_missing_block_is_named(tmp_path):
+    gone = SPACE.blocks(SPACE.largest)[2].key
+    table = write_table(tmp_path / "t.jsonl", some(8), without=[gone])
+    with pytest.raises(MissingKeyError, match=gone):
+        LatencyModel.from_table(SPACE, table)
+
+
+def test_too_few_networks_are_refused(tmp_path):
+    table = write_table(tmp_path / "t.jsonl", some(5))
+    with pytest.raises(LatencyError, match=r"found: 5 in the latency table.*edgesearch profile"):
+        LatencyModel.from_table(SPACE, table)
