@@ -57,13 +57,19 @@ def fit_correction(sums_ms: np.ndarray, medians_ms: np.ndarray, p95s_ms: np.ndar
         p95s_ms: (N,) their measured 95th percentiles.
 
     Raises:
-        LatencyError: There are fewer than six networks.
+        LatencyError: There are fewer than six networks, or blocks that took no time.
     """
     if len(sums_ms) < MIN_NETWORKS:
         raise LatencyError(
             f"at least {MIN_NETWORKS} whole subnets measured beside the blocks",
             f"{len(sums_ms)} in the latency table",
             "Set profile.networks to 6 or more and run `edgesearch profile`.",
+        )
+    if not sums_ms.min() > 0:
+        raise LatencyError(
+            "blocks that take longer than the fixed cost of a run",
+            f"a network whose blocks take {sums_ms.min():.3g} ms in all",
+            "Measure the table again on an idle machine, or choose larger resolutions or batches.",
         )
     columns = np.stack([np.ones_like(sums_ms), sums_ms], axis=1)
     weighted = columns / medians_ms[:, None]

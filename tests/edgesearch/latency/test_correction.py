@@ -39,6 +39,12 @@ def test_five_networks_are_too_few():
         fit_correction(five, five, five)
 
 
+def test_blocks_that_took_no_time_are_refused():
+    six = np.arange(6.0)
+    with pytest.raises(LatencyError, match=r"longer than the fixed cost.*blocks take 0 ms in all"):
+        fit_correction(six, six + 1, six + 1)
+
+
 def test_round_trip_with_other_entries_beside():
     correction = Correction(0.1, 1.02, 1.05, 8, 0.01)
     assert Correction.from_dict({"space_hash": "x", **correction.to_dict()}) == correction

@@ -186,7 +186,9 @@ class TestViews:
         other_seed = views_of(Augmentation(), images, seed=1)[0]
         other_epoch = views_of(Augmentation(), images, epoch=1)[0]
         for other in (second, other_seed, other_epoch, first.flip(0)):
-            assert all(not torch.allclose(a, b, atol=1e-3) for a, b in zip(first, other, strict=True))
+            assert all(
+                not torch.allclose(a, b, atol=1e-3) for a, b in zip(first, other, strict=True)
+            )
 
     def test_leave_images_and_random_state_alone(self):
         images = images_of(4)

@@ -44,7 +44,9 @@ def test_another_run_is_refused_by_the_name_of_the_field(path, field, value):
 )
 def test_garbage(path, content):
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="a training state of edgesearch at .*state.pt; found"):
+    with pytest.raises(
+        CheckpointError, match="a training state of edgesearch at .*state.pt; found"
+    ):
         load_state(path, IDENTITY)
 
 

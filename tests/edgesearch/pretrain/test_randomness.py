@@ -20,8 +20,16 @@ def test_uniforms_of_neighbours_are_unrelated():
     draws = uniforms(8, 3, 5, np.arange(5000), 1)
     columns = np.corrcoef(draws.T) - np.eye(8)
     assert abs(columns).max() < 0.08
-    other_view, other_epoch = uniforms(8, 3, 5, np.arange(5000), 0), uniforms(8, 3, 6, np.arange(5000), 1)
-    for other in (other_view, other_epoch, np.roll(draws, 1, axis=0), uniforms(8, 4, 5, np.arange(5000), 1)):
+    other_view, other_epoch = (
+        uniforms(8, 3, 5, np.arange(5000), 0),
+        uniforms(8, 3, 6, np.arange(5000), 1),
+    )
+    for other in (
+        other_view,
+        other_epoch,
+        np.roll(draws, 1, axis=0),
+        uniforms(8, 4, 5, np.arange(5000), 1),
+    ):
         assert abs(np.corrcoef(draws[:, 0], other[:, 0])[0, 1]) < 0.08
 
 

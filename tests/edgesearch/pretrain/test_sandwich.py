@@ -16,7 +16,9 @@ LR = 0.05
 @pytest.fixture
 def method():
     torch.manual_seed(0)
-    method = MoCoV2(SPACE, queue_size=16, projector_hidden_dim=12, projector_dim=6, ema_momentum=0.9)
+    method = MoCoV2(
+        SPACE, queue_size=16, projector_hidden_dim=12, projector_dim=6, ema_momentum=0.9
+    )
     for name, parameter in method.named_parameters():
         if name.endswith("bn2.weight"):
             torch.nn.init.ones_(parameter)  # not 0 in any block: gradients reach everything
@@ -65,9 +67,7 @@ class TestStep:
     def test_keys_are_encoded_once_and_each_subnet_once(self, method, views):
         passes, steps = [], []
         method.key.register_forward_hook(lambda *_: passes.append("key"))
-        method.query.register_forward_hook(
-            lambda *_: passes.append(method.query.supernet.active)
-        )
+        method.query.register_forward_hook(lambda *_: passes.append(method.query.supernet.active))
         optimizer = sgd(method)
         optimizer.register_step_post_hook(lambda *_: steps.append(len(passes)))
         sandwich_step(method, views, ARCHITECTURES, optimizer)

@@ -54,7 +54,12 @@ def test_depend_on_seed_epoch_and_image_alone():
     views(image, 6, 1)
     torch.rand(3)
     assert all(map(torch.equal, (first, second), make_views()(image, 5, 1)))
-    others = [second, views(image, 6, 1)[0], views(image, 5, 2)[0], make_views(seed=1)(image, 5, 1)[0]]
+    others = [
+        second,
+        views(image, 6, 1)[0],
+        views(image, 5, 2)[0],
+        make_views(seed=1)(image, 5, 1)[0],
+    ]
     assert not any(torch.allclose(first, other, atol=1e-3) for other in others)
 
 

@@ -1,0 +1,120 @@
+"""One small run of the whole chain, at which many tests look."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+CONFIG = {
+    "seed": 0,
+    "space": {
+        "name": "two stages",
+        "family": "resnet",
+        "block": "basic",
+        "stem": "small",
+        "in_channels": 1,
+        "stem_widths": [4, 8],
+        "stage_widths": [[4, 8], [8, 16]],
+        "stage_depths": [[1, 2], [1, 2]],
+        "resolutions": [16],
+    },
+    "data": {"source": "digits"},
+    "profile": {"rounds": 4, "networks": 6},
+    "pretrain": {
+        "epochs": 2,
+        "batch_size": 64,
+        "queue_size": 128,
+        "projector_hidden_dim": 16,
+        "projector_dim": 8,
+        "projector_bn": True,
+        "threads": 1,
+        "knn_k": 5,
+        "augmentation": {"batched": True, "flip_probability": 0, "blur_probability": 0},
+    },
+    "search": {
+        "evaluations": 12,
+        "population": 3,
+        "images": 64,
+        "calibration_images": 64,
+        "batch_size": 64,
+        "reserves": 4,
+        # Far above what any of these takes, so that a busy machine changes nothing.
+        "budgets": {"latency_ms": 1000, "macs": 700000},
+    },
+    "export": {"tensorrt": {"compute_capabilities": ["SM86", "SM89"]}},
+}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The command line, on one configuration and one output folder."""
+
+    config: Path
+    output_dir: Path
+
+    def command(self, stage, *overrides):
+        where = (str(self.config), f"output_dir={self.output_dir}")
+        return [sys.executable, "-m", "edgesearch", stage, *where, *overrides]
+
+    def run(self, stage, *overrides):
+        return subprocess.run(
+            self.command(stage, *overrides),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    def stopped(self, stage, number, when, *overrides):
+        """Start a stage, send it a signal as soon as `when()` is true, and wait for its end."""
+        process = subprocess.Popen(
+            self.command(stage, *overrides),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 120
+        while not when() and process.poll() is None:
+            assert time.monotonic() < deadline, "the moment never came"
+            time.sleep(0.002)
+        assert process.poll() is None, f"it ended before the moment: {process.stderr.read()}"
+        os.kill(process.pid, number)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def copied(self, folder):
+        """The same state in another folder, where a test may spoil it."""
+        shutil.copytree(self.output_dir, folder / "out")
+        return Chain(self.config, folder / "out")
+
+
+@pytest.fixture(scope="session")
+def config_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "chain.yaml"
+    path.write_text(yaml.safe_dump({"output_dir": "unused", **CONFIG}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(config_file, tmp_path_factory):
+    """A finished run, and what it printed. Do not write into it: take `copied`."""
+    chain = Chain(config_file, tmp_path_factory.mktemp("finished") / "out")
+    done = chain.run("run")
+    assert done.returncode == 0, done.stderr
+    return chain, done
+
+
+@pytest.fixture
+def chain(finished, tmp_path):
+    """A copy of the finished run."""
+    return finished[0].copied(tmp_path)
+
+
+INTERRUPT, TERMINATE, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGKILL

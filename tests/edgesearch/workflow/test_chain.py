@@ -1,0 +1,186 @@
+"""What a whole run leaves behind, and what another run makes of it."""
+
+import hashlib
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edgesearch.data import Preprocess, open_images
+from edgesearch.space import Architecture, space_from_dict
+from edgesearch.supernet import ResNet
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def contents(folder):
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+class TestResult:
+    def test_winners_keep_the_contract(self, finished):
+        winners = read(finished[0].output_dir / "winners.json")
+        assert {"space", "space_hash", "task", "winners"} <= set(winners)
+        assert winners["task"] == "classification"
+        (winner,) = winners["winners"]
+        assert winner["name"] == "w0"
+        architecture = Architecture.from_dict(winner["architecture"])
+        space = space_from_dict(read(finished[0].output_dir / "engines/w0/manifest.json")["space"])
+        assert space.macs(architecture) == winner["macs"] <= 700_000
+        assert space.params(architecture) == winner["params"]
+        figures = winner["latency_ms"]["local-cpu"]
+        assert figures["budget"] == 1000
+        assert 0 < figures["measured_p50"] <= figures["measured_p95"]
+        assert figures["interval"][0] <= figures["measured_p50"] <= figures["interval"][1]
+        assert figures["predicted"] > 0
+
+    def test_reserves_are_ranked(self, finished):
+        winners = read(finished[0].output_dir / "winners.json")
+        scores = [w["agreement"] for w in winners["winners"] + winners["reserves"]]
+        assert len(scores) == 5
+        assert scores == sorted(scores, reverse=True)
+
+    def test_manifest_lists_every_file_with_its_hash(self, finished):
+        folder = finished[0].output_dir / "engines/w0"
+        manifest = read(folder / "manifest.json")
+        on_disk = {path.name for path in folder.iterdir()} - {"manifest.json"}
+        assert set(manifest["files"]) == on_disk
+        for name, about in manifest["files"].items():
+            data = (folder / name).read_bytes()
+            assert about["sha256"] == hashlib.sha256(data).hexdigest()
+            assert about["bytes"] == len(data)
+        engine = manifest["files"]["subnet.fp16.engine"]
+        assert engine["compute_capabilities"] == ["SM86", "SM89"]
+        for name in ("subnet.onnx", "subnet.ort"):
+            parity = manifest["files"][name]["parity"]
+            assert parity["images"] == 64
+            assert parity["min_cosine"] >= 0.99999
+            assert parity["max_difference"] <= 1e-3
+        assert {"python", "torch", "onnx", "onnxruntime"} <= set(manifest["versions"])
+
+    def test_onnx_file_is_the_subnet_of_the_weights_file(self, finished):
+        folder = finished[0].output_dir / "engines/w0"
+        model = onnx.load(folder / "subnet.onnx")
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        architecture = Architecture.from_dict(json.loads(metadata["architecture"]))
+        space = space_from_dict(read(folder / "manifest.json")["space"])
+        network = ResNet(space.blocks(architecture)).eval()
+        network.load_state_dict(load_file(folder / "subnet.safetensors"))
+        preprocess = Preprocess.from_dict(json.loads(metadata["preprocess"]))
+        images = open_images("digits", None, 1).train.preprocessed(preprocess, range(5)).images
+        pixels = preprocess.normalise(images)
+        session = onnxruntime.InferenceSession(folder / "subnet.onnx")
+        assert [node.name for node in session.get_inputs()] == ["images"]
+        assert [node.name for node in session.get_outputs()] == ["features"]
+        with torch.no_grad():
+            expected = network(pixels).numpy()
+        for image, features in zip(pixels.numpy(), expected, strict=True):
+            (found,) = session.run(None, {"images": image[None]})
+            np.testing.assert_allclose(found[0], features, atol=1e-4 * np.abs(expected).max())
+        assert json.loads(metadata["classes"]) == [str(digit) for digit in range(10)]
+
+    def test_prints_the_comparison(self, finished):
+        out = finished[1].stdout
+        lines = ("winner w0", "largest", "smallest", "largest, random weights", "raw pixels")
+        for name in lines:
+            assert any(line.startswith(name) for line in out.splitlines())
+        assert "subnet.fp16.engine" in out
+
+    def test_metrics_have_a_line_for_each_epoch(self, finished):
+        text = (finished[0].output_dir / "supernet/metrics.jsonl").read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        assert [line["epoch"] for line in lines] == [1, 2]
+
+
+class TestSecondRun:
+    def test_does_nothing_and_prints_the_same(self, chain, finished):
+        before = contents(chain.output_dir)
+        done = chain.run("run", "--json")
+        assert done.returncode == 0, done.stderr
+        assert contents(chain.output_dir) == before
+        result = json.loads(done.stdout)
+        for stage in ("profile", "pretrain", "search", "export"):
+            assert result[stage]["skipped"], stage
+        assert {row["name"] for row in result["summary"]} >= {"winner w0", "raw pixels"}
+
+    def test_a_changed_key_is_named_and_what_depends_on_it_is_done_again(self, chain):
+        weights = (chain.output_dir / "supernet/model.safetensors").read_bytes()
+        done = chain.run("run", "search.evaluations=13")
+        assert done.returncode == 0, done.stderr
+        assert "search.evaluations has changed from 12 to 13" in done.stderr
+        assert (chain.output_dir / "search.1/trials.jsonl").exists()
+        assert len((chain.output_dir / "search/trials.jsonl").read_text().splitlines()) == 14
+        assert (chain.output_dir / "supernet/model.safetensors").read_bytes() == weights
+        assert "pretrain: finished before" in done.stderr
+        assert "measured_p50" in (chain.output_dir / "winners.json").read_text()
+
+    def test_logits_come_with_classes(self, chain):
+        done = chain.run("export", "export.output=logits", "export.tensorrt=")
+        assert done.returncode == 0, done.stderr
+        session = onnxruntime.InferenceSession(chain.output_dir / "engines/w0/subnet.onnx")
+        (output,) = session.get_outputs()
+        assert (output.name, output.shape) == ("logits", [1, 10])
+
+
+class TestReplacement:
+    def optimistic(self, chain, table):
+        """Make the table promise latencies a thousand times too short."""
+        lines = [json.loads(line) for line in table.read_text().splitlines()]
+        kept = []
+        for line in lines:
+            if line.get("type") == "correction" or line.get("key", "").startswith("winner/"):
+                continue
+            if "samples_ms" in line and line.get("type") != "reference":
+                line["samples_ms"] = [ms / 1000 for ms in line["samples_ms"]]
+            kept.append(line)
+        table.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def test_a_broken_promise_is_an_error_with_the_numbers(self, chain):
+        (table,) = (chain.output_dir / "latency").glob("*.jsonl")
+        self.optimistic(chain, table)
+        budget = "search.budgets.latency_ms=0.001"
+        for stage in ("profile", "search"):
+            done = chain.run(stage, budget)
+            assert done.returncode == 0, done.stderr
+        corrections = table.read_text().count('"correction"')
+        done = chain.run("export", budget)
+        assert done.returncode == 2
+        assert "is over the budget of 0.001 ms; the correction is updated" in done.stderr
+        assert "error: required: a subnet for w0 that runs within 0.001 ms" in done.stderr
+        assert table.read_text().count('"correction"') > corrections
+
+    def test_a_reserve_takes_the_place(self, chain):
+        path = chain.output_dir / "search/chosen.json"
+        chosen = read(path)
+        # A budget that the winner cannot meet, and a reserve predicted and able to meet it.
+        largest = {"stem_width": 8, "stage_widths": [8, 16], "stage_depths": [2, 2]}
+        smallest = {"stem_width": 4, "stage_widths": [4, 8], "stage_depths": [1, 1]}
+        (table,) = (chain.output_dir / "latency").glob("*.jsonl")
+        medians = {}
+        for line in map(json.loads, table.read_text().splitlines()):
+            if line.get("type") == "network" and line["key"].startswith("network/"):
+                medians.setdefault(str(line["architecture"]), []).append(min(line["samples_ms"]))
+        low, high = (min(medians[str({**a, "resolution": 16})]) for a in (smallest, largest))
+        assert high > 1.5 * low
+        for entry, architecture in (
+            (chosen["winners"][0], largest),
+            (chosen["reserves"][0], smallest),
+        ):
+            entry["architecture"] = {**architecture, "resolution": 16}
+            entry["latency_ms"]["local-cpu"]["budget"] = (2 * low + high) / 3
+        path.write_text(json.dumps(chosen))
+        done = chain.run("export", "export.tensorrt=")
+        if done.returncode == 2 and "no further reserve" in done.stderr:
+            pytest.skip("the machine is too busy for the smallest subnet to keep its budget")
+        assert done.returncode == 0, done.stderr
+        (winner,) = read(chain.output_dir / "winners.json")["winners"]
+        assert winner["architecture"]["stage_widths"] == [4, 8]
+        assert winner["replaced"][0]["architecture"]["stage_widths"] == [8, 16]
+        assert "in place of w0" in done.stdout
