@@ -225,4 +225,4 @@ class TestViews:
         # Below a sigma of about 0.2 a blur leaves no trace: one draw in twenty.
         changed["blur"] = share(sharp_edges, views_of(off, half_dark, resolution=4)[0])
         for name, value in changed.items():
-            assert value == pytest.approx(probability, abs=0.08 if 0 < probability else 0), name
+            assert value == pytest.approx(probability, abs=0.08 if probability > 0 else 0), name

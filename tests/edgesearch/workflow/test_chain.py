@@ -6,7 +6,6 @@ import json
 import numpy as np
 import onnx
 import onnxruntime
-import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -130,57 +129,64 @@ class TestSecondRun:
 
 
 class TestReplacement:
-    def optimistic(self, chain, table):
-        """Make the table promise latencies a thousand times too short."""
-        lines = [json.loads(line) for line in table.read_text().splitlines()]
-        kept = []
-        for line in lines:
-            if line.get("type") == "correction" or line.get("key", "").startswith("winner/"):
-                continue
-            if "samples_ms" in line and line.get("type") != "reference":
-                line["samples_ms"] = [ms / 1000 for ms in line["samples_ms"]]
-            kept.append(line)
-        table.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    """Winners whose measurements, put into the table beforehand, are far above their budget."""
 
-    def test_a_broken_promise_is_an_error_with_the_numbers(self, chain):
-        (table,) = (chain.output_dir / "latency").glob("*.jsonl")
-        self.optimistic(chain, table)
-        budget = "search.budgets.latency_ms=0.001"
-        for stage in ("profile", "search"):
-            done = chain.run(stage, budget)
-            assert done.returncode == 0, done.stderr
-        corrections = table.read_text().count('"correction"')
-        done = chain.run("export", budget)
-        assert done.returncode == 2
-        assert "is over the budget of 0.001 ms; the correction is updated" in done.stderr
-        assert "error: required: a subnet for w0 that runs within 0.001 ms" in done.stderr
-        assert table.read_text().count('"correction"') > corrections
+    BUDGET_MS = 2.0
+    FAR_ABOVE_MS = 5.0
 
-    def test_a_reserve_takes_the_place(self, chain):
+    def slow_down(self, chain, count):
+        """Let the first `count` of winner and reserves be measured as too slow."""
         path = chain.output_dir / "search/chosen.json"
         chosen = read(path)
-        # A budget that the winner cannot meet, and a reserve predicted and able to meet it.
-        largest = {"stem_width": 8, "stage_widths": [8, 16], "stage_depths": [2, 2]}
-        smallest = {"stem_width": 4, "stage_widths": [4, 8], "stage_depths": [1, 1]}
-        (table,) = (chain.output_dir / "latency").glob("*.jsonl")
-        medians = {}
-        for line in map(json.loads, table.read_text().splitlines()):
-            if line.get("type") == "network" and line["key"].startswith("network/"):
-                medians.setdefault(str(line["architecture"]), []).append(min(line["samples_ms"]))
-        low, high = (min(medians[str({**a, "resolution": 16})]) for a in (smallest, largest))
-        assert high > 1.5 * low
-        for entry, architecture in (
-            (chosen["winners"][0], largest),
-            (chosen["reserves"][0], smallest),
-        ):
-            entry["architecture"] = {**architecture, "resolution": 16}
-            entry["latency_ms"]["local-cpu"]["budget"] = (2 * low + high) / 3
+        candidates = [*chosen["winners"], *chosen["reserves"]]
+        for candidate in candidates:
+            candidate["latency_ms"]["local-cpu"]["budget"] = self.BUDGET_MS
         path.write_text(json.dumps(chosen))
+        (table,) = (chain.output_dir / "latency").glob("*.jsonl")
+        slow = [Architecture.from_dict(c["architecture"]) for c in candidates[:count]]
+        kept = [
+            line
+            for line in table.read_text().splitlines()
+            if not json.loads(line).get("key", "").startswith("winner/")
+        ]
+        for architecture in slow:
+            for number in range(1, 100):
+                record = {"type": "network", "key": f"winner/{architecture}", "session": 1}
+                record |= {"round": number, "samples_ms": [self.FAR_ABOVE_MS]}
+                record |= {"architecture": architecture.to_dict()}
+                kept.append(json.dumps({**record, "space_hash": chosen["space_hash"]}))
+        table.write_text("\n".join(kept) + "\n")
+        return table, candidates
+
+    def test_the_next_in_rank_takes_the_place(self, chain):
+        table, candidates = self.slow_down(chain, 2)
+        corrections = table.read_text().count('"correction"')
         done = chain.run("export", "export.tensorrt=")
-        if done.returncode == 2 and "no further reserve" in done.stderr:
-            pytest.skip("the machine is too busy for the smallest subnet to keep its budget")
         assert done.returncode == 0, done.stderr
-        (winner,) = read(chain.output_dir / "winners.json")["winners"]
-        assert winner["architecture"]["stage_widths"] == [4, 8]
-        assert winner["replaced"][0]["architecture"]["stage_widths"] == [8, 16]
-        assert "in place of w0" in done.stdout
+        assert "w0: measured 5.000 ms (at least 5.000) is over the budget of 2.000" in done.stderr
+        written = read(chain.output_dir / "winners.json")
+        (winner,) = written["winners"]
+        assert winner["name"] == "w0"
+        assert winner["architecture"] == candidates[2]["architecture"]
+        assert winner["latency_ms"]["local-cpu"]["measured_p50"] < self.BUDGET_MS
+        assert [r["architecture"] for r in winner["replaced"]] == [
+            c["architecture"] for c in candidates[:2]
+        ]
+        assert [r["name"] for r in written["reserves"]] == ["r2", "r3"]
+        assert "in place of w0, which was measured at 5.000 ms" in done.stdout
+        assert "in place of r0, which was measured at 5.000 ms" in done.stdout
+        assert table.read_text().count('"correction"') > corrections
+
+    def test_no_more_replacements_than_allowed(self, chain):
+        self.slow_down(chain, 2)
+        done = chain.run("export", "export.tensorrt=", "export.max_replacements=1")
+        assert done.returncode == 2
+        assert "error: required: a subnet for w0 that runs within 2.000 ms" in done.stderr
+        assert "measured 5.000, 5.000 ms with 2 candidate(s)" in done.stderr
+
+    def test_none_left_is_an_error_with_the_numbers(self, chain):
+        self.slow_down(chain, 5)
+        done = chain.run("export", "export.tensorrt=")
+        assert done.returncode == 2
+        assert done.stderr.count("is over the budget of 2.000 ms") == 5
+        assert "measured 5.000, 5.000, 5.000, 5.000, 5.000 ms with 5 candidate(s)" in done.stderr

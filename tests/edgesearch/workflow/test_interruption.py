@@ -6,7 +6,18 @@ import signal
 
 import pytest
 
-STOPPING = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+
+def stopping_by(fast):
+    """One signal for every run of the tests, the others for `-m slow`: each costs many seconds."""
+    return pytest.mark.parametrize(
+        "number",
+        [
+            pytest.param(number, marks=() if number == fast else pytest.mark.slow, id=number.name)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+        ],
+    )
+
+
 EPOCHS = "pretrain.epochs=6"
 # Many images, so that a trial takes long enough to be stopped in.
 SLOW = ("search.images=1024", "search.calibration_images=256")
@@ -35,7 +46,7 @@ def undisturbed(finished, tmp_path_factory):
     return chain.output_dir
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@stopping_by(signal.SIGTERM)
 def test_profile(chain, number):
     (table,) = (chain.output_dir / "latency").glob("*.jsonl")
     keys = {json.loads(line).get("key") for line in lines(table)}
@@ -52,7 +63,7 @@ def test_profile(chain, number):
     assert {k for k in keys if k and not k.startswith("winner/")} == measured - {None}
 
 
-@STOPPING
+@stopping_by(signal.SIGKILL)
 def test_pretrain(chain, undisturbed, number):
     weights = chain.output_dir / "supernet/model.safetensors"
     metrics = chain.output_dir / "supernet/metrics.jsonl"
@@ -66,7 +77,7 @@ def test_pretrain(chain, undisturbed, number):
     assert weights.read_bytes() == (undisturbed / "supernet/model.safetensors").read_bytes()
 
 
-@STOPPING
+@stopping_by(signal.SIGKILL)
 def test_search(chain, undisturbed, number):
     trials = chain.output_dir / "search/trials.jsonl"
     for stage in ("supernet", "search"):
@@ -83,7 +94,7 @@ def test_search(chain, undisturbed, number):
     assert (chain.output_dir / "winners.json").read_bytes() == chosen
 
 
-@STOPPING
+@stopping_by(signal.SIGINT)
 def test_export(chain, number):
     shutil.rmtree(chain.output_dir / "engines")
     done = chain.stopped(

@@ -1,0 +1,112 @@
+"""From one ONNX file to all that devices load."""
+
+import importlib.util
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from safetensors import safe_open
+
+from devices import OnnxRuntime, read_engine_header
+from edgesearch.errors import ExportError
+from edgesearch.export import (
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    TensorRTTarget,
+    build_engines,
+    save_weights,
+)
+from edgesearch.export.precision import convert_to_fp16
+from edgesearch.supernet import ResNet
+
+CAPABILITIES = ("SM75", "SM86", "SM89", "SM120")
+needs_tensorrt = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx_bindings") is None,
+    reason="tensorrt-rtx-cu13-bindings are not installed",
+)
+
+
+@pytest.fixture(scope="module")
+def built(exported, subnet, images, tmp_path_factory):
+    """A folder with all engines, and what is known of them."""
+    if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
+        pytest.skip("tensorrt-rtx-cu13-bindings are not installed")
+    folder = tmp_path_factory.mktemp("engines")
+    shutil.copy(exported / ONNX_FILE, folder)
+    files = build_engines(folder, subnet, images, TensorRTTarget(CAPABILITIES))
+    return SimpleNamespace(folder=folder, files=files)
+
+
+def test_every_listed_file_is_there_and_no_other(built):
+    names = {"subnet.onnx", "subnet.ort", "subnet.fp16.onnx", "subnet.fp16.engine"}
+    assert set(built.files) == names
+    assert {path.name for path in built.folder.iterdir()} == names
+
+
+def test_what_can_run_was_compared_on_all_images(built, images):
+    for name, most in (("subnet.onnx", 1e-5), ("subnet.ort", 1e-5), ("subnet.fp16.onnx", 5e-2)):
+        about = built.files[name]
+        assert about["runtime"] == "onnxruntime"
+        assert about["parity"]["images"] == len(images)
+        assert about["parity"]["max_difference"] < most
+        assert about["parity"]["min_cosine"] > 0.999
+    assert built.files["subnet.fp16.onnx"]["parity"]["max_difference"] > 1e-6
+
+
+def test_engine_says_what_it_is_for(built):
+    about = built.files["subnet.fp16.engine"]
+    header = read_engine_header(built.folder / "subnet.fp16.engine")
+    assert set(header.compute_capabilities) == set(CAPABILITIES)
+    assert about["compute_capabilities"] == list(header.compute_capabilities)
+    assert about["library_version"] == header.library_version
+    assert about["parity"] is None
+    assert "not run" in about["parity_note"]
+
+
+@needs_tensorrt
+def test_an_engine_in_single_precision(exported, subnet, images, tmp_path):
+    shutil.copy(exported / ONNX_FILE, tmp_path)
+    files = build_engines(tmp_path, subnet, images, TensorRTTarget(("SM86", "SM89"), "fp32"))
+    assert set(files) == {"subnet.onnx", "subnet.ort", "subnet.fp32.engine"}
+    header = read_engine_header(tmp_path / "subnet.fp32.engine")
+    assert header.compute_capabilities == ("SM86", "SM89")
+
+
+def test_no_engine_where_none_is_wanted(exported, subnet, images, tmp_path):
+    shutil.copy(exported / ONNX_FILE, tmp_path)
+    assert set(build_engines(tmp_path, subnet, images, None)) == {"subnet.onnx", "subnet.ort"}
+
+
+def test_a_file_of_another_network_is_refused(exported, space, images, tmp_path):
+    shutil.copy(exported / ONNX_FILE, tmp_path)
+    other = ResNet(space.blocks(space.largest))
+    with pytest.raises(ExportError, match=r"subnet\.onnx equal to the trained network"):
+        build_engines(tmp_path, other, images, None)
+    assert not (tmp_path / "subnet.ort").exists()
+
+
+def test_half_precision_keeps_inputs_and_outputs(exported, tmp_path):
+    path = tmp_path / "half.onnx"
+    convert_to_fp16(exported / ONNX_FILE, path)
+    graph = onnx.load(path).graph
+    types = {
+        entry.name: entry.type.tensor_type.elem_type for entry in (*graph.input, *graph.output)
+    }
+    assert set(types.values()) == {onnx.TensorProto.FLOAT}
+    kept = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 4}
+    assert kept == {onnx.TensorProto.FLOAT16}
+    assert path.stat().st_size < 0.8 * (exported / ONNX_FILE).stat().st_size
+    session = OnnxRuntime().load(path)
+    assert session.run({"images": np.ones((1, 1, 16, 16), np.float32)})["features"].dtype == "f4"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["half.onnx"]
+
+
+def test_weights_of_the_subnet_round_trip(subnet, tmp_path):
+    save_weights(subnet, tmp_path / WEIGHTS_FILE, {"space": "toy"})
+    state = subnet.state_dict()
+    with safe_open(tmp_path / WEIGHTS_FILE, "pt") as file:
+        assert file.metadata() == {"space": "toy"}
+        assert set(file.keys()) == set(state)
+        assert all(file.get_tensor(name).equal(state[name]) for name in state)

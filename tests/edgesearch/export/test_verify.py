@@ -1,0 +1,69 @@
+"""Does the check let the right network pass, and no other?"""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from devices import OnnxRuntime
+from edgesearch.errors import ExportError
+from edgesearch.export import ONNX_FILE, compare, verify_engine
+
+
+def test_figures_by_hand():
+    expected = np.array([[3.0, 4.0], [0.0, 2.0]])
+    found = np.array([[3.0, 4.5], [1.0, 2.0]])
+    parity = compare(expected, found)
+    assert parity.images == 2
+    assert parity.max_difference == pytest.approx(1 / 4)
+    assert parity.min_cosine == pytest.approx(2 / 5**0.5)
+    assert parity.to_dict() == {
+        "images": 2,
+        "max_difference": parity.max_difference,
+        "min_cosine": parity.min_cosine,
+    }
+
+
+def test_equal_and_opposite():
+    outputs = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    assert compare(outputs, outputs).max_difference == 0
+    assert compare(outputs, outputs).min_cosine == pytest.approx(1)
+    assert compare(outputs, -outputs).max_difference == pytest.approx(2)
+    assert compare(outputs, -outputs).min_cosine == pytest.approx(-1)
+
+
+def test_the_right_network_passes(exported, images, expected):
+    parity = verify_engine(exported / ONNX_FILE, OnnxRuntime(), images.numpy(), expected, "fp32")
+    assert parity.images == len(images)
+    assert parity.max_difference < 1e-5
+
+
+def test_a_rest_that_fills_no_batch_is_left_out(blocks, images):
+    session = OnnxRuntime().load(blocks.network)
+    outputs = [session.run({"b0/images": batch}) for batch in np.split(images.numpy()[:4], 2)]
+    session.close()
+    assert [next(iter(output.values())).shape for output in outputs] == [(2, 16), (2, 16)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_one_changed_weight_is_found(exported, images, expected, tmp_path, precision):
+    model = onnx.load(exported / ONNX_FILE)
+    tensor = next(t for t in model.graph.initializer if len(t.dims) == 4)
+    values = numpy_helper.to_array(tensor).copy()
+    values[0, 0, 1, 1] += 2.0
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    path = tmp_path / "changed.onnx"
+    onnx.save(model, path)
+    message = (
+        rf"changed.onnx equal to the trained network up to .* \({precision}\); found: a "
+        r"difference of \d.* and cosine 0\.\d+ on 32 images"
+    )
+    with pytest.raises(ExportError, match=message):
+        verify_engine(path, OnnxRuntime(), images.numpy(), expected, precision)
+
+
+def test_outputs_that_are_no_numbers_are_found(exported, images, expected):
+    pixels = images.numpy().copy()
+    pixels[3, 0, 5, 5] = np.nan
+    with pytest.raises(ExportError, match="a difference of nan"):
+        verify_engine(exported / ONNX_FILE, OnnxRuntime(), pixels, expected, "fp32")
