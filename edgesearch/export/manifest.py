@@ -84,7 +84,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             for name, about in files.items()
             if not (folder / name).is_file() or sha256_of(folder / name) != about["sha256"]
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExportError(
             f"a whole {MANIFEST} in {folder}",
             f"{type(error).__name__}: {error}",

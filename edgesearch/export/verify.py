@@ -72,17 +72,24 @@ def verify_engine(
     Args:
         engine_path: What the runtime loads; its input is called "images", its batch is fixed.
         runtime: Runs the engine.
-        images: (N, C, H, W) float32, normalised; a rest that fills no batch is not looked at.
+        images: (N, C, H, W) float32, normalised; at least one batch, and a rest that fills none
+            is not looked at.
         expected: (N, D), output of the trained network.
         precision: Key of `TOLERANCES`.
 
     Raises:
-        ExportError: The difference is larger than the tolerance.
+        ExportError: The difference is larger than the tolerance, or there are too few images.
         EngineError: The runtime cannot load or run the engine.
     """
     session = runtime.load(engine_path)
     try:
         batch = session.inputs[INPUT_NAME][0]
+        if len(images) < batch:
+            raise ExportError(
+                f"at least {batch} images, which make a batch, to check {engine_path.name} on",
+                f"{len(images)} images",
+                "Add images, or set a smaller device.batch.",
+            )
         outputs = [
             next(iter(session.run({INPUT_NAME: images[start : start + batch]}).values()))
             for start in range(0, len(images) - batch + 1, batch)

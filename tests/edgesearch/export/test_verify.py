@@ -38,11 +38,26 @@ def test_the_right_network_passes(exported, images, expected):
     assert parity.max_difference < 1e-5
 
 
-def test_a_rest_that_fills_no_batch_is_left_out(blocks, images):
-    session = OnnxRuntime().load(blocks.network)
-    outputs = [session.run({"b0/images": batch}) for batch in np.split(images.numpy()[:4], 2)]
-    session.close()
-    assert [next(iter(output.values())).shape for output in outputs] == [(2, 16), (2, 16)]
+@pytest.fixture
+def of_five(exported, tmp_path):
+    """The same network for batches of five images."""
+    model = onnx.load(exported / ONNX_FILE)
+    for entry in (*model.graph.input, *model.graph.output):
+        entry.type.tensor_type.shape.dim[0].dim_value = 5
+    del model.graph.value_info[:]
+    onnx.save(model, tmp_path / "five.onnx")
+    return tmp_path / "five.onnx"
+
+
+def test_a_rest_that_fills_no_batch_is_left_out(of_five, images, expected):
+    parity = verify_engine(of_five, OnnxRuntime(), images.numpy(), expected, "fp32")
+    assert parity.images == 30
+
+
+def test_fewer_images_than_a_batch_are_refused(of_five, images, expected):
+    message = r"at least 5 images, .* to check five\.onnx on; found: 4 images"
+    with pytest.raises(ExportError, match=message):
+        verify_engine(of_five, OnnxRuntime(), images.numpy()[:4], expected, "fp32")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -128,6 +128,11 @@ class TestColours:
             assert torch.equal((found - found.mean()).sign(), (expected - expected.mean()).sign())
             assert int(found.flatten().argmin()) == int(expected.flatten().argmin())
 
+    def test_half_a_turn_of_the_hue_gives_the_opposite_colour(self):
+        pale = 0.45 + 0.1 * floats_of(1, 3, 8, 8)
+        found = jitter(pale, draws(0.5, 0.5, 0.5, 1.0), Augmentation(hue=0.5))
+        torch.testing.assert_close(found, 2 * luma(pale) - pale, atol=1e-3, rtol=0)
+
     def test_stays_in_range(self):
         images = floats_of(50, 3, 4, 4)
         found = jitter(images, floats_of(50, 4, seed=1), Augmentation())
@@ -137,7 +142,6 @@ class TestColours:
     def test_luma(self):
         images = floats_of(2, 3, 4, 4)
         torch.testing.assert_close(luma(images), tv.rgb_to_grayscale(images), atol=2e-4, rtol=0)
-        assert luma(images[:, :1]) is not None
         assert torch.equal(luma(images[:, :1]), images[:, :1])
 
 
