@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -272,6 +273,12 @@ class Trainer:
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = _Progress(**state["progress"])
+        if state["threads"] != torch.get_num_threads():
+            warnings.warn(
+                f"this run was begun with {state['threads']} threads and goes on with "
+                f"{torch.get_num_threads()}: its last digits will differ (pretrain.threads)",
+                stacklevel=2,
+            )
 
     def _drop_metrics_after(self, epoch: int) -> None:
         """Forget lines of epochs that will be run again."""

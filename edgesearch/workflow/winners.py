@@ -88,8 +88,8 @@ class Winners:
         try:
             if values["space_hash"] != space.space_hash:
                 raise StageError(
-                    f"winners of the space {space.name!r} in {path}",
-                    f"winners of {values['space']!r}",
+                    f"winners of the space {space.name!r} ({space.space_hash}) in {path}",
+                    f"winners of {values['space']!r} ({values['space_hash']})",
                     "Run `edgesearch search` with the same configuration first.",
                 )
             return cls(

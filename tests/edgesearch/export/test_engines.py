@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import json
 import shutil
 from types import SimpleNamespace
 

@@ -91,7 +91,7 @@ class TestStep:
             alone.activate(architecture)
             loss = alone.loss(views, targets)
             loss.backward()
-            expected_losses.append(float(loss))
+            expected_losses.append(loss.item())
             for name, parameter in alone.query.named_parameters():
                 if parameter.grad is not None:
                     total[name] += parameter.grad

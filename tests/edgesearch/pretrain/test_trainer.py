@@ -39,7 +39,6 @@ SPACE = ResNetSpace(
 IMAGES = open_images("digits", None, channels=1).train.subset(range(128))
 STEPS = 4
 CONFIG = TrainerConfig(epochs=3, lr=0.05, warmup_epochs=1)
-AUGMENTATION = Augmentation(flip_probability=0.0)
 IDENTITY = {"space": SPACE.space_hash, "seed": 0}
 
 
@@ -57,19 +56,10 @@ class HookedLoader:
             yield self.happenings.get((epoch, step), lambda views: views)(views) or views
 
 
-def make_trainer(
-    folder,
-    happenings=None,
-    *,
-    config=CONFIG,
-    workers=None,
-    augmentation=AUGMENTATION,
-    method_options=None,
-    **options,
-):
+def make_trainer(folder, happenings=None, *, config=CONFIG, workers=None, **options):
     loader = make_loader(
         IMAGES,
-        augmentation,
+        Augmentation(flip_probability=0.0),
         Preprocess(16, 1, (0.3,), (0.37,)),
         batched=workers is None,
         batch_size=32,
@@ -77,9 +67,14 @@ def make_trainer(
         workers=workers or 0,
     )
     assert loader.steps_per_epoch == STEPS
-    sizes = {"queue_size": 32, "projector_hidden_dim": 16, "projector_dim": 8}
-    chosen = {**sizes, "ema_momentum": 0.9, "projector_bn": True, **(method_options or {})}
-    method = MoCoV2(SPACE, **chosen)
+    method = MoCoV2(
+        SPACE,
+        queue_size=32,
+        ema_momentum=0.9,
+        projector_hidden_dim=16,
+        projector_dim=8,
+        projector_bn=True,
+    )
     hooked = HookedLoader(loader, happenings or {})
     return Trainer(method, hooked, config, folder, **{"identity": IDENTITY, **options})
 

@@ -1,0 +1,163 @@
+"""The table's way into the search: what fits, what is refused, what counts as a change."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from devices import load_device
+from edgesearch.errors import StageError
+from edgesearch.space import load_space, space_from_dict
+from edgesearch.workflow.layout import Layout
+from edgesearch.workflow.profile import (
+    correction_networks,
+    current_correction,
+    load_table,
+    profile,
+    table_digest,
+    winner_key,
+)
+from profilers import LatencyTable, MeasureConfig, TableError, TableMismatchError
+
+
+@pytest.fixture(scope="module")
+def device():
+    return load_device("local-cpu")
+
+
+@pytest.fixture(scope="module")
+def space(finished):
+    manifest = finished[0].output_dir / "engines/w0/manifest.json"
+    return space_from_dict(json.loads(manifest.read_text("utf-8"))["space"])
+
+
+@pytest.fixture
+def path(chain, device):
+    return Layout(chain.output_dir).table(device)
+
+
+def append(path, **values):
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def block_of(path):
+    """The values of the last block that was measured."""
+    lines = map(json.loads, path.read_text("utf-8").splitlines()[1:])
+    return [line for line in lines if "type" not in line][-1]
+
+
+def test_a_table_of_the_device_and_space_is_taken(path, space, device):
+    table = load_table(path, space, device)
+    assert current_correction(space, table).networks >= 6
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("threads", 2), ("batch", 4), ("precision", "fp16"), ("name", "board")],
+)
+def test_a_table_of_another_device_names_the_field(path, space, device, field, value):
+    other = replace(device, **{field: value})
+    message = f"must be of {field} {value!r}; found: {field} {getattr(device, field)!r}"
+    with pytest.raises(TableMismatchError, match=message):
+        load_table(path, space, other)
+
+
+def test_no_table(tmp_path, space, device):
+    message = "the latency table of local-cpu at .*; found: no such file. Run `edgesearch profile`"
+    with pytest.raises(StageError, match=message):
+        load_table(tmp_path / "a.jsonl", space, device)
+
+
+def test_a_table_of_another_space_names_a_block_that_it_lacks(path, device):
+    tiny = load_space("resnet_tiny", in_channels=1)
+    message = r"of the space 'resnet_tiny' at .*; found: \d+ of its blocks are not in it, the first"
+    with pytest.raises(StageError, match=message):
+        load_table(path, tiny, device)
+
+
+def test_a_table_without_a_correction(path, space, device):
+    lines = path.read_text("utf-8").splitlines()
+    kept = [line for line in lines if json.loads(line).get("type") != "correction"]
+    path.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    with pytest.raises(StageError, match="found: blocks, but no correction for this space"):
+        load_table(path, space, device)
+
+
+def test_what_export_appends_is_no_change(path, space):
+    before = table_digest(path)
+    network = {
+        "type": "network",
+        "session": 9,
+        "round": 1,
+        "samples_ms": [1.0],
+        "architecture": space.largest.to_dict(),
+        "space_hash": space.space_hash,
+    }
+    append(path, type="correction", space_hash=space.space_hash, offset_ms=1)
+    append(path, key=winner_key(space.largest), **network)
+    append(path, type="overhead", key="overhead", session=9, round=1, samples_ms=[1.0])
+    append(path, type="reference", key="reference", session=9, round=1, samples_ms=[1.0])
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"type": "network", "architecture": {"stem_width": 4}')
+    assert table_digest(path) == before
+
+
+def test_blocks_and_networks_are_a_change(path, space):
+    digests = {table_digest(path)}
+    append(path, **block_of(path))
+    digests.add(table_digest(path))
+    append(path, type="network", key="network/x", session=9, round=1, samples_ms=[1.0])
+    digests.add(table_digest(path))
+    append(path, key="head/in1/hw1", session=9, error="cannot")
+    digests.add(table_digest(path))
+    assert len(digests) == 4
+
+
+def test_more_rounds_refit_the_correction(chain, path, space, device):
+    former = current_correction(space, LatencyTable.load(path))
+    made = profile(
+        space=space,
+        device=device,
+        output_dir=chain.output_dir,
+        measure=MeasureConfig(rounds=5),
+        networks=7,
+    )
+    assert not made.skipped
+    table = LatencyTable.load(path)
+    assert min(map(table.rounds, table.keys())) == 5
+    assert current_correction(space, table) == made.correction != former
+    again = profile(
+        space=space,
+        device=device,
+        output_dir=chain.output_dir,
+        measure=MeasureConfig(rounds=5),
+        networks=7,
+    )
+    assert again.skipped
+    assert again.correction == made.correction
+
+
+def test_a_file_that_is_no_table_is_refused_and_left_alone(chain, path, space, device):
+    path.write_text("notes\n", encoding="utf-8")
+    with pytest.raises(TableError, match="must be a latency table; found: .*'notes"):
+        profile(
+            space=space, device=device, output_dir=chain.output_dir, measure=MeasureConfig(rounds=2)
+        )
+    assert path.read_text("utf-8") == "notes\n"
+
+
+@pytest.mark.parametrize("count", [6, 8, 12])
+def test_networks_of_the_correction_span_the_space(count):
+    tiny = load_space("resnet_tiny")
+    networks = correction_networks(tiny, count)
+    assert len(networks) == len(set(networks)) == count
+    assert (networks[0], networks[-1]) == (tiny.smallest, tiny.largest)
+    macs = [tiny.macs(architecture) for architecture in networks]
+    assert macs == sorted(macs)
+    assert networks == correction_networks(tiny, count)
+
+
+def test_a_space_with_few_architectures_has_fewer_networks():
+    two = load_space("resnet_tiny", stem_widths=[16])
+    assert len(correction_networks(two, 6)) <= two.size
