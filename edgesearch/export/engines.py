@@ -35,12 +35,24 @@ class TensorRTTarget:
 
 
 def save_weights(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """Write a subnet's own weights as safetensors."""
+    """Write a subnet's own weights as safetensors.
+
+    Raises:
+        ExportError: They cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    # One entry: safetensors writes several in an order that changes from file to file.
-    save_file(tensors, path, {"edgesearch": json.dumps(metadata)})
+    try:
+        # One entry: safetensors writes several in an order that changes from file to file.
+        save_file(tensors, path, {"edgesearch": json.dumps(metadata)})
+    except (OSError, SafetensorError) as error:
+        raise ExportError(
+            f"room to write {path}",
+            str(error),
+            "Free space or choose another output_dir, then run the same command again.",
+        ) from error
 
 
 def build_engines(

@@ -27,10 +27,10 @@ from edgesearch.workflow.deployable import Deployable, make_deployable, write_wi
 from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
-from edgesearch.workflow.output_folder import output_folder
+from edgesearch.workflow.output_folder import digest_of, output_folder
 from edgesearch.workflow.profile import current_correction, load_table, winner_key
 from edgesearch.workflow.search import SearchImages
-from edgesearch.workflow.stage import Stage
+from edgesearch.workflow.stage import Stage, prefixed
 from edgesearch.workflow.winners import Winner, Winners, read_winner
 from profilers import LatencyTable, MeasureConfig, Workload, build_table
 
@@ -100,17 +100,19 @@ def export(
             layout.engines,
             {
                 "device": device.to_dict(),
-                **{f"search.{k}": v for k, v in asdict(looked_at).items()},
+                **prefixed("search", asdict(looked_at)),
                 "export.output": output,
                 "export.max_replacements": max_replacements,
                 "export.tensorrt": None if tensorrt is None else asdict(tensorrt),
             },
             {
-                "the supernet's weights": sha256_of(layout.weights),
+                "the supernet's weights": digest_of(layout.weights, "pretrain"),
                 "the winners of the search": sha256_of(layout.chosen),
             },
         )
         done, message = stage.begin()
+        if done and not _intact(layout, space):
+            done, message = False, "files of a winner are missing or changed: done again"
         if message:
             report(Event("export", message))
         if not done:
@@ -133,13 +135,29 @@ def export(
             measured.save(layout.measured)
             manifests = [f"{winner.name}/{MANIFEST}" for winner in measured.winners]
             stage.finish([*manifests, layout.measured.name])
-        winners = Winners.load(layout.measured, space)
-        # A search that was done again and chose the same has written them without latencies.
-        found = layout.winners.read_bytes() if layout.winners.exists() else b""
-        if found != layout.measured.read_bytes():
-            winners.save(layout.winners)
+        winners = _published(layout, space)
         folders = tuple(stage.folder / winner.name for winner in winners.winners)
         return ExportResult(winners, folders, tuple(map(read_manifest, folders)), done)
+
+
+def _published(layout: Layout, space: SearchSpace) -> Winners:
+    """The winners as measured; winners.json is made to say the same."""
+    winners = Winners.load(layout.measured, space)
+    # A search that was done again and chose the same has written them without latencies.
+    found = layout.winners.read_bytes() if layout.winners.exists() else b""
+    if found != layout.measured.read_bytes():
+        winners.save(layout.winners)
+    return winners
+
+
+def _intact(layout: Layout, space: SearchSpace) -> bool:
+    """Whether all files that the winners' manifests list are as they were written."""
+    try:
+        for winner in Winners.load(layout.measured, space).winners:
+            read_manifest(layout.engines / winner.name)
+    except ExportError:
+        return False
+    return True
 
 
 def _buildable(tensorrt: TensorRTTarget | None, report: Report) -> TensorRTTarget | None:

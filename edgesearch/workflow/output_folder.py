@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import StageError
+from edgesearch.export import sha256_of
 
 
 @contextlib.contextmanager
@@ -70,6 +71,18 @@ def write_json(path: Path, values: Any) -> None:
         ) from error
 
 
+def digest_of(path: Path, made_by: str) -> str:
+    """The SHA-256 of a file that a stage wrote.
+
+    Raises:
+        StageError: It is missing or cannot be read.
+    """
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise _unreadable(path, made_by, error) from error
+
+
 def read_json(path: Path, made_by: str) -> Any:
     """Read a JSON file that a stage wrote.
 
@@ -79,8 +92,12 @@ def read_json(path: Path, made_by: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StageError(
-            f"the file {path}, which `edgesearch {made_by}` writes",
-            "no such file" if isinstance(error, FileNotFoundError) else str(error),
-            f"Run `edgesearch {made_by}` with the same configuration first.",
-        ) from error
+        raise _unreadable(path, made_by, error) from error
+
+
+def _unreadable(path: Path, made_by: str, error: Exception) -> StageError:
+    return StageError(
+        f"the file {path}, which `edgesearch {made_by}` writes",
+        "no such file" if isinstance(error, FileNotFoundError) else str(error),
+        f"Run `edgesearch {made_by}` with the same configuration first.",
+    )

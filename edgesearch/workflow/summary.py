@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from devices import DeviceSpec
-from edgesearch.export import sha256_of
 from edgesearch.latency import LatencyModel
 from edgesearch.search import Agreement
 from edgesearch.space import Architecture, SearchSpace
@@ -17,7 +16,7 @@ from edgesearch.workflow.evaluation import SubnetJudge
 from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
-from edgesearch.workflow.output_folder import output_folder, read_json, write_json
+from edgesearch.workflow.output_folder import digest_of, output_folder, read_json, write_json
 from edgesearch.workflow.profile import current_correction, load_table
 from edgesearch.workflow.search import SearchImages, make_agreement
 from edgesearch.workflow.stage import Stage
@@ -85,8 +84,8 @@ def summarise(
             layout.summary,
             {"pretrain.knn_k": knn_k, **{f"search.{k}": v for k, v in asdict(looked_at).items()}},
             {
-                "the supernet's weights": sha256_of(layout.weights),
-                layout.winners.name: sha256_of(layout.winners),
+                "the supernet's weights": digest_of(layout.weights, "pretrain"),
+                layout.winners.name: digest_of(layout.winners, "search"),
                 "the set of training images": pool.digest,
             },
         )

@@ -1,0 +1,165 @@
+"""What the user has to mend, on a finished run: one message, exit code 2, nothing lost."""
+
+import json
+import shutil
+import signal
+
+import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from devices import load_device
+from edgesearch.cli.main import app
+from edgesearch.export import read_manifest
+
+
+@pytest.fixture(autouse=True)
+def _signal_handler():
+    """Commands take SIGTERM over; give it back."""
+    former = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, former)
+
+
+@pytest.fixture
+def call(chain):
+    """Call a command in this process, on the copy of the finished run."""
+
+    def call(stage, *overrides):
+        where = [str(chain.config), f"output_dir={chain.output_dir}"]
+        return CliRunner().invoke(app, [stage, *where, *overrides])
+
+    return call
+
+
+def refused(result, *messages):
+    assert result.exit_code == 2, result.output
+    assert result.stderr.count("error: required:") == 1
+    assert "Traceback" not in result.stderr
+    for message in messages:
+        assert message in result.stderr
+
+
+def test_infeasible_budget_says_what_can_be_reached(call, chain):
+    winners = (chain.output_dir / "winners.json").read_bytes()
+    result = call("search", "search.budgets.latency_ms=0.0001")
+    refused(result, "latency_ms ≤ 0.0001", "the least that this space reaches is 0.0")
+    assert (chain.output_dir / "winners.json").read_bytes() == winners
+    assert not (chain.output_dir / "search.1").exists()
+
+
+def test_as_json_the_error_is_the_only_output(call):
+    result = call("search", "search.budgets.params=10", "--json")
+    refused(result)
+    error = json.loads(result.stdout)["error"]
+    assert set(error) == {"required", "found", "remedy"}
+    assert "the least that this space reaches is" in error["found"]
+
+
+def test_table_of_other_threads_names_the_field(call, chain):
+    (table,) = (chain.output_dir / "latency").glob("*.jsonl")
+    message = "latency table of local-cpu at"
+    refused(call("search", "device.threads=2"), message, "edgesearch profile")
+    other = f"local-cpu-{load_device('local-cpu', threads=2).identity}.jsonl"
+    shutil.copy(table, table.with_name(other))
+    for stage in ("search", "profile"):
+        refused(call(stage, "device.threads=2"), "must be of threads 2\n  found: threads 1")
+
+
+def test_table_of_another_space(call):
+    refused(call("search", "space.stem_widths=[4, 8, 12]"), "of its blocks are not in it")
+
+
+def test_table_that_is_damaged(call, chain):
+    (table,) = (chain.output_dir / "latency").glob("*.jsonl")
+    lines = table.read_text("utf-8").splitlines()
+    lines[5] = lines[5][:-10]
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    refused(call("search"), "line 6")
+
+
+@pytest.mark.parametrize("stage", ["search", "export"])
+def test_missing_weights_name_the_command(call, chain, stage):
+    (chain.output_dir / "supernet/model.safetensors").unlink()
+    refused(call(stage), "model.safetensors", "edgesearch pretrain")
+
+
+def test_corrupt_weights(call, chain):
+    path = chain.output_dir / "supernet/model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    refused(call("search"), f"supernet weights in safetensors form at {path}")
+
+
+def test_foreign_weights(call, chain):
+    path = chain.output_dir / "supernet/model.safetensors"
+    save_file(load_file(path), path, {"edgesearch": json.dumps({"format": "other"})})
+    refused(call("search"), "supernet weights of the format", "the format 'other'")
+
+
+def test_corrupt_state_of_a_stopped_training(call, chain):
+    folder = chain.output_dir / "supernet"
+    record = json.loads((folder / "stage.json").read_text("utf-8"))
+    (folder / "stage.json").write_text(json.dumps({**record, "finished": False}), "utf-8")
+    state = (folder / "state.pt").read_bytes()
+    (folder / "state.pt").write_bytes(state[: len(state) // 2])
+    refused(call("pretrain"), f"a training state of edgesearch at {folder / 'state.pt'}")
+    assert (folder / "state.pt").exists()
+
+
+def test_damaged_choice(call, chain):
+    (chain.output_dir / "search/chosen.json").write_text("{", "utf-8")
+    refused(call("export"), "chosen.json, which `edgesearch search` writes")
+
+
+def test_logits_need_labels(call, chain, tmp_path):
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    for number in range(80):
+        Image.new("L", (16, 16), 3 * number).save(folder / f"{number}.png")
+    data = ("data.source=folder", f"data.root={folder}")
+    refused(call("export", "export.output=logits", *data), "class folders, for an accuracy")
+
+
+def test_nothing_that_can_be_read(call, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"nothing")
+    result = call("pretrain", "data.source=folder", f"data.root={tmp_path / 'images'}")
+    refused(result, "at least one image in", "none of 1")
+
+
+def test_winners_that_a_search_wrote_again_get_their_latencies_back(call, chain):
+    path = chain.output_dir / "winners.json"
+    before = path.read_bytes()
+    shutil.copy(chain.output_dir / "search/chosen.json", path)
+    assert b"measured_p50" not in path.read_bytes()
+    result = call("export")
+    assert result.exit_code == 0, result.output
+    assert "finished before" in result.stderr
+    assert path.read_bytes() == before
+
+
+def test_winners_file_that_is_gone_is_made_again_without_scoring(call, chain):
+    path = chain.output_dir / "winners.json"
+    before = json.loads(path.read_text("utf-8"))["winners"][0]
+    trials = (chain.output_dir / "search/trials.jsonl").read_bytes()
+    path.unlink()
+    result = call("search")
+    assert "../winners.json is gone: done again" in result.stderr
+    assert (chain.output_dir / "search/trials.jsonl").read_bytes() == trials
+    assert call("export").exit_code == 0
+    after = json.loads(path.read_text("utf-8"))["winners"][0]
+    assert after["architecture"] == before["architecture"]
+    for figure in ("measured_p50", "measured_p95", "interval"):
+        measured = [values["latency_ms"]["local-cpu"][figure] for values in (after, before)]
+        assert measured[0] == measured[1]
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+def test_engines_that_were_spoilt_are_built_again(call, chain, spoil):
+    folder = chain.output_dir / "engines/w0"
+    spoil(folder / "subnet.ort")
+    result = call("export", "export.tensorrt.compute_capabilities=[SM86, SM89]")
+    assert result.exit_code == 0, result.output
+    assert "files of a winner are missing or changed: done again" in result.stderr
+    assert "subnet.ort" in read_manifest(folder)["files"]
