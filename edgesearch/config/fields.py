@@ -42,6 +42,8 @@ UserPath = Annotated[Path, Field(strict=False), AfterValidator(_expand_home)]
 """A path; relative ones start at the current folder, `~` is the home folder."""
 
 Count = Annotated[int, Field(ge=1)]
+Batch = Annotated[int, Field(ge=2)]
+"""Batch normalisation has no statistics of a single image."""
 """A whole number from 1 on."""
 
 CountFromZero = Annotated[int, Field(ge=0)]

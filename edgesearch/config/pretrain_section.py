@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from edgesearch.config.fields import (
+    Batch,
     Count,
     CountFromZero,
     Fraction,
@@ -74,7 +75,7 @@ class PretrainSection(Section):
     """The self-supervised method."""
     epochs: Count = 200
     """Passes over the images."""
-    batch_size: Count = 256
+    batch_size: Batch = 256
     """Images in each step."""
     lr: Positive = 0.03
     """Learning rate at its highest; it falls to 0 as a cosine."""

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 
 from devices.spec import DeviceSpec, load_device
 from edgesearch.config.fields import (
+    Batch,
     Count,
     CountFromZero,
     Fraction,
@@ -167,9 +168,9 @@ class SearchSection(Section):
     """Upper bounds that candidates meet."""
     images: Count = 1024
     """Images on which agreement is computed."""
-    calibration_images: Count = 1024
+    calibration_images: Batch = 1024
     """Images on which batch normalisation is calibrated for each candidate."""
-    batch_size: Count = 128
+    batch_size: Batch = 128
     """Images in each forward pass."""
     winners: Count = 1
     """Winners to export."""

@@ -85,10 +85,13 @@ def block_sum_ms(blocks: Sequence[Block], block_ms: dict[str, float]) -> float:
 
 
 def _fit(space: SearchSpace, table: LatencyTable, block_ms: dict[str, float]) -> Correction:
-    networks = table.networks(space.space_hash)
-    blocks = [space.blocks(Architecture.from_dict(n.architecture)) for n in networks]
+    measured = table.networks(space.space_hash)
+    blocks = [space.blocks(Architecture.from_dict(n.architecture)) for n in measured]
+    sums = [block_sum_ms(b, block_ms) for b in blocks]
+    # A network with a block that cannot run may have been measured all the same.
+    networks = [n for n, total in zip(measured, sums, strict=True) if math.isfinite(total)]
     return fit_correction(
-        np.array([block_sum_ms(b, block_ms) for b in blocks]),
+        np.array([total for total in sums if math.isfinite(total)]),
         np.array([network.median_ms for network in networks]),
         np.array([network.p95_ms for network in networks]),
     )

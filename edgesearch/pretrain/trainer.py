@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable
@@ -127,6 +128,7 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
         self.progress = _Progress()
+        self.stopped_by: signal.Signals | None = None
         self._batch_size = 0
 
     def fit(self) -> SupernetWeights:
@@ -137,6 +139,7 @@ class Trainer:
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the state of the last whole step has been kept.
+                One that comes in the last step or later only sets `stopped_by`.
             TrainingError: A loss is not finite; the state before this epoch has been kept.
             CheckpointError: The state in the output folder is damaged or of another run.
         """
@@ -148,12 +151,21 @@ class Trainer:
         with StopSignals() as signals:
             while self.progress.epoch < self.config.epochs:
                 self._run_epoch(signals)
-        return self.weights()
+        self.stopped_by = signals.received
+        weights = self.weights()
+        if not self.weights_path.exists():
+            weights.save(self.weights_path)
+        return weights
 
     @property
     def state_path(self) -> Path:
         """The file that a run goes on from."""
         return self.output_dir / "state.pt"
+
+    @property
+    def weights_path(self) -> Path:
+        """The weights after the last whole epoch."""
+        return self.output_dir / "model.safetensors"
 
     @property
     def metrics_path(self) -> Path:
@@ -251,7 +263,7 @@ class Trainer:
         progress.step, progress.loss_sums = 0, []
         with self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(vars(report)) + "\n")
-        weights.save(self.output_dir / "model.safetensors")
+        weights.save(self.weights_path)
         self._save_state()
         if self.on_epoch:
             self.on_epoch(report)

@@ -18,12 +18,12 @@ from edgesearch.export import (
     TensorRTTarget,
     build_engines,
     save_weights,
-    sha256_of,
     write_manifest,
 )
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet import SupernetWeights, recalibrate
 from edgesearch.workflow.image_pool import ImagePool
+from edgesearch.workflow.profile import table_digest
 from edgesearch.workflow.search import SearchImages
 from edgesearch.workflow.winners import Winner
 
@@ -114,7 +114,7 @@ def write_winner(
             "space": space.to_dict(),
             "space_hash": space.space_hash,
             "device": device.to_dict(),
-            "table": {"file": table.name, "sha256": sha256_of(table)},
+            "table": {"file": table.name, "sha256_of_measurements": table_digest(table)},
             "input": {
                 "name": "images",
                 "shape": [device.batch, space.in_channels, *[deployable.resolution] * 2],

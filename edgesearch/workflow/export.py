@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from devices import DeviceSpec, open_runtime, take_fingerprint
-from edgesearch.errors import ExportError, Interrupted
+from edgesearch.errors import ExportError, Interrupted, StageError
 from edgesearch.export import (
     MANIFEST,
     ONNX_FILE,
@@ -28,8 +28,8 @@ from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder
-from edgesearch.workflow.profile import current_correction, load_table, winner_key
-from edgesearch.workflow.search import SearchImages
+from edgesearch.workflow.profile import current_correction, keep_correction, load_table, winner_key
+from edgesearch.workflow.search import SearchImages, check_searched_for
 from edgesearch.workflow.stage import Stage, prefixed
 from edgesearch.workflow.winners import Winner, Winners, read_winner
 from profilers import LatencyTable, MeasureConfig, Workload, build_table
@@ -95,11 +95,16 @@ def export(
         tensorrt = _buildable(tensorrt, report)
         layout = Layout(output_dir)
         chosen = Winners.load(layout.chosen, space)
+        load_table(layout.table(device), space, device)
+        check_searched_for(device, layout)
+        pool = ImagePool(images, space.in_channels, seed)
         stage = Stage(
             "export",
             layout.engines,
             {
                 "device": device.to_dict(),
+                "seed": seed,
+                **prefixed("data", images.to_dict()),
                 **prefixed("search", asdict(looked_at)),
                 "export.output": output,
                 "export.max_replacements": max_replacements,
@@ -108,6 +113,7 @@ def export(
             {
                 "the supernet's weights": digest_of(layout.weights, "pretrain"),
                 "the winners of the search": sha256_of(layout.chosen),
+                "the set of images": pool.digest,
             },
         )
         done, message = stage.begin()
@@ -120,7 +126,7 @@ def export(
                 space=space,
                 device=device,
                 weights=SupernetWeights.load(layout.weights, space),
-                pool=ImagePool(images, space.in_channels, seed),
+                pool=pool,
                 layout=layout,
                 looked_at=looked_at,
                 measure=measure,
@@ -128,16 +134,20 @@ def export(
                 tensorrt=tensorrt,
                 report=report,
             )
-            try:
-                measured = exporter.export_all(chosen, max_replacements)
-            except KeyboardInterrupt:
-                raise Interrupted("export stopped; finished winners are kept") from None
-            measured.save(layout.measured)
-            manifests = [f"{winner.name}/{MANIFEST}" for winner in measured.winners]
-            stage.finish([*manifests, layout.measured.name])
+            _export_all(exporter, chosen, max_replacements, stage)
         winners = _published(layout, space)
         folders = tuple(stage.folder / winner.name for winner in winners.winners)
         return ExportResult(winners, folders, tuple(map(read_manifest, folders)), done)
+
+
+def _export_all(exporter: _Exporter, chosen: Winners, max_replacements: int, stage: Stage) -> None:
+    try:
+        measured = exporter.export_all(chosen, max_replacements)
+    except KeyboardInterrupt:
+        raise Interrupted("export stopped; finished winners are kept") from None
+    path = exporter.layout.measured
+    measured.save(path)
+    stage.finish([*(f"{winner.name}/{MANIFEST}" for winner in measured.winners), path.name])
 
 
 def _published(layout: Layout, space: SearchSpace) -> Winners:
@@ -155,7 +165,7 @@ def _intact(layout: Layout, space: SearchSpace) -> bool:
     try:
         for winner in Winners.load(layout.measured, space).winners:
             read_manifest(layout.engines / winner.name)
-    except ExportError:
+    except (ExportError, StageError):
         return False
     return True
 
@@ -262,7 +272,7 @@ class _Exporter:
             output_name=self.output,
             metadata=deployable.metadata,
         )
-        key = winner_key(winner.architecture)
+        key = winner_key(winner.architecture, self.output)
         for factor in WINNER_ROUNDS:
             table = self._time(winner, folder / ONNX_FILE, factor * self.measure.rounds)
             interval = table.median_interval_ms(key)
@@ -289,7 +299,7 @@ class _Exporter:
     def _time(self, winner: Winner, onnx_path: Path, rounds: int) -> LatencyTable:
         runtime = open_runtime(self.device)
         workload = Workload(
-            key=winner_key(winner.architecture),
+            key=winner_key(winner.architecture, self.output),
             onnx_path=onnx_path,
             kind="network",
             architecture=winner.architecture.to_dict(),
@@ -309,9 +319,7 @@ class _Exporter:
         table = load_table(self.layout.table(self.device), self.space, self.device)
         model = LatencyModel.from_table(self.space, table)
         if model.correction != current_correction(self.space, table):
-            table.append_correction(
-                {"space_hash": self.space.space_hash, **model.correction.to_dict()}
-            )
+            keep_correction(self.space, table, model.correction)
         return model
 
     def _finish(self, winner: Winner) -> Winner:
@@ -343,6 +351,6 @@ def _nothing_left(
         f"a subnet for {winner.name} that runs within {budget:.3f} ms on {device}",
         f"measured {tried} ms with {len(replaced)} candidate(s), and no further reserve is "
         "predicted to be fast enough or may be tried",
-        "The correction has been updated: run `edgesearch search` with more search.reserves, "
-        "raise export.max_replacements or the budget, or measure while the machine is idle.",
+        "The correction has been updated: set more search.reserves and export.max_replacements, or "
+        "a higher budget. If the machine was busy, choose another output_dir to measure anew.",
     )

@@ -77,7 +77,7 @@ class ImagePool:
     def __init__(self, source: ImageSource, channels: int, seed: int) -> None:
         splits = open_images(source.source, source.root, channels, source.holdout, seed)
         self.seed = seed
-        self.digest = splits.train.digest()
+        self.digest = splits.train.digest() + (splits.test.digest() if splits.test else "")
         self.skipped = 0
         self._splits = splits
         self._source = source
@@ -104,7 +104,9 @@ class ImagePool:
     @property
     def has_labels(self) -> bool:
         """Whether there are labelled images to train and to evaluate on."""
-        return self.train.labels is not None and self.test is not None
+        return (
+            self.train.labels is not None and self.test is not None and self.test.labels is not None
+        )
 
     @cached_property
     def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -156,8 +158,8 @@ class ImagePool:
         if self.test is None or self.train.labels is None or self.test.labels is None:
             raise DataError(
                 "class folders, for an accuracy",
-                f"images without labels in {self.train.origin}",
-                "Put the images of each class into a folder of its own.",
+                f"no labels, or no test images with labels, in {self.train.origin}",
+                "Put the images of each class into a folder of its own, with data.holdout above 0.",
             )
         preprocess = self.preprocess(resolution)
         parts: list[torch.Tensor] = []

@@ -48,6 +48,11 @@ class Layout:
         return self.search / "trials.jsonl"
 
     @property
+    def pareto(self) -> Path:
+        """The trials that no other beats, and how many architectures were feasible."""
+        return self.search / "pareto.json"
+
+    @property
     def chosen(self) -> Path:
         """The winners as the search chose them."""
         return self.search / "chosen.json"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from edgesearch.errors import Interrupted
+from edgesearch.errors import CheckpointError, Interrupted
 from edgesearch.export import sha256_of
 from edgesearch.pretrain import (
     METHODS,
@@ -104,14 +104,15 @@ def pretrain(
     layout = Layout(output_dir)
     with output_folder(output_dir):
         options = {**asdict(trainer), **asdict(views), "method": method, **method_options}
-        free = ("seed", "workers")  # the one stands above, the other changes no result
+        # The first stands above; the others change no weight.
+        free = ("seed", "workers", "monitor_every_epochs")
         settings = {
             "space": space.to_dict(),
             "seed": trainer.seed,
             **prefixed("data", images.to_dict()),
             **prefixed("pretrain", {k: v for k, v in options.items() if k not in free}),
         }
-        inputs = {"the set of training images": pool.digest, **_digest_of_init(init)}
+        inputs = {"the set of images": pool.digest, **_digest_of_init(init)}
         stage = Stage("pretrain", layout.supernet, settings, inputs)
         done, message = stage.begin()
         if message:
@@ -125,20 +126,29 @@ def pretrain(
             if pool.skipped:
                 left_out = f"{pool.skipped} images could not be read and are left out"
                 report(Event("pretrain", left_out))
-            _fit(model, pool, layout, trainer, views, monitor, report)
-            stage.finish([layout.weights.name, "state.pt", "metrics.jsonl"])
+            runner = _trainer(model, pool, layout, trainer, views, monitor, stage, report)
+            try:
+                runner.fit()
+            except Interrupted as error:
+                raise Interrupted(f"{error}; its state is in {runner.state_path}") from None
+            stage.finish([layout.weights.name])
+            if runner.stopped_by is not None:
+                raise Interrupted(
+                    f"stopped by {runner.stopped_by.name} as pre-training was finished"
+                )
     return PretrainResult(layout.weights, pool.skipped, done)
 
 
-def _fit(
+def _trainer(
     model: MoCoV2,
     pool: ImagePool,
     layout: Layout,
     trainer: TrainerConfig,
     views: ViewOptions,
     monitor: Monitor | None,
+    stage: Stage,
     report: Report,
-) -> None:
+) -> Trainer:
     space = model.space
     loader = make_loader(
         pool.train,
@@ -149,19 +159,15 @@ def _fit(
         seed=trainer.seed,
         workers=views.workers,
     )
-    runner = Trainer(
+    return Trainer(
         model,
         loader,
         trainer,
         layout.supernet,
-        identity={"space": space.space_hash, "batch_size": views.batch_size},
+        identity=stage.plain_config(),
         monitor=monitor,
         on_epoch=lambda epoch: report(_epoch_event(epoch)),
     )
-    try:
-        runner.fit()
-    except Interrupted as error:
-        raise Interrupted(f"{error}; its state is in {runner.state_path}") from None
 
 
 def _monitor(space: SearchSpace, pool: ImagePool, k: int) -> Monitor | None:
@@ -202,7 +208,11 @@ def _digest_of_init(init: Path | None) -> dict[str, str]:
     if init is None:
         return {}
     path = _weights_file(init)
-    return {f"pretrain.init {path}": sha256_of(path) if path.is_file() else "missing"}
+    if not path.is_file():
+        raise CheckpointError(
+            f"weights to start from at {path}", "no such file", "Correct pretrain.init."
+        )
+    return {f"pretrain.init {path}": sha256_of(path)}
 
 
 def _start_from(model: MoCoV2, path: Path, space: SearchSpace) -> None:

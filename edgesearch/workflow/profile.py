@@ -94,7 +94,7 @@ def profile(
         correction = current_correction(space, table)
         if correction is None or not skipped:
             correction = LatencyModel.from_table(space, table).correction
-            table.append_correction({"space_hash": space.space_hash, **correction.to_dict()})
+            keep_correction(space, table, correction, rounds=measure.rounds)
         keys = _block_keys(space)
         failed = tuple(key for key in keys if key in table.errors)
         return ProfileResult(path, len(keys), failed, correction, skipped)
@@ -104,6 +104,17 @@ def current_correction(space: SearchSpace, table: LatencyTable) -> Correction | 
     """The last correction that was fitted for a space; None if there is none."""
     values = table.correction(space.space_hash)
     return None if values is None else Correction.from_dict(values)
+
+
+def keep_correction(
+    space: SearchSpace, table: LatencyTable, correction: Correction, **facts: int
+) -> None:
+    """Append a correction; facts about the measuring are taken over from the one before."""
+    before = table.correction(space.space_hash) or {}
+    kept = {"rounds": before["rounds"]} if "rounds" in before else {}
+    table.append_correction(
+        {"space_hash": space.space_hash, **kept, **facts, **correction.to_dict()}
+    )
 
 
 def load_table(path: Path, space: SearchSpace, device: DeviceSpec) -> LatencyTable:
@@ -141,16 +152,19 @@ def table_digest(path: Path) -> str:
     digest = hashlib.sha256()
     data = path.read_bytes()
     for line in data[: data.rfind(b"\n") + 1].splitlines():  # the last one may be torn
-        values = json.loads(line)
+        try:
+            values = json.loads(line)
+        except ValueError:  # garbage of a torn write, which reading the table drops
+            continue
         kind = values.get("type", "block")
         if kind == "block" or (kind == "network" and not is_winner(values["key"])):
             digest.update(line)
     return digest.hexdigest()
 
 
-def winner_key(architecture: Architecture) -> str:
-    """The key under which an exported network is measured."""
-    return f"winner/{architecture}"
+def winner_key(architecture: Architecture, output: str) -> str:
+    """The key under which an exported network with features or logits is measured."""
+    return f"winner/{output}/{architecture}"
 
 
 def is_winner(key: str) -> bool:
@@ -181,11 +195,17 @@ def _network_key(architecture: Architecture) -> str:
 def _missing(
     space: SearchSpace, table: LatencyTable, networks: int, measure: MeasureConfig
 ) -> list[str]:
-    """Keys that lack rounds."""
+    """Keys that lack rounds.
+
+    Where the time was over before all rounds were made, those that were made are enough: the
+    correction that follows a measuring tells for how many rounds it was done.
+    """
+    measured_for = (table.correction(space.space_hash) or {}).get("rounds", 0)
+    enough = measure.minimum_rounds if measured_for >= measure.rounds else measure.rounds
     wanted = _block_keys(space)
     wanted += [_network_key(a) for a in correction_networks(space, networks)]
     errors = table.errors
-    return [key for key in wanted if key not in errors and table.rounds(key) < measure.rounds]
+    return [key for key in wanted if key not in errors and table.rounds(key) < enough]
 
 
 def _export_absent(

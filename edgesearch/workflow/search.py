@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from devices import DeviceSpec
-from edgesearch.errors import Interrupted
+from edgesearch.errors import Interrupted, StageError
 from edgesearch.export import sha256_of
 from edgesearch.latency import LatencyModel
 from edgesearch.search import (
@@ -27,9 +27,9 @@ from edgesearch.supernet import SupernetWeights
 from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
-from edgesearch.workflow.output_folder import output_folder, write_json
+from edgesearch.workflow.output_folder import output_folder, read_json, write_json
 from edgesearch.workflow.profile import current_correction, load_table, table_digest
-from edgesearch.workflow.stage import Stage, prefixed
+from edgesearch.workflow.stage import RECORD, Stage, prefixed
 from edgesearch.workflow.winners import Winners, from_trial
 
 
@@ -116,8 +116,6 @@ def search(
         table = load_table(layout.table(device), space, device)
         weights = SupernetWeights.load(layout.weights, space)
         pool = ImagePool(images, space.in_channels, seed)
-        model = LatencyModel.from_table(space, table, current_correction(space, table))
-        feasible = _feasible(model, budgets, latency_of_largest)
         chosen_by = {
             "strategy": strategy,
             "evaluations": evaluations,
@@ -139,6 +137,9 @@ def search(
             },
             _inputs(layout, device, pool),
         )
+        if not stage.is_finished():  # before `begin`, which may set a former search aside
+            model = LatencyModel.from_table(space, table, current_correction(space, table))
+            feasible = _feasible(model, budgets, latency_of_largest)
         done, message = stage.begin()
         if message:
             report(Event("search", message))
@@ -150,13 +151,14 @@ def search(
             scorer = make_agreement(weights, pool, looked_at)
             trials = _trials(feasible, proposer, scorer, stage, evaluations, report)
             chosen = _choose(feasible, trials, device.name, winners, reserves)
-            _write(layout, chosen, trials, device.name)
+            _write(layout, chosen, trials, feasible, device.name)
             stage.finish(["trials.jsonl", "pareto.json", "chosen.json", "../winners.json"])
+        facts = read_json(layout.pareto, "search")
         return SearchResult(
             Winners.load(layout.winners, space),
-            len(feasible.indices),
+            facts["feasible"],
             space.size,
-            feasible.budgets.latency_ms,
+            facts["latency_budget_ms"],
             done,
         )
 
@@ -177,7 +179,7 @@ def _inputs(layout: Layout, device: DeviceSpec, pool: ImagePool) -> dict[str, st
     return {
         f"the latency table {table.name}": table_digest(table),
         "the supernet's weights": sha256_of(layout.weights),
-        "the set of training images": pool.digest,
+        "the set of images": pool.digest,
     }
 
 
@@ -200,6 +202,23 @@ def _trials(
         return run_search(feasible, proposer, scorer, log, evaluations, tell)
     except KeyboardInterrupt:
         raise Interrupted(f"search stopped; its trials are in {log.path}") from None
+
+
+def check_searched_for(device: DeviceSpec, layout: Layout) -> None:
+    """Refuse winners that were searched for another device.
+
+    Raises:
+        StageError: Names the field in which the devices differ.
+    """
+    searched = read_json(layout.search / RECORD, "search")["config"]["device"]
+    for field in ("name", "runtime", "precision", "batch", "threads"):
+        wanted, found = getattr(device, field), searched.get(field)
+        if wanted != found:
+            raise StageError(
+                f"winners for a device with {field} {wanted!r} in {layout.search}",
+                f"winners for {field} {found!r}",
+                "Run `edgesearch search` with the same configuration first.",
+            )
 
 
 def make_agreement(weights: SupernetWeights, pool: ImagePool, looked_at: SearchImages) -> Agreement:
@@ -233,8 +252,15 @@ def _choose(
     )
 
 
-def _write(layout: Layout, chosen: Winners, trials: list[Trial], device: str) -> None:
-    front = [trial.to_dict() for trial in pareto_front(trials)]
-    write_json(layout.search / "pareto.json", {"device": device, "front": front})
+def _write(
+    layout: Layout, chosen: Winners, trials: list[Trial], feasible: FeasibleSet, device: str
+) -> None:
+    facts = {
+        "device": device,
+        "feasible": len(feasible.indices),
+        "latency_budget_ms": feasible.budgets.latency_ms,
+        "front": [trial.to_dict() for trial in pareto_front(trials)],
+    }
+    write_json(layout.pareto, facts)
     chosen.save(layout.chosen)
     chosen.save(layout.winners)

@@ -58,6 +58,16 @@ class Stage:
             return False, f"{missing[0]} is gone: done again"
         return True, "finished before, and nothing it depends on has changed"
 
+    def is_finished(self) -> bool:
+        """Whether `begin` would find it so; changes nothing."""
+        record = self._read()
+        return (
+            record is not None
+            and bool(record["finished"])
+            and not self._change(record)
+            and all((self.folder / name).exists() for name in record["outputs"])
+        )
+
     def finish(self, outputs: Sequence[str]) -> None:
         """Record that the stage is finished.
 
@@ -74,7 +84,7 @@ class Stage:
         return kept
 
     def _change(self, record: Mapping[str, Any]) -> str:
-        for kind, now in (("config", self._plain_config()), ("inputs", dict(self.inputs))):
+        for kind, now in (("config", self.plain_config()), ("inputs", dict(self.inputs))):
             former = record[kind]
             for key in sorted(former.keys() | now.keys()):
                 if former.get(key) != now.get(key):
@@ -83,7 +93,8 @@ class Stage:
                     return f"{key} has changed from {former.get(key)!r} to {now.get(key)!r}"
         return ""
 
-    def _plain_config(self) -> dict[str, Any]:
+    def plain_config(self) -> dict[str, Any]:
+        """The configuration in plain JSON types."""
         plain: dict[str, Any] = json.loads(json.dumps(dict(self.config)))
         return plain
 
@@ -98,7 +109,7 @@ class Stage:
         record = {
             "stage": self.name,
             "finished": finished,
-            "config": self._plain_config(),
+            "config": self.plain_config(),
             "inputs": dict(self.inputs),
             "outputs": list(outputs),
         }

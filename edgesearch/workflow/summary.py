@@ -86,7 +86,7 @@ def summarise(
             {
                 "the supernet's weights": digest_of(layout.weights, "pretrain"),
                 layout.winners.name: digest_of(layout.winners, "search"),
-                "the set of training images": pool.digest,
+                "the set of images": pool.digest,
             },
         )
         done, message = stage.begin()

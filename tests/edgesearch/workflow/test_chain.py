@@ -151,7 +151,7 @@ class TestReplacement:
         ]
         for architecture in slow:
             for number in range(1, 100):
-                record = {"type": "network", "key": f"winner/{architecture}", "session": 1}
+                record = {"type": "network", "key": f"winner/features/{architecture}", "session": 1}
                 record |= {"round": number, "samples_ms": [self.FAR_ABOVE_MS]}
                 record |= {"architecture": architecture.to_dict()}
                 kept.append(json.dumps({**record, "space_hash": chosen["space_hash"]}))

@@ -94,7 +94,7 @@ def test_a_flat_folder_has_no_labels(tmp_path):
     assert not pool.has_labels
     assert pool.test is None
     assert sorted(greys(pool.sample(8, 0, 10))) == list(range(0, 50, 5))
-    with pytest.raises(DataError, match=f"class folders, .*images without labels in {tmp_path}"):
+    with pytest.raises(DataError, match=f"class folders, .*found: no labels, .* in {tmp_path}"):
         pool.labelled(8)
 
 
