@@ -42,9 +42,10 @@ UserPath = Annotated[Path, Field(strict=False), AfterValidator(_expand_home)]
 """A path; relative ones start at the current folder, `~` is the home folder."""
 
 Count = Annotated[int, Field(ge=1)]
-Batch = Annotated[int, Field(ge=2)]
-"""Batch normalisation has no statistics of a single image."""
 """A whole number from 1 on."""
+
+Batch = Annotated[int, Field(ge=2)]
+"""A number of images from 2 on: batch normalisation has no statistics of a single one."""
 
 CountFromZero = Annotated[int, Field(ge=0)]
 """A whole number from 0 on."""

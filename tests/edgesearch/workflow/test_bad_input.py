@@ -47,6 +47,7 @@ def test_infeasible_budget_says_what_can_be_reached(call, chain):
     result = call("search", "search.budgets.latency_ms=0.0001")
     refused(result, "latency_ms ≤ 0.0001", "the least that this space reaches is 0.0")
     assert [path.read_bytes() for path in kept] == before
+    assert "finished before" in call("search").stderr
 
 
 def test_as_json_the_error_is_the_only_output(call):
@@ -65,6 +66,17 @@ def test_table_of_other_threads_names_the_field(call, chain):
     shutil.copy(table, table.with_name(other))
     for stage in ("search", "profile"):
         refused(call(stage, "device.threads=2"), "must be of threads 2\n  found: threads 1")
+
+
+def test_winners_of_another_device_are_not_exported(call, chain):
+    (table,) = (chain.output_dir / "latency").glob("*.jsonl")
+    other = load_device("local-cpu", threads=2)
+    first, rest = table.read_text("utf-8").split("\n", 1)
+    header = {**json.loads(first), "device": other.to_dict()}
+    path = table.with_name(f"local-cpu-{other.identity}.jsonl")
+    path.write_text(f"{json.dumps(header)}\n{rest}", "utf-8")
+    result = call("export", "device.threads=2")
+    refused(result, "winners for a device with threads 2", "found: winners for threads 1")
 
 
 def test_table_of_another_space(call):

@@ -48,6 +48,16 @@ def test_finished_run_is_done(finished):
     assert message == "finished before, and nothing it depends on has changed"
 
 
+def test_whether_it_is_finished_can_be_asked_without_touching_anything(finished, folder):
+    changed = Stage("search", folder, CONFIG, {"the weights": "bb"})
+    assert finished.is_finished()
+    assert not changed.is_finished()
+    assert not Stage("search", folder / "none", CONFIG, INPUTS).is_finished()
+    assert sorted(path.name for path in folder.iterdir()) == ["result.json", RECORD]
+    (folder / "result.json").unlink()
+    assert not finished.is_finished()
+
+
 def test_a_changed_key_is_named_with_both_values(finished, folder):
     changed = Stage("search", folder, {**CONFIG, "search.evaluations": 20}, INPUTS)
     done, message = changed.begin()
