@@ -6,10 +6,11 @@ import errno
 import json
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
-from types import FrameType
-from typing import TypeVar
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
 
 import typer
 
@@ -28,29 +29,36 @@ def guarded(work: Callable[[], Result], as_json: bool) -> Result:
         typer.Exit: With 2 if something of the user's has to be mended, 130 if the work was
             stopped by SIGINT or SIGTERM, 1 if the fault is ours.
     """
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    try:
-        return work()
-    except typer.BadParameter:
-        raise
-    except UserError as error:
-        raise _failed(error.required, error.found, error.remedy, as_json) from None
-    except OSError as error:
-        if error.errno not in ENVIRONMENT:
-            raise _our_fault() from error
+    with _Stops() as stops:
+        try:
+            return work()
+        except typer.BadParameter:
+            raise
+        except (Interrupted, KeyboardInterrupt) as stop:
+            raise _stopped(str(stop)) from None
+        except Exception as error:
+            if stops.received:  # libraries turn an interrupt into errors of their own
+                raise _stopped("") from None
+            raise _exit_after(error, as_json) from error
+
+
+def _exit_after(error: Exception, as_json: bool) -> typer.Exit:
+    if isinstance(error, UserError):
+        return _failed(error.required, error.found, error.remedy, as_json)
+    if isinstance(error, OSError) and error.errno in ENVIRONMENT:
         place = f" {error.filename}" if error.filename else ""
-        raise _failed(
+        return _failed(
             f"a place with room that can be written to{place}",
             error.strerror or str(error),
             f"Free space or choose another output_dir. {GO_ON}",
             as_json,
-        ) from None
-    except (Interrupted, KeyboardInterrupt) as stop:
-        text = str(stop) or "stopped"
-        print(f"\n{text}. {GO_ON}", file=sys.stderr)
-        raise typer.Exit(STOPPED) from None
-    except Exception as error:
-        raise _our_fault() from error
+        )
+    return _our_fault()
+
+
+def _stopped(text: str) -> typer.Exit:
+    print(f"\n{text or 'stopped'}. {GO_ON}", file=sys.stderr)
+    return typer.Exit(STOPPED)
 
 
 def _failed(required: str, found: str, remedy: str, as_json: bool) -> typer.Exit:
@@ -67,5 +75,33 @@ def _our_fault() -> typer.Exit:
     return typer.Exit(OUR_FAULT)
 
 
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class _Stops:
+    """While active, SIGINT and SIGTERM raise KeyboardInterrupt, and it is remembered that they did.
+
+    What is told to be ignored, such as SIGINT for a script's background command, stays ignored;
+    outside of the main thread, where Python allows no handlers, nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        self._former: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Stops:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._former[number] = signal.signal(number, self._interrupt)
+        return self
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+        raise KeyboardInterrupt
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)

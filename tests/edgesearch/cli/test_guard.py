@@ -1,5 +1,7 @@
 import errno
 import json
+import os
+import signal
 
 import pytest
 import typer
@@ -53,3 +55,34 @@ def test_our_own_faults_are_1_with_a_trace(error, capsys):
 def test_stopped_is_130_and_says_how_to_go_on(error, capsys):
     assert code_of(error) == 130
     assert "Run the same command again to go on." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("error", [ImportError("broken"), DataError("a", "b", "c")])
+def test_an_interrupt_that_a_library_made_an_error_of_its_own_is_130(number, error, capsys):
+    def library():
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:
+            raise error from None
+
+    with pytest.raises(typer.Exit) as caught:
+        guarded(library, False)
+    assert caught.value.exit_code == 130
+    assert "Run the same command again to go on." in capsys.readouterr().err
+
+
+def test_signal_handlers_are_given_back():
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    former = [signal.getsignal(number) for number in numbers]
+    during = guarded(lambda: [signal.getsignal(number) for number in numbers], False)
+    assert not set(map(id, former)) & set(map(id, during))
+    assert [signal.getsignal(number) for number in numbers] == former
+
+
+def test_what_is_ignored_stays_ignored():
+    former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert guarded(lambda: signal.getsignal(signal.SIGTERM), False) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, former)
