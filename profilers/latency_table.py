@@ -59,6 +59,7 @@ class LatencyTable:
         self._errors: dict[str, str] = {}
         self._corrections: dict[str, dict[str, Any]] = {}
         self._scales: dict[int, float] = {}
+        self._overheads: dict[frozenset[int], float] = {}
         self._last_session = 0
 
     @classmethod
@@ -116,10 +117,15 @@ class LatencyTable:
 
     @property
     def overhead_ms(self) -> float:
-        """The fixed cost of a run; 0 if it was not measured."""
-        if OVERHEAD_KEY not in self._records:
-            return 0.0
-        return statistics.low_quantile_ms(self._rounds(OVERHEAD_KEY))
+        """The fixed cost of a run over all sessions; 0 if it was not measured."""
+        return self._overhead_of(frozenset(range(1, self._last_session + 1)))
+
+    def _overhead_of(self, sessions: frozenset[int]) -> float:
+        """The fixed cost of a run in some sessions; 0 if it was not measured there."""
+        if sessions not in self._overheads:
+            rounds = self._rounds(OVERHEAD_KEY, sessions) if OVERHEAD_KEY in self._records else []
+            self._overheads[sessions] = statistics.low_quantile_ms(rounds) if rounds else 0.0
+        return self._overheads[sessions]
 
     def keys(self, kind: str = "block") -> list[str]:
         """Return the keys of a kind that have samples, in the order of their first ones."""
@@ -132,12 +138,15 @@ class LatencyTable:
     def low_quantile_ms(self, key: str) -> float:
         """Return what the work itself takes, undisturbed and without the fixed cost of a run.
 
-        This is the figure that adds up over the blocks of a network.
+        This is the figure that adds up over the blocks of a network. The fixed cost is that of the
+        sessions in which the key was measured, so that later sessions of others change nothing.
 
         Raises:
             MissingKeyError: If the key was not measured.
         """
-        return max(0.0, statistics.low_quantile_ms(self._rounds(key)) - self.overhead_ms)
+        low_ms = statistics.low_quantile_ms(self._rounds(key))
+        sessions = frozenset(record.session for record in self._records[key])
+        return max(0.0, low_ms - self._overhead_of(sessions))
 
     def median_ms(self, key: str) -> float:
         """Return the median of a run.
@@ -227,8 +236,11 @@ class LatencyTable:
             self._errors.pop(record.key, None)
             self._records.setdefault(record.key, []).append(record)
 
-    def _rounds(self, key: str) -> list[list[float]]:
-        """Return the samples of a key, round by round, as if all were of the first session."""
+    def _rounds(self, key: str, sessions: frozenset[int] | None = None) -> list[list[float]]:
+        """Return the samples of a key, round by round, as if all were of the first session.
+
+        Those of other sessions than the given ones, if any are given, are left out.
+        """
         if key not in self._records:
             found = f"an error: {self._errors[key]}" if key in self._errors else "nothing of it"
             raise MissingKeyError(
@@ -240,6 +252,7 @@ class LatencyTable:
         return [
             [sample * self.session_scale(record.session) for sample in record.samples_ms or ()]
             for record in self._records[key]
+            if sessions is None or record.session in sessions
         ]
 
     def _session_scales(self) -> dict[int, float]:

@@ -31,11 +31,11 @@ class EngineHeader:
     """What an engine says of itself without being loaded.
 
     Args:
-        library_version: Version of TensorRT for RTX that built it, such as `1.7.1.116`.
+        runtime_version: Version of TensorRT for RTX that built it, such as `1.7.1.116`.
         compute_capabilities: GPU generations that it runs on, such as `("SM86", "SM89")`.
     """
 
-    library_version: str
+    runtime_version: str
     compute_capabilities: tuple[str, ...]
 
 

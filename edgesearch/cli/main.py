@@ -46,9 +46,9 @@ def _stage_command(name: str, description: str) -> None:
             from edgesearch.config import load_config
 
             loaded = load_config(config, overrides or ())
-            from edgesearch.cli import stages
+            from edgesearch.cli.stages import run_command
 
-            return getattr(stages, name)(loaded)
+            return run_command(name, loaded)
 
         _show(work, name, json)
 

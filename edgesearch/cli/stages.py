@@ -9,41 +9,16 @@ from edgesearch.cli.progress import Progress
 from edgesearch.config import Config
 
 
-def profile(config: Config) -> workflow.ProfileResult:
-    """Run the stage `profile`."""
-    with Progress() as progress:
-        return workflow.profile(**profile_arguments(config), report=progress.show)
-
-
-def pretrain(config: Config) -> workflow.PretrainResult:
-    """Run the stage `pretrain`."""
-    with Progress() as progress:
-        return workflow.pretrain(**pretrain_arguments(config), report=progress.show)
-
-
-def search(config: Config) -> workflow.SearchResult:
-    """Run the stage `search`."""
-    with Progress() as progress:
-        return workflow.search(**search_arguments(config), report=progress.show)
-
-
-def export(config: Config) -> workflow.ExportResult:
-    """Run the stage `export`."""
-    with Progress() as progress:
-        return workflow.export(**export_arguments(config), report=progress.show)
-
-
-def run(config: Config) -> workflow.RunResult:
-    """Run all stages."""
+def run_command(name: str, config: Config) -> Any:
+    """Do what a command is named after: the function of `workflow` of the same name."""
     with Progress() as progress:
         shown = {"report": progress.show}
-        return workflow.run(
-            profile_arguments={**profile_arguments(config), **shown},
-            pretrain_arguments={**pretrain_arguments(config), **shown},
-            search_arguments={**search_arguments(config), **shown},
-            export_arguments={**export_arguments(config), **shown},
-            summary_arguments={**summary_arguments(config), **shown},
-        )
+        if name != "run":
+            return getattr(workflow, name)(**_ARGUMENTS[name](config), **shown)
+        stages = {
+            f"{stage}_arguments": {**_ARGUMENTS[stage](config), **shown} for stage in _ARGUMENTS
+        }
+        return workflow.run(**stages)
 
 
 def profile_arguments(config: Config) -> dict[str, Any]:
@@ -192,3 +167,12 @@ def _images(config: Config) -> workflow.ImageSource:
 def _looked_at(config: Config) -> workflow.SearchImages:
     section = config.search
     return workflow.SearchImages(section.images, section.calibration_images, section.batch_size)
+
+
+_ARGUMENTS = {
+    "profile": profile_arguments,
+    "pretrain": pretrain_arguments,
+    "search": search_arguments,
+    "export": export_arguments,
+    "summary": summary_arguments,
+}

@@ -5,18 +5,29 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from edgesearch.errors import DataError
+
 
 def fit_linear(features: torch.Tensor, labels: torch.Tensor, classes: int) -> nn.Linear:
     """Train a classifier by logistic regression on standardised features.
 
     Args:
         features: (N, D).
-        labels: (N,) int64; at least two classes occur.
+        labels: (N,) int64.
         classes: Number of classes; one that does not occur gets a logit that never wins.
 
     Returns:
         A layer (N, D) to logits (N, classes), the standardisation folded in.
+
+    Raises:
+        DataError: Fewer than two classes occur.
     """
+    if len(labels.unique()) < 2:
+        raise DataError(
+            "images of two classes or more, to train a linear classifier",
+            f"images of {len(labels.unique())} class(es) that can be read",
+            "Add class folders, or set export.output=features.",
+        )
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 

@@ -120,7 +120,7 @@ def _build_tensorrt(
         "runtime": "tensorrt-rtx",
         "precision": precision,
         "compute_capabilities": list(header.compute_capabilities),
-        "library_version": header.library_version,
+        "runtime_version": header.runtime_version,
         "parity": None,
         "parity_note": "built, not run: running it needs an NVIDIA RTX GPU",
     }

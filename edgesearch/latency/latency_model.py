@@ -85,9 +85,10 @@ def block_sum_ms(blocks: Sequence[Block], block_ms: dict[str, float]) -> float:
 
 
 def _fit(space: SearchSpace, table: LatencyTable, block_ms: dict[str, float]) -> Correction:
-    measured = table.networks(space.space_hash)
-    blocks = [space.blocks(Architecture.from_dict(n.architecture)) for n in measured]
-    sums = [block_sum_ms(b, block_ms) for b in blocks]
+    # What was measured again counts as measured last: the machine may have been busy before.
+    latest = {Architecture.from_dict(n.architecture): n for n in table.networks(space.space_hash)}
+    measured = list(latest.values())
+    sums = [block_sum_ms(space.blocks(architecture), block_ms) for architecture in latest]
     # A network with a block that cannot run may have been measured all the same.
     networks = [n for n, total in zip(measured, sums, strict=True) if math.isfinite(total)]
     return fit_correction(

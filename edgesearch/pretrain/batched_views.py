@@ -1,8 +1,8 @@
 """The same views for a whole batch of small images at once, each image with draws of its own.
 
 torchvision's transforms draw once for a batch; one image at a time they cost more than training
-a small network. Differences from them: the order of the colour changes is fixed, and the hue is
-turned in YIQ instead of HSV.
+a small network. Differences from them: the order of the colour changes is fixed, the hue is turned
+in YIQ instead of HSV, and images are not smoothed before they are made smaller.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class BatchedViews:
 def crop_and_flip(
     images: torch.Tensor, u: torch.Tensor, augmentation: Augmentation, resolution: int
 ) -> torch.Tensor:
-    """Cut out a random part, maybe mirrored, and resize it bilinearly.
+    """Cut out a random part, maybe mirrored, and resize it bilinearly, without antialiasing.
 
     Args:
         images: (N, C, H, W) float32.
@@ -124,7 +124,8 @@ def jitter(images: torch.Tensor, u: torch.Tensor, augmentation: Augmentation) ->
     a = augmentation
 
     def factor(column: int, size: float) -> torch.Tensor:
-        return (1 + size * (2 * u[:, column] - 1)).view(-1, 1, 1, 1)
+        low = max(0.0, 1 - size)
+        return (low + (1 + size - low) * u[:, column]).view(-1, 1, 1, 1)
 
     x = (images * factor(0, a.brightness)).clamp(0, 1)
     mean = luma(x).mean(dim=(1, 2, 3), keepdim=True)

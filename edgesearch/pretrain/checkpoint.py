@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,18 +23,20 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
         CheckpointError: It cannot be written; the former one is still there.
     """
     partial = path.with_suffix(".partial")
+    buffer = io.BytesIO()  # writing to the file itself, torch would hide why it failed
+    torch.save({"format": FORMAT, **state}, buffer)
     try:
         with partial.open("wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
+            file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch hides an OSError behind a RuntimeError
+    except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise CheckpointError(
             f"room to write {path}",
-            str(error).splitlines()[0],
+            error.strerror or str(error),
             "Free space or choose another output_dir, then run the same command again.",
         ) from error
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgesearch.errors import TrainingError
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet import Projector, Supernet
 
@@ -120,7 +121,17 @@ class MoCoV2(nn.Module):
 
     @torch.no_grad()
     def after_step(self, targets: torch.Tensor) -> None:
-        """Move the key encoder towards the query encoder and put the keys into the queue."""
+        """Move the key encoder towards the query encoder and put the keys into the queue.
+
+        Raises:
+            TrainingError: The queue does not hold a whole number of batches.
+        """
+        if self.queue.shape[1] % len(targets):
+            raise TrainingError(
+                f"a queue_size that is a multiple of the batch of {len(targets)} images",
+                f"queue_size {self.queue.shape[1]}",
+                "Change pretrain.queue_size or pretrain.batch_size.",
+            )
         keys: list[torch.Tensor] = list(self.key.parameters())
         queries: list[torch.Tensor] = list(self.query.parameters())
         torch._foreach_lerp_(keys, queries, 1 - self.ema_momentum)

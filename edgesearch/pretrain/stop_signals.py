@@ -11,7 +11,8 @@ from typing import Any
 class StopSignals:
     """While active, the first SIGINT or SIGTERM only sets `received`; a second one acts as usual.
 
-    Outside of the main thread, where Python allows no handlers, it does nothing.
+    A signal that is ignored stays ignored. Outside of the main thread, where Python allows no
+    handlers, nothing happens.
     """
 
     def __init__(self) -> None:
@@ -21,7 +22,8 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._former[number] = signal.signal(number, self._note)
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._former[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:

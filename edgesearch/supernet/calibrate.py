@@ -30,9 +30,11 @@ def recalibrate(network: nn.Module, images: torch.Tensor, batch_size: int = 128)
         norm.momentum = None  # a cumulative average
     was_training = network.training
     network.train()
-    for batch in images.split(batch_size):
-        if 2 * len(batch) >= batch_size or len(batch) == len(images):
-            network(batch)
-    network.train(was_training)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    try:
+        for batch in images.split(batch_size):
+            if 2 * len(batch) >= batch_size or len(batch) == len(images):
+                network(batch)
+    finally:
+        network.train(was_training)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -76,6 +76,8 @@ class SupernetWeights:
         partial = path.with_suffix(".partial")
         try:
             save_file(tensors, partial, metadata)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:
             with contextlib.suppress(OSError):

@@ -72,7 +72,7 @@ def make_deployable(
     recalibrate(network, calibration, looked_at.batch_size)
     if output == "logits":
         images = pool.labelled(resolution)
-        features = compute_features(network, images.train)
+        features = compute_features(network, images.train, prepare=images.prepare)
         classifier = fit_linear(features, images.train_labels, len(pool.train.class_names))
         network = nn.Sequential(network, classifier).eval()
     metadata = {

@@ -8,6 +8,9 @@ from edgesearch.evaluate import compute_features, knn_accuracy
 from edgesearch.supernet import recalibrate
 from edgesearch.workflow.image_pool import ImagePool, LabelledImages
 
+PIXELS = 32
+"""Height and width of images that are compared as they are."""
+
 
 class SubnetJudge:
     """Measures kNN accuracies, every network recalibrated on the same images.
@@ -36,22 +39,18 @@ class SubnetJudge:
         """kNN accuracy of a network's features, in 0 … 1; recalibrates the network."""
         calibration = self.pool.sample(resolution, 0, self.calibration_images)
         recalibrate(network, calibration, self.batch_size)
-        images = self.images(resolution)
-        return knn_accuracy(
-            compute_features(network, images.train),
-            images.train_labels,
-            compute_features(network, images.test),
-            images.test_labels,
-            self.k,
-        )
+        return self._accuracy(network, self.images(resolution))
 
     def pixel_accuracy(self, resolution: int) -> float:
-        """kNN accuracy of the raw pixels."""
-        images = self.images(resolution)
+        """kNN accuracy of the pixels themselves, averaged down to 32 × 32 where there are more."""
+        pixels = nn.Sequential(nn.AdaptiveAvgPool2d(min(resolution, PIXELS)), nn.Flatten())
+        return self._accuracy(pixels, self.images(resolution))
+
+    def _accuracy(self, network: nn.Module, images: LabelledImages) -> float:
         return knn_accuracy(
-            images.train.flatten(1),
+            compute_features(network, images.train, prepare=images.prepare),
             images.train_labels,
-            images.test.flatten(1),
+            compute_features(network, images.test, prepare=images.prepare),
             images.test_labels,
             self.k,
         )

@@ -47,19 +47,26 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images for a kNN evaluation, as a network reads them.
+    """Images for a kNN evaluation; as bytes, a quarter of what networks read.
 
     Attributes:
-        train: (N, C, R, R) float32.
+        train: (N, C, R, R) uint8.
         train_labels: (N,) int64.
-        test: (M, C, R, R) float32.
+        test: (M, C, R, R) uint8.
         test_labels: (M,) int64.
+        preprocess: What normalises them.
     """
 
     train: torch.Tensor
     train_labels: torch.Tensor
     test: torch.Tensor
     test_labels: torch.Tensor
+    preprocess: Preprocess
+
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """A part of the images as a network reads them: float32, channels last."""
+        normalised = self.preprocess.normalise(images)
+        return normalised.contiguous(memory_format=torch.channels_last)
 
 
 class ImagePool:
@@ -69,12 +76,16 @@ class ImagePool:
         source: Where the images come from.
         channels: 1 or 3, as the search space wants them.
         seed: Decides what is held out and what is sampled.
+        decode_all: Find unreadable images on first use however many images there are; otherwise
+            those of a very large set are found, and counted, as they are used.
 
     Raises:
         DataError: There are no images; on first use, too, if none can be read.
     """
 
-    def __init__(self, source: ImageSource, channels: int, seed: int) -> None:
+    def __init__(
+        self, source: ImageSource, channels: int, seed: int, decode_all: bool = False
+    ) -> None:
         splits = open_images(source.source, source.root, channels, source.holdout, seed)
         self.seed = seed
         self.digest = splits.train.digest() + (splits.test.digest() if splits.test else "")
@@ -82,6 +93,7 @@ class ImagePool:
         self._splits = splits
         self._source = source
         self._channels = channels
+        self._decode_all = decode_all
         self._pixels = lru_cache(maxsize=16)(self._sample)
 
     @cached_property
@@ -95,7 +107,7 @@ class ImagePool:
         return None if self._splits.test is None else self._readable(self._splits.test)
 
     def _readable(self, images: ImageSet) -> ImageSet:
-        if len(images) > DECODE_AT_ONCE:
+        if len(images) > DECODE_AT_ONCE and not self._decode_all:
             return images
         readable, skipped = images.without_unreadable()
         self.skipped += skipped
@@ -103,10 +115,23 @@ class ImagePool:
 
     @property
     def has_labels(self) -> bool:
-        """Whether there are labelled images to train and to evaluate on."""
-        return (
-            self.train.labels is not None and self.test is not None and self.test.labels is not None
-        )
+        """Whether there are labelled images to train and to evaluate on; decodes nothing."""
+        train, test = self._splits.train, self._splits.test
+        return train.labels is not None and test is not None and test.labels is not None
+
+    def require_labels(self) -> None:
+        """Refuse images without labels.
+
+        Raises:
+            DataError: There are no labels, or none in a test split.
+        """
+        if not self.has_labels:
+            raise DataError(
+                "class folders, for an accuracy or a classifier",
+                "no labels, or no test images with labels, in "
+                f"{self._splits.train.origin.absolute()}",
+                "Put the images of each class into a folder of its own, with data.holdout above 0.",
+            )
 
     @cached_property
     def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -147,7 +172,9 @@ class ImagePool:
                 f"{len(self.train)} images",
                 "Add images, or set smaller search.images and search.calibration_images.",
             )
-        return self.train.preprocessed(self.preprocess(resolution), chosen).images
+        fitted = self.train.preprocessed(self.preprocess(resolution), chosen)
+        self.skipped += fitted.skipped
+        return fitted.images
 
     def labelled(self, resolution: int) -> LabelledImages:
         """Images for a kNN evaluation at a resolution; a seeded part where there are very many.
@@ -155,20 +182,17 @@ class ImagePool:
         Raises:
             DataError: There are no labels.
         """
-        if self.test is None or self.train.labels is None or self.test.labels is None:
-            raise DataError(
-                "class folders, for an accuracy",
-                f"no labels, or no test images with labels, in {self.train.origin}",
-                "Put the images of each class into a folder of its own, with data.holdout above 0.",
-            )
+        self.require_labels()
         preprocess = self.preprocess(resolution)
-        parts: list[torch.Tensor] = []
-        for images, limit in ((self.train, KNN_TRAIN_IMAGES), (self.test, KNN_TEST_IMAGES)):
+        train, test = self.train, self.test
+        assert test is not None
+        parts = []
+        for images, limit in ((train, KNN_TRAIN_IMAGES), (test, KNN_TEST_IMAGES)):
             fitted = images.preprocessed(preprocess, self._order(len(images))[:limit])
             assert fitted.labels is not None
-            pixels = preprocess.normalise(fitted.images)
-            parts += [pixels.contiguous(memory_format=torch.channels_last), fitted.labels]
-        return LabelledImages(*parts)
+            self.skipped += fitted.skipped
+            parts.append((fitted.images, fitted.labels))
+        return LabelledImages(*parts[0], *parts[1], preprocess)
 
     def _order(self, count: int) -> Sequence[int]:
         generator = torch.Generator().manual_seed(self.seed)

@@ -100,7 +100,7 @@ def pretrain(
         Interrupted: Stopped by a signal; the same call goes on.
         UserError: Something about images, configuration or files has to be mended.
     """
-    pool = ImagePool(images, space.in_channels, trainer.seed)
+    pool = ImagePool(images, space.in_channels, trainer.seed, decode_all=views.batched)
     layout = Layout(output_dir)
     with output_folder(output_dir):
         options = {**asdict(trainer), **asdict(views), "method": method, **method_options}
@@ -126,6 +126,13 @@ def pretrain(
             if pool.skipped:
                 left_out = f"{pool.skipped} images could not be read and are left out"
                 report(Event("pretrain", left_out))
+            if (queue_size := model.queue.shape[1]) > len(pool.train) // 4:
+                large = (
+                    f"a queue of {queue_size} is more than a quarter of the {len(pool.train)} "
+                    "images: most negatives are views of images still in it, and kNN accuracy "
+                    "suffers (pretrain.queue_size)"
+                )
+                report(Event("pretrain", large))
             runner = _trainer(model, pool, layout, trainer, views, monitor, stage, report)
             try:
                 runner.fit()

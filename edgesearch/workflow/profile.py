@@ -162,9 +162,9 @@ def table_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def winner_key(architecture: Architecture, output: str) -> str:
-    """The key under which an exported network with features or logits is measured."""
-    return f"winner/{output}/{architecture}"
+def winner_key(architecture: Architecture, output: str, session: int) -> str:
+    """The key under which an exported network is measured, from a session of measuring on."""
+    return f"winner/{output}/{architecture}/{session}"
 
 
 def is_winner(key: str) -> bool:

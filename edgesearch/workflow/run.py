@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgesearch.workflow.export import ExportResult, export
+from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.pretrain import PretrainResult, pretrain
 from edgesearch.workflow.profile import ProfileResult, profile
 from edgesearch.workflow.search import SearchResult, search
@@ -45,6 +46,7 @@ def run(
         Interrupted: Stopped by the user; the same call goes on.
         UserError: What a stage raises.
     """
+    _check_images(export_arguments)
     return RunResult(
         profile=profile(**profile_arguments),
         pretrain=pretrain(**pretrain_arguments),
@@ -52,3 +54,11 @@ def run(
         export=export(**export_arguments),
         summary=summarise(**summary_arguments),
     )
+
+
+def _check_images(export_arguments: Mapping[str, Any]) -> None:
+    """Find out before the first stage what would stop a later one."""
+    space, images, seed = (export_arguments[name] for name in ("space", "images", "seed"))
+    pool = ImagePool(images, space.in_channels, seed)
+    if export_arguments["output"] == "logits":
+        pool.require_labels()

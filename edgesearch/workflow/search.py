@@ -148,7 +148,7 @@ def search(
             proposer = make_strategy(
                 strategy, feasible, evaluations=evaluations, population=population, seed=seed
             )
-            scorer = make_agreement(weights, pool, looked_at)
+            scorer = make_agreement(weights, pool, looked_at, report)
             trials = _trials(feasible, proposer, scorer, stage, evaluations, report)
             chosen = _choose(feasible, trials, device.name, winners, reserves)
             _write(layout, chosen, trials, feasible, device.name)
@@ -221,10 +221,19 @@ def check_searched_for(device: DeviceSpec, layout: Layout) -> None:
             )
 
 
-def make_agreement(weights: SupernetWeights, pool: ImagePool, looked_at: SearchImages) -> Agreement:
-    """The score, on the images that follow those of the calibration."""
-    calibration, count = looked_at.calibration_images, looked_at.images
-    first = calibration if calibration + count <= len(pool.train) else 0
+def make_agreement(
+    weights: SupernetWeights, pool: ImagePool, looked_at: SearchImages, report: Report = silent
+) -> Agreement:
+    """The score, on the images that follow those of the calibration if there are enough."""
+    calibration, count, available = looked_at.calibration_images, looked_at.images, len(pool.train)
+    first = calibration
+    if calibration + count > available:
+        first = 0
+        few = (
+            f"{available} images are fewer than search.calibration_images + search.images "
+            f"({calibration + count}): candidates are scored on images that calibrate them, too"
+        )
+        report(Event("search", few))
     return Agreement(
         weights,
         images_at=lambda resolution: pool.sample(resolution, first, count),

@@ -63,6 +63,12 @@ def test_figures_of_a_key(write: Write) -> None:
     assert table.rounds("b") == 0
 
 
+def test_the_overhead_of_sessions_that_measured_others_does_not_count(write: Write) -> None:
+    first = (*own("reference", [1.0]), *own("overhead", [0.5]), *block("a", [2.0]))
+    later = (*own("reference", [1.0], session=2), *own("overhead", [0.1], session=2))
+    assert LatencyTable.load(write(*first, *later)).low_quantile_ms("a") == 1.5
+
+
 def test_less_than_the_overhead_is_nothing(write: Write) -> None:
     table = LatencyTable.load(write(*own("overhead", [0.5]), *block("a", [0.4])))
     assert table.low_quantile_ms("a") == 0

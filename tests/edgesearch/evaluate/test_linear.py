@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from edgesearch.errors import DataError
 from edgesearch.evaluate import fit_linear
 
 
@@ -47,3 +48,8 @@ def test_a_class_that_does_not_occur_never_wins(occurring):
 def test_is_frozen():
     layer = fit_linear(*clusters(60, 3, 0), 3)
     assert not any(parameter.requires_grad for parameter in layer.parameters())
+
+
+def test_one_class_is_refused():
+    with pytest.raises(DataError, match="images of two classes or more"):
+        fit_linear(torch.randn(10, 3), torch.ones(10, dtype=torch.long), 2)

@@ -61,7 +61,7 @@ def test_engine_says_what_it_is_for(built):
     header = read_engine_header(built.folder / "subnet.fp16.engine")
     assert set(header.compute_capabilities) == set(CAPABILITIES)
     assert about["compute_capabilities"] == list(header.compute_capabilities)
-    assert about["library_version"] == header.library_version
+    assert about["runtime_version"] == header.runtime_version
     assert about["parity"] is None
     assert "not run" in about["parity_note"]
 

@@ -91,3 +91,16 @@ def test_too_few_networks_are_refused(tmp_path):
     table = write_table(tmp_path / "t.jsonl", some(5))
     with pytest.raises(LatencyError, match=r"found: 5 in the latency table.*edgesearch profile"):
         LatencyModel.from_table(SPACE, table)
+
+
+def test_a_network_that_was_measured_again_counts_as_measured_last(tmp_path):
+    path = tmp_path / "t.jsonl"
+    quiet = LatencyModel.from_table(SPACE, write_table(path, some(8))).correction
+    for sample_ms in (50.0, 0.5 + 1.25 * sum(cost_ms(b.key) for b in SPACE.blocks(SPACE.largest))):
+        line = {"type": "network", "key": f"winner/features/{sample_ms}", "session": 1, "round": 1}
+        line |= {"architecture": SPACE.largest.to_dict(), "space_hash": SPACE.space_hash}
+        with path.open("a") as file:
+            file.write(json.dumps({**line, "samples_ms": [sample_ms]}) + "\n")
+    again = LatencyModel.from_table(SPACE, LatencyTable.load(path)).correction
+    assert again.scale == pytest.approx(quiet.scale)
+    assert again.networks == quiet.networks + 1

@@ -139,6 +139,13 @@ class TestColours:
         assert found.min() >= 0
         assert found.max() <= 1
 
+    def test_strengths_above_one_never_turn_an_image_into_its_negative(self):
+        images = floats_of(1, 3, 8, 8)
+        strong = Augmentation(contrast=3.0, brightness=0, saturation=0, hue=0)
+        found = jitter(images, draws(0.5, 0.0, 0.5, 0.5), strong)
+        expected = tv.adjust_contrast(images[0], 0.0)[None]
+        torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
+
     def test_luma(self):
         images = floats_of(2, 3, 4, 4)
         torch.testing.assert_close(luma(images), tv.rgb_to_grayscale(images), atol=2e-4, rtol=0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from edgesearch.errors import TrainingError
 from edgesearch.pretrain import MoCoV2
 from edgesearch.pretrain.moco_v2 import info_nce
 from edgesearch.space import Architecture, ResNetSpace
@@ -177,3 +178,9 @@ def test_random_architectures_can_be_trained():
     for _ in range(5):
         method.activate(SPACE.sample(rng))
         assert method.loss(views, method.targets(views)).isfinite()
+
+
+def test_a_queue_of_broken_batches_is_refused():
+    method = make_method(queue_size=10)
+    with pytest.raises(TrainingError, match="a multiple of the batch of 4 images; found: .* 10"):
+        method.after_step(torch.zeros(4, 6))

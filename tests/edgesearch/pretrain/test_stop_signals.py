@@ -52,3 +52,14 @@ def test_does_nothing_in_another_thread():
     thread.start()
     thread.join()
     assert during == [None, former]
+
+
+def test_what_is_ignored_stays_ignored():
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            signal.raise_signal(signal.SIGINT)
+        assert signals.received is None
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, former)

@@ -102,3 +102,12 @@ def test_a_network_without_normalisation_is_not_run():
     net = nn.Linear(2, 2)
     net.register_forward_pre_hook(fail)
     recalibrate(net, torch.zeros(1, 2))
+
+
+def test_a_failure_leaves_mode_and_momentum_as_they_were():
+    net = network()
+    with pytest.raises(RuntimeError):
+        recalibrate(net, torch.zeros(4, 7, 8, 8))
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert not net.training
+    assert {norm.momentum for norm in norms} == {0.1}

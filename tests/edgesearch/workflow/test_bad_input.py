@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 
 import pytest
 from PIL import Image
@@ -12,14 +11,6 @@ from typer.testing import CliRunner
 from devices import load_device
 from edgesearch.cli.main import app
 from edgesearch.export import read_manifest
-
-
-@pytest.fixture(autouse=True)
-def _signal_handler():
-    """Commands take SIGTERM over; give it back."""
-    former = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, former)
 
 
 @pytest.fixture
@@ -124,13 +115,37 @@ def test_damaged_choice(call, chain):
     refused(call("export"), "chosen.json, which `edgesearch search` writes")
 
 
-def test_logits_need_labels(call, chain, tmp_path):
+@pytest.fixture
+def flat(tmp_path):
+    """Overrides that name a folder of 80 images without classes."""
     folder = tmp_path / "flat"
     folder.mkdir()
     for number in range(80):
         Image.new("L", (16, 16), 3 * number).save(folder / f"{number}.png")
-    data = ("data.source=folder", f"data.root={folder}")
-    refused(call("export", "export.output=logits", *data), "class folders, for an accuracy")
+    return "data.source=folder", f"data.root={folder}"
+
+
+def test_logits_need_labels(call, flat):
+    refused(call("export", "export.output=logits", *flat), "class folders, for an accuracy")
+
+
+@pytest.mark.parametrize("overrides", [["export.output=logits"], ["data.root=missing"]])
+def test_what_stops_a_late_stage_is_said_before_the_first(call, chain, flat, overrides):
+    shutil.rmtree(chain.output_dir)
+    result = call("run", *flat, *overrides)
+    refused(result)
+    assert "profile" not in result.stderr
+    assert not chain.output_dir.exists()
+
+
+def test_few_images_and_a_large_queue_are_said(call, chain, flat):
+    result = call("pretrain", *flat, "pretrain.epochs=1")
+    assert result.exit_code == 0, result.output
+    assert "a queue of 128 is more than a quarter of the 80 images" in result.stderr
+    result = call("search", *flat)
+    assert result.exit_code == 0, result.output
+    few = "80 images are fewer than search.calibration_images + search.images (128)"
+    assert few in result.stderr
 
 
 def test_nothing_that_can_be_read(call, tmp_path):
@@ -159,7 +174,9 @@ def test_winners_file_that_is_gone_is_made_again_without_scoring(call, chain):
     result = call("search")
     assert "../winners.json is gone: done again" in result.stderr
     assert (chain.output_dir / "search/trials.jsonl").read_bytes() == trials
-    assert call("export").exit_code == 0
+    again = call("export")
+    assert again.exit_code == 0
+    assert "finished before" in again.stderr
     after = json.loads(path.read_text("utf-8"))["winners"][0]
     assert after["architecture"] == before["architecture"]
     for figure in ("measured_p50", "measured_p95", "interval"):

@@ -134,7 +134,7 @@ class TestReplacement:
     BUDGET_MS = 2.0
     FAR_ABOVE_MS = 5.0
 
-    def slow_down(self, chain, count):
+    def slow_down(self, chain, count, exports_ago=0):
         """Let the first `count` of winner and reserves be measured as too slow."""
         path = chain.output_dir / "search/chosen.json"
         chosen = read(path)
@@ -149,10 +149,11 @@ class TestReplacement:
             for line in table.read_text().splitlines()
             if not json.loads(line).get("key", "").startswith("winner/")
         ]
+        session = 1 + max(json.loads(line).get("session", 0) for line in kept) - exports_ago
         for architecture in slow:
             for number in range(1, 100):
-                record = {"type": "network", "key": f"winner/features/{architecture}", "session": 1}
-                record |= {"round": number, "samples_ms": [self.FAR_ABOVE_MS]}
+                record = {"type": "network", "key": f"winner/features/{architecture}/{session}"}
+                record |= {"session": 1, "round": number, "samples_ms": [self.FAR_ABOVE_MS]}
                 record |= {"architecture": architecture.to_dict()}
                 kept.append(json.dumps({**record, "space_hash": chosen["space_hash"]}))
         table.write_text("\n".join(kept) + "\n")
@@ -183,6 +184,14 @@ class TestReplacement:
         assert done.returncode == 2
         assert "error: required: a subnet for w0 that runs within 2.000 ms" in done.stderr
         assert "measured 5.000, 5.000 ms with 2 candidate(s)" in done.stderr
+
+    def test_what_an_earlier_export_measured_does_not_count(self, chain):
+        _, candidates = self.slow_down(chain, 5, exports_ago=1)
+        done = chain.run("export", "export.tensorrt=")
+        assert done.returncode == 0, done.stderr
+        (winner,) = read(chain.output_dir / "winners.json")["winners"]
+        assert winner["architecture"] == candidates[0]["architecture"]
+        assert not winner["replaced"]
 
     def test_none_left_is_an_error_with_the_numbers(self, chain):
         self.slow_down(chain, 5)

@@ -28,10 +28,19 @@ class Flat(nn.Module):
 
 def test_pixels_of_digits_tell_them_apart(judge):
     images = judge.images(8)
-    expected = knn_accuracy(
-        images.train.flatten(1), images.train_labels, images.test.flatten(1), images.test_labels, 5
-    )
+    train, test = (images.prepare(split).flatten(1) for split in (images.train, images.test))
+    expected = knn_accuracy(train, images.train_labels, test, images.test_labels, 5)
     assert judge.pixel_accuracy(8) == expected > 0.9
+
+
+def test_large_images_are_compared_averaged_down(judge):
+    images = judge.images(64)
+    train, test = (
+        nn.functional.avg_pool2d(images.prepare(split), 2).flatten(1)
+        for split in (images.train, images.test)
+    )
+    expected = knn_accuracy(train, images.train_labels, test, images.test_labels, 5)
+    assert judge.pixel_accuracy(64) == expected
 
 
 def test_networks_are_recalibrated(judge):

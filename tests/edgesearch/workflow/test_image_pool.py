@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from edgesearch.errors import DataError
+from edgesearch.workflow import image_pool
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 
 
@@ -77,6 +78,8 @@ def test_labelled_images_are_train_and_test(digits):
     assert len(images.train) + len(images.test) == 1797
     assert images.train_labels.unique().tolist() == list(range(10))
     assert len(images.test_labels) == len(images.test)
+    assert images.train.dtype == torch.uint8
+    assert torch.equal(images.prepare(images.train), digits.preprocess(8).normalise(images.train))
 
 
 def test_labels_stay_with_their_images(tmp_path):
@@ -86,7 +89,7 @@ def test_labels_stay_with_their_images(tmp_path):
         (images.train, images.train_labels),
         (images.test, images.test_labels),
     ):
-        assert [int(grey >= 100) for grey in greys(pixels)] == labels.tolist()
+        assert [int(grey >= 100) for grey in greys(images.prepare(pixels))] == labels.tolist()
 
 
 def test_a_flat_folder_has_no_labels(tmp_path):
@@ -106,6 +109,29 @@ def test_unreadable_images_are_counted_and_left_out(tmp_path):
     found = greys(pool.sample(8, 0, 10))
     assert sorted(found) == [0, 5, 10, 20, 25, 30, 40, 45]
     assert pool.skipped == 2
+
+
+@pytest.fixture
+def very_large(tmp_path, monkeypatch):
+    """A set of ten images that is handled as one of too many to decode at once."""
+    monkeypatch.setattr(image_pool, "DECODE_AT_ONCE", 5)
+    source = write_images(tmp_path)
+    (tmp_path / "3.png").write_bytes(b"nothing")
+    return source
+
+
+def test_of_a_very_large_set_unreadable_images_are_counted_as_they_are_used(very_large):
+    pool = ImagePool(very_large, 1, 0)
+    assert len(pool.train) == 10
+    assert pool.skipped == 0
+    assert len(pool.sample(8, 0, 10)) == 9
+    assert pool.skipped == 1
+
+
+def test_a_very_large_set_is_decoded_if_asked(very_large):
+    pool = ImagePool(very_large, 1, 0, decode_all=True)
+    assert len(pool.train) == 9
+    assert pool.skipped == 1
 
 
 def test_unreadable_images_of_both_splits_count(tmp_path):

@@ -95,7 +95,7 @@ def test_what_export_appends_is_no_change(path, space):
         "space_hash": space.space_hash,
     }
     append(path, type="correction", space_hash=space.space_hash, offset_ms=1)
-    append(path, key=winner_key(space.largest, "features"), **network)
+    append(path, key=winner_key(space.largest, "features", 2), **network)
     append(path, type="overhead", key="overhead", session=9, round=1, samples_ms=[1.0])
     append(path, type="reference", key="reference", session=9, round=1, samples_ms=[1.0])
     with path.open("a", encoding="utf-8") as file:
