@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = ("block", "network", "overhead", "reference")
+KINDS = ("block", "network", "validation", "overhead", "reference")
+
+NETWORK_KINDS = ("network", "validation")
+"""Whole networks: those that a correction is fitted to, and those that it is judged by."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class LatencyRecord:
         samples_ms: Durations of the round's runs; None for an error.
         round: Number of the round of this key, from 1; None for an error.
         error: Why there are no samples; None if there are.
-        architecture: That of a network, as plain JSON values.
+        architecture: That of a whole network, as plain JSON values.
         space_hash: Hash of the search space that a network is of.
 
     Raises:
@@ -61,7 +64,7 @@ class LatencyRecord:
             # A clock counts nanoseconds: further digits are noise.
             rounded = [round(sample, 6) for sample in self.samples_ms]
             values.update(round=self.round, samples_ms=rounded)
-        if self.kind == "network":
+        if self.kind in NETWORK_KINDS:
             values.update(architecture=self.architecture, space_hash=self.space_hash)
         return values
 

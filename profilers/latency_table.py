@@ -172,8 +172,13 @@ class LatencyTable:
         """
         return statistics.median_interval_ms(self._rounds(key))
 
-    def networks(self, space_hash: str) -> list[NetworkMeasurement]:
-        """Return the whole networks of a search space that were measured."""
+    def networks(self, space_hash: str, kind: str = "network") -> list[NetworkMeasurement]:
+        """Return the whole networks of a search space that were measured.
+
+        Args:
+            space_hash: Hash of the search space.
+            kind: `network` for those that predictions are fitted to, `validation` for others.
+        """
         return [
             NetworkMeasurement(
                 key=key,
@@ -182,7 +187,7 @@ class LatencyTable:
                 p95_ms=self.percentile_ms(key, 95),
                 interval_ms=self.median_interval_ms(key),
             )
-            for key in self.keys("network")
+            for key in self.keys(kind)
             if self._records[key][0].space_hash == space_hash
         ]
 

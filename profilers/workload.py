@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from profilers.errors import ProfilerError
+from profilers.latency_record import NETWORK_KINDS
 
 OVERHEAD_KEY = "overhead"
 REFERENCE_KEY = "reference"
@@ -19,8 +20,9 @@ class Workload:
     Args:
         key: Name in the latency table; describes the model completely.
         onnx_path: The model.
-        kind: `block`, a part of networks, or `network`, a whole one.
-        architecture: That of a network, as plain JSON values.
+        kind: `block`, a part of networks; `network`, a whole one that predictions are fitted to;
+            `validation`, a whole one that they are judged by.
+        architecture: That of a whole network, as plain JSON values.
         space_hash: Hash of the search space that a network is of.
 
     Raises:
@@ -40,7 +42,9 @@ class Workload:
                 repr(self.key),
                 "Rename the workload.",
             )
-        if self.kind not in ("block", "network"):
+        if self.kind not in ("block", *NETWORK_KINDS):
             raise ProfilerError(
-                "a workload of kind 'block' or 'network'", repr(self.kind), "Change the kind."
+                f"a workload of kind 'block', {' or '.join(map(repr, NETWORK_KINDS))}",
+                repr(self.kind),
+                "Change the kind.",
             )

@@ -67,6 +67,7 @@ def _show(work: Callable[[], Any], name: str, as_json: bool) -> None:
 
 
 _stage_command("profile", "Build or resume the device's latency table.")
+_stage_command("validate", "Measure whole subnets that the table has not seen, and compare.")
 _stage_command("pretrain", "Train the supernet on images without labels.")
 _stage_command("search", "Find the best subnets within the budgets.")
 _stage_command("export", "Compile, check and measure the winners.")

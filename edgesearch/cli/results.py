@@ -40,6 +40,30 @@ def print_profile(result: workflow.ProfileResult) -> None:
         print(f"{len(result.failed_blocks)} blocks cannot run: {', '.join(result.failed_blocks)}")
 
 
+def print_validate(result: workflow.ValidateResult) -> None:
+    """Print predicted and measured latencies, and what separates them."""
+    rows = [
+        [
+            network.architecture,
+            f"{network.predicted_ms:.3f}",
+            f"{network.measured_ms:.3f}",
+            f"{network.predicted_ms / network.measured_ms - 1:+.1%}",
+            f"{network.predicted_p95_ms:.3f}",
+            f"{network.measured_p95_ms:.3f}",
+        ]
+        for network in result.networks
+    ]
+    header = ["architecture", "predicted ms", "measured ms", "error"]
+    _print_table([*header, "predicted p95", "measured p95"], rows)
+    tau = "–" if result.kendall_tau is None else f"{result.kendall_tau:.3f}"
+    print(
+        f"\n{result.n} networks: mean error {result.mape:.2%} (bias {result.bias:+.2%}), worst "
+        f"{result.worst:.1%}; {result.within_5:.0%} within 5 %, {result.within_10:.0%} within "
+        f"10 %; Kendall tau {tau}; mean error of the 95th percentiles {result.p95_mape:.1%}"
+    )
+    print(f"{result.report_path}\n{result.plot_path}")
+
+
 def print_pretrain(result: workflow.PretrainResult) -> None:
     """Print where the supernet is."""
     print(f"supernet: {result.weights_path}")

@@ -15,10 +15,10 @@ def run_command(name: str, config: Config) -> Any:
         shown = {"report": progress.show}
         if name != "run":
             return getattr(workflow, name)(**_ARGUMENTS[name](config), **shown)
-        stages = {
-            f"{stage}_arguments": {**_ARGUMENTS[stage](config), **shown} for stage in _ARGUMENTS
-        }
-        return workflow.run(**stages)
+        stages = ("profile", "pretrain", "search", "export", "summary")
+        return workflow.run(
+            **{f"{stage}_arguments": {**_ARGUMENTS[stage](config), **shown} for stage in stages}
+        )
 
 
 def profile_arguments(config: Config) -> dict[str, Any]:
@@ -29,6 +29,18 @@ def profile_arguments(config: Config) -> dict[str, Any]:
         "output_dir": config.output_dir,
         "measure": _measure(config),
         "networks": config.profile.networks,
+    }
+
+
+def validate_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of `workflow.validate`."""
+    return {
+        "space": config.space.build(),
+        "device": config.device.build(),
+        "output_dir": config.output_dir,
+        "measure": _measure(config),
+        "networks": config.validation.networks,
+        "seed": config.validation.seed,
     }
 
 
@@ -171,6 +183,7 @@ def _looked_at(config: Config) -> workflow.SearchImages:
 
 _ARGUMENTS = {
     "profile": profile_arguments,
+    "validate": validate_arguments,
     "pretrain": pretrain_arguments,
     "search": search_arguments,
     "export": export_arguments,

@@ -135,6 +135,15 @@ class ProfileSection(Section):
     """Longest time of measuring; fewer rounds are made if it is over, but never fewer than two."""
 
 
+class ValidationSection(Section):
+    """How predicted latencies are judged."""
+
+    networks: Annotated[int, Field(ge=2)] = 24
+    """Whole networks that are measured; none that predictions were fitted to."""
+    seed: CountFromZero = 0
+    """Which networks are drawn."""
+
+
 class BudgetsSection(Section):
     """Upper bounds; those that are null do not bind."""
 
@@ -230,6 +239,8 @@ class Config(Section):
     """The images."""
     profile: ProfileSection = ProfileSection()
     """How the latency table is measured."""
+    validation: ValidationSection = ValidationSection()
+    """How predicted latencies are judged."""
     pretrain: PretrainSection = PretrainSection()
     """How the supernet is trained."""
     search: SearchSection = SearchSection()

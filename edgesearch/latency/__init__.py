@@ -2,5 +2,14 @@
 
 from edgesearch.latency.correction import MIN_NETWORKS, Correction, fit_correction
 from edgesearch.latency.latency_model import LatencyModel, LatencyPrediction
+from edgesearch.latency.prediction_error import PredictionError, prediction_error
 
-__all__ = ["MIN_NETWORKS", "Correction", "LatencyModel", "LatencyPrediction", "fit_correction"]
+__all__ = [
+    "MIN_NETWORKS",
+    "Correction",
+    "LatencyModel",
+    "LatencyPrediction",
+    "PredictionError",
+    "fit_correction",
+    "prediction_error",
+]

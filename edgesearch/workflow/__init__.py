@@ -11,6 +11,7 @@ from edgesearch.workflow.profile import ProfileResult, profile
 from edgesearch.workflow.run import RunResult, run
 from edgesearch.workflow.search import SearchImages, SearchResult, search
 from edgesearch.workflow.summary import SummaryRow, summarise
+from edgesearch.workflow.validate import ValidatedNetwork, ValidateResult, validate
 from edgesearch.workflow.winners import Winner, Winners
 from profilers import MeasureConfig
 
@@ -30,6 +31,8 @@ __all__ = [
     "SummaryRow",
     "TensorRTTarget",
     "TrainerConfig",
+    "ValidateResult",
+    "ValidatedNetwork",
     "ViewOptions",
     "Winner",
     "Winners",
@@ -39,4 +42,5 @@ __all__ = [
     "run",
     "search",
     "summarise",
+    "validate",
 ]

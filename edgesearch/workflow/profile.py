@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from devices import DeviceSpec, open_runtime, take_fingerprint
 from edgesearch.errors import Interrupted, StageError
-from edgesearch.export import assemble_network, export_blocks
 from edgesearch.latency import Correction, LatencyModel
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder
+from edgesearch.workflow.workloads import (
+    block_files,
+    block_keys,
+    correction_networks,
+    network_key,
+    network_workloads,
+)
 from profilers import LatencyTable, MeasureConfig, Workload, build_table
-
-NETWORK_CANDIDATES = 256
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def profile(
         skipped = missing is not None and not missing
         if not skipped:
             try:
-                workloads = _workloads(space, device, layout.blocks, networks, report)
+                workloads = _workloads(space, device, layout, networks, report)
                 table = build_table(
                     path,
                     spec=device,
@@ -95,7 +98,7 @@ def profile(
         if correction is None or not skipped:
             correction = LatencyModel.from_table(space, table).correction
             keep_correction(space, table, correction, rounds=measure.rounds)
-        keys = _block_keys(space)
+        keys = block_keys(space)
         failed = tuple(key for key in keys if key in table.errors)
         return ProfileResult(path, len(keys), failed, correction, skipped)
 
@@ -107,9 +110,16 @@ def current_correction(space: SearchSpace, table: LatencyTable) -> Correction | 
 
 
 def keep_correction(
-    space: SearchSpace, table: LatencyTable, correction: Correction, **facts: int
+    space: SearchSpace, table: LatencyTable, correction: Correction, **facts: Any
 ) -> None:
-    """Append a correction; facts about the measuring are taken over from the one before."""
+    """Append a correction; facts about the measuring are taken over from the one before.
+
+    Args:
+        space: The space that it was fitted for.
+        table: Gets the line.
+        correction: The correction.
+        **facts: `rounds` that were wanted, or the errors found in a `validation`.
+    """
     before = table.correction(space.space_hash) or {}
     kept = {"rounds": before["rounds"]} if "rounds" in before else {}
     table.append_correction(
@@ -132,7 +142,7 @@ def load_table(path: Path, space: SearchSpace, device: DeviceSpec) -> LatencyTab
         )
     table = LatencyTable.load(path, expect=device)
     known = set(table.keys()) | set(table.errors)
-    lacking = [key for key in _block_keys(space) if key not in known]
+    lacking = [key for key in block_keys(space) if key not in known]
     if lacking or current_correction(space, table) is None:
         found = f"{len(lacking)} of its blocks are not in it, the first being {lacking[:1]}"
         raise StageError(
@@ -172,26 +182,6 @@ def is_winner(key: str) -> bool:
     return key.startswith("winner/")
 
 
-def _block_keys(space: SearchSpace) -> list[str]:
-    return [b.key for size in space.resolutions for b in space.distinct_blocks(size)]
-
-
-def correction_networks(space: SearchSpace, count: int) -> list[Architecture]:
-    """Architectures that span a space: the largest, the smallest, and others between by MACs."""
-    rng = random.Random(space.space_hash)
-    between = sorted(
-        {space.sample(rng) for _ in range(NETWORK_CANDIDATES)} - {space.largest, space.smallest},
-        key=lambda architecture: (space.macs(architecture), str(architecture)),
-    )
-    inner = min(count - 2, len(between))
-    chosen = [between[round((i + 0.5) * len(between) / inner - 0.5)] for i in range(inner)]
-    return [space.smallest, *chosen, space.largest]
-
-
-def _network_key(architecture: Architecture) -> str:
-    return f"network/{architecture}"
-
-
 def _missing(
     space: SearchSpace, table: LatencyTable, networks: int, measure: MeasureConfig
 ) -> list[str]:
@@ -202,50 +192,19 @@ def _missing(
     """
     measured_for = (table.correction(space.space_hash) or {}).get("rounds", 0)
     enough = measure.minimum_rounds if measured_for >= measure.rounds else measure.rounds
-    wanted = _block_keys(space)
-    wanted += [_network_key(a) for a in correction_networks(space, networks)]
+    wanted = block_keys(space)
+    wanted += [network_key("network", a) for a in correction_networks(space, networks)]
     errors = table.errors
     return [key for key in wanted if key not in errors and table.rounds(key) < enough]
 
 
-def _export_absent(
-    space: SearchSpace, resolution: int, paths: dict[str, Path], batch: int, report: Report
-) -> None:
-    absent = {key: path for key, path in paths.items() if not path.exists()}
-
-    def tell(done: int, total: int) -> None:
-        message = f"networks with the blocks for {resolution} px exported"
-        report(Event("profile", message, done, total))
-
-    if absent:
-        export_blocks(space, resolution, absent, batch=batch, on_progress=tell)
-
-
 def _workloads(
-    space: SearchSpace, device: DeviceSpec, folder: Path, networks: int, report: Report
-) -> Sequence[Workload]:
-    """Blocks and networks with their ONNX files, which are made unless they are there."""
-    folder = folder / f"{space.space_hash}-batch{device.batch}"
-    paths: dict[str, Path] = {}
-    for resolution in space.resolutions:
-        here = {
-            block.key: folder / f"{block.key.replace('/', '_')}.onnx"
-            for block in space.distinct_blocks(resolution)
-        }
-        _export_absent(space, resolution, here, device.batch, report)
-        paths.update(here)
-    workloads = [Workload(key=key, onnx_path=path, kind="block") for key, path in paths.items()]
-    for architecture in correction_networks(space, networks):
-        path = folder / f"{architecture}.onnx"
-        if not path.exists():
-            assemble_network(space.blocks(architecture), paths, path)
-        workloads.append(
-            Workload(
-                key=_network_key(architecture),
-                onnx_path=path,
-                kind="network",
-                architecture=architecture.to_dict(),
-                space_hash=space.space_hash,
-            )
-        )
-    return workloads
+    space: SearchSpace, device: DeviceSpec, layout: Layout, networks: int, report: Report
+) -> list[Workload]:
+    """Blocks, and the networks that correct their sums, with their ONNX files."""
+    files = block_files(space, device, layout, report)
+    chosen = correction_networks(space, networks)
+    return [
+        *(Workload(key=key, onnx_path=path, kind="block") for key, path in files.items()),
+        *network_workloads(space, chosen, files, "network"),
+    ]

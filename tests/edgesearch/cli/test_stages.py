@@ -9,6 +9,7 @@ from edgesearch.config import load_config
 
 ARGUMENTS = (
     stages.profile_arguments,
+    stages.validate_arguments,
     stages.pretrain_arguments,
     stages.search_arguments,
     stages.export_arguments,
@@ -46,6 +47,8 @@ def plain(value):
         "profile.runs=2",
         "profile.networks=9",
         "profile.max_seconds=10",
+        "validation.networks=9",
+        "validation.seed=3",
         "pretrain.epochs=50",
         "pretrain.batch_size=128",
         "pretrain.lr=0.1",

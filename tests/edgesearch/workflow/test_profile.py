@@ -10,13 +10,13 @@ from edgesearch.errors import StageError
 from edgesearch.space import load_space, space_from_dict
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.profile import (
-    correction_networks,
     current_correction,
     load_table,
     profile,
     table_digest,
     winner_key,
 )
+from edgesearch.workflow.workloads import correction_networks
 from profilers import LatencyTable, MeasureConfig, TableError, TableMismatchError
 
 

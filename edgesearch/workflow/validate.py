@@ -1,0 +1,182 @@
+"""Command validate: predicted against measured latency, on networks the table has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from devices import DeviceSpec, open_runtime, take_fingerprint
+from edgesearch.errors import Interrupted, LatencyError
+from edgesearch.latency import LatencyModel, PredictionError, prediction_error
+from edgesearch.space import Architecture, SearchSpace
+from edgesearch.workflow.events import Event, Report, silent
+from edgesearch.workflow.layout import Layout
+from edgesearch.workflow.output_folder import output_folder, write_json
+from edgesearch.workflow.plots import plot_predictions
+from edgesearch.workflow.profile import current_correction, keep_correction, load_table
+from edgesearch.workflow.workloads import block_files, held_out_networks, network_workloads
+from profilers import LatencyTable, MeasureConfig, build_table
+
+VALIDATION = "validation"
+
+
+@dataclass(frozen=True)
+class ValidatedNetwork:
+    """A network that was predicted and measured.
+
+    Attributes:
+        architecture: Its name.
+        predicted_ms: Predicted median latency.
+        measured_ms: Measured median latency.
+        predicted_p95_ms: Predicted 95th percentile.
+        measured_p95_ms: Measured 95th percentile.
+    """
+
+    architecture: str
+    predicted_ms: float
+    measured_ms: float
+    predicted_p95_ms: float
+    measured_p95_ms: float
+
+
+@dataclass(frozen=True)
+class ValidateResult(PredictionError):
+    """The errors of the medians, and where they come from.
+
+    Attributes:
+        p95_mape: Mean absolute error of the 95th percentiles.
+        networks: The networks, fastest first.
+        table_path: The latency table, which holds what was measured.
+        report_path: The same figures as JSON.
+        plot_path: Predicted against measured, as a picture.
+    """
+
+    p95_mape: float
+    networks: tuple[ValidatedNetwork, ...]
+    table_path: Path
+    report_path: Path
+    plot_path: Path
+
+
+def validate(
+    *,
+    space: SearchSpace,
+    device: DeviceSpec,
+    output_dir: Path,
+    measure: MeasureConfig,
+    networks: int = 24,
+    seed: int = 0,
+    report: Report = silent,
+) -> ValidateResult:
+    """Measure whole networks that no prediction was fitted to, and compare.
+
+    What was measured before is not measured again: another seed draws other networks.
+
+    Args:
+        space: The search space.
+        device: Its table has to have been measured.
+        output_dir: Has the table, which gets the measurements and the errors; gets
+            `latency/<device>-<identity>.validation.json` and `.png`.
+        measure: Rounds, runs and bounds of the measuring.
+        networks: How many networks to draw.
+        seed: Which networks to draw.
+        report: Is told what happens.
+
+    Raises:
+        Interrupted: Stopped by the user; the same call goes on.
+        UserError: Something is missing or does not fit.
+    """
+    with output_folder(output_dir):
+        layout = Layout(output_dir)
+        path = layout.table(device)
+        table = load_table(path, space, device)
+        fitted = {Architecture.from_dict(n.architecture) for n in table.networks(space.space_hash)}
+        chosen = held_out_networks(space, networks, seed, fitted)
+        try:
+            table = _measure(space, device, layout, chosen, measure, report)
+        except KeyboardInterrupt:
+            raise Interrupted(f"validation stopped; what was measured is in {path}") from None
+        model = LatencyModel.from_table(space, table, current_correction(space, table))
+        rows = _compare(model, table, chosen)
+        if len(rows) < len(chosen):
+            left_out = f"{len(chosen) - len(rows)} networks cannot run and are left out"
+            report(Event("validate", left_out))
+        errors = prediction_error(
+            np.array([row.predicted_ms for row in rows]),
+            np.array([row.measured_ms for row in rows]),
+        )
+        keep_correction(space, table, model.correction, validation=errors.to_dict())
+        result = ValidateResult(
+            **asdict(errors),
+            p95_mape=float(
+                np.mean([abs(r.predicted_p95_ms / r.measured_p95_ms - 1) for r in rows])
+            ),
+            networks=tuple(rows),
+            table_path=path,
+            report_path=path.with_suffix(".validation.json"),
+            plot_path=path.with_suffix(".validation.png"),
+        )
+        figures = asdict(errors) | {"p95_mape": result.p95_mape, "seed": seed}
+        write_json(result.report_path, figures | {"networks": [asdict(row) for row in rows]})
+        plot_predictions(
+            result.plot_path,
+            [row.predicted_ms for row in rows],
+            [row.measured_ms for row in rows],
+            f"{space.name} on {device.name}: {len(rows)} networks, MAPE {errors.mape:.1%}",
+        )
+        return result
+
+
+def _measure(
+    space: SearchSpace,
+    device: DeviceSpec,
+    layout: Layout,
+    chosen: Sequence[Architecture],
+    measure: MeasureConfig,
+    report: Report,
+) -> LatencyTable:
+    runtime = open_runtime(device)
+    files = block_files(space, device, layout, report)
+    return build_table(
+        layout.table(device),
+        spec=device,
+        fingerprint=take_fingerprint(runtime.name, runtime.version),
+        workloads=network_workloads(space, chosen, files, VALIDATION),
+        runtime=runtime,
+        config=measure,
+        on_progress=lambda done, total: report(Event("validate", "rounds measured", done, total)),
+    )
+
+
+def _compare(
+    model: LatencyModel, table: LatencyTable, chosen: Sequence[Architecture]
+) -> list[ValidatedNetwork]:
+    measured = {
+        Architecture.from_dict(network.architecture): network
+        for network in table.networks(model.space.space_hash, VALIDATION)
+    }
+    rows = []
+    for architecture in chosen:
+        predicted = model.predict(architecture)
+        if architecture not in measured or not np.isfinite(predicted.median_ms):
+            continue  # the runtime cannot run it, or a block of it alone
+        found = measured[architecture]
+        rows.append(
+            ValidatedNetwork(
+                str(architecture),
+                predicted.median_ms,
+                found.median_ms,
+                predicted.p95_ms,
+                found.p95_ms,
+            )
+        )
+    if not rows:
+        raise LatencyError(
+            f"at least one of {len(chosen)} networks that the runtime can run",
+            f"none; the errors are in {table.path}",
+            "Choose another runtime or precision.",
+        )
+    return sorted(rows, key=lambda row: row.measured_ms)
