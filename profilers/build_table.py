@@ -12,9 +12,9 @@ from devices.fingerprint import Fingerprint
 from devices.runtimes import Runtime, Session
 from devices.spec import DeviceSpec
 from profilers.errors import ProfilerError
-from profilers.latency_record import LatencyRecord
+from profilers.latency_record import ANCHOR, LatencyRecord
 from profilers.latency_table import LatencyTable
-from profilers.measure import MeasureConfig, measure_rounds
+from profilers.measure import MeasureConfig, RoundSamples, measure_rounds
 from profilers.own_models import write_overhead_model, write_reference_model
 from profilers.table_file import FORMAT, TableFile
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY, Workload
@@ -32,6 +32,7 @@ def build_table(
     workloads: Sequence[Workload],
     runtime: Runtime,
     config: MeasureConfig,
+    anchors: Sequence[Workload] = (),
     retry_errors: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> LatencyTable:
@@ -48,6 +49,9 @@ def build_table(
             error, and the others are measured.
         runtime: Loads and runs the workloads' files.
         config: Rounds, runs and bounds.
+        anchors: Networks that the table has already. They are measured again beside what is
+            missing, so that a faster or slower state of the machine is known from more than the
+            reference workload; their own figures stay as they are.
         retry_errors: Whether to try again what failed before.
         on_progress: Is told how many rounds of workloads are done, of how many.
 
@@ -81,7 +85,7 @@ def build_table(
         if not missing:
             return table
         builder = _TableBuilder(file, table, runtime, config, on_progress)
-        builder.measure(missing)
+        builder.measure(missing, anchors)
     return LatencyTable.load(path)
 
 
@@ -103,7 +107,7 @@ class _TableBuilder:
         self._config = config
         self._on_progress = on_progress
 
-    def measure(self, workloads: Sequence[Workload]) -> None:
+    def measure(self, workloads: Sequence[Workload], anchors: Sequence[Workload]) -> None:
         with contextlib.ExitStack() as stack:
             sessions = self._load_own_models()
             for session in sessions.values():
@@ -117,20 +121,25 @@ class _TableBuilder:
                     continue
                 stack.callback(sessions[workload.key].close)
                 loaded[workload.key] = workload
+            for workload in anchors:
+                with contextlib.suppress(EngineError):  # the others will do
+                    sessions[ANCHOR + workload.key] = self._runtime.load(workload.onnx_path)
+                    stack.callback(sessions[ANCHOR + workload.key].close)
             self._measure_loaded(loaded, sessions)
 
     def _measure_loaded(self, workloads: dict[str, Workload], sessions: dict[str, Session]) -> None:
         rounds_done = {key: self._table.rounds(key) for key in workloads}
         total = sum(self._config.rounds - done for done in rounds_done.values())
         done, last_round = 0, None
-        for number, key, outcome in measure_rounds(
-            sessions, self._config, rounds_done, always=tuple(_OWN_MODELS)
-        ):
+        always = [key for key in sessions if key not in workloads]
+        for number, key, outcome in measure_rounds(sessions, self._config, rounds_done, always):
             if number != last_round:
                 self._file.sync()
                 last_round = number
             workload = workloads.get(key)
             if isinstance(outcome, EngineError):
+                if key.startswith(ANCHOR):
+                    continue
                 if workload is None:
                     raise outcome
                 self._append(key, workload, error=outcome)
@@ -161,14 +170,16 @@ class _TableBuilder:
         key: str,
         workload: Workload | None,
         number: int | None = None,
-        samples_ms: tuple[float, ...] | None = None,
+        samples: RoundSamples | None = None,
         error: EngineError | None = None,
     ) -> None:
+        own_kind = "anchor" if key.startswith(ANCHOR) else key
         record = LatencyRecord(
             key=key,
-            kind=key if workload is None else workload.kind,
+            kind=own_kind if workload is None else workload.kind,
             session=self._number,
-            samples_ms=samples_ms,
+            samples_ms=None if samples is None else samples.warm_ms,
+            cold_ms=None if samples is None else samples.cold_ms,
             round=number,
             error=None if error is None else str(error),
             architecture=None if workload is None else workload.architecture,

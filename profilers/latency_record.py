@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = ("block", "network", "validation", "overhead", "reference")
+KINDS = ("block", "network", "validation", "overhead", "reference", "anchor")
 
 NETWORK_KINDS = ("network", "validation")
 """Whole networks: those that a correction is fitted to, and those that it is judged by."""
+ANCHOR = "anchor/"
+"""Begins the key of a network that was measured again, only to compare sessions."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class LatencyRecord:
         key: What was measured.
         kind: One of `KINDS`.
         session: Number of the run of the profiler, from 1.
-        samples_ms: Durations of the round's runs; None for an error.
+        samples_ms: Durations of the round's runs but the first; None for an error.
+        cold_ms: Duration of the first run; None for an error, or where it was not kept.
         round: Number of the round of this key, from 1; None for an error.
         error: Why there are no samples; None if there are.
         architecture: That of a whole network, as plain JSON values.
@@ -35,6 +38,7 @@ class LatencyRecord:
     kind: str
     session: int
     samples_ms: tuple[float, ...] | None = None
+    cold_ms: float | None = None
     round: int | None = None
     error: str | None = None
     architecture: dict[str, Any] | None = None
@@ -52,6 +56,8 @@ class LatencyRecord:
                 raise ValueError(f"round {self.round!r}")
             if not self.samples_ms or not all(map(_is_duration, self.samples_ms)):
                 raise ValueError(f"samples_ms {self.samples_ms!r}")
+            if self.cold_ms is not None and not _is_duration(self.cold_ms):
+                raise ValueError(f"cold_ms {self.cold_ms!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the line as plain JSON values; blocks carry no type."""
@@ -64,6 +70,8 @@ class LatencyRecord:
             # A clock counts nanoseconds: further digits are noise.
             rounded = [round(sample, 6) for sample in self.samples_ms]
             values.update(round=self.round, samples_ms=rounded)
+            if self.cold_ms is not None:
+                values["cold_ms"] = round(self.cold_ms, 6)
         if self.kind in NETWORK_KINDS:
             values.update(architecture=self.architecture, space_hash=self.space_hash)
         return values

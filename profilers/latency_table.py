@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from devices.errors import DeviceError
 from devices.fingerprint import Fingerprint
 from devices.spec import DeviceSpec
 from profilers import statistics
 from profilers.errors import MissingKeyError, TableError, TableMismatchError
-from profilers.latency_record import LatencyRecord
+from profilers.latency_record import ANCHOR, LatencyRecord
 from profilers.table_file import TableFile, read_table
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
 
@@ -43,7 +45,7 @@ class LatencyTable:
     """Measurements of one device, read from a file; see `LatencyTable.load`.
 
     All figures are those of the first session: samples of a later one are multiplied by how much
-    faster the reference workload was in the first.
+    faster what both have measured was in the first: the reference workload, and anchors or blocks.
 
     Attributes:
         path: The file.
@@ -148,6 +150,26 @@ class LatencyTable:
         sessions = frozenset(record.session for record in self._records[key])
         return max(0.0, low_ms - self._overhead_of(sessions))
 
+    def cold_quantile_ms(self, key: str) -> float | None:
+        """Return what a run takes, undisturbed, whose weights are not in the caches.
+
+        This is the figure that adds up over the blocks of a network that is larger than the
+        caches, except for a fixed cost of each block.
+
+        Returns:
+            None if it was not measured.
+
+        Raises:
+            MissingKeyError: If the key was not measured.
+        """
+        self._rounds(key)
+        first = [
+            record.cold_ms * self.session_scale(record.session)
+            for record in self._records[key]
+            if record.cold_ms is not None
+        ]
+        return statistics.low_quantile_of_first_ms(first) if first else None
+
     def median_ms(self, key: str) -> float:
         """Return the median of a run.
 
@@ -202,7 +224,7 @@ class LatencyTable:
         if session not in self._scales:
             raise TableError(
                 f"{self.path} must hold the reference workload of each session",
-                f"session {session} without it",
+                f"session {session} without it, or anything else to compare it by",
                 "Remove the lines of this session, or move the table away, and measure again.",
             )
         return self._scales[session]
@@ -261,13 +283,33 @@ class LatencyTable:
         ]
 
     def _session_scales(self) -> dict[int, float]:
-        rounds: dict[int, list[tuple[float, ...]]] = {}
-        for record in self._records.get(REFERENCE_KEY, ()):
-            rounds.setdefault(record.session, []).append(record.samples_ms or ())
-        if not rounds and self._last_session == 1:
+        """Factors from the low quantiles of all that a session shares with earlier ones."""
+        lows_ms = self._lows_by_session()
+        if len(lows_ms) == 1 and self._last_session == 1:
             return {1: 1.0}  # nothing to compare with, and no need to
-        lows_ms = {number: statistics.low_quantile_ms(r) for number, r in rounds.items()}
-        return {number: lows_ms[min(lows_ms)] / low_ms for number, low_ms in lows_ms.items()}
+        known_ms: dict[str, float] = {}
+        scales: dict[int, float] = {}
+        for session, found_ms in sorted(lows_ms.items()):
+            shared = [known_ms[key] / low_ms for key, low_ms in found_ms.items() if key in known_ms]
+            if not shared and known_ms:
+                continue  # whoever asks for it is told
+            scales[session] = float(np.median(shared)) if shared else 1.0
+            for key, low_ms in found_ms.items():
+                known_ms.setdefault(key, scales[session] * low_ms)
+        return scales
+
+    def _lows_by_session(self) -> dict[int, dict[str, float]]:
+        rounds: dict[int, dict[str, list[tuple[float, ...]]]] = {}
+        for key, records in self._records.items():
+            if key == OVERHEAD_KEY:
+                continue  # too short to tell anything
+            for record in records:
+                of_session = rounds.setdefault(record.session, {})
+                of_session.setdefault(key.removeprefix(ANCHOR), []).append(record.samples_ms or ())
+        return {
+            session: {key: statistics.low_quantile_ms(r) for key, r in of_session.items()}
+            for session, of_session in rounds.items()
+        }
 
 
 def _refuse_mismatch(

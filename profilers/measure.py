@@ -14,7 +14,22 @@ from devices.errors import EngineError
 from devices.runtimes import Session
 from profilers.errors import ProfilerError
 
-Outcome = tuple[float, ...] | EngineError
+
+@dataclass(frozen=True)
+class RoundSamples:
+    """What one round gave for one key.
+
+    Attributes:
+        cold_ms: Of the first run, after other models have had the caches: weights come from
+            memory, as those of a block do inside of a network.
+        warm_ms: Of the runs right after it.
+    """
+
+    cold_ms: float
+    warm_ms: tuple[float, ...]
+
+
+Outcome = RoundSamples | EngineError
 
 
 @dataclass(frozen=True)
@@ -23,8 +38,7 @@ class MeasureConfig:
 
     Args:
         rounds: Rounds of each key.
-        runs: Timed runs of a key in each round.
-        warmup: Runs before those, which are not timed: they bring the model back into the caches.
+        runs: Runs of a key in each round, after a first one that counts apart.
         max_seconds: No round begins later than this, except for the first `minimum_rounds`.
         minimum_rounds: Rounds of each key that are made in any case.
         seed: Of the order in a round.
@@ -35,13 +49,12 @@ class MeasureConfig:
 
     rounds: int = 12
     runs: int = 3
-    warmup: int = 1
     max_seconds: float = 300.0
     minimum_rounds: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field, least in (("rounds", 1), ("runs", 1), ("warmup", 0), ("minimum_rounds", 1)):
+        for field, least in (("rounds", 1), ("runs", 1), ("minimum_rounds", 1)):
             if getattr(self, field) < least:
                 raise ProfilerError(
                     f"{field!r} of measuring must be at least {least}",
@@ -79,8 +92,7 @@ def measure_rounds(
         always: Keys that open each round that is made at all, whatever rounds they have.
 
     Yields:
-        Number of the round, key, and the samples in ms, or the error that ended the key's
-        measuring.
+        Number of the round, key, and the samples, or the error that ended the key's measuring.
     """
     done = rounds_done or {}
     failed = set()
@@ -90,7 +102,7 @@ def measure_rounds(
     first_round = 1 + min(done.get(key, 0) for key in due_ever)
     # Once over all: the first run of a session allocates, and a cold machine is a slow one.
     for key in [*always, *sorted(due_ever)]:
-        outcome = _time(sessions[key], 0, 1)
+        outcome = _time(sessions[key], 1)
         if isinstance(outcome, EngineError):
             failed.add(key)
             yield first_round, key, outcome
@@ -102,18 +114,17 @@ def measure_rounds(
             return
         random.Random(f"{config.seed}/{number}").shuffle(due)
         for key in [*(key for key in always if key not in failed), *due]:
-            outcome = _time(sessions[key], config.warmup, config.runs)
+            outcome = _time(sessions[key], config.runs)
             if isinstance(outcome, EngineError):
                 failed.add(key)
             yield number, key, outcome
 
 
-def _time(session: Session, warmup: int, runs: int) -> Outcome:
+def _time(session: Session, runs: int) -> Outcome:
     try:
         with _without_garbage_collection():
-            if warmup:
-                session.time_ms(warmup)
-            return tuple(session.time_ms(runs))
+            cold_ms, *warm_ms = session.time_ms(1 + runs)
+            return RoundSamples(cold_ms, tuple(warm_ms))
     except EngineError as error:
         return error
 

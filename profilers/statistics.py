@@ -28,6 +28,15 @@ def low_quantile_ms(rounds: Rounds) -> float:
     return float(np.quantile([min(samples) for samples in rounds], _LOW_QUANTILE))
 
 
+def low_quantile_of_first_ms(first: Sequence[float]) -> float:
+    """Return the 10 % quantile of the first runs of rounds, one each.
+
+    Args:
+        first: Samples in ms, at least one.
+    """
+    return float(np.quantile(first, _LOW_QUANTILE))
+
+
 def median_ms(rounds: Rounds) -> float:
     """Return the median over rounds of each round's median.
 

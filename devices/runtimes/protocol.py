@@ -51,6 +51,8 @@ class Session(Protocol):
     def time_ms(self, runs: int) -> list[float]:
         """Time runs one by one, on inputs that were drawn once when the session was made.
 
+        The inputs are in the caches, as if they had just been computed.
+
         Args:
             runs: How many.
 

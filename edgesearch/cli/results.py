@@ -30,11 +30,14 @@ def _plain(value: Any) -> Any:
 def print_profile(result: workflow.ProfileResult) -> None:
     """Print what is in the table."""
     correction = result.correction
+    left_out = "" if correction.loo_mape is None else f", {correction.loo_mape:.1%} if left out"
     print(f"latency table: {result.table_path}")
     print(
         f"{result.blocks} blocks; networks = {correction.offset_ms:.4f} ms + "
-        f"{correction.scale:.4f} × blocks, fitted to {correction.networks} whole subnets "
-        f"(mean error {correction.fit_mape:.1%}); p95 = {correction.p95_ratio:.3f} × median"
+        f"{correction.scale:.4f} × {'cold' if correction.cold else 'warm'} blocks "
+        f"{correction.per_block_ms:+.4f} ms × their number, fitted to {correction.networks} whole "
+        f"subnets (mean error {correction.fit_mape:.1%}{left_out}); "
+        f"p95 = {correction.p95_ratio:.3f} × median"
     )
     if result.failed_blocks:
         print(f"{len(result.failed_blocks)} blocks cannot run: {', '.join(result.failed_blocks)}")

@@ -128,8 +128,8 @@ class ProfileSection(Section):
     rounds: Count = 12
     """Rounds over all blocks in turn."""
     runs: Count = 3
-    """Timed runs of a block in each round."""
-    networks: Annotated[int, Field(ge=6)] = 8
+    """Runs of a block in each round, after a first one with cold caches, which counts apart."""
+    networks: Annotated[int, Field(ge=6)] = 12
     """Whole networks that are measured beside the blocks, to correct predictions."""
     max_seconds: Positive = 300.0
     """Longest time of measuring; fewer rounds are made if it is over, but never fewer than two."""

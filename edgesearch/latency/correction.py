@@ -14,18 +14,40 @@ MIN_NETWORKS = 6
 
 
 @dataclass(frozen=True)
-class Correction:
-    """A straight line from the sum over blocks to the median of the whole network.
+class BlockSums:
+    """What the blocks of some networks add up to.
 
-    Blocks are summed as low quantiles, which add up well but lie below the median; and a network
-    has costs that its blocks do not have. A line through a few whole networks mends both.
+    Attributes:
+        warm_ms: (N,) sums of latencies with the weights in the caches.
+        cold_ms: (N,) sums of latencies with the weights in memory; None if they are not known.
+        blocks: (N,) numbers of blocks.
+    """
+
+    warm_ms: np.ndarray
+    cold_ms: np.ndarray | None
+    blocks: np.ndarray
+
+
+@dataclass(frozen=True)
+class Correction:
+    """From the sum over blocks to the median of the whole network.
+
+    Blocks are summed as low quantiles, which add up well but lie below the median; a network has
+    costs that its blocks do not have, and a block measured alone has a fixed cost that it has not
+    inside of a network. A plane through a few whole networks mends all of it. Whether the blocks'
+    latencies are those with warm or with cold caches is decided by which of the two predicts left
+    out networks better: networks that fit into the caches are like warm blocks, larger ones like
+    cold ones.
 
     Attributes:
         offset_ms: Cost of a network beyond its blocks.
         scale: Factor on the sum of the blocks.
+        per_block_ms: Cost of each block; below 0 where a block alone costs more than inside.
+        cold: Whether the sums are those of blocks with cold caches.
         p95_ratio: 95th percentile of a network divided by its median (quantiles do not add).
         networks: Number of networks that it was fitted to.
         fit_mape: Mean relative error of the medians on these same networks.
+        loo_mape: The same, of each network by a correction fitted to the others.
     """
 
     offset_ms: float
@@ -33,10 +55,18 @@ class Correction:
     p95_ratio: float
     networks: int
     fit_mape: float
+    per_block_ms: float = 0.0
+    cold: bool = False
+    loo_mape: float | None = None
 
-    def median_ms(self, sums_ms: np.ndarray) -> np.ndarray:
-        """Medians of networks whose blocks sum up to `sums_ms`, of the same shape."""
-        return self.offset_ms + self.scale * sums_ms
+    def median_ms(self, sums_ms: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+        """Medians of networks.
+
+        Args:
+            sums_ms: (N,) sums of the blocks' latencies, of the kind that `cold` says.
+            blocks: (N,) numbers of blocks.
+        """
+        return self.offset_ms + self.scale * sums_ms + self.per_block_ms * blocks
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -45,43 +75,85 @@ class Correction:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Correction:
         """Read what `to_dict` wrote; other entries are passed over."""
-        return cls(**{name: values[name] for name in cls.__dataclass_fields__})
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
 
 
-def fit_correction(sums_ms: np.ndarray, medians_ms: np.ndarray, p95s_ms: np.ndarray) -> Correction:
-    """Fit the line by least squares of the relative errors.
+def fit_correction(sums: BlockSums, medians_ms: np.ndarray, p95s_ms: np.ndarray) -> Correction:
+    """Fit by least squares of the relative errors, in the form that predicts left out networks.
 
     Args:
-        sums_ms: (N,) sums of the low quantiles of each network's blocks.
+        sums: Of the blocks of each network.
         medians_ms: (N,) measured medians of the networks.
         p95s_ms: (N,) their measured 95th percentiles.
 
     Raises:
         LatencyError: There are fewer than six networks, or blocks that took no time.
     """
-    if len(sums_ms) < MIN_NETWORKS:
+    count = len(medians_ms)
+    if count < MIN_NETWORKS:
         raise LatencyError(
             f"at least {MIN_NETWORKS} whole subnets measured beside the blocks",
-            f"{len(sums_ms)} in the latency table",
+            f"{count} in the latency table",
             "Set profile.networks to 6 or more and run `edgesearch profile`.",
         )
-    if not sums_ms.min() > 0:
+    if not sums.warm_ms.min() > 0:
         raise LatencyError(
             "blocks that take longer than the fixed cost of a run",
-            f"a network whose blocks take {sums_ms.min():.3g} ms in all",
+            f"a network whose blocks take {sums.warm_ms.min():.3g} ms in all",
             "Measure the table again on an idle machine, or choose larger resolutions or batches.",
         )
-    columns = np.stack([np.ones_like(sums_ms), sums_ms], axis=1)
-    weighted = columns / medians_ms[:, None]
-    offset, scale = np.linalg.lstsq(weighted, np.ones_like(sums_ms), rcond=None)[0]
-    if scale <= 0 or offset + scale * sums_ms.min() <= 0:
-        # Too noisy or too alike for a line: a factor alone keeps the order of the sums.
-        offset, scale = 0.0, float(np.median(medians_ms / sums_ms))
-    errors = np.abs(offset + scale * sums_ms - medians_ms) / medians_ms
+    # A factor alone keeps the order of the sums, however noisy or alike the networks are.
+    best = np.array([0.0, float(np.median(medians_ms / sums.warm_ms)), 0.0])
+    best_cold, best_error = False, np.inf
+    for cold, sums_ms in ((False, sums.warm_ms), (True, sums.cold_ms)):
+        if sums_ms is None:
+            continue
+        columns = np.stack([np.ones(count), sums_ms, sums.blocks], axis=1)
+        for form in _FORMS:
+            coefficients = _solve(columns, medians_ms, form)
+            if not _is_sound(coefficients, columns):
+                continue
+            error = _left_out_error(columns, medians_ms, form)
+            if error < best_error:
+                best, best_cold, best_error = coefficients, cold, error
+    chosen_ms = sums.cold_ms if best_cold and sums.cold_ms is not None else sums.warm_ms
+    predicted = np.stack([np.ones(count), chosen_ms, sums.blocks], axis=1) @ best
     return Correction(
-        offset_ms=float(offset),
-        scale=float(scale),
+        offset_ms=float(best[0]),
+        scale=float(best[1]),
+        per_block_ms=float(best[2]),
+        cold=best_cold,
         p95_ratio=float(np.median(p95s_ms / medians_ms)),
-        networks=len(sums_ms),
-        fit_mape=float(errors.mean()),
+        networks=count,
+        fit_mape=float(np.abs(predicted / medians_ms - 1).mean()),
+        loo_mape=float(best_error) if np.isfinite(best_error) else None,
     )
+
+
+_FORMS = ((1,), (0, 1), (1, 2), (0, 1, 2))
+"""Columns that are used: 0 the offset, 1 the sum of the blocks, 2 their number."""
+
+
+def _solve(columns: np.ndarray, medians_ms: np.ndarray, form: tuple[int, ...]) -> np.ndarray:
+    """(3,) coefficients with the least relative errors; 0 for columns that are not used."""
+    weighted = columns[:, form] / medians_ms[:, None]
+    coefficients = np.zeros(columns.shape[1])
+    coefficients[list(form)] = np.linalg.lstsq(weighted, np.ones(len(columns)), rcond=None)[0]
+    return coefficients
+
+
+def _is_sound(coefficients: np.ndarray, columns: np.ndarray) -> bool:
+    """Whether more work takes longer, and no network, nor its blocks alone, less than nothing."""
+    blocks_ms = columns[:, 1:] @ coefficients[1:]
+    total_ms = columns @ coefficients
+    return bool(coefficients[1] > 0 and blocks_ms.min() > 0 and total_ms.min() > 0)
+
+
+def _left_out_error(columns: np.ndarray, medians_ms: np.ndarray, form: tuple[int, ...]) -> float:
+    """Mean relative error on each network of a fit to the others."""
+    errors = []
+    for index in range(len(columns)):
+        others = np.arange(len(columns)) != index
+        coefficients = _solve(columns[others], medians_ms[others], form)
+        errors.append(abs(columns[index] @ coefficients / medians_ms[index] - 1))
+    return float(np.mean(errors))

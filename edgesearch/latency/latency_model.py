@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgesearch.latency.correction import Correction, fit_correction
+from edgesearch.errors import LatencyError
+from edgesearch.latency.correction import BlockSums, Correction, fit_correction
 from edgesearch.space import Architecture, Block, SearchSpace
 from profilers import LatencyTable
 
@@ -31,7 +32,8 @@ class LatencyModel:
 
     Args:
         space: The search space.
-        block_ms: Low quantile of each block by its key; NaN for one that the runtime cannot run.
+        block_ms: Latency of each block by its key, with warm or cold caches as the correction
+            wants it; NaN for one that the runtime cannot run.
         correction: From sums to whole networks.
     """
 
@@ -57,26 +59,31 @@ class LatencyModel:
             MissingKeyError: The table lacks a block.
             LatencyError: The table holds too few networks of the space.
         """
-        errors = table.errors
-        keys = {block.key for size in space.resolutions for block in space.distinct_blocks(size)}
-        block_ms = {
-            key: math.nan if key in errors else table.low_quantile_ms(key) for key in sorted(keys)
-        }
+        warm_ms = _warm_ms(space, table)
+        cold_ms = _cold_ms(table, warm_ms)
         if correction is None:
-            correction = _fit(space, table, block_ms)
-        return cls(space, block_ms, correction)
+            correction = _fit(space, table, warm_ms, cold_ms)
+        if correction.cold and cold_ms is None:
+            raise LatencyError(
+                f"blocks measured with cold caches in {table.path}, as its correction wants them",
+                "none",
+                "Move the table away and measure it again.",
+            )
+        return cls(space, cold_ms if correction.cold and cold_ms else warm_ms, correction)
 
     def predict(self, architecture: Architecture) -> LatencyPrediction:
         """The latency of one architecture; infinite if the runtime cannot run a block of it."""
-        total = block_sum_ms(self.space.blocks(architecture), self.block_ms)
-        median = float(self.correction.median_ms(np.array(total)))
+        blocks = self.space.blocks(architecture)
+        total, count = np.array(block_sum_ms(blocks, self.block_ms)), np.array(len(blocks))
+        median = float(self.correction.median_ms(total, count))
         median = math.inf if math.isnan(median) else median
         return LatencyPrediction(median, median * self.correction.p95_ratio)
 
     def predict_all(self) -> np.ndarray:
         """Predicted medians of all architectures in ms, (size,), infinite where impossible."""
         sums = self.space.sum_over_blocks(lambda block: self.block_ms[block.key])
-        return np.nan_to_num(self.correction.median_ms(sums), nan=math.inf)
+        blocks = self.space.sum_over_blocks(lambda block: 1.0)
+        return np.nan_to_num(self.correction.median_ms(sums, blocks), nan=math.inf)
 
 
 def block_sum_ms(blocks: Sequence[Block], block_ms: dict[str, float]) -> float:
@@ -84,15 +91,40 @@ def block_sum_ms(blocks: Sequence[Block], block_ms: dict[str, float]) -> float:
     return sum(block_ms[block.key] for block in blocks)
 
 
-def _fit(space: SearchSpace, table: LatencyTable, block_ms: dict[str, float]) -> Correction:
+def _warm_ms(space: SearchSpace, table: LatencyTable) -> dict[str, float]:
+    errors = table.errors
+    keys = {block.key for size in space.resolutions for block in space.distinct_blocks(size)}
+    return {key: math.nan if key in errors else table.low_quantile_ms(key) for key in sorted(keys)}
+
+
+def _cold_ms(table: LatencyTable, warm_ms: dict[str, float]) -> dict[str, float] | None:
+    """Latencies with cold caches; None unless they are known of all blocks that can run."""
+    cold_ms = {
+        key: math.nan if math.isnan(ms) else table.cold_quantile_ms(key)
+        for key, ms in warm_ms.items()
+    }
+    known = {key: ms for key, ms in cold_ms.items() if ms is not None}
+    return known if len(known) == len(cold_ms) else None
+
+
+def _fit(
+    space: SearchSpace,
+    table: LatencyTable,
+    warm_ms: dict[str, float],
+    cold_ms: dict[str, float] | None,
+) -> Correction:
     # What was measured again counts as measured last: the machine may have been busy before.
     latest = {Architecture.from_dict(n.architecture): n for n in table.networks(space.space_hash)}
-    measured = list(latest.values())
-    sums = [block_sum_ms(space.blocks(architecture), block_ms) for architecture in latest]
+    blocks = [space.blocks(architecture) for architecture in latest]
+    warm = np.array([block_sum_ms(of_network, warm_ms) for of_network in blocks])
     # A network with a block that cannot run may have been measured all the same.
-    networks = [n for n, total in zip(measured, sums, strict=True) if math.isfinite(total)]
+    kept = np.isfinite(warm)
+    cold = None
+    if cold_ms is not None:
+        cold = np.array([block_sum_ms(of_network, cold_ms) for of_network in blocks])[kept]
+    counts = np.array([len(of_network) for of_network in blocks], float)
     return fit_correction(
-        np.array([total for total in sums if math.isfinite(total)]),
-        np.array([network.median_ms for network in networks]),
-        np.array([network.p95_ms for network in networks]),
+        BlockSums(warm[kept], cold, counts[kept]),
+        np.array([network.median_ms for network in latest.values()])[kept],
+        np.array([network.p95_ms for network in latest.values()])[kept],
     )

@@ -32,6 +32,7 @@ from edgesearch.workflow.profile import current_correction, keep_correction, loa
 from edgesearch.workflow.search import SearchImages, check_searched_for
 from edgesearch.workflow.stage import Stage, prefixed
 from edgesearch.workflow.winners import Winner, Winners, read_winner
+from edgesearch.workflow.workloads import anchors
 from profilers import LatencyTable, MeasureConfig, Workload, build_table
 
 WINNER_ROUNDS = (4, 16)
@@ -307,6 +308,7 @@ class _Exporter:
 
     def _time(self, workload: Workload, rounds: int) -> LatencyTable:
         runtime = open_runtime(self.device)
+        table = LatencyTable.load(self.layout.table(self.device))
         return build_table(
             self.layout.table(self.device),
             spec=self.device,
@@ -314,6 +316,7 @@ class _Exporter:
             workloads=[workload],
             runtime=runtime,
             config=replace(self.measure, rounds=rounds),
+            anchors=anchors(self.space, self.device, self.layout, table),
         )
 
     def _updated_model(self) -> LatencyModel:

@@ -50,7 +50,7 @@ def profile(
     device: DeviceSpec,
     output_dir: Path,
     measure: MeasureConfig,
-    networks: int = 8,
+    networks: int = 12,
     report: Report = silent,
 ) -> ProfileResult:
     """Measure what is missing from a device's latency table.

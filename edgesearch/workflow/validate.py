@@ -17,7 +17,7 @@ from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder, write_json
 from edgesearch.workflow.plots import plot_predictions
 from edgesearch.workflow.profile import current_correction, keep_correction, load_table
-from edgesearch.workflow.workloads import block_files, held_out_networks, network_workloads
+from edgesearch.workflow.workloads import anchors, block_files, held_out_networks, network_workloads
 from profilers import LatencyTable, MeasureConfig, build_table
 
 VALIDATION = "validation"
@@ -96,7 +96,7 @@ def validate(
         fitted = {Architecture.from_dict(n.architecture) for n in table.networks(space.space_hash)}
         chosen = held_out_networks(space, networks, seed, fitted)
         try:
-            table = _measure(space, device, layout, chosen, measure, report)
+            table = _measure(space, device, layout, table, chosen, measure, report)
         except KeyboardInterrupt:
             raise Interrupted(f"validation stopped; what was measured is in {path}") from None
         model = LatencyModel.from_table(space, table, current_correction(space, table))
@@ -134,6 +134,7 @@ def _measure(
     space: SearchSpace,
     device: DeviceSpec,
     layout: Layout,
+    table: LatencyTable,
     chosen: Sequence[Architecture],
     measure: MeasureConfig,
     report: Report,
@@ -147,6 +148,7 @@ def _measure(
         workloads=network_workloads(space, chosen, files, VALIDATION),
         runtime=runtime,
         config=measure,
+        anchors=anchors(space, device, layout, table),
         on_progress=lambda done, total: report(Event("validate", "rounds measured", done, total)),
     )
 

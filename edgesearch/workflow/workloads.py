@@ -12,10 +12,12 @@ from edgesearch.export import assemble_network, export_blocks
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.workflow.events import Event, Report
 from edgesearch.workflow.layout import Layout
-from profilers import Workload
+from profilers import LatencyTable, Workload
 
 CANDIDATES = 256
 """Architectures that are drawn to choose those from that span a space."""
+ANCHORS = 4
+"""Networks of a table that are measured again beside later ones, to compare the sessions."""
 
 
 def block_keys(space: SearchSpace) -> list[str]:
@@ -70,11 +72,29 @@ def held_out_networks(
     return list(drawn)
 
 
+def anchors(
+    space: SearchSpace, device: DeviceSpec, layout: Layout, table: LatencyTable
+) -> list[Workload]:
+    """Networks of a table, from fast to slow, whose files are there."""
+    folder = _folder(space, device, layout)
+    found = []
+    for network in sorted(table.networks(space.space_hash), key=lambda n: n.median_ms):
+        path = folder / f"{Architecture.from_dict(network.architecture)}.onnx"
+        if network.key.startswith("network/") and path.exists():
+            found.append(Workload(network.key, path, "network"))
+    step = max(1, len(found) / ANCHORS)
+    return [found[int((index + 0.5) * step)] for index in range(min(ANCHORS, len(found)))]
+
+
+def _folder(space: SearchSpace, device: DeviceSpec, layout: Layout) -> Path:
+    return layout.blocks / f"{space.space_hash}-batch{device.batch}"
+
+
 def block_files(
     space: SearchSpace, device: DeviceSpec, layout: Layout, report: Report
 ) -> dict[str, Path]:
     """The ONNX file of each block by its key; those that are not there yet are exported."""
-    folder = layout.blocks / f"{space.space_hash}-batch{device.batch}"
+    folder = _folder(space, device, layout)
     files: dict[str, Path] = {}
     for resolution in space.resolutions:
         here = {
