@@ -3,7 +3,7 @@
 from profilers.build_table import build_table
 from profilers.errors import MissingKeyError, ProfilerError, TableError, TableMismatchError
 from profilers.latency_table import LatencyTable, NetworkMeasurement
-from profilers.measure import MeasureConfig, measure_rounds
+from profilers.measure import MeasureConfig, RoundSamples, measure_rounds
 from profilers.workload import Workload
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "MissingKeyError",
     "NetworkMeasurement",
     "ProfilerError",
+    "RoundSamples",
     "TableError",
     "TableMismatchError",
     "Workload",

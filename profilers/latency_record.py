@@ -24,11 +24,11 @@ class LatencyRecord:
         kind: One of `KINDS`.
         session: Number of the run of the profiler, from 1.
         samples_ms: Durations of the round's runs but the first; None for an error.
-        cold_ms: Duration of the first run; None for an error, or where it was not kept.
         round: Number of the round of this key, from 1; None for an error.
         error: Why there are no samples; None if there are.
         architecture: That of a whole network, as plain JSON values.
         space_hash: Hash of the search space that a network is of.
+        cold_ms: Duration of the round's first run; None for an error, or where it was not kept.
 
     Raises:
         ValueError: If the fields contradict each other.
@@ -38,11 +38,11 @@ class LatencyRecord:
     kind: str
     session: int
     samples_ms: tuple[float, ...] | None = None
-    cold_ms: float | None = None
     round: int | None = None
     error: str | None = None
     architecture: dict[str, Any] | None = None
     space_hash: str | None = None
+    cold_ms: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.key, str) or self.kind not in KINDS:

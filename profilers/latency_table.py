@@ -16,7 +16,7 @@ from profilers import statistics
 from profilers.errors import MissingKeyError, TableError, TableMismatchError
 from profilers.latency_record import ANCHOR, LatencyRecord
 from profilers.table_file import TableFile, read_table
-from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
+from profilers.workload import OVERHEAD_KEY
 
 _SPEC_FIELDS = ("name", "runtime", "precision", "batch", "threads")
 _FINGERPRINT_FIELDS = ("chip", "instruction_sets", "runtime_version")

@@ -53,7 +53,9 @@ def prediction_error(predicted_ms: np.ndarray, measured_ms: np.ndarray) -> Predi
 
     errors = (predicted_ms - measured_ms) / measured_ms
     sizes = np.abs(errors)
-    tau = float(kendalltau(predicted_ms, measured_ms).statistic)
+    tau = math.nan
+    if len(errors) > 1:
+        tau = float(kendalltau(predicted_ms, measured_ms).statistic)
     return PredictionError(
         n=len(errors),
         mape=float(sizes.mean()),

@@ -125,6 +125,39 @@ def test_a_slower_machine_in_a_later_session_does_not_change_the_figures(
     assert table.median_ms("block/b") == pytest.approx(2)
 
 
+def test_anchors_tell_how_fast_a_later_session_was(
+    build: Build, replay: Callable[..., ReplayRuntime], tmp_path: Path
+) -> None:
+    a, b = (Workload(f"block/{name}", Path(name)) for name in "ab")
+    networks = [
+        Workload(f"network/{name}", Path(name), "network", {"n": name}, "cafe") for name in "mn"
+    ]
+    gone = Workload("network/gone", Path("gone"), "network", {"n": "gone"}, "cafe")
+    build([a, *networks], replay(a=[2.0], m=[5.0], n=[8.0]))
+    # The reference is as fast as before, but networks take twice as long.
+    table = build([b], replay(b=[6.0], m=[10.0], n=[16.0]), anchors=[*networks, gone])
+    assert table.session_scale(2) == 0.5
+    assert table.median_ms("block/b") == 3
+    assert [n.median_ms for n in table.networks("cafe")] == [5, 8]
+    anchored = [line for line in lines(tmp_path / "table.jsonl") if line.get("type") == "anchor"]
+    assert {line["key"] for line in anchored} == {"anchor/network/m", "anchor/network/n"}
+    assert table.rounds("network/n") == 3
+
+
+def test_first_runs_are_kept_apart(
+    build: Build, replay: Callable[..., ReplayRuntime], tmp_path: Path
+) -> None:
+    # A run before all rounds takes two samples, each round one and the three after it.
+    samples = [9.0, 9.0, *[4.0, 1.0, 2.0, 3.0] * 3]
+    config = MeasureConfig(rounds=3, runs=3)
+    table = build([Workload("block/a", Path("a"))], replay(a=samples), config=config)
+    assert table.cold_quantile_ms("block/a") == 4
+    assert table.median_ms("block/a") == 2
+    assert table.low_quantile_ms("block/a") == 0.75  # the fixed cost of a run is 0.25
+    written = [line for line in lines(tmp_path / "table.jsonl") if line.get("key") == "block/a"]
+    assert [(w["cold_ms"], w["samples_ms"]) for w in written] == [(4.0, [1.0, 2.0, 3.0])] * 3
+
+
 def test_progress_counts_rounds_of_workloads(build: Build, blocks: list[Workload]) -> None:
     build(blocks[:1], config=MeasureConfig(rounds=1))
     seen: list[tuple[int, int]] = []

@@ -22,6 +22,7 @@ def test_a_block_has_no_type() -> None:
     "record",
     [
         LatencyRecord("a", "block", 1, (0.1234567,), 2),
+        LatencyRecord("a", "block", 1, (0.5,), 2, cold_ms=0.75),
         LatencyRecord("a", "block", 2, error="why"),
         LatencyRecord("reference", "reference", 1, (1.0,), 1),
         LatencyRecord("overhead", "overhead", 1, (1.0,), 1),
@@ -35,6 +36,7 @@ def test_round_trip_through_json(record: LatencyRecord) -> None:
     if record.samples_ms:
         # Nanoseconds are all that a clock gives.
         assert found.samples_ms == pytest.approx(record.samples_ms, abs=5e-7)
+    assert found.cold_ms == record.cold_ms
     assert (found.kind, found.error, found.architecture, found.space_hash) == (
         record.kind,
         record.error,

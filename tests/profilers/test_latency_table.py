@@ -282,3 +282,32 @@ def test_a_table_of_another_machine_is_refused_by_field(
     assert LatencyTable.load(path, expect_fingerprint=moved).fingerprint == fingerprint
     with pytest.raises(TableMismatchError, match=f"must be of {field} .*found: {field} "):
         LatencyTable.load(path, expect_fingerprint=replace(fingerprint, **change))
+
+
+def test_cold_runs_have_a_quantile_of_their_own(write: Write) -> None:
+    rounds = [{"round": n, "samples_ms": [1.0], "cold_ms": 2.0 + n} for n in range(11)]
+    lines = [
+        {"key": "a", "session": 1, **round_, "round": n + 1} for n, round_ in enumerate(rounds)
+    ]
+    table = LatencyTable.load(write(*lines, *block("b", [1.0])))
+    assert table.cold_quantile_ms("a") == pytest.approx(3.0)
+    assert table.low_quantile_ms("a") == 1.0
+    assert table.cold_quantile_ms("b") is None
+    with pytest.raises(MissingKeyError):
+        table.cold_quantile_ms("c")
+
+
+def test_sessions_are_joined_by_all_that_they_share(write: Write) -> None:
+    # The reference alone would say 1; the median of what both have measured says 2.
+    first = (*own("reference", [1.0]), *block("a", [2.0]), *block("b", [3.0]), *network("n", [8.0]))
+    later = (
+        *own("reference", [1.0], session=2),
+        *block("a", [1.0], session=2),
+        *block("c", [4.0], session=2),
+        *block("anchor/n", [4.0], session=2, type="anchor"),
+    )
+    table = LatencyTable.load(write(*first, *later))
+    assert table.session_scale(2) == 2
+    assert table.low_quantile_ms("c") == 8
+    assert table.median_ms("n") == 8
+    assert [n.key for n in table.networks("cafe")] == ["n"]

@@ -12,7 +12,7 @@ import pytest
 
 from devices import ReplayRuntime, Session
 from devices.errors import EngineError
-from profilers import MeasureConfig, ProfilerError, measure_rounds
+from profilers import MeasureConfig, ProfilerError, RoundSamples, measure_rounds
 
 
 def replay_sessions(samples_ms: Mapping[str, list[float]]) -> dict[str, Session]:
@@ -52,17 +52,14 @@ def recording(
 
 def test_each_round_has_each_key_once_with_its_samples() -> None:
     sessions = replay_sessions({"a": [1.0, 2.0, 3.0], "b": [4.0]})
-    config = MeasureConfig(rounds=4, runs=2, warmup=1)
+    config = MeasureConfig(rounds=4, runs=2)
     found = list(measure_rounds(sessions, config))
     assert [number for number, _, _ in found] == [1, 1, 2, 2, 3, 3, 4, 4]
     assert Counter((number, key) for number, key, _ in found).most_common(1)[0][1] == 1
-    # One run before all rounds and one in each are not counted.
+    # The two runs before all rounds are not counted.
     assert [outcome for _, key, outcome in found if key == "a"] == [
-        (3.0, 1.0),
-        (3.0, 1.0),
-        (3.0, 1.0),
-        (3.0, 1.0),
-    ]
+        RoundSamples(3.0, (1.0, 2.0))
+    ] * 4
 
 
 def test_the_order_changes_from_round_to_round_and_is_repeatable() -> None:
@@ -83,10 +80,10 @@ def test_the_order_changes_from_round_to_round_and_is_repeatable() -> None:
 def test_all_are_warmed_before_the_first_round_without_garbage_collection() -> None:
     sessions, log = recording("ab")
     assert gc.isenabled()
-    list(measure_rounds(sessions, MeasureConfig(rounds=1, runs=3, warmup=2)))
+    list(measure_rounds(sessions, MeasureConfig(rounds=1, runs=3)))
     runs = [(key, runs) for key, runs, _ in log]
-    assert runs[:2] == [("a", 1), ("b", 1)]
-    assert sorted(runs[2:]) == [("a", 2), ("a", 3), ("b", 2), ("b", 3)]
+    assert runs[:2] == [("a", 2), ("b", 2)]
+    assert sorted(runs[2:]) == [("a", 4), ("b", 4)]
     assert not any(enabled for _, _, enabled in log)
     assert gc.isenabled()
 
@@ -123,7 +120,7 @@ def test_nothing_due_means_no_run_at_all() -> None:
 
 def test_a_key_that_fails_is_reported_once_and_the_others_go_on() -> None:
     sessions, _ = recording("ab", {"b": 6})
-    config = MeasureConfig(rounds=4, runs=1, warmup=0)
+    config = MeasureConfig(rounds=4, runs=1)
     found = list(measure_rounds(sessions, config))
     failures = [outcome for _, key, outcome in found if isinstance(outcome, EngineError)]
     assert len(failures) == 1
@@ -133,7 +130,7 @@ def test_a_key_that_fails_is_reported_once_and_the_others_go_on() -> None:
 
 def test_a_key_that_fails_at_once_has_no_round() -> None:
     sessions, _ = recording("ab", {"a": 1})
-    found = list(measure_rounds(sessions, MeasureConfig(rounds=2, runs=1, warmup=0)))
+    found = list(measure_rounds(sessions, MeasureConfig(rounds=2, runs=1)))
     assert [(number, key) for number, key, _ in found] == [(1, "a"), (1, "b"), (2, "b")]
     assert isinstance(found[0][2], EngineError)
 
@@ -156,7 +153,6 @@ def test_out_of_time_a_resumed_measuring_still_makes_a_round() -> None:
     [
         ("rounds", 0, 1),
         ("runs", 0, 1),
-        ("warmup", -1, 0),
         ("minimum_rounds", 0, 1),
     ],
 )

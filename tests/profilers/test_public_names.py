@@ -10,6 +10,7 @@ def test_profilers() -> None:
         "MissingKeyError",
         "NetworkMeasurement",
         "ProfilerError",
+        "RoundSamples",
         "TableError",
         "TableMismatchError",
         "Workload",

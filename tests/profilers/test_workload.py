@@ -14,5 +14,7 @@ def test_keys_of_the_profiler_itself_are_refused(key: str) -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ProfilerError, match="kind 'block' or 'network'; found: 'layer'"):
+    with pytest.raises(
+        ProfilerError, match="kind 'block', 'network' or 'validation'; found: 'layer'"
+    ):
         Workload("a", Path("a.onnx"), kind="layer")

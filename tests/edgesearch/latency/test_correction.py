@@ -1,50 +1,97 @@
+"""The plane through whole networks, on latencies whose law is known."""
+
 import numpy as np
 import pytest
 
 from edgesearch.errors import LatencyError
-from edgesearch.latency import Correction, fit_correction
+from edgesearch.latency import BlockSums, Correction, fit_correction
+
+WARM = np.array([1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 9.0, 4.0])
+COLD = np.array([1.9, 2.2, 4.1, 6.5, 8.3, 15.0, 11.9, 4.4])
+BLOCKS = np.array([5.0, 7.0, 6.0, 12.0, 9.0, 20.0, 14.0, 8.0])
+
+
+def fit(medians, warm=WARM, cold=None, blocks=None):
+    blocks = np.full(len(warm), 8.0) if blocks is None else blocks
+    return fit_correction(BlockSums(warm, cold, blocks), medians, 1.2 * medians)
 
 
 def test_finds_the_line_that_is_there():
-    sums = np.array([1.0, 2.0, 3.0, 5.0, 8.0, 13.0])
-    medians = 0.3 + 1.1 * sums
-    correction = fit_correction(sums, medians, 1.2 * medians)
-    assert correction.offset_ms == pytest.approx(0.3)
+    medians = 0.3 + 1.1 * WARM
+    correction = fit(medians)
+    assert correction.offset_ms + 8 * correction.per_block_ms == pytest.approx(0.3)
     assert correction.scale == pytest.approx(1.1)
     assert correction.p95_ratio == pytest.approx(1.2)
     assert correction.fit_mape == pytest.approx(0, abs=1e-9)
-    assert correction.networks == 6
-    np.testing.assert_allclose(correction.median_ms(sums), medians)
+    assert correction.loo_mape == pytest.approx(0, abs=1e-9)
+    assert correction.networks == 8
+    assert not correction.cold
+    np.testing.assert_allclose(correction.median_ms(WARM, np.full(8, 8.0)), medians)
+
+
+def test_blocks_that_cost_more_alone_have_a_cost_of_their_own():
+    medians = 0.2 + 0.9 * COLD - 0.03 * BLOCKS
+    correction = fit(medians, cold=COLD, blocks=BLOCKS)
+    assert correction.cold
+    assert correction.scale == pytest.approx(0.9)
+    assert correction.per_block_ms == pytest.approx(-0.03)
+    assert correction.offset_ms == pytest.approx(0.2)
+
+
+def test_networks_that_fit_into_the_caches_are_like_warm_blocks():
+    correction = fit(1.05 * WARM, cold=COLD, blocks=BLOCKS)
+    assert not correction.cold
+    assert correction.loo_mape < 1e-9
+
+
+def test_no_more_columns_than_help():
+    noise = 1 + 0.02 * np.array([1, -1, -1, 1, -1, 1, 1, -1])
+    correction = fit(2 * WARM * noise, blocks=BLOCKS)
+    assert correction.loo_mape <= 0.03
+    assert correction.scale == pytest.approx(2, rel=0.03)
 
 
 def test_relative_errors_count_not_absolute_ones():
-    # One large network is off by a third; least squares of absolute errors would follow it.
-    sums = np.array([1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 100.0])
-    medians = np.append(sums[:6], 133.0)
-    errors = np.abs(fit_correction(sums, medians, medians).median_ms(sums) / medians - 1)
+    # Two large networks do not agree; least squares of absolute errors would follow them.
+    sums = np.array([1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 90.0, 100.0])
+    medians = np.append(sums[:6], [108.0, 90.0])
+    errors = np.abs(fit(medians, sums).median_ms(sums, np.full(8, 8.0)) / medians - 1)
     absolute = np.polyval(np.polyfit(sums, medians, 1), sums)
-    assert errors.max() < np.abs(absolute / medians - 1).max()
+    assert errors.mean() < np.abs(absolute / medians - 1).mean()
 
 
 def test_networks_too_alike_for_a_line_give_a_factor():
     sums = np.array([1.0, 1.01, 1.02, 1.03, 1.04, 1.05])
-    correction = fit_correction(sums, np.array([2.3, 2.2, 2.1, 2.05, 2.0, 1.9]), sums * 2)
-    assert correction.offset_ms == 0
+    correction = fit(np.array([2.3, 2.2, 2.1, 2.05, 2.0, 1.9]), sums)
+    assert correction.offset_ms == correction.per_block_ms == 0
     assert correction.scale == pytest.approx(2.02, abs=0.05)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_more_work_never_takes_less_time(seed):
+    rng = np.random.default_rng(seed)
+    correction = fit(rng.uniform(1, 2, 8), WARM, COLD, BLOCKS)
+    sums = COLD if correction.cold else WARM
+    assert correction.scale > 0
+    assert (correction.median_ms(sums, BLOCKS) > 0).all()
+
+
 def test_five_networks_are_too_few():
-    five = np.arange(1.0, 6.0)
     with pytest.raises(LatencyError, match=r"at least 6 whole subnets.*found: 5 in the latency"):
-        fit_correction(five, five, five)
+        fit(np.arange(1.0, 6.0), np.arange(1.0, 6.0))
 
 
 def test_blocks_that_took_no_time_are_refused():
     six = np.arange(6.0)
     with pytest.raises(LatencyError, match=r"longer than the fixed cost.*blocks take 0 ms in all"):
-        fit_correction(six, six + 1, six + 1)
+        fit(six + 1, six)
 
 
 def test_round_trip_with_other_entries_beside():
-    correction = Correction(0.1, 1.02, 1.05, 8, 0.01)
+    correction = Correction(0.1, 1.02, 1.05, 8, 0.01, -0.02, True, 0.015)
     assert Correction.from_dict({"space_hash": "x", **correction.to_dict()}) == correction
+
+
+def test_lines_of_earlier_tables_can_be_read():
+    former = {"offset_ms": 0.1, "scale": 1.0, "p95_ratio": 1.1, "networks": 8, "fit_mape": 0.01}
+    assert Correction.from_dict(former).cold is False

@@ -1,6 +1,7 @@
 """Predictions against real measurements of networks that the table has not seen."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,11 +48,11 @@ def test_the_figures_are_those_of_the_networks(validated):
 
 
 def test_they_are_written_beside_the_table_and_into_it(chain, validated, table_path, space):
-    report = json.loads(open(validated["report_path"]).read())
-    assert {name: report[name] for name in CONTRACT} == {name: validated[name] for name in CONTRACT}
+    report = json.loads(Path(validated["report_path"]).read_text("utf-8"))
+    for name in CONTRACT:
+        assert report[name] == validated[name]
     assert report["networks"] == validated["networks"]
-    with open(validated["plot_path"], "rb") as file:
-        assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+    assert Path(validated["plot_path"]).read_bytes().startswith(b"\x89PNG\r\n")
     table = LatencyTable.load(table_path)
     kept = table.correction(space.space_hash)["validation"]
     assert kept == {name: validated[name] for name in CONTRACT}
