@@ -34,7 +34,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         arguments = [CONFIG, f"output_dir={folder}", *overrides]
         durations = {stage: run(stage, arguments)[0] for stage in ("profile", "validate")}
-        output = run("validate", arguments)[1]  # measures nothing again
+        output = run("validate", arguments)[1]  # which is a reading only, unless time was short
         validated = json.loads(output)
         table = LatencyTable.load(Path(validated["table_path"]))
         plain = plain_error(load_config(CONFIG, overrides).space.build(), table)

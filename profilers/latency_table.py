@@ -217,7 +217,8 @@ class LatencyTable:
         """Return the factor that makes a session's samples comparable with the first one's.
 
         Raises:
-            TableError: If the session did not measure the reference workload.
+            TableError: If the session shares nothing with earlier ones, not even the reference
+                workload.
         """
         if not self._scales:
             self._scales = self._session_scales()
@@ -283,7 +284,11 @@ class LatencyTable:
         ]
 
     def _session_scales(self) -> dict[int, float]:
-        """Factors from the low quantiles of all that a session shares with earlier ones."""
+        """Factors from all that a session shares with earlier ones.
+
+        Compared are lower quartiles of the rounds' minima: they depend less on the number of rounds
+        than lower quantiles do, and not on those that were disturbed.
+        """
         lows_ms = self._lows_by_session()
         if len(lows_ms) == 1 and self._last_session == 1:
             return {1: 1.0}  # nothing to compare with, and no need to
@@ -307,7 +312,10 @@ class LatencyTable:
                 of_session = rounds.setdefault(record.session, {})
                 of_session.setdefault(key.removeprefix(ANCHOR), []).append(record.samples_ms or ())
         return {
-            session: {key: statistics.low_quantile_ms(r) for key, r in of_session.items()}
+            session: {
+                key: float(np.quantile([min(samples) for samples in r], 0.25))
+                for key, r in of_session.items()
+            }
             for session, of_session in rounds.items()
         }
 

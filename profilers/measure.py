@@ -20,8 +20,8 @@ class RoundSamples:
     """What one round gave for one key.
 
     Attributes:
-        cold_ms: Of the first run, after other models have had the caches: weights come from
-            memory, as those of a block do inside of a network.
+        cold_ms: Of the first run. Other models have had the caches since the round before, so
+            weights come from memory, as those of a block do inside of a network.
         warm_ms: Of the runs right after it.
     """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from profilers.errors import ProfilerError
-from profilers.latency_record import NETWORK_KINDS
+from profilers.latency_record import ANCHOR, NETWORK_KINDS
 
 OVERHEAD_KEY = "overhead"
 REFERENCE_KEY = "reference"
@@ -36,9 +36,10 @@ class Workload:
     space_hash: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.key or self.key in (OVERHEAD_KEY, REFERENCE_KEY):
+        taken = self.key in (OVERHEAD_KEY, REFERENCE_KEY) or self.key.startswith(ANCHOR)
+        if not self.key or taken:
             raise ProfilerError(
-                f"a key that is not empty, {OVERHEAD_KEY!r} or {REFERENCE_KEY!r}",
+                f"a key that is not empty, {OVERHEAD_KEY!r}, {REFERENCE_KEY!r} or {ANCHOR + '…'!r}",
                 repr(self.key),
                 "Rename the workload.",
             )

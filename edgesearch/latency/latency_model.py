@@ -43,6 +43,10 @@ class LatencyModel:
         self.space = space
         self.block_ms = block_ms
         self.correction = correction
+        self._cost_ms = {
+            key: math.nan if math.isnan(ms) else correction.block_cost_ms(ms)
+            for key, ms in block_ms.items()
+        }
 
     @classmethod
     def from_table(
@@ -73,17 +77,14 @@ class LatencyModel:
 
     def predict(self, architecture: Architecture) -> LatencyPrediction:
         """The latency of one architecture; infinite if the runtime cannot run a block of it."""
-        blocks = self.space.blocks(architecture)
-        total, count = np.array(block_sum_ms(blocks, self.block_ms)), np.array(len(blocks))
-        median = float(self.correction.median_ms(total, count))
-        median = math.inf if math.isnan(median) else median
+        total = block_sum_ms(self.space.blocks(architecture), self._cost_ms)
+        median = math.inf if math.isnan(total) else self.correction.offset_ms + total
         return LatencyPrediction(median, median * self.correction.p95_ratio)
 
     def predict_all(self) -> np.ndarray:
         """Predicted medians of all architectures in ms, (size,), infinite where impossible."""
-        sums = self.space.sum_over_blocks(lambda block: self.block_ms[block.key])
-        blocks = self.space.sum_over_blocks(lambda block: 1.0)
-        return np.nan_to_num(self.correction.median_ms(sums, blocks), nan=math.inf)
+        sums = self.space.sum_over_blocks(lambda block: self._cost_ms[block.key])
+        return np.nan_to_num(self.correction.offset_ms + sums, nan=math.inf)
 
 
 def block_sum_ms(blocks: Sequence[Block], block_ms: dict[str, float]) -> float:

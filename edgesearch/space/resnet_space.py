@@ -318,7 +318,9 @@ class ResNetSpace:
             )  # fmt: skip
             rests = [blocks[1] for blocks in pairs[0]]
             if max(depths[stage]) > 1:
-                more = np.outer([cost(rest) for rest in rests], np.array(depths[stage]) - 1)
+                repeats = np.array(depths[stage]) - 1
+                more = np.outer([cost(rest) for rest in rests], repeats)
+                more[:, repeats == 0] = 0  # also where the cost is not a number
                 axes = (stage + 1, len(widths) + 1 + stage)
                 total += more.reshape([n if a in axes else 1 for a, n in enumerate(shape)])
             before = rests

@@ -16,6 +16,7 @@ from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder
 from edgesearch.workflow.workloads import (
+    anchors,
     block_files,
     block_keys,
     correction_networks,
@@ -72,13 +73,13 @@ def profile(
         path = layout.table(device)
         runtime = open_runtime(device)
         fingerprint = take_fingerprint(runtime.name, runtime.version)
+        before = None
         if path.exists():
-            table = LatencyTable.load(path, expect=device, expect_fingerprint=fingerprint)
-            missing = _missing(space, table, networks, measure)
+            before = LatencyTable.load(path, expect=device, expect_fingerprint=fingerprint)
+        if before is not None and not _missing(space, before, networks, measure):
+            table, skipped = before, True
         else:
-            missing = None
-        skipped = missing is not None and not missing
-        if not skipped:
+            skipped = False
             try:
                 workloads = _workloads(space, device, layout, networks, report)
                 table = build_table(
@@ -88,6 +89,7 @@ def profile(
                     workloads=workloads,
                     runtime=runtime,
                     config=measure,
+                    anchors=anchors(space, device, layout, before) if before else (),
                     on_progress=lambda done, total: report(
                         Event("profile", "rounds measured", done, total)
                     ),
@@ -193,7 +195,7 @@ def _missing(
     measured_for = (table.correction(space.space_hash) or {}).get("rounds", 0)
     enough = measure.minimum_rounds if measured_for >= measure.rounds else measure.rounds
     wanted = block_keys(space)
-    wanted += [network_key("network", a) for a in correction_networks(space, networks)]
+    wanted += [network_key("network", space, a) for a in correction_networks(space, networks)]
     errors = table.errors
     return [key for key in wanted if key not in errors and table.rounds(key) < enough]
 

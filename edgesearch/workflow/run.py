@@ -58,7 +58,7 @@ def run(
 
 def _check_images(export_arguments: Mapping[str, Any]) -> None:
     """Find out before the first stage what would stop a later one."""
-    space, images, seed = (export_arguments[name] for name in ("space", "images", "seed"))
-    pool = ImagePool(images, space.in_channels, seed)
-    if export_arguments["output"] == "logits":
+    channels = export_arguments["space"].in_channels
+    pool = ImagePool(export_arguments["images"], channels, export_arguments.get("seed", 0))
+    if export_arguments.get("output") == "logits":
         pool.require_labels()

@@ -73,7 +73,7 @@ def validate(
 ) -> ValidateResult:
     """Measure whole networks that no prediction was fitted to, and compare.
 
-    What was measured before is not measured again: another seed draws other networks.
+    Networks that have all their rounds are not measured again: another seed draws others.
 
     Args:
         space: The search space.

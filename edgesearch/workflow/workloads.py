@@ -25,9 +25,9 @@ def block_keys(space: SearchSpace) -> list[str]:
     return [b.key for size in space.resolutions for b in space.distinct_blocks(size)]
 
 
-def network_key(kind: str, architecture: Architecture) -> str:
-    """The key under which a whole network is measured."""
-    return f"{kind}/{architecture}"
+def network_key(kind: str, space: SearchSpace, architecture: Architecture) -> str:
+    """The key under which a whole network is measured: tables may serve several spaces."""
+    return f"{kind}/{space.space_hash[:8]}/{architecture}"
 
 
 def correction_networks(space: SearchSpace, count: int) -> list[Architecture]:
@@ -50,7 +50,7 @@ def held_out_networks(
     Args:
         space: The search space.
         count: How many.
-        seed: The same one gives the same architectures.
+        seed: The same one gives the same architectures, except for those among `fitted`.
         fitted: What predictions have been fitted to; none of it is drawn.
 
     Raises:
@@ -128,7 +128,7 @@ def network_workloads(
             assemble_network(blocks, files, path)
         workloads.append(
             Workload(
-                key=network_key(kind, architecture),
+                key=network_key(kind, space, architecture),
                 onnx_path=path,
                 kind=kind,
                 architecture=architecture.to_dict(),

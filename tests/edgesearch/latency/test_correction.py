@@ -16,6 +16,10 @@ def fit(medians, warm=WARM, cold=None, blocks=None):
     return fit_correction(BlockSums(warm, cold, blocks), medians, 1.2 * medians)
 
 
+def predicted(correction, sums, blocks):
+    return correction.offset_ms + correction.scale * sums + correction.per_block_ms * blocks
+
+
 def test_finds_the_line_that_is_there():
     medians = 0.3 + 1.1 * WARM
     correction = fit(medians)
@@ -26,7 +30,7 @@ def test_finds_the_line_that_is_there():
     assert correction.loo_mape == pytest.approx(0, abs=1e-9)
     assert correction.networks == 8
     assert not correction.cold
-    np.testing.assert_allclose(correction.median_ms(WARM, np.full(8, 8.0)), medians)
+    np.testing.assert_allclose(predicted(correction, WARM, np.full(8, 8.0)), medians)
 
 
 def test_blocks_that_cost_more_alone_have_a_cost_of_their_own():
@@ -55,7 +59,7 @@ def test_relative_errors_count_not_absolute_ones():
     # Two large networks do not agree; least squares of absolute errors would follow them.
     sums = np.array([1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 90.0, 100.0])
     medians = np.append(sums[:6], [108.0, 90.0])
-    errors = np.abs(fit(medians, sums).median_ms(sums, np.full(8, 8.0)) / medians - 1)
+    errors = np.abs(predicted(fit(medians, sums), sums, np.full(8, 8.0)) / medians - 1)
     absolute = np.polyval(np.polyfit(sums, medians, 1), sums)
     assert errors.mean() < np.abs(absolute / medians - 1).mean()
 
@@ -68,12 +72,12 @@ def test_networks_too_alike_for_a_line_give_a_factor():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_more_work_never_takes_less_time(seed):
+def test_noise_gives_no_negative_latencies(seed):
     rng = np.random.default_rng(seed)
     correction = fit(rng.uniform(1, 2, 8), WARM, COLD, BLOCKS)
     sums = COLD if correction.cold else WARM
     assert correction.scale > 0
-    assert (correction.median_ms(sums, BLOCKS) > 0).all()
+    assert (predicted(correction, sums, BLOCKS) > 0).all()
 
 
 def test_five_networks_are_too_few():
@@ -95,3 +99,8 @@ def test_round_trip_with_other_entries_beside():
 def test_lines_of_earlier_tables_can_be_read():
     former = {"offset_ms": 0.1, "scale": 1.0, "p95_ratio": 1.1, "networks": 8, "fit_mape": 0.01}
     assert Correction.from_dict(former).cold is False
+
+
+def test_a_block_never_costs_less_than_nothing():
+    correction = Correction(0.1, 2.0, 1.05, 8, 0.01, per_block_ms=-0.5)
+    assert [correction.block_cost_ms(ms) for ms in (0.1, 0.25, 1.0)] == [0, 0, 1.5]

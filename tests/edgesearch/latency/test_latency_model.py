@@ -8,7 +8,7 @@ import pytest
 from devices import DeviceSpec, OnnxRuntime, take_fingerprint
 from edgesearch.errors import LatencyError
 from edgesearch.latency import LatencyModel
-from edgesearch.space import ResNetSpace
+from edgesearch.space import Architecture, ResNetSpace
 from profilers import LatencyTable, MissingKeyError
 
 SPACE = ResNetSpace(
@@ -78,6 +78,61 @@ def test_a_block_that_cannot_run_makes_its_networks_impossible(tmp_path):
     assert not all(needs_it)
     assert [math.isinf(ms) for ms in model.predict_all()] == needs_it
     assert math.isinf(model.predict(SPACE.largest).p95_ms)
+
+
+def test_a_repeated_block_that_cannot_run_leaves_networks_without_it(tmp_path):
+    broken = SPACE.blocks(SPACE.largest)[-2].key  # the last of its stage
+    fine = [a for a in SPACE if broken not in {b.key for b in SPACE.blocks(a)}]
+    table = write_table(tmp_path / "t.jsonl", fine[:8], failed=[broken])
+    model = LatencyModel.from_table(SPACE, table)
+    possible = {a for a, ms in zip(SPACE, model.predict_all(), strict=True) if math.isfinite(ms)}
+    assert possible == set(fine)
+    assert 1 < len(fine) < SPACE.size
+
+
+def cold_table(path, networks):
+    """Networks take 0.2 ms + 0.9 × cold blocks - 0.003 ms × their number."""
+    table = write_table(path, networks)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines[2:]:
+        if line["key"] in BLOCKS:
+            line["cold_ms"] = cold_ms(line["key"])
+        else:
+            architecture = Architecture.from_dict(line["architecture"])
+            line["samples_ms"] = [law_ms(architecture)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return LatencyTable.load(table.path)
+
+
+def cold_ms(key):
+    return 0.02 + 3 * math.sqrt(BLOCKS[key].params) / 1e3
+
+
+def law_ms(architecture):
+    blocks = SPACE.blocks(architecture)
+    return 0.2 + 0.9 * sum(cold_ms(block.key) for block in blocks) - 0.003 * len(blocks)
+
+
+def test_cold_blocks_count_where_they_predict_better(tmp_path):
+    model = LatencyModel.from_table(SPACE, cold_table(tmp_path / "t.jsonl", some(10)))
+    assert model.correction.cold
+    assert model.correction.per_block_ms == pytest.approx(-0.003)
+    everything = model.predict_all()
+    for index, architecture in enumerate(SPACE):
+        assert everything[index] == pytest.approx(law_ms(architecture))
+        assert model.predict(architecture).median_ms == pytest.approx(everything[index])
+
+
+def test_without_all_cold_runs_the_warm_ones_count(tmp_path):
+    path = tmp_path / "t.jsonl"
+    correction = LatencyModel.from_table(SPACE, cold_table(path, some(10))).correction
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    del next(line for line in lines if "cold_ms" in line)["cold_ms"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = LatencyTable.load(path)
+    assert not LatencyModel.from_table(SPACE, table).correction.cold
+    with pytest.raises(LatencyError, match="blocks measured with cold caches .*; found: none"):
+        LatencyModel.from_table(SPACE, table, correction)
 
 
 def test_a_missing_block_is_named(tmp_path):

@@ -63,7 +63,7 @@ def test_predictions_and_medians_come_from_the_table(validated, table_path, spac
     model = LatencyModel.from_table(space, table, current_correction(space, table))
     found = {n.key: n for n in table.networks(space.space_hash, "validation")}
     for network in validated["networks"]:
-        measurement = found[f"validation/{network['architecture']}"]
+        measurement = found[f"validation/{space.space_hash[:8]}/{network['architecture']}"]
         architecture = Architecture.from_dict(measurement.architecture)
         assert network["measured_ms"] == measurement.median_ms
         assert network["measured_p95_ms"] == measurement.p95_ms
