@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgesearch.errors import StageError
+from edgesearch.workflow.output_folder import write_bytes
 
 
 def plot_predictions(
@@ -35,13 +35,6 @@ def plot_predictions(
     axes.plot(measured_ms, predicted_ms, "o", markersize=4)
     axes.set(xlabel="measured median (ms)", ylabel="predicted median (ms)", title=title)
     axes.legend()
-    partial = path.with_name(path.name + ".partial")
-    try:
-        figure.savefig(partial, format="png", dpi=150)
-        os.replace(partial, path)
-    except OSError as error:
-        raise StageError(
-            f"room to write {path}",
-            error.strerror or str(error),
-            "Free space or choose another output_dir, then run the same command again.",
-        ) from error
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    write_bytes(path, picture.getvalue())
