@@ -14,6 +14,9 @@ from typing import Any
 from devices.errors import UnknownDeviceError
 
 PRECISIONS = ("fp32", "fp16", "int8")
+TRANSPORTS = ("local", "ssh")
+MEASURED_FIELDS = ("name", "runtime", "provider", "precision", "batch", "threads")
+"""What latencies and engines are of. The other fields only say how the device is reached."""
 
 _CATALOG = Path(__file__).parent / "catalog"
 
@@ -25,10 +28,15 @@ class DeviceSpec:
     Args:
         name: Name of the device; part of file names.
         runtime: Name of the runtime that runs engines there.
+        provider: Execution provider of onnxruntime, such as `cuda`; None for the processor, and for
+            other runtimes.
         precision: One of `PRECISIONS`.
         threads: Threads that one run may use.
         batch: Images per run.
-        transport: How the device is reached; `local` is this machine.
+        transport: How the device is reached: `local` is this machine, `ssh` one or several others.
+        hosts: Names of the boards for the system's ssh client; boards of one kind share the work.
+        python: The interpreter over there, by name or path.
+        ssh_config: A configuration file for the ssh client; the user's own if None.
         description: One line for people.
 
     Raises:
@@ -41,17 +49,27 @@ class DeviceSpec:
     threads: int = 1
     batch: int = 1
     transport: str = "local"
+    hosts: tuple[str, ...] = ()
+    python: str = "python3"
+    ssh_config: str | None = None
+    provider: str | None = None
     description: str = ""
 
     def __post_init__(self) -> None:
         """Refuse values that no device can have."""
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
             _refuse("name", "letters, digits, '-', '_' and '.' only", self.name)
-        for field in ("runtime", "transport"):
+        for field in ("runtime", "python"):
             if not isinstance(getattr(self, field), str) or not getattr(self, field):
                 _refuse(field, "a name", getattr(self, field))
-        if self.precision not in PRECISIONS:
-            _refuse("precision", "one of " + ", ".join(PRECISIONS), self.precision)
+        for field in ("provider", "ssh_config"):
+            value = getattr(self, field)
+            if value is not None and (not isinstance(value, str) or not value):
+                _refuse(field, "a name, or left out", value)
+        for field, allowed in (("precision", PRECISIONS), ("transport", TRANSPORTS)):
+            if getattr(self, field) not in allowed:
+                _refuse(field, "one of " + ", ".join(allowed), getattr(self, field))
+        self._check_hosts()
         for field in ("threads", "batch"):
             value = getattr(self, field)
             # True is an int to Python, but not to whoever wrote `threads: yes`.
@@ -60,15 +78,33 @@ class DeviceSpec:
         if not isinstance(self.description, str):
             _refuse("description", "a text", self.description)
 
+    def _check_hosts(self) -> None:
+        # A host that begins with a dash would be an option to the ssh client.
+        valid = isinstance(self.hosts, tuple) and all(
+            isinstance(host, str) and re.fullmatch(r"[^-\s][^\s]*", host) for host in self.hosts
+        )
+        if not valid or len(set(self.hosts)) < len(self.hosts):
+            _refuse("hosts", "a list of different host names", self.hosts)
+        if (self.transport == "ssh") != bool(self.hosts):
+            allowed = "given" if self.transport == "ssh" else "left out"
+            _refuse("hosts", f"{allowed} for the transport {self.transport!r}", list(self.hosts))
+
     @property
     def identity(self) -> str:
-        """8 hex digits over runtime, precision, batch and threads: what a latency depends on."""
-        parts = [self.runtime, self.precision, self.batch, self.threads]
+        """8 hex digits over what a latency depends on, apart from the device's name."""
+        parts: list[object] = [self.runtime, self.precision, self.batch, self.threads]
+        if self.provider is not None:
+            parts.append(self.provider)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+
+    @property
+    def measured_fields(self) -> dict[str, Any]:
+        """The fields that latencies and engines are of, by name; see `MEASURED_FIELDS`."""
+        return {field: getattr(self, field) for field in MEASURED_FIELDS}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for JSON or YAML."""
-        return asdict(self)
+        return {**asdict(self), "hosts": list(self.hosts)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DeviceSpec:
@@ -94,7 +130,8 @@ class DeviceSpec:
                 f"only {', '.join(values) or 'no fields'}",
                 "Add the name.",
             )
-        return cls(**values)
+        hosts = values.get("hosts", ())
+        return cls(**{**values, "hosts": tuple(hosts) if isinstance(hosts, list) else hosts})
 
 
 def known_devices() -> list[str]:
@@ -120,7 +157,8 @@ def load_device(name: str, **overrides: Any) -> DeviceSpec:
         raise UnknownDeviceError(
             f"a device of the catalog: {', '.join(known)}",
             repr(name),
-            _nearest(name, known) + "Choose one of the catalog.",
+            _nearest(name, known)
+            + "Choose one of the catalog, or describe your own by giving its runtime as well.",
         )
     import yaml
 

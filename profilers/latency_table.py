@@ -11,14 +11,13 @@ import numpy as np
 
 from devices.errors import DeviceError
 from devices.fingerprint import Fingerprint
-from devices.spec import DeviceSpec
+from devices.spec import MEASURED_FIELDS, DeviceSpec
 from profilers import statistics
 from profilers.errors import MissingKeyError, TableError, TableMismatchError
 from profilers.latency_record import ANCHOR, LatencyRecord
 from profilers.table_file import TableFile, read_table
 from profilers.workload import OVERHEAD_KEY
 
-_SPEC_FIELDS = ("name", "runtime", "precision", "batch", "threads")
 _FINGERPRINT_FIELDS = ("chip", "instruction_sets", "runtime_version")
 
 
@@ -93,7 +92,7 @@ class LatencyTable:
                 str(error),
                 "Move it away and measure again.",
             ) from error
-        _refuse_mismatch(path, _SPEC_FIELDS, spec, expect)
+        _refuse_mismatch(path, MEASURED_FIELDS, spec, expect)
         _refuse_mismatch(path, _FINGERPRINT_FIELDS, fingerprint, expect_fingerprint)
         table = cls(path, spec, fingerprint)
         for number, values in lines:

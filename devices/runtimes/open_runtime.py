@@ -18,14 +18,13 @@ _PRECISIONS: dict[str, tuple[str, ...]] = {"onnxruntime": ("fp32",)}
 
 
 def open_runtime(spec: DeviceSpec) -> Runtime:
-    """Return the runtime that a device asks for.
+    """Return the runtime that a device asks for, on the machine that this runs on.
 
     Args:
         spec: The device.
 
     Raises:
-        DeviceError: If there is no such runtime, it lacks the precision, or the device cannot be
-            reached.
+        DeviceError: If there is no such runtime, or it lacks the precision.
         RuntimeMissingError: If the runtime's package is not installed.
     """
     if spec.runtime not in RUNTIMES:
@@ -37,11 +36,5 @@ def open_runtime(spec: DeviceSpec) -> Runtime:
             f"a precision that {spec.runtime} has: {', '.join(_PRECISIONS[spec.runtime])}",
             repr(spec.precision),
             "Choose another precision or runtime.",
-        )
-    if spec.transport != "local":
-        raise DeviceError(
-            "the transport 'local' (others are not supported yet)",
-            repr(spec.transport),
-            "Run edgesearch on the device itself.",
         )
     return RUNTIMES[spec.runtime](spec)

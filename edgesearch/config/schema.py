@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from devices.spec import DeviceSpec, load_device
+from devices.spec import DeviceSpec, known_devices, load_device
 from edgesearch.config.fields import (
     Batch,
     Count,
@@ -63,7 +63,7 @@ class DeviceSection(Section):
     """The device that networks are chosen for; fields that are given replace the device's own."""
 
     name: str = "local-cpu"
-    """Name of a known device (`edgesearch devices`)."""
+    """Name of a known device (`edgesearch devices`); or one's own, if the runtime is given."""
     threads: int | None = None
     """Threads that a network runs on."""
     batch: int | None = None
@@ -72,6 +72,18 @@ class DeviceSection(Section):
     """Precision that a network runs in."""
     runtime: str | None = None
     """Runtime that runs a network."""
+    provider: str | None = None
+    """Execution provider of onnxruntime, such as cuda or openvino; the processor if null."""
+    transport: str | None = None
+    """How the device is reached: local is this machine, ssh another one."""
+    host: str | None = None
+    """The other machine, by its name for the ssh client; implies ssh."""
+    hosts: list[str] | None = None
+    """Several machines of one kind, which share the work of measuring; implies ssh."""
+    python: str | None = None
+    """The interpreter over there."""
+    ssh_config: str | None = None
+    """Configuration file for the ssh client; the user's own if null."""
 
     def build(self) -> DeviceSpec:
         """The device.
@@ -80,7 +92,20 @@ class DeviceSection(Section):
             UnknownDeviceError: There is no such device, or a field is not valid.
         """
         fields = self.model_dump(exclude_none=True)
+        if "host" in fields:
+            fields["hosts"] = [fields.pop("host")]
+        if "hosts" in fields:
+            fields = {"transport": "ssh", **fields}
+        if fields["name"] not in known_devices() and "runtime" in fields:
+            return DeviceSpec.from_dict(fields)  # a device of the user's own
         return load_device(fields.pop("name"), **fields)
+
+    @field_validator("hosts")
+    @classmethod
+    def _one_way(cls, hosts: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        if hosts is not None and info.data.get("host") is not None:
+            raise fault("either host or hosts is required, not both")
+        return hosts
 
     @model_validator(mode="after")
     def _valid(self) -> DeviceSection:

@@ -103,7 +103,7 @@ def export(
             "export",
             layout.engines,
             {
-                "device": device.to_dict(),
+                "device": device.measured_fields,
                 "seed": seed,
                 **prefixed("data", images.to_dict()),
                 **prefixed("search", asdict(looked_at)),

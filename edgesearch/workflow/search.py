@@ -128,7 +128,7 @@ def search(
             layout.search,
             {
                 "space": space.to_dict(),
-                "device": device.to_dict(),
+                "device": device.measured_fields,
                 "seed": seed,
                 **prefixed("data", images.to_dict()),
                 **prefixed("search.budgets", asdict(budgets)),
@@ -211,8 +211,8 @@ def check_searched_for(device: DeviceSpec, layout: Layout) -> None:
         StageError: Names the field in which the devices differ.
     """
     searched = read_json(layout.search / RECORD, "search")["config"]["device"]
-    for field in ("name", "runtime", "precision", "batch", "threads"):
-        wanted, found = getattr(device, field), searched.get(field)
+    for field, wanted in device.measured_fields.items():
+        found = searched.get(field)
         if wanted != found:
             raise StageError(
                 f"winners for a device with {field} {wanted!r} in {layout.search}",

@@ -62,7 +62,10 @@ def test_a_description_without_a_name_is_refused() -> None:
         ("name", "", "letters, digits"),
         ("name", 5, "letters, digits"),
         ("runtime", "", "a name"),
-        ("transport", None, "a name"),
+        ("transport", None, "one of local, ssh"),
+        ("provider", "", "a name, or left out"),
+        ("python", "", "a name"),
+        ("ssh_config", 5, "a name, or left out"),
         ("precision", "fp8", "one of fp32, fp16, int8"),
         ("precision", ["fp32"], "one of fp32, fp16, int8"),
         ("threads", 0, "a whole number from 1 on"),
@@ -79,21 +82,40 @@ def test_impossible_values_are_refused_by_field(field: str, value: object, allow
 
 
 def test_round_trip() -> None:
-    spec = DeviceSpec("board", "tensorrt", "fp16", 4, 8, "ssh", "a board")
+    spec = DeviceSpec("board", "tensorrt", "fp16", 4, 8, "ssh", ("a", "b"), "python3.11", "config")
     assert DeviceSpec.from_dict(spec.to_dict()) == spec
 
 
 def test_identity_is_that_of_what_a_latency_depends_on() -> None:
     spec = DeviceSpec("board")
     assert re.fullmatch("[0-9a-f]{8}", spec.identity)
-    assert spec.identity == DeviceSpec("other", description="x", transport="ssh").identity
+    assert (
+        spec.identity
+        == DeviceSpec("other", description="x", transport="ssh", hosts=("a",)).identity
+    )
     others = [
         DeviceSpec("board", runtime="tensorrt"),
         DeviceSpec("board", precision="fp16"),
         DeviceSpec("board", batch=2),
         DeviceSpec("board", threads=2),
+        DeviceSpec("board", provider="cuda"),
     ]
-    assert len({spec.identity, *(other.identity for other in others)}) == 5
+    assert len({spec.identity, *(other.identity for other in others)}) == 6
+
+
+@pytest.mark.parametrize(
+    ("values", "allowed"),
+    [
+        ({"transport": "ssh"}, "given for the transport 'ssh'"),
+        ({"hosts": ["a"]}, "left out for the transport 'local'"),
+        ({"transport": "ssh", "hosts": ["-oProxyCommand=x"]}, "a list of different host names"),
+        ({"transport": "ssh", "hosts": ["a", "a"]}, "a list of different host names"),
+        ({"transport": "ssh", "hosts": "a"}, "a list of different host names"),
+    ],
+)
+def test_hosts_are_those_of_ssh(values: dict[str, object], allowed: str) -> None:
+    with pytest.raises(UnknownDeviceError, match=f"'hosts' of a device must be {allowed}"):
+        DeviceSpec.from_dict({"name": "board", **values})
 
 
 def test_identity_never_changes() -> None:

@@ -24,7 +24,6 @@ def test_local_cpu_opens_onnxruntime() -> None:
     [
         (DeviceSpec("board", runtime="ncnn"), "a runtime out of onnxruntime; found: 'ncnn'"),
         (DeviceSpec("board", precision="fp16"), "onnxruntime has: fp32; found: 'fp16'"),
-        (DeviceSpec("board", transport="ssh"), "not supported yet.*; found: 'ssh'"),
     ],
 )
 def test_what_cannot_be_opened_is_said(spec: DeviceSpec, message: str) -> None:
