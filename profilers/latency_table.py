@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ from devices.errors import DeviceError
 from devices.fingerprint import Fingerprint
 from devices.spec import MEASURED_FIELDS, DeviceSpec
 from profilers import statistics
-from profilers.errors import MissingKeyError, TableError, TableMismatchError
-from profilers.latency_record import ANCHOR, LatencyRecord
+from profilers.errors import MissingKeyError, ProfilerError, TableError, TableMismatchError
+from profilers.latency_record import NETWORK_KINDS, LatencyRecord
+from profilers.measure import KeyHistory, MeasureConfig
+from profilers.sessions import reference_levels_ms, rounds_disturbed, session_scales
+from profilers.steadiness import UNSETTLED_SHARE, Steadiness, base_level_ms
 from profilers.table_file import TableFile, read_table
 from profilers.workload import OVERHEAD_KEY
 
@@ -61,6 +64,8 @@ class LatencyTable:
         self._corrections: dict[str, dict[str, Any]] = {}
         self._scales: dict[int, float] = {}
         self._overheads: dict[frozenset[int], float] = {}
+        self._disturbed: frozenset[tuple[int, int]] | None = None
+        self._configs: dict[int, MeasureConfig] = {}
         self._last_session = 0
 
     @classmethod
@@ -98,7 +103,7 @@ class LatencyTable:
         for number, values in lines:
             try:
                 table._add(values)
-            except (KeyError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, ProfilerError) as error:
                 raise TableError(
                     f"{path} must hold measurements and corrections",
                     f"line {number}: {error}",
@@ -133,8 +138,43 @@ class LatencyTable:
         return [key for key, records in self._records.items() if records[0].kind == kind]
 
     def rounds(self, key: str) -> int:
-        """Return the number of rounds that were measured of a key; 0 if it is unknown."""
-        return len(self._records.get(key, ()))
+        """Return the number of rounds of a key that count; 0 if it is unknown."""
+        return len(self._counting(key)) if key in self._records else 0
+
+    def history(self, key: str) -> KeyHistory:
+        """Return what a key was measured so far; empty if it is unknown."""
+        if key not in self._records:
+            return KeyHistory()
+        minima_ms = tuple(
+            min(record.samples_ms or ()) * self.session_scale(record.session)
+            for record in self._records[key]
+            if (record.session, record.round) not in self._disturbed_rounds()
+        )
+        return KeyHistory(minima_ms, len(self._records[key]))
+
+    def steadiness(self) -> Steadiness:
+        """Return how steady the machine was in all sessions."""
+        levels_ms = reference_levels_ms(self._records)
+        base_ms = {session: base_level_ms(levels) for session, levels in levels_ms.items()}
+        relative = [
+            value / base_ms[session]
+            for session, levels in levels_ms.items()
+            for values in levels.values()
+            for value in values
+        ]
+        config = self._configs.get(self._last_session, MeasureConfig())
+        keys = [key for kind in ("block", *NETWORK_KINDS) for key in self.keys(kind)]
+        unsettled = tuple(
+            key for key in keys if config.lacks_rounds(replace(self.history(key), attempts=0))
+        )
+        return Steadiness(
+            rounds=sum(map(len, levels_ms.values())),
+            disturbed=len(self._disturbed_rounds()),
+            reference_spread=float(np.quantile(relative, 0.95)) - 1 if relative else 0.0,
+            keys=len(keys),
+            unsettled=unsettled,
+            settled=len(unsettled) <= UNSETTLED_SHARE * len(keys),
+        )
 
     def low_quantile_ms(self, key: str) -> float:
         """Return what the work itself takes, undisturbed and without the fixed cost of a run.
@@ -164,7 +204,7 @@ class LatencyTable:
         self._rounds(key)
         first = [
             record.cold_ms * self.session_scale(record.session)
-            for record in self._records[key]
+            for record in self._counting(key)
             if record.cold_ms is not None
         ]
         return statistics.low_quantile_of_first_ms(first) if first else None
@@ -220,7 +260,9 @@ class LatencyTable:
                 workload.
         """
         if not self._scales:
-            self._scales = self._session_scales()
+            # With one session there is nothing to compare with, and no need to.
+            single = not self._records or self._last_session == 1
+            self._scales = {1: 1.0} if single else session_scales(self._records)
         if session not in self._scales:
             raise TableError(
                 f"{self.path} must hold the reference workload of each session",
@@ -255,6 +297,9 @@ class LatencyTable:
                 name: value for name, value in values.items() if name != "type"
             }
             return
+        if values.get("type") == "session":
+            self._configs[values["session"]] = MeasureConfig(**values["measure"])
+            return
         record = LatencyRecord.from_dict(values)
         self._last_session = max(self._last_session, record.session)
         if record.error is not None:
@@ -278,45 +323,20 @@ class LatencyTable:
             )
         return [
             [sample * self.session_scale(record.session) for sample in record.samples_ms or ()]
-            for record in self._records[key]
+            for record in self._counting(key)
             if sessions is None or record.session in sessions
         ]
 
-    def _session_scales(self) -> dict[int, float]:
-        """Factors from all that a session shares with earlier ones.
+    def _counting(self, key: str) -> list[LatencyRecord]:
+        """Records of the rounds in which the machine was not disturbed; all if it always was."""
+        records, disturbed = self._records[key], self._disturbed_rounds()
+        calm = [record for record in records if (record.session, record.round) not in disturbed]
+        return calm or records
 
-        Compared are lower quartiles of the rounds' minima: they depend less on the number of rounds
-        than lower quantiles do, and not on those that were disturbed.
-        """
-        lows_ms = self._lows_by_session()
-        if len(lows_ms) == 1 and self._last_session == 1:
-            return {1: 1.0}  # nothing to compare with, and no need to
-        known_ms: dict[str, float] = {}
-        scales: dict[int, float] = {}
-        for session, found_ms in sorted(lows_ms.items()):
-            shared = [known_ms[key] / low_ms for key, low_ms in found_ms.items() if key in known_ms]
-            if not shared and known_ms:
-                continue  # whoever asks for it is told
-            scales[session] = float(np.median(shared)) if shared else 1.0
-            for key, low_ms in found_ms.items():
-                known_ms.setdefault(key, scales[session] * low_ms)
-        return scales
-
-    def _lows_by_session(self) -> dict[int, dict[str, float]]:
-        rounds: dict[int, dict[str, list[tuple[float, ...]]]] = {}
-        for key, records in self._records.items():
-            if key == OVERHEAD_KEY:
-                continue  # too short to tell anything
-            for record in records:
-                of_session = rounds.setdefault(record.session, {})
-                of_session.setdefault(key.removeprefix(ANCHOR), []).append(record.samples_ms or ())
-        return {
-            session: {
-                key: float(np.quantile([min(samples) for samples in r], 0.25))
-                for key, r in of_session.items()
-            }
-            for session, of_session in rounds.items()
-        }
+    def _disturbed_rounds(self) -> frozenset[tuple[int, int]]:
+        if self._disturbed is None:
+            self._disturbed = rounds_disturbed(self._records, self._configs)
+        return self._disturbed
 
 
 def _refuse_mismatch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import random
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 from devices.errors import EngineError
 from devices.runtimes import Session
+from profilers import statistics, steadiness
 from profilers.errors import ProfilerError
 
 
@@ -33,15 +35,52 @@ Outcome = RoundSamples | EngineError
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """What one round gave for one key.
+
+    Attributes:
+        round: Number of the round, from 1.
+        key: The key.
+        outcome: The samples, or the error that ended the key's measuring.
+        session: Which of the sessions that were measured together, from 0: another board, or the
+            same one after its connection was lost, makes another session.
+    """
+
+    round: int
+    key: str
+    outcome: Outcome
+    session: int = 0
+
+
+@dataclass(frozen=True)
+class KeyHistory:
+    """The rounds that a key has already.
+
+    Attributes:
+        minima_ms: Fastest run of each round that counts.
+        attempts: Number of rounds that were made, those included in which the machine was
+            disturbed.
+    """
+
+    minima_ms: tuple[float, ...] = ()
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
 class MeasureConfig:
     """How often and how long to measure.
 
     Args:
-        rounds: Rounds of each key.
+        rounds: Rounds of each key that have to count.
         runs: Runs of a key in each round, after a first one that counts apart.
         max_seconds: No round begins later than this, except for the first `minimum_rounds`.
         minimum_rounds: Rounds of each key that are made in any case.
         seed: Of the order in a round.
+        interval: A key gets further rounds until the interval of its low quantile is not wider
+            than this share of it.
+        tolerance: A round counts if the reference took no longer than usual, but for this share,
+            at its begin and end.
+        max_rounds: Rounds of a key at most, disturbed ones included; three times `rounds` if None.
 
     Raises:
         ProfilerError: If a number is too small.
@@ -52,72 +91,145 @@ class MeasureConfig:
     max_seconds: float = 300.0
     minimum_rounds: int = 2
     seed: int = 0
+    interval: float = 0.03
+    tolerance: float = 0.1
+    max_rounds: int | None = None
 
     def __post_init__(self) -> None:
-        for field, least in (("rounds", 1), ("runs", 1), ("minimum_rounds", 1)):
-            if getattr(self, field) < least:
+        least = {"rounds": 1, "runs": 1, "minimum_rounds": 1, "max_rounds": self.rounds}
+        for field, bound in least.items():
+            if getattr(self, field) is not None and getattr(self, field) < bound:
                 raise ProfilerError(
-                    f"{field!r} of measuring must be at least {least}",
+                    f"{field!r} of measuring must be at least {bound}",
                     str(getattr(self, field)),
                     f"Raise {field!r}.",
                 )
-        if not self.max_seconds > 0:
-            raise ProfilerError(
-                "'max_seconds' of measuring must be above 0",
-                str(self.max_seconds),
-                "Raise 'max_seconds'.",
-            )
+        for field in ("max_seconds", "interval", "tolerance"):
+            if not getattr(self, field) > 0:
+                raise ProfilerError(
+                    f"{field!r} of measuring must be above 0",
+                    str(getattr(self, field)),
+                    f"Raise {field!r}.",
+                )
+
+    @property
+    def most_rounds(self) -> int:
+        """Rounds of a key at most."""
+        return 3 * self.rounds if self.max_rounds is None else self.max_rounds
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
         return asdict(self)
 
+    def lacks_rounds(self, history: KeyHistory) -> bool:
+        """Whether a key that was measured so far needs, and may have, another round."""
+        if history.attempts >= self.most_rounds:
+            return False
+        if len(history.minima_ms) < self.rounds:
+            return True
+        return statistics.low_quantile_width(history.minima_ms) > self.interval
+
 
 def measure_rounds(
     sessions: Mapping[str, Session],
     config: MeasureConfig,
-    rounds_done: Mapping[str, int] | None = None,
+    history: Mapping[str, KeyHistory] | None = None,
     always: Collection[str] = (),
-) -> Iterator[tuple[int, str, Outcome]]:
+    reference: str | None = None,
+) -> Iterator[Measurement]:
     """Measure all keys in turn, round after round.
 
     A slow minute of the machine falls on all keys alike in this way, instead of on one of them.
     The order differs from round to round, so that no key always follows the same other one.
 
+    A round in which the reference was slower than else does not count, and is made again. A key
+    is measured until enough of its rounds count and its low quantile is known well enough, or
+    until its rounds or the time are used up.
+
     Args:
         sessions: What to measure, by key.
         config: Rounds, runs and bounds.
-        rounds_done: Rounds that keys already have; others have none. All keys end up with
-            `config.rounds`, unless `config.max_seconds` is over before.
+        history: What keys were measured before; others have no rounds.
         always: Keys that open each round that is made at all, whatever rounds they have.
+        reference: The one of them that closes each round as well, and tells how the machine was.
 
     Yields:
-        Number of the round, key, and the samples, or the error that ended the key's measuring.
+        What each round gave for each key; a key that fails is not measured again.
     """
-    done = rounds_done or {}
-    failed = set()
-    due_ever = {key for key in sessions if key not in always and done.get(key, 0) < config.rounds}
-    if not due_ever:
-        return
-    first_round = 1 + min(done.get(key, 0) for key in due_ever)
-    # Once over all: the first run of a session allocates, and a cold machine is a slow one.
-    for key in [*always, *sorted(due_ever)]:
-        outcome = _time(sessions[key], 1)
-        if isinstance(outcome, EngineError):
-            failed.add(key)
-            yield first_round, key, outcome
-    begin = time.monotonic()
-    for number in range(first_round, config.rounds + 1):
-        due = sorted(key for key in due_ever - failed if done.get(key, 0) < number)
-        is_optional = number > max(config.minimum_rounds, first_round)
-        if not due or (is_optional and time.monotonic() - begin >= config.max_seconds):
-            return
-        random.Random(f"{config.seed}/{number}").shuffle(due)
-        for key in [*(key for key in always if key not in failed), *due]:
-            outcome = _time(sessions[key], config.runs)
+    rounds = _Rounds(sessions, config, history or {}, always, reference)
+    if rounds.due():
+        yield from rounds.warm_up()
+        yield from rounds.measure()
+
+
+class _Rounds:
+    """The state of `measure_rounds`."""
+
+    def __init__(
+        self,
+        sessions: Mapping[str, Session],
+        config: MeasureConfig,
+        history: Mapping[str, KeyHistory],
+        always: Collection[str],
+        reference: str | None,
+    ) -> None:
+        self._sessions = sessions
+        self._config = config
+        self._history = history
+        self._always = list(always)
+        self._reference = reference
+        self._keys = [key for key in sorted(sessions) if key not in always]
+        self._minima_ms: dict[str, dict[int, float]] = {key: {} for key in self._keys}
+        self._levels_ms: dict[int, list[float]] = {}
+        self._failed: set[str] = set()
+
+    def due(self) -> list[str]:
+        """The keys that lack rounds."""
+        disturbed = steadiness.disturbed_rounds(self._levels_ms, self._config.tolerance)
+        return [
+            key
+            for key in self._keys
+            if key not in self._failed
+            and self._config.lacks_rounds(self._history_now(key, disturbed))
+        ]
+
+    def _history_now(self, key: str, disturbed: Collection[int] = ()) -> KeyHistory:
+        before, now = self._history.get(key, KeyHistory()), self._minima_ms[key]
+        counting = tuple(ms for number, ms in now.items() if number not in disturbed)
+        return KeyHistory(before.minima_ms + counting, before.attempts + len(now))
+
+    def warm_up(self) -> Iterator[Measurement]:
+        """Run all once: the first run of a session allocates, and a cold machine is a slow one."""
+        for key in [*self._always, *self.due()]:
+            outcome = _time(self._sessions[key], 1)
             if isinstance(outcome, EngineError):
-                failed.add(key)
-            yield number, key, outcome
+                self._failed.add(key)
+                yield Measurement(1, key, outcome)
+
+    def measure(self) -> Iterator[Measurement]:
+        begin = time.monotonic()
+        for number in itertools.count(1):
+            due = self.due()
+            if number > 1 and time.monotonic() - begin >= self._config.max_seconds:
+                least = self._config.minimum_rounds
+                due = [key for key in due if self._history_now(key).attempts < least]
+            if not due:
+                return
+            random.Random(f"{self._config.seed}/{number}").shuffle(due)
+            last = [] if self._reference is None else [self._reference]
+            for key in [*self._always, *due, *last]:
+                if key not in self._failed:
+                    yield self._measure(number, key)
+
+    def _measure(self, number: int, key: str) -> Measurement:
+        outcome = _time(self._sessions[key], self._config.runs)
+        if isinstance(outcome, EngineError):
+            self._failed.add(key)
+        elif key == self._reference:
+            self._levels_ms.setdefault(number, []).append(min(outcome.warm_ms))
+        elif key in self._minima_ms:
+            self._minima_ms[key][number] = min(outcome.warm_ms)
+        return Measurement(number, key, outcome)
 
 
 def _time(session: Session, runs: int) -> Outcome:

@@ -28,6 +28,32 @@ def low_quantile_ms(rounds: Rounds) -> float:
     return float(np.quantile([min(samples) for samples in rounds], _LOW_QUANTILE))
 
 
+def low_quantile_width(minima_ms: Sequence[float], confidence: float = 0.9) -> float:
+    """Return how wide the interval of the low quantile is, as a share of its lower end.
+
+    The j-th and the k-th smallest of n independent values enclose the quantile q with a
+    probability that follows from Binomial(n, q) (the order-statistics interval of nonparametric
+    statistics). With few values j is 1, and the lower end is less sure than the upper one.
+
+    Args:
+        minima_ms: Fastest run of each round, at least one.
+        confidence: Probability that the interval holds the quantile.
+    """
+    ordered, count = sorted(minima_ms), len(minima_ms)
+    outside = (1 - confidence) / 2
+    below, low, high = 0.0, 1, count
+    for hits in range(count):
+        below += (
+            math.comb(count, hits) * _LOW_QUANTILE**hits * (1 - _LOW_QUANTILE) ** (count - hits)
+        )
+        if below <= outside:
+            low = hits + 1
+        if 1 - below <= outside:
+            high = max(hits + 1, low)
+            break
+    return ordered[high - 1] / ordered[low - 1] - 1
+
+
 def low_quantile_of_first_ms(first: Sequence[float]) -> float:
     """Return the 10 % quantile of the first runs of rounds, one each.
 

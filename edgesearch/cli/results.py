@@ -39,6 +39,7 @@ def print_profile(result: workflow.ProfileResult) -> None:
         f"subnets (mean error {correction.fit_mape:.1%}{left_out}); "
         f"p95 = {correction.p95_ratio:.3f} × median"
     )
+    print(result.steadiness)
     if result.failed_blocks:
         print(f"{len(result.failed_blocks)} blocks cannot run: {', '.join(result.failed_blocks)}")
 
@@ -64,6 +65,7 @@ def print_validate(result: workflow.ValidateResult) -> None:
         f"{result.worst:.1%}; {result.within_5:.0%} within 5 %, {result.within_10:.0%} within "
         f"10 %; Kendall tau {tau}; mean error of the 95th percentiles {result.p95_mape:.1%}"
     )
+    print(result.steadiness)
     print(f"{result.report_path}\n{result.plot_path}")
 
 

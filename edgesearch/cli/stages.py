@@ -160,7 +160,12 @@ def summary_arguments(config: Config) -> dict[str, Any]:
 def _measure(config: Config) -> workflow.MeasureConfig:
     section = config.profile
     return workflow.MeasureConfig(
-        rounds=section.rounds, runs=section.runs, max_seconds=section.max_seconds, seed=config.seed
+        rounds=section.rounds,
+        runs=section.runs,
+        max_seconds=section.max_seconds,
+        seed=config.seed,
+        interval=section.interval,
+        max_rounds=section.max_rounds,
     )
 
 

@@ -151,13 +151,25 @@ class ProfileSection(Section):
     """How the latency table is measured."""
 
     rounds: Count = 12
-    """Rounds over all blocks in turn."""
+    """Rounds over all blocks in turn, in which the machine was not disturbed."""
+    max_rounds: Count | None = Field(default=None, validate_default=True)
+    """Rounds of a block at most; three times `rounds` if null."""
+    interval: PositiveFraction = 0.03
+    """A block gets further rounds until its latency is known within this share of it."""
     runs: Count = 3
     """Runs of a block in each round, after a first one with cold caches, which counts apart."""
     networks: Annotated[int, Field(ge=6)] = 12
     """Whole networks that are measured beside the blocks, to correct predictions."""
     max_seconds: Positive = 300.0
     """Longest time of measuring; fewer rounds are made if it is over, but never fewer than two."""
+
+    @field_validator("max_rounds")
+    @classmethod
+    def _at_least_rounds(cls, max_rounds: int | None, info: ValidationInfo) -> int | None:
+        rounds = info.data.get("rounds")
+        if max_rounds is not None and rounds is not None and max_rounds < rounds:
+            raise fault(f"at least profile.rounds ({rounds}) is required")
+        return max_rounds
 
 
 class ValidationSection(Section):

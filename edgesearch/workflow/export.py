@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import platform
 import time
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from devices import DeviceSpec, open_runtime, take_fingerprint
+from devices import DeviceSpec
 from edgesearch.errors import ExportError, Interrupted, StageError
 from edgesearch.export import (
     MANIFEST,
@@ -33,7 +34,7 @@ from edgesearch.workflow.search import SearchImages, check_searched_for
 from edgesearch.workflow.stage import Stage, prefixed
 from edgesearch.workflow.winners import Winner, Winners, read_winner
 from edgesearch.workflow.workloads import anchors
-from profilers import LatencyTable, MeasureConfig, Workload, build_table
+from profilers import LatencyTable, MeasureConfig, Workload, build_table, open_meter
 
 WINNER_ROUNDS = (4, 16)
 """A winner is measured in so many times the rounds of a block: on it depends what is shipped. One
@@ -307,17 +308,16 @@ class _Exporter:
         )
 
     def _time(self, workload: Workload, rounds: int) -> LatencyTable:
-        runtime = open_runtime(self.device)
-        table = LatencyTable.load(self.layout.table(self.device))
-        return build_table(
-            self.layout.table(self.device),
-            spec=self.device,
-            fingerprint=take_fingerprint(runtime.name, runtime.version),
-            workloads=[workload],
-            runtime=runtime,
-            config=replace(self.measure, rounds=rounds),
-            anchors=anchors(self.space, self.device, self.layout, table),
-        )
+        path = self.layout.table(self.device)
+        with contextlib.closing(open_meter(self.device)) as meter:
+            return build_table(
+                path,
+                spec=self.device,
+                workloads=[workload],
+                meter=meter,
+                config=replace(self.measure, rounds=rounds, max_rounds=None),
+                anchors=anchors(self.space, self.device, self.layout, LatencyTable.load(path)),
+            )
 
     def _updated_model(self) -> LatencyModel:
         """Fit the correction again, now with the measured winners among its networks."""

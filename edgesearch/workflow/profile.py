@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devices import DeviceSpec, open_runtime, take_fingerprint
+from devices import DeviceSpec
 from edgesearch.errors import Interrupted, StageError
 from edgesearch.latency import Correction, LatencyModel
 from edgesearch.space import Architecture, SearchSpace
@@ -23,7 +24,15 @@ from edgesearch.workflow.workloads import (
     network_key,
     network_workloads,
 )
-from profilers import LatencyTable, MeasureConfig, Workload, build_table
+from profilers import (
+    LatencyTable,
+    MeasureConfig,
+    Meter,
+    Steadiness,
+    Workload,
+    build_table,
+    open_meter,
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,7 @@ class ProfileResult:
         blocks: Number of blocks of the space in it.
         failed_blocks: Keys of those that the runtime cannot run.
         correction: From sums of blocks to whole networks.
+        steadiness: How steady the machine was, and whether it settled.
         skipped: Nothing was missing from the table.
     """
 
@@ -42,6 +52,7 @@ class ProfileResult:
     blocks: int
     failed_blocks: tuple[str, ...]
     correction: Correction
+    steadiness: Steadiness
     skipped: bool
 
 
@@ -71,38 +82,56 @@ def profile(
     with output_folder(output_dir):
         layout = Layout(output_dir)
         path = layout.table(device)
-        runtime = open_runtime(device)
-        fingerprint = take_fingerprint(runtime.name, runtime.version)
-        before = None
-        if path.exists():
-            before = LatencyTable.load(path, expect=device, expect_fingerprint=fingerprint)
-        if before is not None and not _missing(space, before, networks, measure):
-            table, skipped = before, True
+        before = LatencyTable.load(path, expect=device) if path.exists() else None
+        complete = before is not None and not _missing(space, before, networks, measure)
+        if before is not None and complete and device.transport != "local":
+            table = before  # no need to reach the device
         else:
-            skipped = False
-            try:
-                workloads = _workloads(space, device, layout, networks, report)
-                table = build_table(
-                    path,
-                    spec=device,
-                    fingerprint=fingerprint,
-                    workloads=workloads,
-                    runtime=runtime,
-                    config=measure,
-                    anchors=anchors(space, device, layout, before) if before else (),
-                    on_progress=lambda done, total: report(
-                        Event("profile", "rounds measured", done, total)
-                    ),
-                )
-            except KeyboardInterrupt:
-                raise Interrupted(f"profiling stopped; what was measured is in {path}") from None
+            with contextlib.closing(open_meter(device)) as meter:
+                if before is not None:
+                    found = meter.fingerprints[0]
+                    before = LatencyTable.load(path, expect=device, expect_fingerprint=found)
+                if before is not None and complete:
+                    table = before
+                else:
+                    table = _measure(
+                        space, device, layout, before, networks, measure, meter, report
+                    )
         correction = current_correction(space, table)
-        if correction is None or not skipped:
+        if correction is None or not complete:
             correction = LatencyModel.from_table(space, table).correction
             keep_correction(space, table, correction, rounds=measure.rounds)
         keys = block_keys(space)
         failed = tuple(key for key in keys if key in table.errors)
-        return ProfileResult(path, len(keys), failed, correction, skipped)
+        steadiness = table.steadiness()
+        return ProfileResult(path, len(keys), failed, correction, steadiness, complete)
+
+
+def _measure(
+    space: SearchSpace,
+    device: DeviceSpec,
+    layout: Layout,
+    before: LatencyTable | None,
+    networks: int,
+    measure: MeasureConfig,
+    meter: Meter,
+    report: Report,
+) -> LatencyTable:
+    path = layout.table(device)
+    try:
+        return build_table(
+            path,
+            spec=device,
+            workloads=_workloads(space, device, layout, networks, report),
+            meter=meter,
+            config=measure,
+            anchors=anchors(space, device, layout, before) if before else (),
+            on_progress=lambda done, total: report(
+                Event("profile", "rounds measured", done, total)
+            ),
+        )
+    except KeyboardInterrupt:
+        raise Interrupted(f"profiling stopped; what was measured is in {path}") from None
 
 
 def current_correction(space: SearchSpace, table: LatencyTable) -> Correction | None:
@@ -189,15 +218,21 @@ def _missing(
 ) -> list[str]:
     """Keys that lack rounds.
 
-    Where the time was over before all rounds were made, those that were made are enough: the
+    Where time or rounds were used up, those that were made are enough: the
     correction that follows a measuring tells for how many rounds it was done.
     """
     measured_for = (table.correction(space.space_hash) or {}).get("rounds", 0)
-    enough = measure.minimum_rounds if measured_for >= measure.rounds else measure.rounds
+
+    def is_lacking(key: str) -> bool:
+        history = table.history(key)
+        if measured_for >= measure.rounds:
+            return history.attempts < measure.minimum_rounds
+        return measure.lacks_rounds(history)
+
     wanted = block_keys(space)
     wanted += [network_key("network", space, a) for a in correction_networks(space, networks)]
     errors = table.errors
-    return [key for key in wanted if key not in errors and table.rounds(key) < enough]
+    return [key for key in wanted if key not in errors and is_lacking(key)]
 
 
 def _workloads(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from devices import DeviceSpec, open_runtime, take_fingerprint
+from devices import DeviceSpec
 from edgesearch.errors import Interrupted, LatencyError
 from edgesearch.latency import LatencyModel, PredictionError, prediction_error
 from edgesearch.space import Architecture, SearchSpace
@@ -18,7 +19,7 @@ from edgesearch.workflow.output_folder import output_folder, write_json
 from edgesearch.workflow.plots import plot_predictions
 from edgesearch.workflow.profile import current_correction, keep_correction, load_table
 from edgesearch.workflow.workloads import anchors, block_files, held_out_networks, network_workloads
-from profilers import LatencyTable, MeasureConfig, build_table
+from profilers import LatencyTable, MeasureConfig, Steadiness, build_table, open_meter
 
 VALIDATION = "validation"
 
@@ -48,6 +49,7 @@ class ValidateResult(PredictionError):
 
     Attributes:
         p95_mape: Mean absolute error of the 95th percentiles.
+        steadiness: How steady the machine was, and whether it settled.
         networks: The networks, fastest first.
         table_path: The latency table, which holds what was measured.
         report_path: The same figures as JSON.
@@ -55,6 +57,7 @@ class ValidateResult(PredictionError):
     """
 
     p95_mape: float
+    steadiness: Steadiness
     networks: tuple[ValidatedNetwork, ...]
     table_path: Path
     report_path: Path
@@ -114,13 +117,13 @@ def validate(
             p95_mape=float(
                 np.mean([abs(r.predicted_p95_ms / r.measured_p95_ms - 1) for r in rows])
             ),
+            steadiness=table.steadiness(),
             networks=tuple(rows),
             table_path=path,
             report_path=path.with_suffix(".validation.json"),
             plot_path=path.with_suffix(".validation.png"),
         )
-        figures = asdict(errors) | {"p95_mape": result.p95_mape, "seed": seed}
-        write_json(result.report_path, figures | {"networks": [asdict(row) for row in rows]})
+        _write_report(result, errors, seed)
         plot_predictions(
             result.plot_path,
             [row.predicted_ms for row in rows],
@@ -128,6 +131,17 @@ def validate(
             f"{space.name} on {device.name}: {len(rows)} networks, MAPE {errors.mape:.1%}",
         )
         return result
+
+
+def _write_report(result: ValidateResult, errors: PredictionError, seed: int) -> None:
+    figures = {
+        **errors.to_dict(),
+        "p95_mape": result.p95_mape,
+        "seed": seed,
+        "settled": result.steadiness.settled,
+        "networks": [asdict(row) for row in result.networks],
+    }
+    write_json(result.report_path, figures)
 
 
 def _measure(
@@ -139,18 +153,19 @@ def _measure(
     measure: MeasureConfig,
     report: Report,
 ) -> LatencyTable:
-    runtime = open_runtime(device)
     files = block_files(space, device, layout, report)
-    return build_table(
-        layout.table(device),
-        spec=device,
-        fingerprint=take_fingerprint(runtime.name, runtime.version),
-        workloads=network_workloads(space, chosen, files, VALIDATION),
-        runtime=runtime,
-        config=measure,
-        anchors=anchors(space, device, layout, table),
-        on_progress=lambda done, total: report(Event("validate", "rounds measured", done, total)),
-    )
+    with contextlib.closing(open_meter(device)) as meter:
+        return build_table(
+            layout.table(device),
+            spec=device,
+            workloads=network_workloads(space, chosen, files, VALIDATION),
+            meter=meter,
+            config=measure,
+            anchors=anchors(space, device, layout, table),
+            on_progress=lambda done, total: report(
+                Event("validate", "rounds measured", done, total)
+            ),
+        )
 
 
 def _compare(

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from devices import DeviceSpec, Fingerprint, OnnxRuntime, ReplayRuntime, Runtime, take_fingerprint
-from profilers import LatencyTable, MeasureConfig, Workload, build_table
+from profilers import LatencyTable, LocalMeter, MeasureConfig, Workload, build_table
 
 
 @pytest.fixture
@@ -48,6 +48,16 @@ def blocks(write_block: Callable[[str], Path]) -> list[Workload]:
     return [Workload(f"block/{name}", write_block(name)) for name in "abc"]
 
 
+def _exactly(**changes: Any) -> MeasureConfig:
+    return MeasureConfig(**{"interval": 1e9, "tolerance": 1e9, **changes})
+
+
+@pytest.fixture
+def exactly() -> Callable[..., MeasureConfig]:
+    """Settings that make as many rounds as are asked for, whatever is measured."""
+    return _exactly
+
+
 @pytest.fixture
 def build(tmp_path: Path, spec: DeviceSpec, fingerprint: Fingerprint) -> Callable[..., Any]:
     """Builds `table.jsonl` in the test's folder."""
@@ -57,10 +67,9 @@ def build(tmp_path: Path, spec: DeviceSpec, fingerprint: Fingerprint) -> Callabl
     ) -> LatencyTable:
         arguments = {
             "spec": spec,
-            "fingerprint": fingerprint,
             "workloads": workloads,
-            "runtime": runtime or OnnxRuntime(),
-            "config": MeasureConfig(rounds=3, runs=2),
+            "meter": LocalMeter(runtime or OnnxRuntime(), fingerprint),
+            "config": _exactly(rounds=3, runs=2),
             **changes,
         }
         return build_table(tmp_path / "table.jsonl", **arguments)
@@ -78,16 +87,16 @@ def replay() -> Callable[..., ReplayRuntime]:
     return make
 
 
-def _rounds_by_key(path: Path) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+def _rounds_by_key(path: Path) -> dict[str, list[tuple[int, int]]]:
+    found: dict[str, list[tuple[int, int]]] = {}
     for line in path.read_text().splitlines()[1:]:
         values = json.loads(line)
         if values.get("type") in (None, "network") and "samples_ms" in values:
-            found.setdefault(values["key"], []).append(values["round"])
+            found.setdefault(values["key"], []).append((values["session"], values["round"]))
     return found
 
 
 @pytest.fixture
-def rounds_by_key() -> Callable[[Path], dict[str, list[int]]]:
-    """Rounds of each block or network of a file, in the order of the file."""
+def rounds_by_key() -> Callable[[Path], dict[str, list[tuple[int, int]]]]:
+    """Sessions and rounds of each block or network of a file, in the order of the file."""
     return _rounds_by_key

@@ -22,7 +22,8 @@ from profilers import (
 from profilers.table_file import TableFile
 
 Build = Callable[..., LatencyTable]
-RoundsByKey = Callable[[Path], dict[str, list[int]]]
+Exactly = Callable[..., MeasureConfig]
+RoundsByKey = Callable[[Path], dict[str, list[tuple[int, int]]]]
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -61,8 +62,11 @@ def test_a_table_of_real_sessions(
     assert header["measure"]["rounds"] == 3
     # The reference opens every round.
     starts = [values for values in others if values.get("type") == "reference"]
-    assert [values["round"] for values in starts] == [1, 2, 3]
-    assert others[0] == starts[0]
+    assert [values["round"] for values in starts] == [1, 1, 2, 2, 3, 3]
+    begin, *others = others
+    assert (begin["type"], begin["session"], begin["measure"]) == ("session", 1, header["measure"])
+    assert begin["fingerprint"] == header["fingerprint"]
+    assert [others[0], others[-1]] == [starts[0], starts[-1]]
     assert all(len(values["samples_ms"]) == 2 for values in others)
 
 
@@ -88,15 +92,21 @@ def test_only_what_is_missing_is_measured(
 
 
 def test_more_rounds_are_added_to_those_that_are_there(
-    build: Build, blocks: list[Workload], tmp_path: Path, rounds_by_key: RoundsByKey
+    build: Build,
+    blocks: list[Workload],
+    tmp_path: Path,
+    rounds_by_key: RoundsByKey,
+    exactly: Exactly,
 ) -> None:
     build(blocks)
-    build(blocks, config=MeasureConfig(rounds=5, runs=2))
-    assert rounds_by_key(tmp_path / "table.jsonl") == {w.key: [1, 2, 3, 4, 5] for w in blocks}
+    build(blocks, config=exactly(rounds=5, runs=2))
+    assert rounds_by_key(tmp_path / "table.jsonl") == {
+        w.key: [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2)] for w in blocks
+    }
 
 
-def test_time_bounds_the_building(build: Build, blocks: list[Workload]) -> None:
-    config = MeasureConfig(rounds=50, runs=1, max_seconds=1e-9, minimum_rounds=2)
+def test_time_bounds_the_building(build: Build, blocks: list[Workload], exactly: Exactly) -> None:
+    config = exactly(rounds=50, runs=1, max_seconds=1e-9, minimum_rounds=2)
     assert build(blocks, config=config).rounds("block/a") == 2
     assert build(blocks, config=config).rounds("block/a") == 3
 
@@ -145,11 +155,11 @@ def test_anchors_tell_how_fast_a_later_session_was(
 
 
 def test_first_runs_are_kept_apart(
-    build: Build, replay: Callable[..., ReplayRuntime], tmp_path: Path
+    build: Build, replay: Callable[..., ReplayRuntime], tmp_path: Path, exactly: Exactly
 ) -> None:
     # A run before all rounds takes two samples, each round one and the three after it.
     samples = [9.0, 9.0, *[4.0, 1.0, 2.0, 3.0] * 3]
-    config = MeasureConfig(rounds=3, runs=3)
+    config = exactly(rounds=3, runs=3)
     table = build([Workload("block/a", Path("a"))], replay(a=samples), config=config)
     assert table.cold_quantile_ms("block/a") == 4
     assert table.median_ms("block/a") == 2
@@ -158,8 +168,10 @@ def test_first_runs_are_kept_apart(
     assert [(w["cold_ms"], w["samples_ms"]) for w in written] == [(4.0, [1.0, 2.0, 3.0])] * 3
 
 
-def test_progress_counts_rounds_of_workloads(build: Build, blocks: list[Workload]) -> None:
-    build(blocks[:1], config=MeasureConfig(rounds=1))
+def test_progress_counts_rounds_of_workloads(
+    build: Build, blocks: list[Workload], exactly: Exactly
+) -> None:
+    build(blocks[:1], config=exactly(rounds=1))
     seen: list[tuple[int, int]] = []
     build(blocks, on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(number, 8) for number in range(1, 9)]
@@ -299,6 +311,7 @@ def test_ctrl_c_passes_and_leaves_the_table_intact(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         build(blocks)
-    assert rounds_by_key(tmp_path / "table.jsonl") == dict.fromkeys(
-        [workload.key for workload in blocks], [1, 2, 3]
-    )
+    made = rounds_by_key(tmp_path / "table.jsonl")
+    assert sorted(made) == ["block/a", "block/b", "block/c"]
+    assert all(len(set(rounds)) == len(rounds) == 3 for rounds in made.values())
+    assert {session for rounds in made.values() for session, _ in rounds} == {1, 2}

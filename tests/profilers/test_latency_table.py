@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from devices import DeviceSpec, Fingerprint
-from profilers import LatencyTable, MissingKeyError, TableError, TableMismatchError
+from profilers import (
+    KeyHistory,
+    LatencyTable,
+    MeasureConfig,
+    MissingKeyError,
+    Steadiness,
+    TableError,
+    TableMismatchError,
+)
 
 Write = Callable[..., Path]
 
@@ -311,3 +319,68 @@ def test_sessions_are_joined_by_all_that_they_share(write: Write) -> None:
     assert table.low_quantile_ms("c") == 8
     assert table.median_ms("n") == 8
     assert [n.key for n in table.networks("cafe")] == ["n"]
+
+
+def reference(*levels: float) -> list[dict[str, Any]]:
+    """Begin and end of each round."""
+    return [
+        {**line, "round": number}
+        for number, level in enumerate(levels, start=1)
+        for line in own("reference", [level]) * 2
+    ]
+
+
+def session(number: int = 1, **changes: Any) -> dict[str, Any]:
+    config = MeasureConfig(**changes).to_dict()
+    return {"type": "session", "session": number, "measure": config, "fingerprint": {}}
+
+
+def test_rounds_of_a_disturbed_machine_do_not_count(write: Write) -> None:
+    levels = [1.0, 1.0, 1.5, 1.0]
+    path = write(*reference(*levels), *block("a", [2.0], [2.0], [3.0], [2.0]))
+    table = LatencyTable.load(path)
+    assert table.rounds("a") == 3
+    assert table.percentile_ms("a", 100) == 2
+    assert table.history("a") == KeyHistory((2.0, 2.0, 2.0), 4)
+    assert table.history("b") == KeyHistory()
+    tolerant = write(
+        session(tolerance=0.6), *reference(*levels), *block("a", [2.0], [2.0], [3.0], [2.0])
+    )
+    assert LatencyTable.load(tolerant).rounds("a") == 4
+
+
+def test_a_key_of_disturbed_rounds_only_keeps_them(write: Write) -> None:
+    path = write(*reference(1.5, 1.0, 1.0, 1.0), *block("a", [3.0]))
+    table = LatencyTable.load(path)
+    assert table.median_ms("a") == 3
+    assert table.history("a") == KeyHistory((), 1)
+
+
+def test_a_slow_beginning_is_found_out_later(write: Write) -> None:
+    path = write(
+        *reference(2.0, 2.0, 1.0, 1.0, 1.0), *block("a", *[[float(n)] for n in range(1, 6)])
+    )
+    assert LatencyTable.load(path).history("a").attempts == 5
+    assert LatencyTable.load(path).rounds("a") == 3
+
+
+def test_a_table_says_whether_the_machine_settled(write: Write) -> None:
+    steady = [*reference(1.0, 1.0, 1.0), *block("a", [2.0], [2.0], [2.0])]
+    config = session(rounds=3)
+    found = LatencyTable.load(write(config, *steady)).steadiness()
+    assert found == Steadiness(3, 0, 0.0, 1, (), True)
+    assert "the machine was steady: 0 of 3 rounds" in str(found)
+    # Too few rounds that count, and figures that are not known well enough.
+    few = [*reference(1.0, 1.0, 2.0), *block("a", [2.0], [2.0], [2.0])]
+    wide = [*reference(1.0, 1.0, 1.0), *block("a", [2.0], [3.0], [4.0])]
+    for lines in (few, wide):
+        found = LatencyTable.load(write(config, *lines)).steadiness()
+        assert (found.unsettled, found.settled) == (("a",), False)
+        assert "NEVER SETTLED" in str(found)
+    assert LatencyTable.load(write()).steadiness() == Steadiness(0, 0, 0.0, 0, (), True)
+
+
+def test_a_session_of_unknown_settings_is_named(write: Write) -> None:
+    broken = {"type": "session", "session": 1, "measure": {"round": 3}, "fingerprint": {}}
+    with pytest.raises(TableError, match="line 2: .*'round'"):
+        LatencyTable.load(write(broken, *block("a", [1.0]), *block("b", [1.0])))

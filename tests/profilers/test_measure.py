@@ -3,7 +3,7 @@
 import gc
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ import pytest
 
 from devices import ReplayRuntime, Session
 from devices.errors import EngineError
-from profilers import MeasureConfig, ProfilerError, RoundSamples, measure_rounds
+from profilers import (
+    KeyHistory,
+    MeasureConfig,
+    Measurement,
+    ProfilerError,
+    RoundSamples,
+    measure_rounds,
+)
 
 
 def replay_sessions(samples_ms: Mapping[str, list[float]]) -> dict[str, Session]:
@@ -50,16 +57,18 @@ def recording(
     return {key: RecordingSession(key, log, fails_at.get(key, math.inf)) for key in keys}, log
 
 
+def before(**rounds: int) -> dict[str, KeyHistory]:
+    return {key: KeyHistory((1.0,) * count, count) for key, count in rounds.items()}
+
+
 def test_each_round_has_each_key_once_with_its_samples() -> None:
     sessions = replay_sessions({"a": [1.0, 2.0, 3.0], "b": [4.0]})
     config = MeasureConfig(rounds=4, runs=2)
     found = list(measure_rounds(sessions, config))
-    assert [number for number, _, _ in found] == [1, 1, 2, 2, 3, 3, 4, 4]
-    assert Counter((number, key) for number, key, _ in found).most_common(1)[0][1] == 1
+    assert [m.round for m in found] == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert Counter((m.round, m.key) for m in found).most_common(1)[0][1] == 1
     # The two runs before all rounds are not counted.
-    assert [outcome for _, key, outcome in found if key == "a"] == [
-        RoundSamples(3.0, (1.0, 2.0))
-    ] * 4
+    assert [m.outcome for m in found if m.key == "a"] == [RoundSamples(3.0, (1.0, 2.0))] * 4
 
 
 def test_the_order_changes_from_round_to_round_and_is_repeatable() -> None:
@@ -68,9 +77,7 @@ def test_the_order_changes_from_round_to_round_and_is_repeatable() -> None:
     def orders(seed_config: MeasureConfig) -> list[str]:
         sessions, _ = recording("abcdef")
         found = list(measure_rounds(sessions, seed_config))
-        return [
-            "".join(key for number, key, _ in found if number == wanted) for wanted in range(1, 9)
-        ]
+        return ["".join(m.key for m in found if m.round == wanted) for wanted in range(1, 9)]
 
     assert len(set(orders(config))) > 1
     assert orders(config) == orders(config)
@@ -90,31 +97,23 @@ def test_all_are_warmed_before_the_first_round_without_garbage_collection() -> N
 
 def test_keys_catch_up_with_those_that_have_more_rounds() -> None:
     sessions, _ = recording("abc")
-    found = list(
-        measure_rounds(sessions, MeasureConfig(rounds=4, runs=1), {"a": 4, "b": 3, "c": 1})
-    )
-    assert sorted((number, key) for number, key, _ in found) == [
-        (2, "c"),
-        (3, "c"),
-        (4, "b"),
-        (4, "c"),
-    ]
+    found = list(measure_rounds(sessions, MeasureConfig(rounds=4, runs=1), before(a=4, b=3, c=1)))
+    assert sorted((m.round, m.key) for m in found) == [(1, "b"), (1, "c"), (2, "c"), (3, "c")]
 
 
 def test_some_keys_open_each_round_that_is_made() -> None:
     sessions, _ = recording("abx")
     config = MeasureConfig(rounds=3, runs=1)
     found = [
-        (number, key)
-        for number, key, _ in measure_rounds(sessions, config, {"a": 2, "b": 3}, always="x")
+        (m.round, m.key) for m in measure_rounds(sessions, config, before(a=2, b=3), always="x")
     ]
-    assert found == [(3, "x"), (3, "a")]
+    assert found == [(1, "x"), (1, "a")]
 
 
 def test_nothing_due_means_no_run_at_all() -> None:
     sessions, log = recording("abx")
     config = MeasureConfig(rounds=3)
-    assert list(measure_rounds(sessions, config, {"a": 3, "b": 5}, always="x")) == []
+    assert list(measure_rounds(sessions, config, before(a=3, b=5), always="x")) == []
     assert log == []
 
 
@@ -122,30 +121,30 @@ def test_a_key_that_fails_is_reported_once_and_the_others_go_on() -> None:
     sessions, _ = recording("ab", {"b": 6})
     config = MeasureConfig(rounds=4, runs=1)
     found = list(measure_rounds(sessions, config))
-    failures = [outcome for _, key, outcome in found if isinstance(outcome, EngineError)]
+    failures = [m for m in found if isinstance(m.outcome, EngineError)]
     assert len(failures) == 1
-    assert [number for number, key, _ in found if key == "a"] == [1, 2, 3, 4]
+    assert [m.round for m in found if m.key == "a"] == [1, 2, 3, 4]
     assert gc.isenabled()
 
 
 def test_a_key_that_fails_at_once_has_no_round() -> None:
     sessions, _ = recording("ab", {"a": 1})
     found = list(measure_rounds(sessions, MeasureConfig(rounds=2, runs=1)))
-    assert [(number, key) for number, key, _ in found] == [(1, "a"), (1, "b"), (2, "b")]
-    assert isinstance(found[0][2], EngineError)
+    assert [(m.round, m.key) for m in found] == [(1, "a"), (1, "b"), (2, "b")]
+    assert isinstance(found[0].outcome, EngineError)
 
 
 def test_time_bounds_the_rounds_but_not_the_first_ones() -> None:
     config = MeasureConfig(rounds=50, runs=1, max_seconds=1e-9, minimum_rounds=3)
     sessions, _ = recording("ab")
-    assert max(number for number, _, _ in measure_rounds(sessions, config)) == 3
+    assert max(m.round for m in measure_rounds(sessions, config)) == 3
 
 
 def test_out_of_time_a_resumed_measuring_still_makes_a_round() -> None:
     config = MeasureConfig(rounds=50, runs=1, max_seconds=1e-9, minimum_rounds=3)
     sessions, _ = recording("ab")
-    found = list(measure_rounds(sessions, config, {"a": 10, "b": 10}))
-    assert {number for number, _, _ in found} == {11}
+    found = list(measure_rounds(sessions, config, before(a=10, b=10)))
+    assert {m.round for m in found} == {1}
 
 
 @pytest.mark.parametrize(
@@ -154,6 +153,7 @@ def test_out_of_time_a_resumed_measuring_still_makes_a_round() -> None:
         ("rounds", 0, 1),
         ("runs", 0, 1),
         ("minimum_rounds", 0, 1),
+        ("max_rounds", 11, 12),
     ],
 )
 def test_numbers_that_are_too_small_are_refused(field: str, value: int, least: int) -> None:
@@ -161,7 +161,53 @@ def test_numbers_that_are_too_small_are_refused(field: str, value: int, least: i
         MeasureConfig(**{field: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("field", ["max_seconds", "interval", "tolerance"])
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
-def test_no_time_at_all_is_refused(value: float) -> None:
-    with pytest.raises(ProfilerError, match="'max_seconds' of measuring must be above 0"):
-        MeasureConfig(max_seconds=value)
+def test_bounds_of_nothing_are_refused(field: str, value: float) -> None:
+    with pytest.raises(ProfilerError, match=f"'{field}' of measuring must be above 0"):
+        MeasureConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def rounds_of(found: Iterable[Measurement], key: str) -> list[int]:
+    return [m.round for m in found if m.key == key]
+
+
+def test_a_key_that_varies_gets_more_rounds_until_they_are_used_up() -> None:
+    # One sample each: a cold one and a warm one a round, and two in the beginning.
+    varying = [1.0 + 0.1 * (n % 7) for n in range(200)]
+    sessions = replay_sessions({"steady": [1.0], "varying": varying})
+    config = MeasureConfig(rounds=4, runs=1, max_rounds=9)
+    found = list(measure_rounds(sessions, config))
+    assert rounds_of(found, "steady") == [1, 2, 3, 4]
+    assert rounds_of(found, "varying") == list(range(1, 10))
+    calm = MeasureConfig(rounds=4, runs=1, max_rounds=9, interval=1.0)
+    again = replay_sessions({"varying": varying})
+    assert rounds_of(measure_rounds(again, calm), "varying") == [1, 2, 3, 4]
+
+
+def test_rounds_made_before_count_for_the_interval() -> None:
+    sessions = replay_sessions({"a": [1.0]})
+    config = MeasureConfig(rounds=4, runs=1, max_rounds=12)
+    history = {"a": KeyHistory((1.0, 1.2, 1.3, 1.4), 5)}
+    # Three values of twelve lie in the interval: two more at the low end make it narrow.
+    assert rounds_of(measure_rounds(sessions, config, history), "a") == [1, 2]
+
+
+def test_a_disturbed_round_is_made_again() -> None:
+    # Two samples before all rounds; then begin and end of each round take two samples each.
+    slow_second = [1.0] * 2 + [1.0] * 4 + [1.0, 1.0, 2.0, 2.0] + [1.0] * 100
+    sessions = replay_sessions({"reference": slow_second, "a": [1.0]})
+    found = list(
+        measure_rounds(sessions, MeasureConfig(rounds=4, runs=1), None, ["reference"], "reference")
+    )
+    assert rounds_of(found, "a") == [1, 2, 3, 4, 5]
+    assert rounds_of(found, "reference") == sorted([1, 2, 3, 4, 5] * 2)
+
+
+def test_a_machine_that_never_settles_uses_all_rounds() -> None:
+    # The reference falls ever further behind: all but the first rounds are disturbed.
+    samples = [1.5**n for n in range(60)]
+    sessions = replay_sessions({"reference": samples, "a": [1.0]})
+    config = MeasureConfig(rounds=4, runs=1, max_rounds=6)
+    found = list(measure_rounds(sessions, config, None, ["reference"], "reference"))
+    assert rounds_of(found, "a") == [1, 2, 3, 4, 5, 6]

@@ -67,3 +67,26 @@ def test_interval_holds_the_true_median_as_often_as_it_says() -> None:
         low, high = statistics.median_interval_ms(random.lognormal(size=(12, 1)).tolist())
         held += low <= 1.0 <= high  # the median of this distribution
     assert 0.93 <= held / 400 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high"), [(1, 1, 1), (4, 1, 3), (12, 1, 4), (29, 1, 7), (48, 2, 9)]
+)
+def test_width_is_that_between_the_ranks_of_the_low_quantile(
+    count: int, low: int, high: int
+) -> None:
+    minima = [10.0 + i for i in range(1, count + 1)]
+    width = statistics.low_quantile_width(minima[::-1])
+    assert width == pytest.approx((10 + high) / (10 + low) - 1)
+
+
+def test_the_low_quantile_lies_in_its_interval_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    true_quantile = np.exp(-1.2815515655446004)  # of this distribution
+    held = 0
+    for _ in range(400):
+        values = np.sort(random.lognormal(size=60))
+        width = statistics.low_quantile_width(values.tolist())
+        (low,) = [v for v in values if any(np.isclose(v * (1 + width), values))][:1]
+        held += low <= true_quantile <= low * (1 + width)
+    assert 0.86 <= held / 400 <= 0.97

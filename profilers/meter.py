@@ -1,0 +1,155 @@
+"""What measures workloads on a device, and gives the samples round by round."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from devices.errors import EngineError
+from devices.fingerprint import Fingerprint, take_fingerprint
+from devices.runtimes import Runtime, Session, open_runtime
+from devices.spec import DeviceSpec
+from profilers.errors import ProfilerError
+from profilers.latency_record import ANCHOR
+from profilers.measure import KeyHistory, MeasureConfig, Measurement, measure_rounds
+from profilers.own_models import write_overhead_model, write_reference_model
+from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY, Workload
+
+# In this order they open each round. The reference comes first, so that no sample of a session is
+# without one to compare with, wherever the session is cut off.
+OWN_MODELS = {REFERENCE_KEY: write_reference_model, OVERHEAD_KEY: write_overhead_model}
+
+
+class Meter(Protocol):
+    """Measures workloads on one device."""
+
+    @property
+    def fingerprints(self) -> Sequence[Fingerprint]:
+        """What measures: one for each session that `measure` has begun, and at least one."""
+
+    def measure(
+        self,
+        workloads: Sequence[Workload],
+        anchors: Sequence[Workload],
+        config: MeasureConfig,
+        history: Mapping[str, KeyHistory],
+    ) -> Iterator[Measurement]:
+        """Measure workloads in rounds; see `measure_rounds`.
+
+        The profiler's own models and the anchors are measured beside them in each round.
+
+        Args:
+            workloads: What lacks rounds. One that cannot be loaded or run gives an error, and the
+                others are measured.
+            anchors: Networks that were measured before, to compare the sessions by. Their keys
+                are given with `anchor/` before them; one that cannot run is left out.
+            config: Rounds, runs and bounds.
+            history: What the workloads were measured before.
+
+        Raises:
+            EngineError: If the runtime cannot run even the profiler's own small models.
+            ProfilerError: If the temporary folder is full.
+        """
+
+    def close(self) -> None:
+        """Give back what is held on the device. Closing again does nothing."""
+
+
+class LocalMeter:
+    """Measures on the machine that this runs on.
+
+    Args:
+        runtime: Loads and runs the workloads' files.
+        fingerprint: What is there.
+        own_models: Files of the profiler's own models by key; written anew if None.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        fingerprint: Fingerprint,
+        own_models: Mapping[str, Path] | None = None,
+    ) -> None:
+        self.fingerprints = [fingerprint]
+        self._runtime = runtime
+        self._own_models = own_models
+
+    def measure(
+        self,
+        workloads: Sequence[Workload],
+        anchors: Sequence[Workload],
+        config: MeasureConfig,
+        history: Mapping[str, KeyHistory],
+    ) -> Iterator[Measurement]:
+        """Measure workloads in rounds; see `Meter.measure`."""
+        with contextlib.ExitStack() as stack:
+            sessions = self._load_own_models()
+            for session in sessions.values():
+                stack.callback(session.close)
+            for workload in anchors:
+                with contextlib.suppress(EngineError):  # the others will do
+                    sessions[ANCHOR + workload.key] = self._load(workload.onnx_path, stack)
+            always = list(sessions)
+            for workload in workloads:
+                try:
+                    sessions[workload.key] = self._load(workload.onnx_path, stack)
+                except EngineError as error:
+                    yield Measurement(1, workload.key, error)
+            for found in measure_rounds(sessions, config, history, always, REFERENCE_KEY):
+                failed = isinstance(found.outcome, EngineError)
+                if failed and found.key in OWN_MODELS:
+                    raise found.outcome  # type: ignore[misc]
+                if not (failed and found.key.startswith(ANCHOR)):
+                    yield found
+
+    def close(self) -> None:
+        """Do nothing: sessions end with the measuring."""
+
+    def _load(self, path: Path, stack: contextlib.ExitStack) -> Session:
+        session = self._runtime.load(path)
+        stack.callback(session.close)
+        return session
+
+    def _load_own_models(self) -> dict[str, Session]:
+        if self._own_models is not None:
+            return {key: self._runtime.load(path) for key, path in self._own_models.items()}
+        with tempfile.TemporaryDirectory() as folder:
+            paths = write_own_models(Path(folder))
+            return {key: self._runtime.load(path) for key, path in paths.items()}
+
+
+def write_own_models(folder: Path) -> dict[str, Path]:
+    """Write the models that are measured beside all workloads; their files by key.
+
+    Raises:
+        ProfilerError: If the folder is full.
+    """
+    paths = {key: folder / f"{key}.onnx" for key in OWN_MODELS}
+    try:
+        for key, write in OWN_MODELS.items():
+            write(paths[key])
+    except OSError as error:
+        raise ProfilerError(
+            f"to write two small models to {folder.parent}",
+            error.strerror or str(error),
+            "Free space there, or let TMPDIR name another folder.",
+        ) from error
+    return paths
+
+
+def open_meter(spec: DeviceSpec) -> Meter:
+    """Return what measures on a device.
+
+    Args:
+        spec: The device.
+
+    Raises:
+        DeviceError: If there is no such runtime, it lacks the precision, or the device cannot be
+            reached.
+        RuntimeMissingError: If the runtime's package is not installed.
+    """
+    runtime = open_runtime(spec)
+    return LocalMeter(runtime, take_fingerprint(runtime.name, runtime.version))

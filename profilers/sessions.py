@@ -1,0 +1,80 @@
+"""What joins the sessions of a table, and which of their rounds count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from profilers.latency_record import ANCHOR, LatencyRecord
+from profilers.measure import MeasureConfig
+from profilers.steadiness import disturbed_rounds
+from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
+
+Records = Mapping[str, Sequence[LatencyRecord]]
+"""Records with samples, by key."""
+
+
+def session_scales(records: Records) -> dict[int, float]:
+    """Return the factors that make sessions comparable with the first one.
+
+    They come from all that a session shares with earlier ones. Compared are lower quartiles of the
+    rounds' minima: they depend less on the number of rounds than lower quantiles do, and not on
+    rounds that were disturbed.
+
+    Args:
+        records: All that was measured.
+
+    Returns:
+        Factors by session; a session that shares nothing with earlier ones is not among them.
+    """
+    known_ms: dict[str, float] = {}
+    scales: dict[int, float] = {}
+    for session, found_ms in sorted(_lows_by_session(records).items()):
+        shared = [known_ms[key] / low_ms for key, low_ms in found_ms.items() if key in known_ms]
+        if not shared and known_ms:
+            continue
+        scales[session] = float(np.median(shared)) if shared else 1.0
+        for key, low_ms in found_ms.items():
+            known_ms.setdefault(key, scales[session] * low_ms)
+    return scales
+
+
+def _lows_by_session(records: Records) -> dict[int, dict[str, float]]:
+    rounds: dict[int, dict[str, list[float]]] = {}
+    for key, of_key in records.items():
+        if key == OVERHEAD_KEY:
+            continue  # too short to tell anything
+        for record in of_key:
+            of_session = rounds.setdefault(record.session, {})
+            minimum_ms = min(record.samples_ms or ())
+            of_session.setdefault(key.removeprefix(ANCHOR), []).append(minimum_ms)
+    return {
+        session: {key: float(np.quantile(minima_ms, 0.25)) for key, minima_ms in of_session.items()}
+        for session, of_session in rounds.items()
+    }
+
+
+def reference_levels_ms(records: Records) -> dict[int, dict[int, list[float]]]:
+    """Return the reference's fastest runs, by session and round; two values a round, or one."""
+    found: dict[int, dict[int, list[float]]] = {}
+    for record in records.get(REFERENCE_KEY, ()):
+        of_round = found.setdefault(record.session, {}).setdefault(record.round or 0, [])
+        of_round.append(min(record.samples_ms or ()))
+    return found
+
+
+def rounds_disturbed(
+    records: Records, configs: Mapping[int, MeasureConfig]
+) -> frozenset[tuple[int, int]]:
+    """Return session and number of the rounds that do not count; see `disturbed_rounds`.
+
+    Args:
+        records: All that was measured.
+        configs: How sessions were measured.
+    """
+    return frozenset(
+        (session, number)
+        for session, levels_ms in reference_levels_ms(records).items()
+        for number in disturbed_rounds(levels_ms, configs.get(session, MeasureConfig()).tolerance)
+    )
