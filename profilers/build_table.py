@@ -108,7 +108,7 @@ class _TableBuilder:
     ) -> None:
         """Measure workloads, by key."""
         left = {key: max(1, self._config.rounds - len(history[key].minima_ms)) for key in workloads}
-        total, last = sum(left.values()), None
+        done, last = 0, None
         measuring = self._meter.measure(list(workloads.values()), anchors, self._config, history)
         with contextlib.closing(measuring):  # type: ignore[type-var]
             for found in measuring:
@@ -117,10 +117,11 @@ class _TableBuilder:
                     last = (found.session, found.round)
                 self._append(found, workloads.get(found.key))
                 if found.key in left:
+                    done += 1
                     is_error = isinstance(found.outcome, EngineError)
                     left[found.key] = 0 if is_error else max(0, left[found.key] - 1)
                     if self._on_progress:
-                        self._on_progress(total - sum(left.values()), total)
+                        self._on_progress(done, done + sum(left.values()))
         self._file.sync()
 
     def _append(self, found: Measurement, workload: Workload | None) -> None:

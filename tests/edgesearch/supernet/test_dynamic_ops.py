@@ -36,6 +36,21 @@ def test_gradient_of_a_convolution_stays_in_the_slice():
     assert (conv.weight.grad == 0).all()
 
 
+def test_gradient_of_a_narrow_strided_pointwise_convolution():
+    # Taken as it is, torch's convolution corrupts the memory of the process here on AVX2.
+    conv = DynamicConv2d(8, 16, 1, 2, 0)
+    conv.active_out_channels = 8
+    for _ in range(40):
+        images = torch.randn(64, 4, 16, 16).to(memory_format=torch.channels_last)
+        conv.weight.grad = None
+        conv(images).square().sum().backward()
+        weight = conv.weight[:8, :4, 0, 0].detach().double().requires_grad_()
+        expected = torch.einsum("oc,nchw->nohw", weight, images[:, :, ::2, ::2].double())
+        expected.square().sum().backward()
+        found = conv.weight.grad[:8, :4, 0, 0].double()
+        torch.testing.assert_close(found, weight.grad, rtol=1e-3, atol=1e-3 * len(images))
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_normalisation_uses_the_leading_entries(training):
     norm, plain = DynamicBatchNorm2d(8), torch.nn.BatchNorm2d(3)
