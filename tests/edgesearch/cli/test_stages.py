@@ -38,6 +38,13 @@ def plain(value):
         "space.stem_widths=[24]",
         "device.threads=2",
         "device.batch=2",
+        "device.provider=openvino",
+        "device.precision=int8",
+        "device.host=board",
+        "device.hosts=[a,b]",
+        "device.host=board device.transport=ssh",
+        "device.host=board device.python=python3.11",
+        "device.host=board device.ssh_config=config",
         "data.root=other",
         "data.source=digits",
         "data.holdout=0.3",
@@ -47,6 +54,8 @@ def plain(value):
         "profile.runs=2",
         "profile.networks=9",
         "profile.max_seconds=10",
+        "profile.max_rounds=50",
+        "profile.interval=0.05",
         "validation.networks=9",
         "validation.seed=3",
         "pretrain.epochs=50",
@@ -112,7 +121,7 @@ def test_the_list_above_holds_every_key():
     mark = test_a_changed_value_changes_an_argument.pytestmark[0]
     tried = " ".join(mark.args[1])
     # One method, one device and one space family so far; names are resolved by the configuration.
-    apart = {"pretrain.method", "device.name", "device.runtime", "device.precision"}
+    apart = {"pretrain.method", "device.name", "device.runtime"}
     apart |= {"space.name", "space.family"}
     config = load_config("cifar10", ["data.root=images"])
     missing = [key for key in keys(config) if f"{key}=" not in tried and key not in apart]

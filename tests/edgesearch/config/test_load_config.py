@@ -145,7 +145,7 @@ def test_override_below_an_alias_leaves_the_other_place_alone(write):
         ("latency_ms=4", "latency_ms: unknown key; did you mean search.budgets.latency_ms?"),
         (
             "profile.zzz=4",
-            "profile.zzz: unknown key; known here: rounds, runs, networks, max_seconds",
+            "profile.zzz: unknown key; known here: rounds, max_rounds, interval, runs",
         ),
         ("pretrain.epochs=0", "pretrain.epochs: must be greater than or equal to 1; found: 0"),
         ("pretrain.epochs='3'", "pretrain.epochs: must be a valid integer; found: '3'"),
