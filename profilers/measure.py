@@ -33,6 +33,10 @@ class RoundSamples:
 
 Outcome = RoundSamples | EngineError
 
+REFERENCE_RUNS = 10
+"""Runs of the reference at the begin and at the end of a round. It takes several to meet a moment
+in which nothing else wanted the core, wherever such moments are frequent at all."""
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -222,7 +226,8 @@ class _Rounds:
                     yield self._measure(number, key)
 
     def _measure(self, number: int, key: str) -> Measurement:
-        outcome = _time(self._sessions[key], self._config.runs)
+        runs = REFERENCE_RUNS if key == self._reference else self._config.runs
+        outcome = _time(self._sessions[key], runs)
         if isinstance(outcome, EngineError):
             self._failed.add(key)
         elif key == self._reference:

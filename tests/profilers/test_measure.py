@@ -194,8 +194,8 @@ def test_rounds_made_before_count_for_the_interval() -> None:
 
 
 def test_a_disturbed_round_is_made_again() -> None:
-    # Two samples before all rounds; then begin and end of each round take two samples each.
-    slow_second = [1.0] * 2 + [1.0] * 4 + [1.0, 1.0, 2.0, 2.0] + [1.0] * 100
+    # Two samples before all rounds; then begin and end of each round take eleven samples each.
+    slow_second = [*[1.0] * (2 + 2 * 11), *[1.0] * 11, *[2.0] * 11, *[1.0] * 200]
     sessions = replay_sessions({"reference": slow_second, "a": [1.0]})
     found = list(
         measure_rounds(sessions, MeasureConfig(rounds=4, runs=1), None, ["reference"], "reference")
@@ -206,7 +206,7 @@ def test_a_disturbed_round_is_made_again() -> None:
 
 def test_a_machine_that_never_settles_uses_all_rounds() -> None:
     # The reference falls ever further behind: all but the first rounds are disturbed.
-    samples = [1.5**n for n in range(60)]
+    samples = [1.05**n for n in range(200)]
     sessions = replay_sessions({"reference": samples, "a": [1.0]})
     config = MeasureConfig(rounds=4, runs=1, max_rounds=6)
     found = list(measure_rounds(sessions, config, None, ["reference"], "reference"))
