@@ -29,6 +29,8 @@ class LatencyRecord:
         architecture: That of a whole network, as plain JSON values.
         space_hash: Hash of the search space that a network is of.
         cold_ms: Duration of the round's first run; None for an error, or where it was not kept.
+        stretch: How often the reference had been measured in the session before; known from the
+            order of the lines, and not written.
 
     Raises:
         ValueError: If the fields contradict each other.
@@ -43,6 +45,7 @@ class LatencyRecord:
     architecture: dict[str, Any] | None = None
     space_hash: str | None = None
     cold_ms: float | None = None
+    stretch: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.key, str) or self.kind not in KINDS:

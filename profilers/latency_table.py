@@ -16,10 +16,10 @@ from profilers import statistics
 from profilers.errors import MissingKeyError, ProfilerError, TableError, TableMismatchError
 from profilers.latency_record import NETWORK_KINDS, LatencyRecord
 from profilers.measure import KeyHistory, MeasureConfig
-from profilers.sessions import reference_levels_ms, rounds_disturbed, session_scales
+from profilers.sessions import all_disturbed_stretches, reference_levels_ms, session_scales
 from profilers.steadiness import UNSETTLED_SHARE, Steadiness, base_level_ms
 from profilers.table_file import TableFile, read_table
-from profilers.workload import OVERHEAD_KEY
+from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
 
 _FINGERPRINT_FIELDS = ("chip", "instruction_sets", "runtime_version")
 
@@ -66,6 +66,7 @@ class LatencyTable:
         self._overheads: dict[frozenset[int], float] = {}
         self._disturbed: frozenset[tuple[int, int]] | None = None
         self._configs: dict[int, MeasureConfig] = {}
+        self._stretches: dict[int, int] = {}
         self._last_session = 0
 
     @classmethod
@@ -148,7 +149,7 @@ class LatencyTable:
         minima_ms = tuple(
             min(record.samples_ms or ()) * self.session_scale(record.session)
             for record in self._records[key]
-            if (record.session, record.round) not in self._disturbed_rounds()
+            if (record.session, record.stretch) not in self._disturbed_stretches()
         )
         return KeyHistory(minima_ms, len(self._records[key]))
 
@@ -157,10 +158,7 @@ class LatencyTable:
         levels_ms = reference_levels_ms(self._records)
         base_ms = {session: base_level_ms(levels) for session, levels in levels_ms.items()}
         relative = [
-            value / base_ms[session]
-            for session, levels in levels_ms.items()
-            for values in levels.values()
-            for value in values
+            value / base_ms[session] for session, levels in levels_ms.items() for value in levels
         ]
         config = self._configs.get(self._last_session, MeasureConfig())
         keys = [key for kind in ("block", *NETWORK_KINDS) for key in self.keys(kind)]
@@ -168,8 +166,8 @@ class LatencyTable:
             key for key in keys if config.lacks_rounds(replace(self.history(key), attempts=0))
         )
         return Steadiness(
-            rounds=sum(map(len, levels_ms.values())),
-            disturbed=len(self._disturbed_rounds()),
+            stretches=sum(map(len, levels_ms.values())),
+            disturbed=len(self._disturbed_stretches()),
             reference_spread=float(np.quantile(relative, 0.95)) - 1 if relative else 0.0,
             keys=len(keys),
             unsettled=unsettled,
@@ -306,6 +304,9 @@ class LatencyTable:
             self._errors[record.key] = record.error
         else:
             self._errors.pop(record.key, None)
+            if record.key == REFERENCE_KEY:
+                self._stretches[record.session] = self._stretches.get(record.session, 0) + 1
+            record = replace(record, stretch=self._stretches.get(record.session, 0))
             self._records.setdefault(record.key, []).append(record)
 
     def _rounds(self, key: str, sessions: frozenset[int] | None = None) -> list[list[float]]:
@@ -328,14 +329,14 @@ class LatencyTable:
         ]
 
     def _counting(self, key: str) -> list[LatencyRecord]:
-        """Records of the rounds in which the machine was not disturbed; all if it always was."""
-        records, disturbed = self._records[key], self._disturbed_rounds()
-        calm = [record for record in records if (record.session, record.round) not in disturbed]
+        """Records of when the machine was not disturbed; all if it always was."""
+        records, disturbed = self._records[key], self._disturbed_stretches()
+        calm = [record for record in records if (record.session, record.stretch) not in disturbed]
         return calm or records
 
-    def _disturbed_rounds(self) -> frozenset[tuple[int, int]]:
+    def _disturbed_stretches(self) -> frozenset[tuple[int, int]]:
         if self._disturbed is None:
-            self._disturbed = rounds_disturbed(self._records, self._configs)
+            self._disturbed = all_disturbed_stretches(self._records, self._configs)
         return self._disturbed
 
 

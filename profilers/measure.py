@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import math
 import random
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,8 +35,10 @@ class RoundSamples:
 Outcome = RoundSamples | EngineError
 
 REFERENCE_RUNS = 10
-"""Runs of the reference at the begin and at the end of a round. It takes several to meet a moment
-in which nothing else wanted the core, wherever such moments are frequent at all."""
+"""Runs of the reference each time that it is measured. It takes several to meet a moment in which
+nothing else wanted the core, wherever such moments are frequent at all."""
+SECONDS_BETWEEN_REFERENCES = 0.25
+"""So much of a round is judged by one look at the machine before it and one after it."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ class MeasureConfig:
         seed: Of the order in a round.
         interval: A key gets further rounds until the interval of its low quantile is not wider
             than this share of it.
-        tolerance: A round counts if the reference took no longer than usual, but for this share,
-            at its begin and end.
+        tolerance: A round of a key counts if the reference took no longer than usual, but for
+            this share, the last time before it and the next time after it.
         max_rounds: Rounds of a key at most, disturbed ones included; three times `rounds` if None.
 
     Raises:
@@ -146,16 +149,17 @@ def measure_rounds(
     A slow minute of the machine falls on all keys alike in this way, instead of on one of them.
     The order differs from round to round, so that no key always follows the same other one.
 
-    A round in which the reference was slower than else does not count, and is made again. A key
-    is measured until enough of its rounds count and its low quantile is known well enough, or
+    The reference is measured at the begin and end of each round, and every quarter of a second
+    between. What was measured while it was slower than else does not count, and is measured again.
+    A key is measured until enough of its rounds count and its low quantile is known well enough, or
     until its rounds or the time are used up.
 
     Args:
         sessions: What to measure, by key.
         config: Rounds, runs and bounds.
         history: What keys were measured before; others have no rounds.
-        always: Keys that open each round that is made at all, whatever rounds they have.
-        reference: The one of them that closes each round as well, and tells how the machine was.
+        always: Keys that are in each round that is made at all, whatever rounds they have.
+        reference: Key that tells how the machine is, if there is one.
 
     Yields:
         What each round gave for each key; a key that fails is not measured again.
@@ -180,16 +184,17 @@ class _Rounds:
         self._sessions = sessions
         self._config = config
         self._history = history
-        self._always = list(always)
+        self._always = [key for key in always if key != reference]
         self._reference = reference
-        self._keys = [key for key in sorted(sessions) if key not in always]
-        self._minima_ms: dict[str, dict[int, float]] = {key: {} for key in self._keys}
-        self._levels_ms: dict[int, list[float]] = {}
+        self._keys = [key for key in sorted(sessions) if key not in (*always, reference)]
+        # Of each key: the stretch between two references that a round was in, and its fastest run.
+        self._minima_ms: dict[str, list[tuple[int, float]]] = {key: [] for key in self._keys}
+        self._levels_ms: list[float] = []
         self._failed: set[str] = set()
 
     def due(self) -> list[str]:
         """The keys that lack rounds."""
-        disturbed = steadiness.disturbed_rounds(self._levels_ms, self._config.tolerance)
+        disturbed = steadiness.disturbed_stretches(self._levels_ms, self._config.tolerance)
         return [
             key
             for key in self._keys
@@ -199,12 +204,13 @@ class _Rounds:
 
     def _history_now(self, key: str, disturbed: Collection[int] = ()) -> KeyHistory:
         before, now = self._history.get(key, KeyHistory()), self._minima_ms[key]
-        counting = tuple(ms for number, ms in now.items() if number not in disturbed)
+        counting = tuple(ms for stretch, ms in now if stretch not in disturbed)
         return KeyHistory(before.minima_ms + counting, before.attempts + len(now))
 
     def warm_up(self) -> Iterator[Measurement]:
         """Run all once: the first run of a session allocates, and a cold machine is a slow one."""
-        for key in [*self._always, *self.due()]:
+        first = [] if self._reference is None else [self._reference]
+        for key in [*first, *self._always, *self.due()]:
             outcome = _time(self._sessions[key], 1)
             if isinstance(outcome, EngineError):
                 self._failed.add(key)
@@ -219,22 +225,33 @@ class _Rounds:
                 due = [key for key in due if self._history_now(key).attempts < least]
             if not due:
                 return
-            random.Random(f"{self._config.seed}/{number}").shuffle(due)
-            last = [] if self._reference is None else [self._reference]
-            for key in [*self._always, *due, *last]:
-                if key not in self._failed:
-                    yield self._measure(number, key)
+            keys = [*self._always, *due]
+            random.Random(f"{self._config.seed}/{number}").shuffle(keys)
+            yield from self._round(number, [key for key in keys if key not in self._failed])
 
-    def _measure(self, number: int, key: str) -> Measurement:
-        runs = REFERENCE_RUNS if key == self._reference else self._config.runs
-        outcome = _time(self._sessions[key], runs)
-        if isinstance(outcome, EngineError):
-            self._failed.add(key)
-        elif key == self._reference:
-            self._levels_ms.setdefault(number, []).append(min(outcome.warm_ms))
-        elif key in self._minima_ms:
-            self._minima_ms[key][number] = min(outcome.warm_ms)
-        return Measurement(number, key, outcome)
+    def _round(self, number: int, keys: Sequence[str]) -> Iterator[Measurement]:
+        looked = -math.inf
+        for key in keys:
+            if time.monotonic() - looked >= SECONDS_BETWEEN_REFERENCES:
+                yield from self._look(number)
+                looked = time.monotonic()
+            outcome = _time(self._sessions[key], self._config.runs)
+            if isinstance(outcome, EngineError):
+                self._failed.add(key)
+            elif key in self._minima_ms:
+                self._minima_ms[key].append((len(self._levels_ms), min(outcome.warm_ms)))
+            yield Measurement(number, key, outcome)
+        yield from self._look(number)
+
+    def _look(self, number: int) -> Iterator[Measurement]:
+        """Measure the reference."""
+        if self._reference is not None and self._reference not in self._failed:
+            outcome = _time(self._sessions[self._reference], REFERENCE_RUNS)
+            if isinstance(outcome, EngineError):
+                self._failed.add(self._reference)
+            else:
+                self._levels_ms.append(min(outcome.warm_ms))
+            yield Measurement(number, self._reference, outcome)
 
 
 def _time(session: Session, runs: int) -> Outcome:

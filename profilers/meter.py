@@ -18,8 +18,6 @@ from profilers.measure import KeyHistory, MeasureConfig, Measurement, measure_ro
 from profilers.own_models import write_overhead_model, write_reference_model
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY, Workload
 
-# In this order they open each round. The reference comes first, so that no sample of a session is
-# without one to compare with, wherever the session is cut off.
 OWN_MODELS = {REFERENCE_KEY: write_reference_model, OVERHEAD_KEY: write_overhead_model}
 
 
@@ -92,7 +90,7 @@ class LocalMeter:
             for workload in anchors:
                 with contextlib.suppress(EngineError):  # the others will do
                     sessions[ANCHOR + workload.key] = self._load(workload.onnx_path, stack)
-            always = list(sessions)
+            always = [key for key in sessions if key != REFERENCE_KEY]
             for workload in workloads:
                 try:
                     sessions[workload.key] = self._load(workload.onnx_path, stack)

@@ -8,7 +8,7 @@ import numpy as np
 
 from profilers.latency_record import ANCHOR, LatencyRecord
 from profilers.measure import MeasureConfig
-from profilers.steadiness import disturbed_rounds
+from profilers.steadiness import disturbed_stretches
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
 
 Records = Mapping[str, Sequence[LatencyRecord]]
@@ -55,19 +55,18 @@ def _lows_by_session(records: Records) -> dict[int, dict[str, float]]:
     }
 
 
-def reference_levels_ms(records: Records) -> dict[int, dict[int, list[float]]]:
-    """Return the reference's fastest runs, by session and round; two values a round, or one."""
-    found: dict[int, dict[int, list[float]]] = {}
+def reference_levels_ms(records: Records) -> dict[int, list[float]]:
+    """Return the reference's fastest run each time that it was measured, by session."""
+    found: dict[int, list[float]] = {}
     for record in records.get(REFERENCE_KEY, ()):
-        of_round = found.setdefault(record.session, {}).setdefault(record.round or 0, [])
-        of_round.append(min(record.samples_ms or ()))
+        found.setdefault(record.session, []).append(min(record.samples_ms or ()))
     return found
 
 
-def rounds_disturbed(
+def all_disturbed_stretches(
     records: Records, configs: Mapping[int, MeasureConfig]
 ) -> frozenset[tuple[int, int]]:
-    """Return session and number of the rounds that do not count; see `disturbed_rounds`.
+    """Return session and number of the stretches that do not count; see `disturbed_stretches`.
 
     Args:
         records: All that was measured.
@@ -76,5 +75,7 @@ def rounds_disturbed(
     return frozenset(
         (session, number)
         for session, levels_ms in reference_levels_ms(records).items()
-        for number in disturbed_rounds(levels_ms, configs.get(session, MeasureConfig()).tolerance)
+        for number in disturbed_stretches(
+            levels_ms, configs.get(session, MeasureConfig()).tolerance
+        )
     )

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-
 _ONEDNN_CHANNEL_BLOCK = 16
 """With fewer input channels oneDNN's gradient of a strided 1×1 convolution writes past its buffer
 when the memory format is channels_last: crashes and wrong gradients (its issue 6035, seen with

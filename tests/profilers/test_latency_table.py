@@ -321,13 +321,12 @@ def test_sessions_are_joined_by_all_that_they_share(write: Write) -> None:
     assert [n.key for n in table.networks("cafe")] == ["n"]
 
 
-def reference(*levels: float) -> list[dict[str, Any]]:
-    """Begin and end of each round."""
-    return [
-        {**line, "round": number}
-        for number, level in enumerate(levels, start=1)
-        for line in own("reference", [level]) * 2
-    ]
+def between(levels: list[float], samples: list[float]) -> list[dict[str, Any]]:
+    """Rounds of the key `a`, each between two looks at the reference."""
+    looks = [own("reference", [level])[0] for level in levels]
+    rounds = block("a", *[[sample] for sample in samples])
+    found = [line for pair in zip(looks, rounds, strict=False) for line in pair]
+    return found + looks[len(rounds) :]
 
 
 def session(number: int = 1, **changes: Any) -> dict[str, Any]:
@@ -335,44 +334,41 @@ def session(number: int = 1, **changes: Any) -> dict[str, Any]:
     return {"type": "session", "session": number, "measure": config, "fingerprint": {}}
 
 
-def test_rounds_of_a_disturbed_machine_do_not_count(write: Write) -> None:
-    levels = [1.0, 1.0, 1.5, 1.0]
-    path = write(*reference(*levels), *block("a", [2.0], [2.0], [3.0], [2.0]))
-    table = LatencyTable.load(path)
-    assert table.rounds("a") == 3
+def test_what_was_measured_on_a_disturbed_machine_does_not_count(write: Write) -> None:
+    # The reference is slow after the third round and before the fourth.
+    lines = between([1.0, 1.0, 1.0, 1.5, 1.0, 1.0, 1.0], [2.0, 2.0, 3.0, 4.0, 2.0, 2.0])
+    table = LatencyTable.load(write(*lines))
+    assert table.rounds("a") == 4
     assert table.percentile_ms("a", 100) == 2
-    assert table.history("a") == KeyHistory((2.0, 2.0, 2.0), 4)
+    assert table.history("a") == KeyHistory((2.0, 2.0, 2.0, 2.0), 6)
     assert table.history("b") == KeyHistory()
-    tolerant = write(
-        session(tolerance=0.6), *reference(*levels), *block("a", [2.0], [2.0], [3.0], [2.0])
-    )
-    assert LatencyTable.load(tolerant).rounds("a") == 4
+    assert LatencyTable.load(write(session(tolerance=0.6), *lines)).rounds("a") == 6
 
 
-def test_a_key_of_disturbed_rounds_only_keeps_them(write: Write) -> None:
-    path = write(*reference(1.5, 1.0, 1.0, 1.0), *block("a", [3.0]))
-    table = LatencyTable.load(path)
+def test_a_session_that_was_cut_off_has_a_last_stretch_too(write: Write) -> None:
+    assert LatencyTable.load(write(*between([1.0, 1.0], [2.0, 2.0]))).rounds("a") == 2
+    assert LatencyTable.load(write(*between([1.0, 1.0, 1.5], [2.0, 2.0, 2.0]))).rounds("a") == 1
+
+
+def test_a_key_that_was_always_disturbed_keeps_its_rounds(write: Write) -> None:
+    table = LatencyTable.load(write(*between([1.5, 1.0, 1.0, 1.0, 1.0], [3.0])))
     assert table.median_ms("a") == 3
     assert table.history("a") == KeyHistory((), 1)
 
 
 def test_a_slow_beginning_is_found_out_later(write: Write) -> None:
-    path = write(
-        *reference(2.0, 2.0, 1.0, 1.0, 1.0), *block("a", *[[float(n)] for n in range(1, 6)])
-    )
-    assert LatencyTable.load(path).history("a").attempts == 5
-    assert LatencyTable.load(path).rounds("a") == 3
+    lines = between([2.0, 2.0, 1.0, 1.0, 1.0, 1.0], [3.0, 3.0, 1.0, 1.0, 1.0])
+    assert LatencyTable.load(write(*lines)).history("a") == KeyHistory((1.0, 1.0, 1.0), 5)
 
 
 def test_a_table_says_whether_the_machine_settled(write: Write) -> None:
-    steady = [*reference(1.0, 1.0, 1.0), *block("a", [2.0], [2.0], [2.0])]
     config = session(rounds=3)
-    found = LatencyTable.load(write(config, *steady)).steadiness()
-    assert found == Steadiness(3, 0, 0.0, 1, (), True)
-    assert "the machine was steady: 0 of 3 rounds" in str(found)
+    found = LatencyTable.load(write(config, *between([1.0] * 4, [2.0] * 3))).steadiness()
+    assert found == Steadiness(4, 0, 0.0, 1, (), True)
+    assert "the machine was steady: 0 of 4 stretches" in str(found)
     # Too few rounds that count, and figures that are not known well enough.
-    few = [*reference(1.0, 1.0, 2.0), *block("a", [2.0], [2.0], [2.0])]
-    wide = [*reference(1.0, 1.0, 1.0), *block("a", [2.0], [3.0], [4.0])]
+    few = between([1.0, 1.0, 1.0, 2.0], [2.0] * 3)
+    wide = between([1.0] * 4, [2.0, 3.0, 4.0])
     for lines in (few, wide):
         found = LatencyTable.load(write(config, *lines)).steadiness()
         assert (found.unsettled, found.settled) == (("a",), False)

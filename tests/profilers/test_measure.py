@@ -2,6 +2,7 @@
 
 import gc
 import math
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -211,3 +212,18 @@ def test_a_machine_that_never_settles_uses_all_rounds() -> None:
     config = MeasureConfig(rounds=4, runs=1, max_rounds=6)
     found = list(measure_rounds(sessions, config, None, ["reference"], "reference"))
     assert rounds_of(found, "a") == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_long_round_looks_at_the_reference_on_the_way() -> None:
+    class Slow(RecordingSession):
+        def time_ms(self, runs: int) -> list[float]:
+            time.sleep(0.1)
+            return super().time_ms(runs)
+
+    sessions, _ = recording("r")
+    sessions |= {key: Slow(key, [], math.inf) for key in "abcdef"}
+    config = MeasureConfig(rounds=1, runs=1)
+    found = [m.key for m in measure_rounds(sessions, config, None, (), "r")]
+    assert found[0] == found[-1] == "r"
+    assert 3 <= found.count("r") <= 7
+    assert "".join(sorted(found)).strip("r") == "abcdef"
