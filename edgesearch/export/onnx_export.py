@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +10,7 @@ import torch
 from torch import nn
 
 from edgesearch.errors import ExportError
+from edgesearch.export.onnx_files import quiet, save_model
 from edgesearch.space import Block, SearchSpace, covering_networks
 from edgesearch.supernet import ResNet
 
@@ -49,7 +45,7 @@ def export_network(
     for key, value in (metadata or {}).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
-    _save(model, path)
+    save_model(model, path)
 
 
 def export_blocks(
@@ -86,7 +82,7 @@ def export_blocks(
         for block, before, name in zip(blocks, [INPUT_NAME, *names], names, strict=False):
             if block.key in missing:
                 cut = extractor.extract_model([before], [name])
-                _save(cut, missing.pop(block.key))
+                save_model(cut, missing.pop(block.key))
         if on_progress:
             on_progress(number, len(networks))
 
@@ -115,7 +111,7 @@ def assemble_network(blocks: Sequence[Block], paths: Mapping[str, Path], path: P
         whole = compose.merge_models(whole, part, io_map)
     assert whole is not None
     del whole.opset_import[1:]  # merging repeats the entry for each part
-    _save(whole, path)
+    save_model(whole, path)
 
 
 class _AllOutputs(nn.Module):
@@ -140,7 +136,7 @@ def _export(
 ) -> onnx.ModelProto:
     images = torch.zeros(input_shape)
     try:
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with quiet(), torch.random.fork_rng(devices=[]):
             program = torch.onnx.export(
                 network.eval(),
                 (images,),
@@ -160,28 +156,3 @@ def _export(
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     return model
-
-
-def _save(model: onnx.ModelProto, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(model.SerializeToString())
-        os.replace(partial, path)
-    except OSError as error:
-        raise ExportError(
-            f"a writable place for {path}", str(error), "Free space or choose another output_dir."
-        ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter talks about itself on every channel it has."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
