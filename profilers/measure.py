@@ -37,6 +37,8 @@ Outcome = RoundSamples | EngineError
 REFERENCE_RUNS = 10
 """Runs of the reference each time that it is measured. It takes several to meet a moment in which
 nothing else wanted the core, wherever such moments are frequent at all."""
+_CLOCK_MS = 1e-3
+"""No interval narrower than this is asked for: what takes microseconds has no sharper ones."""
 SECONDS_BETWEEN_REFERENCES = 0.25
 """So much of a round is judged by one look at the machine before it and one after it."""
 
@@ -134,7 +136,8 @@ class MeasureConfig:
             return False
         if len(history.minima_ms) < self.rounds:
             return True
-        return statistics.low_quantile_width(history.minima_ms) > self.interval
+        least_ms = max(self.interval * min(history.minima_ms), _CLOCK_MS)
+        return statistics.low_quantile_width_ms(history.minima_ms) > least_ms
 
 
 def measure_rounds(

@@ -28,8 +28,8 @@ def low_quantile_ms(rounds: Rounds) -> float:
     return float(np.quantile([min(samples) for samples in rounds], _LOW_QUANTILE))
 
 
-def low_quantile_width(minima_ms: Sequence[float], confidence: float = 0.9) -> float:
-    """Return how wide the interval of the low quantile is, as a share of its lower end.
+def low_quantile_width_ms(minima_ms: Sequence[float], confidence: float = 0.9) -> float:
+    """Return how wide the interval of the low quantile is.
 
     The j-th and the k-th smallest of n independent values enclose the quantile q with a
     probability that follows from Binomial(n, q) (the order-statistics interval of nonparametric
@@ -51,7 +51,7 @@ def low_quantile_width(minima_ms: Sequence[float], confidence: float = 0.9) -> f
         if 1 - below <= outside:
             high = max(hits + 1, low)
             break
-    return ordered[high - 1] / ordered[low - 1] - 1
+    return ordered[high - 1] - ordered[low - 1]
 
 
 def low_quantile_of_first_ms(first: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ RUNTIMES: dict[str, Callable[[DeviceSpec], Runtime]] = {
 }
 
 # fp16 is missing because onnxruntime computes it in fp32 on processors: slower, not faster.
-_PRECISIONS: dict[str, tuple[str, ...]] = {"onnxruntime": ("fp32",)}
+_PRECISIONS: dict[str, tuple[str, ...]] = {"onnxruntime": ("fp32", "int8")}
 
 
 def open_runtime(spec: DeviceSpec) -> Runtime:

@@ -29,6 +29,7 @@ def profile_arguments(config: Config) -> dict[str, Any]:
         "output_dir": config.output_dir,
         "measure": _measure(config),
         "networks": config.profile.networks,
+        "cache_dir": config.profile.cache_dir,
     }
 
 
@@ -41,6 +42,7 @@ def validate_arguments(config: Config) -> dict[str, Any]:
         "measure": _measure(config),
         "networks": config.validation.networks,
         "seed": config.validation.seed,
+        "cache_dir": config.profile.cache_dir,
     }
 
 
@@ -141,6 +143,7 @@ def export_arguments(config: Config) -> dict[str, Any]:
         if tensorrt is None
         else workflow.TensorRTTarget(tuple(tensorrt.compute_capabilities), tensorrt.precision),
         "seed": config.seed,
+        "cache_dir": config.profile.cache_dir,
     }
 
 

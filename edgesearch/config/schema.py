@@ -162,6 +162,8 @@ class ProfileSection(Section):
     """Whole networks that are measured beside the blocks, to correct predictions."""
     max_seconds: Positive = 300.0
     """Longest time of measuring; fewer rounds are made if it is over, but never fewer than two."""
+    cache_dir: UserPath | None = None
+    """Keeps the exported blocks, for other devices and runs; the user's cache folder if null."""
 
     @field_validator("max_rounds")
     @classmethod

@@ -1,6 +1,9 @@
 """Subnets as ONNX files and engines, checked and documented."""
 
 from edgesearch.export.engines import (
+    FP16_FILE,
+    INT8_FILE,
+    MEASURED_FILES,
     ONNX_FILE,
     WEIGHTS_FILE,
     TensorRTTarget,
@@ -14,10 +17,15 @@ from edgesearch.export.manifest import (
     write_manifest,
 )
 from edgesearch.export.onnx_export import assemble_network, export_blocks, export_network
+from edgesearch.export.precision import convert_to_fp16, number_format
+from edgesearch.export.quantize import convert_block, quantize_network
 from edgesearch.export.verify import Parity, compare, verify_engine
 
 __all__ = [
+    "FP16_FILE",
+    "INT8_FILE",
     "MANIFEST",
+    "MEASURED_FILES",
     "ONNX_FILE",
     "WEIGHTS_FILE",
     "Parity",
@@ -25,8 +33,12 @@ __all__ = [
     "assemble_network",
     "build_engines",
     "compare",
+    "convert_block",
+    "convert_to_fp16",
     "export_blocks",
     "export_network",
+    "number_format",
+    "quantize_network",
     "read_manifest",
     "save_weights",
     "sha256_of",

@@ -18,6 +18,10 @@ from edgesearch.export.precision import convert_to_fp16
 from edgesearch.export.verify import verify_engine
 
 ONNX_FILE = "subnet.onnx"
+FP16_FILE = "subnet.fp16.onnx"
+INT8_FILE = "subnet.int8.onnx"
+MEASURED_FILES = {"fp32": ONNX_FILE, "fp16": FP16_FILE, "int8": INT8_FILE}
+"""The file that is measured on a device of a precision."""
 WEIGHTS_FILE = "subnet.safetensors"
 
 
@@ -60,6 +64,7 @@ def build_engines(
     network: nn.Module,
     images: torch.Tensor,
     tensorrt: TensorRTTarget | None,
+    precision: str = "fp32",
 ) -> dict[str, dict[str, Any]]:
     """Compile a winner's ONNX file, and check on real images whatever can run here.
 
@@ -68,6 +73,7 @@ def build_engines(
         network: The subnet that the file came from.
         images: (N, C, H, W), normalised, to check on.
         tensorrt: What to build TensorRT engines for; None builds none.
+        precision: That of the device: its file of `MEASURED_FILES` is in the folder, too.
 
     Returns:
         For each file's name what is known of it: runtime, precision, and parity where it ran.
@@ -88,13 +94,15 @@ def build_engines(
         return {"runtime": "onnxruntime", "precision": precision, "parity": parity.to_dict()}
 
     files = {ONNX_FILE: checked(onnx_path, "fp32")}
+    measured = MEASURED_FILES[precision]
+    files[measured] = checked(folder / measured, precision)
     ort_path = onnx_path.with_suffix(OrtBuilder.suffix)
     OrtBuilder().build(onnx_path, ort_path)
     files[ort_path.name] = checked(ort_path, "fp32")
     if tensorrt is not None:
         source = onnx_path
         if tensorrt.precision == "fp16":
-            source = folder / "subnet.fp16.onnx"
+            source = folder / FP16_FILE
             convert_to_fp16(onnx_path, source)
             files[source.name] = checked(source, "fp16")
         engine_path = folder / f"subnet.{tensorrt.precision}{TensorRTRtxBuilder.suffix}"

@@ -59,6 +59,9 @@ def convert_to_fp16(onnx_path: Path, fp16_path: Path, keep: Collection[str] | No
     """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     kept = True if keep is None else list(keep)
-    save_model(convert_float_to_float16(onnx.load(onnx_path), keep_io_types=kept), fp16_path)
+    model = convert_float_to_float16(onnx.load(onnx_path), keep_io_types=kept)
+    OnnxModel(model).topological_sort()  # the converter puts its casts at the end
+    save_model(model, fp16_path)

@@ -72,9 +72,9 @@ def convert_block(
 ) -> None:
     """Write a block as it is inside of a network of another number format.
 
-    What passes from block to block then has the type that it has there; only the images that the first one
-    takes and the features that the last one gives are in single precision. Blocks have random
-    weights, and the ranges of their activations come from random inputs: the file is for
+    What passes from block to block then has the type that it has there; only the images that the
+    first one takes and the features that the last one gives are in single precision. Blocks have
+    random weights, and the ranges of their activations come from random inputs: the file is for
     measuring.
 
     Args:

@@ -26,7 +26,11 @@ class Tolerance:
     min_cosine: float
 
 
-TOLERANCES = {"fp32": Tolerance(1e-3, 0.99999), "fp16": Tolerance(5e-2, 0.9995)}
+TOLERANCES = {
+    "fp32": Tolerance(1e-3, 0.99999),
+    "fp16": Tolerance(5e-2, 0.9995),
+    "int8": Tolerance(0.5, 0.98),
+}
 
 
 @dataclass(frozen=True)

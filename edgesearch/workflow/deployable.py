@@ -7,16 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from devices import DeviceSpec
+from edgesearch.errors import ExportError
 from edgesearch.evaluate import compute_features, fit_linear
 from edgesearch.export import (
+    FP16_FILE,
+    INT8_FILE,
+    MEASURED_FILES,
     ONNX_FILE,
     WEIGHTS_FILE,
     TensorRTTarget,
     build_engines,
+    convert_to_fp16,
+    quantize_network,
     save_weights,
     write_manifest,
 )
@@ -28,6 +35,7 @@ from edgesearch.workflow.search import SearchImages
 from edgesearch.workflow.winners import Winner
 
 PARITY_IMAGES = 64
+QUANTIZATION_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,41 @@ def make_deployable(
     return Deployable(network, resolution, metadata)
 
 
+def write_in_format(
+    folder: Path, number_format: str, calibration: torch.Tensor, batch: int
+) -> Path:
+    """Write the network in a folder in the number format that its device runs.
+
+    Args:
+        folder: Holds the network in single precision.
+        number_format: One of `edgesearch.export.precision.NUMBER_FORMATS`.
+        calibration: (N, C, H, W), normalised: shows the ranges of activations.
+        batch: Images in each run.
+
+    Returns:
+        The file that is measured; the one in single precision if that is the format.
+
+    Raises:
+        ExportError: The network cannot be converted, or the file cannot be written.
+    """
+    onnx_path = folder / ONNX_FILE
+    if number_format == "fp32":
+        return onnx_path
+    if number_format == "fp16":
+        convert_to_fp16(onnx_path, folder / FP16_FILE)
+        return folder / FP16_FILE
+    images = np.ascontiguousarray(calibration[:QUANTIZATION_IMAGES].contiguous().numpy())
+    batches = [images[i : i + batch] for i in range(0, len(images) - batch + 1, batch)]
+    if not batches:
+        raise ExportError(
+            f"at least {batch} images, which make a batch, to quantize the network with",
+            f"{len(images)}",
+            "Raise search.calibration_images, or set a smaller device.batch.",
+        )
+    quantize_network(onnx_path, folder / INT8_FILE, number_format, batches)
+    return folder / INT8_FILE
+
+
 def write_winner(
     folder: Path,
     deployable: Deployable,
@@ -103,7 +146,9 @@ def write_winner(
         CompileError: A runtime could not compile the network.
     """
     images = pool.sample(deployable.resolution, 0, max(PARITY_IMAGES, device.batch))
-    files: dict[str, dict[str, Any]] = build_engines(folder, deployable.network, images, tensorrt)
+    files: dict[str, dict[str, Any]] = build_engines(
+        folder, deployable.network, images, tensorrt, device.precision
+    )
     save_weights(deployable.network, folder / WEIGHTS_FILE, deployable.metadata)
     files[WEIGHTS_FILE] = {"about": "weights of the subnet, for PyTorch"}
     write_manifest(
@@ -119,7 +164,7 @@ def write_winner(
                 "name": "images",
                 "shape": [device.batch, space.in_channels, *[deployable.resolution] * 2],
             },
-            "measured_file": ONNX_FILE,
+            "measured_file": MEASURED_FILES[device.precision],
             **{name: json.loads(deployable.metadata[name]) for name in ("preprocess", "classes")},
             "output": deployable.metadata["output"],
         },

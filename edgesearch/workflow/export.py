@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from devices import DeviceSpec
 from edgesearch.errors import ExportError, Interrupted, StageError
 from edgesearch.export import (
@@ -24,7 +26,12 @@ from edgesearch.export import (
 from edgesearch.latency import LatencyModel
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet import SupernetWeights
-from edgesearch.workflow.deployable import Deployable, make_deployable, write_winner
+from edgesearch.workflow.deployable import (
+    Deployable,
+    make_deployable,
+    write_in_format,
+    write_winner,
+)
 from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
@@ -33,8 +40,8 @@ from edgesearch.workflow.profile import current_correction, keep_correction, loa
 from edgesearch.workflow.search import SearchImages, check_searched_for
 from edgesearch.workflow.stage import Stage, prefixed
 from edgesearch.workflow.winners import Winner, Winners, read_winner
-from edgesearch.workflow.workloads import anchors
-from profilers import LatencyTable, MeasureConfig, Workload, build_table, open_meter
+from edgesearch.workflow.workloads import WorkloadFiles
+from profilers import LatencyTable, MeasureConfig, Meter, Workload, build_table, open_meter
 
 WINNER_ROUNDS = (4, 16)
 """A winner is measured in so many times the rounds of a block: on it depends what is shipped. One
@@ -71,6 +78,7 @@ def export(
     max_replacements: int = 5,
     tensorrt: TensorRTTarget | None = None,
     seed: int = 0,
+    cache_dir: Path | None = None,
     report: Report = silent,
 ) -> ExportResult:
     """Export the winners, check them, measure them, and replace those that are too slow.
@@ -86,6 +94,7 @@ def export(
         max_replacements: Reserves that may be tried in all.
         tensorrt: What TensorRT engines are built for; None builds none.
         seed: That of the search.
+        cache_dir: Keeps exported blocks; the user's cache folder if None.
         report: Is told what happens.
 
     Raises:
@@ -134,6 +143,7 @@ def export(
                 measure=measure,
                 output=output,
                 tensorrt=tensorrt,
+                cache_dir=cache_dir,
                 report=report,
             )
             _export_all(exporter, chosen, max_replacements, stage)
@@ -196,6 +206,7 @@ class _Exporter:
     measure: MeasureConfig
     output: str
     tensorrt: TensorRTTarget | None
+    cache_dir: Path | None
     report: Report
 
     def export_all(self, chosen: Winners, max_replacements: int) -> Winners:
@@ -274,28 +285,61 @@ class _Exporter:
             output_name=self.output,
             metadata=deployable.metadata,
         )
-        # A key of its own each time: what a busy machine did to an earlier export does not stay.
-        session = LatencyTable.load(self.layout.table(self.device)).last_session + 1
-        workload = Workload(
-            key=winner_key(winner.architecture, self.output, session),
-            onnx_path=folder / ONNX_FILE,
-            kind="network",
-            architecture=winner.architecture.to_dict(),
-            space_hash=self.space.space_hash,
-        )
-        for factor in WINNER_ROUNDS:
-            if factor > WINNER_ROUNDS[0]:
-                time.sleep(SECONDS_BEFORE_SECOND_LOOK)
-            table = self._time(workload, factor * self.measure.rounds)
-            interval = table.median_interval_ms(workload.key)
-            if self._keeps_budget(winner, interval):
-                break
+        path = self.layout.table(self.device)
+        with (
+            contextlib.closing(open_meter(self.device)) as meter,
+            WorkloadFiles(
+                self.space,
+                self.device,
+                meter.fingerprints[0],
+                self.layout.networks,
+                self.cache_dir,
+                self.report,
+            ) as files,
+        ):
+            onnx_path = write_in_format(
+                folder, files.number_format, self._calibration(resolution), self.device.batch
+            )
+            # A key of its own each time: what a busy machine did to an export does not stay.
+            session = LatencyTable.load(path).last_session + 1
+            workload = Workload(
+                key=winner_key(winner.architecture, self.output, session),
+                onnx_path=onnx_path,
+                kind="network",
+                architecture=winner.architecture.to_dict(),
+                space_hash=self.space.space_hash,
+            )
+            table = self._time(winner, workload, meter, files)
         return winner.with_latency(
             self.device.name,
             measured_p50=table.median_ms(workload.key),
             measured_p95=table.percentile_ms(workload.key, 95),
-            interval=list(interval),
+            interval=list(table.median_interval_ms(workload.key)),
         )
+
+    def _time(
+        self, winner: Winner, workload: Workload, meter: Meter, files: WorkloadFiles
+    ) -> LatencyTable:
+        """Measure a winner; a second time and longer if it is over its budget."""
+        path = self.layout.table(self.device)
+        anchors = files.anchors(LatencyTable.load(path))
+        for factor in WINNER_ROUNDS:
+            if factor > WINNER_ROUNDS[0]:
+                time.sleep(SECONDS_BEFORE_SECOND_LOOK)
+            table = build_table(
+                path,
+                spec=self.device,
+                workloads=[workload],
+                meter=meter,
+                config=replace(self.measure, rounds=factor * self.measure.rounds, max_rounds=None),
+                anchors=anchors,
+            )
+            if self._keeps_budget(winner, table.median_interval_ms(workload.key)):
+                break
+        return table
+
+    def _calibration(self, resolution: int) -> torch.Tensor:
+        return self.pool.sample(resolution, 0, self.looked_at.calibration_images)
 
     def _keeps_budget(self, winner: Winner, interval: Sequence[float]) -> bool:
         """Whether the median may be within the budget: the lower end of its interval is."""
@@ -306,18 +350,6 @@ class _Exporter:
         return make_deployable(
             self.space, self.weights, self.pool, architecture, self.looked_at, self.output
         )
-
-    def _time(self, workload: Workload, rounds: int) -> LatencyTable:
-        path = self.layout.table(self.device)
-        with contextlib.closing(open_meter(self.device)) as meter:
-            return build_table(
-                path,
-                spec=self.device,
-                workloads=[workload],
-                meter=meter,
-                config=replace(self.measure, rounds=rounds, max_rounds=None),
-                anchors=anchors(self.space, self.device, self.layout, LatencyTable.load(path)),
-            )
 
     def _updated_model(self) -> LatencyModel:
         """Fit the correction again, now with the measured winners among its networks."""

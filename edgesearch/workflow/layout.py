@@ -23,9 +23,9 @@ class Layout:
         return self.output_dir / "latency" / f"{device.name}-{device.identity}.jsonl"
 
     @property
-    def blocks(self) -> Path:
-        """The ONNX files that are measured."""
-        return self.output_dir / "latency" / "onnx"
+    def networks(self) -> Path:
+        """ONNX files of whole networks, while they are measured."""
+        return self.output_dir / "latency" / "networks"
 
     @property
     def supernet(self) -> Path:

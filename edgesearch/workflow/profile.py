@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,10 @@ from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder
 from edgesearch.workflow.workloads import (
-    anchors,
-    block_files,
+    WorkloadFiles,
     block_keys,
     correction_networks,
     network_key,
-    network_workloads,
 )
 from profilers import (
     LatencyTable,
@@ -63,6 +62,7 @@ def profile(
     output_dir: Path,
     measure: MeasureConfig,
     networks: int = 12,
+    cache_dir: Path | None = None,
     report: Report = silent,
 ) -> ProfileResult:
     """Measure what is missing from a device's latency table.
@@ -73,6 +73,7 @@ def profile(
         output_dir: Gets `latency/<device>-<identity>.jsonl`.
         measure: Rounds, runs and bounds of the measuring.
         networks: Whole subnets measured in the same rounds, at least six.
+        cache_dir: Keeps exported blocks; the user's cache folder if None.
         report: Is told what happens.
 
     Raises:
@@ -82,8 +83,9 @@ def profile(
     with output_folder(output_dir):
         layout = Layout(output_dir)
         path = layout.table(device)
+        chosen = correction_networks(space, networks)
         before = LatencyTable.load(path, expect=device) if path.exists() else None
-        complete = before is not None and not _missing(space, before, networks, measure)
+        complete = before is not None and not _missing(space, before, chosen, measure)
         if before is not None and complete and device.transport != "local":
             table = before  # no need to reach the device
         else:
@@ -94,9 +96,12 @@ def profile(
                 if before is not None and complete:
                     table = before
                 else:
-                    table = _measure(
-                        space, device, layout, before, networks, measure, meter, report
-                    )
+                    with WorkloadFiles(
+                        space, device, meter.fingerprints[0], layout.networks, cache_dir, report
+                    ) as files:
+                        table = _measure(
+                            path, files, before, chosen, measure, device, meter, report
+                        )
         correction = current_correction(space, table)
         if correction is None or not complete:
             correction = LatencyModel.from_table(space, table).correction
@@ -108,24 +113,24 @@ def profile(
 
 
 def _measure(
-    space: SearchSpace,
-    device: DeviceSpec,
-    layout: Layout,
+    path: Path,
+    files: WorkloadFiles,
     before: LatencyTable | None,
-    networks: int,
+    networks: Sequence[Architecture],
     measure: MeasureConfig,
+    device: DeviceSpec,
     meter: Meter,
     report: Report,
 ) -> LatencyTable:
-    path = layout.table(device)
     try:
+        blocks = [Workload(key, onnx_path) for key, onnx_path in files.blocks().items()]
         return build_table(
             path,
             spec=device,
-            workloads=_workloads(space, device, layout, networks, report),
+            workloads=blocks + files.networks(networks, "network"),
             meter=meter,
             config=measure,
-            anchors=anchors(space, device, layout, before) if before else (),
+            anchors=files.anchors(before) if before else (),
             on_progress=lambda done, total: report(
                 Event("profile", "rounds measured", done, total)
             ),
@@ -214,7 +219,10 @@ def is_winner(key: str) -> bool:
 
 
 def _missing(
-    space: SearchSpace, table: LatencyTable, networks: int, measure: MeasureConfig
+    space: SearchSpace,
+    table: LatencyTable,
+    networks: Sequence[Architecture],
+    measure: MeasureConfig,
 ) -> list[str]:
     """Keys that lack rounds.
 
@@ -230,18 +238,6 @@ def _missing(
         return measure.lacks_rounds(history)
 
     wanted = block_keys(space)
-    wanted += [network_key("network", space, a) for a in correction_networks(space, networks)]
+    wanted += [network_key("network", space, architecture) for architecture in networks]
     errors = table.errors
     return [key for key in wanted if key not in errors and is_lacking(key)]
-
-
-def _workloads(
-    space: SearchSpace, device: DeviceSpec, layout: Layout, networks: int, report: Report
-) -> list[Workload]:
-    """Blocks, and the networks that correct their sums, with their ONNX files."""
-    files = block_files(space, device, layout, report)
-    chosen = correction_networks(space, networks)
-    return [
-        *(Workload(key=key, onnx_path=path, kind="block") for key, path in files.items()),
-        *network_workloads(space, chosen, files, "network"),
-    ]

@@ -18,7 +18,7 @@ from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder, write_json
 from edgesearch.workflow.plots import plot_predictions
 from edgesearch.workflow.profile import current_correction, keep_correction, load_table
-from edgesearch.workflow.workloads import anchors, block_files, held_out_networks, network_workloads
+from edgesearch.workflow.workloads import WorkloadFiles, held_out_networks
 from profilers import LatencyTable, MeasureConfig, Steadiness, build_table, open_meter
 
 VALIDATION = "validation"
@@ -72,6 +72,7 @@ def validate(
     measure: MeasureConfig,
     networks: int = 24,
     seed: int = 0,
+    cache_dir: Path | None = None,
     report: Report = silent,
 ) -> ValidateResult:
     """Measure whole networks that no prediction was fitted to, and compare.
@@ -86,6 +87,7 @@ def validate(
         measure: Rounds, runs and bounds of the measuring.
         networks: How many networks to draw.
         seed: Which networks to draw.
+        cache_dir: Keeps exported blocks; the user's cache folder if None.
         report: Is told what happens.
 
     Raises:
@@ -99,7 +101,7 @@ def validate(
         fitted = {Architecture.from_dict(n.architecture) for n in table.networks(space.space_hash)}
         chosen = held_out_networks(space, networks, seed, fitted)
         try:
-            table = _measure(space, device, layout, table, chosen, measure, report)
+            table = _measure(space, device, layout, table, chosen, measure, cache_dir, report)
         except KeyboardInterrupt:
             raise Interrupted(f"validation stopped; what was measured is in {path}") from None
         model = LatencyModel.from_table(space, table, current_correction(space, table))
@@ -151,17 +153,22 @@ def _measure(
     table: LatencyTable,
     chosen: Sequence[Architecture],
     measure: MeasureConfig,
+    cache_dir: Path | None,
     report: Report,
 ) -> LatencyTable:
-    files = block_files(space, device, layout, report)
-    with contextlib.closing(open_meter(device)) as meter:
+    with (
+        contextlib.closing(open_meter(device)) as meter,
+        WorkloadFiles(
+            space, device, meter.fingerprints[0], layout.networks, cache_dir, report
+        ) as files,
+    ):
         return build_table(
             layout.table(device),
             spec=device,
-            workloads=network_workloads(space, chosen, files, VALIDATION),
+            workloads=files.networks(chosen, VALIDATION),
             meter=meter,
             config=measure,
-            anchors=anchors(space, device, layout, table),
+            anchors=files.anchors(table),
             on_progress=lambda done, total: report(
                 Event("validate", "rounds measured", done, total)
             ),

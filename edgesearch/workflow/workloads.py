@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import random
+import shutil
 from collections.abc import Collection, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-from devices import DeviceSpec
+from devices import DeviceSpec, Fingerprint
 from edgesearch.errors import SpaceError
-from edgesearch.export import assemble_network, export_blocks
+from edgesearch.export import assemble_network, convert_block, export_blocks, number_format
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.workflow.events import Event, Report
-from edgesearch.workflow.layout import Layout
+from edgesearch.workflow.events import Event, Report, silent
 from profilers import LatencyTable, Workload
+
+EXPORT_FORMAT = 1
+"""Counts changes of how blocks are exported or converted: files of another number are not used."""
 
 CANDIDATES = 256
 """Architectures that are drawn to choose those from that span a space."""
@@ -72,80 +79,144 @@ def held_out_networks(
     return list(drawn)
 
 
-def anchors(
-    space: SearchSpace, device: DeviceSpec, layout: Layout, table: LatencyTable
-) -> list[Workload]:
-    """Networks of a table, from fast to slow, whose files are there."""
-    folder = _folder(space, device, layout)
-    found = []
-    for network in sorted(table.networks(space.space_hash), key=lambda n: n.median_ms):
-        path = folder / f"{Architecture.from_dict(network.architecture)}.onnx"
-        if network.key.startswith("network/") and path.exists():
-            found.append(Workload(network.key, path, "network"))
-    step = max(1, len(found) / ANCHORS)
-    return [found[int((index + 0.5) * step)] for index in range(min(ANCHORS, len(found)))]
+class WorkloadFiles:
+    """The ONNX files that stand for a space on a device; a context manager.
 
-
-def _folder(space: SearchSpace, device: DeviceSpec, layout: Layout) -> Path:
-    return layout.blocks / f"{space.space_hash}-batch{device.batch}"
-
-
-def block_files(
-    space: SearchSpace, device: DeviceSpec, layout: Layout, report: Report
-) -> dict[str, Path]:
-    """The ONNX file of each block by its key; those that are not there yet are exported."""
-    folder = _folder(space, device, layout)
-    files: dict[str, Path] = {}
-    for resolution in space.resolutions:
-        here = {
-            block.key: folder / f"{block.key.replace('/', '_')}.onnx"
-            for block in space.distinct_blocks(resolution)
-        }
-        _export_absent(space, resolution, here, device.batch, report)
-        files.update(here)
-    return files
-
-
-def network_workloads(
-    space: SearchSpace,
-    architectures: Sequence[Architecture],
-    files: Mapping[str, Path],
-    kind: str,
-) -> list[Workload]:
-    """Whole networks, joined from the files of their blocks.
+    Blocks are kept in a cache, under names that tell all that decides their content: a second
+    device, output folder or space that has the same blocks exports nothing. Whole networks are
+    joined from them as they are asked for, and are gone in the end: they take a lot of room.
 
     Args:
         space: The search space.
-        architectures: The networks.
-        files: What `block_files` gave.
-        kind: `network` or `validation`; see `Workload`.
+        device: Where the files are to run.
+        fingerprint: What the device is.
+        folder: Gets the networks; removed in the end.
+        cache_dir: Has the blocks; see `default_cache_dir` for None.
+        report: Is told what happens.
     """
-    workloads = []
-    for architecture in architectures:
-        blocks = space.blocks(architecture)
-        path = files[blocks[0].key].with_name(f"{architecture}.onnx")
-        if not path.exists():
-            assemble_network(blocks, files, path)
-        workloads.append(
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        device: DeviceSpec,
+        fingerprint: Fingerprint,
+        folder: Path,
+        cache_dir: Path | None = None,
+        report: Report = silent,
+    ) -> None:
+        self.number_format = number_format(
+            device.precision,
+            runtime=device.runtime,
+            provider=device.provider,
+            machine=fingerprint.machine,
+            instruction_sets=fingerprint.instruction_sets,
+        )
+        self._space = space
+        self._batch = device.batch
+        self._folder = folder
+        self._cache = (cache_dir or default_cache_dir()) / "onnx"
+        self._report = report
+        self._blocks: dict[str, Path] = {}
+
+    def __enter__(self) -> WorkloadFiles:
+        """Do nothing yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the networks."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def blocks(self) -> dict[str, Path]:
+        """The file of each block by its key; those that are not there yet are exported.
+
+        Raises:
+            ExportError: The exporter failed, or a file cannot be written.
+        """
+        if not self._blocks:
+            for resolution in self._space.resolutions:
+                self._blocks.update(self._blocks_of(resolution))
+        return self._blocks
+
+    def networks(self, architectures: Sequence[Architecture], kind: str) -> list[Workload]:
+        """Whole networks, joined from the files of their blocks.
+
+        Args:
+            architectures: The networks.
+            kind: `network` or `validation`; see `Workload`.
+        """
+        return [
             Workload(
-                key=network_key(kind, space, architecture),
-                onnx_path=path,
+                key=network_key(kind, self._space, architecture),
+                onnx_path=self._network(architecture),
                 kind=kind,
                 architecture=architecture.to_dict(),
-                space_hash=space.space_hash,
+                space_hash=self._space.space_hash,
             )
-        )
-    return workloads
+            for architecture in architectures
+        ]
+
+    def anchors(self, table: LatencyTable) -> list[Workload]:
+        """Some networks of a table, from fast to slow, to compare sessions by."""
+        found = [
+            Architecture.from_dict(network.architecture)
+            for network in sorted(
+                table.networks(self._space.space_hash), key=lambda network: network.median_ms
+            )
+            if network.key.startswith("network/")
+        ]
+        step = max(1, len(found) / ANCHORS)
+        chosen = [found[int((index + 0.5) * step)] for index in range(min(ANCHORS, len(found)))]
+        return self.networks(chosen, "network")
+
+    def _network(self, architecture: Architecture) -> Path:
+        path = self._folder / f"{architecture}.onnx"
+        if not path.exists():
+            assemble_network(self._space.blocks(architecture), self.blocks(), path)
+        return path
+
+    def _blocks_of(self, resolution: int) -> dict[str, Path]:
+        blocks = self._space.distinct_blocks(resolution)
+        exported = {block.key: self._path(block.key, "fp32") for block in blocks}
+        if self.number_format == "fp32":
+            self._export_absent(exported, resolution)
+            return exported
+        converted = {block.key: self._path(block.key, self.number_format) for block in blocks}
+        absent = [block for block in blocks if not converted[block.key].exists()]
+        self._export_absent({block.key: exported[block.key] for block in absent}, resolution)
+        for done, block in enumerate(absent, 1):
+            convert_block(
+                exported[block.key],
+                converted[block.key],
+                self.number_format,
+                is_first=block.kind.startswith("stem"),
+                is_last=block.kind == "head",
+            )
+            message = f"blocks for {resolution} px converted to {self.number_format}"
+            self._report(Event("profile", message, done, len(absent)))
+        return converted
+
+    def _export_absent(self, paths: Mapping[str, Path], resolution: int) -> None:
+        absent = {key: path for key, path in paths.items() if not path.exists()}
+
+        def tell(done: int, total: int) -> None:
+            message = f"networks with the blocks for {resolution} px exported"
+            self._report(Event("profile", message, done, total))
+
+        if absent:
+            export_blocks(self._space, resolution, absent, batch=self._batch, on_progress=tell)
+
+    def _path(self, key: str, form: str) -> Path:
+        """The name tells the block; its digest, the rest of what decides the content."""
+        made_with = [EXPORT_FORMAT, form, version("torch")]
+        if form != "fp32":
+            made_with.append(version("onnxruntime"))
+        text = json.dumps([key, self._batch, *made_with])
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self._cache / f"{key.replace('/', '_')}-{form}-{digest}.onnx"
 
 
-def _export_absent(
-    space: SearchSpace, resolution: int, paths: dict[str, Path], batch: int, report: Report
-) -> None:
-    absent = {key: path for key, path in paths.items() if not path.exists()}
-
-    def tell(done: int, total: int) -> None:
-        message = f"networks with the blocks for {resolution} px exported"
-        report(Event("profile", message, done, total))
-
-    if absent:
-        export_blocks(space, resolution, absent, batch=batch, on_progress=tell)
+def default_cache_dir() -> Path:
+    """`$EDGESEARCH_CACHE`; else `edgesearch` in `$XDG_CACHE_HOME` or in `~/.cache`."""
+    if os.environ.get("EDGESEARCH_CACHE"):
+        return Path(os.environ["EDGESEARCH_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesearch"

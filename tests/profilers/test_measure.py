@@ -194,6 +194,13 @@ def test_rounds_made_before_count_for_the_interval() -> None:
     assert rounds_of(measure_rounds(sessions, config, history), "a") == [1, 2]
 
 
+def test_less_than_a_microsecond_is_no_difference() -> None:
+    config = MeasureConfig(rounds=3, max_rounds=9)
+    assert not config.lacks_rounds(KeyHistory((0.0010, 0.0019, 0.0030), 3))
+    assert config.lacks_rounds(KeyHistory((0.0010, 0.0021, 0.0030), 3))
+    assert not config.lacks_rounds(KeyHistory((0.0010, 0.0021, 0.0030), 9))
+
+
 def test_a_disturbed_round_is_made_again() -> None:
     # Two samples before all rounds; then begin and end of each round take eleven samples each.
     slow_second = [*[1.0] * (2 + 2 * 11), *[1.0] * 11, *[2.0] * 11, *[1.0] * 200]

@@ -56,6 +56,7 @@ def plain(value):
         "profile.max_seconds=10",
         "profile.max_rounds=50",
         "profile.interval=0.05",
+        "profile.cache_dir=elsewhere",
         "validation.networks=9",
         "validation.seed=3",
         "pretrain.epochs=50",

@@ -1,0 +1,143 @@
+"""Eight bits: blocks as they are inside of networks, and networks that still give the same."""
+
+import collections
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from devices import OnnxRuntime
+from edgesearch.errors import ExportError
+from edgesearch.export import (
+    ONNX_FILE,
+    assemble_network,
+    convert_block,
+    number_format,
+    quantize_network,
+    verify_engine,
+)
+
+INTEGER_FORMATS = ("u8s8", "u8s8-reduced", "s8s8", "s8s8-symmetric")
+
+
+@pytest.fixture
+def converted(space, blocks, tmp_path):
+    """Converts all blocks; their paths."""
+
+    def convert(form):
+        chain = space.blocks(space.largest)
+        paths = {}
+        for block in chain:
+            paths[block.key] = tmp_path / blocks.paths[block.key].name
+            convert_block(
+                blocks.paths[block.key],
+                paths[block.key],
+                form,
+                is_first=block is chain[0],
+                is_last=block is chain[-1],
+            )
+        return paths
+
+    return convert
+
+
+def operators(path, folder):
+    """How often each operator occurs in what onnxruntime makes of a file for any processor."""
+    optimised = folder / "optimised.onnx"
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(optimised)
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return collections.Counter(node.op_type for node in onnx.load(optimised).graph.node)
+
+
+@pytest.mark.parametrize("form", INTEGER_FORMATS)
+def test_joined_blocks_are_what_the_whole_network_is(form, space, blocks, converted, tmp_path):
+    joined, whole = tmp_path / "joined.onnx", tmp_path / "whole.onnx"
+    assemble_network(space.blocks(space.largest), converted(form), joined)
+    images = np.random.default_rng(0).standard_normal((2, 1, 16, 16)).astype(np.float32)
+    quantize_network(blocks.network, whole, form, [images])
+    found = operators(joined, tmp_path)
+    assert found == operators(whole, tmp_path)
+    if form.startswith("u8s8"):
+        convolutions = operators(blocks.network, tmp_path)
+        assert found["QLinearConv"] == convolutions["Conv"] + convolutions["FusedConv"] > 0
+        # Only the images are quantized, and only the features are turned back.
+        assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "inside"), [("u8s8", onnx.TensorProto.UINT8), ("s8s8", onnx.TensorProto.INT8)]
+)
+def test_integers_pass_between_blocks(form, inside, space, converted):
+    paths = converted(form)
+    chain = space.blocks(space.largest)
+    for block in chain:
+        graph = onnx.load(paths[block.key]).graph
+        types = [tensor.type.tensor_type.elem_type for tensor in (graph.input[0], graph.output[0])]
+        outside = onnx.TensorProto.FLOAT
+        expected = [outside if block is chain[0] else inside]
+        expected += [outside if block is chain[-1] else inside]
+        assert types == expected
+
+
+def test_half_precision_passes_between_blocks(space, converted, tmp_path):
+    paths = converted("fp16")
+    graph = onnx.load(paths[space.blocks(space.largest)[1].key]).graph
+    for tensor in (graph.input[0], graph.output[0]):
+        assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+    joined = tmp_path / "joined.onnx"
+    assemble_network(space.blocks(space.largest), paths, joined)
+    session = OnnxRuntime().load(joined)
+    (features,) = session.run({"b0/images": np.zeros((2, 1, 16, 16), np.float32)}).values()
+    assert features.dtype == np.float32
+
+
+@pytest.mark.parametrize("form", [*INTEGER_FORMATS, "fp16"])
+def test_converted_blocks_can_be_timed(form, converted):
+    for path in converted(form).values():
+        session = OnnxRuntime().load(path)
+        assert min(session.time_ms(2)) > 0
+
+
+@pytest.mark.parametrize("form", INTEGER_FORMATS)
+def test_a_quantized_network_gives_nearly_the_same(form, exported, images, expected, tmp_path):
+    path = tmp_path / "int8.onnx"
+    pixels = images.numpy()
+    quantize_network(exported / ONNX_FILE, path, form, [pixels[i : i + 1] for i in range(16)])
+    parity = verify_engine(path, OnnxRuntime(), pixels, expected, "int8")
+    assert 0.98 <= parity.min_cosine < 0.999999
+    metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert metadata["space"] == "toy"
+
+
+def test_what_cannot_be_quantized_is_said(exported, tmp_path):
+    with pytest.raises(ExportError, match="onnxruntime can quantize to u8s8"):
+        quantize_network(exported / ONNX_FILE, tmp_path / "int8.onnx", "u8s8", [])
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ({"runtime": "tensorrt-rtx", "machine": "x86_64"}, "s8s8-symmetric"),
+        ({"runtime": "onnxruntime", "provider": "tensorrt"}, "s8s8-symmetric"),
+        ({"runtime": "onnxruntime", "machine": "aarch64"}, "s8s8"),
+        (
+            {
+                "runtime": "onnxruntime",
+                "machine": "x86_64",
+                "instruction_sets": ("avx2", "avx512_vnni"),
+            },
+            "u8s8",
+        ),
+        (
+            {"runtime": "onnxruntime", "machine": "x86_64", "instruction_sets": ("avx2",)},
+            "u8s8-reduced",
+        ),
+    ],
+)
+def test_eight_bits_are_those_that_a_device_likes(device, expected):
+    assert number_format("int8", **device) == expected
+    assert number_format("fp16", **device) == "fp16"
