@@ -32,6 +32,14 @@ class UnknownDeviceError(DeviceError):
     """No description of that name, or a description with faults."""
 
 
+class UnreachableError(DeviceError):
+    """A device far away cannot be reached, or does not let the user in."""
+
+
+class ConnectionLostError(DeviceError):
+    """The connection to a device far away was lost."""
+
+
 class RuntimeMissingError(DeviceError):
     """The package that provides a runtime is not installed, or lacks a part."""
 

@@ -10,7 +10,8 @@ from profilers.measure import (
     RoundSamples,
     measure_rounds,
 )
-from profilers.meter import LocalMeter, Meter, open_meter
+from profilers.meter import LocalMeter, Meter
+from profilers.open_meter import open_meter
 from profilers.steadiness import Steadiness
 from profilers.workload import Workload
 

@@ -21,7 +21,8 @@ from profilers.steadiness import UNSETTLED_SHARE, Steadiness, base_level_ms
 from profilers.table_file import TableFile, read_table
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
 
-_FINGERPRINT_FIELDS = ("chip", "instruction_sets", "runtime_version")
+IDENTITY_FIELDS = ("chip", "instruction_sets", "runtime_version")
+"""Fields of a fingerprint in which two machines have to agree to share a table."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class LatencyTable:
                 "Move it away and measure again.",
             ) from error
         _refuse_mismatch(path, MEASURED_FIELDS, spec, expect)
-        _refuse_mismatch(path, _FINGERPRINT_FIELDS, fingerprint, expect_fingerprint)
+        _refuse_mismatch(path, IDENTITY_FIELDS, fingerprint, expect_fingerprint)
         table = cls(path, spec, fingerprint)
         for number, values in lines:
             try:

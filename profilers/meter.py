@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from devices.errors import EngineError
-from devices.fingerprint import Fingerprint, take_fingerprint
-from devices.runtimes import Runtime, Session, open_runtime
-from devices.spec import DeviceSpec
+from devices.fingerprint import Fingerprint
+from devices.runtimes import Runtime, Session
 from profilers.errors import ProfilerError
 from profilers.latency_record import ANCHOR
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, measure_rounds
@@ -136,18 +135,3 @@ def write_own_models(folder: Path) -> dict[str, Path]:
             "Free space there, or let TMPDIR name another folder.",
         ) from error
     return paths
-
-
-def open_meter(spec: DeviceSpec) -> Meter:
-    """Return what measures on a device.
-
-    Args:
-        spec: The device.
-
-    Raises:
-        DeviceError: If there is no such runtime, it lacks the precision, or the device cannot be
-            reached.
-        RuntimeMissingError: If the runtime's package is not installed.
-    """
-    runtime = open_runtime(spec)
-    return LocalMeter(runtime, take_fingerprint(runtime.name, runtime.version))

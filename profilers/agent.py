@@ -1,0 +1,134 @@
+"""What runs on a board: measures there, and says each round as it comes.
+
+It reads one JSON object a line on its standard input and answers so on its standard output:
+
+- `{"spec": …, "own_models": …}` is answered by `{"fingerprint": …, "reference_ms": …}`;
+- `{"workloads": …, "anchors": …, "config": …, "history": …}` by one line for each round of each
+  key, and `{"done": true}`;
+- anything that fails by `{"fault": …}`.
+
+It ends when its input does, so that a lost connection leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from devices import errors
+from devices.fingerprint import take_fingerprint
+from devices.runtimes import open_runtime
+from devices.spec import DeviceSpec
+from profilers.measure import KeyHistory, MeasureConfig, Measurement, RoundSamples
+from profilers.meter import LocalMeter
+from profilers.workload import REFERENCE_KEY, Workload
+
+PROTOCOL = 1
+_REFERENCE_RUNS = 30
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    answers = _private_output()
+    requests = _requests()
+
+    def say(answer: Mapping[str, Any]) -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+    try:
+        meter, hello = _open(requests.get())
+        say(hello)
+        while True:
+            for answer in _measure(meter, requests.get()):
+                say(answer)
+    except errors.UserError as error:
+        say({"fault": encode_error(error)})
+
+
+def _private_output() -> Any:
+    """The standard output for answers alone: what libraries print goes to the error output."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def _requests() -> queue.Queue[dict[str, Any]]:
+    """Requests as they come; the end of the input ends the process, whatever it is doing."""
+    requests: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            requests.put(json.loads(line))
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return requests
+
+
+def _open(request: Mapping[str, Any]) -> tuple[LocalMeter, dict[str, Any]]:
+    spec = DeviceSpec.from_dict(request["spec"])
+    runtime = open_runtime(spec)
+    own_models = {key: Path(path) for key, path in request["own_models"].items()}
+    fingerprint = take_fingerprint(runtime.name, runtime.version)
+    session = runtime.load(own_models[REFERENCE_KEY])
+    try:
+        reference_ms = min(session.time_ms(_REFERENCE_RUNS))
+    finally:
+        session.close()
+    hello = {
+        "protocol": PROTOCOL,
+        "fingerprint": fingerprint.to_dict(),
+        "reference_ms": reference_ms,
+    }
+    return LocalMeter(runtime, fingerprint, own_models), hello
+
+
+def _measure(meter: LocalMeter, request: Mapping[str, Any]) -> Any:
+    workloads = [Workload(key, Path(path)) for key, path in request["workloads"].items()]
+    anchors = [Workload(key, Path(path)) for key, path in request["anchors"].items()]
+    history = {
+        key: KeyHistory(tuple(minima_ms), attempts)
+        for key, (minima_ms, attempts) in request["history"].items()
+    }
+    config = MeasureConfig(**request["config"])
+    for found in meter.measure(workloads, anchors, config, history):
+        yield encode_measurement(found)
+    yield {"done": True}
+
+
+def encode_measurement(found: Measurement) -> dict[str, Any]:
+    """A measurement as plain JSON values."""
+    values: dict[str, Any] = {"round": found.round, "key": found.key}
+    if isinstance(found.outcome, RoundSamples):
+        return {**values, "cold_ms": found.outcome.cold_ms, "warm_ms": found.outcome.warm_ms}
+    return {**values, "error": encode_error(found.outcome)}
+
+
+def decode_measurement(values: Mapping[str, Any], session: int) -> Measurement:
+    """Read what `encode_measurement` gave."""
+    outcome: RoundSamples | errors.EngineError
+    if "error" in values:
+        outcome = errors.EngineError(*values["error"][1:])
+    else:
+        outcome = RoundSamples(values["cold_ms"], tuple(values["warm_ms"]))
+    return Measurement(values["round"], values["key"], outcome, session)
+
+
+def encode_error(error: errors.UserError) -> list[str]:
+    """An error as plain JSON values."""
+    return [type(error).__name__, error.required, error.found, error.remedy]
+
+
+def decode_error(values: list[str], host: str) -> errors.UserError:
+    """Read what `encode_error` gave; the message names the host."""
+    kind = getattr(errors, values[0], errors.DeviceError)
+    required, found, remedy = values[1:]
+    decoded: errors.UserError = kind(f"on {host}: {required}", found, remedy)
+    return decoded

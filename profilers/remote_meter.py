@@ -1,0 +1,239 @@
+"""Measuring on a board at the other end of an ssh connection."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from devices.errors import ConnectionLostError, DeviceError, EngineError, RuntimeMissingError
+from devices.fingerprint import Fingerprint
+from devices.spec import DeviceSpec
+from devices.transports import SshTransport
+from profilers import agent
+from profilers.agent_archive import write_agent
+from profilers.measure import KeyHistory, MeasureConfig, Measurement, RoundSamples
+from profilers.meter import write_own_models
+from profilers.workload import Workload
+
+PAUSES_SECONDS = (1, 2, 5, 10, 20, 40)
+"""Before each attempt to reach a board again; after these without any progress it is given up."""
+
+
+class RemoteMeter:
+    """Measures on one board.
+
+    An archive of this package is sent there with the models; it measures over there and sends each
+    round back at once. If the connection is lost, it is made again, and what is missing is
+    measured as another session.
+
+    Args:
+        spec: The device.
+        host: The board, by its name for the ssh client; one of the device's.
+
+    Raises:
+        DeviceError: If the board cannot be reached, or lacks Python, numpy or the runtime.
+    """
+
+    def __init__(self, spec: DeviceSpec, host: str) -> None:
+        self.host = host
+        self.reference_ms = 0.0
+        self.fingerprints: list[Fingerprint] = []
+        self._spec = spec
+        self._transport = SshTransport(host, uuid.uuid4().hex[:12], spec.ssh_config)
+        self._agent: _Agent | None = None
+        try:
+            self._connect()
+        except BaseException:
+            self.close()
+            raise
+
+    def measure(
+        self,
+        workloads: Sequence[Workload],
+        anchors: Sequence[Workload],
+        config: MeasureConfig,
+        history: Mapping[str, KeyHistory],
+    ) -> Iterator[Measurement]:
+        """Measure workloads in rounds; see `Meter.measure`.
+
+        Raises:
+            ConnectionLostError: If the connection was lost and cannot be made again.
+        """
+        known = dict(history)
+        left = {workload.key: workload for workload in workloads}
+        failures = 0
+        self.fingerprints = self.fingerprints[-1:]
+        while left:
+            try:
+                if self._agent is None:
+                    self._connect()
+                for found in self._measure(list(left.values()), anchors, config, known):
+                    failures = 0
+                    yield found
+                    if found.key in left:
+                        known[found.key] = _with(known.get(found.key), found)
+                        if isinstance(found.outcome, EngineError):
+                            del left[found.key]
+                return
+            except (ConnectionLostError, ConnectionError) as error:
+                self._hang_up()
+                if failures == len(PAUSES_SECONDS):
+                    raise self._lost(error) from error
+                time.sleep(PAUSES_SECONDS[failures])
+                failures += 1
+            left = {key: w for key, w in left.items() if config.lacks_rounds(_of(known, key))}
+
+    def close(self) -> None:
+        """End the agent and remove what was sent; see `Meter.close`."""
+        self._hang_up()
+        self._transport.close()
+
+    def _connect(self) -> None:
+        """Start the agent, and get to know what it runs on."""
+        self._transport.connect()
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Path(folder) / "agent.pyz"
+            write_agent(archive)
+            program = self._transport.put(archive)
+            own_models = {
+                key: self._transport.put(path)
+                for key, path in write_own_models(Path(folder)).items()
+            }
+        self._agent = _Agent(self._transport, [self._spec.python, program])
+        local = replace(self._spec, transport="local", hosts=(), ssh_config=None)
+        hello = self._agent.ask({"spec": local.to_dict(), "own_models": own_models})
+        self.fingerprints.append(Fingerprint.from_dict(hello["fingerprint"]))
+        self.reference_ms = hello["reference_ms"]
+
+    def _measure(
+        self,
+        workloads: Sequence[Workload],
+        anchors: Sequence[Workload],
+        config: MeasureConfig,
+        history: Mapping[str, KeyHistory],
+    ) -> Iterator[Measurement]:
+        assert self._agent is not None
+        answer = self._agent.ask(
+            {
+                "workloads": {w.key: self._transport.put(w.onnx_path) for w in workloads},
+                "anchors": {w.key: self._transport.put(w.onnx_path) for w in anchors},
+                "config": config.to_dict(),
+                "history": {k: [h.minima_ms, h.attempts] for k, h in history.items()},
+            }
+        )
+        while "done" not in answer:
+            yield agent.decode_measurement(answer, len(self.fingerprints) - 1)
+            answer = self._agent.listen()
+
+    def _hang_up(self) -> None:
+        if self._agent is not None:
+            self._agent.close()
+            self._agent = None
+
+    def _lost(self, error: Exception) -> ConnectionLostError:
+        return ConnectionLostError(
+            f"a connection to {self.host} that lasts",
+            str(error),
+            "What was measured is kept: check the network and the board, and run the same again.",
+        )
+
+
+class _Agent:
+    """The program over there: one line out, one line in."""
+
+    def __init__(self, transport: SshTransport, command: Sequence[str]) -> None:
+        self._transport = transport
+        self._command = command
+        self._process = transport.start(command)
+        self._said: list[bytes] = []
+        self._reader = threading.Thread(target=self._collect_errors, daemon=True)
+        self._reader.start()
+
+    def _collect_errors(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._said = [*self._said[-20:], line]
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request, and return the first line of the answer."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            pass  # it has ended: listening tells why
+        return self.listen()
+
+    def listen(self) -> dict[str, Any]:
+        """Return the next line of the answer.
+
+        Raises:
+            ConnectionLostError: If the connection was lost.
+            UserError: If it says that something is not as required over there.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise self._ended()
+        answer: dict[str, Any] = json.loads(line)
+        if "fault" in answer:
+            raise agent.decode_error(answer["fault"], self._transport.host)
+        return answer
+
+    def _ended(self) -> DeviceError:
+        """Why there is no answer."""
+        status = self._process.wait()
+        self._reader.join(timeout=5)
+        said = b"".join(self._said).decode(errors="replace").strip()
+        host, python = self._transport.host, self._command[0]
+        last = said.splitlines()[-1] if said else f"exit status {status}"
+        if status == 127 or "not found" in last:
+            remedy = "Install Python 3.10 or newer there, or name its interpreter: device.python."
+            return RuntimeMissingError(f"the interpreter {python!r} on {host}", last, remedy)
+        if "edgesearch needs" in last:
+            remedy = (
+                f"On {host}: {python} -m pip install numpy, or set device.python to another one."
+            )
+            return RuntimeMissingError(f"Python 3.10 with numpy on {host}", last, remedy)
+        if status in (0, 255):
+            return ConnectionLostError(
+                f"a connection to {host} that lasts", last, "Check the network and the board."
+            )
+        return self._transport.failure(status, said)
+
+    def close(self) -> None:
+        """End it."""
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(timeout=5)
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def _of(history: Mapping[str, KeyHistory], key: str) -> KeyHistory:
+    return history.get(key, KeyHistory())
+
+
+def _with(before: KeyHistory | None, found: Measurement) -> KeyHistory:
+    """The history of a key with one more round."""
+    before = before or KeyHistory()
+    if not isinstance(found.outcome, RoundSamples):
+        return before
+    minima_ms = (*before.minima_ms, min(found.outcome.warm_ms))
+    return KeyHistory(minima_ms, before.attempts + 1)
