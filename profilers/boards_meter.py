@@ -37,7 +37,8 @@ class BoardsMeter:
         try:
             for host in hosts:
                 self._boards.append(RemoteMeter(spec, host))
-                _check_alike(self._boards[0], self._boards[-1])
+            for other in self._boards[1:]:
+                _check_alike(self._boards[0], other)
         except BaseException:
             self.close()
             raise

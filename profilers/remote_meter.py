@@ -14,7 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from devices.errors import ConnectionLostError, DeviceError, EngineError, RuntimeMissingError
+from devices.errors import (
+    ConnectionLostError,
+    DeviceError,
+    EngineError,
+    RuntimeMissingError,
+    UnreachableError,
+)
 from devices.fingerprint import Fingerprint
 from devices.spec import DeviceSpec
 from devices.transports import SshTransport
@@ -84,7 +90,7 @@ class RemoteMeter:
                         if isinstance(found.outcome, EngineError):
                             del left[found.key]
                 return
-            except (ConnectionLostError, ConnectionError) as error:
+            except (ConnectionLostError, UnreachableError) as error:
                 self._hang_up()
                 if failures == len(PAUSES_SECONDS):
                     raise self._lost(error) from error

@@ -1,7 +1,15 @@
 """Tiny real models, and what is needed to build a table of them."""
 
+import contextlib
 import json
-from collections.abc import Callable
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +108,126 @@ def _rounds_by_key(path: Path) -> dict[str, list[tuple[int, int]]]:
 def rounds_by_key() -> Callable[[Path], dict[str, list[tuple[int, int]]]]:
     """Sessions and rounds of each block or network of a file, in the order of the file."""
     return _rounds_by_key
+
+
+@dataclass(frozen=True)
+class Board:
+    """A real OpenSSH server on this machine that stands for a board.
+
+    Attributes:
+        config: Configuration file for the client, in which `board` and `twin` are the server.
+        tmp: The folder for temporary files over there.
+        pid: Of the server.
+        port: Of the server.
+    """
+
+    config: Path
+    tmp: Path
+    pid: int
+    port: int
+
+    def spec(self, *hosts: str, **changes: Any) -> DeviceSpec:
+        values = {"transport": "ssh", "hosts": hosts or ("board",), "ssh_config": str(self.config)}
+        return DeviceSpec("board", **{"python": sys.executable, **values, **changes})
+
+    def connections(self) -> list[int]:
+        """Processes of the server that serve a connection."""
+        found = subprocess.run(
+            ["pgrep", "-P", str(self.pid)], capture_output=True, text=True, check=False
+        )
+        return [int(pid) for pid in found.stdout.split()]
+
+    def agents(self) -> list[int]:
+        """Agents that run over there."""
+        found = subprocess.run(
+            ["pgrep", "-f", f"{self.tmp}/edgesearch-"], capture_output=True, text=True, check=False
+        )
+        return [int(pid) for pid in found.stdout.split()]
+
+    def left(self) -> list[Path]:
+        """Folders of ours over there."""
+        return list(self.tmp.glob("edgesearch-*"))
+
+    def stop(self) -> None:
+        """Switch the board off."""
+        connections = self.connections()
+        os.kill(self.pid, signal.SIGKILL)
+        self.cut(connections)
+
+    def cut(self, connections: Sequence[int] = ()) -> None:
+        """Cut some connections, or all."""
+        for pid in connections or self.connections():
+            subprocess.run(["pkill", "-KILL", "-P", str(pid)], check=False)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    server = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if server is None or shutil.which("ssh") is None:
+        pytest.skip("no OpenSSH server here: apt install openssh-server")
+    folder = tmp_path_factory.mktemp("board")
+    os.chmod(folder, 0o700)
+    for name in ("host_key", "user_key"):
+        key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(key, check=True)
+    tmp = folder / "tmp"
+    tmp.mkdir()
+    shutil.copy(folder / "user_key.pub", folder / "authorized")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where the server wants to be confined
+    (folder / "sshd_config").write_text(
+        f"""
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/authorized
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+PermitRootLogin prohibit-password
+SetEnv TMPDIR={tmp}
+"""
+    )
+    public = (folder / "host_key.pub").read_text()
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {public}")
+    config = folder / "config"
+    config.write_text(
+        f"""
+Host board twin stranger
+    HostName 127.0.0.1
+    Port {port}
+    UserKnownHostsFile {folder}/known
+    IdentitiesOnly yes
+Host board twin
+    IdentityFile {folder}/user_key
+Host stranger
+    IdentityFile {folder}/host_key
+Host closed
+    HostName 127.0.0.1
+    Port 1
+Host unknown
+    HostName 127.0.0.1
+    Port {port}
+    UserKnownHostsFile {folder}/none
+    IdentityFile {folder}/user_key
+    StrictHostKeyChecking yes
+"""
+    )
+    process = subprocess.Popen(
+        [server, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "Server listening" in line:
+            break
+    found = Board(config, tmp, process.pid, port)
+    yield found
+    found.cut()
+    process.kill()
+    process.wait()

@@ -1,0 +1,320 @@
+"""A board behind a real ssh server, on the loopback address."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+import venv
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devices.errors import (
+    CompileError,
+    ConnectionLostError,
+    DeviceError,
+    EngineError,
+    RuntimeMissingError,
+    UnreachableError,
+)
+from devices.transports import SshTransport
+from profilers import (
+    LatencyTable,
+    MeasureConfig,
+    Measurement,
+    Workload,
+    agent,
+    boards_meter,
+    build_table,
+    open_meter,
+    remote_meter,
+)
+from profilers.agent_archive import write_agent
+from profilers.measure import KeyHistory, RoundSamples
+
+Exactly = Callable[..., MeasureConfig]
+
+
+def measured(board: Any, blocks: list[Workload], config: MeasureConfig) -> list[Measurement]:
+    with contextlib.closing(open_meter(board.spec())) as meter:
+        return list(meter.measure(blocks, (), config, {}))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_board_measures_as_this_machine_does(
+    board: Any, blocks: list[Workload], exactly: Exactly, tmp_path: Path
+) -> None:
+    with contextlib.closing(open_meter(board.spec())) as meter:
+        (fingerprint,) = meter.fingerprints
+        assert fingerprint.runtime == "onnxruntime"
+        path = tmp_path / "table.jsonl"
+        table = build_table(
+            path, spec=board.spec(), workloads=blocks, meter=meter, config=exactly(rounds=3)
+        )
+        assert [table.rounds(workload.key) for workload in blocks] == [3, 3, 3]
+        assert all(table.median_ms(workload.key) > 0 for workload in blocks)
+        assert table.overhead_ms > 0
+        assert len(board.left()) == 1
+        # Another time with the same connection, as the export does.
+        more = build_table(
+            path, spec=board.spec(), workloads=blocks, meter=meter, config=exactly(rounds=4)
+        )
+        assert (more.rounds("block/a"), more.last_session) == (4, 2)
+    assert board.left() == []
+    wait_until(lambda: not board.agents())
+
+
+def test_a_model_that_cannot_run_there_is_an_error_of_its_key(
+    board: Any, blocks: list[Workload], exactly: Exactly, tmp_path: Path
+) -> None:
+    junk = tmp_path / "junk.onnx"
+    junk.write_bytes(b"junk")
+    found = measured(board, [*blocks, Workload("block/junk", junk)], exactly(rounds=1))
+    (failed,) = [m for m in found if isinstance(m.outcome, EngineError)]
+    assert failed.key == "block/junk"
+    assert "must be able to load" in str(failed.outcome)
+    assert Counter(m.key for m in found)["block/a"] == 1
+
+
+def test_a_cut_connection_is_made_again(
+    board: Any,
+    blocks: list[Workload],
+    exactly: Exactly,
+    tmp_path: Path,
+    rounds_by_key: Callable[[Path], dict[str, list[tuple[int, int]]]],
+) -> None:
+    path, rounds = tmp_path / "table.jsonl", 400
+    cuts: list[int] = []
+
+    def cut(done: int, total: int) -> None:
+        if done in (100, 600):
+            cuts.append(done)
+            board.cut()
+
+    with contextlib.closing(open_meter(board.spec())) as meter:
+        table = build_table(
+            path,
+            spec=board.spec(),
+            workloads=blocks,
+            meter=meter,
+            config=exactly(rounds=rounds),
+            on_progress=cut,
+        )
+    assert cuts == [100, 600]
+    made = rounds_by_key(path)
+    assert sorted(made) == [workload.key for workload in blocks]
+    assert all(len(set(numbers)) == len(numbers) == rounds for numbers in made.values())
+    assert table.last_session == 3
+    assert all(table.median_ms(workload.key) > 0 for workload in blocks)
+    wait_until(lambda: not board.agents())
+    assert board.left() == []
+
+
+def test_a_board_that_stays_away_is_given_up(
+    board: Any, blocks: list[Workload], exactly: Exactly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_meter, "PAUSES_SECONDS", (0.01, 0.01))
+    with contextlib.closing(open_meter(board.spec())) as meter:
+        measuring = meter.measure(blocks, (), exactly(rounds=100_000), {})
+        next(measuring)
+        board.stop()
+        with pytest.raises(ConnectionLostError, match="connection to board .*Connection refused"):
+            list(measuring)
+    wait_until(lambda: not board.agents())
+
+
+def test_the_agent_ends_with_its_input(tmp_path: Path) -> None:
+    archive = tmp_path / "agent.pyz"
+    write_agent(archive)
+    process = subprocess.Popen(
+        [sys.executable, str(archive)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+    )
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(timeout=30) == 0
+
+
+def test_the_same_sources_give_the_same_archive(tmp_path: Path) -> None:
+    write_agent(tmp_path / "a.pyz")
+    write_agent(tmp_path / "b.pyz")
+    assert (tmp_path / "a.pyz").read_bytes() == (tmp_path / "b.pyz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ("stranger", "to be let in by stranger; found: .*Permission denied.*ssh-copy-id"),
+        ("closed", "an ssh server on closed; found: .*Connection refused"),
+        ("no-such-host.invalid", "to find no-such-host.invalid; found: .*Could not resolve"),
+        ("unknown", "the known host key of unknown; found: Host key verification failed"),
+    ],
+)
+def test_a_board_that_cannot_be_reached_is_named(board: Any, host: str, message: str) -> None:
+    with pytest.raises(UnreachableError, match=message):
+        open_meter(board.spec(host))
+
+
+def test_a_configuration_that_is_not_there_is_named(board: Any) -> None:
+    spec = board.spec(ssh_config="/nowhere/config")
+    with pytest.raises(UnreachableError, match="a readable ssh configuration for board"):
+        open_meter(spec)
+
+
+def test_a_missing_interpreter_is_named(board: Any) -> None:
+    with pytest.raises(
+        RuntimeMissingError, match="the interpreter '/no/python' on board; .*device.python"
+    ):
+        open_meter(board.spec(python="/no/python"))
+
+
+def test_missing_packages_are_named(board: Any, tmp_path: Path) -> None:
+    venv.create(tmp_path / "bare", symlinks=True)
+    bare = str(tmp_path / "bare" / "bin" / "python")
+    with pytest.raises(RuntimeMissingError, match="Python 3.10 with numpy on board.*pip install"):
+        open_meter(board.spec(python=bare))
+
+
+def test_a_missing_runtime_is_named(board: Any, tmp_path: Path) -> None:
+    # An interpreter with numpy and nothing else.
+    import numpy
+
+    venv.create(tmp_path / "bare", symlinks=True)
+    (packages,) = (tmp_path / "bare" / "lib").glob("python*/site-packages")
+    for folder in Path(numpy.__file__).parents[1].glob("numpy*"):
+        (packages / folder.name).symlink_to(folder)
+    bare = str(tmp_path / "bare" / "bin" / "python")
+    with pytest.raises(RuntimeMissingError, match="on board: the package onnxruntime.*pip install"):
+        open_meter(board.spec(python=bare))
+
+
+def test_a_full_disk_over_there_is_named(board: Any, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(board.tmp)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no small file system can be mounted here")
+    try:
+        with pytest.raises(DeviceError, match="free space on board .*; found: .*No space left"):
+            open_meter(board.spec())
+    finally:
+        subprocess.run(["umount", str(board.tmp)], check=True)
+
+
+def test_arguments_reach_the_program_as_they_are(board: Any) -> None:
+    transport = SshTransport("board", "x", str(board.config))
+    try:
+        transport.connect()
+        words = ["a b", "$(touch /tmp/never)", "'", "*", ";", "-n"]
+        process = transport.start([sys.executable, "-c", "import sys; print(sys.argv[1:])", *words])
+        output, _ = process.communicate(timeout=60)
+        assert output.decode().strip() == str(words)
+    finally:
+        transport.close()
+
+
+def test_a_file_is_sent_once(board: Any, tmp_path: Path) -> None:
+    transport = SshTransport("board", "x", str(board.config))
+    try:
+        transport.connect()
+        (tmp_path / "model.onnx").write_bytes(b"x" * 300_000)
+        there = Path(transport.put(tmp_path / "model.onnx"))
+        assert there.read_bytes() == b"x" * 300_000
+        there.write_bytes(b"not again")
+        assert transport.put(tmp_path / "model.onnx") == str(there)
+        assert there.read_bytes() == b"not again"
+        # Known to those who come later, too.
+        transport.connect()
+        transport.put(tmp_path / "model.onnx")
+        assert there.read_bytes() == b"not again"
+    finally:
+        transport.close()
+
+
+def test_boards_of_one_kind_share_the_work(
+    board: Any,
+    blocks: list[Workload],
+    write_block: Callable[[str], Path],
+    exactly: Exactly,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(boards_meter, "REFERENCE_TOLERANCE", 1e9)  # they disturb each other here
+    spec = board.spec("board", "twin")
+    network = Workload("network/x", write_block("x"), "network", {"depths": [1]}, "cafe")
+    with contextlib.closing(open_meter(spec)) as meter:
+        table = build_table(
+            tmp_path / "table.jsonl",
+            spec=spec,
+            workloads=[*blocks, network],
+            meter=meter,
+            config=exactly(rounds=3),
+        )
+    assert [table.rounds(w.key) for w in [*blocks, network]] == [3, 3, 3, 3]
+    assert table.last_session == 2
+    sessions = {key: {r.session for r in table._records[key]} for key in table._records}
+    assert sessions["reference"] == sessions["network/x"] | sessions["anchor/network/x"] == {1, 2}
+    assert len(sessions["block/a"]) == len(sessions["block/b"]) == 1
+    assert sessions["block/a"] != sessions["block/b"]
+    assert board.left() == []
+
+
+def test_boards_of_different_kinds_are_refused(board: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = board.spec("board", "twin")
+    monkeypatch.setattr(boards_meter, "REFERENCE_TOLERANCE", -1.0)
+    with pytest.raises(DeviceError, match="the same time, within .* ms on board, .* ms on twin"):
+        open_meter(spec)
+    monkeypatch.undo()
+    connect = remote_meter.RemoteMeter._connect
+
+    def other_chip(self: remote_meter.RemoteMeter) -> None:
+        connect(self)
+        if self.host == "twin":
+            self.fingerprints[-1] = replace(self.fingerprints[-1], chip="another")
+
+    monkeypatch.setattr(remote_meter.RemoteMeter, "_connect", other_chip)
+    with pytest.raises(DeviceError, match="boards of one kind: chip .* on board; found: 'another'"):
+        open_meter(spec)
+    assert board.left() == []
+
+
+def test_what_crosses_the_wire_comes_back_as_it_was() -> None:
+    samples = Measurement(3, "a", RoundSamples(2.0, (1.0, 1.5)), 1)
+    assert agent.decode_measurement(agent.encode_measurement(samples), 1) == samples
+    failure = Measurement(3, "a", EngineError("this", "that", "Do."))
+    back = agent.decode_measurement(agent.encode_measurement(failure), 0)
+    assert str(back.outcome) == "this; found: that. Do."
+    error = agent.decode_error(agent.encode_error(CompileError("this", "that", "Do.")), "pi")
+    assert isinstance(error, CompileError)
+    assert str(error) == "on pi: this; found: that. Do."
+
+
+def test_unused_history_is_sent_as_it_is(board: Any, blocks: list[Workload]) -> None:
+    config = MeasureConfig(rounds=3, interval=1e9, tolerance=1e9)
+    history = {"block/a": KeyHistory((1.0, 1.0), 2), "block/b": KeyHistory((1.0,) * 3, 3)}
+    with contextlib.closing(open_meter(board.spec())) as meter:
+        found = Counter(m.key for m in meter.measure(blocks, (), config, history))
+    assert (found["block/a"], found["block/b"], found["block/c"]) == (1, 0, 3)
+
+
+def test_a_table_of_the_board_loads(board: Any, blocks: list[Workload], tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    config = MeasureConfig(rounds=1, interval=1e9, tolerance=1e9)
+    with contextlib.closing(open_meter(board.spec())) as meter:
+        build_table(path, spec=board.spec(), workloads=blocks, meter=meter, config=config)
+    assert LatencyTable.load(path, expect=board.spec()).spec.hosts == ("board",)
+    assert ConnectionLostError.__mro__[1] is DeviceError
