@@ -21,7 +21,11 @@ from profilers.steadiness import UNSETTLED_SHARE, Steadiness, base_level_ms
 from profilers.table_file import TableFile, read_table
 from profilers.workload import OVERHEAD_KEY
 
-_FINGERPRINT_FIELDS = ("chip", "instruction_sets", "runtime_version")
+# Those of the GPU and the power mode are None where there is none, or it cannot be read.
+_FINGERPRINT_FIELDS = (
+    *("chip", "instruction_sets", "runtime_version"),
+    *("gpu", "driver", "power_mode"),
+)
 
 
 @dataclass(frozen=True)
@@ -344,9 +348,11 @@ def _refuse_mismatch(
 ) -> None:
     """Compare two descriptions field by field, if there is something to compare with."""
     for field in fields if expected is not None else ():
-        if getattr(found, field) != getattr(expected, field):
+        value, wanted = getattr(found, field), getattr(expected, field)
+        unknown = field in _FINGERPRINT_FIELDS and None in (value, wanted)
+        if value != wanted and not unknown:
             raise TableMismatchError(
-                f"{path} must be of {field} {getattr(expected, field)!r}",
-                f"{field} {getattr(found, field)!r}",
+                f"{path} must be of {field} {wanted!r}",
+                f"{field} {value!r}",
                 "Use the table of this device, or move this one away and measure again.",
             )
