@@ -1,47 +1,22 @@
-"""What was really there when something was measured: chip, memory, versions."""
+"""What was really there when something was measured: chip, memory, versions, settings."""
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from devices.errors import DeviceError
+from devices.gpu import read_gpu
+from devices.machine import read_machine
 
-# Those that change which kernels an inference library picks, on x86-64 and on Arm.
-_INSTRUCTION_SETS = (
-    "avx",
-    "avx2",
-    "fma",
-    "f16c",
-    "avx_vnni",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "amx_tile",
-    "amx_int8",
-    "amx_bf16",
-    "asimd",
-    "asimdhp",
-    "asimddp",
-    "i8mm",
-    "bf16",
-    "sve",
-    "sve2",
-)
-_CPUINFO = Path("/proc/cpuinfo")
-_BOARD = Path("/proc/device-tree/model")
-_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_TUPLES = ("instruction_sets", "affinity", "frequency_khz")
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The machine and the runtime that measurements come from.
+    """The machine and the runtime that measurements come from, as they were before them.
 
     Args:
         chip: Name of the processor or board.
@@ -54,7 +29,19 @@ class Fingerprint:
         python: Version of Python.
         runtime: Name of the runtime.
         runtime_version: Its version.
-        governor: Policy of the clock frequency; `None` where it cannot be read.
+        governor: Policy of the clock frequency of the cores that the process may use, several by
+            commas; `None` where it cannot be read, as all that follows.
+        affinity: Numbers of the logical cores that the process may use; empty if unknown.
+        priority: The process's nice value: 0 is normal, lower is before others.
+        frequency_khz: Lowest and highest clock frequency that the system may choose, in kHz.
+        power_mode: Power mode of a Jetson, such as `15W`.
+        temperature_c: Temperature of the hottest thermal zone, in degrees Celsius.
+        gpu: Name of the NVIDIA GPU that the runtime computes on; `None`, as what follows of it, if
+            the runtime computes on the processor.
+        compute_capability: Of the GPU, such as `8.9`.
+        gpu_memory_bytes: Memory of the GPU; `None` if it shares the processor's.
+        driver: Version of its driver, or of the Jetson's system, which has it within.
+        settings: How the runtime is set, by name: plain JSON values.
     """
 
     chip: str
@@ -67,96 +54,79 @@ class Fingerprint:
     runtime: str
     runtime_version: str
     governor: str | None
+    affinity: tuple[int, ...] = ()
+    priority: int | None = None
+    frequency_khz: tuple[int, int] | None = None
+    power_mode: str | None = None
+    temperature_c: float | None = None
+    gpu: str | None = None
+    compute_capability: str | None = None
+    gpu_memory_bytes: int | None = None
+    driver: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
-        return {**asdict(self), "instruction_sets": list(self.instruction_sets)}
+        values = asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Fingerprint:
         """Make a fingerprint from what `to_dict` returned.
 
+        Fields after `governor` may be missing: older tables do not have them.
+
         Raises:
-            DeviceError: If fields are missing or unknown.
+            DeviceError: If other fields are missing, or some are unknown.
         """
-        expected = {field.name for field in fields(cls)}
-        if set(values) != expected:
+        known = {each.name for each in fields(cls)}
+        optional = {
+            each.name
+            for each in fields(cls)
+            if each.default is not MISSING or each.default_factory is not MISSING
+        }
+        if not known - optional <= set(values) <= known:
             raise DeviceError(
-                f"a fingerprint has the fields {', '.join(sorted(expected))}",
+                f"a fingerprint has the fields {', '.join(sorted(known))}",
                 ", ".join(sorted(map(str, values))) or "none",
                 "Take the fingerprint again with this version.",
             )
-        return cls(**{**values, "instruction_sets": tuple(values["instruction_sets"])})
+        tuples = {name: tuple(values[name]) for name in _TUPLES if values.get(name) is not None}
+        return cls(**{**values, **tuples})
 
 
-def take_fingerprint(runtime_name: str, runtime_version: str) -> Fingerprint:
+def take_fingerprint(
+    runtime_name: str,
+    runtime_version: str,
+    settings: Mapping[str, Any] | None = None,
+    root: Path = Path("/"),
+) -> Fingerprint:
     """Look at this machine.
+
+    Call it before measuring, not meanwhile: it may run programs of the system.
 
     Args:
         runtime_name: Name of the runtime in use.
         runtime_version: Its version.
+        settings: How it is set: plain JSON values by name. A `provider` is onnxruntime's
+            execution provider; it decides whether a GPU computes.
+        root: The folder that holds `proc`, `sys` and `etc`.
 
     Returns:
-        The fingerprint. What cannot be read is empty or zero, never an error.
+        The fingerprint. What cannot be read is None, empty or zero, never an error.
     """
-    cpuinfo = _cpuinfo()
-    flags = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
+    settings = dict(settings or {})
+    on_gpu = _computes_on_gpu(runtime_name, settings.get("provider"))
     return Fingerprint(
-        chip=_chip(cpuinfo),
-        cores=_cores(),
-        instruction_sets=tuple(name for name in _INSTRUCTION_SETS if name in flags),
-        memory_bytes=_memory_bytes(),
-        os=f"{platform.system()} {platform.release()}".strip(),
-        machine=platform.machine(),
-        python=platform.python_version(),
         runtime=runtime_name,
         runtime_version=runtime_version,
-        governor=_read(_GOVERNOR),
+        settings=settings,
+        **read_machine(root),
+        **(read_gpu(root) if on_gpu else {}),
     )
 
 
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ") or None
-    except OSError:
-        return None
-
-
-def _cpuinfo() -> dict[str, str]:
-    """Return the first processor's entries; empty where the system has no such file."""
-    first = (_read(_CPUINFO) or "").split("\n\n")[0]
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _chip(cpuinfo: Mapping[str, str]) -> str:
-    if cpuinfo.get("model name"):
-        # Virtual machines often hide the model's number; family and model still tell chips apart.
-        numbers = [f"{key} {cpuinfo[key]}" for key in ("cpu family", "model") if key in cpuinfo]
-        return cpuinfo["model name"] + (f" ({', '.join(numbers)})" if numbers else "")
-    board = _read(_BOARD)
-    if board:
-        return board
-    if "CPU part" in cpuinfo:
-        return f"Arm implementer {cpuinfo.get('CPU implementer')} part {cpuinfo['CPU part']}"
-    if platform.system() == "Darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        try:
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-            return answer.stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            pass
-    return platform.processor() or platform.machine() or "unknown"
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _memory_bytes() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
+def _computes_on_gpu(runtime_name: str, provider: object) -> bool:
+    # A GPU that only waits decides nothing: its next driver must not cost the processor's tables.
+    words = f"{runtime_name} {provider}".lower()
+    return any(word in words for word in ("tensorrt", "cuda"))

@@ -85,9 +85,15 @@ class DeviceSpec:
         )
         if not valid or len(set(self.hosts)) < len(self.hosts):
             _refuse("hosts", "a list of different host names", self.hosts)
-        if (self.transport == "ssh") != bool(self.hosts):
-            allowed = "given" if self.transport == "ssh" else "left out"
-            _refuse("hosts", f"{allowed} for the transport {self.transport!r}", list(self.hosts))
+        if self.hosts and self.transport != "ssh":
+            _refuse("hosts", f"left out for the transport {self.transport!r}", list(self.hosts))
+        if self.transport == "ssh" and not self.hosts:
+            raise UnknownDeviceError(
+                f"a host for the device {self.name!r}, which is reached over ssh",
+                "none",
+                "Give its name for the ssh client: device.host=NAME, or device.hosts=[A, B] for "
+                "several boards of one kind; on the device itself, device.transport=local.",
+            )
 
     @property
     def identity(self) -> str:
@@ -139,18 +145,18 @@ def known_devices() -> list[str]:
     return sorted(path.stem for path in _CATALOG.glob("*.yaml"))
 
 
-def load_device(name: str, **overrides: Any) -> DeviceSpec:
-    """Read a device from the catalog.
+def read_catalog(name: str) -> dict[str, Any]:
+    """Read what the catalog says of a device.
 
     Args:
         name: Name of a device in the catalog.
-        **overrides: Fields that replace the catalog's; `None` keeps what the catalog says.
 
     Returns:
-        The description.
+        Fields of a `DeviceSpec` by name, but for the hosts of a device far away, which only its
+        user knows; and `install`: for people, what to install and set on the device.
 
     Raises:
-        UnknownDeviceError: If there is no such device, or an override is at fault.
+        UnknownDeviceError: If there is no such device.
     """
     known = known_devices()
     if name not in known:
@@ -162,7 +168,25 @@ def load_device(name: str, **overrides: Any) -> DeviceSpec:
         )
     import yaml
 
-    values = yaml.safe_load((_CATALOG / f"{name}.yaml").read_text(encoding="utf-8"))
+    return dict(yaml.safe_load((_CATALOG / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def load_device(name: str, **overrides: Any) -> DeviceSpec:
+    """Read a device from the catalog, for use.
+
+    Args:
+        name: Name of a device in the catalog.
+        **overrides: Fields that replace the catalog's; `None` keeps what the catalog says.
+
+    Returns:
+        The description.
+
+    Raises:
+        UnknownDeviceError: If there is no such device, an override is at fault, or the device is
+            far away and no host is given.
+    """
+    values = read_catalog(name)
+    del values["install"]
     chosen = {key: value for key, value in overrides.items() if value is not None}
     return DeviceSpec.from_dict({**values, **chosen})
 

@@ -21,8 +21,12 @@ from profilers.steadiness import UNSETTLED_SHARE, Steadiness, base_level_ms
 from profilers.table_file import TableFile, read_table
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
 
-IDENTITY_FIELDS = ("chip", "instruction_sets", "runtime_version")
-"""Fields of a fingerprint in which two machines have to agree to share a table."""
+IDENTITY_FIELDS = (
+    *("chip", "instruction_sets", "runtime_version"),
+    *("gpu", "driver", "power_mode"),
+)
+"""Fields of a fingerprint in which two machines have to agree to share a table. Those of the GPU
+and the power mode are None where there is none, or it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -346,9 +350,11 @@ def _refuse_mismatch(
 ) -> None:
     """Compare two descriptions field by field, if there is something to compare with."""
     for field in fields if expected is not None else ():
-        if getattr(found, field) != getattr(expected, field):
+        value, wanted = getattr(found, field), getattr(expected, field)
+        unknown = field in IDENTITY_FIELDS and None in (value, wanted)
+        if value != wanted and not unknown:
             raise TableMismatchError(
-                f"{path} must be of {field} {getattr(expected, field)!r}",
-                f"{field} {getattr(found, field)!r}",
+                f"{path} must be of {field} {wanted!r}",
+                f"{field} {value!r}",
                 "Use the table of this device, or move this one away and measure again.",
             )

@@ -162,24 +162,8 @@ class Board:
                 os.kill(pid, signal.SIGKILL)
 
 
-@pytest.fixture
-def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    server = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if server is None or shutil.which("ssh") is None:
-        pytest.skip("no OpenSSH server here: apt install openssh-server")
-    folder = tmp_path_factory.mktemp("board")
-    os.chmod(folder, 0o700)
-    for name in ("host_key", "user_key"):
-        key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
-        subprocess.run(key, check=True)
-    tmp = folder / "tmp"
-    tmp.mkdir()
-    shutil.copy(folder / "user_key.pub", folder / "authorized")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # where the server wants to be confined
+def _configure(folder: Path, tmp: Path, port: int) -> None:
+    """Write the configurations of the server and of the client, with the server's key."""
     (folder / "sshd_config").write_text(
         f"""
 ListenAddress 127.0.0.1
@@ -196,8 +180,7 @@ SetEnv TMPDIR={tmp}
     )
     public = (folder / "host_key.pub").read_text()
     (folder / "known").write_text(f"[127.0.0.1]:{port} {public}")
-    config = folder / "config"
-    config.write_text(
+    (folder / "config").write_text(
         f"""
 Host board twin stranger
     HostName 127.0.0.1
@@ -219,6 +202,27 @@ Host unknown
     StrictHostKeyChecking yes
 """
     )
+
+
+@pytest.fixture
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    server = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if server is None or shutil.which("ssh") is None:
+        pytest.skip("no OpenSSH server here: apt install openssh-server")
+    folder = tmp_path_factory.mktemp("board")
+    os.chmod(folder, 0o700)
+    for name in ("host_key", "user_key"):
+        key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(key, check=True)
+    tmp = folder / "tmp"
+    tmp.mkdir()
+    shutil.copy(folder / "user_key.pub", folder / "authorized")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where the server wants to be confined
+    _configure(folder, tmp, port)
     process = subprocess.Popen(
         [server, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=subprocess.PIPE, text=True
     )
@@ -226,7 +230,7 @@ Host unknown
     for line in process.stderr:
         if "Server listening" in line:
             break
-    found = Board(config, tmp, process.pid, port)
+    found = Board(folder / "config", tmp, process.pid, port)
     yield found
     found.cut()
     process.kill()
