@@ -1,6 +1,9 @@
 """What a device is, and how a model is compiled, loaded and run on it."""
 
+from devices.detect import DetectedRuntime, detect_runtimes, hazards
 from devices.fingerprint import Fingerprint, take_fingerprint
+from devices.gpu import read_gpu
+from devices.machine import read_machine
 from devices.runtimes import (
     EngineBuilder,
     EngineHeader,
@@ -13,9 +16,10 @@ from devices.runtimes import (
     open_runtime,
     read_engine_header,
 )
-from devices.spec import DeviceSpec, known_devices, load_device
+from devices.spec import DeviceSpec, known_devices, load_device, read_catalog
 
 __all__ = [
+    "DetectedRuntime",
     "DeviceSpec",
     "EngineBuilder",
     "EngineHeader",
@@ -26,9 +30,14 @@ __all__ = [
     "Runtime",
     "Session",
     "TensorRTRtxBuilder",
+    "detect_runtimes",
+    "hazards",
     "known_devices",
     "load_device",
     "open_runtime",
+    "read_catalog",
     "read_engine_header",
+    "read_gpu",
+    "read_machine",
     "take_fingerprint",
 ]

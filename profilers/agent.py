@@ -76,7 +76,7 @@ def _open(request: Mapping[str, Any]) -> tuple[LocalMeter, dict[str, Any]]:
     spec = DeviceSpec.from_dict(request["spec"])
     runtime = open_runtime(spec)
     own_models = {key: Path(path) for key, path in request["own_models"].items()}
-    fingerprint = take_fingerprint(runtime.name, runtime.version)
+    fingerprint = take_fingerprint(runtime.name, runtime.version, runtime.settings)
     session = runtime.load(own_models[REFERENCE_KEY])
     try:
         reference_ms = min(session.time_ms(_REFERENCE_RUNS))

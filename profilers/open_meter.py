@@ -26,4 +26,4 @@ def open_meter(spec: DeviceSpec) -> Meter:
             return BoardsMeter(spec, spec.hosts)
         return RemoteMeter(spec, spec.hosts[0])
     runtime = open_runtime(spec)
-    return LocalMeter(runtime, take_fingerprint(runtime.name, runtime.version))
+    return LocalMeter(runtime, take_fingerprint(runtime.name, runtime.version, runtime.settings))

@@ -27,29 +27,73 @@ _TYPES: dict[str, type[np.generic]] = {
     "tensor(int64)": np.int64,
     "tensor(bool)": np.bool_,
 }
-_PROVIDERS = ["CPUExecutionProvider"]
+_CPU = "CPUExecutionProvider"
+
+PROVIDERS = {
+    "cpu": _CPU,
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+    "acl": "ACLExecutionProvider",
+}
+"""Execution providers by the names that a device gives them."""
+
+_PACKAGES = {
+    "cuda": "onnxruntime-gpu",
+    "tensorrt": "onnxruntime-gpu",
+    "tensorrt-rtx": "onnxruntime-trt-rtx",
+    "openvino": "onnxruntime-openvino",
+    "directml": "onnxruntime-directml",
+    "migraphx": "onnxruntime-migraphx",
+    "qnn": "onnxruntime-qnn",
+}
+_WITH_CUDA_MEMORY = ("cuda", "tensorrt", "tensorrt-rtx")
 
 
 class OnnxRuntime:
-    """Runs `.onnx` and `.ort` files on the processor.
+    """Runs `.onnx` and `.ort` files on the processor, or on what an execution provider is for.
 
     An `.onnx` file is optimised for this machine as it is loaded. Sessions do not disturb each
     other: with one thread there is no pool, with more each session's pool stops spinning as soon
     as a run ends. (A pool shared by the whole process would predict as well, but onnxruntime
     then refuses every other kind of session for the rest of the process.)
 
+    Another provider than the processor's leaves operations that it does not know to the processor;
+    one that cannot be started at all is an error, never a reason to run elsewhere.
+
     Args:
         threads: Threads within an operation; operations follow one another.
+        provider: Execution provider, a key of `PROVIDERS`.
 
     Raises:
-        RuntimeMissingError: If onnxruntime is not installed.
+        RuntimeMissingError: If onnxruntime is not installed, or its build lacks the provider.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int = 1, provider: str = "cpu") -> None:
         self._threads = threads
+        self._provider = provider
         self.version: str = _onnxruntime().__version__
+        _check_provider(provider)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How sessions are set; see `Runtime.settings`."""
+        return {
+            "provider": self._provider,
+            "threads": self._threads,
+            "inter_op_threads": 1,
+            "execution_mode": "sequential",
+            "graph_optimization": "all",
+            "spinning": "stopped after each run",
+        }
 
     def load(self, path: Path) -> Session:
         """Load a model with fixed shapes; see `Runtime.load`."""
@@ -62,9 +106,10 @@ class OnnxRuntime:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        wanted = PROVIDERS[self._provider]
         try:
             session = onnxruntime.InferenceSession(
-                str(path), options, providers=_PROVIDERS, enable_fallback=0
+                str(path), options, providers=list(dict.fromkeys([wanted, _CPU])), enable_fallback=0
             )
         except Exception as error:  # onnxruntime's errors share no base class of their own
             raise EngineError(
@@ -72,7 +117,14 @@ class OnnxRuntime:
                 _first_line(error),
                 "Export or compile the model again.",
             ) from error
-        return _OnnxSession(session, path)
+        if session.get_providers()[0] != wanted:
+            raise EngineError(
+                f"onnxruntime {self.version} must be able to start its provider {wanted}",
+                f"only {', '.join(session.get_providers())}",
+                "Check the driver and the libraries that the provider needs.",
+            )
+        memory = "cuda" if self._provider in _WITH_CUDA_MEMORY else "cpu"
+        return _OnnxSession(session, path, memory)
 
 
 class OrtBuilder:
@@ -103,7 +155,7 @@ class OrtBuilder:
             options.optimized_model_filepath = str(temporary)
             try:
                 onnxruntime.InferenceSession(
-                    str(onnx_path), options, providers=_PROVIDERS, enable_fallback=0
+                    str(onnx_path), options, providers=[_CPU], enable_fallback=0
                 )
             except Exception as error:  # onnxruntime's errors share no base class of their own
                 raise CompileError(
@@ -114,11 +166,12 @@ class OrtBuilder:
 
 
 class _OnnxSession:
-    """A loaded model with inputs and outputs bound once for timing."""
+    """A loaded model with inputs and outputs bound once for timing, in the memory of its device."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, path: Path) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, path: Path, memory: str) -> None:
         self._session: onnxruntime.InferenceSession | None = session
         self._path = path
+        self._memory = memory
         self._types = {}
         self.inputs: dict[str, tuple[int, ...]] = {}
         for node in session.get_inputs():
@@ -152,6 +205,8 @@ class _OnnxSession:
             try:
                 begin_ns = time.perf_counter_ns()
                 session.run_with_iobinding(self._binding)
+                if self._memory != "cpu":
+                    self._binding.synchronize_outputs()
                 end_ns = time.perf_counter_ns()
             except Exception as error:
                 raise self._failed(error) from error
@@ -189,13 +244,16 @@ class _OnnxSession:
             else:
                 array = random.integers(0, 2, shape).astype(dtype)
             self._bound.append(array)  # the memory is shared
-            binding.bind_ortvalue_input(name, value.ortvalue_from_numpy(array))
+            bound = value.ortvalue_from_numpy(array, self._memory, 0)
+            binding.bind_ortvalue_input(name, bound)
         for node in session.get_outputs():
             if node.type in _TYPES and all(isinstance(size, int) for size in node.shape):
-                output = value.ortvalue_from_shape_and_type(list(node.shape), _TYPES[node.type])
+                output = value.ortvalue_from_shape_and_type(
+                    list(node.shape), _TYPES[node.type], self._memory, 0
+                )
                 binding.bind_ortvalue_output(node.name, output)
             else:
-                binding.bind_output(node.name)
+                binding.bind_output(node.name, self._memory)
         return binding
 
 
@@ -207,6 +265,20 @@ def _onnxruntime() -> Any:
             "the package onnxruntime", str(error), "Install it: pip install onnxruntime"
         ) from error
     return onnxruntime
+
+
+def _check_provider(provider: str) -> None:
+    available = _onnxruntime().get_available_providers()
+    offered = [name for name, full_name in PROVIDERS.items() if full_name in available]
+    if provider not in offered:
+        package = _PACKAGES.get(provider)
+        raise RuntimeMissingError(
+            f"an execution provider that this build of onnxruntime has: {', '.join(offered)}",
+            repr(provider),
+            f"Install the build that has it: pip install {package} (in place of onnxruntime)."
+            if package
+            else "Choose another device.provider, or install a build of onnxruntime that has it.",
+        )
 
 
 def _session_options() -> Any:

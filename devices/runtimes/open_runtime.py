@@ -7,14 +7,14 @@ from collections.abc import Callable
 from devices.errors import DeviceError
 from devices.runtimes.onnxruntime_runtime import OnnxRuntime
 from devices.runtimes.protocol import Runtime
-from devices.spec import DeviceSpec
+from devices.spec import PRECISIONS, DeviceSpec
 
 RUNTIMES: dict[str, Callable[[DeviceSpec], Runtime]] = {
-    "onnxruntime": lambda spec: OnnxRuntime(threads=spec.threads),
+    "onnxruntime": lambda spec: OnnxRuntime(spec.threads, spec.provider or "cpu"),
 }
 
-# fp16 is missing because onnxruntime computes it in fp32 on processors: slower, not faster.
-_PRECISIONS: dict[str, tuple[str, ...]] = {"onnxruntime": ("fp32", "int8")}
+# onnxruntime computes fp16 in fp32 on processors: slower, not faster.
+_ON_PROCESSORS = ("fp32", "int8")
 
 
 def open_runtime(spec: DeviceSpec) -> Runtime:
@@ -31,10 +31,11 @@ def open_runtime(spec: DeviceSpec) -> Runtime:
         raise DeviceError(
             f"a runtime out of {', '.join(RUNTIMES)}", repr(spec.runtime), "Choose one of those."
         )
-    if spec.precision not in _PRECISIONS[spec.runtime]:
+    precisions = _ON_PROCESSORS if spec.provider in (None, "cpu", "xnnpack", "acl") else PRECISIONS
+    if spec.precision not in precisions:
         raise DeviceError(
-            f"a precision that {spec.runtime} has: {', '.join(_PRECISIONS[spec.runtime])}",
+            f"a precision that {spec.runtime} has there: {', '.join(precisions)}",
             repr(spec.precision),
-            "Choose another precision or runtime.",
+            "Choose another precision, runtime or provider.",
         )
     return RUNTIMES[spec.runtime](spec)

@@ -78,6 +78,10 @@ class Runtime(Protocol):
     def version(self) -> str:
         """Version of the library behind it."""
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it runs engines, as plain JSON values by name: what a latency depends on."""
+
     def load(self, path: Path) -> Session:
         """Load an engine.
 

@@ -27,6 +27,7 @@ class ReplayRuntime:
     version = "1"
 
     def __init__(self, samples_ms: Mapping[str, Sequence[float]]) -> None:
+        self.settings: dict[str, Any] = {}
         self._samples_ms = samples_ms
 
     def load(self, path: Path) -> Session:

@@ -6,9 +6,11 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from textwrap import indent
+from typing import TYPE_CHECKING, Any
 
-from edgesearch import workflow
+if TYPE_CHECKING:
+    from edgesearch import workflow
 
 
 def print_json(result: Any) -> None:
@@ -150,18 +152,32 @@ def _summary_row(row: workflow.SummaryRow) -> list[str]:
     ]
 
 
-def print_devices(result: dict[str, Any]) -> None:
-    """Print known devices, or one of them, and this machine."""
-    for device in result["devices"]:
-        fields = ", ".join(f"{k} {v}" for k, v in device.items() if k not in _APART)
-        print(f"{device['name']}: {fields}\n  {device['description'].strip()}")
+def print_devices(result: workflow.DevicesResult) -> None:
+    """Print known devices, or one of them with what to install there, and this machine."""
+    width = max(len(device["name"]) for device in result.devices)
+    for device in result.devices:
+        print(f"{device['name']:{width}}  {device['description'].strip()}")
+    if len(result.devices) == 1:
+        _print_entries({k: v for k, v in result.devices[0].items() if k not in _APART})
+        print(f"to install and set there:\n{indent(result.devices[0]['install'].rstrip(), '  ')}")
     print("detected here:")
-    for name, value in result["detected"].items():
-        shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-        print(f"  {name}: {shown}")
+    _print_entries({**result.machine, **result.gpu})
+    print("runtimes:")
+    for runtime in result.runtimes:
+        providers = f" ({', '.join(runtime.providers)})" if runtime.providers else ""
+        print(f"  {runtime.name}: {runtime.version or runtime.missing}{providers}")
+    for hazard in result.hazards:
+        print(f"mind: {hazard}")
 
 
-_APART = ("name", "description")
+_APART = ("name", "description", "install")
+
+
+def _print_entries(entries: dict[str, Any]) -> None:
+    for name, value in entries.items():
+        if value not in (None, (), 0):
+            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            print(f"  {name}: {shown}")
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

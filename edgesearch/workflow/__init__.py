@@ -3,6 +3,7 @@
 from edgesearch.export import TensorRTTarget
 from edgesearch.pretrain import Augmentation, TrainerConfig
 from edgesearch.search import Budgets
+from edgesearch.workflow.devices import DevicesResult, describe_devices
 from edgesearch.workflow.events import Event, Report
 from edgesearch.workflow.export import ExportResult, export
 from edgesearch.workflow.image_pool import ImageSource
@@ -18,6 +19,7 @@ from profilers import MeasureConfig
 __all__ = [
     "Augmentation",
     "Budgets",
+    "DevicesResult",
     "Event",
     "ExportResult",
     "ImageSource",
@@ -36,6 +38,7 @@ __all__ = [
     "ViewOptions",
     "Winner",
     "Winners",
+    "describe_devices",
     "export",
     "pretrain",
     "profile",

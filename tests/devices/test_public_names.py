@@ -23,10 +23,16 @@ RUNTIME_NAMES = {
 
 def test_devices() -> None:
     assert set(devices.__all__) == RUNTIME_NAMES | {
+        "DetectedRuntime",
         "DeviceSpec",
         "Fingerprint",
+        "detect_runtimes",
+        "hazards",
         "known_devices",
         "load_device",
+        "read_catalog",
+        "read_gpu",
+        "read_machine",
         "take_fingerprint",
     }
     assert all(hasattr(devices, name) for name in devices.__all__)

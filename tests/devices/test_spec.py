@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from devices import DeviceSpec, known_devices, load_device
+from devices import DeviceSpec, known_devices, load_device, read_catalog
 from devices.errors import UnknownDeviceError
 
 
@@ -13,9 +13,24 @@ def test_every_device_of_the_catalog_loads_under_its_own_name() -> None:
     names = known_devices()
     assert "local-cpu" in names
     for name in names:
-        spec = load_device(name)
+        is_far_away = read_catalog(name)["transport"] == "ssh"
+        spec = load_device(name, hosts=["board.local"] if is_far_away else None)
         assert spec.name == name
         assert spec.description
+
+
+def test_every_device_of_the_catalog_says_what_to_install() -> None:
+    for name in known_devices():
+        assert len(read_catalog(name)["install"].splitlines()) > 1, name
+
+
+def test_a_device_far_away_needs_a_host() -> None:
+    far = [name for name in known_devices() if read_catalog(name)["transport"] == "ssh"]
+    assert {"jetson-orin-nano", "jetson-agx-orin", "raspberry-pi-5"} <= set(far)
+    for name in far:
+        with pytest.raises(UnknownDeviceError, match=f"a host for .*{name}.*device.host=NAME"):
+            load_device(name)
+        assert load_device(name, transport="local").hosts == ()
 
 
 def test_local_cpu_is_one_thread_of_onnxruntime_in_fp32() -> None:
@@ -35,7 +50,7 @@ def test_overrides_replace_fields_and_none_keeps_them() -> None:
 
 
 def test_unknown_device_names_known_ones_and_the_nearest() -> None:
-    with pytest.raises(UnknownDeviceError, match=r"local-cpu; found: 'local-cpo'.*Did you mean"):
+    with pytest.raises(UnknownDeviceError, match=r"local-cpu, .*found: 'local-cpo'.*Did you mean"):
         load_device("local-cpo")
 
 
@@ -106,7 +121,6 @@ def test_identity_is_that_of_what_a_latency_depends_on() -> None:
 @pytest.mark.parametrize(
     ("values", "allowed"),
     [
-        ({"transport": "ssh"}, "given for the transport 'ssh'"),
         ({"hosts": ["a"]}, "left out for the transport 'local'"),
         ({"transport": "ssh", "hosts": ["-oProxyCommand=x"]}, "a list of different host names"),
         ({"transport": "ssh", "hosts": ["a", "a"]}, "a list of different host names"),

@@ -36,6 +36,7 @@ class CountingRuntime:
     def __init__(self, runtime: Runtime) -> None:
         self.name = runtime.name
         self.version = runtime.version
+        self.settings = runtime.settings
         self.loaded: list[str] = []
         self._runtime = runtime
 

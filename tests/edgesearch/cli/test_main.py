@@ -4,7 +4,10 @@ import json
 import subprocess
 import sys
 
+import onnxruntime
 import pytest
+
+from devices import known_devices
 
 
 def edgesearch(*arguments, cwd=None):
@@ -62,14 +65,27 @@ def test_an_output_folder_that_is_a_file(tmp_path):
 
 
 def test_devices():
-    done = edgesearch("devices", "--json")
-    shown = json.loads(done.stdout)
+    shown = json.loads(edgesearch("devices", "--json").stdout)
     assert "local-cpu" in [device["name"] for device in shown["devices"]]
-    assert shown["detected"]["runtime"] == "onnxruntime"
-    assert shown["detected"]["cores"] >= 1
-    one = edgesearch("devices", "show", "local-cpu")
+    assert shown["machine"]["cores"] >= 1
+    versions = {runtime["name"]: runtime["version"] for runtime in shown["runtimes"]}
+    assert versions["onnxruntime"] == onnxruntime.__version__
+
+
+def test_devices_for_people():
+    shown = edgesearch("devices").stdout
+    for name in known_devices():
+        assert f"\n{name} " in f"\n{shown}"
+    assert f"onnxruntime: {onnxruntime.__version__} (" in shown
+    assert "CPUExecutionProvider" in shown
+
+
+def test_devices_show_says_what_to_install():
+    one = edgesearch("devices", "show", "raspberry-pi-5")
     assert one.returncode == 0
-    assert one.stdout.startswith("local-cpu: runtime onnxruntime")
+    assert one.stdout.startswith("raspberry-pi-5  Raspberry Pi 5 over ssh")
+    assert "  transport: ssh\n" in one.stdout
+    assert "pip install numpy onnxruntime" in one.stdout
 
 
 def test_devices_wants_a_name_to_show():
