@@ -98,20 +98,41 @@ def assemble_network(blocks: Sequence[Block], paths: Mapping[str, Path], path: P
         path: Gets the network.
     """
     import onnx
-    from onnx import compose
 
     loaded = {key: onnx.load(paths[key]) for key in {block.key for block in blocks}}
-    whole: onnx.ModelProto | None = None
+    first = loaded[blocks[0].key]
+    whole = onnx.ModelProto(ir_version=first.ir_version, opset_import=first.opset_import)
+    whole.graph.name = path.stem
+    whole.graph.input.extend(first.graph.input)
+    given = first.graph.input[0].name
     for index, block in enumerate(blocks):
-        part = compose.add_prefix(loaded[block.key], f"b{index}/")
-        if whole is None:
-            whole = part
-            continue
-        io_map = [(whole.graph.output[0].name, part.graph.input[0].name)]
-        whole = compose.merge_models(whole, part, io_map)
-    assert whole is not None
-    del whole.opset_import[1:]  # merging repeats the entry for each part
+        given = _continue_with(whole.graph, loaded[block.key].graph, given, f"b{index}/")
+    output = whole.graph.output.add()
+    output.CopyFrom(loaded[blocks[-1].key].graph.output[0])
+    output.name = given
     save_model(whole, path)
+
+
+def _continue_with(whole: onnx.GraphProto, part: onnx.GraphProto, given: str, prefix: str) -> str:
+    """Let a part follow on the tensor `given`; return the name of what it gives.
+
+    Weights are copied once: `onnx.compose` copies all that came before, with each part.
+    """
+
+    def renamed(name: str) -> str:
+        return given if name == part.input[0].name else name and prefix + name
+
+    for original in part.node:
+        node = whole.node.add()
+        node.CopyFrom(original)
+        node.name = prefix + node.name
+        node.input[:] = map(renamed, node.input)
+        node.output[:] = map(renamed, node.output)
+    for weights in part.initializer:
+        copied = whole.initializer.add()
+        copied.CopyFrom(weights)
+        copied.name = renamed(weights.name)
+    return renamed(part.output[0].name)
 
 
 class _AllOutputs(nn.Module):

@@ -90,7 +90,7 @@ def test_half_precision_passes_between_blocks(space, converted, tmp_path):
     joined = tmp_path / "joined.onnx"
     assemble_network(space.blocks(space.largest), paths, joined)
     session = OnnxRuntime().load(joined)
-    (features,) = session.run({"b0/images": np.zeros((2, 1, 16, 16), np.float32)}).values()
+    (features,) = session.run({"images": np.zeros((2, 1, 16, 16), np.float32)}).values()
     assert features.dtype == np.float32
 
 
