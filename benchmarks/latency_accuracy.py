@@ -3,18 +3,22 @@
 Measures the table of a configuration and 24 held-out networks in one run, and compares the
 prediction with the plain one: the sum of warm blocks times one factor, fitted to the same networks.
 
-Usage: python benchmarks/latency_accuracy.py [OVERRIDE ...]
-(such as device.threads=2; configuration resnet50to101_128). Run nothing else meanwhile.
+Usage: python benchmarks/latency_accuracy.py [--busy] [OVERRIDE ...]
+(such as device.threads=2; configuration resnet50to101_128). With --busy another process keeps one
+core busy half the time. Run nothing else meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from machine import print_machine
@@ -25,22 +29,33 @@ from edgesearch.space import Architecture, SearchSpace
 from profilers import LatencyTable
 
 CONFIG = "resnet50to101_128"
+NEIGHBOUR = """
+import time
+while True:
+    end = time.perf_counter() + 0.05
+    while time.perf_counter() < end:
+        pass
+    time.sleep(0.05)
+"""
 
 
 def main() -> None:
     """Print the errors of both predictions and their ratio."""
     print_machine()
-    overrides = sys.argv[1:]
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = [CONFIG, f"output_dir={folder}", *overrides]
-        durations = {stage: run(stage, arguments)[0] for stage in ("profile", "validate")}
-        output = run("validate", arguments)[1]  # which is a reading only, unless time was short
-        validated = json.loads(output)
+    busy = "--busy" in sys.argv
+    overrides = [argument for argument in sys.argv[1:] if argument != "--busy"]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        busy_neighbour() if busy else contextlib.nullcontext(),
+    ):
+        places = [f"output_dir={folder}/run", f"profile.cache_dir={folder}/cache"]
+        arguments = [CONFIG, *places, *overrides]
+        profiled, exports_s, measuring_s = run("profile", arguments)
+        validated, *_ = run("validate", arguments)
         table = LatencyTable.load(Path(validated["table_path"]))
         plain = plain_error(load_config(CONFIG, overrides).space.build(), table)
-    print(f"latency_accuracy: {CONFIG} {' '.join(overrides)}")
-    for stage, duration in durations.items():
-        print(f"  {stage:10} {duration:6.1f} s, exports included")
+    print(f"latency_accuracy: {' '.join([CONFIG, *overrides, *(['(one core half busy)'] * busy)])}")
+    print(f"  blocks exported in {exports_s:.1f} s; table measured in {measuring_s:.1f} s")
     ours = PredictionError(**{name: validated[name] for name in PredictionError.__annotations__})
     for name, errors in (("this model", ours), ("one factor on the sum of warm blocks", plain)):
         print(
@@ -49,14 +64,38 @@ def main() -> None:
             f"{errors.within_10:.0%} within 10 %, Kendall tau {errors.kendall_tau:.3f}"
         )
     print(f"  ratio of the MAPEs {plain.mape / ours.mape:.1f}")
+    for name, found in (("profile", profiled), ("validate", validated)):
+        steadiness = found["steadiness"]
+        print(
+            f"  {name}: settled {steadiness['settled']}; {steadiness['disturbed']} of "
+            f"{steadiness['stretches']} stretches disturbed, {len(steadiness['unsettled'])} of "
+            f"{steadiness['keys']} keys not known well enough"
+        )
 
 
-def run(stage: str, arguments: list[str]) -> tuple[float, str]:
-    """Wall time and standard output of a command."""
-    start = time.perf_counter()
+@contextlib.contextmanager
+def busy_neighbour() -> Iterator[None]:
+    """A process that wants one core half the time."""
+    with subprocess.Popen([sys.executable, "-c", NEIGHBOUR]) as neighbour:
+        try:
+            yield
+        finally:
+            neighbour.kill()
+
+
+def run(stage: str, arguments: list[str]) -> tuple[dict[str, Any], float, float]:
+    """Result of a command, and the seconds until its last export and from then on."""
     command = [sys.executable, "-m", "edgesearch", stage, *arguments, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - start, done.stdout.decode()
+    start = exported = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
+        assert it.stderr is not None and it.stdout is not None
+        for line in it.stderr:
+            if "exported" in line or "converted" in line:
+                exported = time.perf_counter()
+        output = it.stdout.read()
+    if it.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {it.returncode}")
+    return json.loads(output), exported - start, time.perf_counter() - exported
 
 
 def plain_error(space: SearchSpace, table: LatencyTable) -> PredictionError:
