@@ -37,6 +37,7 @@ class DeviceSpec:
         hosts: Names of the boards for the system's ssh client; boards of one kind share the work.
         python: The interpreter over there, by name or path.
         ssh_config: A configuration file for the ssh client; the user's own if None.
+        machine: Architecture that the device has, such as `aarch64`: another machine is refused.
         description: One line for people.
 
     Raises:
@@ -53,6 +54,7 @@ class DeviceSpec:
     python: str = "python3"
     ssh_config: str | None = None
     provider: str | None = None
+    machine: str | None = None
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -62,7 +64,7 @@ class DeviceSpec:
         for field in ("runtime", "python"):
             if not isinstance(getattr(self, field), str) or not getattr(self, field):
                 _refuse(field, "a name", getattr(self, field))
-        for field in ("provider", "ssh_config"):
+        for field in ("provider", "ssh_config", "machine"):
             value = getattr(self, field)
             if value is not None and (not isinstance(value, str) or not value):
                 _refuse(field, "a name, or left out", value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 
 from devices.errors import DeviceError
@@ -24,9 +25,16 @@ def open_runtime(spec: DeviceSpec) -> Runtime:
         spec: The device.
 
     Raises:
-        DeviceError: If there is no such runtime, or it lacks the precision.
+        DeviceError: If this machine is of another architecture than the device, or there is no
+            such runtime, or it lacks the precision.
         RuntimeMissingError: If the runtime's package is not installed.
     """
+    if spec.machine not in (None, platform.machine()):
+        raise DeviceError(
+            f"a machine of architecture {spec.machine} for the device {spec.name!r}",
+            platform.machine(),
+            "Give the host of the right device, or choose another device (`edgesearch devices`).",
+        )
     if spec.runtime not in RUNTIMES:
         raise DeviceError(
             f"a runtime out of {', '.join(RUNTIMES)}", repr(spec.runtime), "Choose one of those."

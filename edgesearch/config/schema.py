@@ -84,6 +84,8 @@ class DeviceSection(Section):
     """The interpreter over there."""
     ssh_config: str | None = None
     """Configuration file for the ssh client; the user's own if null."""
+    machine: str | None = None
+    """Architecture that the device has, such as aarch64; another machine is refused."""
 
     def build(self) -> DeviceSpec:
         """The device.

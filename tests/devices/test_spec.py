@@ -80,6 +80,7 @@ def test_a_description_without_a_name_is_refused() -> None:
         ("transport", None, "one of local, ssh"),
         ("provider", "", "a name, or left out"),
         ("python", "", "a name"),
+        ("machine", "", "a name, or left out"),
         ("ssh_config", 5, "a name, or left out"),
         ("precision", "fp8", "one of fp32, fp16, int8"),
         ("precision", ["fp32"], "one of fp32, fp16, int8"),

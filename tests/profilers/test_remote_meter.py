@@ -182,6 +182,13 @@ def test_a_missing_interpreter_is_named(board: Any) -> None:
         open_meter(board.spec(python="/no/python"))
 
 
+def test_a_board_of_another_architecture_is_named(board: Any) -> None:
+    with pytest.raises(
+        DeviceError, match="on board: a machine of architecture riscv64 for .*found"
+    ):
+        open_meter(board.spec(machine="riscv64"))
+
+
 def test_missing_packages_are_named(board: Any, tmp_path: Path) -> None:
     venv.create(tmp_path / "bare", symlinks=True)
     bare = str(tmp_path / "bare" / "bin" / "python")

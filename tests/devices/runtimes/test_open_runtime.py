@@ -1,5 +1,7 @@
 """From a description to a runtime."""
 
+import platform
+
 import onnxruntime
 import pytest
 
@@ -26,6 +28,10 @@ def test_local_cpu_opens_onnxruntime() -> None:
         (
             DeviceSpec("board", precision="fp16"),
             "onnxruntime has there: fp32, int8; found: 'fp16'",
+        ),
+        (
+            DeviceSpec("board", machine="riscv64"),
+            f"architecture riscv64 for the device 'board'; found: {platform.machine()}",
         ),
         (DeviceSpec("board", provider="hexagon"), "this build of onnxruntime has: .*'hexagon'"),
     ],
