@@ -1,0 +1,90 @@
+"""One sandwich step of the supernet against the same subnets as separate static networks.
+
+Forward and backward, with gradients that are allocated and added to on both sides, the same weights
+and memory format; the supernet and the static networks take turns, subnet by subnet.
+
+Usage: python benchmarks/sandwich_step.py [SPACE] [RESOLUTION] [BATCH] [ALTERNATIONS]
+(resnet_small 32 64 20 by default). Run nothing else meanwhile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from machine import print_machine
+from torch import nn
+
+from edgesearch.pretrain.sandwich import sandwich_architectures
+from edgesearch.space import load_space
+from edgesearch.supernet import Supernet, extract
+
+THREADS = 2
+
+
+def main() -> None:
+    """Print each subnet's ratio and that of the whole step."""
+    given = dict(zip(("space", "resolution", "batch", "alternations"), sys.argv[1:], strict=False))
+    name = given.get("space", "resnet_small")
+    resolution, batch = int(given.get("resolution", 32)), int(given.get("batch", 64))
+    alternations = int(given.get("alternations", 20))
+    torch.manual_seed(0)
+    torch.set_num_threads(THREADS)
+    print_machine()
+    space = dataclasses.replace(load_space(name), resolutions=(resolution,))
+    architectures = sandwich_architectures(space, random_subnets=1, seed=0, step=0)
+    supernet = Supernet(space).train().to(memory_format=torch.channels_last)
+    weights = supernet.backbone.state_dict()
+    statics = [
+        extract(space, weights, architecture).train().to(memory_format=torch.channels_last)
+        for architecture in architectures
+    ]
+    images = torch.randn(batch, space.in_channels, resolution, resolution)
+    images = images.to(memory_format=torch.channels_last)
+
+    def shared(index: int) -> None:
+        supernet.activate(architectures[index])
+        forward_and_backward(supernet, images)
+
+    def static(index: int) -> None:
+        forward_and_backward(statics[index], images)
+
+    pairs_s = [
+        [(timed(shared, index), timed(static, index)) for index in range(len(architectures))]
+        for _ in range(2 + alternations)
+    ][2:]
+    print(f"sandwich_step: {name} at {resolution} px, batch {batch}, {THREADS} threads")
+    for index, label in enumerate(("largest", "smallest", "random")):
+        report(label, [pairs[index] for pairs in pairs_s], space.macs(architectures[index]))
+    whole = [(sum(a for a, _ in pairs), sum(b for _, b in pairs)) for pairs in pairs_s]
+    report("whole step", whole, sum(map(space.macs, architectures)))
+
+
+def forward_and_backward(network: nn.Module, images: torch.Tensor) -> None:
+    """Add the gradients of a loss."""
+    network(images).square().mean().backward()
+
+
+def timed(work: Callable[[int], None], index: int) -> float:
+    """Seconds."""
+    start = time.perf_counter()
+    work(index)
+    return time.perf_counter() - start
+
+
+def report(label: str, pairs_s: list[tuple[float, float]], macs: float) -> None:
+    """Print the medians and the median of the ratios."""
+    shared_s, static_s = (statistics.median(values) for values in zip(*pairs_s, strict=True))
+    ratio = statistics.median(a / b for a, b in pairs_s)
+    print(
+        f"  {label:10} {macs / 1e6:7.1f} M MACs: supernet {shared_s * 1e3:7.1f} ms, static "
+        f"{static_s * 1e3:7.1f} ms, ratio {ratio:.3f} (median of {len(pairs_s)})"
+    )
+
+
+if __name__ == "__main__":
+    main()
