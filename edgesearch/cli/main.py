@@ -49,7 +49,9 @@ class TableFormat(str, Enum):
 Export = Annotated[
     TableFormat | None,
     typer.Option(
-        metavar="csv", help="Write the table's figures beside it, too.", show_default=False
+        metavar="csv",
+        help="Write the table's figures beside it, as one row a key.",
+        show_default=False,
     ),
 ]
 
@@ -108,7 +110,9 @@ _stage_command("run", "The four stages one after the other; what is finished is 
 
 @app.command("table")
 def table(
-    file: Annotated[Path, typer.Argument(help="A latency table.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A latency table.", show_default=False)
+    ],
     merge: Annotated[
         list[Path] | None,
         typer.Option(

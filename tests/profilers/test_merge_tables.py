@@ -23,6 +23,7 @@ from profilers import (
     TableError,
     TableMismatchError,
     Workload,
+    describe_table,
     merge_tables,
 )
 from profilers.table_file import TableFile
@@ -252,6 +253,7 @@ def test_stopped_at_any_byte_it_is_finished_by_merging_again(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             assert LatencyTable.load(cut).rounds("a") in (1, 2)
+            assert "Latencies of" in describe_table(LatencyTable.load(cut))
             merge_tables(cut, other)
         assert samples(cut) == wanted
         table = LatencyTable.load(cut)
