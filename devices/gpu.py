@@ -31,7 +31,9 @@ def read_gpu(root: Path = Path("/")) -> dict[str, Any]:
     Returns:
         Fields of a `Fingerprint`, by name; None for what is not there or not known.
     """
-    gpu, compute_capability, memory_bytes, driver = _integrated(root) or _card()
+    which = _visible()
+    found = (None, None, None, None) if which is None else _integrated(root) or _card(which)
+    gpu, compute_capability, memory_bytes, driver = found
     return {
         "gpu": gpu,
         "compute_capability": compute_capability,
@@ -52,13 +54,21 @@ def _integrated(root: Path) -> tuple[str, str, None, str | None] | None:
     return None
 
 
-def _card() -> tuple[str | None, str | None, int | None, str | None]:
+def _visible() -> str | None:
+    """The first GPU that runtimes see, by number or identifier.
+
+    Returns:
+        Empty if they see all; None if they see none.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    first = None if visible is None else visible.split(",")[0].strip()
-    if first in ("", "-1"):
-        return None, None, None, None  # hidden from every runtime
-    which = [] if first is None else [f"--id={first}"]
-    answer = ask_program("nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader", *which)
+    first = "" if visible is None else visible.split(",")[0].strip()
+    is_hidden = first == "-1" or (first == "" and visible is not None)
+    return None if is_hidden else first
+
+
+def _card(which: str) -> tuple[str | None, str | None, int | None, str | None]:
+    query = [f"--query-gpu={_QUERY}", "--format=csv,noheader"]
+    answer = ask_program("nvidia-smi", *query, *([f"--id={which}"] if which else []))
     values = [_known(value) for value in (answer or "").split("\n")[0].split(",")]
     if len(values) != len(_QUERY.split(",")):
         return None, None, None, None

@@ -17,6 +17,12 @@ PRECISIONS = ("fp32", "fp16", "int8")
 TRANSPORTS = ("local", "ssh")
 MEASURED_FIELDS = ("name", "runtime", "provider", "precision", "batch", "threads")
 """What latencies and engines are of. The other fields only say how the device is reached."""
+IDENTITY_FIELDS = (
+    *("chip", "instruction_sets", "runtime_version"),
+    *("gpu", "driver", "power_mode"),
+)
+"""Fields of a fingerprint in which two machines have to agree to share a table. Those of the GPU
+and the power mode are None where there is none, or it cannot be read."""
 
 _CATALOG = Path(__file__).parent / "catalog"
 

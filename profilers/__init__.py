@@ -2,7 +2,7 @@
 
 from profilers.build_table import build_table
 from profilers.errors import MissingKeyError, ProfilerError, TableError, TableMismatchError
-from profilers.latency_table import LatencyTable, NetworkMeasurement
+from profilers.latency_table import LatencyTable
 from profilers.measure import (
     KeyHistory,
     MeasureConfig,
@@ -10,9 +10,15 @@ from profilers.measure import (
     RoundSamples,
     measure_rounds,
 )
+from profilers.merge_tables import MergeResult, merge_tables
 from profilers.meter import LocalMeter, Meter
+from profilers.network_measurement import NetworkMeasurement
 from profilers.open_meter import open_meter
+from profilers.sessions import SessionFacts
 from profilers.steadiness import Steadiness
+from profilers.table_csv import table_csv
+from profilers.table_identity import Mismatch, refuse_other_runs
+from profilers.table_words import describe_table
 from profilers.workload import Workload
 
 __all__ = [
@@ -21,16 +27,23 @@ __all__ = [
     "LocalMeter",
     "MeasureConfig",
     "Measurement",
+    "MergeResult",
     "Meter",
+    "Mismatch",
     "MissingKeyError",
     "NetworkMeasurement",
     "ProfilerError",
     "RoundSamples",
+    "SessionFacts",
     "Steadiness",
     "TableError",
     "TableMismatchError",
     "Workload",
     "build_table",
+    "describe_table",
     "measure_rounds",
+    "merge_tables",
     "open_meter",
+    "refuse_other_runs",
+    "table_csv",
 ]

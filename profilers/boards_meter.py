@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from devices.errors import DeviceError
 from devices.fingerprint import Fingerprint
-from devices.spec import DeviceSpec
-from profilers.latency_table import IDENTITY_FIELDS
+from devices.spec import IDENTITY_FIELDS, DeviceSpec
 from profilers.measure import KeyHistory, MeasureConfig, Measurement
 from profilers.remote_meter import RemoteMeter
 from profilers.workload import Workload

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 from devices.errors import EngineError
@@ -14,6 +15,7 @@ from profilers.latency_table import LatencyTable
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, RoundSamples
 from profilers.meter import Meter
 from profilers.table_file import FORMAT, TableFile
+from profilers.table_identity import refuse_other_runs
 from profilers.workload import Workload
 
 
@@ -26,6 +28,7 @@ def build_table(
     config: MeasureConfig,
     anchors: Sequence[Workload] = (),
     retry_errors: bool = False,
+    accept: Collection[str] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> LatencyTable:
     """Measure the rounds that workloads lack, and append each to the table at once.
@@ -46,6 +49,8 @@ def build_table(
             missing, so that a faster or slower state of the machine is known from more than the
             reference workload; their own figures stay as they are.
         retry_errors: Whether to try again what failed before.
+        accept: Fields in which a table may differ from the device; see `LatencyTable.load`. One
+            of another runtime, precision, batch or thread count may be read, not added to.
         on_progress: Is told how many rounds of workloads are done, of how many at least.
 
     Returns:
@@ -68,7 +73,8 @@ def build_table(
         "measure": config.to_dict(),
     }
     with TableFile(path, header) as file:
-        table = LatencyTable.load(path, expect=spec, expect_fingerprint=meter.fingerprints[0])
+        found = meter.fingerprints[0]
+        table = LatencyTable.load(path, expect=spec, expect_fingerprint=found, accept=accept)
         history = {key: table.history(key) for key in keys}
         missing = {
             workload.key: workload
@@ -78,6 +84,7 @@ def build_table(
         }
         if not missing:
             return table
+        refuse_other_runs(path, table.accepted)
         _TableBuilder(file, table, meter, config, on_progress).measure(missing, anchors, history)
     return LatencyTable.load(path)
 
@@ -129,8 +136,9 @@ class _TableBuilder:
         if session not in self._begun:
             self._begun.add(session)
             fingerprint = self._meter.fingerprints[found.session].to_dict()
+            began = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
             facts = {"fingerprint": fingerprint, "measure": self._config.to_dict()}
-            self._file.append({"type": "session", "session": session, **facts})
+            self._file.append({"type": "session", "session": session, "began": began, **facts})
         own_kind = "anchor" if found.key.startswith(ANCHOR) else found.key
         samples = found.outcome if isinstance(found.outcome, RoundSamples) else None
         record = LatencyRecord(

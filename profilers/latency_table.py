@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +11,22 @@ import numpy as np
 
 from devices.errors import DeviceError
 from devices.fingerprint import Fingerprint
-from devices.spec import MEASURED_FIELDS, DeviceSpec
+from devices.spec import DeviceSpec
 from profilers import statistics
-from profilers.errors import MissingKeyError, ProfilerError, TableError, TableMismatchError
+from profilers.errors import MissingKeyError, ProfilerError, TableError
 from profilers.latency_record import NETWORK_KINDS, LatencyRecord
 from profilers.measure import KeyHistory, MeasureConfig
-from profilers.sessions import all_disturbed_stretches, reference_levels_ms, session_scales
+from profilers.network_measurement import NetworkMeasurement
+from profilers.sessions import (
+    SessionFacts,
+    all_disturbed_stretches,
+    reference_levels_ms,
+    session_scales,
+)
 from profilers.steadiness import UNSETTLED_SHARE, Steadiness, base_level_ms
 from profilers.table_file import TableFile, read_table
+from profilers.table_identity import Mismatch, check_identity
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
-
-IDENTITY_FIELDS = (
-    *("chip", "instruction_sets", "runtime_version"),
-    *("gpu", "driver", "power_mode"),
-)
-"""Fields of a fingerprint in which two machines have to agree to share a table. Those of the GPU
-and the power mode are None where there is none, or it cannot be read."""
-
-
-@dataclass(frozen=True)
-class NetworkMeasurement:
-    """A whole network that was measured.
-
-    Args:
-        key: Its key in the table.
-        architecture: Its architecture, as plain JSON values.
-        median_ms: Median of a run.
-        p95_ms: 95th percentile of a run.
-        interval_ms: Where the median is with 95 % confidence.
-    """
-
-    key: str
-    architecture: dict[str, Any]
-    median_ms: float
-    p95_ms: float
-    interval_ms: tuple[float, float]
 
 
 class LatencyTable:
@@ -58,19 +39,28 @@ class LatencyTable:
         path: The file.
         spec: The device.
         fingerprint: What was there when the table was begun.
+        accepted: What it differs in from what was expected of it, and was accepted.
     """
 
-    def __init__(self, path: Path, spec: DeviceSpec, fingerprint: Fingerprint) -> None:
+    def __init__(
+        self,
+        path: Path,
+        spec: DeviceSpec,
+        fingerprint: Fingerprint,
+        accepted: tuple[Mismatch, ...] = (),
+    ) -> None:
         self.path = path
         self.spec = spec
         self.fingerprint = fingerprint
+        self.accepted = accepted
         self._records: dict[str, list[LatencyRecord]] = {}
-        self._errors: dict[str, str] = {}
+        self._errors: dict[str, LatencyRecord] = {}
         self._corrections: dict[str, dict[str, Any]] = {}
         self._scales: dict[int, float] = {}
         self._overheads: dict[frozenset[int], float] = {}
         self._disturbed: frozenset[tuple[int, int]] | None = None
         self._configs: dict[int, MeasureConfig] = {}
+        self._facts: dict[int, SessionFacts] = {}
         self._stretches: dict[int, int] = {}
         self._last_session = 0
 
@@ -81,6 +71,7 @@ class LatencyTable:
         *,
         expect: DeviceSpec | None = None,
         expect_fingerprint: Fingerprint | None = None,
+        accept: Collection[str] = (),
     ) -> LatencyTable:
         """Read a table.
 
@@ -88,6 +79,7 @@ class LatencyTable:
             path: The file.
             expect: The device that it must be of.
             expect_fingerprint: The machine and runtime version that it must be of.
+            accept: Fields in which it may differ from them; see `accepted`.
 
         Raises:
             TableError: If it cannot be read, is damaged or is no latency table.
@@ -103,12 +95,13 @@ class LatencyTable:
                 str(error),
                 "Move it away and measure again.",
             ) from error
-        _refuse_mismatch(path, MEASURED_FIELDS, spec, expect)
-        _refuse_mismatch(path, IDENTITY_FIELDS, fingerprint, expect_fingerprint)
-        table = cls(path, spec, fingerprint)
+        accepted = check_identity(
+            path, (spec, expect), (fingerprint, expect_fingerprint), accept=accept
+        )
+        table = cls(path, spec, fingerprint, accepted)
         for number, values in lines:
             try:
-                table._add(values)
+                table.add(values)
             except (KeyError, TypeError, ValueError, ProfilerError) as error:
                 raise TableError(
                     f"{path} must hold measurements and corrections",
@@ -120,12 +113,18 @@ class LatencyTable:
     @property
     def errors(self) -> dict[str, str]:
         """Why keys could not be measured, by key; of those that were not measured since."""
-        return dict(self._errors)
+        return {key: record.error or "" for key, record in self._errors.items()}
 
     @property
     def last_session(self) -> int:
         """Number of the last session; 0 before the first."""
         return self._last_session
+
+    @property
+    def sessions(self) -> tuple[SessionFacts, ...]:
+        """What is known of the sessions that measured something, in their order."""
+        numbers = {record.session for records in self._records.values() for record in records}
+        return tuple(self._facts.get(number, SessionFacts(number)) for number in sorted(numbers))
 
     @property
     def overhead_ms(self) -> float:
@@ -142,6 +141,11 @@ class LatencyTable:
     def keys(self, kind: str = "block") -> list[str]:
         """Return the keys of a kind that have samples, in the order of their first ones."""
         return [key for key, records in self._records.items() if records[0].kind == kind]
+
+    def kinds(self) -> dict[str, str]:
+        """Return the kind of each key that was measured or failed, by key."""
+        failed = {key: record.kind for key, record in self._errors.items()}
+        return {**{key: records[0].kind for key, records in self._records.items()}, **failed}
 
     def rounds(self, key: str) -> int:
         """Return the number of rounds of a key that count; 0 if it is unknown."""
@@ -165,7 +169,8 @@ class LatencyTable:
         relative = [
             value / base_ms[session] for session, levels in levels_ms.items() for value in levels
         ]
-        config = self._configs.get(self._last_session, MeasureConfig())
+        last = max(self._configs, default=0)
+        config = self._configs[last] if last else MeasureConfig()
         keys = [key for kind in ("block", *NETWORK_KINDS) for key in self.keys(kind)]
         unsettled = tuple(
             key for key in keys if config.lacks_rounds(replace(self.history(key), attempts=0))
@@ -279,6 +284,11 @@ class LatencyTable:
         found = self._corrections.get(space_hash)
         return None if found is None else dict(found)
 
+    @property
+    def corrections(self) -> dict[str, dict[str, Any]]:
+        """The last correction of each search space, by the space's hash."""
+        return {space_hash: dict(values) for space_hash, values in self._corrections.items()}
+
     def append_correction(self, correction: Mapping[str, Any]) -> None:
         """Append a correction to the file.
 
@@ -292,21 +302,37 @@ class LatencyTable:
         with TableFile(self.path) as file:
             file.append(values)
             file.sync()
-        self._add(values)
+        self.add(values)
 
-    def _add(self, values: Mapping[str, Any]) -> None:
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Take in a line of the file, which is not written.
+
+        Raises:
+            ValueError: If it is no line of a table; or a KeyError, TypeError or ProfilerError.
+        """
         if values.get("type") == "correction":
             self._corrections[values["space_hash"]] = {
                 name: value for name, value in values.items() if name != "type"
             }
             return
+        if values.get("type") == "merge":
+            # What was fitted before knows nothing of what follows.
+            self._corrections.clear()
+            self._last_session = max(self._last_session, values["session"])
+            self._facts[values["session"]] = SessionFacts(values["session"], values["source"])
+            return
         if values.get("type") == "session":
-            self._configs[values["session"]] = MeasureConfig(**values["measure"])
+            number = values["session"]
+            self._configs[number] = MeasureConfig(**values["measure"])
+            merged_from = self._facts.get(number, SessionFacts(number)).merged_from
+            self._facts[number] = SessionFacts(
+                number, merged_from, values.get("began"), values.get("fingerprint") or {}
+            )
             return
         record = LatencyRecord.from_dict(values)
         self._last_session = max(self._last_session, record.session)
         if record.error is not None:
-            self._errors[record.key] = record.error
+            self._errors[record.key] = record
         else:
             self._errors.pop(record.key, None)
             if record.key == REFERENCE_KEY:
@@ -320,7 +346,8 @@ class LatencyTable:
         Those of other sessions than the given ones, if any are given, are left out.
         """
         if key not in self._records:
-            found = f"an error: {self._errors[key]}" if key in self._errors else "nothing of it"
+            failed = self._errors.get(key)
+            found = "nothing of it" if failed is None else f"an error: {failed.error}"
             raise MissingKeyError(
                 f"a measurement of {key!r} in {self.path}",
                 found,
@@ -343,18 +370,3 @@ class LatencyTable:
         if self._disturbed is None:
             self._disturbed = all_disturbed_stretches(self._records, self._configs)
         return self._disturbed
-
-
-def _refuse_mismatch(
-    path: Path, fields: tuple[str, ...], found: object, expected: object | None
-) -> None:
-    """Compare two descriptions field by field, if there is something to compare with."""
-    for field in fields if expected is not None else ():
-        value, wanted = getattr(found, field), getattr(expected, field)
-        unknown = field in IDENTITY_FIELDS and None in (value, wanted)
-        if value != wanted and not unknown:
-            raise TableMismatchError(
-                f"{path} must be of {field} {wanted!r}",
-                f"{field} {value!r}",
-                "Use the table of this device, or move this one away and measure again.",
-            )

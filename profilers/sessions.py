@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,24 @@ from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
 
 Records = Mapping[str, Sequence[LatencyRecord]]
 """Records with samples, by key."""
+
+
+@dataclass(frozen=True)
+class SessionFacts:
+    """What a table says of one of its sessions.
+
+    Attributes:
+        number: Its number.
+        merged_from: Name of the file that it was merged from; None if it was measured into this
+            table.
+        began: When it began, as `YYYY-MM-DDThh:mm:ssZ`; None in tables of earlier versions.
+        fingerprint: What was there, as plain JSON values; empty where it was not kept.
+    """
+
+    number: int
+    merged_from: str | None = None
+    began: str | None = None
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
 
 
 def session_scales(records: Records) -> dict[int, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -38,22 +40,44 @@ AsJson = Annotated[
 ]
 
 
+class TableFormat(str, Enum):
+    """What the figures of a latency table can be written as."""
+
+    csv = "csv"
+
+
+Export = Annotated[
+    TableFormat | None,
+    typer.Option(
+        metavar="csv",
+        help="Write the table's figures beside it, as one row a key.",
+        show_default=False,
+    ),
+]
+
+
 def _stage_command(name: str, description: str) -> None:
     """Add the command of a stage, which is called after the function of `workflow` that it runs."""
 
     def command(config: ConfigArgument, overrides: Overrides = None, json: AsJson = False) -> None:
-        def work() -> Any:
-            from edgesearch.config import load_config
-
-            loaded = load_config(config, overrides or ())
-            from edgesearch.cli.stages import run_command
-
-            return run_command(name, loaded)
-
-        _show(work, name, json)
+        _run(name, config, overrides, json)
 
     command.__doc__ = description
     app.command(name)(command)
+
+
+def _run(
+    name: str, config: str, overrides: list[str] | None, as_json: bool, **options: Any
+) -> None:
+    def work() -> Any:
+        from edgesearch.config import load_config
+
+        loaded = load_config(config, overrides or ())
+        from edgesearch.cli.stages import run_command
+
+        return run_command(name, loaded, **options)
+
+    _show(work, name, as_json)
 
 
 def _show(work: Callable[[], Any], name: str, as_json: bool) -> None:
@@ -66,12 +90,48 @@ def _show(work: Callable[[], Any], name: str, as_json: bool) -> None:
         getattr(results, f"print_{name}")(result)
 
 
-_stage_command("profile", "Build or resume the device's latency table.")
+@app.command("profile")
+def profile(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    export: Export = None,
+    json: AsJson = False,
+) -> None:
+    """Build or resume the device's latency table."""
+    _run("profile", config, overrides, json, export_csv=export is not None)
+
+
 _stage_command("validate", "Measure whole subnets that the table has not seen, and compare.")
 _stage_command("pretrain", "Train the supernet on images without labels.")
 _stage_command("search", "Find the best subnets within the budgets.")
 _stage_command("export", "Compile, check and measure the winners.")
 _stage_command("run", "The four stages one after the other; what is finished is skipped.")
+
+
+@app.command("table")
+def table(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A latency table.", show_default=False)
+    ],
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="OTHER",
+            help="Take over what another table of the same device holds; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    export: Export = None,
+    json: AsJson = False,
+) -> None:
+    """What a latency table is, wherever its file comes from."""
+
+    def work() -> Any:
+        from edgesearch.workflow.table import share_table
+
+        return share_table(file, merge=merge or (), export_csv=export is not None)
+
+    _show(work, "table", json)
 
 
 @app.command("devices")

@@ -30,20 +30,30 @@ def _plain(value: Any) -> Any:
 
 
 def print_profile(result: workflow.ProfileResult) -> None:
-    """Print what is in the table."""
+    """Print what the table is, and how networks are predicted from it."""
     correction = result.correction
-    left_out = "" if correction.loo_mape is None else f", {correction.loo_mape:.1%} if left out"
-    print(f"latency table: {result.table_path}")
+    print(f"latency table: {result.table_path}\n{result.description}")
     print(
-        f"{result.blocks} blocks; networks = {correction.offset_ms:.4f} ms + "
-        f"{correction.scale:.4f} × {'cold' if correction.cold else 'warm'} blocks "
-        f"{correction.per_block_ms:+.4f} ms × their number, fitted to {correction.networks} whole "
-        f"subnets (mean error {correction.fit_mape:.1%}{left_out}); "
-        f"p95 = {correction.p95_ratio:.3f} × median"
+        f"A network = {correction.offset_ms:.4f} ms + {correction.scale:.4f} × its "
+        f"{'cold' if correction.cold else 'warm'} blocks {correction.per_block_ms:+.4f} ms × "
+        f"their number; p95 = {correction.p95_ratio:.3f} × median."
     )
-    print(result.steadiness)
+    if result.csv_path:
+        print(result.csv_path)
     if result.failed_blocks:
         print(f"{len(result.failed_blocks)} blocks cannot run: {', '.join(result.failed_blocks)}")
+
+
+def print_table(result: workflow.TableResult) -> None:
+    """Print what was merged, what the table is, and where it belongs."""
+    for merged in result.merges:
+        print(
+            f"from {merged.other_path}: {merged.samples} rounds in {merged.sessions} session(s); "
+            f"{merged.known} were here before"
+        )
+    print(f"{result.description}\nIts place in an output_dir is {result.place}.")
+    if result.csv_path:
+        print(result.csv_path)
 
 
 def print_validate(result: workflow.ValidateResult) -> None:
@@ -153,13 +163,14 @@ def _summary_row(row: workflow.SummaryRow) -> list[str]:
 
 
 def print_devices(result: workflow.DevicesResult) -> None:
-    """Print known devices, or one of them with what to install there, and this machine."""
+    """Print known devices and this machine; or one device, with what to install there."""
     width = max(len(device["name"]) for device in result.devices)
     for device in result.devices:
         print(f"{device['name']:{width}}  {device['description'].strip()}")
     if len(result.devices) == 1:
         _print_entries({k: v for k, v in result.devices[0].items() if k not in _APART})
         print(f"to install and set there:\n{indent(result.devices[0]['install'].rstrip(), '  ')}")
+        return
     print("detected here:")
     _print_entries({**result.machine, **result.gpu})
     print("runtimes:")

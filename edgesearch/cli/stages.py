@@ -9,10 +9,16 @@ from edgesearch.cli.progress import Progress
 from edgesearch.config import Config
 
 
-def run_command(name: str, config: Config) -> Any:
-    """Do what a command is named after: the function of `workflow` of the same name."""
+def run_command(name: str, config: Config, **options: Any) -> Any:
+    """Do what a command is named after: the function of `workflow` of the same name.
+
+    Args:
+        name: Of the command.
+        config: Gives the arguments.
+        **options: Further arguments, which are no part of a configuration.
+    """
     with Progress() as progress:
-        shown = {"report": progress.show}
+        shown = {"report": progress.show, **options}
         if name != "run":
             return getattr(workflow, name)(**_ARGUMENTS[name](config), **shown)
         stages = ("profile", "pretrain", "search", "export", "summary")
@@ -30,6 +36,7 @@ def profile_arguments(config: Config) -> dict[str, Any]:
         "measure": _measure(config),
         "networks": config.profile.networks,
         "cache_dir": config.profile.cache_dir,
+        "accept": config.profile.accept,
     }
 
 
@@ -43,6 +50,7 @@ def validate_arguments(config: Config) -> dict[str, Any]:
         "networks": config.validation.networks,
         "seed": config.validation.seed,
         "cache_dir": config.profile.cache_dir,
+        "accept": config.profile.accept,
     }
 
 
@@ -124,6 +132,7 @@ def search_arguments(config: Config) -> dict[str, Any]:
         "reserves": section.reserves,
         "seed": config.seed,
         "threads": config.pretrain.threads,
+        "accept": config.profile.accept,
     }
 
 
@@ -144,6 +153,7 @@ def export_arguments(config: Config) -> dict[str, Any]:
         else workflow.TensorRTTarget(tuple(tensorrt.compute_capabilities), tensorrt.precision),
         "seed": config.seed,
         "cache_dir": config.profile.cache_dir,
+        "accept": config.profile.accept,
     }
 
 
@@ -157,6 +167,7 @@ def summary_arguments(config: Config) -> dict[str, Any]:
         "looked_at": _looked_at(config),
         "knn_k": config.pretrain.knn_k,
         "seed": config.seed,
+        "accept": config.profile.accept,
     }
 
 

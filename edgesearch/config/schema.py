@@ -6,7 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from devices.spec import DeviceSpec, known_devices, load_device
+from devices.spec import (
+    IDENTITY_FIELDS,
+    MEASURED_FIELDS,
+    DeviceSpec,
+    known_devices,
+    load_device,
+)
 from edgesearch.config.fields import (
     Batch,
     Count,
@@ -166,6 +172,8 @@ class ProfileSection(Section):
     """Longest time of measuring; fewer rounds are made if it is over, but never fewer than two."""
     cache_dir: UserPath | None = None
     """Keeps the exported blocks, for other devices and runs; the user's cache folder if null."""
+    accept: list[str] = []
+    """Fields in which a latency table may differ from the device, such as driver or name."""
 
     @field_validator("max_rounds")
     @classmethod
@@ -174,6 +182,18 @@ class ProfileSection(Section):
         if max_rounds is not None and rounds is not None and max_rounds < rounds:
             raise fault(f"at least profile.rounds ({rounds}) is required")
         return max_rounds
+
+    @field_validator("accept")
+    @classmethod
+    def _fields_of_a_table(cls, accept: list[str]) -> list[str]:
+        fields = (*MEASURED_FIELDS, *IDENTITY_FIELDS)
+        unknown = [field for field in accept if field not in fields]
+        if unknown:
+            raise fault(
+                f"fields in which tables are compared are required: {', '.join(fields)}",
+                repr(unknown[0]),
+            )
+        return accept
 
 
 class ValidationSection(Section):

@@ -12,6 +12,7 @@ from edgesearch.workflow.profile import ProfileResult, profile
 from edgesearch.workflow.run import RunResult, run
 from edgesearch.workflow.search import SearchImages, SearchResult, search
 from edgesearch.workflow.summary import SummaryRow, summarise
+from edgesearch.workflow.table import TableResult, share_table
 from edgesearch.workflow.validate import ValidatedNetwork, ValidateResult, validate
 from edgesearch.workflow.winners import Winner, Winners
 from profilers import MeasureConfig
@@ -31,6 +32,7 @@ __all__ = [
     "SearchImages",
     "SearchResult",
     "SummaryRow",
+    "TableResult",
     "TensorRTTarget",
     "TrainerConfig",
     "ValidateResult",
@@ -44,6 +46,7 @@ __all__ = [
     "profile",
     "run",
     "search",
+    "share_table",
     "summarise",
     "validate",
 ]

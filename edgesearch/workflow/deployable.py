@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from edgesearch.export import (
 )
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet import SupernetWeights, recalibrate
+from edgesearch.workflow.events import Event, Report
 from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.profile import table_digest
 from edgesearch.workflow.search import SearchImages
@@ -169,3 +172,17 @@ def write_winner(
             "output": deployable.metadata["output"],
         },
     )
+
+
+def buildable(tensorrt: TensorRTTarget | None, report: Report) -> TensorRTTarget | None:
+    """The target, or None where it cannot be built for.
+
+    TensorRT for RTX has wheels for Linux on x86-64 only: elsewhere engines are left out.
+    """
+    has_wheels = platform.system() == "Linux" and platform.machine() == "x86_64"
+    if tensorrt is None or has_wheels:
+        return tensorrt
+    if importlib.util.find_spec("tensorrt_rtx_bindings") is not None:
+        return tensorrt
+    report(Event("export", "no TensorRT for RTX for this platform: its engines are left out"))
+    return None

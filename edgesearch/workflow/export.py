@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet import SupernetWeights
 from edgesearch.workflow.deployable import (
     Deployable,
+    buildable,
     make_deployable,
     write_in_format,
     write_winner,
@@ -36,7 +35,13 @@ from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder
-from edgesearch.workflow.profile import current_correction, keep_correction, load_table, winner_key
+from edgesearch.workflow.profile import (
+    current_correction,
+    keep_correction,
+    load_table,
+    tell_speed,
+    winner_key,
+)
 from edgesearch.workflow.search import SearchImages, check_searched_for
 from edgesearch.workflow.stage import Stage, prefixed
 from edgesearch.workflow.winners import Winner, Winners, read_winner
@@ -79,6 +84,7 @@ def export(
     tensorrt: TensorRTTarget | None = None,
     seed: int = 0,
     cache_dir: Path | None = None,
+    accept: Collection[str] = (),
     report: Report = silent,
 ) -> ExportResult:
     """Export the winners, check them, measure them, and replace those that are too slow.
@@ -95,6 +101,7 @@ def export(
         tensorrt: What TensorRT engines are built for; None builds none.
         seed: That of the search.
         cache_dir: Keeps exported blocks; the user's cache folder if None.
+        accept: Fields in which the table may differ from the device; see `load_table`.
         report: Is told what happens.
 
     Raises:
@@ -103,10 +110,10 @@ def export(
         UserError: Something is missing or does not fit.
     """
     with output_folder(output_dir):
-        tensorrt = _buildable(tensorrt, report)
+        tensorrt = buildable(tensorrt, report)
         layout = Layout(output_dir)
         chosen = Winners.load(layout.chosen, space)
-        load_table(layout.table(device), space, device)
+        load_table(layout.table(device), space, device, accept, "export", report)
         check_searched_for(device, layout)
         pool = ImagePool(images, space.in_channels, seed)
         stage = Stage(
@@ -144,6 +151,7 @@ def export(
                 output=output,
                 tensorrt=tensorrt,
                 cache_dir=cache_dir,
+                accept=accept,
                 report=report,
             )
             _export_all(exporter, chosen, max_replacements, stage)
@@ -182,17 +190,6 @@ def _intact(layout: Layout, space: SearchSpace) -> bool:
     return True
 
 
-def _buildable(tensorrt: TensorRTTarget | None, report: Report) -> TensorRTTarget | None:
-    """TensorRT for RTX has wheels for Linux on x86-64 only: elsewhere engines are left out."""
-    has_wheels = platform.system() == "Linux" and platform.machine() == "x86_64"
-    if tensorrt is None or has_wheels:
-        return tensorrt
-    if importlib.util.find_spec("tensorrt_rtx_bindings") is not None:
-        return tensorrt
-    report(Event("export", "no TensorRT for RTX for this platform: its engines are left out"))
-    return None
-
-
 @dataclass(frozen=True)
 class _Exporter:
     """What every winner's export needs; see `export`."""
@@ -207,6 +204,7 @@ class _Exporter:
     output: str
     tensorrt: TensorRTTarget | None
     cache_dir: Path | None
+    accept: Collection[str]
     report: Report
 
     def export_all(self, chosen: Winners, max_replacements: int) -> Winners:
@@ -333,9 +331,12 @@ class _Exporter:
                 meter=meter,
                 config=replace(self.measure, rounds=factor * self.measure.rounds, max_rounds=None),
                 anchors=anchors,
+                accept=self.accept,
             )
             if self._keeps_budget(winner, table.median_interval_ms(workload.key)):
                 break
+        if self.accept:
+            tell_speed(table, "export", self.report)
         return table
 
     def _calibration(self, resolution: int) -> torch.Tensor:
@@ -353,7 +354,7 @@ class _Exporter:
 
     def _updated_model(self) -> LatencyModel:
         """Fit the correction again, now with the measured winners among its networks."""
-        table = load_table(self.layout.table(self.device), self.space, self.device)
+        table = load_table(self.layout.table(self.device), self.space, self.device, self.accept)
         model = LatencyModel.from_table(self.space, table)
         if model.correction != current_correction(self.space, table):
             keep_correction(self.space, table, model.correction)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from edgesearch.space import Architecture, SearchSpace
 from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder
+from edgesearch.workflow.table import write_csv
 from edgesearch.workflow.workloads import (
     WorkloadFiles,
     block_keys,
@@ -30,8 +32,13 @@ from profilers import (
     Steadiness,
     Workload,
     build_table,
+    describe_table,
     open_meter,
+    refuse_other_runs,
 )
+
+OTHER_SPEED = 0.05
+"""A machine that differs by more than this share from that of an accepted table is told of."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class ProfileResult:
         correction: From sums of blocks to whole networks.
         steadiness: How steady the machine was, and whether it settled.
         skipped: Nothing was missing from the table.
+        description: What the table is, in words.
+        csv_path: Its figures as CSV; None if they were not asked for.
     """
 
     table_path: Path
@@ -53,6 +62,8 @@ class ProfileResult:
     correction: Correction
     steadiness: Steadiness
     skipped: bool
+    description: str
+    csv_path: Path | None = None
 
 
 def profile(
@@ -63,6 +74,8 @@ def profile(
     measure: MeasureConfig,
     networks: int = 12,
     cache_dir: Path | None = None,
+    accept: Collection[str] = (),
+    export_csv: bool = False,
     report: Report = silent,
 ) -> ProfileResult:
     """Measure what is missing from a device's latency table.
@@ -74,6 +87,8 @@ def profile(
         measure: Rounds, runs and bounds of the measuring.
         networks: Whole subnets measured in the same rounds, at least six.
         cache_dir: Keeps exported blocks; the user's cache folder if None.
+        accept: Fields in which a table that is there may differ from the device; see `load_table`.
+        export_csv: Whether to write the figures beside the table, as `<device>-<identity>.csv`.
         report: Is told what happens.
 
     Raises:
@@ -84,15 +99,19 @@ def profile(
         layout = Layout(output_dir)
         path = layout.table(device)
         chosen = correction_networks(space, networks)
-        before = LatencyTable.load(path, expect=device) if path.exists() else None
+        before = LatencyTable.load(path, expect=device, accept=accept) if path.exists() else None
         complete = before is not None and not _missing(space, before, chosen, measure)
         if before is not None and complete and device.transport != "local":
             table = before  # no need to reach the device
+            _tell_accepted(before, "profile", report)
         else:
             with contextlib.closing(open_meter(device)) as meter:
                 if before is not None:
                     found = meter.fingerprints[0]
-                    before = LatencyTable.load(path, expect=device, expect_fingerprint=found)
+                    before = LatencyTable.load(
+                        path, expect=device, expect_fingerprint=found, accept=accept
+                    )
+                    _tell_accepted(before, "profile", report)
                 if before is not None and complete:
                     table = before
                 else:
@@ -100,16 +119,36 @@ def profile(
                         space, device, meter.fingerprints[0], layout.networks, cache_dir, report
                     ) as files:
                         table = _measure(
-                            path, files, before, chosen, measure, device, meter, report
+                            path, files, before, chosen, measure, device, meter, accept, report
                         )
         correction = current_correction(space, table)
         if correction is None or not complete:
             correction = LatencyModel.from_table(space, table).correction
             keep_correction(space, table, correction, rounds=measure.rounds)
+        if accept:
+            tell_speed(table, "profile", report)
         keys = block_keys(space)
-        failed = tuple(key for key in keys if key in table.errors)
-        steadiness = table.steadiness()
-        return ProfileResult(path, len(keys), failed, correction, steadiness, complete)
+        return ProfileResult(
+            table_path=path,
+            blocks=len(keys),
+            failed_blocks=tuple(key for key in keys if key in table.errors),
+            correction=correction,
+            steadiness=table.steadiness(),
+            skipped=complete,
+            description=describe_table(table),
+            csv_path=_write_csv(space, table, correction) if export_csv else None,
+        )
+
+
+def _write_csv(space: SearchSpace, table: LatencyTable, correction: Correction) -> Path:
+    """Write the figures of a table, with what is predicted for its networks of a space."""
+    model = LatencyModel.from_table(space, table, correction)
+    predicted_ms = {
+        network.key: model.predict(Architecture.from_dict(network.architecture)).median_ms
+        for kind in ("network", "validation")
+        for network in table.networks(space.space_hash, kind)
+    }
+    return write_csv(table, {key: ms for key, ms in predicted_ms.items() if math.isfinite(ms)})
 
 
 def _measure(
@@ -120,8 +159,11 @@ def _measure(
     measure: MeasureConfig,
     device: DeviceSpec,
     meter: Meter,
+    accept: Collection[str],
     report: Report,
 ) -> LatencyTable:
+    if before is not None:
+        refuse_other_runs(path, before.accepted)  # before blocks are exported, which takes long
     try:
         blocks = [Workload(key, onnx_path) for key, onnx_path in files.blocks().items()]
         return build_table(
@@ -131,6 +173,7 @@ def _measure(
             meter=meter,
             config=measure,
             anchors=files.anchors(before) if before else (),
+            accept=accept,
             on_progress=lambda done, total: report(
                 Event("profile", "rounds measured", done, total)
             ),
@@ -163,8 +206,26 @@ def keep_correction(
     )
 
 
-def load_table(path: Path, space: SearchSpace, device: DeviceSpec) -> LatencyTable:
+def load_table(
+    path: Path,
+    space: SearchSpace,
+    device: DeviceSpec,
+    accept: Collection[str] = (),
+    stage: str = "profile",
+    report: Report = silent,
+) -> LatencyTable:
     """The table of a device, checked to be of this device and space.
+
+    Args:
+        path: The table.
+        space: Its blocks have to be in it, and a correction that was fitted for it: neither can be
+            taken from another space.
+        device: What it has to be of.
+        accept: Fields of a device or its fingerprint in which it may differ from this one. What is
+            measured into it later is made comparable by what both have measured. A table of
+            another runtime, provider, precision, batch or thread count can only be read.
+        stage: The stage that wants it.
+        report: Is told in what it differs.
 
     Raises:
         StageError: There is no table, or it is of another space.
@@ -176,7 +237,8 @@ def load_table(path: Path, space: SearchSpace, device: DeviceSpec) -> LatencyTab
             "no such file",
             "Run `edgesearch profile` with the same configuration first.",
         )
-    table = LatencyTable.load(path, expect=device)
+    table = LatencyTable.load(path, expect=device, accept=accept)
+    _tell_accepted(table, stage, report)
     known = set(table.keys()) | set(table.errors)
     lacking = [key for key in block_keys(space) if key not in known]
     if lacking or current_correction(space, table) is None:
@@ -187,6 +249,30 @@ def load_table(path: Path, space: SearchSpace, device: DeviceSpec) -> LatencyTab
             "Run `edgesearch profile` with the same configuration first.",
         )
     return table
+
+
+def _tell_accepted(table: LatencyTable, stage: str, report: Report) -> None:
+    for mismatch in table.accepted:
+        text = (
+            f"accepted, as profile.accept says: the table is of {mismatch.field} "
+            f"{mismatch.found!r}, not {mismatch.wanted!r}"
+        )
+        report(Event(stage, text))
+
+
+def tell_speed(table: LatencyTable, stage: str, report: Report) -> None:
+    """Tell if the machine of the last session is not as fast as that of the first.
+
+    All figures are those of the first: a table of another machine, which was accepted, makes of
+    what is measured here what that machine would have taken.
+    """
+    factor = table.session_scale(table.sessions[-1].number)
+    if abs(factor - 1) > OTHER_SPEED:
+        text = (
+            f"the machine of the table's last session is {factor:.2f} times as fast as that of "
+            "its first, of which all latencies are given"
+        )
+        report(Event(stage, text))
 
 
 def table_digest(path: Path) -> str:

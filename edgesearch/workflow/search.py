@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -83,6 +84,7 @@ def search(
     reserves: int = 10,
     seed: int = 0,
     threads: int | None = None,
+    accept: Collection[str] = (),
     report: Report = silent,
 ) -> SearchResult:
     """Find the architectures of highest agreement within the budgets.
@@ -104,6 +106,7 @@ def search(
         reserves: How many to keep in reserve.
         seed: Of everything random.
         threads: Of torch; as many as it chooses if None.
+        accept: Fields in which the table may differ from the device; see `load_table`.
         report: Is told what happens.
 
     Raises:
@@ -113,7 +116,7 @@ def search(
     """
     layout = Layout(output_dir)
     with output_folder(output_dir):
-        table = load_table(layout.table(device), space, device)
+        table = load_table(layout.table(device), space, device, accept, "search", report)
         weights = SupernetWeights.load(layout.weights, space)
         pool = ImagePool(images, space.in_channels, seed)
         chosen_by = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def summarise(
     looked_at: SearchImages,
     knn_k: int = 200,
     seed: int = 0,
+    accept: Collection[str] = (),
     report: Report = silent,
 ) -> list[SummaryRow]:
     """Compare the winners with the ends of the space, with untrained weights and with raw pixels.
@@ -71,6 +73,7 @@ def summarise(
         looked_at: As in the search.
         knn_k: Neighbours of the kNN accuracy.
         seed: That of the run.
+        accept: Fields in which the table may differ from the device; see `load_table`.
         report: Is told what happens.
 
     Raises:
@@ -95,7 +98,9 @@ def summarise(
             report(Event("summary", message))
         if not done:
             weights = SupernetWeights.load(layout.weights, space)
-            rows = _Summary(space, device, layout, pool, weights, looked_at, knn_k, seed).rows()
+            rows = _Summary(
+                space, device, layout, pool, weights, looked_at, knn_k, seed, accept
+            ).rows()
             write_json(path, [asdict(row) for row in rows])
             stage.finish([path.name])
         return [SummaryRow(**row) for row in read_json(path, "run")]
@@ -113,6 +118,7 @@ class _Summary:
     looked_at: SearchImages
     knn_k: int
     seed: int
+    accept: Collection[str]
 
     def rows(self) -> list[SummaryRow]:
         """The winners, then what they are compared with."""
@@ -163,7 +169,7 @@ class _Summary:
         agreement: Agreement,
         judge: SubnetJudge | None,
     ) -> SummaryRow:
-        table = load_table(self.layout.table(self.device), self.space, self.device)
+        table = load_table(self.layout.table(self.device), self.space, self.device, self.accept)
         model = LatencyModel.from_table(self.space, table, current_correction(self.space, table))
         measured = {
             Architecture.from_dict(network.architecture): network.median_ms

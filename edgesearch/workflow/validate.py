@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +17,12 @@ from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder, write_json
 from edgesearch.workflow.plots import plot_predictions
-from edgesearch.workflow.profile import current_correction, keep_correction, load_table
+from edgesearch.workflow.profile import (
+    current_correction,
+    keep_correction,
+    load_table,
+    tell_speed,
+)
 from edgesearch.workflow.workloads import WorkloadFiles, held_out_networks
 from profilers import LatencyTable, MeasureConfig, Steadiness, build_table, open_meter
 
@@ -73,6 +78,7 @@ def validate(
     networks: int = 24,
     seed: int = 0,
     cache_dir: Path | None = None,
+    accept: Collection[str] = (),
     report: Report = silent,
 ) -> ValidateResult:
     """Measure whole networks that no prediction was fitted to, and compare.
@@ -88,6 +94,7 @@ def validate(
         networks: How many networks to draw.
         seed: Which networks to draw.
         cache_dir: Keeps exported blocks; the user's cache folder if None.
+        accept: Fields in which the table may differ from the device; see `load_table`.
         report: Is told what happens.
 
     Raises:
@@ -97,13 +104,17 @@ def validate(
     with output_folder(output_dir):
         layout = Layout(output_dir)
         path = layout.table(device)
-        table = load_table(path, space, device)
+        table = load_table(path, space, device, accept, "validate", report)
         fitted = {Architecture.from_dict(n.architecture) for n in table.networks(space.space_hash)}
         chosen = held_out_networks(space, networks, seed, fitted)
         try:
-            table = _measure(space, device, layout, table, chosen, measure, cache_dir, report)
+            table = _measure(
+                space, device, layout, table, chosen, measure, cache_dir, accept, report
+            )
         except KeyboardInterrupt:
             raise Interrupted(f"validation stopped; what was measured is in {path}") from None
+        if accept:
+            tell_speed(table, "validate", report)
         model = LatencyModel.from_table(space, table, current_correction(space, table))
         rows = _compare(model, table, chosen)
         if len(rows) < len(chosen):
@@ -154,6 +165,7 @@ def _measure(
     chosen: Sequence[Architecture],
     measure: MeasureConfig,
     cache_dir: Path | None,
+    accept: Collection[str],
     report: Report,
 ) -> LatencyTable:
     with (
@@ -169,6 +181,7 @@ def _measure(
             meter=meter,
             config=measure,
             anchors=files.anchors(table),
+            accept=accept,
             on_progress=lambda done, total: report(
                 Event("validate", "rounds measured", done, total)
             ),

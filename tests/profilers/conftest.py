@@ -86,6 +86,40 @@ def build(tmp_path: Path, spec: DeviceSpec, fingerprint: Fingerprint) -> Callabl
 
 
 @pytest.fixture
+def write(tmp_path: Path, spec: DeviceSpec, fingerprint: Fingerprint) -> Callable[..., Path]:
+    """Writes a table of some lines."""
+
+    def write(*lines: dict[str, Any], name: str = "hand.jsonl", **header: Any) -> Path:
+        first = {
+            "format": 1,
+            "device": spec.to_dict(),
+            "fingerprint": fingerprint.to_dict(),
+            "measure": {},
+            **header,
+        }
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(line) + "\n" for line in (first, *lines)))
+        return path
+
+    return write
+
+
+def _rounds(
+    key: str, *samples_ms: list[float], session: int = 1, **more: Any
+) -> list[dict[str, Any]]:
+    return [
+        {"key": key, "session": session, "round": number, "samples_ms": samples, **more}
+        for number, samples in enumerate(samples_ms, start=1)
+    ]
+
+
+@pytest.fixture
+def rounds() -> Callable[..., list[dict[str, Any]]]:
+    """Makes lines of a key, one for each round."""
+    return _rounds
+
+
+@pytest.fixture
 def replay() -> Callable[..., ReplayRuntime]:
     """A runtime whose own two models take 1 ms and 0.25 ms."""
 

@@ -1,6 +1,5 @@
 """Figures and faults of tables that were written by hand."""
 
-import json
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,25 +20,6 @@ from profilers import (
 )
 
 Write = Callable[..., Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path, spec: DeviceSpec, fingerprint: Fingerprint) -> Write:
-    """Writes a table of some lines."""
-
-    def write(*lines: dict[str, Any], **header: Any) -> Path:
-        first = {
-            "format": 1,
-            "device": spec.to_dict(),
-            "fingerprint": fingerprint.to_dict(),
-            "measure": {},
-            **header,
-        }
-        path = tmp_path / "hand.jsonl"
-        path.write_text("".join(json.dumps(line) + "\n" for line in (first, *lines)))
-        return path
-
-    return write
 
 
 def block(key: str, *rounds: list[float], session: int = 1, **more: Any) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ def edgesearch(*arguments, cwd=None):
 
 def test_help_lists_the_commands():
     shown = edgesearch("--help").stdout
-    for command in ("devices", "profile", "pretrain", "search", "export", "run"):
+    for command in ("devices", "profile", "table", "pretrain", "search", "export", "run"):
         assert command in shown
 
 
@@ -37,6 +37,8 @@ def test_help_lists_the_commands():
         (["export", "quickstart"], "edgesearch search"),
         (["pretrain", "cifar10", "data.root=nowhere"], "nothing of that name"),
         (["devices", "show", "raspberry"], "a device of the catalog"),
+        (["table", "nowhere.jsonl"], "to read the latency table nowhere.jsonl"),
+        (["profile", "quickstart", "profile.accept=[drivr]"], "found: 'drivr'"),
     ],
 )
 def test_bad_input_is_one_message_and_2(tmp_path, arguments, message):
@@ -86,6 +88,10 @@ def test_devices_show_says_what_to_install():
     assert one.stdout.startswith("raspberry-pi-5  Raspberry Pi 5 over ssh")
     assert "  transport: ssh\n" in one.stdout
     assert "pip install numpy onnxruntime" in one.stdout
+    # The machine on which one reads this is another one.
+    for line in ("detected here:", "runtimes:", "cores:", "mind:"):
+        assert line not in one.stdout
+    assert "machine" in json.loads(edgesearch("devices", "show", "raspberry-pi-5", "--json").stdout)
 
 
 def test_devices_wants_a_name_to_show():

@@ -57,6 +57,7 @@ def plain(value):
         "profile.max_rounds=50",
         "profile.interval=0.05",
         "profile.cache_dir=elsewhere",
+        "profile.accept=[driver,name]",
         "validation.networks=9",
         "validation.seed=3",
         "pretrain.epochs=50",

@@ -1,0 +1,84 @@
+"""A latency table as rows for a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from profilers.latency_table import LatencyTable
+
+_KINDS = ("block", "network", "validation", "overhead", "reference")
+_MACHINE_FIELDS = ("runtime_version", "chip", "gpu", "driver", "power_mode")
+COLUMNS = (
+    *("device", "runtime", "provider", "precision", "batch", "threads"),
+    *_MACHINE_FIELDS,
+    *("kind", "key", "rounds", "rounds_made"),
+    *("low_quantile_ms", "cold_ms", "median_ms", "p95_ms", "median_low_ms", "median_high_ms"),
+    *("predicted_ms", "error"),
+)
+"""The first eleven say what the table is of, so that rows of several tables can stand in one file.
+
+`kind` is `block`, `network` (that predictions are fitted to), `validation` (a network that they are
+judged by), `overhead` (a run of nothing) or `reference` (the workload that joins sessions);
+`rounds` those that count, `rounds_made` those in which the machine was disturbed included;
+`low_quantile_ms` what the work itself takes undisturbed, without the fixed cost of a run: what adds
+up; `cold_ms` the same of runs with cold caches, with that cost; `median_ms` and `p95_ms` those of a
+whole run; `median_low_ms` and `median_high_ms` the interval in which the median is with 95 %
+confidence; `predicted_ms` the predicted median of a network; `error` why the key could not run.
+What is not known is empty."""
+
+
+def table_csv(table: LatencyTable, predicted_ms: Mapping[str, float] | None = None) -> str:
+    """Return the figures of a table as CSV: a line of names, then one for each key.
+
+    Networks that were measured again only to compare sessions are left out.
+
+    Args:
+        table: The table.
+        predicted_ms: Predicted medians of networks, by key.
+
+    Returns:
+        Lines with the columns of `COLUMNS`; times in milliseconds, to the nanosecond.
+
+    Raises:
+        TableError: If a session shares nothing with the others.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    machine = {field: getattr(table.fingerprint, field) for field in _MACHINE_FIELDS}
+    identity = {**table.spec.measured_fields, **machine}
+    identity = {"device": identity.pop("name"), **identity}
+    kinds = table.kinds()
+    errors, predicted_ms = table.errors, predicted_ms or {}
+    for kind in _KINDS:
+        for key in (key for key, of_key in kinds.items() if of_key == kind):
+            about = {"kind": kind, "key": key, "error": errors.get(key)}
+            figures = {**_figures(table, key), "predicted_ms": _rounded(predicted_ms.get(key))}
+            writer.writerow({**identity, **about, **figures})
+    return text.getvalue()
+
+
+def _figures(table: LatencyTable, key: str) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "rounds": table.rounds(key),
+        "rounds_made": table.history(key).attempts,
+    }
+    if not figures["rounds"]:
+        return figures
+    low_ms, high_ms = table.median_interval_ms(key)
+    figures_ms = {
+        "low_quantile_ms": table.low_quantile_ms(key),
+        "cold_ms": table.cold_quantile_ms(key),
+        "median_ms": table.median_ms(key),
+        "p95_ms": table.percentile_ms(key, 95),
+        "median_low_ms": low_ms,
+        "median_high_ms": high_ms,
+    }
+    return {**figures, **{name: _rounded(value) for name, value in figures_ms.items()}}
+
+
+def _rounded(value_ms: float | None) -> float | None:
+    return None if value_ms is None else round(value_ms, 6)
