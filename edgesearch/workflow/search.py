@@ -158,16 +158,20 @@ def search(
             chosen = _choose(feasible, trials, device.name, winners, reserves)
             _write(layout, chosen, trials, feasible, device.name)
             stage.finish(["trials.jsonl", "pareto.json", "chosen.json", "../winners.json"])
-        facts = read_json(layout.pareto, "search")
-        return SearchResult(
-            Winners.load(layout.winners, space),
-            facts["feasible"],
-            space.size,
-            facts["latency_budget_ms"],
-            facts.get("latency_p95_budget_ms"),  # not there in files of earlier versions
-            facts.get("cannot_run"),
-            done,
-        )
+        return _result(layout, space, done)
+
+
+def _result(layout: Layout, space: SearchSpace, skipped: bool) -> SearchResult:
+    facts = read_json(layout.pareto, "search")
+    return SearchResult(
+        winners=Winners.load(layout.winners, space),
+        feasible=facts["feasible"],
+        size=space.size,
+        latency_budget_ms=facts["latency_budget_ms"],
+        latency_p95_budget_ms=facts.get("latency_p95_budget_ms"),  # earlier versions wrote none
+        cannot_run=facts.get("cannot_run"),
+        skipped=skipped,
+    )
 
 
 def _feasible(
