@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from devices import DeviceSpec, Fingerprint
 from edgesearch.errors import SpaceError
 from edgesearch.export import assemble_network, convert_block, export_blocks, number_format
@@ -26,6 +28,8 @@ CANDIDATES = 256
 """Architectures that are drawn to choose those from that span a space."""
 DRAWS = 16
 """Times as many are drawn where some of them have blocks that cannot run."""
+RIDGE = 1e-3
+"""Keeps a fit defined to fewer networks than it has coefficients."""
 ANCHORS = 4
 """Networks of a table that are measured again beside later ones, to compare the sessions."""
 
@@ -68,7 +72,8 @@ def correction_networks(
     """Architectures that span a space: those of least and most MACs, and others between.
 
     The others are evenly spaced by MACs. Of the candidates about as large, the one is taken that
-    adds most widths, depths and resolutions that none has so far.
+    adds most widths, depths and resolutions that none has so far; of several such, the one of whose
+    latency a correction fitted to those so far would be least sure.
 
     Args:
         space: The search space.
@@ -78,16 +83,27 @@ def correction_networks(
     candidates = _candidates(space, failed)
     if len(candidates) <= count:
         return candidates
-    lowest, *between, highest = candidates
-    chosen = [lowest, highest]
-    inner = count - 2
+    rows = _fitted_to(space, candidates)
+    chosen, last, inner = [0, len(candidates) - 1], len(candidates) - 2, count - 2
     for i in range(inner):
-        alike = between[i * len(between) // inner : (i + 1) * len(between) // inner]
-        held = {choice for network in chosen for choice in space.to_choices(network).items()}
-        new = [len(space.to_choices(candidate).items() - held) for candidate in alike]
-        middle = len(alike) // 2
-        chosen.append(alike[max(range(len(alike)), key=lambda j: (new[j], -abs(j - middle)))])
-    return sorted(chosen, key=candidates.index)
+        held = {c for j in chosen for c in space.to_choices(candidates[j]).items()}
+        alike = range(1 + i * last // inner, 1 + (i + 1) * last // inner)
+        new = [space.to_choices(candidates[j]).items() - held for j in alike]
+        # A dimension of many values needs a new one in almost every network.
+        gains = [sum(len(space.choices[name]) for name, _ in choices) for choices in new]
+        variance = np.linalg.inv(rows[chosen].T @ rows[chosen] + RIDGE * np.eye(rows.shape[1]))
+        unsure = [float(rows[j] @ variance @ rows[j]) for j in alike]
+        chosen.append(max(zip(gains, unsure, alike, strict=True))[2])
+    return [candidates[j] for j in sorted(chosen)]
+
+
+def _fitted_to(space: SearchSpace, architectures: Sequence[Architecture]) -> np.ndarray:
+    """(N, 3) what a correction of relative errors is fitted to, MACs standing for the latency."""
+    macs = np.array([space.macs(architecture) for architecture in architectures], float)
+    counts = np.array([len(space.blocks(architecture)) for architecture in architectures], float)
+    rows = np.stack([np.ones(len(macs)), macs, counts], axis=1) / macs[:, None]
+    scaled: np.ndarray = rows / rows.mean(axis=0)
+    return scaled
 
 
 def _candidates(space: SearchSpace, failed: Collection[str]) -> list[Architecture]:

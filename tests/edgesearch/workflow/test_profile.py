@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from devices import load_device
@@ -171,6 +172,31 @@ def test_networks_of_the_correction_cover_each_dimension(name, count):
     for dimension, values in space.choices.items():
         found = {space.to_choices(architecture)[dimension] for architecture in networks}
         assert len(found) == min(len(values), count), dimension
+
+
+def test_twelve_networks_cover_a_space_of_one_resolution():
+    space = load_space("resnet50to101", resolutions=[128])
+    chosen = [space.to_choices(a) for a in correction_networks(space, 12)]
+    depths = {choices["stage3_depth"] for choices in chosen}
+    assert len(depths) == 12, "of 13"
+    for dimension, values in space.choices.items():
+        if dimension != "stage3_depth":
+            assert {choices[dimension] for choices in chosen} == set(values)
+
+
+@pytest.mark.parametrize("name", known_spaces())
+def test_networks_of_the_correction_determine_its_fit_everywhere(name):
+    # The variance of a predicted relative error, in units of that of one measured network, with
+    # MACs standing for latencies: below one for most architectures, and bounded for all.
+    space = load_space(name)
+    macs = space.sum_over_blocks(lambda block: block.macs)
+    counts = space.sum_over_blocks(lambda block: 1.0)
+    rows = np.stack([np.ones(space.size), macs / macs.mean(), counts], axis=1) / macs[:, None]
+    of_networks = rows[[space.index(a) for a in correction_networks(space, 12)]]
+    inverse = np.linalg.inv(of_networks.T @ of_networks)
+    variances = np.einsum("ij,jk,ik->i", rows, inverse, rows)
+    assert variances.mean() < 0.2
+    assert variances.max() < 3
 
 
 def test_networks_without_failed_blocks_are_chosen():
