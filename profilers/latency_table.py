@@ -241,6 +241,14 @@ class LatencyTable:
         """
         return statistics.median_interval_ms(self._rounds(key))
 
+    def percentile_interval_ms(self, key: str, q: float) -> tuple[float, float]:
+        """Return where a percentile of a run is with 95 % confidence; `q` is above 0, below 100.
+
+        Raises:
+            MissingKeyError: If the key was not measured.
+        """
+        return statistics.percentile_interval_ms(self._rounds(key), q)
+
     def networks(self, space_hash: str, kind: str = "network") -> list[NetworkMeasurement]:
         """Return the whole networks of a search space that were measured.
 

@@ -105,5 +105,38 @@ def median_interval_ms(rounds: Rounds, confidence: float = 0.95) -> tuple[float,
     return medians[rank - 1], medians[count - rank]
 
 
+def percentile_interval_ms(
+    rounds: Rounds, q: float, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return an interval that holds a percentile with some confidence, whatever the distribution.
+
+    The j-th and the k-th smallest of n independent values enclose the percentile with a probability
+    that follows from Binomial(n, q) (the order-statistics interval of nonparametric statistics).
+    Independent are the rounds: the ranks are those for as many values as there are rounds, and are
+    looked up, as shares, among all samples. If the samples of a round were all alike, this would be
+    the interval of one value a round; as far as they differ, there is more to go by than was
+    counted on, and the interval is wider than it need be. It encloses `percentile_ms`.
+
+    Args:
+        rounds: Samples in ms, at least one in each round.
+        q: Above 0 and below 100.
+        confidence: Probability that the interval holds the percentile; half of the rest is left on
+            either side. Where there are too few rounds for it (for the 95th percentile: one for the
+            lower end, up to 71 for the upper one), an end is the smallest or the largest sample.
+    """
+    count, share, outside = len(rounds), q / 100, (1 - confidence) / 2
+    low, high, below = 1, count, 0.0
+    for hits in range(count):
+        if below <= outside:  # the probability that fewer than `hits` values are below it
+            low = max(hits, 1)
+        below += math.comb(count, hits) * share**hits * (1 - share) ** (count - hits)
+        if 1 - below <= outside:
+            high = hits + 1
+            break
+    ordered = np.sort(np.concatenate([np.asarray(samples, float) for samples in rounds]))
+    first, last = (low - 1) * len(ordered) // count, -(-high * len(ordered) // count) - 1
+    return float(ordered[first]), float(ordered[last])
+
+
 def _round_medians(rounds: Rounds) -> list[float]:
     return [float(np.median(samples)) for samples in rounds]

@@ -42,6 +42,7 @@ def print_profile(result: workflow.ProfileResult) -> None:
         print(result.csv_path)
     if result.failed_blocks:
         print(f"{len(result.failed_blocks)} blocks cannot run: {', '.join(result.failed_blocks)}")
+    _print_cannot_run(result.cannot_run, result.size)
 
 
 def print_table(result: workflow.TableResult) -> None:
@@ -90,19 +91,33 @@ def print_pretrain(result: workflow.PretrainResult) -> None:
 
 def print_search(result: workflow.SearchResult) -> None:
     """Print the winners."""
-    budget = result.latency_budget_ms
-    bound = "no bound on the latency" if budget is None else f"latency ≤ {budget:.3f} ms"
+    named = (
+        ("latency", result.latency_budget_ms),
+        ("95th percentile", result.latency_p95_budget_ms),
+    )
+    bounds = [f"{name} ≤ {budget:.3f} ms" for name, budget in named if budget is not None]
+    bound = ", ".join(bounds) or "no bound on the latency"
     print(f"{result.feasible:,} of {result.size:,} architectures are within the budgets ({bound})")
+    _print_cannot_run(result.cannot_run, result.size)
+    header = ["winner", "architecture", "agreement", "params", "MACs", "predicted ms"]
+    with_p95 = result.latency_p95_budget_ms is not None
     rows = [
-        [w.name, str(w.architecture), f"{w.agreement:.4f}", *_costs(w)]
+        [w.name, str(w.architecture), f"{w.agreement:.4f}", *_costs(w, with_p95)]
         for w in result.winners.winners
     ]
-    _print_table(["winner", "architecture", "agreement", "params", "MACs", "predicted ms"], rows)
+    _print_table([*header, "predicted p95"] if with_p95 else header, rows)
 
 
-def _costs(winner: workflow.Winner) -> list[str]:
+def _print_cannot_run(count: int | None, size: int) -> None:
+    if count:
+        print(f"{count:,} of {size:,} architectures cannot run on the device and are left out")
+
+
+def _costs(winner: workflow.Winner, with_p95: bool) -> list[str]:
     (figures,) = winner.latency_ms.values()
-    return [f"{winner.params:,.0f}", f"{winner.macs:,.0f}", f"{figures['predicted']:.3f}"]
+    names = ("predicted", "predicted_p95") if with_p95 else ("predicted",)
+    latencies = [f"{figures[name]:.3f}" for name in names]
+    return [f"{winner.params:,.0f}", f"{winner.macs:,.0f}", *latencies]
 
 
 def print_export(result: workflow.ExportResult) -> None:
@@ -111,8 +126,12 @@ def print_export(result: workflow.ExportResult) -> None:
         result.winners.winners, result.folders, result.manifests, strict=True
     ):
         for device, figures in winner.latency_ms.items():
-            budget = figures["budget"]
-            within = "" if budget is None else f", budget {budget:.3f} ms"
+            budgets = (("budget", "budget"), ("budget of the 95th percentile", "budget_p95"))
+            within = "".join(
+                f", {text} {figures[name]:.3f} ms"
+                for text, name in budgets
+                if figures.get(name) is not None  # earlier versions wrote none for percentiles
+            )
             low, high = figures["interval"]
             print(
                 f"{winner.name} on {device}: predicted {figures['predicted']:.3f} ms, measured "
@@ -120,8 +139,12 @@ def print_export(result: workflow.ExportResult) -> None:
                 f"{figures['measured_p95']:.3f}){within}"
             )
             for former in winner.replaced:
-                measured = former["latency_ms"][device]["measured_p50"]
-                print(f"  in place of {former['name']}, which was measured at {measured:.3f} ms")
+                measured = former["latency_ms"][device]
+                print(
+                    f"  in place of {former['name']}, which was measured at "
+                    f"{measured['measured_p50']:.3f} ms (95th percentile "
+                    f"{measured['measured_p95']:.3f})"
+                )
         for name, about in manifest["files"].items():
             print(f"  {folder / name}{_about(about)}")
 
@@ -141,24 +164,28 @@ def _about(about: dict[str, Any]) -> str:
 def print_run(result: workflow.RunResult) -> None:
     """Print the closing comparison and the engines."""
     header = ["", "agreement", "kNN", "params", "MACs", "predicted ms", "measured ms", "budget ms"]
-    _print_table(header, [_summary_row(row) for row in result.summary])
+    with_p95 = any(row.budget_p95_ms is not None for row in result.summary)
+    if with_p95:
+        header += ["predicted p95", "measured p95", "budget p95"]
+    _print_table(header, [_summary_row(row, with_p95) for row in result.summary])
     print()
     print_export(result.export)
 
 
-def _summary_row(row: workflow.SummaryRow) -> list[str]:
+def _summary_row(row: workflow.SummaryRow, with_p95: bool) -> list[str]:
     def shown(value: float | None, form: str) -> str:
         return "–" if value is None else format(value, form)
 
+    latencies = [row.predicted_ms, row.measured_ms, row.budget_ms]
+    if with_p95:
+        latencies += [row.predicted_p95_ms, row.measured_p95_ms, row.budget_p95_ms]
     return [
         row.name,
         shown(row.agreement, ".4f"),
         shown(row.knn, ".1%"),
         shown(row.params, ",.0f"),
         shown(row.macs, ",.0f"),
-        shown(row.predicted_ms, ".3f"),
-        shown(row.measured_ms, ".3f"),
-        shown(row.budget_ms, ".3f"),
+        *(shown(latency, ".3f") for latency in latencies),
     ]
 
 

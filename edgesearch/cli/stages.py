@@ -120,6 +120,7 @@ def search_arguments(config: Config) -> dict[str, Any]:
         "output_dir": config.output_dir,
         "budgets": workflow.Budgets(
             latency_ms=section.budgets.latency_ms,
+            latency_p95_ms=section.budgets.latency_p95_ms,
             params=section.budgets.params,
             macs=section.budgets.macs,
         ),

@@ -209,9 +209,11 @@ class BudgetsSection(Section):
     """Upper bounds; those that are null do not bind."""
 
     latency_ms: Positive | None = None
-    """Latency on the device, in milliseconds."""
+    """Median latency on the device, in milliseconds."""
     latency_of_largest: PositiveFraction | None = None
-    """Latency on the device, as a share of the largest network's predicted latency."""
+    """Median latency on the device, as a share of the largest network's predicted one."""
+    latency_p95_ms: Positive | None = None
+    """95th percentile of the latency on the device, in milliseconds; binds beside the median's."""
     params: Positive | None = None
     """Learnable parameters."""
     macs: Positive | None = None

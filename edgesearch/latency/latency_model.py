@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgesearch.errors import LatencyError
-from edgesearch.latency.correction import BlockSums, Correction, fit_correction
+from edgesearch.latency.correction import MIN_NETWORKS, BlockSums, Correction, fit_correction
 from edgesearch.space import Architecture, Block, SearchSpace
 from profilers import LatencyTable
 
@@ -124,6 +124,14 @@ def _fit(
     if cold_ms is not None:
         cold = np.array([block_sum_ms(of_network, cold_ms) for of_network in blocks])[kept]
     counts = np.array([len(of_network) for of_network in blocks], float)
+    failed = sorted(key for key, ms in warm_ms.items() if math.isnan(ms))
+    if failed and kept.sum() < MIN_NETWORKS:
+        raise LatencyError(
+            f"at least {MIN_NETWORKS} whole subnets that {table.spec.name} can run",
+            f"{kept.sum()}; {len(failed)} of {len(warm_ms)} blocks cannot run, {failed[0]} because "
+            f"of: {table.errors[failed[0]]}",
+            "Choose another runtime, precision or space.",
+        )
     return fit_correction(
         BlockSums(warm[kept], cold, counts[kept]),
         np.array([network.median_ms for network in latest.values()])[kept],

@@ -17,11 +17,13 @@ class Budgets:
 
     Attributes:
         latency_ms: Of the predicted median latency on the device.
+        latency_p95_ms: Of the predicted 95th percentile of the latency on the device.
         params: Of the learnable parameters.
         macs: Of the multiply-accumulates for one image.
     """
 
     latency_ms: float | None = None
+    latency_p95_ms: float | None = None
     params: float | None = None
     macs: float | None = None
 
@@ -29,24 +31,31 @@ class Budgets:
 class FeasibleSet:
     """What is known of all architectures of a space, and which of them meet the budgets.
 
+    `cannot_run` is the number of those that the device cannot run, which meet no budget.
+
     Args:
         space: The search space.
-        latency_ms: (size,) predicted medians.
+        latency_ms: (size,) predicted medians, infinite where the device cannot run it.
         budgets: The bounds.
+        p95_ratio: 95th percentile of an architecture divided by its median.
 
     Raises:
         InfeasibleError: No architecture meets them all; says how far off the nearest is.
     """
 
-    def __init__(self, space: SearchSpace, latency_ms: np.ndarray, budgets: Budgets) -> None:
+    def __init__(
+        self, space: SearchSpace, latency_ms: np.ndarray, budgets: Budgets, p95_ratio: float
+    ) -> None:
         self.space = space
         self.budgets = budgets
         self.costs = {
             "latency_ms": latency_ms,
+            "latency_p95_ms": latency_ms * p95_ratio,
             "params": space.sum_over_blocks(lambda block: block.params),
             "macs": space.sum_over_blocks(lambda block: block.macs),
         }
         self.mask = np.isfinite(latency_ms)
+        self.cannot_run = space.size - int(self.mask.sum())
         for name, cost in self.costs.items():
             bound = getattr(budgets, name)
             if bound is not None:
@@ -59,7 +68,7 @@ class FeasibleSet:
         return bool(self.mask[self.space.index(architecture)])
 
     def cost(self, name: str, architecture: Architecture) -> float:
-        """One of latency_ms, params and macs of an architecture."""
+        """One of latency_ms, latency_p95_ms, params and macs of an architecture."""
         return float(self.costs[name][self.space.index(architecture)])
 
     def _explain(self) -> None:
@@ -68,9 +77,14 @@ class FeasibleSet:
         }
         runnable = np.isfinite(self.costs["latency_ms"])
         wanted = ", ".join(f"{name} ≤ {number(bound)}" for name, bound in bounds.items())
+        found = (
+            self._least(bounds, runnable) if runnable.any() else "the device can run none of them"
+        )
+        if runnable.any() and self.cannot_run:
+            found += f"; {self.cannot_run:,} of {self.space.size:,} cannot run on the device"
         raise InfeasibleError(
             f"an architecture of {self.space.name!r} with {wanted or 'a finite latency'}",
-            self._least(bounds, runnable) if runnable.any() else "the device can run none of them",
+            found,
             "Raise search.budgets to what can be reached, or choose a smaller space.",
         )
 

@@ -33,6 +33,14 @@ from edgesearch.workflow.deployable import (
 )
 from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
+from edgesearch.workflow.latency_budgets import (
+    broken_budgets,
+    describe_broken,
+    describe_budgets,
+    fits_as_predicted,
+    measured_figures,
+    predicted_figures,
+)
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder
 from edgesearch.workflow.profile import (
@@ -50,7 +58,7 @@ from profilers import LatencyTable, MeasureConfig, Meter, Workload, build_table,
 
 WINNER_ROUNDS = (4, 16)
 """A winner is measured in so many times the rounds of a block: on it depends what is shipped. One
-over its budget is measured on, up to the second figure: the machine may have been busy."""
+over a budget is measured on, up to the second figure: the machine may have been busy."""
 SECONDS_BEFORE_SECOND_LOOK = 1.0
 
 
@@ -242,34 +250,26 @@ class _Exporter:
         while True:
             measured = self._measured(replace(candidate, name=winner.name))
             figures = measured.latency_ms[self.device.name]
-            budget = figures["budget"]
-            if self._keeps_budget(measured, figures["interval"]):
+            if not broken_budgets(figures):
                 return replace(measured, replaced=tuple(replaced)), len(replaced)
             replaced.append({**measured.to_dict(), "name": candidate.name})
-            self.report(
-                Event(
-                    "export",
-                    f"{winner.name}: measured {figures['measured_p50']:.3f} ms (at least "
-                    f"{figures['interval'][0]:.3f}) is over the budget of {budget:.3f} ms; "
-                    "the correction is updated and a reserve takes its place",
-                )
-            )
-            model = self._updated_model()
-            fitting = self._feasible_reserves(model, reserves, budget)
+            next_step = "the correction is updated and a reserve takes its place"
+            text = f"{winner.name}: {describe_broken(figures)}; {next_step}"
+            self.report(Event("export", text))
+            fitting = self._feasible_reserves(self._updated_model(), reserves)
             following = next(fitting, None) if len(replaced) <= max_replacements else None
             if following is None:
-                raise _nothing_left(winner, replaced, self.device.name, budget)
+                raise _nothing_left(winner, replaced, self.device.name)
             reserves.remove(next(r for r in reserves if r.name == following.name))
             candidate = following
 
-    def _feasible_reserves(
-        self, model: LatencyModel, reserves: list[Winner], budget: float
-    ) -> Iterator[Winner]:
-        """Reserves predicted within the budget now, best score first, with that prediction."""
+    def _feasible_reserves(self, model: LatencyModel, reserves: list[Winner]) -> Iterator[Winner]:
+        """Reserves predicted within the budgets now, best score first, with that prediction."""
         for reserve in reserves:
-            predicted = model.predict(reserve.architecture).median_ms
-            if predicted <= budget:
-                yield reserve.with_latency(self.device.name, predicted=predicted)
+            prediction = predicted_figures(model.predict(reserve.architecture))
+            predicted = reserve.with_latency(self.device.name, **prediction)
+            if fits_as_predicted(predicted.latency_ms[self.device.name]):
+                yield predicted
 
     def _measured(self, winner: Winner) -> Winner:
         """Export the network and time it on the device."""
@@ -307,18 +307,12 @@ class _Exporter:
                 architecture=winner.architecture.to_dict(),
                 space_hash=self.space.space_hash,
             )
-            table = self._time(winner, workload, meter, files)
-        return winner.with_latency(
-            self.device.name,
-            measured_p50=table.median_ms(workload.key),
-            measured_p95=table.percentile_ms(workload.key, 95),
-            interval=list(table.median_interval_ms(workload.key)),
-        )
+            return self._time(winner, workload, meter, files)
 
     def _time(
         self, winner: Winner, workload: Workload, meter: Meter, files: WorkloadFiles
-    ) -> LatencyTable:
-        """Measure a winner; a second time and longer if it is over its budget."""
+    ) -> Winner:
+        """Measure a winner; a second time and longer if it is over a budget."""
         path = self.layout.table(self.device)
         anchors = files.anchors(LatencyTable.load(path))
         for factor in WINNER_ROUNDS:
@@ -333,19 +327,16 @@ class _Exporter:
                 anchors=anchors,
                 accept=self.accept,
             )
-            if self._keeps_budget(winner, table.median_interval_ms(workload.key)):
+            figures = measured_figures(table, workload.key)
+            measured = winner.with_latency(self.device.name, **figures)
+            if not broken_budgets(measured.latency_ms[self.device.name]):
                 break
         if self.accept:
             tell_speed(table, "export", self.report)
-        return table
+        return measured
 
     def _calibration(self, resolution: int) -> torch.Tensor:
         return self.pool.sample(resolution, 0, self.looked_at.calibration_images)
-
-    def _keeps_budget(self, winner: Winner, interval: Sequence[float]) -> bool:
-        """Whether the median may be within the budget: the lower end of its interval is."""
-        budget = winner.latency_ms[self.device.name]["budget"]
-        return budget is None or interval[0] <= budget
 
     def _deployable(self, architecture: Architecture) -> Deployable:
         return make_deployable(
@@ -381,13 +372,14 @@ def _architectures(winners: Sequence[Winner]) -> set[Architecture]:
     return {winner.architecture for winner in winners}
 
 
-def _nothing_left(
-    winner: Winner, replaced: list[dict[str, Any]], device: str, budget: float
-) -> ExportError:
-    tried = ", ".join(f"{r['latency_ms'][device]['measured_p50']:.3f}" for r in replaced)
+def _nothing_left(winner: Winner, replaced: list[dict[str, Any]], device: str) -> ExportError:
+    wanted = describe_budgets(winner.latency_ms[device])
+    tried = "; ".join(
+        f"{former['name']}: {describe_broken(former['latency_ms'][device])}" for former in replaced
+    )
     return ExportError(
-        f"a subnet for {winner.name} that runs within {budget:.3f} ms on {device}",
-        f"measured {tried} ms with {len(replaced)} candidate(s), and no further reserve is "
+        f"a subnet for {winner.name} with {wanted} on {device}",
+        f"{len(replaced)} candidate(s) that are too slow ({tried}), and no further reserve is "
         "predicted to be fast enough or may be tried",
         "The correction has been updated: set more search.reserves and export.max_replacements, or "
         "a higher budget. If the machine was busy, run the same command again when it is idle.",

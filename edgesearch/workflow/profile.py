@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from devices import DeviceSpec
 from edgesearch.errors import Interrupted, StageError
 from edgesearch.latency import Correction, LatencyModel
@@ -22,8 +24,8 @@ from edgesearch.workflow.table import write_csv
 from edgesearch.workflow.workloads import (
     WorkloadFiles,
     block_keys,
-    correction_networks,
     network_key,
+    networks_to_measure,
 )
 from profilers import (
     LatencyTable,
@@ -49,6 +51,8 @@ class ProfileResult:
         table_path: The latency table.
         blocks: Number of blocks of the space in it.
         failed_blocks: Keys of those that the runtime cannot run.
+        size: Number of architectures of the space.
+        cannot_run: Number of those that need a block that the runtime cannot run.
         correction: From sums of blocks to whole networks.
         steadiness: How steady the machine was, and whether it settled.
         skipped: Nothing was missing from the table.
@@ -59,6 +63,8 @@ class ProfileResult:
     table_path: Path
     blocks: int
     failed_blocks: tuple[str, ...]
+    size: int
+    cannot_run: int
     correction: Correction
     steadiness: Steadiness
     skipped: bool
@@ -98,9 +104,8 @@ def profile(
     with output_folder(output_dir):
         layout = Layout(output_dir)
         path = layout.table(device)
-        chosen = correction_networks(space, networks)
         before = LatencyTable.load(path, expect=device, accept=accept) if path.exists() else None
-        complete = before is not None and not _missing(space, before, chosen, measure)
+        complete = before is not None and not _missing(space, before, networks, measure)
         if before is not None and complete and device.transport != "local":
             table = before  # no need to reach the device
             _tell_accepted(before, "profile", report)
@@ -119,12 +124,12 @@ def profile(
                         space, device, meter.fingerprints[0], layout.networks, cache_dir, report
                     ) as files:
                         table = _measure(
-                            path, files, before, chosen, measure, device, meter, accept, report
+                            path, files, before, networks, measure, device, meter, accept, report
                         )
         correction = current_correction(space, table)
+        model = LatencyModel.from_table(space, table, correction if complete else None)
         if correction is None or not complete:
-            correction = LatencyModel.from_table(space, table).correction
-            keep_correction(space, table, correction, rounds=measure.rounds)
+            keep_correction(space, table, model.correction, rounds=measure.rounds)
         if accept:
             tell_speed(table, "profile", report)
         keys = block_keys(space)
@@ -132,17 +137,18 @@ def profile(
             table_path=path,
             blocks=len(keys),
             failed_blocks=tuple(key for key in keys if key in table.errors),
-            correction=correction,
+            size=space.size,
+            cannot_run=int(np.isinf(model.predict_all()).sum()),
+            correction=model.correction,
             steadiness=table.steadiness(),
             skipped=complete,
             description=describe_table(table),
-            csv_path=_write_csv(space, table, correction) if export_csv else None,
+            csv_path=_write_csv(space, table, model) if export_csv else None,
         )
 
 
-def _write_csv(space: SearchSpace, table: LatencyTable, correction: Correction) -> Path:
+def _write_csv(space: SearchSpace, table: LatencyTable, model: LatencyModel) -> Path:
     """Write the figures of a table, with what is predicted for its networks of a space."""
-    model = LatencyModel.from_table(space, table, correction)
     predicted_ms = {
         network.key: model.predict(Architecture.from_dict(network.architecture)).median_ms
         for kind in ("network", "validation")
@@ -155,31 +161,46 @@ def _measure(
     path: Path,
     files: WorkloadFiles,
     before: LatencyTable | None,
-    networks: Sequence[Architecture],
+    networks: int,
     measure: MeasureConfig,
     device: DeviceSpec,
     meter: Meter,
     accept: Collection[str],
     report: Report,
 ) -> LatencyTable:
+    """Measure the blocks and some networks; others if those had blocks that cannot run."""
     if before is not None:
         refuse_other_runs(path, before.accepted)  # before blocks are exported, which takes long
-    try:
-        blocks = [Workload(key, onnx_path) for key, onnx_path in files.blocks().items()]
+
+    def measured(workloads: Sequence[Workload], table: LatencyTable | None) -> LatencyTable:
         return build_table(
             path,
             spec=device,
-            workloads=blocks + files.networks(networks, "network"),
+            workloads=workloads,
             meter=meter,
             config=measure,
-            anchors=files.anchors(before) if before else (),
+            anchors=files.anchors(table) if table else (),
             accept=accept,
             on_progress=lambda done, total: report(
                 Event("profile", "rounds measured", done, total)
             ),
         )
+
+    try:
+        blocks = [Workload(key, onnx_path) for key, onnx_path in files.blocks().items()]
+        chosen = networks_to_measure(files.space, before, networks)
+        table = measured(blocks + files.networks(chosen, "network"), before)
+        instead = _unknown_networks(files.space, table, networks)
+        return measured(files.networks(instead, "network"), table) if instead else table
     except KeyboardInterrupt:
         raise Interrupted(f"profiling stopped; what was measured is in {path}") from None
+
+
+def _unknown_networks(space: SearchSpace, table: LatencyTable, count: int) -> list[Architecture]:
+    """Networks that are to be in a table and were not tried yet."""
+    tried = {*table.keys("network"), *table.errors}
+    chosen = networks_to_measure(space, table, count)
+    return [network for network in chosen if network_key("network", space, network) not in tried]
 
 
 def current_correction(space: SearchSpace, table: LatencyTable) -> Correction | None:
@@ -307,7 +328,7 @@ def is_winner(key: str) -> bool:
 def _missing(
     space: SearchSpace,
     table: LatencyTable,
-    networks: Sequence[Architecture],
+    networks: int,
     measure: MeasureConfig,
 ) -> list[str]:
     """Keys that lack rounds.
@@ -324,6 +345,7 @@ def _missing(
         return measure.lacks_rounds(history)
 
     wanted = block_keys(space)
-    wanted += [network_key("network", space, architecture) for architecture in networks]
+    chosen = networks_to_measure(space, table, networks)
+    wanted += [network_key("network", space, architecture) for architecture in chosen]
     errors = table.errors
     return [key for key in wanted if key not in errors and is_lacking(key)]

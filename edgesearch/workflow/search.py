@@ -31,7 +31,7 @@ from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder, read_json, write_json
 from edgesearch.workflow.profile import current_correction, load_table, table_digest
 from edgesearch.workflow.stage import RECORD, Stage, prefixed
-from edgesearch.workflow.winners import Winners, from_trial
+from edgesearch.workflow.winners import Winner, Winners, from_trial
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,10 @@ class SearchResult:
         winners: Winners and reserves, as in winners.json.
         feasible: Number of architectures within the budgets.
         size: Number of architectures of the space.
-        latency_budget_ms: Budget of the latency, None without one.
+        latency_budget_ms: Budget of the median latency, None without one.
+        latency_p95_budget_ms: Budget of its 95th percentile, None without one.
+        cannot_run: Number of architectures that the device cannot run; None if the search was
+            finished by an earlier version, which did not count them.
         skipped: The stage had been finished before.
     """
 
@@ -65,6 +68,8 @@ class SearchResult:
     feasible: int
     size: int
     latency_budget_ms: float | None
+    latency_p95_budget_ms: float | None
+    cannot_run: int | None
     skipped: bool
 
 
@@ -97,7 +102,7 @@ def search(
         images: The target domain's images.
         output_dir: Has table and supernet; gets `search/` and `winners.json`.
         budgets: Upper bounds.
-        latency_of_largest: Bound on the latency as a share of the largest network's.
+        latency_of_largest: Bound on the median latency as a share of the largest network's.
         looked_at: Which images are looked at.
         strategy: "evolution" or "random".
         evaluations: Candidates that are scored.
@@ -156,14 +161,20 @@ def search(
             chosen = _choose(feasible, trials, device.name, winners, reserves)
             _write(layout, chosen, trials, feasible, device.name)
             stage.finish(["trials.jsonl", "pareto.json", "chosen.json", "../winners.json"])
-        facts = read_json(layout.pareto, "search")
-        return SearchResult(
-            Winners.load(layout.winners, space),
-            facts["feasible"],
-            space.size,
-            facts["latency_budget_ms"],
-            done,
-        )
+        return _result(layout, space, done)
+
+
+def _result(layout: Layout, space: SearchSpace, skipped: bool) -> SearchResult:
+    facts = read_json(layout.pareto, "search")
+    return SearchResult(
+        winners=Winners.load(layout.winners, space),
+        feasible=facts["feasible"],
+        size=space.size,
+        latency_budget_ms=facts["latency_budget_ms"],
+        latency_p95_budget_ms=facts.get("latency_p95_budget_ms"),  # earlier versions wrote none
+        cannot_run=facts.get("cannot_run"),
+        skipped=skipped,
+    )
 
 
 def _feasible(
@@ -173,7 +184,7 @@ def _feasible(
     if latency_of_largest is not None:
         largest_ms = model.predict(model.space.largest).median_ms
         budgets = replace(budgets, latency_ms=latency_of_largest * largest_ms)
-    return FeasibleSet(model.space, model.predict_all(), budgets)
+    return FeasibleSet(model.space, model.predict_all(), budgets, model.correction.p95_ratio)
 
 
 def _inputs(layout: Layout, device: DeviceSpec, pool: ImagePool) -> dict[str, str]:
@@ -248,19 +259,24 @@ def make_agreement(
 def _choose(
     feasible: FeasibleSet, trials: list[Trial], device: str, winners: int, reserves: int
 ) -> Winners:
-    space, budget_ms = feasible.space, feasible.budgets.latency_ms
-    ranked = trials[: winners + reserves]
+    def ranked(letter: str, chosen: list[Trial]) -> tuple[Winner, ...]:
+        return tuple(
+            from_trial(
+                f"{letter}{i}",
+                trial,
+                device,
+                predicted_p95_ms=feasible.cost("latency_p95_ms", trial.architecture),
+                budgets=feasible.budgets,
+            )
+            for i, trial in enumerate(chosen)
+        )
+
+    space, last = feasible.space, winners + reserves
     return Winners(
         space.name,
         space.space_hash,
-        tuple(
-            from_trial(f"w{i}", trial, device, budget_ms)
-            for i, trial in enumerate(ranked[:winners])
-        ),
-        tuple(
-            from_trial(f"r{i}", trial, device, budget_ms)
-            for i, trial in enumerate(ranked[winners:])
-        ),
+        ranked("w", trials[:winners]),
+        ranked("r", trials[winners:last]),
     )
 
 
@@ -270,7 +286,9 @@ def _write(
     facts = {
         "device": device,
         "feasible": len(feasible.indices),
+        "cannot_run": feasible.cannot_run,
         "latency_budget_ms": feasible.budgets.latency_ms,
+        "latency_p95_budget_ms": feasible.budgets.latency_p95_ms,
         "front": [trial.to_dict() for trial in pareto_front(trials)],
     }
     write_json(layout.pareto, facts)

@@ -36,7 +36,10 @@ class SummaryRow:
         macs: Multiply-accumulates for one image.
         predicted_ms: Predicted median latency.
         measured_ms: Measured median latency.
-        budget_ms: Budget of the latency.
+        budget_ms: Budget of the median latency.
+        predicted_p95_ms: Predicted 95th percentile of the latency.
+        measured_p95_ms: Measured 95th percentile of the latency.
+        budget_p95_ms: Budget of the 95th percentile.
     """
 
     name: str
@@ -47,6 +50,9 @@ class SummaryRow:
     predicted_ms: float | None = None
     measured_ms: float | None = None
     budget_ms: float | None = None
+    predicted_p95_ms: float | None = None
+    measured_p95_ms: float | None = None
+    budget_p95_ms: float | None = None
 
 
 def summarise(
@@ -141,6 +147,9 @@ class _Summary:
                         "predicted_ms": figures["predicted"],
                         "measured_ms": figures["measured_p50"],
                         "budget_ms": figures["budget"],
+                        "predicted_p95_ms": figures.get("predicted_p95"),
+                        "measured_p95_ms": figures["measured_p95"],
+                        "budget_p95_ms": figures.get("budget_p95"),
                     }
                 )
             )
@@ -172,9 +181,10 @@ class _Summary:
         table = load_table(self.layout.table(self.device), self.space, self.device, self.accept)
         model = LatencyModel.from_table(self.space, table, current_correction(self.space, table))
         measured = {
-            Architecture.from_dict(network.architecture): network.median_ms
+            Architecture.from_dict(network.architecture): network
             for network in table.networks(self.space.space_hash)
         }
+        predicted, found = model.predict(architecture), measured.get(architecture)
         network = _fast(self.weights, architecture)
         return SummaryRow(
             name,
@@ -182,8 +192,10 @@ class _Summary:
             knn=judge.accuracy(network, architecture.resolution) if judge else None,
             params=self.space.params(architecture),
             macs=self.space.macs(architecture),
-            predicted_ms=model.predict(architecture).median_ms,
-            measured_ms=measured.get(architecture),
+            predicted_ms=predicted.median_ms,
+            measured_ms=None if found is None else found.median_ms,
+            predicted_p95_ms=predicted.p95_ms,
+            measured_p95_ms=None if found is None else found.p95_ms,
         )
 
 

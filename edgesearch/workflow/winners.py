@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import StageError
-from edgesearch.search import Trial
+from edgesearch.search import Budgets, Trial
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.workflow.output_folder import read_json, write_json
 
@@ -23,8 +23,9 @@ class Winner:
         agreement: Its score.
         macs: Multiply-accumulates for one image.
         params: Learnable parameters.
-        latency_ms: For each device's name: predicted, budget, and once it was measured
-            measured_p50, measured_p95 and interval (of the median).
+        latency_ms: For each device's name: predicted and budget of the median, predicted_p95 and
+            budget_p95 of the 95th percentile (not there in files of earlier versions), and once it
+            was measured measured_p50, measured_p95, interval (of the median) and interval_p95.
         replaced: What stood here before and turned out too slow.
     """
 
@@ -107,9 +108,16 @@ class Winners:
             ) from error
 
 
-def from_trial(name: str, trial: Trial, device: str, budget_ms: float | None) -> Winner:
+def from_trial(
+    name: str, trial: Trial, device: str, *, predicted_p95_ms: float, budgets: Budgets
+) -> Winner:
     """A winner as the search gives it, not yet measured."""
-    latency: dict[str, Any] = {"predicted": trial.latency_ms, "budget": budget_ms}
+    latency: dict[str, Any] = {
+        "predicted": trial.latency_ms,
+        "predicted_p95": predicted_p95_ms,
+        "budget": budgets.latency_ms,
+        "budget_p95": budgets.latency_p95_ms,
+    }
     return Winner(
         name=name,
         architecture=trial.architecture,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -10,6 +11,8 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+
+import numpy as np
 
 from devices import DeviceSpec, Fingerprint
 from edgesearch.errors import SpaceError
@@ -23,6 +26,10 @@ EXPORT_FORMAT = 1
 
 CANDIDATES = 256
 """Architectures that are drawn to choose those from that span a space."""
+DRAWS = 16
+"""Times as many are drawn where some of them have blocks that cannot run."""
+RIDGE = 1e-3
+"""Keeps a fit defined to fewer networks than it has coefficients."""
 ANCHORS = 4
 """Networks of a table that are measured again beside later ones, to compare the sessions."""
 
@@ -37,16 +44,82 @@ def network_key(kind: str, space: SearchSpace, architecture: Architecture) -> st
     return f"{kind}/{space.space_hash[:8]}/{architecture}"
 
 
-def correction_networks(space: SearchSpace, count: int) -> list[Architecture]:
-    """Architectures that span a space: the largest, the smallest, and others between by MACs."""
+def networks_to_measure(
+    space: SearchSpace, table: LatencyTable | None, count: int
+) -> list[Architecture]:
+    """The networks that are measured beside the blocks, to correct predictions.
+
+    Args:
+        space: The search space.
+        table: What was measured so far. Networks in it stay, whatever they were chosen by, if they
+            are enough; else none is chosen with a block that the runtime cannot run.
+        count: How many.
+    """
+    if table is None:
+        return correction_networks(space, count)
+    measured = [
+        Architecture.from_dict(network.architecture)
+        for network in table.networks(space.space_hash)
+        if network.key.startswith("network/")
+    ]
+    measured = [network for network in measured if _can_run(space, network, table.errors)]
+    return measured if len(measured) >= count else correction_networks(space, count, table.errors)
+
+
+def correction_networks(
+    space: SearchSpace, count: int, failed: Collection[str] = ()
+) -> list[Architecture]:
+    """Architectures that span a space: those of least and most MACs, and others between.
+
+    The others are evenly spaced by MACs. Of the candidates about as large, the one is taken that
+    adds most widths, depths and resolutions that none has so far; of several such, the one of whose
+    latency a correction fitted to those so far would be least sure.
+
+    Args:
+        space: The search space.
+        count: How many; fewer if the space has no more, or few without failed blocks.
+        failed: Keys of blocks that none of them may have.
+    """
+    candidates = _candidates(space, failed)
+    if len(candidates) <= count:
+        return candidates
+    rows = _fitted_to(space, candidates)
+    chosen, last, inner = [0, len(candidates) - 1], len(candidates) - 2, count - 2
+    for i in range(inner):
+        held = {c for j in chosen for c in space.to_choices(candidates[j]).items()}
+        alike = range(1 + i * last // inner, 1 + (i + 1) * last // inner)
+        new = [space.to_choices(candidates[j]).items() - held for j in alike]
+        # A dimension of many values needs a new one in almost every network.
+        gains = [sum(len(space.choices[name]) for name, _ in choices) for choices in new]
+        variance = np.linalg.inv(rows[chosen].T @ rows[chosen] + RIDGE * np.eye(rows.shape[1]))
+        unsure = [float(rows[j] @ variance @ rows[j]) for j in alike]
+        chosen.append(max(zip(gains, unsure, alike, strict=True))[2])
+    return [candidates[j] for j in sorted(chosen)]
+
+
+def _fitted_to(space: SearchSpace, architectures: Sequence[Architecture]) -> np.ndarray:
+    """(N, 3) what a correction of relative errors is fitted to, MACs standing for the latency."""
+    macs = np.array([space.macs(architecture) for architecture in architectures], float)
+    counts = np.array([len(space.blocks(architecture)) for architecture in architectures], float)
+    rows = np.stack([np.ones(len(macs)), macs, counts], axis=1) / macs[:, None]
+    scaled: np.ndarray = rows / rows.mean(axis=0)
+    return scaled
+
+
+def _candidates(space: SearchSpace, failed: Collection[str]) -> list[Architecture]:
+    """Architectures without failed blocks, by their MACs."""
     rng = random.Random(space.space_hash)
-    between = sorted(
-        {space.sample(rng) for _ in range(CANDIDATES)} - {space.largest, space.smallest},
-        key=lambda architecture: (space.macs(architecture), str(architecture)),
-    )
-    inner = min(count - 2, len(between))
-    chosen = [between[round((i + 0.5) * len(between) / inner - 0.5)] for i in range(inner)]
-    return [space.smallest, *chosen, space.largest]
+    drawn = (space.sample(rng) for _ in range(CANDIDATES * (DRAWS if failed else 1)))
+    found = {
+        architecture
+        for architecture in itertools.chain((space.smallest, space.largest), drawn)
+        if _can_run(space, architecture, failed)
+    }
+    return sorted(found, key=lambda architecture: (space.macs(architecture), str(architecture)))
+
+
+def _can_run(space: SearchSpace, architecture: Architecture, failed: Collection[str]) -> bool:
+    return not failed or all(block.key not in failed for block in space.blocks(architecture))
 
 
 def held_out_networks(
@@ -111,7 +184,7 @@ class WorkloadFiles:
             machine=fingerprint.machine,
             instruction_sets=fingerprint.instruction_sets,
         )
-        self._space = space
+        self.space = space
         self._batch = device.batch
         self._folder = folder
         self._cache = (cache_dir or default_cache_dir()) / "onnx"
@@ -133,7 +206,7 @@ class WorkloadFiles:
             ExportError: The exporter failed, or a file cannot be written.
         """
         if not self._blocks:
-            for resolution in self._space.resolutions:
+            for resolution in self.space.resolutions:
                 self._blocks.update(self._blocks_of(resolution))
         return self._blocks
 
@@ -146,11 +219,11 @@ class WorkloadFiles:
         """
         return [
             Workload(
-                key=network_key(kind, self._space, architecture),
+                key=network_key(kind, self.space, architecture),
                 onnx_path=self._network(architecture),
                 kind=kind,
                 architecture=architecture.to_dict(),
-                space_hash=self._space.space_hash,
+                space_hash=self.space.space_hash,
             )
             for architecture in architectures
         ]
@@ -160,7 +233,7 @@ class WorkloadFiles:
         found = [
             Architecture.from_dict(network.architecture)
             for network in sorted(
-                table.networks(self._space.space_hash), key=lambda network: network.median_ms
+                table.networks(self.space.space_hash), key=lambda network: network.median_ms
             )
             if network.key.startswith("network/")
         ]
@@ -171,11 +244,11 @@ class WorkloadFiles:
     def _network(self, architecture: Architecture) -> Path:
         path = self._folder / f"{architecture}.onnx"
         if not path.exists():
-            assemble_network(self._space.blocks(architecture), self.blocks(), path)
+            assemble_network(self.space.blocks(architecture), self.blocks(), path)
         return path
 
     def _blocks_of(self, resolution: int) -> dict[str, Path]:
-        blocks = self._space.distinct_blocks(resolution)
+        blocks = self.space.distinct_blocks(resolution)
         exported = {block.key: self._path(block.key, "fp32") for block in blocks}
         if self.number_format == "fp32":
             self._export_absent(exported, resolution)
@@ -203,7 +276,7 @@ class WorkloadFiles:
             self._report(Event("profile", message, done, total))
 
         if absent:
-            export_blocks(self._space, resolution, absent, batch=self._batch, on_progress=tell)
+            export_blocks(self.space, resolution, absent, batch=self._batch, on_progress=tell)
 
     def _path(self, key: str, form: str) -> Path:
         """The name tells the block; its digest, the rest of what decides the content."""

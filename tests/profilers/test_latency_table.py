@@ -47,6 +47,7 @@ def test_figures_of_a_key(write: Write) -> None:
     assert table.median_ms("a") == 4
     assert table.percentile_ms("a", 100) == 9
     assert table.median_interval_ms("a") == (3, 5)
+    assert table.percentile_interval_ms("a", 95) == (3, 9)
     assert table.rounds("a") == 3
     assert table.rounds("b") == 0
 
@@ -132,8 +133,9 @@ def test_a_missing_key_is_named_with_what_to_do(write: Write) -> None:
     for method in (table.low_quantile_ms, table.median_ms, table.median_interval_ms):
         with pytest.raises(MissingKeyError, match="'a' in .*nothing of it.*edgesearch profile"):
             method("a")
-    with pytest.raises(MissingKeyError, match="'b' in .*found: an error: why"):
-        table.percentile_ms("b", 95)
+    for of_percentile in (table.percentile_ms, table.percentile_interval_ms):
+        with pytest.raises(MissingKeyError, match="'b' in .*found: an error: why"):
+            of_percentile("b", 95)
 
 
 def test_the_last_correction_of_a_space_counts(write: Write) -> None:

@@ -89,3 +89,56 @@ def test_the_low_quantile_lies_in_its_interval_as_often_as_it_says() -> None:
         (low,) = [v for v in values if any(np.isclose(v + width, values))][:1]
         held += low <= true_quantile <= low + width
     assert 0.86 <= held / 400 <= 0.97
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high"),
+    [(1, 1, 1), (2, 1, 2), (4, 3, 4), (12, 10, 12), (48, 42, 48), (72, 64, 72)],
+)
+def test_interval_of_a_percentile_has_the_ranks_of_the_binomial_distribution(
+    count: int, low: int, high: int
+) -> None:
+    rounds = [[float(i)] for i in range(1, count + 1)]
+    found = statistics.percentile_interval_ms(rounds[::-1], 95)
+    assert found == (low, high)
+
+    def below(rank: int) -> float:  # probability that fewer than `rank` of the values are below
+        hits = range(rank)
+        return sum(math.comb(count, k) * 0.95**k * 0.05 ** (count - k) for k in hits)
+
+    if count > 1:
+        assert below(low) <= 0.025 < below(low + 1)
+    assert (1 - below(high) <= 0.025) == (count >= 72)
+
+
+@pytest.mark.parametrize("q", [5, 50, 95, 99])
+@pytest.mark.parametrize("count", range(1, 30))
+def test_interval_of_a_percentile_holds_the_figure(count: int, q: int) -> None:
+    random = np.random.default_rng(count)
+    rounds = random.lognormal(size=(count, 3)).tolist()
+    low, high = statistics.percentile_interval_ms(rounds, q)
+    assert low <= statistics.percentile_ms(rounds, q) <= high
+
+
+@pytest.mark.parametrize("runs", [1, 3, 10])
+def test_runs_that_repeat_their_round_tell_nothing_more(runs: int) -> None:
+    values = np.random.default_rng(0).lognormal(size=48).tolist()
+    one_each = statistics.percentile_interval_ms([[value] for value in values], 95)
+    assert statistics.percentile_interval_ms([[value] * runs for value in values], 95) == one_each
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("count", [4, 48, 192])
+def test_lower_end_is_below_the_true_percentile_as_often_as_it_says(
+    count: int, shared: float
+) -> None:
+    # Runs of a round are alike in `shared` of their variance, as on a machine with slow minutes.
+    random = np.random.default_rng(0)
+    true_percentile = np.exp(1.6448536269514722)  # the 95th of this distribution
+    below = 0
+    for _ in range(400):
+        of_round, of_run = random.normal(size=(count, 1)), random.normal(size=(count, 3))
+        samples = np.exp(math.sqrt(shared) * of_round + math.sqrt(1 - shared) * of_run)
+        low, _ = statistics.percentile_interval_ms(samples.tolist(), 95)
+        below += low <= true_percentile
+    assert below / 400 >= 0.97

@@ -98,6 +98,7 @@ def plain(value):
         "search.reserves=3",
         "search.budgets.latency_of_largest=0.3",
         "search.budgets.latency_of_largest= search.budgets.latency_ms=3",
+        "search.budgets.latency_p95_ms=3",
         "search.budgets.params=1000",
         "search.budgets.macs=1000",
         "export.output=logits",

@@ -127,6 +127,12 @@ def test_the_last_override_wins(write):
     assert load_config(write(), ["seed=1", "seed=2"]).seed == 2
 
 
+@pytest.mark.parametrize("median", ["latency_ms: 5", "latency_of_largest: 0.5"])
+def test_a_budget_of_the_percentile_stands_beside_that_of_the_median(write, median):
+    budgets = f"search: {{budgets: {{{median}, latency_p95_ms: 6}}}}\n"
+    assert load_config(write(budgets)).search.budgets.latency_p95_ms == 6
+
+
 def test_override_below_an_alias_leaves_the_other_place_alone(write):
     text = "search: {budgets: &b {params: 5e6}}\n"
     config = load_config(write(text), ["search.budgets.macs=1e6"])
@@ -185,6 +191,10 @@ def test_override_below_an_alias_leaves_the_other_place_alone(write):
             "search.budgets={latency_ms: 5, latency_of_largest: 0.5}",
             "search.budgets.latency_of_largest: either latency_ms or latency_of_largest is "
             "required, not both; found: 0.5",
+        ),
+        (
+            "search.budgets.latency_p95_ms=0",
+            "search.budgets.latency_p95_ms: must be greater than 0; found: 0",
         ),
         ("data.source=folder", "data.root: the path of the folder of images is required (data"),
         ("data.mean=[0.5]", "data.std: as many values as in data.mean are required"),

@@ -148,6 +148,17 @@ def test_too_few_networks_are_refused(tmp_path):
         LatencyModel.from_table(SPACE, table)
 
 
+def test_blocks_that_cannot_run_are_named_where_too_few_networks_are_left(tmp_path):
+    stems = [key for key in BLOCKS if key.startswith("stem")]
+    table = write_table(tmp_path / "t.jsonl", some(8), failed=stems)
+    message = (
+        rf"at least 6 whole subnets that local-cpu can run; found: 0; {len(stems)} of "
+        rf"{len(BLOCKS)} blocks cannot run, {min(stems)} because of: no kernel. Choose another"
+    )
+    with pytest.raises(LatencyError, match=message):
+        LatencyModel.from_table(SPACE, table)
+
+
 def test_a_network_that_was_measured_again_counts_as_measured_last(tmp_path):
     path = tmp_path / "t.jsonl"
     quiet = LatencyModel.from_table(SPACE, write_table(path, some(8))).correction

@@ -8,6 +8,8 @@ import pytest
 from edgesearch.search import Budgets, FeasibleSet
 from edgesearch.space import ResNetSpace
 
+P95_RATIO = 1.25
+
 
 @pytest.fixture(scope="session")
 def space():
@@ -22,7 +24,7 @@ def latency_ms(space):
 
 @pytest.fixture(scope="session")
 def feasible(space, latency_ms):
-    return FeasibleSet(space, latency_ms, Budgets(latency_ms=1.5))
+    return FeasibleSet(space, latency_ms, Budgets(latency_ms=1.5), P95_RATIO)
 
 
 @pytest.fixture(scope="session")

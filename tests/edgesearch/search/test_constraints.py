@@ -7,12 +7,17 @@ from edgesearch.errors import InfeasibleError
 from edgesearch.search import Budgets, FeasibleSet
 from edgesearch.search.constraints import number
 
+P95_RATIO = 1.25
+
 
 @pytest.mark.parametrize(
     "budgets",
     [
         Budgets(),
         Budgets(latency_ms=1.3),
+        Budgets(latency_p95_ms=1.7),
+        Budgets(latency_ms=1.3, latency_p95_ms=1.7),
+        Budgets(latency_ms=1.4, latency_p95_ms=1.6),
         Budgets(params=4000.0),
         Budgets(macs=300_000.0),
         Budgets(latency_ms=1.6, params=20_000.0, macs=500_000.0),
@@ -21,11 +26,15 @@ from edgesearch.search.constraints import number
 def test_mask_equals_brute_force(space, latency_ms, budgets):
     expected = [
         (budgets.latency_ms is None or latency_ms[index] <= budgets.latency_ms)
+        and (
+            budgets.latency_p95_ms is None
+            or P95_RATIO * latency_ms[index] <= budgets.latency_p95_ms
+        )
         and (budgets.params is None or space.params(architecture) <= budgets.params)
         and (budgets.macs is None or space.macs(architecture) <= budgets.macs)
         for index, architecture in enumerate(space)
     ]
-    feasible = FeasibleSet(space, latency_ms, budgets)
+    feasible = FeasibleSet(space, latency_ms, budgets, P95_RATIO)
     assert feasible.mask.tolist() == expected
     assert sum(expected) > 0
     assert feasible.indices.tolist() == np.flatnonzero(expected).tolist()
@@ -34,13 +43,14 @@ def test_mask_equals_brute_force(space, latency_ms, budgets):
 
 def test_a_budget_that_is_just_met_is_met(space, latency_ms):
     least = space.params(space.smallest)
-    feasible = FeasibleSet(space, latency_ms, Budgets(params=least))
+    feasible = FeasibleSet(space, latency_ms, Budgets(params=least), P95_RATIO)
     assert feasible.indices.tolist() == [space.index(space.smallest)]
 
 
 def test_costs_are_those_of_the_architecture(space, latency_ms, feasible):
     architecture = space.architecture(100)
     assert feasible.cost("latency_ms", architecture) == latency_ms[100]
+    assert feasible.cost("latency_p95_ms", architecture) == P95_RATIO * latency_ms[100]
     assert feasible.cost("params", architecture) == space.params(architecture)
     assert feasible.cost("macs", architecture) == space.macs(architecture)
 
@@ -48,13 +58,15 @@ def test_costs_are_those_of_the_architecture(space, latency_ms, feasible):
 def test_what_the_device_cannot_run_is_left_out(space, latency_ms):
     partly = latency_ms.copy()
     partly[::2] = np.inf
-    assert FeasibleSet(space, partly, Budgets()).indices.tolist() == list(range(1, space.size, 2))
+    feasible = FeasibleSet(space, partly, Budgets(), P95_RATIO)
+    assert feasible.indices.tolist() == list(range(1, space.size, 2))
+    assert feasible.cannot_run == space.size - space.size // 2
 
 
 def test_nothing_runs_on_the_device(space):
     message = "'toy' with a finite latency; found: the device can run none"
     with pytest.raises(InfeasibleError, match=message):
-        FeasibleSet(space, np.full(space.size, np.inf), Budgets())
+        FeasibleSet(space, np.full(space.size, np.inf), Budgets(), P95_RATIO)
 
 
 def test_message_names_the_least_that_can_be_reached(space, latency_ms):
@@ -65,7 +77,7 @@ def test_message_names_the_least_that_can_be_reached(space, latency_ms):
         f"{least_params}. Raise search.budgets"
     )
     with pytest.raises(InfeasibleError, match=message):
-        FeasibleSet(space, latency_ms, Budgets(latency_ms=0.5, params=10.0))
+        FeasibleSet(space, latency_ms, Budgets(latency_ms=0.5, params=10.0), P95_RATIO)
 
 
 def test_the_least_is_of_those_that_the_device_can_run(space, latency_ms):
@@ -74,7 +86,27 @@ def test_the_least_is_of_those_that_the_device_can_run(space, latency_ms):
     least = sorted({space.params(architecture) for architecture in space})[1]
     message = f"the least that this space reaches is {number(least)}"
     with pytest.raises(InfeasibleError, match=message):
-        FeasibleSet(space, without_smallest, Budgets(params=space.params(space.smallest)))
+        FeasibleSet(
+            space, without_smallest, Budgets(params=space.params(space.smallest)), P95_RATIO
+        )
+
+
+def test_a_percentile_that_nothing_meets_is_named(space, latency_ms):
+    least = number(P95_RATIO * latency_ms.min())
+    message = (
+        f"with latency_ms ≤ 1.5, latency_p95_ms ≤ 1.1; found: latency_p95_ms 1.1, but the least "
+        f"that this space reaches is {least}. Raise search.budgets"
+    )
+    with pytest.raises(InfeasibleError, match=message):
+        FeasibleSet(space, latency_ms, Budgets(latency_ms=1.5, latency_p95_ms=1.1), P95_RATIO)
+
+
+def test_message_counts_what_the_device_cannot_run(space, latency_ms):
+    partly = latency_ms.copy()
+    partly[:200] = np.inf
+    message = r"the least that this space reaches is .*; 200 of 243 cannot run on the device\."
+    with pytest.raises(InfeasibleError, match=message):
+        FeasibleSet(space, partly, Budgets(latency_p95_ms=0.5), P95_RATIO)
 
 
 def test_budgets_that_exclude_each_other_name_the_nearest(space):
@@ -90,7 +122,7 @@ def test_budgets_that_exclude_each_other_name_the_nearest(space):
     )
     budgets = Budgets(latency_ms=1.0, params=float(params.min()))
     with pytest.raises(InfeasibleError, match=message):
-        FeasibleSet(space, latency_ms, budgets)
+        FeasibleSet(space, latency_ms, budgets, P95_RATIO)
 
 
 @pytest.mark.parametrize(

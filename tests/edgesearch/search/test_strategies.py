@@ -43,7 +43,7 @@ class TestStrategy:
         assert len(result.asked) == len(set(result.asked)) == len(feasible.indices)
 
     def test_ends_again_when_asked_again(self, make, space, latency_ms):
-        few = FeasibleSet(space, latency_ms, Budgets(latency_ms=float(np.sort(latency_ms)[3])))
+        few = FeasibleSet(space, latency_ms, Budgets(latency_ms=float(np.sort(latency_ms)[3])), 1.0)
         strategy = make(few, 0)
         for _ in range(4):
             strategy.tell(strategy.ask(), 0.0)
@@ -88,7 +88,7 @@ def test_seeds_differ(name, feasible, smooth, ask_all):
 
 
 def test_evolution_finds_better_ones_than_chance(space, latency_ms, ask_all):
-    feasible = FeasibleSet(space, latency_ms, Budgets(latency_ms=1.9))
+    feasible = FeasibleSet(space, latency_ms, Budgets(latency_ms=1.9), 1.0)
 
     def score(architecture):
         return -sum(abs(value - 16) for value in space.to_choices(architecture).values())
@@ -137,7 +137,7 @@ def test_all_are_evaluated_where_there_are_few(feasible):
 def test_evolution_finds_what_chance_hardly_meets(space, latency_ms, smooth, ask_all, monkeypatch):
     """One feasible architecture is proposed even if NNI gives up before it meets it."""
     monkeypatch.setattr("edgesearch.search.strategies.evolution.PATIENCE", 20)
-    one = FeasibleSet(space, latency_ms, Budgets(latency_ms=float(latency_ms.min())))
+    one = FeasibleSet(space, latency_ms, Budgets(latency_ms=float(latency_ms.min())), 1.0)
     asked = ask_all(EvolutionStrategy(one, 4, 0), smooth).asked
     assert asked == [space.architecture(int(latency_ms.argmin()))]
 
@@ -159,7 +159,7 @@ from edgesearch.search import Budgets, FeasibleSet
 from edgesearch.search.strategies import EvolutionStrategy
 from edgesearch.space import load_space
 space = load_space("resnet_tiny")
-strategy = EvolutionStrategy(FeasibleSet(space, np.ones(space.size), Budgets()), 4, 0)
+strategy = EvolutionStrategy(FeasibleSet(space, np.ones(space.size), Budgets(), 1.0), 4, 0)
 assert strategy.ask() is not None
 strategy.close()
 assert "nni" in sys.modules

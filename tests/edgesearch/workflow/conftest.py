@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
+
+from edgesearch.cli.main import app
 
 CONFIG = {
     "seed": 0,
@@ -71,6 +74,12 @@ class Chain:
             check=False,
             timeout=300,
         )
+
+    def call(self, stage, *overrides):
+        """As `run`, but in this process, which has imported everything."""
+        command = self.command(stage, *overrides)
+        done = CliRunner().invoke(app, command[3:])
+        return subprocess.CompletedProcess(command, done.exit_code, done.stdout, done.stderr)
 
     def stopped(self, stage, number, when, *overrides):
         """Start a stage, send it a signal as soon as `when()` is true, and wait for its end."""

@@ -41,6 +41,13 @@ def test_infeasible_budget_says_what_can_be_reached(call, chain):
     assert "finished before" in call("search").stderr
 
 
+def test_infeasible_percentile_says_what_can_be_reached(call):
+    result = call("search", "search.budgets.latency_p95_ms=0.0001")
+    wanted = "latency_ms ≤ 1,000, latency_p95_ms ≤ 0.0001, macs ≤ 700,000"
+    least = "latency_p95_ms 0.0001, but the least that this space reaches is 0.0"
+    refused(result, wanted, least)
+
+
 def test_as_json_the_error_is_the_only_output(call):
     result = call("search", "search.budgets.params=10", "--json")
     refused(result)

@@ -3,11 +3,12 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from devices import load_device
 from edgesearch.errors import StageError
-from edgesearch.space import load_space, space_from_dict
+from edgesearch.space import Architecture, known_spaces, load_space, space_from_dict
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.profile import (
     current_correction,
@@ -16,7 +17,11 @@ from edgesearch.workflow.profile import (
     table_digest,
     winner_key,
 )
-from edgesearch.workflow.workloads import correction_networks
+from edgesearch.workflow.workloads import (
+    correction_networks,
+    network_key,
+    networks_to_measure,
+)
 from profilers import LatencyTable, MeasureConfig, TableError, TableMismatchError
 
 
@@ -156,6 +161,86 @@ def test_networks_of_the_correction_span_the_space(count):
     macs = [tiny.macs(architecture) for architecture in networks]
     assert macs == sorted(macs)
     assert networks == correction_networks(tiny, count)
+
+
+@pytest.mark.parametrize("count", [6, 8, 12])
+@pytest.mark.parametrize("name", known_spaces())
+def test_networks_of_the_correction_cover_each_dimension(name, count):
+    space = load_space(name)
+    networks = correction_networks(space, count)
+    assert len(networks) == count
+    for dimension, values in space.choices.items():
+        found = {space.to_choices(architecture)[dimension] for architecture in networks}
+        assert len(found) == min(len(values), count), dimension
+
+
+def test_twelve_networks_cover_a_space_of_one_resolution():
+    space = load_space("resnet50to101", resolutions=[128])
+    chosen = [space.to_choices(a) for a in correction_networks(space, 12)]
+    depths = {choices["stage3_depth"] for choices in chosen}
+    assert len(depths) == 12, "of 13"
+    for dimension, values in space.choices.items():
+        if dimension != "stage3_depth":
+            assert {choices[dimension] for choices in chosen} == set(values)
+
+
+@pytest.mark.parametrize("name", known_spaces())
+def test_networks_of_the_correction_determine_its_fit_everywhere(name):
+    # The variance of a predicted relative error, in units of that of one measured network, with
+    # MACs standing for latencies: below one for most architectures, and bounded for all.
+    space = load_space(name)
+    macs = space.sum_over_blocks(lambda block: block.macs)
+    counts = space.sum_over_blocks(lambda block: 1.0)
+    rows = np.stack([np.ones(space.size), macs / macs.mean(), counts], axis=1) / macs[:, None]
+    of_networks = rows[[space.index(a) for a in correction_networks(space, 12)]]
+    inverse = np.linalg.inv(of_networks.T @ of_networks)
+    variances = np.einsum("ij,jk,ik->i", rows, inverse, rows)
+    assert variances.mean() < 0.2
+    assert variances.max() < 3
+
+
+def test_networks_without_failed_blocks_are_chosen():
+    space = load_space("resnet50to101")
+    failed = {
+        space.stem_block(width, size).key for width in space.stem_widths[1:] for size in (224, 256)
+    }
+    networks = correction_networks(space, 12, failed)
+    assert len(networks) == len(set(networks)) == 12
+    assert all(failed.isdisjoint(b.key for b in space.blocks(a)) for a in networks)
+    everything = {space.stem_block(w, r).key for w in space.stem_widths for r in space.resolutions}
+    assert correction_networks(space, 12, everything) == []
+
+
+def test_networks_that_a_table_has_stay(chain, path, space, device):
+    # As if it were of a version that chose others.
+    chosen = correction_networks(space, 6)
+    others = [a for a in space if a not in chosen][:6]
+    text = path.read_text("utf-8")
+    for network, other in zip(chosen, others, strict=True):
+        key, renamed = (network_key("network", space, a) for a in (network, other))
+        text = text.replace(key, renamed).replace(
+            f'"architecture": {json.dumps(network.to_dict())}, "space_hash"',
+            f'"architecture": {json.dumps(other.to_dict())}, "space_hash"',
+        )
+    path.write_text(text, "utf-8")
+    table = LatencyTable.load(path)
+    assert networks_to_measure(space, table, 6) == networks_in(table, space)
+    assert set(networks_in(table, space)) == set(others)
+    again = profile(
+        space=space,
+        device=device,
+        output_dir=chain.output_dir,
+        measure=MeasureConfig(rounds=4),
+        networks=6,
+    )
+    assert again.skipped
+    assert path.read_text("utf-8") == text
+    assert networks_to_measure(space, table, 7) == correction_networks(space, 7)
+
+
+def networks_in(table, space):
+    found = [n for n in table.networks(space.space_hash) if n.key.startswith("network/")]
+    return [Architecture.from_dict(network.architecture) for network in found]
 
 
 def test_a_space_with_few_architectures_has_fewer_networks():

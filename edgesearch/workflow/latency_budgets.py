@@ -1,0 +1,85 @@
+"""Budgets of a winner's latency: whether predictions and measurements keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgesearch.latency import LatencyPrediction
+from profilers import LatencyTable
+
+
+@dataclass(frozen=True)
+class BoundedFigure:
+    """A figure of the latency that may have a budget, by its names in winners.json.
+
+    Attributes:
+        statistic: What it is, for people.
+        predicted: Name of the prediction.
+        budget: Name of the budget.
+        measured: Name of the measurement.
+        interval: Name of the interval that holds the measured figure with 95 % confidence.
+    """
+
+    statistic: str
+    predicted: str
+    budget: str
+    measured: str
+    interval: str
+
+
+MEDIAN = BoundedFigure("median", "predicted", "budget", "measured_p50", "interval")
+P95 = BoundedFigure(
+    "95th percentile", "predicted_p95", "budget_p95", "measured_p95", "interval_p95"
+)
+
+
+def predicted_figures(prediction: LatencyPrediction) -> dict[str, float]:
+    """A prediction, as it stands in winners.json."""
+    return {MEDIAN.predicted: prediction.median_ms, P95.predicted: prediction.p95_ms}
+
+
+def measured_figures(table: LatencyTable, key: str) -> dict[str, Any]:
+    """What was measured under a key, as it stands in winners.json."""
+    return {
+        MEDIAN.measured: table.median_ms(key),
+        MEDIAN.interval: list(table.median_interval_ms(key)),
+        P95.measured: table.percentile_ms(key, 95),
+        P95.interval: list(table.percentile_interval_ms(key, 95)),
+    }
+
+
+def fits_as_predicted(figures: Mapping[str, Any]) -> bool:
+    """Whether the predictions are within the budgets."""
+    return all(figures[kind.predicted] <= figures[kind.budget] for kind in _bounded(figures))
+
+
+def broken_budgets(figures: Mapping[str, Any]) -> list[BoundedFigure]:
+    """The budgets that are broken as measured: the lower end of the interval is above.
+
+    Args:
+        figures: Of a winner on a device, measured.
+    """
+    return [kind for kind in _bounded(figures) if figures[kind.interval][0] > figures[kind.budget]]
+
+
+def describe_broken(figures: Mapping[str, Any]) -> str:
+    """Which budgets are broken, and by what was measured."""
+    return " and ".join(
+        f"its measured {kind.statistic} of {figures[kind.measured]:.3f} ms (at least "
+        f"{figures[kind.interval][0]:.3f}) is over the budget of {figures[kind.budget]:.3f} ms"
+        for kind in broken_budgets(figures)
+    )
+
+
+def describe_budgets(figures: Mapping[str, Any]) -> str:
+    """The budgets of a winner, such as "a median within 2.000 ms"."""
+    return " and ".join(
+        f"a {kind.statistic} within {figures[kind.budget]:.3f} ms" for kind in _bounded(figures)
+    )
+
+
+def _bounded(figures: Mapping[str, Any]) -> list[BoundedFigure]:
+    """The figures that have a budget; files of earlier versions have none for percentiles."""
+    return [kind for kind in (MEDIAN, P95) if figures.get(kind.budget) is not None]
