@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -12,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from devices import DeviceSpec, Fingerprint
+from devices.cache_dir import default_cache_dir
 from edgesearch.errors import SpaceError
 from edgesearch.export import assemble_network, convert_block, export_blocks, number_format
 from edgesearch.space import Architecture, SearchSpace
@@ -213,10 +213,3 @@ class WorkloadFiles:
         text = json.dumps([key, self._batch, *made_with])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return self._cache / f"{key.replace('/', '_')}-{form}-{digest}.onnx"
-
-
-def default_cache_dir() -> Path:
-    """`$EDGESEARCH_CACHE`; else `edgesearch` in `$XDG_CACHE_HOME` or in `~/.cache`."""
-    if os.environ.get("EDGESEARCH_CACHE"):
-        return Path(os.environ["EDGESEARCH_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesearch"
