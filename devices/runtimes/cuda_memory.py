@@ -171,7 +171,7 @@ def _pycuda_errors(driver: Any, required: str) -> Iterator[None]:
     try:
         yield
     except driver.Error as error:
-        raise EngineError(f"CUDA {required}", str(error), _RUN_REMEDY) from error
+        raise EngineError(f"CUDA must be able {required}", str(error), _RUN_REMEDY) from error
 
 
 class CudaBindings:
@@ -266,7 +266,7 @@ def _checked(runtime: Any, answer: Any, required: str = "") -> Any:
     if number != runtime.cudaError_t.cudaSuccess:
         _, text = runtime.cudaGetErrorString(number)
         found = f"{text.decode()} (error {int(number)})"
-        raise EngineError(f"CUDA {required}", found, _RUN_REMEDY)
+        raise EngineError(f"CUDA must be able {required}", found, _RUN_REMEDY)
     return values[0] if values else None
 
 
@@ -275,7 +275,7 @@ CUDA_PACKAGES: dict[str, Callable[[], Cuda]] = {"pycuda": PyCuda, "cuda-bindings
 
 
 def open_cuda(package: str | None = None) -> Cuda:
-    """Open the GPU: through pycuda, or through cuda-bindings where pycuda is not installed.
+    """Open the GPU: through pycuda, or through cuda-bindings where that is missing or broken.
 
     Args:
         package: A key of `CUDA_PACKAGES`, to use this one and no other.
@@ -286,15 +286,18 @@ def open_cuda(package: str | None = None) -> Cuda:
     """
     if package is not None:
         return CUDA_PACKAGES[package]()
-    found = []
+    errors: list[DeviceError] = []
     for make in CUDA_PACKAGES.values():
         try:
             return make()
-        except RuntimeMissingError as error:
-            found.append(error.found)
+        except DeviceError as error:
+            errors.append(error)
+    found = "; ".join(error.found for error in errors if error.required == _GPU)
+    if found:
+        raise DeviceError(_GPU, found, _NO_GPU_REMEDY)
     raise RuntimeMissingError(
         "a package that reaches the GPU's memory",
-        "; ".join(found),
+        "; ".join(error.found for error in errors),
         "Install one of the two: pip install cuda-bindings, or pip install pycuda (which is "
         "compiled on installation and needs the CUDA toolkit).",
     )

@@ -132,7 +132,7 @@ def _logger(trt: Any) -> Any:
     """Return the logger of this process: TensorRT keeps the first that it is given."""
     severities = trt.ILogger.Severity
 
-    class Logger(trt.ILogger):  # type: ignore[name-defined]
+    class Logger(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)  # the binding crashes without it
             self.sink: Callable[[str], None] | None = None
