@@ -1,12 +1,17 @@
-"""Small real ONNX files."""
+"""Small real ONNX files, and TensorRT: here, or emulated."""
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from devices import Runtime, TensorRTRuntime
+from devices.errors import DeviceError
 
 
 @pytest.fixture
@@ -79,3 +84,26 @@ def junk(tmp_path: Path) -> Path:
     path = tmp_path / "junk.onnx"
     path.write_bytes(b"hello junk" * 10)
     return path
+
+
+@pytest.fixture
+def emulate_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """Lets TensorRT 10 and a GPU be emulated, with or without CUDA graphs."""
+    path = Path(__file__).with_name("emulated_tensorrt.py")
+    spec = importlib.util.spec_from_file_location("emulated_tensorrt", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda graphs=True: module.install(monkeypatch, tmp_path / "cache", graphs)
+
+
+@pytest.fixture
+def tensorrt_here(tmp_path: Path) -> Callable[[str, str], Runtime]:
+    """Opens TensorRT on the GPU of this machine; skips, and says why, where that cannot be."""
+
+    def open_here(family: str, cuda_package: str) -> Runtime:
+        try:
+            return TensorRTRuntime(family, tmp_path / "cache", cuda_package)
+        except DeviceError as error:
+            pytest.skip(str(error))
+
+    return open_here
