@@ -22,6 +22,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cuGraphLaunch": (_HANDLE, _HANDLE),
     "cuGraphExecDestroy": (_HANDLE,),
     "cuGraphDestroy": (_HANDLE,),
+    "cuGetErrorString": (ctypes.c_int, ctypes.POINTER(ctypes.c_char_p)),
 }
 # Only this thread must not call what cannot be captured: others may go on (cuda.h).
 _CAPTURE_MODE_THREAD_LOCAL = 1

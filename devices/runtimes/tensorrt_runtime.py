@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.cache_dir import default_cache_dir
-from devices.errors import CompileError, EngineError
+from devices.errors import CompileError, DeviceError, EngineError
 from devices.runtimes.cuda_memory import open_cuda
 from devices.runtimes.engine_cache import EngineCache
 from devices.runtimes.engine_header import read_engine_header
@@ -37,7 +37,7 @@ class TensorRTRuntime:
 
     Raises:
         RuntimeMissingError: If TensorRT, or a package for the GPU's memory, is not installed.
-        DeviceError: If there is no driver or no GPU.
+        DeviceError: If there is no driver, no GPU, or one of a kind that the family is not for.
         EngineError: If not even a small network can be built and run.
     """
 
@@ -48,6 +48,7 @@ class TensorRTRuntime:
         self._trt = load_bindings(family)
         self.version: str = self._trt.__version__
         self._cuda = open_cuda(cuda_package)
+        self._check_gpu()
         self._cache = EngineCache((cache_dir or default_cache_dir()) / "engines")
         self._with_graph = self._can_capture()
 
@@ -117,7 +118,7 @@ class TensorRTRuntime:
         if not Features.of(self._trt).absent_gpus:
             return  # TensorRT says it itself as it loads the engine
         header = read_engine_header(path)
-        capability = "SM" + self._cuda.compute_capability.replace(".", "")
+        capability = self._capability
         found = f"{path} for {header.runtime_version} and {', '.join(header.compute_capabilities)}"
         if header.runtime_version != self.version or (
             capability not in header.compute_capabilities
@@ -127,6 +128,22 @@ class TensorRTRuntime:
                 f"{self._cuda.gpu}",
                 found,
                 "Build it for those, or load the .onnx file instead.",
+            )
+
+    @property
+    def _capability(self) -> str:
+        return "SM" + self._cuda.compute_capability.replace(".", "")
+
+    def _check_gpu(self) -> None:
+        if not Features.of(self._trt).absent_gpus:
+            return
+        members = self._trt.ComputeCapability.__members__
+        known = [name for name in members if name not in ("NONE", "CURRENT")]
+        if self._capability not in known:
+            raise DeviceError(
+                f"a GPU that TensorRT for RTX {self.version} is for: {', '.join(known)}",
+                f"{self._cuda.gpu} ({self._capability})",
+                "Use TensorRT on it: device.name=local-gpu.",
             )
 
     def _can_capture(self) -> bool:

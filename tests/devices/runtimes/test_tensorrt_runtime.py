@@ -261,6 +261,17 @@ def test_an_rtx_engine_for_something_else_is_refused(
         runtime.load(tmp_path / "n.engine")
 
 
+def test_a_gpu_that_rtx_is_not_for_is_named(
+    emulate_gpu: Callable[..., Any],
+) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+    emulate_gpu().compute_capability = "9.0"
+    with pytest.raises(
+        DeviceError, match=r"RTX \d.* is for: SM75, .*found: Emulated GPU \(SM90\).*local-gpu"
+    ):
+        TensorRTRuntime("tensorrt-rtx")
+
+
 @pytest.mark.skipif(read_gpu()["gpu"] is not None, reason="this machine has an NVIDIA GPU")
 def test_without_a_gpu_it_is_said_what_is_missing() -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
