@@ -1,6 +1,7 @@
 """Small real ONNX files, and TensorRT: here, or emulated."""
 
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,13 +87,33 @@ def junk(tmp_path: Path) -> Path:
     return path
 
 
+def load_beside(name: str) -> Any:
+    """Import a module that lies beside this file."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def emulate_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Lets cuda-bindings find a GPU that is emulated."""
+    bindings = pytest.importorskip("cuda.bindings", reason="cuda-bindings are not installed")
+    module = load_beside("emulated_cuda")
+
+    def emulate(gpus: int = 1) -> Any:
+        emulated = module.EmulatedCuda(gpus)
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", emulated.module)
+        monkeypatch.setattr(bindings, "runtime", emulated.module)
+        return emulated
+
+    return emulate
+
+
 @pytest.fixture
 def emulate_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     """Lets TensorRT 10 and a GPU be emulated, with or without CUDA graphs."""
-    path = Path(__file__).with_name("emulated_tensorrt.py")
-    spec = importlib.util.spec_from_file_location("emulated_tensorrt", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_beside("emulated_tensorrt")
     return lambda graphs=True: module.install(monkeypatch, tmp_path / "cache", graphs)
 
 

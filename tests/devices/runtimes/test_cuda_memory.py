@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,23 +11,37 @@ import pytest
 from devices import read_gpu
 from devices.errors import DeviceError, EngineError, RuntimeMissingError
 from devices.runtimes.cuda_graph import CudaGraph
-from devices.runtimes.cuda_memory import CUDA_PACKAGES, Cuda, CudaBindings, open_cuda
+from devices.runtimes.cuda_memory import (
+    CUDA_PACKAGES,
+    Cuda,
+    CudaBindings,
+    _BindingsBuffer,
+    _BindingsStream,
+    open_cuda,
+)
 
 without_gpu = pytest.mark.skipif(
     read_gpu()["gpu"] is not None, reason="this machine has an NVIDIA GPU"
 )
 
 
-@pytest.fixture(params=CUDA_PACKAGES)
+EMULATED = "cuda-bindings, emulated"
+
+
+@pytest.fixture(
+    params=[EMULATED, *(pytest.param(package, marks=pytest.mark.gpu) for package in CUDA_PACKAGES)]
+)
 def cuda(request: pytest.FixtureRequest) -> Cuda:
-    """The GPU of this machine, through each package."""
+    """The GPU of this machine through each package, and one that is emulated."""
+    if request.param == EMULATED:
+        request.getfixturevalue("emulate_cuda")()
+        return CudaBindings()
     try:
         return open_cuda(request.param)
     except DeviceError as error:
         pytest.skip(str(error))
 
 
-@pytest.mark.gpu
 class TestCuda:
     def test_names_the_gpu(self, cuda: Cuda) -> None:
         assert cuda.package in CUDA_PACKAGES
@@ -77,6 +92,8 @@ class TestCuda:
         stream.close()
 
     def test_its_streams_take_graphs(self, cuda: Cuda) -> None:
+        if cuda.gpu == "Emulated GPU":
+            pytest.skip("graphs are the driver's, which is not emulated here")
         stream = cuda.open_stream()
         graph = CudaGraph(stream.handle, lambda: None)
         assert stream.time_ms(graph.launch) >= 0
@@ -89,7 +106,7 @@ class TestCuda:
         for package in CUDA_PACKAGES:
             try:
                 others.append(open_cuda(package))
-            except RuntimeMissingError:
+            except DeviceError:
                 continue
         array = np.arange(4.0)
         for one in (cuda, *others):
@@ -99,6 +116,47 @@ class TestCuda:
             buffer.read(found)
             np.testing.assert_array_equal(found, array)
             buffer.free()
+
+
+def test_all_is_given_back(emulate_cuda: Callable[..., Any]) -> None:
+    emulated = emulate_cuda()
+    cuda = CudaBindings()
+    buffer, stream = cuda.allocate(16), cuda.open_stream()
+    assert not emulated.nothing_left
+    buffer.free()
+    stream.close()
+    assert emulated.nothing_left
+
+
+def test_a_driver_without_a_gpu_is_not_enough(emulate_cuda: Callable[..., Any]) -> None:
+    emulate_cuda(gpus=0)
+    with pytest.raises(DeviceError, match=r"GPU and its driver; found: no GPU \(cuda-bindings\)"):
+        CudaBindings()
+
+
+@without_gpu
+def test_every_call_is_one_that_cuda_bindings_take() -> None:
+    # Without a driver each answers with an error; wrong arguments would raise something else.
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="they are not installed")
+    buffer: Any = object.__new__(_BindingsBuffer)
+    buffer._runtime, buffer.address = runtime, 4096
+    stream: Any = object.__new__(_BindingsStream)
+    stream._runtime, stream._stream = runtime, runtime.cudaStream_t(77)
+    stream._events = [runtime.cudaEvent_t(1), runtime.cudaEvent_t(2)]
+    calls: list[Callable[[], Any]] = [
+        lambda: _BindingsBuffer(runtime, 16),
+        lambda: _BindingsStream(runtime),
+        lambda: buffer.write(np.zeros(4)),
+        lambda: buffer.read(np.zeros(4)),
+        stream.synchronize,
+        lambda: stream.time_ms(lambda: None),
+    ]
+    for call in calls:
+        with pytest.raises(EngineError, match=r"CUDA must be able to .*\(error \d+\)"):
+            call()
+    assert runtime.cudaEventElapsedTime(*stream._events)[0] != runtime.cudaError_t.cudaSuccess
+    buffer.free()
+    stream.close()
 
 
 def test_without_either_package_both_commands_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
