@@ -18,7 +18,7 @@ from edgesearch.space import Architecture, SearchSpace
 from edgesearch.workflow.events import Event, Report, silent
 from profilers import LatencyTable, Workload
 
-EXPORT_FORMAT = 1
+EXPORT_FORMAT = 2
 """Counts changes of how blocks are exported or converted: files of another number are not used."""
 
 CANDIDATES = 256

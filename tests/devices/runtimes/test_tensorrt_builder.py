@@ -18,6 +18,7 @@ from devices import (
     read_gpu,
 )
 from devices.errors import CompileError
+from devices.runtimes import tensorrt_builder
 
 
 @pytest.fixture
@@ -102,6 +103,20 @@ def test_an_open_shape_is_refused(
     source = write_relu("open.onnx", ["batch", 4])
     with pytest.raises(CompileError, match=r"input 'images' of the open shape \(-1, 4\)"):
         TensorRTRtxBuilder(["SM89"]).build(source, tmp_path / "network.engine")
+
+
+def test_the_network_to_try_things_out_with_is_built(
+    bindings: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_targets = tensorrt_builder._set_targets
+
+    def for_an_absent_gpu(trt: ModuleType, config: Any, targets: list[str]) -> None:
+        assert targets == ["CURRENT"]
+        set_targets(trt, config, ["SM89"])
+
+    monkeypatch.setattr(tensorrt_builder, "_set_targets", for_an_absent_gpu)
+    tensorrt_builder.build_small_convolution("tensorrt-rtx", tmp_path / "trial.engine")
+    assert read_engine_header(tmp_path / "trial.engine").compute_capabilities == ("SM89",)
 
 
 @pytest.mark.skipif(read_gpu()["gpu"] is not None, reason="this machine has an NVIDIA GPU")

@@ -23,8 +23,14 @@ WEIGHTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Exported blocks: all precisions are made from the same."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def build_all(tmp_path):
+def build_all(tmp_path, cache):
     """Builds engines of all blocks of a space and some whole networks, as they are measured."""
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
 
@@ -33,7 +39,7 @@ def build_all(tmp_path):
         builder = TensorRTRtxBuilder(CAPABILITIES[precision])
         folder = tmp_path / precision
         folder.mkdir()
-        files = WorkloadFiles(space, device, FINGERPRINT, folder / "onnx", tmp_path / "cache")
+        files = WorkloadFiles(space, device, FINGERPRINT, folder / "onnx", cache)
         with files as found:
             paths = dict(found.blocks())
             chosen = found.networks(correction_networks(space, 6)[-networks:], "network")
