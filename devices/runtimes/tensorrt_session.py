@@ -90,10 +90,11 @@ class TensorRTSession:
         with contextlib.ExitStack() as held:
             self._stream: Stream = cuda.open_stream()
             held.callback(self._stream.close)
-            context, keep_compiled = _make_context(trt, engine, runtime_cache)
-            self._allocate(context, cuda, held)
+            made, keep_compiled = _make_context(trt, engine, runtime_cache)
+            self._allocate(made[-1], cuda, held)
             # Held by nothing that outlives `close`, which empties this list from its end.
-            self._objects = [*loaded, context]
+            self._objects = [*loaded, *made]
+            del made
             held.callback(_empty, self._objects)
             self._arrays = draw_inputs(self.inputs, self._types)
             self._write(self._arrays)
@@ -195,14 +196,14 @@ class TensorRTSession:
 
 def _make_context(
     trt: Any, engine: Any, runtime_cache: Path | None
-) -> tuple[Any, Callable[[], None]]:
-    """A context, and what keeps, when it has run, what was compiled for it."""
+) -> tuple[list[Any], Callable[[], None]]:
+    """A context with all that has to outlive it, itself last; and what keeps what it compiled."""
 
     def keep_nothing() -> None:
         pass
 
     if runtime_cache is None or not Features.of(trt).runtime_cache:
-        return _made(engine.create_execution_context()), keep_nothing
+        return [_made(engine.create_execution_context())], keep_nothing
     config = engine.create_runtime_config()
     cache = config.create_runtime_cache()
     known = False
@@ -216,7 +217,7 @@ def _make_context(
             with written_whole(runtime_cache) as temporary:
                 temporary.write_bytes(cache.serialize())
 
-    return context, keep
+    return [config, cache, context], keep
 
 
 def _made(context: Any) -> Any:

@@ -188,8 +188,29 @@ class Engine:
         taken = name in [node.name for node in self.session.get_inputs()]
         return TensorIOMode.INPUT if taken else TensorIOMode.OUTPUT
 
-    def create_execution_context(self) -> Context:
+    def create_execution_context(self, config: "RuntimeConfig | None" = None) -> Context:
         return Context(self, self.log)
+
+    def create_runtime_config(self) -> "RuntimeConfig":
+        return RuntimeConfig()
+
+
+class RuntimeCache:
+    def deserialize(self, content: bytes) -> bool:
+        return content == b"compiled"
+
+    def serialize(self) -> bytes:
+        return b"compiled"
+
+
+class RuntimeConfig:
+    """That of TensorRT for RTX: the emulation offers it only when a test says so."""
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        return RuntimeCache()
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> None:
+        assert cache
 
 
 class HostBuffer:
@@ -268,7 +289,7 @@ class EmulatedGpu:
             def close(self) -> None:
                 log.append("graph")
 
-        self.Graph = Graph
+        self.Graph, self.RuntimeConfig = Graph, RuntimeConfig
         offered = {name: value for name, value in globals().items() if name in _OFFERED}
         self.tensorrt.__dict__.update(
             offered,

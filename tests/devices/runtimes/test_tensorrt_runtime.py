@@ -147,6 +147,25 @@ def test_a_foreign_engine_in_the_cache_is_built_again(
     assert (len(plans), gpu.built) == (2, built + 1)
 
 
+def test_what_is_compiled_on_loading_is_kept(
+    emulate_gpu: Callable[..., Any], convolution: Path, tmp_path: Path
+) -> None:
+    gpu = emulate_gpu()
+    gpu.tensorrt.IRuntimeConfig = gpu.RuntimeConfig
+    runtime = TensorRTRuntime("tensorrt")
+    trial = set((tmp_path / "cache").rglob("*.compiled"))
+    assert len(trial) == 1
+    runtime.load(convolution).close()
+    (kept,) = set((tmp_path / "cache").rglob("*.compiled")) - trial
+    assert kept.read_bytes() == b"compiled"
+    made = kept.stat().st_mtime_ns
+    assert runtime.load(convolution).time_ms(1)
+    assert kept.stat().st_mtime_ns == made
+    kept.write_bytes(b"by another driver")
+    assert runtime.load(convolution).time_ms(1)
+    assert kept.read_bytes() == b"compiled"
+
+
 def test_another_gpu_or_version_has_engines_of_its_own(
     emulate_gpu: Callable[..., Any], convolution: Path
 ) -> None:
