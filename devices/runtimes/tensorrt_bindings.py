@@ -30,7 +30,7 @@ class Family:
 FAMILIES = {
     "tensorrt": Family(
         "TensorRT 10 or newer",
-        ("tensorrt",),
+        ("tensorrt", "tensorrt_bindings"),
         "Install it: pip install tensorrt (on a Jetson: sudo apt install python3-libnvinfer).",
     ),
     "tensorrt-rtx": Family(
@@ -85,16 +85,17 @@ def load_bindings(family: str) -> Any:
     Raises:
         RuntimeMissingError: If it is not installed, cannot be imported or is too old.
     """
-    found = []
+    errors: list[Exception] = []
     for name in FAMILIES[family].modules:
         try:
             trt = importlib.import_module(name)
         except (ImportError, OSError) as error:  # OSError: bindings without their libraries
-            found.append(str(error))
+            errors.append(error)
             continue
         _check_features(family, trt)
         return trt
-    raise _missing(family, found[0])
+    telling = [error for error in errors if not isinstance(error, ModuleNotFoundError)]
+    raise _missing(family, str((telling or errors)[0]))
 
 
 def _check_features(family: str, trt: Any) -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from enum import Enum
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -67,10 +68,21 @@ def test_bindings_that_cannot_build_for_absent_gpus_are_refused(
 def test_without_the_package_the_pip_command_is_given(
     family: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+    for name in ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(RuntimeMissingError, match=f"the packages of TensorRT.*{command}"):
         TensorRTRuntime(family)
+
+
+def test_bindings_without_their_libraries_say_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = "raise OSError('libnvinfer.so.10: cannot open shared object file')"
+    (tmp_path / "tensorrt_bindings.py").write_text(program, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(RuntimeMissingError, match=r"found: libnvinfer.so.10: cannot open"):
+        TensorRTRuntime("tensorrt")
 
 
 def test_errors_go_to_the_block_that_asked_for_them(emulate_gpu: Callable[..., Any]) -> None:
