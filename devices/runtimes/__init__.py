@@ -1,14 +1,12 @@
 """Runtimes: compiling ONNX files to engines, loading them and running them."""
 
+from devices.runtimes.engine_header import EngineHeader, read_engine_header
 from devices.runtimes.onnxruntime_runtime import OnnxRuntime, OrtBuilder
 from devices.runtimes.open_runtime import RUNTIMES, open_runtime
 from devices.runtimes.protocol import EngineBuilder, Runtime, Session
 from devices.runtimes.replay_runtime import ReplayRuntime
-from devices.runtimes.tensorrt_runtime import (
-    EngineHeader,
-    TensorRTRtxBuilder,
-    read_engine_header,
-)
+from devices.runtimes.tensorrt_builder import TensorRTBuilder, TensorRTRtxBuilder
+from devices.runtimes.tensorrt_runtime import TensorRTRuntime
 
 __all__ = [
     "RUNTIMES",
@@ -19,7 +17,9 @@ __all__ = [
     "ReplayRuntime",
     "Runtime",
     "Session",
+    "TensorRTBuilder",
     "TensorRTRtxBuilder",
+    "TensorRTRuntime",
     "open_runtime",
     "read_engine_header",
 ]

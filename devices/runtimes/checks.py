@@ -1,4 +1,4 @@
-"""What every runtime and builder does alike: checking inputs, writing engines whole."""
+"""What every runtime and builder does alike: inputs, checked and drawn; engines written whole."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from devices.errors import CompileError, EngineError
@@ -45,6 +46,44 @@ def check_inputs(
             f"an input {unknown[0]!r} as well",
             f"Leave {unknown[0]!r} out.",
         )
+
+
+def check_types(expected: Mapping[str, np.dtype[Any]], inputs: Mapping[str, NDArray[Any]]) -> None:
+    """Compare types of inputs with what an engine wants.
+
+    Args:
+        expected: Types by name.
+        inputs: Arrays by name; none is missing.
+
+    Raises:
+        EngineError: If one is of another type.
+    """
+    for name, dtype in expected.items():
+        if inputs[name].dtype != dtype:
+            raise EngineError(
+                f"input {name!r} must be of type {dtype}", str(inputs[name].dtype), "Cast it."
+            )
+
+
+def draw_inputs(
+    shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, np.dtype[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Draw inputs to time an engine on: always the same ones.
+
+    Args:
+        shapes: Shapes by name.
+        types: Types by name.
+
+    Returns:
+        Arrays by name: normally distributed, or zeros and ones if of whole numbers.
+    """
+    random = np.random.default_rng(0)
+    return {
+        name: random.standard_normal(shape).astype(types[name])
+        if np.issubdtype(types[name], np.floating)
+        else random.integers(0, 2, shape).astype(types[name])
+        for name, shape in shapes.items()
+    }
 
 
 @contextlib.contextmanager

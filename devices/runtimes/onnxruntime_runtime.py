@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.errors import CompileError, EngineError, RuntimeMissingError
-from devices.runtimes.checks import check_inputs, written_whole
+from devices.runtimes.checks import check_inputs, check_types, draw_inputs, written_whole
 from devices.runtimes.protocol import Session
 
 if TYPE_CHECKING:
@@ -184,11 +184,7 @@ class _OnnxSession:
         """Run once; see `Session.run`."""
         session = self._open_session()
         check_inputs(self.inputs, inputs)
-        for name, dtype in self._types.items():
-            if inputs[name].dtype != dtype:
-                raise EngineError(
-                    f"input {name!r} must be of type {dtype}", str(inputs[name].dtype), "Cast it."
-                )
+        check_types(self._types, inputs)
         names = [node.name for node in session.get_outputs()]
         try:
             return dict(zip(names, session.run(names, dict(inputs)), strict=True))
@@ -234,15 +230,9 @@ class _OnnxSession:
 
     def _bind(self, session: onnxruntime.InferenceSession) -> Any:
         """Bind random inputs and, where their shape is known, outputs: no copies while timing."""
-        random = np.random.default_rng(0)
         value = _onnxruntime().OrtValue
         binding = session.io_binding()
-        for name, shape in self.inputs.items():
-            dtype = self._types[name]
-            if np.issubdtype(dtype, np.floating):
-                array = random.standard_normal(shape).astype(dtype)
-            else:
-                array = random.integers(0, 2, shape).astype(dtype)
+        for name, array in draw_inputs(self.inputs, self._types).items():
             self._bound.append(array)  # the memory is shared
             bound = value.ortvalue_from_numpy(array, self._memory, 0)
             binding.bind_ortvalue_input(name, bound)

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from devices.errors import DeviceError
 from devices.runtimes.onnxruntime_runtime import OnnxRuntime
 from devices.runtimes.protocol import Runtime
+from devices.runtimes.tensorrt_runtime import TensorRTRuntime
 from devices.spec import PRECISIONS, DeviceSpec
 
 RUNTIMES: dict[str, Callable[[DeviceSpec], Runtime]] = {
     "onnxruntime": lambda spec: OnnxRuntime(spec.threads, spec.provider or "cpu"),
+    "tensorrt": lambda spec: TensorRTRuntime("tensorrt"),
+    "tensorrt-rtx": lambda spec: TensorRTRuntime("tensorrt-rtx"),
 }
 
 # onnxruntime computes fp16 in fp32 on processors: slower, not faster.
@@ -25,8 +28,8 @@ def open_runtime(spec: DeviceSpec) -> Runtime:
         spec: The device.
 
     Raises:
-        DeviceError: If this machine is of another architecture than the device, or there is no
-            such runtime, or it lacks the precision.
+        DeviceError: If this machine is of another architecture than the device, there is no such
+            runtime, it lacks the precision, or the GPU that it needs is not there.
         RuntimeMissingError: If the runtime's package is not installed.
     """
     if spec.machine not in (None, platform.machine()):
@@ -39,7 +42,19 @@ def open_runtime(spec: DeviceSpec) -> Runtime:
         raise DeviceError(
             f"a runtime out of {', '.join(RUNTIMES)}", repr(spec.runtime), "Choose one of those."
         )
-    precisions = _ON_PROCESSORS if spec.provider in (None, "cpu", "xnnpack", "acl") else PRECISIONS
+    if spec.runtime != "onnxruntime" and spec.provider is not None:
+        raise DeviceError(
+            f"no execution provider for the runtime {spec.runtime}: they are onnxruntime's",
+            f"device.provider {spec.provider!r}",
+            "Leave device.provider out, or choose device.runtime=onnxruntime.",
+        )
+    on_processor = spec.runtime == "onnxruntime" and spec.provider in (
+        None,
+        "cpu",
+        "xnnpack",
+        "acl",
+    )
+    precisions = _ON_PROCESSORS if on_processor else PRECISIONS
     if spec.precision not in precisions:
         raise DeviceError(
             f"a precision that {spec.runtime} has there: {', '.join(precisions)}",

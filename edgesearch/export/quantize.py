@@ -29,7 +29,8 @@ class _Scheme:
     Attributes:
         unsigned: Activations have no sign.
         reduced: Weights have seven bits.
-        symmetric: No zero points, no quantized biases, and convolutions only: what TensorRT reads.
+        symmetric: No zero points, no quantized biases, and the inputs of convolutions only: what
+            TensorRT reads.
     """
 
     unsigned: bool
@@ -115,7 +116,14 @@ def _quantize(
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     scheme = _SCHEMES[number_format]
-    symmetric = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+    kinds = ["Conv", "Gemm"]
+    # TensorRT joins to a convolution what follows it, unless its output is quantized before.
+    symmetric = {
+        "ActivationSymmetric": True,
+        "WeightSymmetric": True,
+        "QuantizeBias": False,
+        "OpTypesToExcludeOutputQuantization": kinds,
+    }
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "quantized.onnx"
         try:
@@ -128,7 +136,7 @@ def _quantize(
                 weight_type=QuantType.QInt8,
                 per_channel=True,
                 reduce_range=scheme.reduced,
-                op_types_to_quantize=["Conv", "Gemm"] if scheme.symmetric else None,
+                op_types_to_quantize=kinds if scheme.symmetric else None,
                 extra_options=symmetric if scheme.symmetric else {},
             )
             return onnx.load(path)

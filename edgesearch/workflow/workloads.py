@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import random
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -15,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from devices import DeviceSpec, Fingerprint
+from devices.cache_dir import default_cache_dir
 from edgesearch.errors import SpaceError
 from edgesearch.export import assemble_network, convert_block, export_blocks, number_format
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.workflow.events import Event, Report, silent
 from profilers import LatencyTable, Workload
 
-EXPORT_FORMAT = 1
+EXPORT_FORMAT = 2
 """Counts changes of how blocks are exported or converted: files of another number are not used."""
 
 CANDIDATES = 256
@@ -286,10 +286,3 @@ class WorkloadFiles:
         text = json.dumps([key, self._batch, *made_with])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return self._cache / f"{key.replace('/', '_')}-{form}-{digest}.onnx"
-
-
-def default_cache_dir() -> Path:
-    """`$EDGESEARCH_CACHE`; else `edgesearch` in `$XDG_CACHE_HOME` or in `~/.cache`."""
-    if os.environ.get("EDGESEARCH_CACHE"):
-        return Path(os.environ["EDGESEARCH_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesearch"

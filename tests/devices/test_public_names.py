@@ -15,7 +15,9 @@ RUNTIME_NAMES = {
     "ReplayRuntime",
     "Runtime",
     "Session",
+    "TensorRTBuilder",
     "TensorRTRtxBuilder",
+    "TensorRTRuntime",
     "open_runtime",
     "read_engine_header",
 }
@@ -46,8 +48,8 @@ def test_runtimes() -> None:
 def test_importing_loads_no_runtime() -> None:
     program = (
         "import devices, profilers, sys;"
-        "print([m for m in ('onnx', 'onnxruntime', 'tensorrt_rtx_bindings', 'torch', 'yaml')"
-        " if m in sys.modules])"
+        "print([m for m in ('cuda', 'onnx', 'onnxruntime', 'pycuda', 'tensorrt_rtx_bindings',"
+        " 'torch', 'yaml') if m in sys.modules])"
     )
     answer = subprocess.run(
         [sys.executable, "-c", program],

@@ -1,12 +1,18 @@
-"""Small real ONNX files."""
+"""Small real ONNX files, and TensorRT: here, or emulated."""
 
+import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from devices import Runtime, TensorRTRuntime
+from devices.errors import DeviceError, EngineError
 
 
 @pytest.fixture
@@ -79,3 +85,48 @@ def junk(tmp_path: Path) -> Path:
     path = tmp_path / "junk.onnx"
     path.write_bytes(b"hello junk" * 10)
     return path
+
+
+def load_beside(name: str) -> Any:
+    """Import a module that lies beside this file."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def emulate_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Lets cuda-bindings find a GPU that is emulated."""
+    bindings = pytest.importorskip("cuda.bindings", reason="cuda-bindings are not installed")
+    module = load_beside("emulated_cuda")
+
+    def emulate(gpus: int = 1) -> Any:
+        emulated = module.EmulatedCuda(gpus)
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", emulated.module)
+        monkeypatch.setattr(bindings, "runtime", emulated.module)
+        return emulated
+
+    return emulate
+
+
+@pytest.fixture
+def emulate_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """Lets TensorRT 10 and a GPU be emulated, with or without CUDA graphs."""
+    module = load_beside("emulated_tensorrt")
+    return lambda graphs=True: module.install(monkeypatch, tmp_path / "cache", graphs)
+
+
+@pytest.fixture
+def tensorrt_here(tmp_path: Path) -> Callable[[str, str], Runtime]:
+    """Opens TensorRT on the GPU of this machine; skips, and says why, where that cannot be."""
+
+    def open_here(family: str, cuda_package: str) -> Runtime:
+        try:
+            return TensorRTRuntime(family, tmp_path / "cache", cuda_package)
+        except EngineError:
+            raise  # all is there, but it does not work
+        except DeviceError as error:
+            pytest.skip(str(error))
+
+    return open_here

@@ -24,7 +24,17 @@ def test_local_cpu_opens_onnxruntime() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (DeviceSpec("board", runtime="ncnn"), "a runtime out of onnxruntime; found: 'ncnn'"),
+        (
+            DeviceSpec("board", runtime="ncnn"),
+            "a runtime out of onnxruntime, tensorrt, tensorrt-rtx; found: 'ncnn'",
+        ),
+        *(
+            (
+                DeviceSpec("board", runtime=runtime, provider="cuda"),
+                f"no execution provider for the runtime {runtime}: .*found: device.provider 'cuda'",
+            )
+            for runtime in ("tensorrt", "tensorrt-rtx")
+        ),
         (
             DeviceSpec("board", precision="fp16"),
             "onnxruntime has there: fp32, int8; found: 'fp16'",

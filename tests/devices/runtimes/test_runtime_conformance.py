@@ -18,6 +18,7 @@ from devices import (
     Runtime,
     Session,
     TensorRTRtxBuilder,
+    TensorRTRuntime,
 )
 from devices.errors import CompileError, EngineError
 
@@ -26,6 +27,26 @@ RUNTIMES: dict[str, Callable[[], Runtime]] = {
     "onnxruntime with 2 threads": lambda: OnnxRuntime(threads=2),
     "replay": lambda: ReplayRuntime({"convolution": [1.0, 2.0, 3.0]}),
 }
+EMULATED = {"tensorrt, emulated": True, "tensorrt, emulated without graphs": False}
+ON_GPU = {
+    f"{family} through {package}": (family, package)
+    for family in ("tensorrt", "tensorrt-rtx")
+    for package in ("pycuda", "cuda-bindings")
+}
+
+
+@pytest.fixture(
+    params=[*RUNTIMES, *EMULATED, *(pytest.param(name, marks=pytest.mark.gpu) for name in ON_GPU)]
+)
+def make(request: pytest.FixtureRequest) -> Callable[[], Runtime]:
+    """Makes one of the runtimes."""
+    if request.param in ON_GPU:
+        open_here = request.getfixturevalue("tensorrt_here")
+        return lambda: open_here(*ON_GPU[request.param])
+    if request.param in EMULATED:
+        request.getfixturevalue("emulate_gpu")(EMULATED[request.param])
+        return lambda: TensorRTRuntime("tensorrt")
+    return RUNTIMES[request.param]
 
 
 def random_inputs(session: Session) -> dict[str, np.ndarray]:
@@ -36,7 +57,6 @@ def random_inputs(session: Session) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("make", RUNTIMES.values(), ids=RUNTIMES)
 class TestRuntime:
     def test_has_a_name_and_a_version(self, make: Callable[[], Runtime]) -> None:
         runtime = make()

@@ -67,6 +67,28 @@ def test_joined_blocks_are_what_the_whole_network_is(form, space, blocks, conver
         assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1
 
 
+def test_for_tensorrt_only_what_convolutions_take_is_quantized(space, converted):
+    # Else TensorRT could not join to a convolution what follows it.
+    seen = 0
+    for path in converted("s8s8-symmetric").values():
+        graph = onnx.load(path).graph
+        kinds = {name: node.op_type for node in graph.node for name in node.output}
+        takers = collections.defaultdict(set)
+        for node in graph.node:
+            for name in node.input:
+                takers[name].add(node.op_type)
+        for node in graph.node:
+            if node.op_type == "QuantizeLinear":
+                assert kinds.get(node.input[0]) not in ("Conv", "Gemm")
+            if node.op_type == "DequantizeLinear":
+                assert takers[node.output[0]] & {"Conv", "Gemm"}
+        convolutions = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+        for node in convolutions:
+            assert {kinds[name] for name in node.input[:2]} == {"DequantizeLinear"}
+        seen += len(convolutions)
+    assert seen > 4
+
+
 @pytest.mark.parametrize(
     ("form", "inside"), [("u8s8", onnx.TensorProto.UINT8), ("s8s8", onnx.TensorProto.INT8)]
 )

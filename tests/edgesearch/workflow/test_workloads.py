@@ -1,15 +1,13 @@
 """Files of blocks that are exported once, and of networks that do not stay."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import onnx
 import pytest
 
 from devices import DeviceSpec, take_fingerprint
 from edgesearch.space import ResNetSpace
-from edgesearch.workflow.workloads import WorkloadFiles, correction_networks, default_cache_dir
+from edgesearch.workflow.workloads import WorkloadFiles, correction_networks
 
 FINGERPRINT = take_fingerprint("onnxruntime", "1")
 
@@ -93,13 +91,3 @@ def test_networks_are_there_until_the_end(files, space, precision):
         assert [w.architecture for w in workloads] == [a.to_dict() for a in chosen]
         assert all(w.onnx_path.exists() for w in workloads)
     assert not workloads[0].onnx_path.parent.exists()
-
-
-def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
-    assert default_cache_dir() == Path(os.environ["EDGESEARCH_CACHE"])
-    monkeypatch.delenv("EDGESEARCH_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache_dir() == tmp_path / "edgesearch"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert default_cache_dir() == tmp_path / "home" / ".cache" / "edgesearch"

@@ -1,0 +1,102 @@
+"""CUDA graphs, captured and launched through the driver itself.
+
+pycuda has no graphs; the driver takes the streams of pycuda and of cuda-bindings alike.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from devices.errors import DeviceError, EngineError
+
+_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_HANDLE, _HANDLE_OUT = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "cuStreamBeginCapture_v2": (_HANDLE, ctypes.c_int),
+    "cuStreamEndCapture": (_HANDLE, _HANDLE_OUT),
+    "cuGraphInstantiateWithFlags": (_HANDLE_OUT, _HANDLE, ctypes.c_ulonglong),
+    "cuGraphLaunch": (_HANDLE, _HANDLE),
+    "cuGraphExecDestroy": (_HANDLE,),
+    "cuGraphDestroy": (_HANDLE,),
+    "cuGetErrorString": (ctypes.c_int, ctypes.POINTER(ctypes.c_char_p)),
+}
+# Only this thread must not call what cannot be captured: others may go on (cuda.h).
+_CAPTURE_MODE_THREAD_LOCAL = 1
+
+
+class CudaGraph:
+    """Work on the GPU that is launched at once, however many kernels it consists of.
+
+    Args:
+        stream: The `CUstream` that the work is put into, and later the graph. Not the default one.
+        work: Puts the work into that stream. It is not done, only noted.
+
+    Raises:
+        EngineError: If the work cannot be captured; what `work` raises is passed on.
+    """
+
+    def __init__(self, stream: int, work: Callable[[], None]) -> None:
+        self._stream = stream
+        self._graph, self._executable = _HANDLE(), _HANDLE()
+        _call("cuStreamBeginCapture_v2", stream, _CAPTURE_MODE_THREAD_LOCAL)
+        try:
+            work()
+        except BaseException:
+            _driver().cuStreamEndCapture(stream, ctypes.byref(self._graph))
+            self.close()
+            raise
+        _call("cuStreamEndCapture", stream, ctypes.byref(self._graph))
+        try:
+            executable = ctypes.byref(self._executable)
+            _call("cuGraphInstantiateWithFlags", executable, self._graph, 0)
+        except EngineError:
+            self.close()
+            raise
+
+    def launch(self) -> None:
+        """Put the graph into its stream; does not wait for it.
+
+        Raises:
+            EngineError: If the driver refuses.
+        """
+        _call("cuGraphLaunch", self._executable, self._stream)
+
+    def close(self) -> None:
+        """Give it back. Closing again does nothing."""
+        if self._executable:
+            _driver().cuGraphExecDestroy(self._executable)
+        if self._graph:
+            _driver().cuGraphDestroy(self._graph)
+        self._executable, self._graph = _HANDLE(), _HANDLE()
+
+
+@functools.cache
+def _driver() -> Any:
+    try:
+        driver = ctypes.CDLL(_LIBRARY)
+        for name, arguments in _FUNCTIONS.items():
+            getattr(driver, name).argtypes = arguments
+    except (AttributeError, OSError) as error:
+        raise DeviceError(
+            f"the NVIDIA driver's library {_LIBRARY}, of CUDA 11.4 or newer",
+            str(error),
+            "Install the driver of the GPU.",
+        ) from error
+    return driver
+
+
+def _call(name: str, *arguments: Any) -> None:
+    result = getattr(_driver(), name)(*arguments)
+    if result != 0:
+        text = ctypes.c_char_p()
+        _driver().cuGetErrorString(result, ctypes.byref(text))
+        found = (text.value or b"an unknown error").decode()
+        raise EngineError(
+            f"the driver to carry out {name} for a CUDA graph",
+            f"{found} (error {result})",
+            "Export the network with fixed shapes and without control flow.",
+        )

@@ -1,0 +1,65 @@
+"""Engines that were built on this machine, kept so that resuming does not build them again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from devices.errors import CompileError
+from devices.runtimes.checks import written_whole
+
+
+class EngineCache:
+    """A folder of engines by key.
+
+    The digest of an engine is part of its file's name: what is not whole is never loaded.
+
+    Args:
+        folder: The folder; made when something is put there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, key: str) -> bytes | None:
+        """The engine of a key; None if it is not there, or damaged."""
+        for path in self._files(key):
+            with contextlib.suppress(OSError):
+                plan = path.read_bytes()
+                if path == self._path(key, plan):
+                    return plan
+        return None
+
+    def build(self, key: str, build: Callable[[Path], None]) -> bytes:
+        """Build the engine of a key, in place of any that is there.
+
+        Args:
+            key: The key; part of a file's name.
+            build: Writes the engine to the path that it gets.
+
+        Raises:
+            CompileError: If it cannot be built, or the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self._files(key):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CompileError(
+                f"to keep engines in {self.folder}",
+                error.strerror or str(error),
+                "Free space there, or let EDGESEARCH_CACHE name another folder.",
+            ) from error
+        with written_whole(self.folder / key) as temporary:
+            build(temporary)
+            plan = temporary.read_bytes()
+        (self.folder / key).replace(self._path(key, plan))
+        return plan
+
+    def _files(self, key: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{key}-*.engine"))
+
+    def _path(self, key: str, plan: bytes) -> Path:
+        return self.folder / f"{key}-{hashlib.sha256(plan).hexdigest()[:16]}.engine"

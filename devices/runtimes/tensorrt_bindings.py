@@ -1,0 +1,145 @@
+"""TensorRT's Python modules: which one is installed, what it can do, its one logger."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from devices.errors import RuntimeMissingError
+
+
+@dataclass(frozen=True)
+class Family:
+    """A product line of TensorRT; its releases differ in what they offer.
+
+    Attributes:
+        title: For people.
+        modules: Names of the modules that it may be installed under.
+        remedy: How to install it.
+    """
+
+    title: str
+    modules: tuple[str, ...]
+    remedy: str
+
+
+FAMILIES = {
+    "tensorrt": Family(
+        "TensorRT 10 or newer",
+        ("tensorrt", "tensorrt_bindings"),
+        "Install it: pip install tensorrt (on a Jetson: sudo apt install python3-libnvinfer).",
+    ),
+    "tensorrt-rtx": Family(
+        "TensorRT for RTX, version 1.7 or newer",
+        ("tensorrt_rtx_bindings", "tensorrt_rtx"),
+        "Install it: pip install tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs",
+    ),
+}
+"""TensorRT by the names of the runtimes."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a release offers; found by looking, for numbers of versions say less.
+
+    Attributes:
+        typed_flag: Networks have to be asked to keep the types of the ONNX file (TensorRT 10).
+        typed: Networks keep those types, asked to or always.
+        absent_gpus: Engines can be built for compute capabilities that are not here (RTX).
+        runtime_cache: What is compiled as an engine is loaded can be kept (RTX).
+        capturable: A context can tell whether a CUDA graph can be captured of it (RTX).
+    """
+
+    typed_flag: bool
+    typed: bool
+    absent_gpus: bool
+    runtime_cache: bool
+    capturable: bool
+
+    @classmethod
+    def of(cls, trt: Any) -> Features:
+        """Look at a module."""
+        typed_flag = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+        # Where the flags that allow less precision are gone, all networks keep their types.
+        always_typed = not hasattr(trt.BuilderFlag, "FP16")
+        runtime_config = getattr(trt, "IRuntimeConfig", None)
+        return cls(
+            typed_flag=typed_flag,
+            typed=typed_flag or always_typed,
+            absent_gpus=hasattr(trt, "ComputeCapability"),
+            runtime_cache=hasattr(runtime_config, "create_runtime_cache"),
+            capturable=hasattr(trt.IExecutionContext, "is_stream_capturable"),
+        )
+
+
+def load_bindings(family: str) -> Any:
+    """Import the module of a family.
+
+    Args:
+        family: A key of `FAMILIES`.
+
+    Raises:
+        RuntimeMissingError: If it is not installed, cannot be imported or is too old.
+    """
+    errors: list[Exception] = []
+    for name in FAMILIES[family].modules:
+        try:
+            trt = importlib.import_module(name)
+        except (ImportError, OSError) as error:  # OSError: bindings without their libraries
+            errors.append(error)
+            continue
+        _check_features(family, trt)
+        return trt
+    telling = [error for error in errors if not isinstance(error, ModuleNotFoundError)]
+    raise _missing(family, str((telling or errors)[0]))
+
+
+def _check_features(family: str, trt: Any) -> None:
+    if family == "tensorrt-rtx":
+        if not hasattr(trt, "ComputeCapability"):
+            raise _missing(family, "one that cannot build for a GPU that is not there")
+    elif not hasattr(trt, "NetworkDefinitionCreationFlag") or not Features.of(trt).typed:
+        version = getattr(trt, "__version__", "an unknown version")
+        raise _missing(family, f"{version}, which does not keep a network's types")
+
+
+def _missing(family: str, found: str) -> RuntimeMissingError:
+    known = FAMILIES[family]
+    return RuntimeMissingError(f"the packages of {known.title}", found, known.remedy)
+
+
+@contextlib.contextmanager
+def collected_errors(trt: Any) -> Iterator[tuple[Any, list[str]]]:
+    """Give TensorRT's logger, and the list that gets its errors within the block.
+
+    Args:
+        trt: The module.
+    """
+    logger = _logger(trt)
+    messages: list[str] = []
+    before, logger.sink = logger.sink, messages.append
+    try:
+        yield logger, messages
+    finally:
+        logger.sink = before
+
+
+@functools.cache
+def _logger(trt: Any) -> Any:
+    """Return the logger of this process: TensorRT keeps the first that it is given."""
+    severities = trt.ILogger.Severity
+
+    class Logger(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)  # the binding crashes without it
+            self.sink: Callable[[str], None] | None = None
+
+        def log(self, severity: Any, message: str) -> None:
+            if self.sink and severity in (severities.ERROR, severities.INTERNAL_ERROR):
+                self.sink(message)
+
+    return Logger()

@@ -1,0 +1,214 @@
+"""Building engines of TensorRT and TensorRT for RTX: for the GPU here, or for absent ones."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from devices.errors import CompileError
+from devices.runtimes.checks import written_whole
+from devices.runtimes.tensorrt_bindings import Features, collected_errors, load_bindings
+
+_REMEDY = "Change the model, its precision or the compute capabilities."
+
+
+class TensorRTRtxBuilder:
+    """Compiles ONNX files to `.engine` files of TensorRT for RTX, with or without a GPU.
+
+    Types are the ONNX file's: for half precision pass a model in half precision.
+
+    Args:
+        compute_capabilities: GPU generations that one engine is to run on, such as
+            `["SM75", "SM86", "SM89", "SM120"]`. SM75 has no matrix product in fp32.
+
+    Raises:
+        RuntimeMissingError: If the bindings are not installed.
+        CompileError: If a compute capability is unknown, or none is given.
+    """
+
+    suffix = ".engine"
+
+    def __init__(self, compute_capabilities: Sequence[str]) -> None:
+        self._trt = load_bindings("tensorrt-rtx")
+        members = self._trt.ComputeCapability.__members__
+        known = [name for name in members if name not in ("NONE", "CURRENT")]
+        # Twice the same is one target.
+        self._compute_capabilities = list(dict.fromkeys(compute_capabilities))
+        unknown = [name for name in self._compute_capabilities if name not in known]
+        if unknown or not self._compute_capabilities:
+            raise CompileError(
+                f"compute capabilities out of {', '.join(known)}",
+                ", ".join(map(str, unknown)) or "none",
+                "Name at least one of those.",
+            )
+
+    def build(self, onnx_path: Path, engine_path: Path) -> None:
+        """Compile a model; see `EngineBuilder.build`."""
+        plan = _compile(
+            self._trt,
+            onnx_path,
+            lambda config: _set_targets(self._trt, config, self._compute_capabilities),
+            ", ".join(self._compute_capabilities),
+        )
+        with written_whole(engine_path) as temporary:
+            temporary.write_bytes(plan)
+
+
+class TensorRTBuilder:
+    """Compiles ONNX files to `.engine` files for the GPU of this machine, and for no other kind.
+
+    Types are the ONNX file's, as for `TensorRTRtxBuilder`.
+
+    Args:
+        family: `tensorrt` or `tensorrt-rtx`.
+        timing_cache: Keeps how fast each way to compute a layer was found to be, so that equal
+            layers are computed alike in all engines and the next build takes less time; TensorRT
+            for RTX, which chooses without trying, has none.
+
+    Raises:
+        RuntimeMissingError: If the bindings are not installed.
+    """
+
+    suffix = ".engine"
+
+    def __init__(self, family: str, timing_cache: Path | None = None) -> None:
+        self._trt = load_bindings(family)
+        self._absent_gpus = Features.of(self._trt).absent_gpus
+        self._timing_cache = None if self._absent_gpus else timing_cache
+
+    def build(self, onnx_path: Path, engine_path: Path) -> None:
+        """Compile a model; see `EngineBuilder.build`."""
+        caches: list[Any] = []
+        plan = _compile(
+            self._trt, onnx_path, lambda config: caches.append(self._prepare(config)), "this GPU"
+        )
+        with written_whole(engine_path) as temporary:
+            temporary.write_bytes(plan)
+        if self._timing_cache is not None and caches[0] is not None:
+            with written_whole(self._timing_cache) as temporary:
+                temporary.write_bytes(caches[0].serialize())
+
+    def _prepare(self, config: Any) -> Any:
+        """Set what engines are built for; the timing cache that the build fills, if any."""
+        if self._absent_gpus:
+            _set_targets(self._trt, config, ["CURRENT"])
+        if self._timing_cache is None:
+            return None
+        before = b""
+        with contextlib.suppress(OSError):
+            before = self._timing_cache.read_bytes()
+        for content in dict.fromkeys([before, b""]):  # of another GPU or version: begin anew
+            cache = config.create_timing_cache(content)
+            if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+                return cache
+        return None
+
+
+def build_small_convolution(family: str, engine_path: Path) -> None:
+    """Build a network of one convolution for the GPU of this machine, to try things out with.
+
+    Args:
+        family: `tensorrt` or `tensorrt-rtx`.
+        engine_path: Gets the engine.
+
+    Raises:
+        CompileError: If it cannot be built or written.
+    """
+    import numpy as np
+
+    trt = load_bindings(family)
+    weights = np.full((8, 3, 3, 3), 0.1, np.float32)
+    bias = np.zeros(8, np.float32)
+
+    def fill(network: Any, logger: Any) -> None:
+        images = network.add_input("images", trt.float32, (1, 3, 8, 8))
+        layer = network.add_convolution_nd(
+            images, 8, (3, 3), trt.Weights(weights), trt.Weights(bias)
+        )
+        features = layer.get_output(0)
+        features.name = "features"
+        network.mark_output(features)
+
+    def configure(config: Any) -> None:
+        if Features.of(trt).absent_gpus:
+            _set_targets(trt, config, ["CURRENT"])
+
+    plan = _serialize(trt, fill, configure, "TensorRT must be able to build for this GPU")
+    with written_whole(engine_path) as temporary:
+        temporary.write_bytes(plan)
+
+
+def _compile(trt: Any, onnx_path: Path, configure: Callable[[Any], None], target: str) -> bytes:
+    """The engine of an ONNX file; raise CompileError if there is none."""
+    required = f"TensorRT must be able to compile {onnx_path} for {target}"
+    parsers = []
+
+    def fill(network: Any, logger: Any) -> None:
+        # The network must outlive the parser, or the process crashes; weights must outlive both.
+        parsers.append(trt.OnnxParser(network, logger))
+        _parse(parsers[0], network, onnx_path)
+
+    return _serialize(trt, fill, configure, required, parsers.clear)
+
+
+def _serialize(
+    trt: Any,
+    fill: Callable[[Any, Any], None],
+    configure: Callable[[Any], None],
+    required: str,
+    release: Callable[[], None] = lambda: None,
+) -> bytes:
+    """Build a network that `fill` defines; `release` is called while the network is there."""
+    with collected_errors(trt) as (logger, messages):
+        try:
+            builder = trt.Builder(logger)
+        except (RuntimeError, TypeError) as error:  # without a GPU, TensorRT has no builder
+            found = "; ".join(messages) or str(error)
+            raise CompileError(required, found, "Build it where the GPU is.") from error
+        flags = 0
+        if Features.of(trt).typed_flag:
+            flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        network = builder.create_network(flags)
+        try:
+            fill(network, logger)
+            config = builder.create_builder_config()
+            configure(config)
+            plan = builder.build_serialized_network(network, config)
+        finally:
+            release()
+    if plan is None:
+        found = "; ".join(messages) or "no engine and no reason"
+        raise CompileError(required, found, _REMEDY)
+    return bytes(plan)
+
+
+def _set_targets(trt: Any, config: Any, compute_capabilities: Sequence[str]) -> None:
+    config.num_compute_capabilities = len(compute_capabilities)
+    for index, name in enumerate(compute_capabilities):
+        config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
+
+
+def _parse(parser: Any, network: Any, onnx_path: Path) -> None:
+    """Fill a network from an ONNX file; raise CompileError with all that is wrong."""
+    required = f"TensorRT must be able to parse {onnx_path}"
+    remedy = "Export the model with fixed shapes and operators that TensorRT knows."
+    if not parser.parse_from_file(str(onnx_path)):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        reasons = [
+            f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}"
+            if error.node_name() or error.node_operator()
+            else error.desc()
+            for error in errors
+        ]
+        raise CompileError(required, "; ".join(reasons) or "no reason given", remedy)
+    # What is no ONNX file at all is parsed without complaint, to nothing.
+    if network.num_outputs == 0:
+        raise CompileError(required, "a file without any output", remedy)
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        if any(size < 0 for size in tensor.shape):
+            raise CompileError(
+                required, f"input {tensor.name!r} of the open shape {tuple(tensor.shape)}", remedy
+            )
