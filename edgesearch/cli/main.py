@@ -42,18 +42,22 @@ def _stage_command(name: str, description: str) -> None:
     """Add the command of a stage, which is called after the function of `workflow` that it runs."""
 
     def command(config: ConfigArgument, overrides: Overrides = None, json: AsJson = False) -> None:
-        def work() -> Any:
-            from edgesearch.config import load_config
-
-            loaded = load_config(config, overrides or ())
-            from edgesearch.cli.stages import run_command
-
-            return run_command(name, loaded)
-
-        _show(work, name, json)
+        _run(name, config, overrides, json)
 
     command.__doc__ = description
     app.command(name)(command)
+
+
+def _run(name: str, config: str, overrides: list[str] | None, as_json: bool, **more: Any) -> None:
+    def work() -> Any:
+        from edgesearch.config import load_config
+
+        loaded = load_config(config, overrides or ())
+        from edgesearch.cli.stages import run_command
+
+        return run_command(name, loaded, **more)
+
+    _show(work, name, as_json)
 
 
 def _show(work: Callable[[], Any], name: str, as_json: bool) -> None:
@@ -72,6 +76,24 @@ _stage_command("pretrain", "Train the supernet on images without labels.")
 _stage_command("search", "Find the best subnets within the budgets.")
 _stage_command("export", "Compile, check and measure the winners.")
 _stage_command("run", "The four stages one after the other; what is finished is skipped.")
+
+
+@app.command("evaluate")
+def evaluate(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    architecture: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A subnet as it prints itself, such as stem16_w16-48-96_d2-1-2_r32; any number.",
+            show_default=False,
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Accuracies of winners, named subnets and both ends of the space: kNN and linear probe."""
+    _run("evaluate", config, overrides, json, architectures=architecture or ())
 
 
 @app.command("devices")

@@ -9,12 +9,18 @@ from edgesearch.cli.progress import Progress
 from edgesearch.config import Config
 
 
-def run_command(name: str, config: Config) -> Any:
-    """Do what a command is named after: the function of `workflow` of the same name."""
+def run_command(name: str, config: Config, **more: Any) -> Any:
+    """Do what a command is named after: the function of `workflow` of the same name.
+
+    Args:
+        name: Name of the command.
+        config: The configuration.
+        **more: Arguments that the configuration does not hold.
+    """
     with Progress() as progress:
         shown = {"report": progress.show}
         if name != "run":
-            return getattr(workflow, name)(**_ARGUMENTS[name](config), **shown)
+            return getattr(workflow, name)(**_ARGUMENTS[name](config), **shown, **more)
         stages = ("profile", "pretrain", "search", "export", "summary")
         return workflow.run(
             **{f"{stage}_arguments": {**_ARGUMENTS[stage](config), **shown} for stage in stages}
@@ -155,9 +161,32 @@ def summary_arguments(config: Config) -> dict[str, Any]:
         "images": _images(config),
         "output_dir": config.output_dir,
         "looked_at": _looked_at(config),
-        "knn_k": config.pretrain.knn_k,
+        "evaluation": _evaluation(config),
         "seed": config.seed,
     }
+
+
+def evaluate_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of `workflow.evaluate`."""
+    return {
+        "space": config.space.build(),
+        "images": _images(config),
+        "output_dir": config.output_dir,
+        "looked_at": _looked_at(config),
+        "evaluation": _evaluation(config),
+        "seed": config.seed,
+        "threads": config.pretrain.threads,
+    }
+
+
+def _evaluation(config: Config) -> workflow.EvaluationSettings:
+    section = config.evaluation
+    return workflow.EvaluationSettings(
+        knn_k=section.knn_k,
+        knn_temperature=section.knn_temperature,
+        train_images=section.train_images,
+        test_images=section.test_images,
+    )
 
 
 def _measure(config: Config) -> workflow.MeasureConfig:
@@ -196,4 +225,5 @@ _ARGUMENTS = {
     "search": search_arguments,
     "export": export_arguments,
     "summary": summary_arguments,
+    "evaluate": evaluate_arguments,
 }

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from devices.spec import DeviceSpec, known_devices, load_device
+from edgesearch.config.evaluation_section import EvaluationSection
 from edgesearch.config.fields import (
     Batch,
     Count,
@@ -286,6 +287,8 @@ class Config(Section):
     """How subnets are chosen."""
     export: ExportSection = ExportSection()
     """What is made of the winners."""
+    evaluation: EvaluationSection = EvaluationSection()
+    """How accuracies of subnets are computed."""
 
     @field_validator("data")
     @classmethod
