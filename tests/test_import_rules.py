@@ -212,3 +212,13 @@ def test_light_parts_import_nothing_heavy(code):
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("room", ["evaluate", "pretrain"])
+def test_runs_without_the_libraries_that_gpu_images_lack(room):
+    absent = "import sys; sys.modules.update(pydantic=None, nni=None)"
+    code = f"{absent}; import edgesearch.{room} as room; [getattr(room, n) for n in room.__all__]"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr

@@ -134,6 +134,24 @@ def table(
     _show(work, "table", json)
 
 
+@app.command("evaluate")
+def evaluate(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    architecture: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A subnet as it prints itself, such as stem16_w16-48-96_d2-1-2_r32; any number.",
+            show_default=False,
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Accuracies of winners, named subnets and both ends of the space: kNN and linear probe."""
+    _run("evaluate", config, overrides, json, architectures=architecture or ())
+
+
 @app.command("devices")
 def devices(
     action: Annotated[str | None, typer.Argument(metavar="[show NAME]", show_default=False)] = None,

@@ -189,6 +189,27 @@ def _summary_row(row: workflow.SummaryRow, with_p95: bool) -> list[str]:
     ]
 
 
+def print_evaluate(result: workflow.EvaluateResult) -> None:
+    """Print the accuracies, and what they were computed from."""
+    rows = [
+        [
+            row.name,
+            f"{row.knn:.1%}",
+            f"{row.linear:.1%}",
+            "–" if row.params is None else f"{row.params:,}",
+            "–" if row.macs is None else f"{row.macs:,}",
+            row.architecture or "–",
+        ]
+        for row in result.rows
+    ]
+    _print_table(["", "kNN", "linear", "params", "MACs", "architecture"], rows)
+    print(
+        f"\naccuracies on {result.test_images:,} images held out, from {result.train_images:,} "
+        f"with labels (kNN: {result.knn_k} neighbours, T {result.knn_temperature:g})"
+    )
+    print(result.results_path)
+
+
 def print_devices(result: workflow.DevicesResult) -> None:
     """Print known devices and this machine; or one device, with what to install there."""
     width = max(len(device["name"]) for device in result.devices)

@@ -166,10 +166,33 @@ def summary_arguments(config: Config) -> dict[str, Any]:
         "images": _images(config),
         "output_dir": config.output_dir,
         "looked_at": _looked_at(config),
-        "knn_k": config.pretrain.knn_k,
+        "evaluation": _evaluation(config),
         "seed": config.seed,
         "accept": config.profile.accept,
     }
+
+
+def evaluate_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of `workflow.evaluate`."""
+    return {
+        "space": config.space.build(),
+        "images": _images(config),
+        "output_dir": config.output_dir,
+        "looked_at": _looked_at(config),
+        "evaluation": _evaluation(config),
+        "seed": config.seed,
+        "threads": config.pretrain.threads,
+    }
+
+
+def _evaluation(config: Config) -> workflow.EvaluationSettings:
+    section = config.evaluation
+    return workflow.EvaluationSettings(
+        knn_k=section.knn_k,
+        knn_temperature=section.knn_temperature,
+        train_images=section.train_images,
+        test_images=section.test_images,
+    )
 
 
 def _measure(config: Config) -> workflow.MeasureConfig:
@@ -208,4 +231,5 @@ _ARGUMENTS = {
     "search": search_arguments,
     "export": export_arguments,
     "summary": summary_arguments,
+    "evaluate": evaluate_arguments,
 }

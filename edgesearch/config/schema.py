@@ -13,6 +13,7 @@ from devices.spec import (
     known_devices,
     load_device,
 )
+from edgesearch.config.evaluation_section import EvaluationSection
 from edgesearch.config.fields import (
     Batch,
     Count,
@@ -310,6 +311,8 @@ class Config(Section):
     """How subnets are chosen."""
     export: ExportSection = ExportSection()
     """What is made of the winners."""
+    evaluation: EvaluationSection = EvaluationSection()
+    """How accuracies of subnets are computed."""
 
     @field_validator("data")
     @classmethod

@@ -2,6 +2,6 @@
 
 from edgesearch.evaluate.features import compute_features
 from edgesearch.evaluate.knn import knn_accuracy
-from edgesearch.evaluate.linear import fit_linear
+from edgesearch.evaluate.linear import fit_linear, linear_accuracy
 
-__all__ = ["compute_features", "fit_linear", "knn_accuracy"]
+__all__ = ["compute_features", "fit_linear", "knn_accuracy", "linear_accuracy"]

@@ -27,7 +27,7 @@ def knn_accuracy(
         train_labels: (N,) int64.
         test_features: (M, D).
         test_labels: (M,) int64.
-        k: Number of neighbours, at most N.
+        k: Number of neighbours; all N if it is more.
         temperature: T.
 
     Returns:
@@ -38,7 +38,9 @@ def knn_accuracy(
     correct = 0
     for features, labels in zip(test.split(1024), test_labels.split(1024), strict=True):
         cosine, nearest = (features @ train.T).topk(min(k, len(train)), dim=1)
-        votes = torch.zeros(len(features), classes, dtype=cosine.dtype)
-        votes.scatter_add_(1, train_labels[nearest], (cosine / temperature).exp())
+        # Relative to the nearest: the same vote, and no weight overflows at a low temperature.
+        weights = ((cosine - cosine[:, :1]) / temperature).exp()
+        votes = cosine.new_zeros(len(features), classes)
+        votes.scatter_add_(1, train_labels[nearest], weights)
         correct += int((votes.argmax(dim=1) == labels).sum())
     return correct / len(test_labels)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgesearch.errors import SpaceError
+
+TEXT = r"stem(\d+)_w(\d+(?:-\d+)*)_d(\d+(?:-\d+)*)_r(\d+)"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,29 @@ class Architecture:
                 str(error),
                 "Correct the entry, or copy one from winners.json.",
             ) from error
+
+    @classmethod
+    def from_text(cls, text: str) -> Architecture:
+        """Read what `str` wrote, such as `stem16_w16-48-96_d2-1-2_r32`.
+
+        Raises:
+            SpaceError: The text is of another form.
+        """
+        found = re.fullmatch(TEXT, text.strip(), re.ASCII)
+        if found is None:
+            raise SpaceError(
+                "an architecture in the form stem16_w16-48-96_d2-1-2_r32 (width of the stem, "
+                "widths and depths of the stages, resolution)",
+                repr(text),
+                "Copy one from what `edgesearch search` or `edgesearch validate` prints.",
+            )
+        stem_width, widths, depths, resolution = found.groups()
+        return cls(
+            stem_width=int(stem_width),
+            stage_widths=tuple(map(int, widths.split("-"))),
+            stage_depths=tuple(map(int, depths.split("-"))),
+            resolution=int(resolution),
+        )
 
     def __str__(self) -> str:
         widths = "-".join(map(str, self.stage_widths))

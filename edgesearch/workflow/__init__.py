@@ -4,6 +4,8 @@ from edgesearch.export import TensorRTTarget
 from edgesearch.pretrain import Augmentation, TrainerConfig
 from edgesearch.search import Budgets
 from edgesearch.workflow.devices import DevicesResult, describe_devices
+from edgesearch.workflow.evaluate import EvaluatedRow, EvaluateResult, evaluate
+from edgesearch.workflow.evaluation import EvaluationSettings
 from edgesearch.workflow.events import Event, Report
 from edgesearch.workflow.export import ExportResult, export
 from edgesearch.workflow.image_pool import ImageSource
@@ -21,6 +23,9 @@ __all__ = [
     "Augmentation",
     "Budgets",
     "DevicesResult",
+    "EvaluateResult",
+    "EvaluatedRow",
+    "EvaluationSettings",
     "Event",
     "ExportResult",
     "ImageSource",
@@ -41,6 +46,7 @@ __all__ = [
     "Winner",
     "Winners",
     "describe_devices",
+    "evaluate",
     "export",
     "pretrain",
     "profile",

@@ -1,56 +1,130 @@
-"""The kNN accuracy of subnets."""
+"""The accuracies of subnets."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
 from torch import nn
 
-from edgesearch.evaluate import compute_features, knn_accuracy
+from edgesearch.evaluate import compute_features, knn_accuracy, linear_accuracy
 from edgesearch.supernet import recalibrate
-from edgesearch.workflow.image_pool import ImagePool, LabelledImages
+from edgesearch.workflow.image_pool import (
+    LABELLED_TEST_IMAGES,
+    LABELLED_TRAIN_IMAGES,
+    ImagePool,
+    LabelledImages,
+)
 
 PIXELS = 32
 """Height and width of images that are compared as they are."""
 
 
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How accuracies are computed.
+
+    Attributes:
+        knn_k: Neighbours; all training images vote if there are fewer.
+        knn_temperature: T of a neighbour's weight exp(cosine / T).
+        train_images: Training images at most, a seeded part where there are more.
+        test_images: Images held out at most.
+    """
+
+    knn_k: int = 200
+    knn_temperature: float = 0.1
+    train_images: int = LABELLED_TRAIN_IMAGES
+    test_images: int = LABELLED_TEST_IMAGES
+
+
+class LabelledFeatures(NamedTuple):
+    """Features of training images and of images held out.
+
+    Attributes:
+        train: (N, D).
+        train_labels: (N,) int64.
+        test: (M, D).
+        test_labels: (M,) int64.
+    """
+
+    train: torch.Tensor
+    train_labels: torch.Tensor
+    test: torch.Tensor
+    test_labels: torch.Tensor
+
+
 class SubnetJudge:
-    """Measures kNN accuracies, every network recalibrated on the same images.
+    """Measures accuracies, every network recalibrated on the same images.
 
     Args:
         pool: The images of the run, with labels.
         k: Neighbours.
         calibration_images: Images for the normalisation statistics.
         batch_size: Images in each forward pass.
+        temperature: T of the neighbours' weights.
+        train_images: Training images at most.
+        test_images: Images held out at most.
     """
 
-    def __init__(self, pool: ImagePool, k: int, calibration_images: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        pool: ImagePool,
+        k: int,
+        calibration_images: int,
+        batch_size: int,
+        temperature: float = 0.1,
+        train_images: int = LABELLED_TRAIN_IMAGES,
+        test_images: int = LABELLED_TEST_IMAGES,
+    ) -> None:
         self.pool = pool
         self.k = k
         self.calibration_images = calibration_images
         self.batch_size = batch_size
+        self.temperature = temperature
+        self.train_images = train_images
+        self.test_images = test_images
         self._labelled: dict[int, LabelledImages] = {}
 
     def images(self, resolution: int) -> LabelledImages:
         """The labelled images at a resolution; those of the last one are kept."""
         if resolution not in self._labelled:
-            self._labelled = {resolution: self.pool.labelled(resolution)}
+            images = self.pool.labelled(resolution, self.train_images, self.test_images)
+            self._labelled = {resolution: images}
         return self._labelled[resolution]
 
     def accuracy(self, network: nn.Module, resolution: int) -> float:
         """kNN accuracy of a network's features, in 0 … 1; recalibrates the network."""
-        calibration = self.pool.sample(resolution, 0, self.calibration_images)
-        recalibrate(network, calibration, self.batch_size)
-        return self._accuracy(network, self.images(resolution))
+        return self.knn(self.features(network, resolution))
 
     def pixel_accuracy(self, resolution: int) -> float:
         """kNN accuracy of the pixels themselves, averaged down to 32 × 32 where there are more."""
-        pixels = nn.Sequential(nn.AdaptiveAvgPool2d(min(resolution, PIXELS)), nn.Flatten())
-        return self._accuracy(pixels, self.images(resolution))
+        return self.knn(self.pixels(resolution))
 
-    def _accuracy(self, network: nn.Module, images: LabelledImages) -> float:
-        return knn_accuracy(
+    def features(self, network: nn.Module, resolution: int) -> LabelledFeatures:
+        """Features of the labelled images; recalibrates the network."""
+        calibration = self.pool.sample(resolution, 0, self.calibration_images)
+        recalibrate(network, calibration, self.batch_size)
+        return self._features(network, resolution)
+
+    def pixels(self, resolution: int) -> LabelledFeatures:
+        """The pixels themselves, averaged down to 32 × 32 where there are more."""
+        pixels = nn.Sequential(nn.AdaptiveAvgPool2d(min(resolution, PIXELS)), nn.Flatten())
+        return self._features(pixels, resolution)
+
+    def _features(self, network: nn.Module, resolution: int) -> LabelledFeatures:
+        images = self.images(resolution)
+        return LabelledFeatures(
             compute_features(network, images.train, prepare=images.prepare),
             images.train_labels,
             compute_features(network, images.test, prepare=images.prepare),
             images.test_labels,
-            self.k,
         )
+
+    def knn(self, features: LabelledFeatures) -> float:
+        """kNN accuracy of features, in 0 … 1."""
+        return knn_accuracy(*features, k=self.k, temperature=self.temperature)
+
+    def linear(self, features: LabelledFeatures) -> float:
+        """Accuracy of a linear probe of features, in 0 … 1."""
+        return linear_accuracy(*features, seed=self.pool.seed)

@@ -16,8 +16,8 @@ from edgesearch.errors import DataError
 STATISTICS_IMAGES = 2000
 DECODE_AT_ONCE = 60_000
 """Up to so many images are decoded once when they are opened; more stay files."""
-KNN_TRAIN_IMAGES = 20_000
-KNN_TEST_IMAGES = 5_000
+LABELLED_TRAIN_IMAGES = 20_000
+LABELLED_TEST_IMAGES = 5_000
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images for a kNN evaluation; as bytes, a quarter of what networks read.
+    """Images for accuracies and classifiers; as bytes, a quarter of what networks read.
 
     Attributes:
         train: (N, C, R, R) uint8.
@@ -176,8 +176,18 @@ class ImagePool:
         self.skipped += fitted.skipped
         return fitted.images
 
-    def labelled(self, resolution: int) -> LabelledImages:
-        """Images for a kNN evaluation at a resolution; a seeded part where there are very many.
+    def labelled(
+        self,
+        resolution: int,
+        train_images: int = LABELLED_TRAIN_IMAGES,
+        test_images: int = LABELLED_TEST_IMAGES,
+    ) -> LabelledImages:
+        """Images for accuracies and classifiers; a seeded part where there are more.
+
+        Args:
+            resolution: R.
+            train_images: Training images at most.
+            test_images: Images held out at most.
 
         Raises:
             DataError: There are no labels.
@@ -187,7 +197,7 @@ class ImagePool:
         train, test = self.train, self.test
         assert test is not None
         parts = []
-        for images, limit in ((train, KNN_TRAIN_IMAGES), (test, KNN_TEST_IMAGES)):
+        for images, limit in ((train, train_images), (test, test_images)):
             fitted = images.preprocessed(preprocess, self._order(len(images))[:limit])
             assert fitted.labels is not None
             self.skipped += fitted.skipped

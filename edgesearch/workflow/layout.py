@@ -76,3 +76,8 @@ class Layout:
     def summary(self) -> Path:
         """Folder of the closing comparison."""
         return self.output_dir / "summary"
+
+    @property
+    def evaluation(self) -> Path:
+        """Accuracies of subnets."""
+        return self.output_dir / "evaluation" / "results.json"

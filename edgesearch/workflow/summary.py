@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-import torch
 
 from devices import DeviceSpec
 from edgesearch.latency import LatencyModel
 from edgesearch.search import Agreement
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet import SupernetWeights, random_like
-from edgesearch.workflow.evaluation import SubnetJudge
+from edgesearch.supernet import SupernetWeights
+from edgesearch.workflow.comparison import Comparison, Subject, subjects
+from edgesearch.workflow.evaluation import EvaluationSettings
 from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder, read_json, write_json
 from edgesearch.workflow.profile import current_correction, load_table
 from edgesearch.workflow.search import SearchImages, make_agreement
-from edgesearch.workflow.stage import Stage
+from edgesearch.workflow.stage import Stage, prefixed
 from edgesearch.workflow.winners import Winners
 
 
@@ -62,7 +61,7 @@ def summarise(
     images: ImageSource,
     output_dir: Path,
     looked_at: SearchImages,
-    knn_k: int = 200,
+    evaluation: EvaluationSettings,
     seed: int = 0,
     accept: Collection[str] = (),
     report: Report = silent,
@@ -77,7 +76,7 @@ def summarise(
         images: The images of the run.
         output_dir: Has everything; gets `summary/summary.json`.
         looked_at: As in the search.
-        knn_k: Neighbours of the kNN accuracy.
+        evaluation: How the kNN accuracy is computed.
         seed: That of the run.
         accept: Fields in which the table may differ from the device; see `load_table`.
         report: Is told what happens.
@@ -91,7 +90,10 @@ def summarise(
         stage = Stage(
             "summary",
             layout.summary,
-            {"pretrain.knn_k": knn_k, **{f"search.{k}": v for k, v in asdict(looked_at).items()}},
+            {
+                **prefixed("evaluation", asdict(evaluation)),
+                **prefixed("search", asdict(looked_at)),
+            },
             {
                 "the supernet's weights": digest_of(layout.weights, "pretrain"),
                 layout.winners.name: digest_of(layout.winners, "search"),
@@ -105,7 +107,7 @@ def summarise(
         if not done:
             weights = SupernetWeights.load(layout.weights, space)
             rows = _Summary(
-                space, device, layout, pool, weights, looked_at, knn_k, seed, accept
+                space, device, layout, pool, weights, looked_at, evaluation, accept
             ).rows()
             write_json(path, [asdict(row) for row in rows])
             stage.finish([path.name])
@@ -122,62 +124,52 @@ class _Summary:
     pool: ImagePool
     weights: SupernetWeights
     looked_at: SearchImages
-    knn_k: int
-    seed: int
+    evaluation: EvaluationSettings
     accept: Collection[str]
 
     def rows(self) -> list[SummaryRow]:
         """The winners, then what they are compared with."""
-        space, looked_at = self.space, self.looked_at
+        looked_at = self.looked_at
         agreement = make_agreement(self.weights, self.pool, looked_at)
-        judge = None
-        if self.pool.has_labels:
-            judge = SubnetJudge(
-                self.pool, self.knn_k, looked_at.calibration_images, looked_at.batch_size
-            )
-        rows = []
-        winners = Winners.load(self.layout.winners, space).winners
-        for winner in winners:
+        comparison = Comparison(
+            self.weights,
+            self.pool,
+            self.evaluation,
+            looked_at.calibration_images,
+            looked_at.batch_size,
+        )
+        winners = Winners.load(self.layout.winners, self.space).winners
+        rows = [
+            self._row(subject, agreement, comparison) for subject in subjects(self.space, winners)
+        ]
+        for i, winner in enumerate(winners):
             figures = winner.latency_ms[self.device.name]
-            row = self._row(f"winner {winner.name}", winner.architecture, agreement, judge)
-            rows.append(
-                SummaryRow(
-                    **{
-                        **asdict(row),
-                        "predicted_ms": figures["predicted"],
-                        "measured_ms": figures["measured_p50"],
-                        "budget_ms": figures["budget"],
-                        "predicted_p95_ms": figures.get("predicted_p95"),
-                        "measured_p95_ms": figures["measured_p95"],
-                        "budget_p95_ms": figures.get("budget_p95"),
-                    }
-                )
+            rows[i] = replace(
+                rows[i],
+                predicted_ms=figures["predicted"],
+                measured_ms=figures["measured_p50"],
+                budget_ms=figures["budget"],
+                predicted_p95_ms=figures.get("predicted_p95"),
+                measured_p95_ms=figures["measured_p95"],
+                budget_p95_ms=figures.get("budget_p95"),
             )
-        rows.append(self._row("largest", space.largest, agreement, judge))
-        rows.append(self._row("smallest", space.smallest, agreement, judge))
-        random = random_like(self.weights, self.seed)
-        resolution = space.largest.resolution
-        rows.append(
-            SummaryRow(
-                "largest, random weights",
-                agreement=agreement.of_network(random.embedder(space.largest), resolution),
-                knn=judge.accuracy(_fast(random, space.largest), resolution) if judge else None,
-                params=space.params(space.largest),
-                macs=space.macs(space.largest),
-            )
-        )
-        rows.append(
-            SummaryRow("raw pixels", knn=judge.pixel_accuracy(resolution) if judge else None)
-        )
         return rows
 
-    def _row(
-        self,
-        name: str,
-        architecture: Architecture,
-        agreement: Agreement,
-        judge: SubnetJudge | None,
-    ) -> SummaryRow:
+    def _row(self, subject: Subject, agreement: Agreement, comparison: Comparison) -> SummaryRow:
+        has_labels = self.pool.has_labels
+        knn = comparison.judge.knn(comparison.features(subject)) if has_labels else None
+        architecture = subject.architecture
+        if architecture is None:
+            return SummaryRow(subject.name, knn=knn)
+        row = SummaryRow(
+            subject.name,
+            knn=knn,
+            params=self.space.params(architecture),
+            macs=self.space.macs(architecture),
+        )
+        if not subject.trained:
+            network = comparison.random.embedder(architecture)
+            return replace(row, agreement=agreement.of_network(network, architecture.resolution))
         table = load_table(self.layout.table(self.device), self.space, self.device, self.accept)
         model = LatencyModel.from_table(self.space, table, current_correction(self.space, table))
         measured = {
@@ -185,19 +177,11 @@ class _Summary:
             for network in table.networks(self.space.space_hash)
         }
         predicted, found = model.predict(architecture), measured.get(architecture)
-        network = _fast(self.weights, architecture)
-        return SummaryRow(
-            name,
+        return replace(
+            row,
             agreement=agreement(architecture),
-            knn=judge.accuracy(network, architecture.resolution) if judge else None,
-            params=self.space.params(architecture),
-            macs=self.space.macs(architecture),
             predicted_ms=predicted.median_ms,
             measured_ms=None if found is None else found.median_ms,
             predicted_p95_ms=predicted.p95_ms,
             measured_p95_ms=None if found is None else found.p95_ms,
         )
-
-
-def _fast(weights: SupernetWeights, architecture: Architecture) -> torch.nn.Module:
-    return weights.subnet(architecture).to(memory_format=torch.channels_last)

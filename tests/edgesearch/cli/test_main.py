@@ -23,7 +23,8 @@ def edgesearch(*arguments, cwd=None):
 
 def test_help_lists_the_commands():
     shown = edgesearch("--help").stdout
-    for command in ("devices", "profile", "table", "pretrain", "search", "export", "run"):
+    commands = "devices profile table pretrain search export run evaluate"
+    for command in commands.split():
         assert command in shown
 
 
@@ -35,6 +36,7 @@ def test_help_lists_the_commands():
         (["pretrain", "quickstart", "pretrain.epoch=3"], "epochs"),
         (["search", "quickstart"], "edgesearch profile"),
         (["export", "quickstart"], "edgesearch search"),
+        (["evaluate", "quickstart"], "edgesearch pretrain"),
         (["pretrain", "cifar10", "data.root=nowhere"], "nothing of that name"),
         (["devices", "show", "raspberry"], "a device of the catalog"),
         (["table", "nowhere.jsonl"], "to read the latency table nowhere.jsonl"),
@@ -42,7 +44,7 @@ def test_help_lists_the_commands():
     ],
 )
 def test_bad_input_is_one_message_and_2(tmp_path, arguments, message):
-    if arguments[0] in ("search", "export", "pretrain"):
+    if arguments[0] in ("search", "export", "pretrain", "evaluate"):
         arguments = [*arguments, f"output_dir={tmp_path / 'out'}"]
     done = edgesearch(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr

@@ -14,6 +14,7 @@ ARGUMENTS = (
     stages.search_arguments,
     stages.export_arguments,
     stages.summary_arguments,
+    stages.evaluate_arguments,
 )
 
 
@@ -88,6 +89,10 @@ def plain(value):
         "pretrain.augmentation.jitter.saturation=0.1",
         "pretrain.augmentation.jitter.hue=0.2",
         "pretrain.augmentation.jitter.probability=0.1",
+        "evaluation.knn_k=5",
+        "evaluation.knn_temperature=0.2",
+        "evaluation.train_images=100",
+        "evaluation.test_images=100",
         "search.strategy=random",
         "search.evaluations=9",
         "search.population=3",

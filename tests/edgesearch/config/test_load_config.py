@@ -48,7 +48,7 @@ def test_quickstart_keeps_to_what_was_seen_to_work():
     assert config.search.budgets.latency_ms is None, "no machine is like another"
     pretrain = config.pretrain
     assert pretrain.queue_size <= 1437 / 4, "a quarter of the training images at most"
-    assert pretrain.knn_k == 20
+    assert pretrain.knn_k == config.evaluation.knn_k == 20
     assert pretrain.projector_bn
     assert pretrain.augmentation.flip_probability == 0
 

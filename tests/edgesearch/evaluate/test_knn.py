@@ -69,3 +69,8 @@ def test_more_images_than_fit_in_one_chunk():
 def test_a_class_that_was_never_seen_is_never_right():
     train, (features, _) = clusters(60, 0.1, 0), clusters(10, 0.1, 1)
     assert knn_accuracy(*train, features, torch.full((10,), 7), k=5) == 0.0
+
+
+def test_a_low_temperature_leaves_the_nearest_to_decide():
+    train, test = clusters(60, 0.6, 0), clusters(45, 0.6, 1)
+    assert knn_accuracy(*train, *test, k=60, temperature=1e-4) == knn_accuracy(*train, *test, k=1)

@@ -51,6 +51,7 @@ CONFIG = {
         # Far above what any of these takes, so that a busy machine changes nothing.
         "budgets": {"latency_ms": 1000, "macs": 700000},
     },
+    "evaluation": {"knn_k": 5},
     "export": {"tensorrt": {"compute_capabilities": ["SM86", "SM89"]}},
 }
 

@@ -174,3 +174,10 @@ def test_three_channels_of_grey_images(tmp_path):
     pool = ImagePool(ImageSource("folder", tmp_path), 3, 0)
     assert pool.sample(8, 0, 4).shape == (4, 3, 8, 8)
     assert len(pool.preprocess(8).mean) == 3
+
+
+def test_a_part_of_the_labelled_images(digits):
+    everything, part = digits.labelled(8), digits.labelled(8, 100, 50)
+    assert (len(part.train), len(part.test)) == (100, 50)
+    assert torch.equal(part.train, everything.train[:100])
+    assert torch.equal(part.test_labels, everything.test_labels[:50])
