@@ -46,6 +46,7 @@ def plain(value):
         "device.host=board device.transport=ssh",
         "device.host=board device.python=python3.11",
         "device.host=board device.ssh_config=config",
+        "device.machine=aarch64",
         "data.root=other",
         "data.source=digits",
         "data.holdout=0.3",
