@@ -35,7 +35,7 @@ def draws(*values, count=1):
 def views_of(augmentation, images, indices=None, *, seed=0, epoch=0, resolution=16):
     indices = torch.arange(len(images)) if indices is None else indices
     rule = preprocess(images.shape[1], resolution)
-    return BatchedViews(augmentation, rule, seed)(images, indices, epoch)
+    return BatchedViews((augmentation, augmentation), rule, seed)(images, indices, epoch)
 
 
 class TestCropAndFlip:

@@ -76,10 +76,10 @@ class TestStep:
 
     def test_queue_is_filled_once_with_the_keys_of_the_former_encoder(self, method, views):
         keys = copy.deepcopy(method).targets(views)
-        before = method.queue.clone()
+        before = method.queue.keys.clone()
         sandwich_step(method, views, ARCHITECTURES, sgd(method))
-        torch.testing.assert_close(method.queue, torch.cat([keys.T, before[:, 4:]], dim=1))
-        assert int(method.queue_position) == 4
+        torch.testing.assert_close(method.queue.keys, torch.cat([keys.T, before[:, 4:]], dim=1))
+        assert int(method.queue.position) == 4
 
     def test_gradients_are_the_sum_of_separate_passes(self, method, views):
         alone = copy.deepcopy(method)
@@ -89,14 +89,14 @@ class TestStep:
         for architecture in ARCHITECTURES:
             alone.zero_grad(set_to_none=True)
             alone.activate(architecture)
-            loss = alone.loss(views, targets)
+            loss = alone.loss(views, targets).value
             loss.backward()
             expected_losses.append(loss.item())
             for name, parameter in alone.query.named_parameters():
                 if parameter.grad is not None:
                     total[name] += parameter.grad
         before = parameters_of(method.query)
-        losses = sandwich_step(method, views, ARCHITECTURES, sgd(method))
+        losses = sandwich_step(method, views, ARCHITECTURES, sgd(method)).losses
         assert losses == pytest.approx(expected_losses, rel=1e-6)
         for name, parameter in method.query.named_parameters():
             assert total[name].any(), name
@@ -123,14 +123,14 @@ class TestStep:
     @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
     def test_nothing_moves_if_a_loss_is_not_finite(self, method, views, bad):
         kept = [parameters_of(method.query), parameters_of(method.key)]
-        queue = method.queue.clone()
+        queue = method.queue.keys.clone()
         views[0][0, 0, 0, 0] = bad
         optimizer = torch.optim.SGD(method.query.parameters(), LR, momentum=0.9)
-        losses = sandwich_step(method, views, ARCHITECTURES, optimizer)
-        assert len(losses) == 3
-        assert not all(map(torch.isfinite, torch.tensor(losses)))
+        result = sandwich_step(method, views, ARCHITECTURES, optimizer)
+        assert len(result.losses) == 3
+        assert not result.finite
         for encoder, former in zip((method.query, method.key), kept, strict=True):
             assert all(torch.equal(p, former[name]) for name, p in encoder.named_parameters())
-        assert torch.equal(method.queue, queue)
-        assert int(method.queue_position) == 0
+        assert torch.equal(method.queue.keys, queue)
+        assert int(method.queue.position) == 0
         assert not optimizer.state

@@ -59,7 +59,7 @@ class HookedLoader:
 def make_trainer(folder, happenings=None, *, config=CONFIG, workers=None, **options):
     loader = make_loader(
         IMAGES,
-        Augmentation(flip_probability=0.0),
+        (Augmentation(flip_probability=0.0),) * 2,
         Preprocess(16, 1, (0.3,), (0.37,)),
         batched=workers is None,
         batch_size=32,
@@ -175,9 +175,10 @@ class TestWholeRun:
     def test_losses_are_means_over_steps_and_random_subnets(self, tmp_path, monkeypatch):
         seen = []
 
-        def noted(*args):
-            seen.append(sandwich_step(*args))
-            return seen[-1]
+        def noted(*args, **options):
+            result = sandwich_step(*args, **options)
+            seen.append(result.losses)
+            return result
 
         monkeypatch.setattr("edgesearch.pretrain.trainer.sandwich_step", noted)
         make_trainer(tmp_path, config=TrainerConfig(epochs=1, random_subnets=3)).fit()

@@ -12,7 +12,7 @@ from edgesearch.pretrain.views import blur_kernel_size, two_views
 
 def make_views(channels=3, resolution=32, seed=0, **options):
     rule = Preprocess(resolution, channels, (0.4,) * channels, (0.2,) * channels)
-    return TorchvisionViews(Augmentation(**options), rule, seed)
+    return TorchvisionViews((Augmentation(**options),) * 2, rule, seed)
 
 
 def random_image(channels=3, height=40, width=50):

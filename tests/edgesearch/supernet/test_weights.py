@@ -27,9 +27,8 @@ def make_weights(bn=True):
 
 
 def states(weights):
-    return {
-        f.name: getattr(weights, f.name) for f in dataclasses.fields(weights) if f.name != "space"
-    }
+    parts = {f.name: getattr(weights, f.name) for f in dataclasses.fields(weights)}
+    return {name: part for name, part in parts.items() if name != "space" and part is not None}
 
 
 @pytest.fixture
