@@ -1,5 +1,7 @@
 """Label-free pre-training of the supernet."""
 
+from collections.abc import Callable
+
 from edgesearch.pretrain.batched_views import BatchedViews
 from edgesearch.pretrain.byol import BYOL
 from edgesearch.pretrain.densecl import DenseCL
@@ -15,7 +17,7 @@ from edgesearch.pretrain.simclr import SimCLR
 from edgesearch.pretrain.trainer import EpochReport, Monitor, Trainer, TrainerConfig
 from edgesearch.pretrain.views import Augmentation, TorchvisionViews
 
-METHODS = {
+METHODS: dict[str, Callable[..., Method]] = {
     "moco_v2": MoCoV2,
     "byol": BYOL,
     "densecl": DenseCL,

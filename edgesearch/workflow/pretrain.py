@@ -122,7 +122,7 @@ def pretrain(
             report(Event("pretrain", message))
         if not done:
             torch.set_num_threads(threads or torch.get_num_threads())
-            model: Method = METHODS[method](space, **method_options, seed=trainer.seed)
+            model = METHODS[method](space, **method_options, seed=trainer.seed)
             if init is not None:
                 _start_from(model, _weights_file(init), space)
             monitor = _monitor(space, pool, knn_k)
