@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from edgesearch.errors import Interrupted, TrainingError
-from edgesearch.pretrain.checkpoint import load_state, save_state
+from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
 from edgesearch.pretrain.encoder import Encoder
 from edgesearch.pretrain.faithful import faithful_step
 from edgesearch.pretrain.lars import LARS
@@ -32,6 +32,8 @@ Monitor = Callable[[SupernetWeights], dict[str, float]]
 _State = dict[str, torch.Tensor]
 
 
+COLLAPSED = 0.01
+"""Embeddings that are apart by less are the same for all images; fresh networks reach 0.03."""
 OPTIMIZERS = {"sgd": torch.optim.SGD, "lars": LARS}
 
 
@@ -83,6 +85,7 @@ class EpochReport:
         loss_random: Mean loss of the random subnets, None without any.
         spread: How far the largest network's embeddings are apart, mean over the steps: 0 if all
             are the same, about 1 if they point in all directions.
+        collapsed: Whether the spread shows, after the first epoch, that nothing can be learnt.
         lr: Learning rate of the last step.
         duration_s: Wall time since the epoch was begun or resumed.
         images_per_s: Images trained on in this time, by wall time.
@@ -96,6 +99,7 @@ class EpochReport:
     loss_smallest: float | None
     loss_random: float | None
     spread: float
+    collapsed: bool
     lr: float
     duration_s: float
     images_per_s: float
@@ -126,7 +130,7 @@ class Trainer:
         method: What is trained.
         loader: Where the views come from.
         config: How to train.
-        output_dir: Gets state.pt, model.safetensors and metrics.jsonl.
+        output_dir: Gets state.pt, state.previous.pt, model.safetensors and metrics.jsonl.
         identity: Plain values that tell this run from others; a state of another is refused.
         monitor: Judges the weights now and then.
         on_epoch: Called with each epoch's report.
@@ -179,7 +183,7 @@ class Trainer:
             CheckpointError: The state in the output folder is damaged or of another run.
         """
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        if self.state_path.exists():
+        if has_state(self.state_path):
             self._resume()
         self._drop_metrics_after(self.progress.epoch)
         self.method.train()
@@ -286,13 +290,15 @@ class Trainer:
         every = config.monitor_every_epochs
         due = every > 0 and (progress.epoch == config.epochs or progress.epoch % every == 0)
         weights = self.weights()
+        spread = progress.spread_sum / progress.step
         report = EpochReport(
             epoch=progress.epoch,
             epochs=config.epochs,
             loss_largest=means[0],
             loss_smallest=smallest,
             loss_random=sum(randoms) / len(randoms) if randoms else None,
-            spread=progress.spread_sum / progress.step,
+            spread=spread,
+            collapsed=spread < COLLAPSED and progress.epoch > 1,
             lr=lr,
             duration_s=duration_s,
             images_per_s=images / duration_s,

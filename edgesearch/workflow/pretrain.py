@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from edgesearch.errors import CheckpointError, Interrupted
+from edgesearch.errors import CheckpointError, DataError, Interrupted
 from edgesearch.export import sha256_of
 from edgesearch.pretrain import (
     METHODS,
@@ -33,6 +34,8 @@ from edgesearch.workflow.output_folder import output_folder
 from edgesearch.workflow.stage import Stage, prefixed
 
 MONITOR_CALIBRATION_IMAGES = 512
+LOOKED_AT = 64
+"""Images whose size is looked at."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,8 @@ def pretrain(
                 left_out = f"{pool.skipped} images could not be read and are left out"
                 report(Event("pretrain", left_out))
             _warn_of_large_queue(model, pool, report)
+            if images.source == "folder":
+                _warn_of_small_images(pool, space.largest.resolution, report)
             runner = _trainer(model, pool, layout, trainer, views, monitor, stage, report)
             try:
                 runner.fit()
@@ -170,7 +175,7 @@ def _trainer(
         layout.supernet,
         identity=stage.plain_config(),
         monitor=monitor,
-        on_epoch=lambda epoch: report(_epoch_event(epoch)),
+        on_epoch=_EpochTeller(report),
     )
 
 
@@ -184,6 +189,20 @@ def _warn_of_large_queue(model: Method, pool: ImagePool, report: Report) -> None
         "(pretrain.queue_size)"
     )
     report(Event("pretrain", large))
+
+
+def _warn_of_small_images(pool: ImagePool, resolution: int, report: Report) -> None:
+    """Say so if most images are enlarged more than twice."""
+    sides = []
+    for index in range(0, len(pool.train), max(1, len(pool.train) // LOOKED_AT)):
+        with suppress(DataError):
+            sides.append(min(pool.train.load(index).shape[1:]))
+    if sides and (median := sorted(sides)[len(sides) // 2]) * 2 < resolution:
+        small = (
+            f"images with a short side of {median} pixels are enlarged to {resolution}: smaller "
+            "networks would see as much (space.resolutions)"
+        )
+        report(Event("pretrain", small))
 
 
 def _monitor(space: SearchSpace, pool: ImagePool, k: int) -> Monitor | None:
@@ -200,6 +219,25 @@ def _monitor(space: SearchSpace, pool: ImagePool, k: int) -> Monitor | None:
         return accuracies
 
     return monitor
+
+
+class _EpochTeller:
+    """Tells of each epoch, and of a collapse once."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.collapse_told = False
+
+    def __call__(self, epoch: EpochReport) -> None:
+        self.report(_epoch_event(epoch))
+        if epoch.collapsed and not self.collapse_told:
+            self.collapse_told = True
+            collapse = (
+                f"the embeddings of all images have become the same (spread {epoch.spread:.4f}): "
+                "nothing is learnt so. Set pretrain.projector_bn=true, a smaller pretrain.lr or "
+                "pretrain.weight_decay, or stronger views"
+            )
+            self.report(Event("pretrain", collapse))
 
 
 def _epoch_event(epoch: EpochReport) -> Event:
