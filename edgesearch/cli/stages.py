@@ -68,7 +68,12 @@ def pretrain_arguments(config: Config) -> dict[str, Any]:
             weight_decay=section.weight_decay,
             momentum=section.momentum,
             warmup_epochs=section.warmup_epochs,
+            optimizer=section.optimizer,
             random_subnets=section.random_subnets,
+            largest_only_epochs=section.largest_only_epochs,
+            loss_weights=section.loss_weights,
+            distill=section.distill,
+            faithful=section.faithful,
             monitor_every_epochs=section.knn_every_epochs,
             seed=config.seed,
         ),
@@ -78,17 +83,7 @@ def pretrain_arguments(config: Config) -> dict[str, Any]:
             batch_size=section.batch_size,
             workers=section.workers,
         ),
-        "method_options": {
-            name: getattr(section, name)
-            for name in (
-                "queue_size",
-                "temperature",
-                "ema_momentum",
-                "projector_hidden_dim",
-                "projector_dim",
-                "projector_bn",
-            )
-        },
+        "method_options": section.method_options(),
         "threads": section.threads,
         "init": section.init,
         "knn_k": section.knn_k,
@@ -107,6 +102,7 @@ def _augmentation(config: Config) -> workflow.Augmentation:
         hue=views.jitter.hue,
         grayscale_probability=views.grayscale_probability,
         blur_probability=views.blur_probability,
+        solarize_probability=views.solarize_probability,
     )
 
 

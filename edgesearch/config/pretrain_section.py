@@ -1,8 +1,8 @@
-"""The section `pretrain`; its defaults are those of MoCo v2 on ImageNet."""
+"""The section `pretrain`; its defaults are those of the chosen method on ImageNet."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -18,6 +18,14 @@ from edgesearch.config.fields import (
     UserPath,
     fault,
 )
+from edgesearch.config.method_defaults import METHOD_DEFAULTS
+
+_TRAINING = METHOD_DEFAULTS["moco_v2"].training
+_OPTIONS = {
+    name: value
+    for defaults in reversed(METHOD_DEFAULTS.values())
+    for name, value in defaults.options.items()
+}
 
 
 class JitterSection(Section):
@@ -36,7 +44,7 @@ class JitterSection(Section):
 
 
 class AugmentationSection(Section):
-    """How two views are made of an image.
+    """How two views are made of an image; what a method does with it stands in its file.
 
     Source: Chen et al., "Improved Baselines with Momentum Contrastive Learning" (2020).
     """
@@ -56,6 +64,8 @@ class AugmentationSection(Section):
     """Share of the views that lose their colour."""
     blur_probability: Fraction = 0.5
     """Share of the views that are blurred."""
+    solarize_probability: Fraction = 0.0
+    """Share of the views whose bright half is turned upside down (BYOL: of the second views)."""
 
     @field_validator("crop_scale")
     @classmethod
@@ -65,41 +75,69 @@ class AugmentationSection(Section):
         return crop_scale
 
 
-class PretrainSection(Section):
-    """How the supernet is trained without labels: MoCo v2 with the sandwich rule.
+def _own() -> Any:
+    """A field whose value, where none is given, is that of the method."""
+    return Field(default=None, validate_default=True)
 
-    Source: DATA (CVPR 2022), section 3; He et al., "Momentum Contrast" (CVPR 2020).
+
+class PretrainSection(Section):
+    """How the supernet is trained without labels: a self-supervised method by the sandwich rule.
+
+    What is null or left out is as in the method's paper. An option that the method does not have is
+    refused.
+
+    Source: DATA (CVPR 2022), section 3; the papers in the files of `edgesearch.pretrain`.
     """
 
-    method: Literal["moco_v2"] = "moco_v2"
-    """The self-supervised method."""
+    method: str = "moco_v2"
+    """The self-supervised method: moco_v2, byol, densecl, ressl or simclr."""
     epochs: Count = 200
     """Passes over the images."""
     batch_size: Batch = 256
     """Images in each step."""
-    lr: Positive = 0.03
+    optimizer: Literal["sgd", "lars"] = _own()
+    """SGD, or LARS with a learning rate for each layer (BYOL, SimCLR)."""
+    lr: Positive = _own()
     """Learning rate at its highest; it falls to 0 as a cosine."""
-    weight_decay: NotNegative = 1e-4
-    """Weight decay of SGD."""
+    weight_decay: NotNegative = _own()
+    """Weight decay of the optimizer."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of SGD."""
-    warmup_epochs: CountFromZero = 0
-    """Epochs in which the learning rate rises linearly."""
-    queue_size: Count = 65536
-    """Keys kept as negatives: a multiple of batch_size, and at most a quarter of the images."""
-    temperature: Positive = 0.2
-    """Temperature of the contrastive loss."""
-    ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Share of itself that the key encoder keeps in each step."""
-    projector_hidden_dim: Count = 2048
+    """Momentum of the optimizer."""
+    warmup_epochs: CountFromZero = _own()
+    """Epochs in which the learning rate rises linearly; a tenth at most if not given."""
+    queue_size: Count | None = _own()
+    """Keys kept to compare with: a multiple of batch_size, and at most a quarter of the images."""
+    temperature: Positive | None = _own()
+    """Temperature of the loss."""
+    teacher_temperature: Positive | None = _own()
+    """Temperature of the key encoder's side of the loss (ReSSL)."""
+    ema_momentum: Annotated[float, Field(ge=0, lt=1)] | None = _own()
+    """Share of itself that the key encoder keeps in each step (BYOL: in the first step)."""
+    projector_hidden_dim: Count = _own()
     """Width of the projector's hidden layer."""
-    projector_dim: Count = 128
+    projector_dim: Count = _own()
     """Length of the projector's output."""
-    projector_bn: bool = False
+    projector_bn: bool = _own()
     """Batch normalisation in the projector; small queues need it."""
+    predictor_hidden_dim: Count | None = _own()
+    """Width of the hidden layer of the predictor behind the projector (BYOL)."""
+    dense_weight: Fraction | None = _own()
+    """Share of the loss for places in the loss; the rest is that for whole images (DenseCL)."""
     random_subnets: CountFromZero = 1
     """Random subnets in each step, besides the largest and the smallest."""
-    augmentation: AugmentationSection = AugmentationSection()
+    largest_only_epochs: CountFromZero = 0
+    """Epochs at the beginning in which the largest network trains alone."""
+    loss_weights: Annotated[tuple[NotNegative, NotNegative, NotNegative], Field(strict=False)] = (
+        1.0,
+        1.0,
+        1.0,
+    )
+    """Weights of the losses of the largest, of the smallest and of each random subnet."""
+    distill: NotNegative = 0.0
+    """Weight of the squared distance of the smaller subnets' embeddings from the key encoder's."""
+    faithful: bool = False
+    """Steps in the order of DATA's released code, to see what the order does (MoCo v2)."""
+    augmentation: AugmentationSection = Field(default={}, validate_default=True)
     """How two views are made of an image."""
     workers: CountFromZero = 2
     """Processes that load images; 0 loads them in the main process."""
@@ -112,18 +150,77 @@ class PretrainSection(Section):
     knn_every_epochs: CountFromZero = 10
     """Epochs between two kNN accuracies; 0 computes none."""
 
+    def method_options(self) -> dict[str, Any]:
+        """What the method itself takes, by the names of its keyword arguments."""
+        return {name: getattr(self, name) for name in METHOD_DEFAULTS[self.method].options}
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in METHOD_DEFAULTS:
+            raise fault(f"one of {', '.join(METHOD_DEFAULTS)} is required")
+        return method
+
+    @field_validator(*_TRAINING, mode="before")
+    @classmethod
+    def _as_in_the_paper(cls, value: Any, info: ValidationInfo) -> Any:
+        method, epochs = info.data.get("method", "moco_v2"), info.data.get("epochs", 1)
+        if value is not None:
+            return value
+        value = METHOD_DEFAULTS[method].training[info.field_name or ""]
+        return min(value, epochs // 10) if info.field_name == "warmup_epochs" else value
+
+    @field_validator(*_OPTIONS, mode="before")
+    @classmethod
+    def _of_the_method(cls, value: Any, info: ValidationInfo) -> Any:
+        name = info.field_name or ""
+        if "method" not in info.data:  # said already; which options it has is not known
+            return _OPTIONS[name] if value is None else value
+        method = info.data["method"]
+        options = METHOD_DEFAULTS[method].options
+        if name in options:
+            return options[name] if value is None else value
+        if value is not None:
+            raise fault(
+                f"null is required, since {method} has no such option",
+                remedy=f"Leave it out; on the command line, pretrain.{name}= does",
+            )
+        return None
+
+    @field_validator("augmentation", mode="before")
+    @classmethod
+    def _views_of_the_method(cls, given: Any, info: ValidationInfo) -> Any:
+        own = METHOD_DEFAULTS[info.data.get("method", "moco_v2")].augmentation
+        if not isinstance(given, dict):
+            return given
+        merged = {**own, **given}
+        if "jitter" in own and isinstance(given.get("jitter"), dict):
+            merged["jitter"] = {**own["jitter"], **given["jitter"]}
+        return merged
+
     @field_validator("queue_size")
     @classmethod
-    def _whole_batches(cls, queue_size: int, info: ValidationInfo) -> int:
+    def _whole_batches(cls, queue_size: int | None, info: ValidationInfo) -> int | None:
         batch_size = info.data.get("batch_size")
-        if batch_size is not None and queue_size % batch_size:
-            raise fault(f"a multiple of pretrain.batch_size ({batch_size}) is required")
+        if queue_size is not None and batch_size is not None and queue_size % batch_size:
+            required = f"a multiple of pretrain.batch_size ({batch_size}) is required"
+            raise fault(required, str(queue_size))
         return queue_size
 
-    @field_validator("warmup_epochs")
+    @field_validator("warmup_epochs", "largest_only_epochs")
     @classmethod
-    def _shorter_than_training(cls, warmup_epochs: int, info: ValidationInfo) -> int:
+    def _shorter_than_training(cls, some_epochs: int, info: ValidationInfo) -> int:
         epochs = info.data.get("epochs")
-        if epochs is not None and warmup_epochs >= epochs:
+        if epochs is not None and some_epochs >= epochs:
             raise fault(f"fewer epochs than pretrain.epochs ({epochs}) are required")
-        return warmup_epochs
+        return some_epochs
+
+    @field_validator("faithful")
+    @classmethod
+    def _order_of_moco_v2(cls, faithful: bool, info: ValidationInfo) -> bool:
+        if faithful and info.data.get("method", "moco_v2") != "moco_v2":
+            raise fault("false is required for any pretrain.method but moco_v2")
+        weights, distill = info.data.get("loss_weights"), info.data.get("distill")
+        if faithful and (weights, distill) != ((1, 1, 1), 0):
+            raise fault("false is required with pretrain.distill or pretrain.loss_weights")
+        return faithful

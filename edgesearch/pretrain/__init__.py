@@ -1,24 +1,49 @@
 """Label-free pre-training of the supernet."""
 
+from collections.abc import Callable
+
 from edgesearch.pretrain.batched_views import BatchedViews
+from edgesearch.pretrain.byol import BYOL
+from edgesearch.pretrain.densecl import DenseCL
+from edgesearch.pretrain.faithful import faithful_step
+from edgesearch.pretrain.key_queue import KeyQueue
+from edgesearch.pretrain.lars import LARS
 from edgesearch.pretrain.loader import make_loader
+from edgesearch.pretrain.method import Method
 from edgesearch.pretrain.moco_v2 import MoCoV2
-from edgesearch.pretrain.sandwich import sandwich_architectures, sandwich_step
+from edgesearch.pretrain.ressl import ReSSL
+from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures, sandwich_step
+from edgesearch.pretrain.simclr import SimCLR
 from edgesearch.pretrain.trainer import EpochReport, Monitor, Trainer, TrainerConfig
 from edgesearch.pretrain.views import Augmentation, TorchvisionViews
 
-METHODS = {"moco_v2": MoCoV2}
+METHODS: dict[str, Callable[..., Method]] = {
+    "moco_v2": MoCoV2,
+    "byol": BYOL,
+    "densecl": DenseCL,
+    "ressl": ReSSL,
+    "simclr": SimCLR,
+}
 
 __all__ = [
+    "BYOL",
+    "LARS",
     "METHODS",
     "Augmentation",
     "BatchedViews",
+    "DenseCL",
     "EpochReport",
+    "KeyQueue",
+    "Method",
     "MoCoV2",
     "Monitor",
+    "ReSSL",
+    "SimCLR",
+    "StepResult",
     "TorchvisionViews",
     "Trainer",
     "TrainerConfig",
+    "faithful_step",
     "make_loader",
     "sandwich_architectures",
     "sandwich_step",

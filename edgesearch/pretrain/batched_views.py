@@ -8,27 +8,40 @@ in YIQ instead of HSV, and images are not smoothed before they are made smaller.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from edgesearch.data import Preprocess
 from edgesearch.pretrain.randomness import uniforms
-from edgesearch.pretrain.views import BLUR_SIGMA, Augmentation, blur_kernel_size
+from edgesearch.pretrain.views import (
+    BLUR_SIGMA,
+    SOLARIZE_FROM,
+    Augmentation,
+    blur_kernel_size,
+)
 
 _LUMA = (0.299, 0.587, 0.114)
 _RGB_TO_YIQ = torch.tensor(
     [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
 )
-_DRAWS = 13
+_DRAWS = 14
 _ASPECT = (math.log(3 / 4), math.log(4 / 3))
 
 
 class BatchedViews:
-    """Views of batches; the draws of each image are keyed by seed, epoch, image and view."""
+    """Views of batches; the draws of each image are keyed by seed, epoch, image and view.
 
-    def __init__(self, augmentation: Augmentation, preprocess: Preprocess, seed: int) -> None:
-        self.augmentation = augmentation
+    Args:
+        recipes: How the first and the second view are made.
+        preprocess: Resolution and normalisation.
+        seed: Of all draws.
+    """
+
+    def __init__(self, recipes: Sequence[Augmentation], preprocess: Preprocess, seed: int) -> None:
+        self.recipes = recipes
         self.preprocess = preprocess
         self.seed = seed
 
@@ -45,18 +58,18 @@ class BatchedViews:
         Returns:
             Two tensors (N, C, R, R) float32, normalised.
         """
-        first, second = (self._view(images, indices, epoch, view) for view in range(2))
+        first, second = (
+            self._view(images, recipe, uniforms(_DRAWS, self.seed, epoch, indices.numpy(), view))
+            for view, recipe in enumerate(self.recipes)
+        )
         return first, second
 
-    def _view(
-        self, images: torch.Tensor, indices: torch.Tensor, epoch: int, view: int
-    ) -> torch.Tensor:
-        a = self.augmentation
-        draws = uniforms(_DRAWS, self.seed, epoch, indices.numpy(), view)
+    def _view(self, images: torch.Tensor, a: Augmentation, draws: np.ndarray) -> torch.Tensor:
         u = torch.from_numpy(draws).to(torch.float32)
         x = crop_and_flip(images.to(torch.float32) / 255, u[:, :5], a, self.preprocess.resolution)
-        jittered = jitter(x, u[:, 5:9], a)
-        x = torch.where((u[:, 9] < a.jitter_probability)[:, None, None, None], jittered, x)
+        if a.jitter_probability > 0:
+            chosen = (u[:, 9] < a.jitter_probability)[:, None, None, None]
+            x = torch.where(chosen, jitter(x, u[:, 5:9], a), x)
         if x.shape[1] == 3 and a.grayscale_probability > 0:
             chosen = (u[:, 10] < a.grayscale_probability)[:, None, None, None]
             x = torch.where(chosen, luma(x), x)
@@ -65,6 +78,9 @@ class BatchedViews:
             low, high = BLUR_SIGMA
             sigma = low + (high - low) * u[chosen, 12]
             x[chosen] = blur(x[chosen], sigma, blur_kernel_size(self.preprocess.resolution))
+        if a.solarize_probability > 0:
+            chosen = (u[:, 13] < a.solarize_probability)[:, None, None, None]
+            x = torch.where(chosen & (x >= SOLARIZE_FROM / 255), 1 - x, x)
         mean, std = (
             torch.tensor(v).view(1, -1, 1, 1) for v in (self.preprocess.mean, self.preprocess.std)
         )

@@ -1,10 +1,11 @@
-"""The state of a training run as a file."""
+"""The state of a training run as a file, and the state before it as another."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,18 @@ from edgesearch.errors import CheckpointError
 FORMAT = "edgesearch-training-state-1"
 
 
+def previous(path: Path) -> Path:
+    """Where the state before the one at `path` is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def has_state(path: Path) -> bool:
+    """Whether `load_state` has something to read."""
+    return path.exists() or previous(path).exists()
+
+
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a state atomically: a kill leaves the former or the new one.
+    """Write a state and keep the one before; a kill at any moment leaves a whole one.
 
     Raises:
         CheckpointError: It cannot be written; the former one is still there.
@@ -30,6 +41,8 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
             file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            os.replace(path, previous(path))
         os.replace(partial, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -42,15 +55,41 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a state; only tensors and plain values are unpickled.
+    """Read a state, or with a warning the one before if this one is damaged.
 
     Args:
         path: What `save_state` wrote.
         identity: What the state has to hold under "identity".
 
     Raises:
-        CheckpointError: The file is damaged or foreign, or of another run (names the field).
+        CheckpointError: Both files are damaged or foreign, or the state is of another run (names
+            the field).
     """
+    try:
+        state = _read(path)
+    except CheckpointError as error:
+        try:
+            state = _read(previous(path))
+        except CheckpointError:
+            raise error from None
+        if path.exists():  # not so after a kill between the two renamings: nothing is lost then
+            warnings.warn(
+                f"{path} is damaged ({error.found}): going on from the state before it",
+                stacklevel=2,
+            )
+    for field, value in identity.items():
+        found = state["identity"].get(field)
+        if found != value:
+            raise CheckpointError(
+                f"a training state with {field} {value!r} at {path}",
+                f"{field} {found!r}",
+                "Restore the configuration, or choose another output_dir.",
+            )
+    return state
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A state; only tensors and plain values are unpickled."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
@@ -61,12 +100,4 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             "Move the file away to start this run anew.",
         ) from error
-    for field, value in identity.items():
-        found = state["identity"].get(field)
-        if found != value:
-            raise CheckpointError(
-                f"a training state with {field} {value!r} at {path}",
-                f"{field} {found!r}",
-                "Restore the configuration, or choose another output_dir.",
-            )
     return dict(state)

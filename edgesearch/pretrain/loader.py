@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from edgesearch.data import ImageSet, Preprocess
 from edgesearch.errors import DataError
 from edgesearch.pretrain.batched_views import BatchedViews
+from edgesearch.pretrain.method import Views
 from edgesearch.pretrain.randomness import order_of_epoch
 from edgesearch.pretrain.views import Augmentation, TorchvisionViews, two_views
 
-Views = tuple[torch.Tensor, torch.Tensor]
 Sample = tuple[tuple[torch.Tensor, ...], bool]
 """The views of an image, and whether another one stood in for it."""
 SUBSTITUTES = 10
@@ -129,7 +129,7 @@ class WorkerViewLoader:
 
 def make_loader(
     images: ImageSet,
-    augmentation: Augmentation,
+    recipes: Sequence[Augmentation],
     preprocess: Preprocess,
     *,
     batched: bool,
@@ -138,6 +138,15 @@ def make_loader(
     workers: int,
 ) -> ViewLoader:
     """The loader for a set of images.
+
+    Args:
+        images: The images.
+        recipes: How the first and the second view are made.
+        preprocess: Resolution and normalisation.
+        batched: Whole batches at once, from images in memory.
+        batch_size: Images in each step.
+        seed: Of order and views.
+        workers: Processes that load images, where they are not augmented in batches.
 
     Raises:
         DataError: There are fewer images than a batch holds, or images of several sizes are to be
@@ -150,7 +159,7 @@ def make_loader(
             "Add images, or set a smaller pretrain.batch_size.",
         )
     if not batched:
-        views = TorchvisionViews(augmentation, preprocess, seed)
+        views = TorchvisionViews(recipes, preprocess, seed)
         return WorkerViewLoader(images, views, batch_size, seed, workers)
     stacked = images.stack()
     if stacked is None:
@@ -159,6 +168,4 @@ def make_loader(
             f"images of several sizes, or too many, among {len(images)}",
             "Set pretrain.augmentation.batched=false.",
         )
-    return BatchedViewLoader(
-        stacked, BatchedViews(augmentation, preprocess, seed), batch_size, seed
-    )
+    return BatchedViewLoader(stacked, BatchedViews(recipes, preprocess, seed), batch_size, seed)

@@ -3,7 +3,8 @@
 Source: He et al., "Momentum contrast for unsupervised visual representation learning" (CVPR 2020);
 Chen et al., "Improved baselines with momentum contrastive learning" (2020); for the supernet DATA
 (CVPR 2022), section 3.2. The released DATA code encodes the keys, moves the key encoder and fills
-the queue once for each subnet; here each happens once a step, as the paper describes.
+the queue once for each subnet; here each happens once a step, as the paper describes
+(`faithful_step` does it as the code does).
 """
 
 from __future__ import annotations
@@ -14,23 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgesearch.errors import TrainingError
+from edgesearch.pretrain.encoder import move_towards, new_encoder
+from edgesearch.pretrain.key_queue import KeyQueue
+from edgesearch.pretrain.method import SubnetLoss, Views
+from edgesearch.pretrain.views import Augmentation
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet import Projector, Supernet
-
-
-class Encoder(nn.Module):
-    """A supernet and the projector behind it."""
-
-    def __init__(self, supernet: Supernet, projector: Projector) -> None:
-        super().__init__()
-        self.supernet = supernet
-        self.projector = projector
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to embeddings (N, dim) of the active architecture."""
-        embeddings: torch.Tensor = self.projector(self.supernet(images))
-        return embeddings
 
 
 def info_nce(
@@ -68,9 +57,6 @@ class MoCoV2(nn.Module):
         seed: Of the initial weights and the initial queue.
     """
 
-    queue: torch.Tensor
-    queue_position: torch.Tensor
-
     def __init__(
         self,
         space: SearchSpace,
@@ -89,52 +75,34 @@ class MoCoV2(nn.Module):
         self.ema_momentum = ema_momentum
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            supernet = Supernet(space)
-            projector = Projector(
-                supernet.feature_dim, projector_hidden_dim, projector_dim, projector_bn
-            )
-            queue = F.normalize(torch.randn(projector_dim, queue_size), dim=0)
-        self.query = Encoder(supernet, projector)
+            self.query = new_encoder(space, projector_hidden_dim, projector_dim, projector_bn)
+            self.queue = KeyQueue(projector_dim, queue_size)
         self.key = copy.deepcopy(self.query).requires_grad_(False)
-        self.register_buffer("queue", queue)
-        self.register_buffer("queue_position", torch.zeros((), dtype=torch.long))
+
+    def views(self, augmentation: Augmentation) -> tuple[Augmentation, Augmentation]:
+        """See `Method`: both views are made alike."""
+        return augmentation, augmentation
 
     def activate(self, architecture: Architecture) -> None:
-        """Make an architecture the one that `loss` trains; the key encoder stays the largest."""
+        """See `Method`; the key encoder stays the largest."""
         self.query.supernet.activate(architecture)
 
     @torch.no_grad()
-    def targets(self, views: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """What all subnets of a step are compared with: the keys of the second views, (N, D)."""
+    def targets(self, views: Views) -> torch.Tensor:
+        """The keys of the second views, (N, D)."""
         keys: torch.Tensor = self.key(views[1])
         return keys
 
-    def loss(self, views: tuple[torch.Tensor, torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
-        """The loss of the active architecture on the first views, a scalar."""
-        images = views[0]
-        resolution = self.query.supernet.active.resolution
-        if images.shape[-1] != resolution:
-            images = F.interpolate(
-                images, (resolution, resolution), mode="bilinear", antialias=True
-            )
-        return info_nce(self.query(images), targets, self.queue, self.temperature)
+    def loss(self, views: Views, targets: torch.Tensor) -> SubnetLoss:
+        """The loss of the active architecture on the first views."""
+        queries = self.query(self.query.resized(views[0]))
+        return SubnetLoss(info_nce(queries, targets, self.queue.keys, self.temperature), queries)
 
-    @torch.no_grad()
-    def after_step(self, targets: torch.Tensor) -> None:
-        """Move the key encoder towards the query encoder and put the keys into the queue.
+    def after_step(self, targets: torch.Tensor, progress: float) -> None:
+        """Move the key encoder towards the query encoder and put the keys into the queue."""
+        self.move_key_encoder()
+        self.queue.put(targets)
 
-        Raises:
-            TrainingError: The queue does not hold a whole number of batches.
-        """
-        if self.queue.shape[1] % len(targets):
-            raise TrainingError(
-                f"a queue_size that is a multiple of the batch of {len(targets)} images",
-                f"queue_size {self.queue.shape[1]}",
-                "Change pretrain.queue_size or pretrain.batch_size.",
-            )
-        keys: list[torch.Tensor] = list(self.key.parameters())
-        queries: list[torch.Tensor] = list(self.query.parameters())
-        torch._foreach_lerp_(keys, queries, 1 - self.ema_momentum)
-        position, count = int(self.queue_position), len(targets)
-        self.queue[:, position : position + count] = targets.T
-        self.queue_position.fill_((position + count) % self.queue.shape[1])
+    def move_key_encoder(self) -> None:
+        """Move the key encoder towards the query encoder by its share."""
+        move_towards(self.key, self.query, self.ema_momentum)

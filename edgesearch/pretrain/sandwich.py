@@ -1,35 +1,38 @@
 """The sandwich rule: each step trains the largest, the smallest and some random subnets.
 
 Source: Yu and Huang, "Universally slimmable networks and improved training techniques" (ICCV
-2019), section 3.1.
+2019), section 3.1. What can be added to it: distillation of the smaller subnets within the step
+(section 3.3 there; towards the moving average as in DATA's successors), a late start of the smaller
+subnets (Cao et al., "SlimCLR", 2022), and weights for their losses.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
 
 import torch
 
+from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.randomness import seed_of
 from edgesearch.space import Architecture, SearchSpace
 
 
-class Method(Protocol):
-    """A self-supervised method, as the sandwich step sees it."""
+@dataclass(frozen=True)
+class StepResult:
+    """What a step brought.
 
-    def activate(self, architecture: Architecture) -> None:
-        """Make an architecture the one that `loss` trains."""
+    Attributes:
+        losses: The loss of each architecture, before its weight and without distillation.
+        spread: How far the largest network's embeddings are apart: `spread_of` them.
+        finite: Whether all was finite; if not, no weight has been changed.
+    """
 
-    def targets(self, views: tuple[torch.Tensor, torch.Tensor]) -> Any:
-        """What all subnets of a step are compared with; computed once a step."""
-
-    def loss(self, views: tuple[torch.Tensor, torch.Tensor], targets: Any) -> torch.Tensor:
-        """The loss of the active architecture, a scalar."""
-
-    def after_step(self, targets: Any) -> None:
-        """What the method does once after the weights have changed."""
+    losses: list[float]
+    spread: float
+    finite: bool
 
 
 def sandwich_architectures(
@@ -40,37 +43,73 @@ def sandwich_architectures(
     return [space.largest, space.smallest, *(space.sample(rng) for _ in range(random_subnets))]
 
 
+def spread_of(embeddings: torch.Tensor) -> torch.Tensor:
+    """How far embeddings are apart: 0 if all are the same, 1 if they point in all directions.
+
+    Source: Chen and He, "Exploring simple Siamese representation learning" (CVPR 2021), section
+    4.1: the standard deviation of each entry, times the root of their number.
+
+    Args:
+        embeddings: (N, D), of length 1.
+
+    Returns:
+        A scalar.
+    """
+    return embeddings.std(dim=0).mean() * math.sqrt(embeddings.shape[1])
+
+
 def sandwich_step(
     method: Method,
-    views: tuple[torch.Tensor, torch.Tensor],
+    views: Views,
     architectures: Sequence[Architecture],
     optimizer: torch.optim.Optimizer,
-) -> list[float]:
+    progress: float = 0.0,
+    *,
+    weights: Sequence[float] | None = None,
+    distill: float = 0.0,
+) -> StepResult:
     """One step of the optimizer on the summed gradients of several subnets.
 
     Args:
         method: What computes the losses.
         views: Two views (N, C, R, R) of the same images.
-        architectures: The subnets.
+        architectures: The subnets, the largest first.
         optimizer: Of the shared weights.
+        progress: Share of the training that came before this step, in [0, 1).
+        weights: Of the loss of each architecture; 1 for each if None.
+        distill: Weight of the squared distance, added to the loss of all but the first, between
+            their embeddings of the first views and those of the key encoder (of the largest
+            network in this step where a method has no key encoder).
 
     Returns:
-        The loss of each architecture. If one is not finite, no weight has been changed.
+        What the step brought.
     """
     optimizer.zero_grad(set_to_none=True)
     targets = method.targets(views)
-    losses = []
-    for architecture in architectures:
+    teacher = _teacher(method, views) if distill else None
+    losses, finite = [], []
+    spread = torch.zeros(())
+    for number, architecture in enumerate(architectures):
         method.activate(architecture)
-        loss = method.loss(views, targets)
-        loss.backward()
+        loss, embeddings = method.loss(views, targets)
         losses.append(loss.detach())
-    values = [float(loss) for loss in losses]
-    if all(map(_finite, values)):
+        if number == 0:
+            spread = spread_of(embeddings.detach())
+            teacher = embeddings.detach() if teacher is None else teacher
+        elif distill:
+            assert teacher is not None
+            loss = loss + distill * (embeddings - teacher).square().sum(dim=1).mean()
+        loss = loss * (weights[number] if weights else 1.0)
+        loss.backward()
+        finite.append(loss.detach().isfinite())
+    result = StepResult([*map(float, losses)], float(spread), all(map(bool, finite)))
+    if result.finite:
         optimizer.step()
-        method.after_step(targets)
-    return values
+        method.after_step(targets, progress)
+    return result
 
 
-def _finite(value: float) -> bool:
-    return abs(value) != float("inf") and value == value
+@torch.no_grad()
+def _teacher(method: Method, views: Views) -> torch.Tensor | None:
+    """The key encoder's embeddings of the first views, None without a key encoder."""
+    return None if method.key is None else method.key(views[0])

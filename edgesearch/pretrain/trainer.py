@@ -14,16 +14,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from edgesearch.errors import Interrupted, TrainingError
-from edgesearch.pretrain.checkpoint import load_state, save_state
+from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
+from edgesearch.pretrain.encoder import Encoder
+from edgesearch.pretrain.faithful import faithful_step
+from edgesearch.pretrain.lars import LARS
 from edgesearch.pretrain.loader import ViewLoader
+from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.moco_v2 import MoCoV2
-from edgesearch.pretrain.sandwich import sandwich_architectures, sandwich_step
+from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures, sandwich_step
 from edgesearch.pretrain.stop_signals import StopSignals
 from edgesearch.supernet import SupernetWeights
 
 Monitor = Callable[[SupernetWeights], dict[str, float]]
+_State = dict[str, torch.Tensor]
+
+
+COLLAPSED = 0.01
+"""Embeddings that are apart by less are the same for all images; fresh networks reach 0.03."""
+OPTIMIZERS = {"sgd": torch.optim.SGD, "lars": LARS}
 
 
 @dataclass(frozen=True)
@@ -33,10 +44,15 @@ class TrainerConfig:
     Attributes:
         epochs: Passes over the images.
         lr: Learning rate after warm-up; a half cosine takes it to 0.
-        weight_decay: L2 penalty on all weights.
-        momentum: Of SGD.
+        weight_decay: L2 penalty on all weights (LARS: not on biases and normalisations).
+        momentum: Of the optimizer.
         warmup_epochs: Epochs in which the learning rate rises linearly from 0.
+        optimizer: Key of `OPTIMIZERS`.
         random_subnets: Subnets in each step beside the largest and the smallest.
+        largest_only_epochs: Epochs at the beginning in which the largest network trains alone.
+        loss_weights: Of the largest, of the smallest and of each random subnet.
+        distill: Weight of the distance of the smaller subnets' embeddings from the key encoder's.
+        faithful: Steps in the order of DATA's released code; MoCo v2 only.
         monitor_every_epochs: How often the monitor runs; it runs after the last epoch too; 0
             for never.
         seed: Of data order and random subnets.
@@ -47,7 +63,12 @@ class TrainerConfig:
     weight_decay: float = 1e-4
     momentum: float = 0.9
     warmup_epochs: int = 0
+    optimizer: str = "sgd"
     random_subnets: int = 1
+    largest_only_epochs: int = 0
+    loss_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    distill: float = 0.0
+    faithful: bool = False
     monitor_every_epochs: int = 10
     seed: int = 0
 
@@ -60,8 +81,11 @@ class EpochReport:
         epoch: Number of the epoch, from 1 on.
         epochs: Number of epochs in all.
         loss_largest: Mean loss of the largest network.
-        loss_smallest: Mean loss of the smallest network.
+        loss_smallest: Mean loss of the smallest network, None while the largest trains alone.
         loss_random: Mean loss of the random subnets, None without any.
+        spread: How far the largest network's embeddings are apart, mean over the steps: 0 if all
+            are the same, about 1 if they point in all directions.
+        collapsed: Whether the spread shows, after the first epoch, that nothing can be learnt.
         lr: Learning rate of the last step.
         duration_s: Wall time since the epoch was begun or resumed.
         images_per_s: Images trained on in this time, by wall time.
@@ -72,8 +96,10 @@ class EpochReport:
     epoch: int
     epochs: int
     loss_largest: float
-    loss_smallest: float
+    loss_smallest: float | None
     loss_random: float | None
+    spread: float
+    collapsed: bool
     lr: float
     duration_s: float
     images_per_s: float
@@ -83,11 +109,18 @@ class EpochReport:
 
 @dataclass
 class _Progress:
-    """Where a run stands: epochs done, steps done in this epoch, and the sums of its losses."""
+    """Where a run stands: epochs done, steps done in this epoch, and sums over these."""
 
     epoch: int = 0
     step: int = 0
     loss_sums: list[float] = field(default_factory=list)
+    spread_sum: float = 0.0
+
+    def add(self, result: StepResult) -> None:
+        previous = self.loss_sums or [0.0] * len(result.losses)
+        self.loss_sums = [a + b for a, b in zip(previous, result.losses, strict=True)]
+        self.spread_sum += result.spread
+        self.step += 1
 
 
 class Trainer:
@@ -97,15 +130,18 @@ class Trainer:
         method: What is trained.
         loader: Where the views come from.
         config: How to train.
-        output_dir: Gets state.pt, model.safetensors and metrics.jsonl.
+        output_dir: Gets state.pt, state.previous.pt, model.safetensors and metrics.jsonl.
         identity: Plain values that tell this run from others; a state of another is refused.
         monitor: Judges the weights now and then.
         on_epoch: Called with each epoch's report.
+
+    Raises:
+        TrainingError: The method cannot be trained so.
     """
 
     def __init__(
         self,
-        method: MoCoV2,
+        method: Method,
         loader: ViewLoader,
         config: TrainerConfig,
         output_dir: Path,
@@ -114,6 +150,9 @@ class Trainer:
         monitor: Monitor | None = None,
         on_epoch: Callable[[EpochReport], None] | None = None,
     ) -> None:
+        assert isinstance(method, nn.Module)
+        if config.faithful:
+            _check_faithful(method, config)
         self.method = method.to(memory_format=torch.channels_last)
         self.loader = loader
         self.config = config
@@ -121,8 +160,8 @@ class Trainer:
         self.identity = identity
         self.monitor = monitor
         self.on_epoch = on_epoch
-        self.optimizer = torch.optim.SGD(
-            method.query.parameters(),
+        self.optimizer = OPTIMIZERS[config.optimizer](
+            [weight for weight in method.parameters() if weight.requires_grad],
             config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
@@ -144,7 +183,7 @@ class Trainer:
             CheckpointError: The state in the output folder is damaged or of another run.
         """
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        if self.state_path.exists():
+        if has_state(self.state_path):
             self._resume()
         self._drop_metrics_after(self.progress.epoch)
         self.method.train()
@@ -174,14 +213,9 @@ class Trainer:
 
     def weights(self) -> SupernetWeights:
         """The present weights."""
-        query, key = self.method.query, self.method.key
-        return SupernetWeights(
-            self.method.space,
-            query.supernet.backbone.state_dict(),
-            query.projector.state_dict(),
-            key.supernet.backbone.state_dict(),
-            key.projector.state_dict(),
-        )
+        query = _states(self.method.query)
+        key = query if self.method.key is None else _states(self.method.key)
+        return SupernetWeights(self.method.space, *query[:2], *key[:2], query[2], key[2])
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step: linear warm-up, then half a cosine to 0."""
@@ -199,10 +233,7 @@ class Trainer:
         for views in self.loader.batches(progress.epoch, first_step):
             step = progress.epoch * self.loader.steps_per_epoch + progress.step
             lr = self.learning_rate(step)
-            losses = self._train_step(views, step, lr)
-            previous = progress.loss_sums or [0.0] * len(losses)
-            progress.loss_sums = [a + b for a, b in zip(previous, losses, strict=True)]
-            progress.step += 1
+            progress.add(self._train_step(views, step, lr))
             if signals.received and progress.step < self.loader.steps_per_epoch:
                 self._save_state()
                 raise Interrupted(
@@ -218,49 +249,63 @@ class Trainer:
                 f"{progress.epoch} of {config.epochs}"
             )
 
-    def _train_step(
-        self, views: tuple[torch.Tensor, torch.Tensor], step: int, lr: float
-    ) -> list[float]:
-        """The losses of the largest, the smallest and the random subnets in one step."""
+    def _train_step(self, views: Views, step: int, lr: float) -> StepResult:
+        config, space = self.config, self.method.space
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self._batch_size = len(views[0])
         first, second = (view.contiguous(memory_format=torch.channels_last) for view in views)
-        architectures = sandwich_architectures(
-            self.method.space, self.config.random_subnets, self.config.seed, step
-        )
-        losses = sandwich_step(self.method, (first, second), architectures, self.optimizer)
-        if not all(map(math.isfinite, losses)):
+        architectures = sandwich_architectures(space, config.random_subnets, config.seed, step)
+        if self.progress.epoch < config.largest_only_epochs:
+            architectures = architectures[:1]
+        if config.faithful:
+            assert isinstance(self.method, MoCoV2)
+            result = faithful_step(self.method, (first, second), architectures, self.optimizer)
+        else:
+            largest, smallest, each_random = config.loss_weights
+            result = sandwich_step(
+                self.method,
+                (first, second),
+                architectures,
+                self.optimizer,
+                step / (config.epochs * self.loader.steps_per_epoch),
+                weights=[largest, smallest, *[each_random] * config.random_subnets],
+                distill=config.distill,
+            )
+        if not result.finite:
             raise TrainingError(
                 "finite losses",
-                f"{losses} at step {step} (epoch {self.progress.epoch + 1})",
+                f"{result.losses} at step {step} (epoch {self.progress.epoch + 1})",
                 "Set a smaller pretrain.lr or more pretrain.warmup_epochs; "
                 "the state before this epoch has been kept.",
             )
-        return losses
+        return result
 
     def _finish_epoch(self, lr: float, duration_s: float, images: int) -> None:
         """Write the epoch's metrics, then weights and state: a kill between them repeats it."""
         progress, config = self.progress, self.config
         means = [total / progress.step for total in progress.loss_sums]
-        randoms = means[2:]
+        smallest, randoms = means[1] if means[1:] else None, means[2:]
         progress.epoch += 1
         every = config.monitor_every_epochs
         due = every > 0 and (progress.epoch == config.epochs or progress.epoch % every == 0)
         weights = self.weights()
+        spread = progress.spread_sum / progress.step
         report = EpochReport(
             epoch=progress.epoch,
             epochs=config.epochs,
             loss_largest=means[0],
-            loss_smallest=means[1],
+            loss_smallest=smallest,
             loss_random=sum(randoms) / len(randoms) if randoms else None,
+            spread=spread,
+            collapsed=spread < COLLAPSED and progress.epoch > 1,
             lr=lr,
             duration_s=duration_s,
             images_per_s=images / duration_s,
             replaced_images=self.loader.replaced,
             monitor=self.monitor(weights) if self.monitor and due else {},
         )
-        progress.step, progress.loss_sums = 0, []
+        self.progress = progress = _Progress(progress.epoch)
         with self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(vars(report)) + "\n")
         weights.save(self.weights_path)
@@ -300,3 +345,23 @@ class Trainer:
         partial = self.metrics_path.with_suffix(".partial")
         partial.write_text("".join(lines[:epoch]), encoding="utf-8")
         os.replace(partial, self.metrics_path)
+
+
+def _check_faithful(method: Method, config: TrainerConfig) -> None:
+    if isinstance(method, MoCoV2) and config.loss_weights == (1, 1, 1) and config.distill == 0:
+        return
+    raise TrainingError(
+        "moco_v2 without distillation and weights of losses for pretrain.faithful",
+        f"{type(method).__name__}, distill {config.distill}, loss_weights {config.loss_weights}",
+        "Set pretrain.faithful=false.",
+    )
+
+
+def _states(encoder: Encoder) -> tuple[_State, _State, _State | None]:
+    """States of backbone, projector and, where there is one, projector for places."""
+    dense = encoder.dense_projector
+    return (
+        encoder.supernet.backbone.state_dict(),
+        encoder.projector.state_dict(),
+        None if dense is None else dense.state_dict(),
+    )

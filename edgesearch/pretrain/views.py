@@ -1,4 +1,4 @@
-"""Two random views of each image, by torchvision's transforms, one image at a time."""
+"""Random views of each image, by torchvision's transforms, one image at a time."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class Augmentation:
         hue: Largest turn of the hue circle, at most 0.5.
         grayscale_probability: Of taking the colours away.
         blur_probability: Of Gaussian blur (standard deviation 0.1 to 2 pixels).
+        solarize_probability: Of turning the upper half of the range of brightness upside down
+            (BYOL, appendix B).
     """
 
     crop_scale: tuple[float, float] = (0.2, 1.0)
@@ -40,9 +42,12 @@ class Augmentation:
     hue: float = 0.1
     grayscale_probability: float = 0.2
     blur_probability: float = 0.5
+    solarize_probability: float = 0.0
 
 
 BLUR_SIGMA = (0.1, 2.0)
+SOLARIZE_FROM = 128
+"""Brightness, of 256, from which on solarizing turns it upside down."""
 
 
 def blur_kernel_size(resolution: int) -> int:
@@ -51,31 +56,20 @@ def blur_kernel_size(resolution: int) -> int:
 
 
 class TorchvisionViews:
-    """Views of single images; the randomness of each is seeded by seed, epoch, image and view."""
+    """Views of single images; the randomness of each is seeded by seed, epoch, image and view.
 
-    def __init__(self, augmentation: Augmentation, preprocess: Preprocess, seed: int) -> None:
-        a, resolution = augmentation, preprocess.resolution
+    Args:
+        recipes: How each view is made.
+        preprocess: Resolution and normalisation.
+        seed: Of all draws.
+    """
+
+    def __init__(self, recipes: Sequence[Augmentation], preprocess: Preprocess, seed: int) -> None:
         self.seed = seed
-        self.transform = v2.Compose(
-            [
-                v2.RandomResizedCrop(resolution, a.crop_scale, antialias=True),
-                v2.RandomHorizontalFlip(a.flip_probability),
-                v2.RandomApply(
-                    [v2.ColorJitter(a.brightness, a.contrast, a.saturation, a.hue)],
-                    a.jitter_probability,
-                ),
-                v2.RandomGrayscale(a.grayscale_probability),
-                v2.RandomApply(
-                    [v2.GaussianBlur(blur_kernel_size(resolution), BLUR_SIGMA)],
-                    a.blur_probability,
-                ),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(list(preprocess.mean), list(preprocess.std)),
-            ]
-        )
+        self.transforms = [_transform(recipe, preprocess) for recipe in recipes]
 
     def __call__(self, image: torch.Tensor, index: int, epoch: int) -> tuple[torch.Tensor, ...]:
-        """Two views.
+        """One view for each recipe.
 
         Args:
             image: (C, H, W) uint8.
@@ -83,14 +77,32 @@ class TorchvisionViews:
             epoch: Number of the epoch.
 
         Returns:
-            Two tensors (C, R, R) float32, normalised.
+            Tensors (C, R, R) float32, normalised.
         """
         views = []
         with torch.random.fork_rng(devices=[]):
-            for view in range(2):
-                torch.manual_seed(seed_of(self.seed, epoch, index, view))
-                views.append(self.transform(image))
+            for number, transform in enumerate(self.transforms):
+                torch.manual_seed(seed_of(self.seed, epoch, index, number))
+                views.append(transform(image))
         return tuple(views)
+
+
+def _transform(a: Augmentation, preprocess: Preprocess) -> v2.Compose:
+    resolution = preprocess.resolution
+    jitter = v2.ColorJitter(a.brightness, a.contrast, a.saturation, a.hue)
+    gaussian = v2.GaussianBlur(blur_kernel_size(resolution), BLUR_SIGMA)
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(resolution, a.crop_scale, antialias=True),
+            v2.RandomHorizontalFlip(a.flip_probability),
+            v2.RandomApply([jitter], a.jitter_probability),
+            v2.RandomGrayscale(a.grayscale_probability),
+            v2.RandomApply([gaussian], a.blur_probability),
+            v2.RandomSolarize(SOLARIZE_FROM, a.solarize_probability),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(list(preprocess.mean), list(preprocess.std)),
+        ]
+    )
 
 
 def two_views(pairs: Sequence[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -23,4 +23,9 @@ class Projector(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(N, D) to embeddings (N, out_dim) of length 1."""
-        return F.normalize(self.fc2(F.relu(self.bn1(self.fc1(features)))), dim=1)
+        return F.normalize(self.project(features), dim=1)
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """(N, D) to (N, out_dim), of whatever length."""
+        projected: torch.Tensor = self.fc2(F.relu(self.bn1(self.fc1(features))))
+        return projected

@@ -49,6 +49,10 @@ class Supernet(nn.Module):
         features: torch.Tensor = self.backbone(images)
         return features
 
+    def feature_map(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to the last stage's output (N, D, H', W'), whose mean the features are."""
+        return self.backbone.forward_blocks(images)[-2]
+
 
 def _set_widths(module: BasicBlock | Bottleneck, block: Block) -> None:
     _set_width(module.conv1, block.mid_channels)

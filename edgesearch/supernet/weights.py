@@ -32,8 +32,11 @@ class SupernetWeights:
         space: The supernet's space.
         query: State of the trained backbone.
         query_projector: State of the projector behind it.
-        key: State of the moving average of the backbone, in use as the largest network only.
+        key: State of the moving average of the backbone, in use as the largest network only;
+            `query` itself where the method of training has no moving average (SimCLR).
         key_projector: State of the projector behind it.
+        query_dense_projector: State of the projector for places, where there is one (DenseCL).
+        key_dense_projector: State of that of the moving average.
     """
 
     space: SearchSpace
@@ -41,6 +44,8 @@ class SupernetWeights:
     query_projector: State
     key: State
     key_projector: State
+    query_dense_projector: State | None = None
+    key_dense_projector: State | None = None
 
     def subnet(self, architecture: Architecture) -> ResNet:
         """A trained subnet, images to features; to be recalibrated before use."""
@@ -69,10 +74,14 @@ class SupernetWeights:
         tensors = {
             f"{prefix}.{name}": tensor.contiguous()
             for prefix, state in self._parts().items()
+            if state is not None
             for name, tensor in state.items()
         }
         # One entry: safetensors writes several in an order that changes from file to file.
-        metadata = {"edgesearch": json.dumps({"format": FORMAT, "space": self.space.to_dict()})}
+        about = {"format": FORMAT, "space": self.space.to_dict()}
+        if self.key is self.query:
+            about["key"] = "query"
+        metadata = {"edgesearch": json.dumps(about)}
         partial = path.with_suffix(".partial")
         try:
             save_file(tensors, partial, metadata)
@@ -88,12 +97,19 @@ class SupernetWeights:
                 "Free space or choose another output_dir, then run the same command again.",
             ) from error
 
-    def _parts(self) -> dict[str, State]:
-        return {
+    def _parts(self) -> dict[str, State | None]:
+        query = {
             "query.backbone": self.query,
             "query.projector": self.query_projector,
+            "query.dense_projector": self.query_dense_projector,
+        }
+        if self.key is self.query:  # safetensors holds no tensor twice
+            return query
+        return {
+            **query,
             "key.backbone": self.key,
             "key.projector": self.key_projector,
+            "key.dense_projector": self.key_dense_projector,
         }
 
     @classmethod
@@ -108,16 +124,20 @@ class SupernetWeights:
         parts: dict[str, dict[str, torch.Tensor]] = {}
         try:
             with safe_open(path, "pt") as file:
-                _check(path, json.loads((file.metadata() or {}).get("edgesearch", "{}")), space)
+                about = json.loads((file.metadata() or {}).get("edgesearch", "{}"))
+                _check(path, about, space)
                 for name in file.keys():  # noqa: SIM118 (not a dict)
                     encoder, part, rest = name.split(".", 2)
                     parts.setdefault(f"{encoder}.{part}", {})[rest] = file.get_tensor(name)
+            key = about.get("key", "key")
             return cls(
                 space,
                 parts["query.backbone"],
                 parts["query.projector"],
-                parts["key.backbone"],
-                parts["key.projector"],
+                parts[f"{key}.backbone"],
+                parts[f"{key}.projector"],
+                parts.get("query.dense_projector"),
+                parts.get(f"{key}.dense_projector"),
             )
         except (
             OSError,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from edgesearch.errors import CheckpointError, Interrupted
+from edgesearch.errors import CheckpointError, DataError, Interrupted
 from edgesearch.export import sha256_of
 from edgesearch.pretrain import (
     METHODS,
     Augmentation,
+    DenseCL,
     EpochReport,
+    Method,
     MoCoV2,
     Monitor,
     Trainer,
@@ -31,6 +34,8 @@ from edgesearch.workflow.output_folder import output_folder
 from edgesearch.workflow.stage import Stage, prefixed
 
 MONITOR_CALIBRATION_IMAGES = 512
+LOOKED_AT = 64
+"""Images whose size is looked at."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ def pretrain(
         trainer: How to train; its seed seeds all that is random.
         views: How batches of views are made.
         method: Key of `METHODS`.
-        method_options: Keyword arguments of the method, such as those of `MoCoV2`.
+        method_options: Keyword arguments of the method, such as those of `MoCoV2`; what is left
+            out is as in its paper.
         threads: Of torch; as many as it chooses if None.
         init: Another run of the same space to start from.
         knn_k: Neighbours of the kNN monitor.
@@ -103,7 +109,7 @@ def pretrain(
     pool = ImagePool(images, space.in_channels, trainer.seed, decode_all=views.batched)
     layout = Layout(output_dir)
     with output_folder(output_dir):
-        options = {**asdict(trainer), **asdict(views), "method": method, **method_options}
+        options = {"method": method, **asdict(trainer), **asdict(views), **method_options}
         # The first stands above; the others change no weight.
         free = ("seed", "workers", "monitor_every_epochs")
         settings = {
@@ -126,13 +132,9 @@ def pretrain(
             if pool.skipped:
                 left_out = f"{pool.skipped} images could not be read and are left out"
                 report(Event("pretrain", left_out))
-            if (queue_size := model.queue.shape[1]) > len(pool.train) // 4:
-                large = (
-                    f"a queue of {queue_size} is more than a quarter of the {len(pool.train)} "
-                    "images: most negatives are views of images still in it, and kNN accuracy "
-                    "suffers (pretrain.queue_size)"
-                )
-                report(Event("pretrain", large))
+            _warn_of_large_queue(model, pool, report)
+            if images.source == "folder":
+                _warn_of_small_images(pool, space.largest.resolution, report)
             runner = _trainer(model, pool, layout, trainer, views, monitor, stage, report)
             try:
                 runner.fit()
@@ -147,7 +149,7 @@ def pretrain(
 
 
 def _trainer(
-    model: MoCoV2,
+    model: Method,
     pool: ImagePool,
     layout: Layout,
     trainer: TrainerConfig,
@@ -159,7 +161,7 @@ def _trainer(
     space = model.space
     loader = make_loader(
         pool.train,
-        views.augmentation,
+        model.views(views.augmentation),
         pool.preprocess(space.largest.resolution),
         batched=views.batched,
         batch_size=views.batch_size,
@@ -173,8 +175,34 @@ def _trainer(
         layout.supernet,
         identity=stage.plain_config(),
         monitor=monitor,
-        on_epoch=lambda epoch: report(_epoch_event(epoch)),
+        on_epoch=_EpochTeller(report),
     )
+
+
+def _warn_of_large_queue(model: Method, pool: ImagePool, report: Report) -> None:
+    """Say so if the negatives of a contrastive method are mostly views of the same images."""
+    if not isinstance(model, MoCoV2 | DenseCL) or model.queue.size <= len(pool.train) // 4:
+        return
+    large = (
+        f"a queue of {model.queue.size} is more than a quarter of the {len(pool.train)} images: "
+        "most negatives are views of images still in it, and kNN accuracy suffers "
+        "(pretrain.queue_size)"
+    )
+    report(Event("pretrain", large))
+
+
+def _warn_of_small_images(pool: ImagePool, resolution: int, report: Report) -> None:
+    """Say so if most images are enlarged more than twice."""
+    sides = []
+    for index in range(0, len(pool.train), max(1, len(pool.train) // LOOKED_AT)):
+        with suppress(DataError):
+            sides.append(min(pool.train.load(index).shape[1:]))
+    if sides and (median := sorted(sides)[len(sides) // 2]) * 2 < resolution:
+        small = (
+            f"images with a short side of {median} pixels are enlarged to {resolution}: smaller "
+            "networks would see as much (space.resolutions)"
+        )
+        report(Event("pretrain", small))
 
 
 def _monitor(space: SearchSpace, pool: ImagePool, k: int) -> Monitor | None:
@@ -193,8 +221,29 @@ def _monitor(space: SearchSpace, pool: ImagePool, k: int) -> Monitor | None:
     return monitor
 
 
+class _EpochTeller:
+    """Tells of each epoch, and of a collapse once."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.collapse_told = False
+
+    def __call__(self, epoch: EpochReport) -> None:
+        self.report(_epoch_event(epoch))
+        if epoch.collapsed and not self.collapse_told:
+            self.collapse_told = True
+            collapse = (
+                f"the embeddings of all images have become the same (spread {epoch.spread:.4f}): "
+                "nothing is learnt so. Set pretrain.projector_bn=true, a smaller pretrain.lr or "
+                "pretrain.weight_decay, or stronger views"
+            )
+            self.report(Event("pretrain", collapse))
+
+
 def _epoch_event(epoch: EpochReport) -> Event:
-    parts = [f"loss {epoch.loss_largest:.3f} largest, {epoch.loss_smallest:.3f} smallest"]
+    parts = [f"loss {epoch.loss_largest:.3f} largest"]
+    if epoch.loss_smallest is not None:
+        parts.append(f"{epoch.loss_smallest:.3f} smallest")
     parts += [f"{name} {value:.3f}" for name, value in epoch.monitor.items()]
     parts.append(f"{epoch.images_per_s:,.0f} images/s")
     if epoch.replaced_images:
@@ -222,15 +271,19 @@ def _digest_of_init(init: Path | None) -> dict[str, str]:
     return {f"pretrain.init {path}": sha256_of(path)}
 
 
-def _start_from(model: MoCoV2, path: Path, space: SearchSpace) -> None:
+def _start_from(model: Method, path: Path, space: SearchSpace) -> None:
     """Take over the backbones, and the projectors where they have the same shape."""
     weights = SupernetWeights.load(path, space)
-    pairs = (
-        (model.query, weights.query, weights.query_projector),
-        (model.key, weights.key, weights.key_projector),
-    )
-    for encoder, backbone, projector in pairs:
+    query = weights.query, weights.query_projector, weights.query_dense_projector
+    key = weights.key, weights.key_projector, weights.key_dense_projector
+    for encoder, (backbone, *projectors) in ((model.query, query), (model.key, key)):
+        if encoder is None:
+            continue
         encoder.supernet.backbone.load_state_dict(dict(backbone))
-        own = {name: tensor.shape for name, tensor in encoder.projector.state_dict().items()}
-        if own == {name: tensor.shape for name, tensor in projector.items()}:
-            encoder.projector.load_state_dict(dict(projector))
+        own_projectors = encoder.projector, encoder.dense_projector
+        for projector, state in zip(own_projectors, projectors, strict=True):
+            if projector is None or state is None:
+                continue
+            own = {name: tensor.shape for name, tensor in projector.state_dict().items()}
+            if own == {name: tensor.shape for name, tensor in state.items()}:
+                projector.load_state_dict(dict(state))

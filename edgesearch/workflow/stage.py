@@ -86,7 +86,7 @@ class Stage:
     def _change(self, record: Mapping[str, Any]) -> str:
         for kind, now in (("config", self.plain_config()), ("inputs", dict(self.inputs))):
             former = record[kind]
-            for key in sorted(former.keys() | now.keys()):
+            for key in now | former:  # the first that stands in the configuration is told
                 if former.get(key) != now.get(key):
                     if kind == "inputs":
                         return f"{key} has changed"

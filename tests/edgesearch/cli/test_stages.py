@@ -74,7 +74,12 @@ def plain(value):
         "pretrain.projector_hidden_dim=64",
         "pretrain.projector_dim=32",
         "pretrain.projector_bn=false",
+        "pretrain.optimizer=lars",
         "pretrain.random_subnets=2",
+        "pretrain.largest_only_epochs=3",
+        "pretrain.loss_weights=[1,1,0.5]",
+        "pretrain.distill=0.5",
+        "pretrain.faithful=true",
         "pretrain.workers=1",
         "pretrain.threads=1",
         "pretrain.init=elsewhere",
@@ -85,6 +90,7 @@ def plain(value):
         "pretrain.augmentation.flip_probability=0.1",
         "pretrain.augmentation.grayscale_probability=0.1",
         "pretrain.augmentation.blur_probability=0.1",
+        "pretrain.augmentation.solarize_probability=0.1",
         "pretrain.augmentation.jitter.brightness=0.1",
         "pretrain.augmentation.jitter.contrast=0.1",
         "pretrain.augmentation.jitter.saturation=0.1",
@@ -118,7 +124,20 @@ def test_a_changed_value_changes_an_argument(override):
     assert arguments_of(*override.split(" ")) != arguments_of()
 
 
-def test_the_list_above_holds_every_key():
+@pytest.mark.parametrize(
+    ("method", "override"),
+    [
+        ("byol", "pretrain.predictor_hidden_dim=64"),
+        ("densecl", "pretrain.dense_weight=0.3"),
+        ("ressl", "pretrain.teacher_temperature=0.05"),
+    ],
+)
+def test_a_changed_option_of_another_method_changes_an_argument(method, override):
+    base = [f"pretrain.method={method}", "pretrain.queue_size=", "pretrain.temperature="]
+    assert arguments_of(*base, override) != arguments_of(*base)
+
+
+def test_the_lists_above_hold_every_key():
     def keys(model, path=""):
         for name in type(model).model_fields:
             value = getattr(model, name)
@@ -127,9 +146,15 @@ def test_the_list_above_holds_every_key():
             else:
                 yield f"{path}{name}"
 
-    mark = test_a_changed_value_changes_an_argument.pytestmark[0]
-    tried = " ".join(mark.args[1])
-    # One method, one device and one space family so far; names are resolved by the configuration.
+    of_all, of_some = (
+        test.pytestmark[0].args[1]
+        for test in (
+            test_a_changed_value_changes_an_argument,
+            test_a_changed_option_of_another_method_changes_an_argument,
+        )
+    )
+    tried = " ".join([*of_all, *(override for _, override in of_some)])
+    # One device and one space family so far; names are resolved by the configuration.
     apart = {"pretrain.method", "device.name", "device.runtime"}
     apart |= {"space.name", "space.family"}
     config = load_config("cifar10", ["data.root=images"])

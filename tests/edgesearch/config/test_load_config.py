@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgesearch.config import Config, load_config, shipped_configs
+from edgesearch.config.method_defaults import METHOD_DEFAULTS
 from edgesearch.errors import ConfigError
 
 SMALLEST = "output_dir: out\nspace: {name: resnet_tiny}\ndata: {source: digits}\n"
@@ -41,6 +42,12 @@ def test_shipped_configs_load(name):
     assert config.device.build().name == config.device.name
 
 
+def test_there_is_a_shipped_config_for_each_method():
+    named = ["cifar10", *(n for n in shipped_configs() if n.startswith("cifar10_"))]
+    methods = [load_config(name, ["data.root=images"]).pretrain.method for name in named]
+    assert sorted(methods) == sorted(METHOD_DEFAULTS)
+
+
 def test_quickstart_keeps_to_what_was_seen_to_work():
     config = load_config("quickstart")
     assert config.data.source == "digits"
@@ -59,6 +66,36 @@ def test_smallest_config_has_all_defaults(write):
     assert config.device.build().name == "local-cpu"
     assert config.pretrain.queue_size == 65536
     assert config.export.tensorrt.compute_capabilities == ["SM75", "SM86", "SM89", "SM120"]
+
+
+@pytest.mark.parametrize("method", METHOD_DEFAULTS)
+def test_what_is_left_out_is_as_in_the_papers(write, method):
+    defaults = METHOD_DEFAULTS[method]
+    pretrain = load_config(write(), [f"pretrain.method={method}"]).pretrain
+    assert pretrain.method_options() == defaults.options
+    assert {name: getattr(pretrain, name) for name in defaults.training} == defaults.training
+    others = {name for d in METHOD_DEFAULTS.values() for name in d.options} - set(defaults.options)
+    assert all(getattr(pretrain, name) is None for name in others)
+    assert load_config(write(), [f"pretrain.method={method}", "pretrain.lr="]).pretrain == pretrain
+
+
+def test_augmentation_is_that_of_the_method_unless_given(write):
+    moco, byol, simclr = (
+        load_config(write(), [f"pretrain.method={method}"]).pretrain.augmentation
+        for method in ("moco_v2", "byol", "simclr")
+    )
+    assert (moco.crop_scale, moco.jitter.saturation, moco.blur_probability) == ((0.2, 1), 0.4, 0.5)
+    assert (byol.crop_scale, byol.jitter.saturation, byol.blur_probability) == ((0.08, 1), 0.2, 1)
+    assert (byol.solarize_probability, byol.jitter.contrast) == (0.2, 0.4)
+    assert (simclr.jitter.hue, simclr.jitter.probability) == (0.2, 0.8)
+    given = ["pretrain.augmentation.jitter.hue=0", "pretrain.augmentation.crop_scale=[0.5, 1]"]
+    found = load_config(write(), ["pretrain.method=simclr", *given]).pretrain.augmentation
+    assert (found.jitter.hue, found.jitter.brightness, found.crop_scale) == (0, 0.8, (0.5, 1))
+
+
+def test_warm_up_of_a_short_training_is_short(write):
+    pretrain = load_config(write(), ["pretrain.method=byol", "pretrain.epochs=30"]).pretrain
+    assert pretrain.warmup_epochs == 3
 
 
 def test_a_folder_of_that_name_does_not_hide_a_shipped_config(tmp_path, monkeypatch):
@@ -171,6 +208,38 @@ def test_override_below_an_alias_leaves_the_other_place_alone(write):
             "pretrain.warmup_epochs=200",
             "pretrain.warmup_epochs: fewer epochs than pretrain.epochs (200) are required; "
             "found: 200",
+        ),
+        (
+            "pretrain.largest_only_epochs=200",
+            "pretrain.largest_only_epochs: fewer epochs than pretrain.epochs (200) are required",
+        ),
+        (
+            "pretrain.method=mocov2",
+            "pretrain.method: one of moco_v2, byol, densecl, ressl, simclr is required; "
+            "found: 'mocov2'",
+        ),
+        (
+            "pretrain.dense_weight=0.5",
+            "pretrain.dense_weight: null is required, since moco_v2 has no such option; "
+            "found: 0.5. Leave it out; on the command line, pretrain.dense_weight= does",
+        ),
+        (
+            "pretrain={method: simclr, faithful: true}",
+            "pretrain.faithful: false is required for any pretrain.method but moco_v2; found: True",
+        ),
+        (
+            "pretrain={distill: 0.5, faithful: true}",
+            "pretrain.faithful: false is required with pretrain.distill or pretrain.loss_weights",
+        ),
+        ("pretrain.batch_size=96", "pretrain.queue_size: a multiple of pretrain.batch_size (96)"),
+        ("pretrain.augmentation=3", "pretrain.augmentation: must be a section of keys; found: 3"),
+        (
+            "pretrain.augmentation.jitter=3",
+            "pretrain.augmentation.jitter: must be a section of keys; found: 3",
+        ),
+        (
+            "pretrain={method: byol, augmentation: {jitter: {hu: 1}}}",
+            "pretrain.augmentation.jitter.hu: unknown key; did you mean pretrain.augmentation",
         ),
         (
             "pretrain.augmentation.crop_scale=[0.9, 0.5]",

@@ -9,8 +9,9 @@ from torchvision.transforms.v2 import functional as tv
 from edgesearch.data import Preprocess
 from edgesearch.pretrain import Augmentation, BatchedViews
 from edgesearch.pretrain.batched_views import blur, crop_and_flip, jitter, luma
+from edgesearch.pretrain.randomness import uniforms
 
-NOTHING = Augmentation((1.0, 1.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NOTHING = Augmentation((1.0, 1.0), *[0.0] * 9)
 QUARTER = Augmentation(crop_scale=(0.25, 1.0), flip_probability=0.5)
 
 
@@ -35,7 +36,7 @@ def draws(*values, count=1):
 def views_of(augmentation, images, indices=None, *, seed=0, epoch=0, resolution=16):
     indices = torch.arange(len(images)) if indices is None else indices
     rule = preprocess(images.shape[1], resolution)
-    return BatchedViews(augmentation, rule, seed)(images, indices, epoch)
+    return BatchedViews((augmentation, augmentation), rule, seed)(images, indices, epoch)
 
 
 class TestCropAndFlip:
@@ -201,6 +202,22 @@ class TestViews:
                 not torch.allclose(a, b, atol=1e-3) for a, b in zip(first, other, strict=True)
             )
 
+    def test_each_view_has_a_recipe_of_its_own(self):
+        images, indices = images_of(6), torch.arange(6)
+        weak = Augmentation(jitter_probability=0.0, grayscale_probability=0.0, blur_probability=0.0)
+        strong_view, weak_view = BatchedViews((Augmentation(), weak), preprocess(), 0)(
+            images, indices, 0
+        )
+        assert torch.equal(strong_view, views_of(Augmentation(), images)[0])
+        draws = torch.from_numpy(uniforms(5, 0, 0, indices.numpy(), 1)).float()
+        cropped = crop_and_flip(images.float() / 255, draws, weak, 16)
+        torch.testing.assert_close(weak_view, (cropped - 0.5) / 0.25)
+
+    def test_solarizing_equals_torchvision(self):
+        solarized = Augmentation(**{**vars(NOTHING), "solarize_probability": 1.0})
+        plain, found = (views_of(a, images_of(6))[0] * 0.25 + 0.5 for a in (NOTHING, solarized))
+        torch.testing.assert_close(found, tv.solarize(plain, 128 / 255))
+
     def test_leave_images_and_random_state_alone(self):
         images = images_of(4)
         before, state = images.clone(), torch.get_rng_state()
@@ -233,6 +250,8 @@ class TestViews:
         changed["flip"] = share(views_of(flip, half_dark)[0], reference)
         soft = Augmentation(**{**vars(off), "blur_probability": probability})
         sharp_edges = views_of(soft, half_dark, resolution=4)[0]
+        bright = Augmentation(**{**vars(off), "solarize_probability": probability})
+        changed["solarize"] = share(views_of(bright, red)[0], views_of(off, red)[0])
         # Below a sigma of about 0.2 a blur leaves no trace: one draw in twenty.
         changed["blur"] = share(sharp_edges, views_of(off, half_dark, resolution=4)[0])
         for name, value in changed.items():

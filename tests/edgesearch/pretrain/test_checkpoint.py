@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from edgesearch.errors import CheckpointError
-from edgesearch.pretrain.checkpoint import load_state, save_state
+from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
 
 IDENTITY = {"space": "abc", "seed": 0, "lr": 0.03, "crop_scale": (0.2, 1.0)}
 
@@ -56,6 +56,47 @@ def test_a_cut_file(path, share):
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(CheckpointError, match="Move the file away to start this run anew"):
         load_state(path, IDENTITY)
+
+
+class TestStateBefore:
+    @pytest.fixture
+    def path(self, tmp_path):
+        path = tmp_path / "state.pt"
+        for number in range(3):
+            save_state(path, {"identity": IDENTITY, "number": number})
+        return path
+
+    def test_is_kept(self, path):
+        assert sorted(os.listdir(path.parent)) == ["state.previous.pt", "state.pt"]
+        assert load_state(path, IDENTITY)["number"] == 2
+        assert load_state(path.with_name("state.previous.pt"), IDENTITY)["number"] == 1
+
+    def test_stands_in_for_a_damaged_one_and_says_so(self, path):
+        path.write_bytes(path.read_bytes()[:100])
+        with pytest.warns(UserWarning, match=r"state.pt is damaged \(.*: going on from the state"):
+            assert load_state(path, IDENTITY)["number"] == 1
+
+    def test_is_found_without_the_last_one(self, path):
+        assert has_state(path)
+        path.unlink()
+        assert has_state(path)
+        assert load_state(path, IDENTITY)["number"] == 1
+        path.with_name("state.previous.pt").unlink()
+        assert not has_state(path)
+
+    def test_of_another_run_is_refused(self, path):
+        path.write_bytes(b"garbage")
+        with (
+            pytest.warns(UserWarning, match="is damaged"),
+            pytest.raises(CheckpointError, match="with seed 5 at .*; found: seed 0"),
+        ):
+            load_state(path, IDENTITY | {"seed": 5})
+
+    def test_damaged_too(self, path):
+        for name in ("state.pt", "state.previous.pt"):
+            path.with_name(name).write_bytes(b"garbage")
+        with pytest.raises(CheckpointError, match="state of edgesearch at .*/state.pt; found"):
+            load_state(path, IDENTITY)
 
 
 @pytest.mark.parametrize("foreign", [{"weight": torch.zeros(1)}, [1, 2], torch.zeros(3)])

@@ -13,6 +13,7 @@ from edgesearch.pretrain import Augmentation, BatchedViews, TorchvisionViews, ma
 from edgesearch.pretrain.randomness import order_of_epoch
 
 RULE = Preprocess(16, 3, (0.5,) * 3, (0.25,) * 3)
+RECIPES = (Augmentation(), Augmentation(blur_probability=0.0))
 
 
 def images_of(*sizes, channels=3):
@@ -30,7 +31,7 @@ TEN = images_of(*[(12, 12)] * 10)
 def loader_of(images=TEN, *, batched, batch_size=4, seed=0, workers=0):
     return make_loader(
         images,
-        Augmentation(),
+        RECIPES,
         RULE,
         batched=batched,
         batch_size=batch_size,
@@ -54,10 +55,10 @@ class TestBoth:
         assert len(batches) == 2
         for batch, chosen in zip(batches, order[:8].split(4), strict=True):
             if batched:
-                views = BatchedViews(Augmentation(), RULE, 0)
+                views = BatchedViews(RECIPES, RULE, 0)
                 expected = views(TEN.stack()[chosen], chosen, 3)
             else:
-                views = TorchvisionViews(Augmentation(), RULE, 0)
+                views = TorchvisionViews(RECIPES, RULE, 0)
                 pairs = [views(TEN.load(i), i, 3) for i in chosen.tolist()]
                 expected = tuple(map(torch.stack, zip(*pairs, strict=True)))
             assert all(map(torch.equal, batch, expected))
@@ -116,7 +117,7 @@ class TestUnreadableImages:
         ((first, _),) = loader.batches(0, 0)
         assert loader.replaced == 2
         place = order_of_epoch(6, 0, 0).tolist().index(2)
-        views = TorchvisionViews(Augmentation(), RULE, 0)
+        views = TorchvisionViews(RECIPES, RULE, 0)
         assert torch.equal(first[place], views(images.load(4), 2, 0)[0])
         list(loader.batches(1, 0))
         assert loader.replaced == 2  # counted anew in each epoch

@@ -4,8 +4,10 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from edgesearch.pretrain import MoCoV2, sandwich_architectures, sandwich_step
+from edgesearch.pretrain import MoCoV2, SimCLR, sandwich_architectures, sandwich_step
+from edgesearch.pretrain.sandwich import spread_of
 from edgesearch.space import load_space
 
 SPACE = load_space("resnet_tiny", in_channels=1)
@@ -76,10 +78,10 @@ class TestStep:
 
     def test_queue_is_filled_once_with_the_keys_of_the_former_encoder(self, method, views):
         keys = copy.deepcopy(method).targets(views)
-        before = method.queue.clone()
+        before = method.queue.keys.clone()
         sandwich_step(method, views, ARCHITECTURES, sgd(method))
-        torch.testing.assert_close(method.queue, torch.cat([keys.T, before[:, 4:]], dim=1))
-        assert int(method.queue_position) == 4
+        torch.testing.assert_close(method.queue.keys, torch.cat([keys.T, before[:, 4:]], dim=1))
+        assert int(method.queue.position) == 4
 
     def test_gradients_are_the_sum_of_separate_passes(self, method, views):
         alone = copy.deepcopy(method)
@@ -89,14 +91,14 @@ class TestStep:
         for architecture in ARCHITECTURES:
             alone.zero_grad(set_to_none=True)
             alone.activate(architecture)
-            loss = alone.loss(views, targets)
+            loss = alone.loss(views, targets).value
             loss.backward()
             expected_losses.append(loss.item())
             for name, parameter in alone.query.named_parameters():
                 if parameter.grad is not None:
                     total[name] += parameter.grad
         before = parameters_of(method.query)
-        losses = sandwich_step(method, views, ARCHITECTURES, sgd(method))
+        losses = sandwich_step(method, views, ARCHITECTURES, sgd(method)).losses
         assert losses == pytest.approx(expected_losses, rel=1e-6)
         for name, parameter in method.query.named_parameters():
             assert total[name].any(), name
@@ -123,14 +125,91 @@ class TestStep:
     @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
     def test_nothing_moves_if_a_loss_is_not_finite(self, method, views, bad):
         kept = [parameters_of(method.query), parameters_of(method.key)]
-        queue = method.queue.clone()
+        queue = method.queue.keys.clone()
         views[0][0, 0, 0, 0] = bad
         optimizer = torch.optim.SGD(method.query.parameters(), LR, momentum=0.9)
-        losses = sandwich_step(method, views, ARCHITECTURES, optimizer)
-        assert len(losses) == 3
-        assert not all(map(torch.isfinite, torch.tensor(losses)))
+        result = sandwich_step(method, views, ARCHITECTURES, optimizer)
+        assert len(result.losses) == 3
+        assert not result.finite
         for encoder, former in zip((method.query, method.key), kept, strict=True):
             assert all(torch.equal(p, former[name]) for name, p in encoder.named_parameters())
-        assert torch.equal(method.queue, queue)
-        assert int(method.queue_position) == 0
+        assert torch.equal(method.queue.keys, queue)
+        assert int(method.queue.position) == 0
         assert not optimizer.state
+
+
+def gradients(method, views, **options):
+    """The gradients of a step, and what it brought; the method is left as it was."""
+    method = copy.deepcopy(method)
+    result = sandwich_step(method, views, ARCHITECTURES, sgd(method), **options)
+    return {name: p.grad.clone() for name, p in method.query.named_parameters()}, result
+
+
+class TestWeights:
+    def test_multiply_each_gradient_and_leave_the_losses(self, method, views):
+        whole, plain = gradients(method, views)
+        largest, _ = gradients(method, views, weights=[1, 0, 0])
+        others, weighted = gradients(method, views, weights=[0, 0.5, 0.5])
+        assert weighted.losses == plain.losses
+        for name, gradient in whole.items():
+            expected = largest[name] + 2 * others[name]
+            torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
+
+
+class TestDistillation:
+    def by_hand(self, method, views, teacher):
+        """Gradients of the distances alone, of all but the largest network."""
+        method = copy.deepcopy(method)
+        targets = method.targets(views)
+        total = 0.0
+        for number, architecture in enumerate(ARCHITECTURES):
+            method.activate(architecture)
+            embeddings = method.loss(views, targets).embeddings
+            if number == 0:
+                teacher = embeddings.detach() if teacher is None else teacher
+                continue
+            total = total + (2 - 2 * (embeddings * teacher).sum(dim=1)).mean()
+        total.backward()
+        return {name: p.grad for name, p in method.query.named_parameters()}
+
+    @pytest.mark.parametrize("name", ["moco_v2", "simclr"])
+    def test_adds_the_distance_from_the_key_encoder(self, method, views, name):
+        if name == "simclr":
+            torch.manual_seed(0)
+            method = SimCLR(SPACE, projector_hidden_dim=12, projector_dim=6).train()
+            teacher = None  # the largest network of the step itself
+        else:
+            teacher = copy.deepcopy(method).key(views[0])
+        plain, without = gradients(method, views)
+        distilled, result = gradients(method, views, distill=0.7)
+        assert result.losses == without.losses
+        expected = self.by_hand(method, views, teacher)
+        for name, gradient in distilled.items():
+            own = plain[name] + (0 if expected[name] is None else 0.7 * expected[name])
+            torch.testing.assert_close(gradient, own, rtol=1e-3, atol=1e-5)
+
+    def test_no_gradient_reaches_the_key_encoder(self, method, views):
+        sandwich_step(method, views, ARCHITECTURES, sgd(method), distill=1.0)
+        assert all(p.grad is None for p in method.key.parameters())
+
+    def test_costs_one_pass_of_the_key_encoder(self, method, views):
+        passes = []
+        method.key.register_forward_hook(lambda *_: passes.append("key"))
+        sandwich_step(method, views, ARCHITECTURES, sgd(method), distill=1.0)
+        assert len(passes) == 2
+
+
+class TestSpread:
+    def test_of_one_point_is_0(self):
+        assert float(spread_of(torch.ones(5, 4) / 2)) == 0
+
+    def test_of_all_directions_is_1(self):
+        generator = torch.Generator().manual_seed(0)
+        embeddings = F.normalize(torch.randn(4000, 32, generator=generator), dim=1)
+        assert float(spread_of(embeddings)) == pytest.approx(1, abs=0.01)
+
+    def test_of_a_step_is_that_of_the_largest_network(self, method, views):
+        method.activate(SPACE.largest)
+        expected = spread_of(copy.deepcopy(method).query(views[0]))
+        result = sandwich_step(method, views, ARCHITECTURES, sgd(method))
+        assert result.spread == pytest.approx(expected.item(), rel=1e-5)

@@ -59,7 +59,7 @@ class HookedLoader:
 def make_trainer(folder, happenings=None, *, config=CONFIG, workers=None, **options):
     loader = make_loader(
         IMAGES,
-        Augmentation(flip_probability=0.0),
+        (Augmentation(flip_probability=0.0),) * 2,
         Preprocess(16, 1, (0.3,), (0.37,)),
         batched=workers is None,
         batch_size=32,
@@ -95,7 +95,7 @@ def metrics_of(folder):
 def assert_same_end(folder, undisturbed):
     """Every bit of weights, queue and optimizer, and one line of metrics for each epoch."""
     assert metrics_of(folder) == metrics_of(undisturbed)
-    names = ("model.safetensors", "state.pt", "metrics.jsonl")
+    names = ("model.safetensors", "state.pt", "state.previous.pt", "metrics.jsonl")
     assert sorted(os.listdir(folder)) == sorted(names)
     weights, expected = (load_file(f / "model.safetensors") for f in (folder, undisturbed))
     assert set(weights) == set(expected)
@@ -175,9 +175,10 @@ class TestWholeRun:
     def test_losses_are_means_over_steps_and_random_subnets(self, tmp_path, monkeypatch):
         seen = []
 
-        def noted(*args):
-            seen.append(sandwich_step(*args))
-            return seen[-1]
+        def noted(*args, **options):
+            result = sandwich_step(*args, **options)
+            seen.append(result.losses)
+            return result
 
         monkeypatch.setattr("edgesearch.pretrain.trainer.sandwich_step", noted)
         make_trainer(tmp_path, config=TrainerConfig(epochs=1, random_subnets=3)).fit()
@@ -303,6 +304,13 @@ class TestKilled:
         make_trainer(tmp_path).fit()
         assert_same_end(tmp_path, undisturbed)
 
+    def test_between_the_renamings_of_states(self, tmp_path, undisturbed):
+        with pytest.raises(Interrupted):
+            make_trainer(tmp_path, {(1, 0): send(signal.SIGINT)}).fit()
+        (tmp_path / "state.pt").rename(tmp_path / "state.previous.pt")
+        make_trainer(tmp_path).fit()
+        assert_same_end(tmp_path, undisturbed)
+
     def test_while_the_state_is_written(self, tmp_path, undisturbed):
         with pytest.raises(Interrupted):
             make_trainer(tmp_path, {(1, 0): send(signal.SIGINT)}).fit()
@@ -329,17 +337,19 @@ def test_ctrl_c_with_workers_reaches_a_checkpoint(tmp_path):
 
 
 class TestRefusals:
-    def test_state_of_another_run(self, tmp_path, undisturbed):
-        (tmp_path / "state.pt").write_bytes((undisturbed / "state.pt").read_bytes())
-        trainer = make_trainer(tmp_path, identity=IDENTITY | {"seed": 5})
-        with pytest.raises(CheckpointError, match="a training state with seed 5 .* found: seed 0"):
-            trainer.fit()
-
     def test_damaged_state(self, tmp_path):
         (tmp_path / "state.pt").write_bytes(b"garbage")
         with pytest.raises(CheckpointError, match="a training state of edgesearch at .*state.pt"):
             make_trainer(tmp_path).fit()
         assert (tmp_path / "state.pt").read_bytes() == b"garbage"
+
+    def test_damaged_state_with_one_before(self, tmp_path, undisturbed):
+        with pytest.raises(Interrupted):
+            make_trainer(tmp_path, {(1, 0): send(signal.SIGINT)}).fit()
+        (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:5000])
+        with pytest.warns(UserWarning, match="state.pt is damaged .*: going on from the state be"):
+            make_trainer(tmp_path).fit()
+        assert_same_end(tmp_path, undisturbed)
 
     @pytest.mark.parametrize("bad", [math.nan, math.inf])
     def test_loss_that_is_not_finite(self, tmp_path, undisturbed, bad):

@@ -12,7 +12,7 @@ from edgesearch.pretrain.views import blur_kernel_size, two_views
 
 def make_views(channels=3, resolution=32, seed=0, **options):
     rule = Preprocess(resolution, channels, (0.4,) * channels, (0.2,) * channels)
-    return TorchvisionViews(Augmentation(**options), rule, seed)
+    return TorchvisionViews((Augmentation(**options),) * 2, rule, seed)
 
 
 def random_image(channels=3, height=40, width=50):
@@ -38,6 +38,29 @@ def test_equal_the_recipe_of_moco_v2():
             torch.manual_seed(seed_of(0, 2, index, number))
             expected = (recipe(image).float() / 255 - 0.4) / 0.2
             torch.testing.assert_close(view, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_each_view_has_a_recipe_of_its_own():
+    """A strong view and a weak one; the weak one is cropped and mirrored, no more."""
+    weak = Augmentation(jitter_probability=0.0, grayscale_probability=0.0, blur_probability=0.0)
+    rule = Preprocess(32, 3, (0.4,) * 3, (0.2,) * 3)
+    views = TorchvisionViews((Augmentation(), weak), rule, 0)
+    crop = v2.Compose([v2.RandomResizedCrop(32, (0.2, 1.0)), v2.RandomHorizontalFlip()])
+    image = random_image()
+    for index in range(4):
+        strong, found = views(image, index, epoch=2)
+        assert torch.equal(strong, make_views()(image, index, epoch=2)[0])
+        torch.manual_seed(seed_of(0, 2, index, 1))
+        torch.testing.assert_close(found, (crop(image).float() / 255 - 0.4) / 0.2)
+
+
+def test_solarizing_turns_what_is_bright_upside_down():
+    plain, solarized = (
+        make_views(crop_scale=(1.0, 1.0), solarize_probability=share)(random_image(), 3, 0)[0]
+        for share in (0.0, 1.0)
+    )
+    pixels, found = ((255 * (view * 0.2 + 0.4)).round() for view in (plain, solarized))
+    torch.testing.assert_close(found, torch.where(pixels >= 128, 255 - pixels, pixels))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -28,6 +28,13 @@ def test_with_normalisation():
     assert projector.fc1.bias is None
 
 
+def test_projections_are_embeddings_before_they_get_length_1():
+    projector, features = Projector(12, 7, 4, bn=False), torch.randn(5, 8)
+    projected = projector.project(features)
+    assert not torch.allclose(projected.norm(dim=1), torch.ones(5), atol=1e-3)
+    torch.testing.assert_close(F.normalize(projected, dim=1), projector(features))
+
+
 def test_embeddings_have_length_1():
     embeddings = Projector(12, 7, 4, bn=False)(torch.randn(5, 12))
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(5))

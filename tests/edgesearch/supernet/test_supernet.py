@@ -26,6 +26,14 @@ def test_begins_with_the_largest(supernet):
     assert supernet.feature_dim == 96
 
 
+def test_features_are_the_means_of_the_last_map(supernet):
+    supernet.activate(SPACE.smallest)
+    images = torch.randn(2, 3, 32, 32)
+    features = supernet.eval().feature_map(images)
+    assert features.shape == (2, 32, 4, 4)
+    torch.testing.assert_close(features.mean(dim=(2, 3)), supernet(images))
+
+
 def test_foreign_architecture_changes_nothing(supernet):
     foreign = Architecture(8, (8, 16, 32), (1, 1, 3), 32)
     with pytest.raises(SpaceError, match="allows stage3_depth"):

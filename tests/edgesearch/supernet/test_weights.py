@@ -27,9 +27,8 @@ def make_weights(bn=True):
 
 
 def states(weights):
-    return {
-        f.name: getattr(weights, f.name) for f in dataclasses.fields(weights) if f.name != "space"
-    }
+    parts = {f.name: getattr(weights, f.name) for f in dataclasses.fields(weights)}
+    return {name: part for name, part in parts.items() if name != "space" and part is not None}
 
 
 @pytest.fixture
@@ -50,6 +49,44 @@ def test_come_back_from_a_file(tmp_path, bn):
         assert set(found) == set(state)
         assert all(torch.equal(found[key], state[key]) for key in state)
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_without_a_moving_average_the_trained_weights_are_saved_once(tmp_path):
+    weights = make_weights()
+    alone = dataclasses.replace(weights, key=weights.query, key_projector=weights.query_projector)
+    path = tmp_path / "model.safetensors"
+    alone.save(path)
+    assert {name.split(".")[0] for name in load_file(path)} == {"query"}
+    loaded = SupernetWeights.load(path, SPACE)
+    assert loaded.key is loaded.query
+    assert loaded.key_projector is loaded.query_projector
+    images = torch.randn(3, 3, 32, 32)
+    assert torch.equal(loaded.reference()(images), weights.embedder(SPACE.largest)(images))
+
+
+def test_projectors_for_places_come_back(tmp_path):
+    weights = make_weights()
+    query, key = (
+        Projector(SPACE.feature_dim(SPACE.largest), 9, 5, True).state_dict() for _ in range(2)
+    )
+    path = tmp_path / "model.safetensors"
+    dataclasses.replace(weights, query_dense_projector=query, key_dense_projector=key).save(path)
+    loaded = SupernetWeights.load(path, SPACE)
+    for found, expected in (
+        (loaded.query_dense_projector, query),
+        (loaded.key_dense_projector, key),
+        (loaded.query_projector, weights.query_projector),
+    ):
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_file_that_lacks_the_moving_average_is_damaged(path):
+    tensors = {n: t for n, t in load_file(path).items() if not n.startswith("key.")}
+    known = {"format": "edgesearch-supernet-1", "space": SPACE.to_dict()}
+    save_file(tensors, path, {"edgesearch": json.dumps(known)})
+    with pytest.raises(CheckpointError, match="found: KeyError: 'key.backbone'"):
+        SupernetWeights.load(path, SPACE)
 
 
 def test_channels_last_is_saved_too(tmp_path):

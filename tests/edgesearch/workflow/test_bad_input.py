@@ -107,14 +107,31 @@ def test_foreign_weights(call, chain):
     refused(call("search"), "supernet weights of the format", "the format 'other'")
 
 
-def test_corrupt_state_of_a_stopped_training(call, chain):
+@pytest.fixture
+def stopped(chain):
+    """The folder of a training that is not finished, its last state half-written."""
     folder = chain.output_dir / "supernet"
     record = json.loads((folder / "stage.json").read_text("utf-8"))
     (folder / "stage.json").write_text(json.dumps({**record, "finished": False}), "utf-8")
     state = (folder / "state.pt").read_bytes()
     (folder / "state.pt").write_bytes(state[: len(state) // 2])
-    refused(call("pretrain"), f"a training state of edgesearch at {folder / 'state.pt'}")
-    assert (folder / "state.pt").exists()
+    return folder
+
+
+def test_half_written_state_of_a_stopped_training(call, stopped):
+    weights = (stopped / "model.safetensors").read_bytes()
+    with pytest.warns(UserWarning, match="state.pt is damaged .*going on from the state before"):
+        result = call("pretrain")
+    assert result.exit_code == 0, result.output
+    assert "pretrain 2/2" in result.stderr
+    assert "pretrain 1/2" not in result.stderr
+    assert (stopped / "model.safetensors").read_bytes() == weights
+
+
+def test_no_whole_state_of_a_stopped_training(call, stopped):
+    (stopped / "state.previous.pt").write_bytes(b"")
+    refused(call("pretrain"), f"a training state of edgesearch at {stopped / 'state.pt'}")
+    assert (stopped / "state.pt").exists()
 
 
 def test_damaged_choice(call, chain):
@@ -153,6 +170,26 @@ def test_few_images_and_a_large_queue_are_said(call, chain, flat):
     assert result.exit_code == 0, result.output
     few = "80 images are fewer than search.calibration_images + search.images (128)"
     assert few in result.stderr
+
+
+def test_tiny_images_are_said(call, tmp_path, flat):
+    assert "are enlarged" not in call("pretrain", *flat, "pretrain.epochs=1").stderr
+    for path in (tmp_path / "flat").iterdir():
+        Image.open(path).resize((6, 7)).save(path)
+    result = call("pretrain", *flat, "pretrain.epochs=1")
+    assert "images with a short side of 6 pixels are enlarged to 16" in result.stderr
+
+
+def test_a_collapse_is_said_once(call, chain):
+    """A decay so strong that nothing is left but the bias of the projector."""
+    decay = ["weight_decay=5", "lr=0.06", "momentum=0", "projector_bn=false", "epochs=4"]
+    result = call("pretrain", *(f"pretrain.{override}" for override in decay))
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("the embeddings of all images have become the same (spread 0.0") == 1
+    lines = (chain.output_dir / "supernet/metrics.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["collapsed"] for line in lines] == [False, True, True, True]
+    healthy = call("pretrain", "pretrain.epochs=2")
+    assert "have become the same" not in healthy.stderr
 
 
 def test_nothing_that_can_be_read(call, tmp_path):

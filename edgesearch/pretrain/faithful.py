@@ -1,0 +1,51 @@
+"""A step of MoCo v2 in the order of DATA's released code, for ablation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from edgesearch.pretrain.method import Views
+from edgesearch.pretrain.moco_v2 import MoCoV2
+from edgesearch.pretrain.sandwich import StepResult, spread_of
+from edgesearch.space import Architecture
+
+
+def faithful_step(
+    method: MoCoV2,
+    views: Views,
+    architectures: Sequence[Architecture],
+    optimizer: torch.optim.Optimizer,
+) -> StepResult:
+    """A step in the order of DATA's released code, to see what the order does.
+
+    The pass of each subnet moves the key encoder, encodes the keys again and puts them into the
+    queue: it moves several times in a step, and towards weights of the step before; the queue holds
+    each image several times, and negatives that show the image of the query.
+
+    Args:
+        method: What computes the losses.
+        views: Two views (N, C, R, R) of the same images.
+        architectures: The subnets.
+        optimizer: Of the shared weights.
+
+    Returns:
+        What the step brought. If a loss is not finite, queue and key encoder have changed.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    losses, spreads = [], []
+    for architecture in architectures:
+        method.activate(architecture)
+        method.move_key_encoder()
+        targets = method.targets(views)
+        loss, embeddings = method.loss(views, targets)
+        loss.backward()
+        method.queue.put(targets)
+        losses.append(float(loss.detach()))
+        spreads.append(float(spread_of(embeddings.detach())))
+    result = StepResult(losses, spreads[0], all(map(math.isfinite, losses)))
+    if result.finite:
+        optimizer.step()
+    return result

@@ -1,0 +1,52 @@
+"""The embeddings of the last batches, which the next ones are compared with."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgesearch.errors import TrainingError
+
+
+class KeyQueue(nn.Module):
+    """A ring of keys: the newest batch takes the place of the oldest.
+
+    Source: He et al., "Momentum contrast" (CVPR 2020), section 3.2.
+
+    Args:
+        dim: Length of a key.
+        size: Keys kept, a multiple of the batch size. The first ones are drawn from torch's
+            random state.
+    """
+
+    keys: torch.Tensor
+    """(dim, size), columns of length 1."""
+    position: torch.Tensor
+
+    def __init__(self, dim: int, size: int) -> None:
+        super().__init__()
+        self.register_buffer("keys", F.normalize(torch.randn(dim, size), dim=0))
+        self.register_buffer("position", torch.zeros((), dtype=torch.long))
+
+    @property
+    def size(self) -> int:
+        """Number of keys."""
+        return self.keys.shape[1]
+
+    @torch.no_grad()
+    def put(self, keys: torch.Tensor) -> None:
+        """Let a batch (N, dim) take the place of the oldest.
+
+        Raises:
+            TrainingError: The queue does not hold a whole number of batches.
+        """
+        if self.size % len(keys):
+            raise TrainingError(
+                f"a queue_size that is a multiple of the batch of {len(keys)} images",
+                f"queue_size {self.size}",
+                "Change pretrain.queue_size or pretrain.batch_size.",
+            )
+        position, count = int(self.position), len(keys)
+        self.keys[:, position : position + count] = keys.T
+        self.position.fill_((position + count) % self.size)

@@ -1,0 +1,63 @@
+"""LARS: a learning rate for each layer, by how large its weights are against their gradients.
+
+Source: You et al., "Large batch training of convolutional networks" (2017, arXiv 1708.03888),
+algorithm 1; that biases and normalisations are left out as in SimCLR (ICML 2020) and BYOL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+
+class LARS(torch.optim.Optimizer):
+    """SGD with momentum whose layers move by a share of their own length.
+
+    Tensors with fewer than two dimensions (biases, scales of normalisations) are neither adapted
+    nor decayed. The layers of a supernet count whole, whatever part of them a subnet uses.
+
+    Args:
+        params: What to train.
+        lr: Learning rate.
+        momentum: Of the moving sum of updates.
+        weight_decay: L2 penalty.
+        trust: η, how far a layer moves at a learning rate of 1, as a share of its length.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[torch.nn.Parameter],
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 0.001,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Move all weights that have gradients; there is no closure to call."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                update = weight.grad
+                if weight.ndim > 1:
+                    update = update + group["weight_decay"] * weight
+                    update = update * _local_rate(weight, update, group["trust"])
+                state = self.state[weight]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(weight)
+                buffer = state["momentum_buffer"]
+                buffer.mul_(group["momentum"]).add_(update, alpha=group["lr"])
+                weight.sub_(buffer)
+
+
+def _local_rate(weight: torch.Tensor, update: torch.Tensor, trust: float) -> torch.Tensor:
+    """η·|w| / |∇ + β·w|; 1 where one of them is 0, which happens to fresh weights only."""
+    length, change = weight.norm(), update.norm()
+    return torch.where((length > 0) & (change > 0), trust * length / change, 1.0)
