@@ -35,6 +35,7 @@ _REFERENCE_RUNS = 30
 
 def main() -> None:
     """Answer until the input ends."""
+    cache_beside(Path(sys.argv[0]))
     answers = _private_output()
     requests = _requests()
 
@@ -50,6 +51,11 @@ def main() -> None:
                 say(answer)
     except errors.UserError as error:
         say({"fault": encode_error(error)})
+
+
+def cache_beside(archive: Path) -> None:
+    """Keep engines in the folder that is removed in the end, unless the board's user has one."""
+    os.environ.setdefault("EDGESEARCH_CACHE", str(archive.absolute().parent / "cache"))
 
 
 def _private_output() -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from devices.cache_dir import default_cache_dir
 from devices.errors import (
     CompileError,
     ConnectionLostError,
@@ -147,6 +148,17 @@ def test_the_agent_ends_with_its_input(tmp_path: Path) -> None:
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(timeout=30) == 0
+
+
+def test_engines_built_on_a_board_go_with_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGESEARCH_CACHE", raising=False)
+    agent.cache_beside(tmp_path / "agent.pyz")
+    assert default_cache_dir() == tmp_path / "cache"
+    monkeypatch.setenv("EDGESEARCH_CACHE", "/kept")
+    agent.cache_beside(tmp_path / "agent.pyz")
+    assert default_cache_dir() == Path("/kept")
 
 
 def test_the_same_sources_give_the_same_archive(tmp_path: Path) -> None:
