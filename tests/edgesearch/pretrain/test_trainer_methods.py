@@ -159,6 +159,14 @@ def test_weights_of_losses_and_distillation_change_what_is_learnt(trainer_of, tm
     assert not any(torch.equal(a, b) for i, a in enumerate(ends) for b in ends[:i])
 
 
+def test_methods_are_told_how_much_of_the_training_came_before(trainer_of, tmp_path):
+    trainer = trainer_of(tmp_path, "byol")
+    momentum_at, told = trainer.method.momentum_at, []
+    trainer.method.momentum_at = lambda share: told.append(share) or momentum_at(share)
+    trainer.fit()
+    assert told == pytest.approx([step / 6 for step in range(6)])
+
+
 class TestFaithful:
     def test_every_subnet_fills_the_queue(self, trainer_of, tmp_path):
         config = TrainerConfig(epochs=1, lr=0.05, faithful=True)
