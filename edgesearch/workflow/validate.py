@@ -27,6 +27,8 @@ from edgesearch.workflow.workloads import WorkloadFiles, held_out_networks
 from profilers import LatencyTable, MeasureConfig, Steadiness, build_table, open_meter
 
 VALIDATION = "validation"
+VALIDATION_ANCHORS = 8
+"""Twice those of other sessions: an error in joining the sessions is an error of each network."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def _measure(
             workloads=files.networks(chosen, VALIDATION),
             meter=meter,
             config=measure,
-            anchors=files.anchors(table),
+            anchors=files.anchors(table, VALIDATION_ANCHORS),
             accept=accept,
             on_progress=lambda done, total: report(
                 Event("validate", "rounds measured", done, total)

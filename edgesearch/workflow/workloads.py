@@ -228,8 +228,11 @@ class WorkloadFiles:
             for architecture in architectures
         ]
 
-    def anchors(self, table: LatencyTable) -> list[Workload]:
-        """Some networks of a table, from fast to slow, to compare sessions by."""
+    def anchors(self, table: LatencyTable, count: int = ANCHORS) -> list[Workload]:
+        """Some networks of a table, from fast to slow, to compare sessions by.
+
+        A network that is loaded anew takes a per cent more or less: more of them are more exact.
+        """
         found = [
             Architecture.from_dict(network.architecture)
             for network in sorted(
@@ -237,8 +240,8 @@ class WorkloadFiles:
             )
             if network.key.startswith("network/")
         ]
-        step = max(1, len(found) / ANCHORS)
-        chosen = [found[int((index + 0.5) * step)] for index in range(min(ANCHORS, len(found)))]
+        step = max(1, len(found) / count)
+        chosen = [found[int((index + 0.5) * step)] for index in range(min(count, len(found)))]
         return self.networks(chosen, "network")
 
     def _network(self, architecture: Architecture) -> Path:
