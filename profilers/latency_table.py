@@ -326,8 +326,10 @@ class LatencyTable:
         if values.get("type") == "merge":
             # What was fitted before knows nothing of what follows.
             self._corrections.clear()
-            self._last_session = max(self._last_session, values["session"])
-            self._facts[values["session"]] = SessionFacts(values["session"], values["source"])
+            number = values["session"]
+            self._last_session = max(self._last_session, number)
+            # A session that is only continued stays what it is.
+            self._facts.setdefault(number, SessionFacts(number, values["source"]))
             return
         if values.get("type") == "session":
             number = values["session"]

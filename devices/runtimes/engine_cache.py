@@ -46,16 +46,16 @@ class EngineCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in self._files(key):
                 path.unlink(missing_ok=True)
+            with written_whole(self.folder / key) as temporary:
+                build(temporary)
+                plan = temporary.read_bytes()
+            (self.folder / key).replace(self._path(key, plan))
         except OSError as error:
             raise CompileError(
                 f"to keep engines in {self.folder}",
                 error.strerror or str(error),
                 "Free space there, or let EDGESEARCH_CACHE name another folder.",
             ) from error
-        with written_whole(self.folder / key) as temporary:
-            build(temporary)
-            plan = temporary.read_bytes()
-        (self.folder / key).replace(self._path(key, plan))
         return plan
 
     def _files(self, key: str) -> list[Path]:

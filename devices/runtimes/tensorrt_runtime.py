@@ -101,6 +101,8 @@ class TensorRTRuntime:
             compiled = self._cache.folder / f"{key}.compiled"
             return TensorRTSession(self._trt, loaded, self._cuda, path, with_graph, compiled)
         except CompileError as error:
+            if isinstance(error.__cause__, OSError):  # of the disk, not of this model
+                raise DeviceError(error.required, error.found, error.remedy) from error
             raise EngineError(error.required, error.found, error.remedy) from error
 
     def _build(self, onnx_path: Path, engine_path: Path) -> None:

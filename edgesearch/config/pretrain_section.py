@@ -83,8 +83,9 @@ def _own() -> Any:
 class PretrainSection(Section):
     """How the supernet is trained without labels: a self-supervised method by the sandwich rule.
 
-    What is null or left out is as in the method's paper. An option that the method does not have is
-    refused.
+    What is left out is as in the method's paper; null means the same for the method's own
+    options, optimizer, lr, weight_decay and warmup_epochs. An option that the method does not
+    have is refused.
 
     Source: DATA (CVPR 2022), section 3; the papers in the files of `edgesearch.pretrain`.
     """

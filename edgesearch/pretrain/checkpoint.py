@@ -65,6 +65,7 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
         CheckpointError: Both files are damaged or foreign, or the state is of another run (names
             the field).
     """
+    damaged = False
     try:
         state = _read(path)
     except CheckpointError as error:
@@ -72,7 +73,8 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
             state = _read(previous(path))
         except CheckpointError:
             raise error from None
-        if path.exists():  # not so after a kill between the two renamings: nothing is lost then
+        damaged = path.exists()  # a kill between the two renamings loses nothing
+        if damaged:
             warnings.warn(
                 f"{path} is damaged ({error.found}): going on from the state before it",
                 stacklevel=2,
@@ -85,6 +87,9 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
                 f"{field} {found!r}",
                 "Restore the configuration, or choose another output_dir.",
             )
+    if damaged:  # the next `save_state` would put it in the place of the one that is whole
+        with contextlib.suppress(OSError):
+            os.replace(path, path.with_suffix(".damaged"))
     return state
 
 
@@ -98,6 +103,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"a training state of edgesearch at {path}",
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            "Move the file away to start this run anew.",
+            "Move the folder's .pt files away to start this run anew.",
         ) from error
     return dict(state)

@@ -97,10 +97,6 @@ class SubnetJudge:
         """kNN accuracy of a network's features, in 0 … 1; recalibrates the network."""
         return self.knn(self.features(network, resolution))
 
-    def pixel_accuracy(self, resolution: int) -> float:
-        """kNN accuracy of the pixels themselves, averaged down to 32 × 32 where there are more."""
-        return self.knn(self.pixels(resolution))
-
     def features(self, network: nn.Module, resolution: int) -> LabelledFeatures:
         """Features of the labelled images; recalibrates the network."""
         calibration = self.pool.sample(resolution, 0, self.calibration_images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 
 from devices import DeviceSpec
-from edgesearch.errors import Interrupted, StageError
+from edgesearch.errors import InfeasibleError, Interrupted, StageError
 from edgesearch.export import sha256_of
 from edgesearch.latency import LatencyModel
 from edgesearch.search import (
@@ -28,10 +29,13 @@ from edgesearch.supernet import SupernetWeights
 from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
-from edgesearch.workflow.output_folder import output_folder, read_json, write_json
+from edgesearch.workflow.output_folder import digest_of, output_folder, read_json, write_json
 from edgesearch.workflow.profile import current_correction, load_table, table_digest
 from edgesearch.workflow.stage import RECORD, Stage, prefixed
 from edgesearch.workflow.winners import Winner, Winners, from_trial
+
+WEIGHTS = "the supernet's weights"
+"""What the weights are called among the inputs of stages."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,12 @@ def _feasible(
     """What is within the budgets, the latency given in ms or as a share of the largest's."""
     if latency_of_largest is not None:
         largest_ms = model.predict(model.space.largest).median_ms
+        if not math.isfinite(largest_ms):
+            raise InfeasibleError(
+                "a largest network that the device can run, for search.budgets.latency_of_largest",
+                f"{model.space.largest}, which has blocks that the device cannot run",
+                "Set search.budgets.latency_ms instead, or choose a smaller space.",
+            )
         budgets = replace(budgets, latency_ms=latency_of_largest * largest_ms)
     return FeasibleSet(model.space, model.predict_all(), budgets, model.correction.p95_ratio)
 
@@ -192,7 +202,7 @@ def _inputs(layout: Layout, device: DeviceSpec, pool: ImagePool) -> dict[str, st
     table = layout.table(device)
     return {
         f"the latency table {table.name}": table_digest(table),
-        "the supernet's weights": sha256_of(layout.weights),
+        WEIGHTS: sha256_of(layout.weights),
         "the set of images": pool.digest,
     }
 
@@ -219,12 +229,19 @@ def _trials(
 
 
 def check_searched_for(device: DeviceSpec, layout: Layout) -> None:
-    """Refuse winners that were searched for another device.
+    """Refuse winners that were searched for another device, or in another supernet.
 
     Raises:
-        StageError: Names the field in which the devices differ.
+        StageError: Names what differs.
     """
-    searched = read_json(layout.search / RECORD, "search")["config"]["device"]
+    record = read_json(layout.search / RECORD, "search")
+    if record["inputs"].get(WEIGHTS) != digest_of(layout.weights, "pretrain"):
+        raise StageError(
+            f"winners that were searched with the weights in {layout.weights}",
+            "winners of other weights",
+            "Run `edgesearch search` with the same configuration first.",
+        )
+    searched = record["config"]["device"]
     for field, wanted in device.measured_fields.items():
         found = searched.get(field)
         if wanted != found:

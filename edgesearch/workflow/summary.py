@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -177,11 +178,12 @@ class _Summary:
             for network in table.networks(self.space.space_hash)
         }
         predicted, found = model.predict(architecture), measured.get(architecture)
+        runs = math.isfinite(predicted.median_ms)
         return replace(
             row,
             agreement=agreement(architecture),
-            predicted_ms=predicted.median_ms,
+            predicted_ms=predicted.median_ms if runs else None,
             measured_ms=None if found is None else found.median_ms,
-            predicted_p95_ms=predicted.p95_ms,
+            predicted_p95_ms=predicted.p95_ms if runs else None,
             measured_p95_ms=None if found is None else found.p95_ms,
         )

@@ -36,7 +36,8 @@ def share_table(path: Path, *, merge: Sequence[Path] = (), export_csv: bool = Fa
     Args:
         path: The table.
         merge: Tables of the same device that are taken over into it first.
-        export_csv: Whether to write its figures beside it, as `<name>.csv`.
+        export_csv: Whether to write its figures beside it, as `<name>.table.csv`: without the
+            predictions, which only `profile` knows.
 
     Raises:
         TableError: A table cannot be read, or the first one not be written.
@@ -64,6 +65,7 @@ def write_csv(table: LatencyTable, predicted_ms: Mapping[str, float] | None = No
     Raises:
         StageError: The file cannot be written.
     """
-    path = table.path.with_name(f"{table.path.name.removesuffix('.jsonl')}.csv")
+    ending = "csv" if predicted_ms is not None else "table.csv"
+    path = table.path.with_name(f"{table.path.name.removesuffix('.jsonl')}.{ending}")
     write_bytes(path, table_csv(table, predicted_ms).encode())
     return path

@@ -243,6 +243,7 @@ def test_stopped_at_any_byte_it_is_finished_by_merging_again(
     merge_tables(path, other)
     whole = path.read_bytes()
     wanted, cut = samples(path), tmp_path / "cut.jsonl"
+    began = [session.began for session in LatencyTable.load(path).sessions]
     assert sum(wanted.values()) == 7
     ends = [number for number in range(begun, len(whole)) if whole[number] == ord("\n")]
     sizes = {*range(begun, len(whole), 13), *ends, *(end - 1 for end in ends)}
@@ -259,6 +260,9 @@ def test_stopped_at_any_byte_it_is_finished_by_merging_again(
         scales = [table.session_scale(session.number) for session in table.sessions]
         assert scales == [1.0, 0.5, 0.5]
         assert merge_tables(cut, other).samples == 0
+        # What is only continued stays what it is.
+        assert [s.began for s in table.sessions] == began
+        assert [s.merged_from for s in table.sessions] == [None, "other.jsonl", "other.jsonl"]
 
 
 def test_what_is_measured_after_a_stopped_merge_is_kept_apart(

@@ -1,5 +1,6 @@
 """TensorRT beyond what every runtime promises: here, on an emulated GPU, and without one."""
 
+import shutil
 import struct
 import weakref
 from collections.abc import Callable
@@ -48,6 +49,16 @@ def test_its_output_is_onnxruntimes(runtime: Runtime, convolution: Path) -> None
             found["features"], expected.run(inputs)["features"], atol=1e-2, rtol=1e-2
         )
     session.close()
+
+
+def test_a_full_disk_is_no_fault_of_the_model(runtime: Runtime, convolution: Path) -> None:
+    # An EngineError would be recorded as a block that the runtime cannot run.
+    folder = runtime._cache.folder  # type: ignore[attr-defined]
+    shutil.rmtree(folder)
+    folder.write_bytes(b"")
+    with pytest.raises(DeviceError, match="to keep engines in .*EDGESEARCH_CACHE") as caught:
+        runtime.load(convolution)
+    assert not isinstance(caught.value, EngineError)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -54,7 +54,7 @@ def test_garbage(path, content):
 def test_a_cut_file(path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(CheckpointError, match="Move the file away to start this run anew"):
+    with pytest.raises(CheckpointError, match="Move the folder's .pt files away"):
         load_state(path, IDENTITY)
 
 
@@ -75,6 +75,16 @@ class TestStateBefore:
         path.write_bytes(path.read_bytes()[:100])
         with pytest.warns(UserWarning, match=r"state.pt is damaged \(.*: going on from the state"):
             assert load_state(path, IDENTITY)["number"] == 1
+
+    def test_stays_whole_when_the_next_one_is_damaged_too(self, path):
+        for _ in range(2):
+            path.write_bytes(b"garbage")
+            with pytest.warns(UserWarning, match="is damaged"):
+                assert load_state(path, IDENTITY)["number"] == 1
+            assert load_state(path, IDENTITY)["number"] == 1
+        save_state(path, {"identity": IDENTITY, "number": 5})
+        assert load_state(path.with_name("state.previous.pt"), IDENTITY)["number"] == 1
+        assert load_state(path, IDENTITY)["number"] == 5
 
     def test_is_found_without_the_last_one(self, path):
         assert has_state(path)

@@ -77,6 +77,14 @@ def test_winners_of_another_device_are_not_exported(call, chain):
     refused(result, "winners for a device with threads 2", "found: winners for threads 1")
 
 
+def test_winners_of_another_supernet_are_not_exported(call, chain):
+    weights = chain.output_dir / "supernet/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    refused(call("export"), "searched with the weights in", "edgesearch search")
+
+
 def test_table_of_another_space(call):
     refused(call("search", "space.stem_widths=[4, 8, 12]"), "of its blocks are not in it")
 

@@ -71,6 +71,10 @@ def test_they_are_counted_by_profile_and_search_and_never_chosen(chain, space, s
     assert (again["cannot_run"], again["size"]) == (needs_it, space.size)
     assert again["failed_blocks"] == [key]
 
+    share = chain.call("search", cache, "search.budgets={latency_of_largest: 0.5}")
+    assert share.returncode == 2
+    assert "a largest network that the device can run" in share.stderr
+
     searched = chain.call("search", cache)
     assert searched.returncode == 0, searched.stderr
     assert said in searched.stdout

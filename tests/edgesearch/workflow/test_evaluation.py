@@ -30,7 +30,7 @@ def test_pixels_of_digits_tell_them_apart(judge):
     images = judge.images(8)
     train, test = (images.prepare(split).flatten(1) for split in (images.train, images.test))
     expected = knn_accuracy(train, images.train_labels, test, images.test_labels, 5)
-    assert judge.pixel_accuracy(8) == expected > 0.9
+    assert judge.knn(judge.pixels(8)) == expected > 0.9
 
 
 def test_large_images_are_compared_averaged_down(judge):
@@ -40,12 +40,12 @@ def test_large_images_are_compared_averaged_down(judge):
         for split in (images.train, images.test)
     )
     expected = knn_accuracy(train, images.train_labels, test, images.test_labels, 5)
-    assert judge.pixel_accuracy(64) == expected
+    assert judge.knn(judge.pixels(64)) == expected
 
 
 def test_networks_are_recalibrated(judge):
     network = Flat()
-    assert judge.accuracy(network, 8) == pytest.approx(judge.pixel_accuracy(8), abs=0.02)
+    assert judge.accuracy(network, 8) == pytest.approx(judge.knn(judge.pixels(8)), abs=0.02)
     calibration = judge.pool.sample(8, 0, 64)
     assert float(network.bn.running_mean) == pytest.approx(float(calibration.mean()), abs=1e-4)
     assert not torch.equal(network.bn.running_var, torch.ones(1))

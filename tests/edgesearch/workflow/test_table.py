@@ -105,15 +105,15 @@ class TestCsv:
     def test_of_any_table(self, path, tmp_path):
         sent = shutil.copy(path, tmp_path / "sent.jsonl")
         shown = passed(invoke("table", sent, "--export", "csv")).stdout
-        assert shown.endswith(f"\n{tmp_path / 'sent.csv'}\n")
-        found = rows(tmp_path / "sent.csv")
+        assert shown.endswith(f"\n{tmp_path / 'sent.table.csv'}\n")
+        found = rows(tmp_path / "sent.table.csv")
         assert {row["device"] for row in found.values()} == {"local-cpu"}
         assert {row["predicted_ms"] for row in found.values()} == {""}
 
     def test_it_never_takes_the_place_of_the_table(self, path, tmp_path):
         sent = shutil.copy(path, tmp_path / "sent.csv")
         before = sent.read_bytes()
-        assert share_table(sent, export_csv=True).csv_path == tmp_path / "sent.csv.csv"
+        assert share_table(sent, export_csv=True).csv_path == tmp_path / "sent.csv.table.csv"
         assert sent.read_bytes() == before
 
     def test_other_formats_are_refused(self, call, path):
@@ -126,7 +126,7 @@ class TestCsv:
         assert call("search", "--export", "csv").exit_code == 2
 
     def test_a_place_that_cannot_be_written_to(self, path):
-        path.with_suffix(".csv").mkdir()
+        path.with_suffix(".table.csv").mkdir()
         with pytest.raises(StageError, match="room to write .*csv; found: Is a directory"):
             write_csv(LatencyTable.load(path))
 
