@@ -346,9 +346,12 @@ class TestRefusals:
     def test_damaged_state_with_one_before(self, tmp_path, undisturbed):
         with pytest.raises(Interrupted):
             make_trainer(tmp_path, {(1, 0): send(signal.SIGINT)}).fit()
-        (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:5000])
+        damaged = (tmp_path / "state.pt").read_bytes()[:5000]
+        (tmp_path / "state.pt").write_bytes(damaged)
         with pytest.warns(UserWarning, match="state.pt is damaged .*: going on from the state be"):
             make_trainer(tmp_path).fit()
+        assert (tmp_path / "state.damaged").read_bytes() == damaged
+        (tmp_path / "state.damaged").unlink()
         assert_same_end(tmp_path, undisturbed)
 
     @pytest.mark.parametrize("bad", [math.nan, math.inf])
