@@ -133,7 +133,7 @@ def pretrain(
                 left_out = f"{pool.skipped} images could not be read and are left out"
                 report(Event("pretrain", left_out))
             _warn_of_large_queue(model, pool, report)
-            if images.source == "folder":
+            if images.source != "digits":
                 _warn_of_small_images(pool, space.largest.resolution, report)
             runner = _trainer(model, pool, layout, trainer, views, monitor, stage, report)
             try:
