@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from edgesearch.data import ImageSet, Preprocess
 from edgesearch.errors import DataError
-from edgesearch.pretrain.batched_views import BatchedViews
+from edgesearch.pretrain.batched_views import BatchedViews, to_device
 from edgesearch.pretrain.method import Views
 from edgesearch.pretrain.randomness import order_of_epoch
 from edgesearch.pretrain.views import Augmentation, TorchvisionViews, two_views
@@ -20,6 +20,8 @@ from edgesearch.pretrain.views import Augmentation, TorchvisionViews, two_views
 Sample = tuple[tuple[torch.Tensor, ...], bool]
 """The views of an image, and whether another one stood in for it."""
 SUBSTITUTES = 10
+SHARE_OF_FREE_MEMORY = 0.25
+"""Of a GPU's, that images may take which stay there."""
 
 
 class ViewLoader(Protocol):
@@ -33,12 +35,22 @@ class ViewLoader(Protocol):
 
 
 class BatchedViewLoader:
-    """Views computed batch by batch in this process, from images that lie in memory."""
+    """Views computed batch by batch on a device, from images that lie in memory.
+
+    The images are moved to the device once if they leave most of its memory free; otherwise each
+    batch is.
+    """
 
     def __init__(
-        self, images: torch.Tensor, views: BatchedViews, batch_size: int, seed: int
+        self,
+        images: torch.Tensor,
+        views: BatchedViews,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.images = images
+        self.device = torch.device(device)
+        self.images = images.to(self.device) if _fits(images, self.device) else images
         self.views = views
         self.batch_size = batch_size
         self.seed = seed
@@ -50,7 +62,15 @@ class BatchedViewLoader:
         order = order_of_epoch(len(self.images), self.seed, epoch)
         for step in range(first_step, self.steps_per_epoch):
             chosen = torch.from_numpy(order[step * self.batch_size : (step + 1) * self.batch_size])
-            yield self.views(self.images[chosen], chosen, epoch)
+            images = self.images[to_device(chosen, self.images.device)]
+            yield self.views(to_device(images, self.device), chosen, epoch)
+
+
+def _fits(images: torch.Tensor, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.nbytes <= free * SHARE_OF_FREE_MEMORY
 
 
 class _ViewDataset(Dataset["Sample | DataError"]):
@@ -96,8 +116,15 @@ class WorkerViewLoader:
     """Views computed by worker processes, image by image, as the files are read."""
 
     def __init__(
-        self, images: ImageSet, views: TorchvisionViews, batch_size: int, seed: int, workers: int
+        self,
+        images: ImageSet,
+        views: TorchvisionViews,
+        batch_size: int,
+        seed: int,
+        workers: int,
+        device: torch.device | str = "cpu",
     ) -> None:
+        self.device = torch.device(device)
         self.images = images
         self.views = views
         self.batch_size = batch_size
@@ -124,7 +151,8 @@ class WorkerViewLoader:
                 raise batch
             views, replaced = batch
             self.replaced += replaced
-            yield views
+            first, second = (to_device(view, self.device) for view in views)
+            yield first, second
 
 
 def make_loader(
@@ -136,6 +164,7 @@ def make_loader(
     batch_size: int,
     seed: int,
     workers: int,
+    device: torch.device | str = "cpu",
 ) -> ViewLoader:
     """The loader for a set of images.
 
@@ -147,6 +176,7 @@ def make_loader(
         batch_size: Images in each step.
         seed: Of order and views.
         workers: Processes that load images, where they are not augmented in batches.
+        device: Where the views lie, and where whole batches are augmented.
 
     Raises:
         DataError: There are fewer images than a batch holds, or images of several sizes are to be
@@ -160,7 +190,7 @@ def make_loader(
         )
     if not batched:
         views = TorchvisionViews(recipes, preprocess, seed)
-        return WorkerViewLoader(images, views, batch_size, seed, workers)
+        return WorkerViewLoader(images, views, batch_size, seed, workers, device)
     stacked = images.stack()
     if stacked is None:
         raise DataError(
@@ -168,4 +198,5 @@ def make_loader(
             f"images of several sizes, or too many, among {len(images)}",
             "Set pretrain.augmentation.batched=false.",
         )
-    return BatchedViewLoader(stacked, BatchedViews(recipes, preprocess, seed), batch_size, seed)
+    batched_views = BatchedViews(recipes, preprocess, seed)
+    return BatchedViewLoader(stacked, batched_views, batch_size, seed, device)
