@@ -31,14 +31,14 @@ def call(chain):
     return call
 
 
-def write_digits(path, first, count, members=()):
+def write_digits(path, first, count, size=16):
     """A shard of scikit-learn's digits, with labels."""
     digits = load_digits()
     with tarfile.open(path, "w") as archive:
         for number in range(first, first + count):
             content = io.BytesIO()
             image = Image.fromarray((digits.images[number] * 15).astype(np.uint8))
-            image.resize((16, 16)).save(content, "png")
+            image.resize((size, size)).save(content, "png")
             label = str(digits.target[number]).encode()
             for ending, each in ((".png", content.getvalue()), (".cls", label)):
                 info = tarfile.TarInfo(f"{number}{ending}")
@@ -78,6 +78,13 @@ def test_the_chain_on_shards(call, chain, shards, tmp_path):
     for stage in ("search", "export"):
         again = call(stage, *shards, "export.output=logits")
         assert "has changed: done anew" in again.stderr
+
+
+def test_tiny_images_in_shards_are_said(call, shards, tmp_path):
+    write_digits(tmp_path / "shards/train-0.tar", 0, 200, size=6)
+    write_digits(tmp_path / "shards/train-1.tar", 200, 150, size=6)
+    result = call("pretrain", *shards)
+    assert "images with a short side of 6 pixels are enlarged to 16" in result.stderr
 
 
 def test_a_pattern_of_shards(call, shards):
