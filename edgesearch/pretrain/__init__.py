@@ -5,7 +5,7 @@ from collections.abc import Callable
 from edgesearch.pretrain.batched_views import BatchedViews
 from edgesearch.pretrain.byol import BYOL
 from edgesearch.pretrain.densecl import DenseCL
-from edgesearch.pretrain.epoch_report import EpochReport
+from edgesearch.pretrain.epoch_report import EpochReport, StepReport
 from edgesearch.pretrain.faithful import faithful_step
 from edgesearch.pretrain.key_queue import KeyQueue
 from edgesearch.pretrain.lars import LARS
@@ -41,6 +41,7 @@ __all__ = [
     "Monitor",
     "ReSSL",
     "SimCLR",
+    "StepReport",
     "StepResult",
     "TorchvisionViews",
     "Trainer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import time
@@ -15,10 +16,13 @@ from torch import nn
 
 from edgesearch.errors import Interrupted, TrainingError
 from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
+from edgesearch.pretrain.dead_worker import dead_worker
 from edgesearch.pretrain.encoder import Encoder
-from edgesearch.pretrain.epoch_report import EpochReport, Progress
+from edgesearch.pretrain.epoch_report import EpochReport, Progress, StepReport
+from edgesearch.pretrain.epoch_timer import EpochTimer
 from edgesearch.pretrain.faithful import faithful_step
 from edgesearch.pretrain.loader import ViewLoader
+from edgesearch.pretrain.loss_watch import LossWatch
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.run_log import RunLog
@@ -38,10 +42,13 @@ class Trainer:
         method: What is trained.
         loader: Where the views come from.
         config: How to train.
-        output_dir: Gets state.pt, state.previous.pt, model.safetensors and metrics.jsonl.
+        output_dir: Gets state.pt, state.previous.pt, model.safetensors, best.safetensors (where
+            there is a monitor), metrics.jsonl and, if asked for, tensorboard/.
         identity: Plain values that tell this run from others; a state of another is refused.
         monitor: Judges the weights now and then.
         on_epoch: Called with each epoch's report.
+        on_step: Called after each step.
+        notice: Is told of what the user should know and nothing can be done about.
 
     Raises:
         TrainingError: The method cannot be trained so.
@@ -57,6 +64,8 @@ class Trainer:
         identity: dict[str, Any],
         monitor: Monitor | None = None,
         on_epoch: Callable[[EpochReport], None] | None = None,
+        on_step: Callable[[StepReport], None] | None = None,
+        notice: Callable[[str], None] = warnings.warn,
     ) -> None:
         assert isinstance(method, nn.Module)
         if config.faithful:
@@ -68,6 +77,8 @@ class Trainer:
         self.identity = identity
         self.monitor = monitor
         self.on_epoch = on_epoch
+        self.on_step = on_step
+        self.notice = notice
         self.optimizer = OPTIMIZERS[config.optimizer](
             [weight for weight in method.parameters() if weight.requires_grad],
             config.lr,
@@ -75,9 +86,11 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
         self.progress = Progress()
-        self.log = RunLog(output_dir)
+        self.log = RunLog(output_dir, config.tensorboard)
         self.stopped_by: signal.Signals | None = None
-        self._batch_size = 0
+        self._watch = LossWatch(loader.steps_per_epoch)
+        self._begun = self._saved = time.monotonic()
+        self._steps_before = 0
 
     def fit(self) -> SupernetWeights:
         """Train to the last epoch, going on from a state in the output folder if there is one.
@@ -88,15 +101,18 @@ class Trainer:
         Raises:
             Interrupted: SIGINT or SIGTERM came; the state of the last whole step has been kept.
                 One that comes in the last step or later only sets `stopped_by`.
-            TrainingError: A loss is not finite; the state before this epoch has been kept.
+            TrainingError: A loss or a weight is not finite, the loss has exploded, or a process
+                that loads images has died; the last good state has been kept.
             CheckpointError: The state in the output folder is damaged or of another run.
         """
         self.output_dir.mkdir(parents=True, exist_ok=True)
         if has_state(self.state_path):
             self._resume()
-        self.log.begin(self.progress.epoch)
+        self._begun = self._saved = time.monotonic()
+        self._steps_before = self._steps_done
         self.method.train()
-        with StopSignals() as signals:
+        with StopSignals() as signals, contextlib.closing(self.log) as log:
+            log.begin(self.progress.epoch)
             while self.progress.epoch < self.config.epochs:
                 self._run_epoch(signals)
         self.stopped_by = signals.received
@@ -115,6 +131,11 @@ class Trainer:
         """The weights after the last whole epoch."""
         return self.output_dir / "model.safetensors"
 
+    @property
+    def best_path(self) -> Path:
+        """The weights after the epoch with the best mean of what the monitor found."""
+        return self.output_dir / "best.safetensors"
+
     def weights(self) -> SupernetWeights:
         """The present weights."""
         query = _states(self.method.query)
@@ -131,34 +152,70 @@ class Trainer:
         return self.config.lr * 0.5 * (1 + math.cos(math.pi * done))
 
     def _run_epoch(self, signals: StopSignals) -> None:
-        progress, config = self.progress, self.config
-        start, first_step = time.perf_counter(), progress.step
-        lr = 0.0
-        for views in self.loader.batches(progress.epoch, first_step):
-            step = progress.epoch * self.loader.steps_per_epoch + progress.step
-            lr = self.learning_rate(step)
-            progress.add(self._train_step(views, step, lr))
-            if signals.received and progress.step < self.loader.steps_per_epoch:
+        progress, timer = self.progress, EpochTimer()
+        replaced, whole = progress.replaced, True
+        try:
+            for views in timer.batches(self.loader.batches(progress.epoch, progress.step)):
+                whole = False
+                result = self._train_step(views, self._steps_done)
+                progress.add(result)
+                progress.replaced = replaced + self.loader.replaced
+                whole = True
+                self._after_step(result, timer, signals)
+        except RuntimeError as error:
+            dead = dead_worker(error)
+            if dead is None:
+                raise
+            if whole:
                 self._save_state()
-                raise Interrupted(
-                    f"pre-training stopped by {signals.received.name} in epoch "
-                    f"{progress.epoch + 1} of {config.epochs}"
-                )
-        duration = time.perf_counter() - start
-        images = (progress.step - first_step) * self._batch_size
-        self._finish_epoch(lr, duration, images)
-        done = self.progress.epoch
-        if signals.received and done < config.epochs:
+            raise dead from error
+        self._finish_epoch(timer)
+        done, epochs = self.progress.epoch, self.config.epochs
+        if signals.received and done < epochs:
             raise Interrupted(
-                f"pre-training stopped by {signals.received.name} after epoch "
-                f"{done} of {config.epochs}"
+                f"pre-training stopped by {signals.received.name} after epoch {done} of {epochs}"
             )
 
-    def _train_step(self, views: Views, step: int, lr: float) -> StepResult:
+    @property
+    def _steps_done(self) -> int:
+        """Steps since the training began."""
+        return self.progress.epoch * self.loader.steps_per_epoch + self.progress.step
+
+    def _after_step(self, result: StepResult, timer: EpochTimer, signals: StopSignals) -> None:
+        """Watch the loss, report, and within an epoch save the state when it is time."""
+        progress, config, steps = self.progress, self.config, self.loader.steps_per_epoch
+        where = f"step {self._steps_done - 1} (epoch {progress.epoch + 1})"
+        usual = self._watch.add(result.losses[0], progress.level, where)
+        if self.on_step:
+            self.on_step(self._step_report(timer))
+        if progress.step == steps:
+            return
+        if signals.received:
+            self._save_state()
+            raise Interrupted(
+                f"pre-training stopped by {signals.received.name} in epoch "
+                f"{progress.epoch + 1} of {config.epochs}"
+            )
+        if usual and time.monotonic() - self._saved >= 60 * config.checkpoint_minutes:
+            self._save_state()
+
+    def _step_report(self, timer: EpochTimer) -> StepReport:
+        progress, steps = self.progress, self.loader.steps_per_epoch
+        pace_s = (time.monotonic() - self._begun) / (self._steps_done - self._steps_before)
+        return StepReport(
+            epoch=progress.epoch + 1,
+            epochs=self.config.epochs,
+            step=progress.step,
+            steps=steps,
+            loss=progress.loss_largest,
+            images_per_s=timer.images_per_s,
+            remaining_s=pace_s * (self.config.epochs * steps - self._steps_done),
+        )
+
+    def _train_step(self, views: Views, step: int) -> StepResult:
         config, space = self.config, self.method.space
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self._batch_size = len(views[0])
+            group["lr"] = self.learning_rate(step)
         first, second = (view.contiguous(memory_format=torch.channels_last) for view in views)
         architectures = sandwich_architectures(space, config.random_subnets, config.seed, step)
         if self.progress.epoch < config.largest_only_epochs:
@@ -182,32 +239,47 @@ class Trainer:
                 "finite losses",
                 f"{result.losses} at step {step} (epoch {self.progress.epoch + 1})",
                 "Set a smaller pretrain.lr or more pretrain.warmup_epochs; "
-                "the state before this epoch has been kept.",
+                "the last good state has been kept.",
             )
         return result
 
-    def _finish_epoch(self, lr: float, duration_s: float, images: int) -> None:
+    def _finish_epoch(self, timer: EpochTimer) -> None:
         """Write the epoch's metrics, then weights and state: a kill between them repeats it."""
         epoch, config = self.progress.epoch + 1, self.config
+        self._check_weights()
         every = config.monitor_every_epochs
         due = every > 0 and (epoch == config.epochs or epoch % every == 0)
         weights = self.weights()
+        monitor = self.monitor(weights) if self.monitor and due else {}
         report = self.progress.report(
             epochs=config.epochs,
-            lr=lr,
-            duration_s=duration_s,
-            images=images,
-            replaced_images=self.loader.replaced,
-            monitor=self.monitor(weights) if self.monitor and due else {},
+            lr=self.learning_rate(self._steps_done - 1),
+            timer=timer,
+            monitor=monitor,
+            best_epoch=self.log.best_epoch(epoch, monitor),
         )
-        self.progress = Progress(epoch)
+        self.progress = self.progress.next_epoch()
         self.log.write(report)
         weights.save(self.weights_path)
+        if report.best_epoch == epoch:
+            weights.save(self.best_path)
         self._save_state()
         if self.on_epoch:
             self.on_epoch(report)
 
+    def _check_weights(self) -> None:
+        """Make sure that no state with infinite weights takes the place of a good one."""
+        for name, tensor in self.method.state_dict().items():
+            if not tensor.isfinite().all():
+                raise TrainingError(
+                    "finite weights",
+                    f"others in {name} after step {self._steps_done - 1}",
+                    "Set a smaller pretrain.lr or more pretrain.warmup_epochs; "
+                    "the last good state has been kept.",
+                )
+
     def _save_state(self) -> None:
+        self._check_weights()
         save_state(
             self.state_path,
             {
@@ -218,17 +290,17 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
             },
         )
+        self._saved = time.monotonic()
 
     def _resume(self) -> None:
-        state = load_state(self.state_path, self.identity)
+        state = load_state(self.state_path, self.identity, self.notice)
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         if state["threads"] != torch.get_num_threads():
-            warnings.warn(
+            self.notice(
                 f"this run was begun with {state['threads']} threads and goes on with "
-                f"{torch.get_num_threads()}: its last digits will differ (pretrain.threads)",
-                stacklevel=2,
+                f"{torch.get_num_threads()}: its last digits will differ (pretrain.threads)"
             )
 
 
