@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-OVERRIDES = ("pretrain.augmentation.batched=false", "pretrain.workers=2", "pretrain.epochs=6")
+OVERRIDES = ("pretrain.augmentation.batched=false", "pretrain.workers=2")
 
 
 def children_of(pid):
@@ -45,10 +45,10 @@ def test_a_killed_worker_is_said_and_the_run_goes_on(chain):
     assert error["required"].startswith("processes that load images (pretrain.workers)")
     assert error["found"].startswith("DataLoader worker (pid")
     assert "set fewer pretrain.workers" in error["remedy"]
-    again = chain.run("pretrain", *OVERRIDES[:1], "pretrain.workers=0", OVERRIDES[2])
+    again = chain.run("pretrain", OVERRIDES[0], "pretrain.workers=0")
     assert again.returncode == 0, again.stderr
     assert "going on where it was stopped" in again.stderr
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in metrics] == [1, 2, 3, 4, 5, 6]
+    assert [line["epoch"] for line in metrics] == [1, 2]
     assert (folder / "best.safetensors").exists()
     assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
