@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
-import os
 import signal
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,109 +16,23 @@ from torch import nn
 
 from edgesearch.errors import Interrupted, TrainingError
 from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
+from edgesearch.pretrain.dead_worker import dead_worker
 from edgesearch.pretrain.encoder import Encoder
+from edgesearch.pretrain.epoch_report import EpochReport, Progress, StepReport
+from edgesearch.pretrain.epoch_timer import EpochTimer
 from edgesearch.pretrain.faithful import faithful_step
-from edgesearch.pretrain.lars import LARS
 from edgesearch.pretrain.loader import ViewLoader
+from edgesearch.pretrain.loss_watch import LossWatch
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.moco_v2 import MoCoV2
+from edgesearch.pretrain.run_log import RunLog
 from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures, sandwich_step
 from edgesearch.pretrain.stop_signals import StopSignals
+from edgesearch.pretrain.trainer_config import OPTIMIZERS, TrainerConfig
 from edgesearch.supernet import SupernetWeights
 
 Monitor = Callable[[SupernetWeights], dict[str, float]]
 _State = dict[str, torch.Tensor]
-
-
-COLLAPSED = 0.01
-"""Embeddings that are apart by less are the same for all images; fresh networks reach 0.03."""
-OPTIMIZERS = {"sgd": torch.optim.SGD, "lars": LARS}
-
-
-@dataclass(frozen=True)
-class TrainerConfig:
-    """How to train. The defaults are MoCo v2's.
-
-    Attributes:
-        epochs: Passes over the images.
-        lr: Learning rate after warm-up; a half cosine takes it to 0.
-        weight_decay: L2 penalty on all weights (LARS: not on biases and normalisations).
-        momentum: Of the optimizer.
-        warmup_epochs: Epochs in which the learning rate rises linearly from 0.
-        optimizer: Key of `OPTIMIZERS`.
-        random_subnets: Subnets in each step beside the largest and the smallest.
-        largest_only_epochs: Epochs at the beginning in which the largest network trains alone.
-        loss_weights: Of the largest, of the smallest and of each random subnet.
-        distill: Weight of the distance of the smaller subnets' embeddings from the key encoder's.
-        faithful: Steps in the order of DATA's released code; MoCo v2 only.
-        monitor_every_epochs: How often the monitor runs; it runs after the last epoch too; 0
-            for never.
-        seed: Of data order and random subnets.
-    """
-
-    epochs: int = 200
-    lr: float = 0.03
-    weight_decay: float = 1e-4
-    momentum: float = 0.9
-    warmup_epochs: int = 0
-    optimizer: str = "sgd"
-    random_subnets: int = 1
-    largest_only_epochs: int = 0
-    loss_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    distill: float = 0.0
-    faithful: bool = False
-    monitor_every_epochs: int = 10
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What one epoch brought; also a line of metrics.jsonl.
-
-    Attributes:
-        epoch: Number of the epoch, from 1 on.
-        epochs: Number of epochs in all.
-        loss_largest: Mean loss of the largest network.
-        loss_smallest: Mean loss of the smallest network, None while the largest trains alone.
-        loss_random: Mean loss of the random subnets, None without any.
-        spread: How far the largest network's embeddings are apart, mean over the steps: 0 if all
-            are the same, about 1 if they point in all directions.
-        collapsed: Whether the spread shows, after the first epoch, that nothing can be learnt.
-        lr: Learning rate of the last step.
-        duration_s: Wall time since the epoch was begun or resumed.
-        images_per_s: Images trained on in this time, by wall time.
-        replaced_images: Unreadable images that a neighbour stood in for.
-        monitor: What the monitor found, empty when it did not run.
-    """
-
-    epoch: int
-    epochs: int
-    loss_largest: float
-    loss_smallest: float | None
-    loss_random: float | None
-    spread: float
-    collapsed: bool
-    lr: float
-    duration_s: float
-    images_per_s: float
-    replaced_images: int
-    monitor: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class _Progress:
-    """Where a run stands: epochs done, steps done in this epoch, and sums over these."""
-
-    epoch: int = 0
-    step: int = 0
-    loss_sums: list[float] = field(default_factory=list)
-    spread_sum: float = 0.0
-
-    def add(self, result: StepResult) -> None:
-        previous = self.loss_sums or [0.0] * len(result.losses)
-        self.loss_sums = [a + b for a, b in zip(previous, result.losses, strict=True)]
-        self.spread_sum += result.spread
-        self.step += 1
 
 
 class Trainer:
@@ -130,10 +42,13 @@ class Trainer:
         method: What is trained.
         loader: Where the views come from.
         config: How to train.
-        output_dir: Gets state.pt, state.previous.pt, model.safetensors and metrics.jsonl.
+        output_dir: Gets state.pt, state.previous.pt, model.safetensors, best.safetensors (where
+            there is a monitor), metrics.jsonl and, if asked for, tensorboard/.
         identity: Plain values that tell this run from others; a state of another is refused.
         monitor: Judges the weights now and then.
         on_epoch: Called with each epoch's report.
+        on_step: Called after each step.
+        notice: Is told of what the user should know and nothing can be done about.
 
     Raises:
         TrainingError: The method cannot be trained so.
@@ -149,6 +64,8 @@ class Trainer:
         identity: dict[str, Any],
         monitor: Monitor | None = None,
         on_epoch: Callable[[EpochReport], None] | None = None,
+        on_step: Callable[[StepReport], None] | None = None,
+        notice: Callable[[str], None] = warnings.warn,
     ) -> None:
         assert isinstance(method, nn.Module)
         if config.faithful:
@@ -160,15 +77,20 @@ class Trainer:
         self.identity = identity
         self.monitor = monitor
         self.on_epoch = on_epoch
+        self.on_step = on_step
+        self.notice = notice
         self.optimizer = OPTIMIZERS[config.optimizer](
             [weight for weight in method.parameters() if weight.requires_grad],
             config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-        self.progress = _Progress()
+        self.progress = Progress()
+        self.log = RunLog(output_dir, config.tensorboard)
         self.stopped_by: signal.Signals | None = None
-        self._batch_size = 0
+        self._watch = LossWatch(loader.steps_per_epoch)
+        self._begun = self._saved = time.monotonic()
+        self._steps_before = 0
 
     def fit(self) -> SupernetWeights:
         """Train to the last epoch, going on from a state in the output folder if there is one.
@@ -179,15 +101,18 @@ class Trainer:
         Raises:
             Interrupted: SIGINT or SIGTERM came; the state of the last whole step has been kept.
                 One that comes in the last step or later only sets `stopped_by`.
-            TrainingError: A loss is not finite; the state before this epoch has been kept.
+            TrainingError: A loss or a weight is not finite, the loss has exploded, or a process
+                that loads images has died; the last good state has been kept.
             CheckpointError: The state in the output folder is damaged or of another run.
         """
         self.output_dir.mkdir(parents=True, exist_ok=True)
         if has_state(self.state_path):
             self._resume()
-        self._drop_metrics_after(self.progress.epoch)
+        self._begun = self._saved = time.monotonic()
+        self._steps_before = self._steps_done
         self.method.train()
-        with StopSignals() as signals:
+        with StopSignals() as signals, contextlib.closing(self.log) as log:
+            log.begin(self.progress.epoch)
             while self.progress.epoch < self.config.epochs:
                 self._run_epoch(signals)
         self.stopped_by = signals.received
@@ -207,9 +132,9 @@ class Trainer:
         return self.output_dir / "model.safetensors"
 
     @property
-    def metrics_path(self) -> Path:
-        """One line of JSON for each epoch."""
-        return self.output_dir / "metrics.jsonl"
+    def best_path(self) -> Path:
+        """The weights after the epoch with the best mean of what the monitor found."""
+        return self.output_dir / "best.safetensors"
 
     def weights(self) -> SupernetWeights:
         """The present weights."""
@@ -227,33 +152,70 @@ class Trainer:
         return self.config.lr * 0.5 * (1 + math.cos(math.pi * done))
 
     def _run_epoch(self, signals: StopSignals) -> None:
-        progress, config = self.progress, self.config
-        start, first_step = time.perf_counter(), progress.step
-        lr = 0.0
-        for views in self.loader.batches(progress.epoch, first_step):
-            step = progress.epoch * self.loader.steps_per_epoch + progress.step
-            lr = self.learning_rate(step)
-            progress.add(self._train_step(views, step, lr))
-            if signals.received and progress.step < self.loader.steps_per_epoch:
+        progress, timer = self.progress, EpochTimer()
+        replaced, whole = progress.replaced, True
+        try:
+            for views in timer.batches(self.loader.batches(progress.epoch, progress.step)):
+                whole = False
+                result = self._train_step(views, self._steps_done)
+                progress.add(result)
+                progress.replaced = replaced + self.loader.replaced
+                whole = True
+                self._after_step(result, timer, signals)
+        except RuntimeError as error:
+            dead = dead_worker(error)
+            if dead is None:
+                raise
+            if whole:
                 self._save_state()
-                raise Interrupted(
-                    f"pre-training stopped by {signals.received.name} in epoch "
-                    f"{progress.epoch + 1} of {config.epochs}"
-                )
-        duration = time.perf_counter() - start
-        images = (progress.step - first_step) * self._batch_size
-        self._finish_epoch(lr, duration, images)
-        if signals.received and progress.epoch < config.epochs:
+            raise dead from error
+        self._finish_epoch(timer)
+        done, epochs = self.progress.epoch, self.config.epochs
+        if signals.received and done < epochs:
             raise Interrupted(
-                f"pre-training stopped by {signals.received.name} after epoch "
-                f"{progress.epoch} of {config.epochs}"
+                f"pre-training stopped by {signals.received.name} after epoch {done} of {epochs}"
             )
 
-    def _train_step(self, views: Views, step: int, lr: float) -> StepResult:
+    @property
+    def _steps_done(self) -> int:
+        """Steps since the training began."""
+        return self.progress.epoch * self.loader.steps_per_epoch + self.progress.step
+
+    def _after_step(self, result: StepResult, timer: EpochTimer, signals: StopSignals) -> None:
+        """Watch the loss, report, and within an epoch save the state when it is time."""
+        progress, config, steps = self.progress, self.config, self.loader.steps_per_epoch
+        where = f"step {self._steps_done - 1} (epoch {progress.epoch + 1})"
+        usual = self._watch.add(result.losses[0], progress.level, where)
+        if self.on_step:
+            self.on_step(self._step_report(timer))
+        if progress.step == steps:
+            return
+        if signals.received:
+            self._save_state()
+            raise Interrupted(
+                f"pre-training stopped by {signals.received.name} in epoch "
+                f"{progress.epoch + 1} of {config.epochs}"
+            )
+        if usual and time.monotonic() - self._saved >= 60 * config.checkpoint_minutes:
+            self._save_state()
+
+    def _step_report(self, timer: EpochTimer) -> StepReport:
+        progress, steps = self.progress, self.loader.steps_per_epoch
+        pace_s = (time.monotonic() - self._begun) / (self._steps_done - self._steps_before)
+        return StepReport(
+            epoch=progress.epoch + 1,
+            epochs=self.config.epochs,
+            step=progress.step,
+            steps=steps,
+            loss=progress.loss_largest,
+            images_per_s=timer.images_per_s,
+            remaining_s=pace_s * (self.config.epochs * steps - self._steps_done),
+        )
+
+    def _train_step(self, views: Views, step: int) -> StepResult:
         config, space = self.config, self.method.space
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self._batch_size = len(views[0])
+            group["lr"] = self.learning_rate(step)
         first, second = (view.contiguous(memory_format=torch.channels_last) for view in views)
         architectures = sandwich_architectures(space, config.random_subnets, config.seed, step)
         if self.progress.epoch < config.largest_only_epochs:
@@ -277,43 +239,47 @@ class Trainer:
                 "finite losses",
                 f"{result.losses} at step {step} (epoch {self.progress.epoch + 1})",
                 "Set a smaller pretrain.lr or more pretrain.warmup_epochs; "
-                "the state before this epoch has been kept.",
+                "the last good state has been kept.",
             )
         return result
 
-    def _finish_epoch(self, lr: float, duration_s: float, images: int) -> None:
+    def _finish_epoch(self, timer: EpochTimer) -> None:
         """Write the epoch's metrics, then weights and state: a kill between them repeats it."""
-        progress, config = self.progress, self.config
-        means = [total / progress.step for total in progress.loss_sums]
-        smallest, randoms = means[1] if means[1:] else None, means[2:]
-        progress.epoch += 1
+        epoch, config = self.progress.epoch + 1, self.config
+        self._check_weights()
         every = config.monitor_every_epochs
-        due = every > 0 and (progress.epoch == config.epochs or progress.epoch % every == 0)
+        due = every > 0 and (epoch == config.epochs or epoch % every == 0)
         weights = self.weights()
-        spread = progress.spread_sum / progress.step
-        report = EpochReport(
-            epoch=progress.epoch,
+        monitor = self.monitor(weights) if self.monitor and due else {}
+        report = self.progress.report(
             epochs=config.epochs,
-            loss_largest=means[0],
-            loss_smallest=smallest,
-            loss_random=sum(randoms) / len(randoms) if randoms else None,
-            spread=spread,
-            collapsed=spread < COLLAPSED and progress.epoch > 1,
-            lr=lr,
-            duration_s=duration_s,
-            images_per_s=images / duration_s,
-            replaced_images=self.loader.replaced,
-            monitor=self.monitor(weights) if self.monitor and due else {},
+            lr=self.learning_rate(self._steps_done - 1),
+            timer=timer,
+            monitor=monitor,
+            best_epoch=self.log.best_epoch(epoch, monitor),
         )
-        self.progress = progress = _Progress(progress.epoch)
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(vars(report)) + "\n")
+        self.progress = self.progress.next_epoch()
+        self.log.write(report)
         weights.save(self.weights_path)
+        if report.best_epoch == epoch:
+            weights.save(self.best_path)
         self._save_state()
         if self.on_epoch:
             self.on_epoch(report)
 
+    def _check_weights(self) -> None:
+        """Make sure that no state with infinite weights takes the place of a good one."""
+        for name, tensor in self.method.state_dict().items():
+            if not tensor.isfinite().all():
+                raise TrainingError(
+                    "finite weights",
+                    f"others in {name} after step {self._steps_done - 1}",
+                    "Set a smaller pretrain.lr or more pretrain.warmup_epochs; "
+                    "the last good state has been kept.",
+                )
+
     def _save_state(self) -> None:
+        self._check_weights()
         save_state(
             self.state_path,
             {
@@ -324,27 +290,18 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
             },
         )
+        self._saved = time.monotonic()
 
     def _resume(self) -> None:
-        state = load_state(self.state_path, self.identity)
+        state = load_state(self.state_path, self.identity, self.notice)
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = _Progress(**state["progress"])
+        self.progress = Progress(**state["progress"])
         if state["threads"] != torch.get_num_threads():
-            warnings.warn(
+            self.notice(
                 f"this run was begun with {state['threads']} threads and goes on with "
-                f"{torch.get_num_threads()}: its last digits will differ (pretrain.threads)",
-                stacklevel=2,
+                f"{torch.get_num_threads()}: its last digits will differ (pretrain.threads)"
             )
-
-    def _drop_metrics_after(self, epoch: int) -> None:
-        """Forget lines of epochs that will be run again."""
-        if not self.metrics_path.exists():
-            return
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
-        partial = self.metrics_path.with_suffix(".partial")
-        partial.write_text("".join(lines[:epoch]), encoding="utf-8")
-        os.replace(partial, self.metrics_path)
 
 
 def _check_faithful(method: Method, config: TrainerConfig) -> None:

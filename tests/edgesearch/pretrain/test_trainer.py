@@ -88,7 +88,7 @@ def send(number):
 
 def metrics_of(folder):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    timed = ("duration_s", "images_per_s")
+    timed = ("duration_s", "images_per_s", "data_wait")
     return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
 
 
@@ -230,8 +230,7 @@ class TestStoppedBySignal:
     def test_goes_on_to_the_same_end(self, tmp_path, undisturbed, moment, number, message):
         with pytest.raises(Interrupted, match=message):
             make_trainer(tmp_path, {moment: send(number)}).fit()
-        done, step = moment
-        state = torch.load(tmp_path / "state.pt")["progress"]
+        (done, step), state = moment, torch.load(tmp_path / "state.pt")["progress"]
         assert (state["epoch"] * STEPS + state["step"]) == done * STEPS + step + 1
         make_trainer(tmp_path).fit()
         assert_same_end(tmp_path, undisturbed)
