@@ -1,6 +1,6 @@
 """The label-free search for subnets within budgets."""
 
-from edgesearch.search.agreement import Agreement
+from edgesearch.search.agreement import Agreement, Outputs, ScoreOptions, run_network
 from edgesearch.search.constraints import Budgets, FeasibleSet
 from edgesearch.search.search import pareto_front, run_search
 from edgesearch.search.strategies import Strategy, make_strategy
@@ -10,10 +10,13 @@ __all__ = [
     "Agreement",
     "Budgets",
     "FeasibleSet",
+    "Outputs",
+    "ScoreOptions",
     "Strategy",
     "Trial",
     "TrialLog",
     "make_strategy",
     "pareto_front",
+    "run_network",
     "run_search",
 ]
