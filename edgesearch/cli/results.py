@@ -106,6 +106,18 @@ def print_search(result: workflow.SearchResult) -> None:
         for w in result.winners.winners
     ]
     _print_table([*header, "predicted p95"] if with_p95 else header, rows)
+    _print_confidence(result)
+
+
+def _print_confidence(result: workflow.SearchResult) -> None:
+    if result.images is None:
+        return
+    for winner in result.winners.winners:
+        if winner.agreement_interval is not None:
+            low, high = winner.agreement_interval
+            print(f"{winner.name}: agreement {winner.agreement:.4f} ({low:.4f} to {high:.4f})")
+    order = "settled" if result.settled else "not settled; more images (search.images) may tell"
+    print(f"the best candidates were compared on {result.images:,} images: their order is {order}")
 
 
 def _print_cannot_run(count: int | None, size: int) -> None:

@@ -122,6 +122,7 @@ def search_arguments(config: Config) -> dict[str, Any]:
         ),
         "latency_of_largest": section.budgets.latency_of_largest,
         "looked_at": _looked_at(config),
+        "scored_by": _scored_by(config),
         "strategy": section.strategy,
         "evaluations": section.evaluations,
         "population": section.population,
@@ -163,6 +164,7 @@ def summary_arguments(config: Config) -> dict[str, Any]:
         "output_dir": config.output_dir,
         "looked_at": _looked_at(config),
         "evaluation": _evaluation(config),
+        "scored_by": _scored_by(config),
         "seed": config.seed,
         "accept": config.profile.accept,
     }
@@ -218,6 +220,13 @@ def _images(config: Config) -> workflow.ImageSource:
 def _looked_at(config: Config) -> workflow.SearchImages:
     section = config.search
     return workflow.SearchImages(section.images, section.calibration_images, section.batch_size)
+
+
+def _scored_by(config: Config) -> workflow.ScoreOptions:
+    section = config.search
+    return workflow.ScoreOptions(
+        section.task, section.score, section.reference, tuple(section.stages or ())
+    )
 
 
 _ARGUMENTS = {

@@ -239,8 +239,17 @@ class SearchSection(Section):
     """Population of the evolution, a quarter of the evaluations at most; chosen if null."""
     budgets: BudgetsSection = BudgetsSection()
     """Upper bounds that candidates meet."""
+    task: Literal["classification", "detection", "segmentation"] = "classification"
+    """What networks are for: whole images are compared, or places of them."""
+    score: Literal["cosine", "relation", "cka"] = "cosine"
+    """How two networks are compared: cosine of embeddings (for places: of the rows of their
+    self-similarity), relation (correlation of similarities), cka (centred kernel alignment)."""
+    reference: Literal["key", "largest"] = "key"
+    """What candidates are compared with: the key encoder, or the largest subnet."""
+    stages: Annotated[list[Count], Field(min_length=1)] | None = None
+    """Stages whose maps are compared, for detection and segmentation; the last one if null."""
     images: Count = 1024
-    """Images on which agreement is computed."""
+    """Images on which agreement is computed, at most; fewer if these tell candidates apart."""
     calibration_images: Batch = 1024
     """Images on which batch normalisation is calibrated for each candidate."""
     batch_size: Batch = 128
@@ -249,6 +258,13 @@ class SearchSection(Section):
     """Winners to export."""
     reserves: CountFromZero = 10
     """Candidates next in rank, which replace winners that turn out too slow."""
+
+    @field_validator("stages")
+    @classmethod
+    def _of_places(cls, stages: list[int] | None, info: ValidationInfo) -> list[int] | None:
+        if stages is not None and info.data.get("task") == "classification":
+            raise fault("null is required for the task classification, which compares no maps")
+        return stages
 
     @field_validator("population")
     @classmethod

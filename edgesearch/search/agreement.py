@@ -19,7 +19,7 @@ from edgesearch.search.similarity import (
     self_similarity,
 )
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet import SupernetWeights, recalibrate
+from edgesearch.supernet import ResNet, SupernetWeights, recalibrate
 
 ImagesAt = Callable[[int, int, int], torch.Tensor]
 """(resolution R, first, last) to normalised images (last - first, C, R, R), the same each time."""
@@ -29,6 +29,8 @@ Compare = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 KEPT_BYTES = 1 << 30
 """Maps of the reference that are kept at most; those beyond are computed for each candidate."""
+KEPT_STATISTICS = 256
+"""Candidates whose normalisation statistics are kept, for when more images are drawn."""
 SMALLEST_GRID = 2
 """Height and width in places that a map needs, to have similarities between places."""
 
@@ -83,6 +85,7 @@ class ScoreOptions:
 def run_network(network: nn.Sequential, images: torch.Tensor) -> Outputs:
     """What a backbone, followed by a projector, makes of a batch."""
     backbone, *head = network
+    assert isinstance(backbone, ResNet)
     maps = tuple(backbone.forward_stages(images))
     embeddings = features = maps[-1].mean(dim=(2, 3))
     for module in head:
@@ -132,6 +135,7 @@ class Agreement:
         self._reference = self.calibrated(by_name[options.reference](), self._resolution)
         self._kept: dict[int, tuple[torch.Tensor, ...]] = {}
         self._room = KEPT_BYTES
+        self._statistics: dict[Architecture, dict[str, torch.Tensor]] = {}
 
     def __call__(self, architecture: Architecture) -> float:
         """The agreement of an architecture, in -1 … 1."""
@@ -143,8 +147,20 @@ class Agreement:
 
     def scores(self, architecture: Architecture, images: int | None = None) -> torch.Tensor:
         """The figure of each image, (images,) float64; their mean is the agreement."""
-        network = self.calibrated(self.weights.embedder(architecture), architecture.resolution)
-        return self.scores_of(network, architecture.resolution, images)
+        return self.scores_of(self.subnet(architecture), architecture.resolution, images)
+
+    def subnet(self, architecture: Architecture) -> nn.Sequential:
+        """A subnet with its projector, calibrated; statistics that are known are used again."""
+        network = self.weights.embedder(architecture)
+        known = self._statistics.get(architecture)
+        if known is not None:
+            network.load_state_dict(known, strict=False)
+            return network.to(memory_format=torch.channels_last)
+        network = self.calibrated(network, architecture.resolution)
+        self._statistics[architecture] = {name: b.clone() for name, b in network.named_buffers()}
+        if len(self._statistics) > KEPT_STATISTICS:
+            del self._statistics[next(iter(self._statistics))]
+        return network
 
     def calibrated(self, network: nn.Sequential, resolution: int) -> nn.Sequential:
         """A network with normalisation statistics of its own."""

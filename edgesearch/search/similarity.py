@@ -168,8 +168,8 @@ def _over_places(candidate: torch.Tensor, reference: torch.Tensor, compare: _Row
         total = x.new_zeros(len(x))
         for start in range(0, places, rows):
             part = slice(start, start + rows)
-            blocks = (z[:, :, part].transpose(1, 2) @ z for z in (x, y))
-            total += compare(*blocks, others[part]).sum(dim=1)
+            of_x, of_y = (z[:, :, part].transpose(1, 2) @ z for z in (x, y))
+            total += compare(of_x, of_y, others[part]).sum(dim=1)
         found.append(total / places)
     return torch.cat(found)
 

@@ -2,7 +2,7 @@
 
 from edgesearch.export import TensorRTTarget
 from edgesearch.pretrain import Augmentation, TrainerConfig
-from edgesearch.search import Budgets
+from edgesearch.search import Budgets, ScoreOptions
 from edgesearch.workflow.devices import DevicesResult, describe_devices
 from edgesearch.workflow.evaluate import EvaluatedRow, EvaluateResult, evaluate
 from edgesearch.workflow.evaluation import EvaluationSettings
@@ -34,6 +34,7 @@ __all__ = [
     "ProfileResult",
     "Report",
     "RunResult",
+    "ScoreOptions",
     "SearchImages",
     "SearchResult",
     "SummaryRow",

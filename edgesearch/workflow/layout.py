@@ -53,6 +53,11 @@ class Layout:
         return self.search / "pareto.json"
 
     @property
+    def ranking(self) -> Path:
+        """How the best trials compare, and on how many images."""
+        return self.search / "ranking.json"
+
+    @property
     def chosen(self) -> Path:
         """The winners as the search chose them."""
         return self.search / "chosen.json"
