@@ -183,6 +183,26 @@ def evaluate_arguments(config: Config) -> dict[str, Any]:
     }
 
 
+def rank_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of `workflow.rank`."""
+    section = config.rank
+    return {
+        "space": config.space.build(),
+        "device": config.device.build(),
+        "images": _images(config),
+        "output_dir": config.output_dir,
+        "looked_at": _looked_at(config),
+        "evaluation": _evaluation(config),
+        "settings": workflow.RankSettings(
+            section.subnets, section.accuracy, section.bins, section.draws, section.seed
+        ),
+        "scored_by": _scored_by(config),
+        "seed": config.seed,
+        "threads": config.pretrain.threads,
+        "accept": config.profile.accept,
+    }
+
+
 def _evaluation(config: Config) -> workflow.EvaluationSettings:
     section = config.evaluation
     return workflow.EvaluationSettings(
@@ -237,4 +257,5 @@ _ARGUMENTS = {
     "export": export_arguments,
     "summary": summary_arguments,
     "evaluate": evaluate_arguments,
+    "rank": rank_arguments,
 }

@@ -26,6 +26,7 @@ from edgesearch.config.fields import (
     fault,
 )
 from edgesearch.config.pretrain_section import PretrainSection
+from edgesearch.config.rank_section import RankSection
 from edgesearch.errors import UserError
 from edgesearch.space import SearchSpace, load_space, space_from_dict
 
@@ -329,6 +330,8 @@ class Config(Section):
     """What is made of the winners."""
     evaluation: EvaluationSection = EvaluationSection()
     """How accuracies of subnets are computed."""
+    rank: RankSection = RankSection()
+    """How it is found out whether the score orders subnets as their accuracy does."""
 
     @field_validator("data")
     @classmethod

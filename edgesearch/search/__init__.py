@@ -11,6 +11,7 @@ from edgesearch.search.ranking import (
     compare_domains,
     settle,
 )
+from edgesearch.search.score_variants import ScoreVariants
 from edgesearch.search.search import pareto_front, run_search
 from edgesearch.search.strategies import Strategy, make_strategy
 from edgesearch.search.trial_log import Trial, TrialLog
@@ -26,6 +27,7 @@ __all__ = [
     "Outputs",
     "Ranking",
     "ScoreOptions",
+    "ScoreVariants",
     "Strategy",
     "Trial",
     "TrialLog",

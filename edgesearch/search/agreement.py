@@ -132,7 +132,7 @@ class Agreement:
         largest = weights.space.largest
         self._resolution = largest.resolution
         by_name = {"key": weights.reference, "largest": lambda: weights.embedder(largest)}
-        self._reference = self.calibrated(by_name[options.reference](), self._resolution)
+        self.reference_network = self.calibrated(by_name[options.reference](), self._resolution)
         self._kept: dict[int, tuple[torch.Tensor, ...]] = {}
         self._room = KEPT_BYTES
         self._statistics: dict[Architecture, dict[str, torch.Tensor]] = {}
@@ -176,7 +176,7 @@ class Agreement:
         whole = self.options.task == "classification"
         parts: list[tuple[torch.Tensor, ...]] = []
         references: list[tuple[torch.Tensor, ...]] = []
-        for first, last in self._batches(self.images if images is None else images):
+        for first, last in self.batches(self.images if images is None else images):
             kept = self._keep(run_network(network, self.images_at(resolution, first, last)))
             reference = self._of_reference(first, last)
             if whole:
@@ -190,7 +190,8 @@ class Agreement:
         candidate, reference_of_all = (torch.cat([x for (x,) in p]) for p in (parts, references))
         return compare(candidate, reference_of_all).double()
 
-    def _batches(self, images: int) -> list[tuple[int, int]]:
+    def batches(self, images: int) -> list[tuple[int, int]]:
+        """First and last of the images of each forward pass."""
         starts = range(0, images, self.batch_size)
         return [(first, min(first + self.batch_size, images)) for first in starts]
 
@@ -212,7 +213,7 @@ class Agreement:
         kept = self._kept.get(first)
         if kept is None or len(kept[0]) < last - first:
             images = self.images_at(self._resolution, first, last)
-            kept = self._keep(run_network(self._reference, images))
+            kept = self._keep(run_network(self.reference_network, images))
             size = sum(tensor.nbytes for tensor in kept)
             self._room += sum(tensor.nbytes for tensor in self._kept.pop(first, ()))
             if size <= self._room:

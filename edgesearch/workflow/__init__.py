@@ -11,6 +11,7 @@ from edgesearch.workflow.export import ExportResult, export
 from edgesearch.workflow.image_pool import ImageSource
 from edgesearch.workflow.pretrain import PretrainResult, ViewOptions, pretrain
 from edgesearch.workflow.profile import ProfileResult, profile
+from edgesearch.workflow.rank import RankResult, RankSettings, rank
 from edgesearch.workflow.run import RunResult, run
 from edgesearch.workflow.search import SearchImages, SearchResult, search
 from edgesearch.workflow.summary import SummaryRow, summarise
@@ -32,6 +33,8 @@ __all__ = [
     "MeasureConfig",
     "PretrainResult",
     "ProfileResult",
+    "RankResult",
+    "RankSettings",
     "Report",
     "RunResult",
     "ScoreOptions",
@@ -51,6 +54,7 @@ __all__ = [
     "export",
     "pretrain",
     "profile",
+    "rank",
     "run",
     "search",
     "share_table",

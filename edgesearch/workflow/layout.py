@@ -83,6 +83,11 @@ class Layout:
         return self.output_dir / "summary"
 
     @property
+    def rank(self) -> Path:
+        """Folder of the command rank."""
+        return self.output_dir / "rank"
+
+    @property
     def evaluation(self) -> Path:
         """Accuracies of subnets."""
         return self.output_dir / "evaluation" / "results.json"

@@ -216,7 +216,7 @@ class TestReference:
         agreement = make(**kind)
         for index in range(4):
             agreement(space.architecture(index))
-        assert runs.count(agreement._reference) == IMAGES // 16
+        assert runs.count(agreement.reference_network) == IMAGES // 16
 
     def test_what_there_is_no_room_for_is_computed_again(self, space, make, runs, monkeypatch):
         expected = make(task="detection")(space.smallest)
@@ -226,7 +226,7 @@ class TestReference:
         agreement = make(task="detection")
         runs.clear()
         assert [agreement(space.smallest) for _ in range(2)] == [expected] * 2
-        assert runs.count(agreement._reference) == 3 + 2
+        assert runs.count(agreement.reference_network) == 3 + 2
         assert (
             sum(t.nbytes for kept in agreement._kept.values() for t in kept)
             <= agreement_module.KEPT_BYTES
