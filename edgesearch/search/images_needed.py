@@ -22,7 +22,8 @@ class ImagesNeeded:
 
     Attributes:
         images: How many images each candidate is scored on.
-        reliability: That of agreements on so many images; None if there was nothing to try.
+        reliability: Of agreements, as far as it was found out: on half as many images where even
+            these do not suffice; None if there was nothing to try.
     """
 
     images: int
