@@ -151,7 +151,7 @@ def rank(
             raise Interrupted(f"ranking stopped; its subnets are in {found.path}") from None
         subnets = [found.subnets[architecture] for architecture in chosen]
         result = _analyse(subnets, space, latency_ms, agreement.images, settings, layout)
-        stage.finish([found.path.name, *(path.name for path in (result.report_path,))])
+        stage.finish([found.path.name, result.report_path.name])
         return result
 
 

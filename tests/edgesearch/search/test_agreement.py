@@ -9,7 +9,7 @@ from edgesearch.errors import SearchError
 from edgesearch.search import Agreement, ScoreOptions, run_network
 from edgesearch.search import agreement as agreement_module
 from edgesearch.space import ResNetSpace
-from edgesearch.supernet import Projector, Supernet, SupernetWeights
+from edgesearch.supernet import SupernetWeights
 
 IMAGES = 48
 
@@ -23,19 +23,8 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def random_state(space, seed):
-    """A backbone and a projector with weights that leave no block without effect."""
-    torch.manual_seed(seed)
-    backbone = Supernet(space).backbone
-    for name, parameter in backbone.named_parameters():
-        if "bn" in name or "downsample.1" in name:
-            torch.nn.init.uniform_(parameter, 0.5, 1.5)
-    projector = Projector(backbone.feature_dim, 16, 8, bn=True)
-    return backbone.state_dict(), projector.state_dict()
-
-
 @pytest.fixture(scope="module")
-def weights(space):
+def weights(space, random_state):
     query, key = random_state(space, 0), random_state(space, 1)
     return SupernetWeights(space, *query, *key)
 
@@ -242,7 +231,7 @@ class TestRefused:
         with pytest.raises(SearchError, match=message):
             make(task="detection", stages=(1, stage))
 
-    def test_maps_without_places(self, space):
+    def test_maps_without_places(self, space, random_state):
         tiny = dataclasses.replace(space, resolutions=(3,))
         query = random_state(tiny, 0)
         weights = SupernetWeights(tiny, *query, *query)
@@ -257,7 +246,7 @@ class TestRefused:
         Agreement(*none)
 
 
-def test_resolutions_other_than_the_references(images_at):
+def test_resolutions_other_than_the_references(images_at, random_state):
     """Each candidate sees the images at its own resolution; its grid is enlarged."""
     space = ResNetSpace("two", "basic", "small", (4,), ((4, 8), (8,)), ((1,), (1,)), (8, 16))
     weights = SupernetWeights(space, *random_state(space, 0), *random_state(space, 1))

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from test_agreement import random_state
 
 from edgesearch.search import Agreement, ScoreOptions, ScoreVariants
 from edgesearch.search.score_variants import NAMES, contrastive_loss
@@ -10,7 +9,7 @@ from edgesearch.supernet import SupernetWeights
 
 
 @pytest.fixture(scope="module")
-def weights(space):
+def weights(space, random_state):
     return SupernetWeights(space, *random_state(space, 0), *random_state(space, 1))
 
 

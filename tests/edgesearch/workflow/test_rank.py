@@ -8,11 +8,10 @@ import signal
 import numpy as np
 import pytest
 from scipy import stats
-from test_evaluate import computed_here, refused
 from typer.testing import CliRunner
 
 from edgesearch.cli.main import app
-from edgesearch.space import Architecture, load_space, space_from_dict
+from edgesearch.space import load_space, space_from_dict
 from edgesearch.workflow.rank import spread_subnets
 
 FEW = ("rank.subnets=6", "rank.bins=2", "rank.draws=100")
@@ -39,6 +38,13 @@ def ranked(finished, tmp_path_factory):
     done = chain.run("rank", *FEW, "--json")
     assert done.returncode == 0, done.stderr
     return chain, json.loads(done.stdout)
+
+
+def refused(result, *messages):
+    assert result.exit_code == 2, result.output
+    assert result.stderr.count("error: required:") == 1
+    for message in messages:
+        assert message in result.stderr
 
 
 def rows_of(chain):
@@ -75,8 +81,9 @@ class TestResult:
     def test_accuracies_are_those_of_evaluate(self, ranked):
         chain, _ = ranked
         row = rows_of(chain)[2]
-        knn, _ = computed_here(chain, Architecture.from_text(row["architecture"]), 5)
-        assert float(row["accuracy"]) == pytest.approx(knn, abs=2 / 359)
+        evaluated = chain.run("evaluate", "--architecture", row["architecture"], "--json")
+        (named,) = (r for r in json.loads(evaluated.stdout)["rows"] if r["name"] == "named")
+        assert float(row["accuracy"]) == pytest.approx(named["knn"], abs=2 / 359)
 
     def test_the_largest_agrees_most(self, ranked):
         rows = rows_of(ranked[0])
