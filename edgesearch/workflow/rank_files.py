@@ -73,7 +73,7 @@ def plot_ranking(
     bars.invert_yaxis()
     bars.axvline(0, color="0.8")
     bars.set(xlabel=f"Kendall's tau with the {accuracy} accuracy", title="overall, within bins")
-    bars.legend()
+    bars.legend(loc="lower left")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150)
     write_bytes(path, picture.getvalue())

@@ -170,12 +170,12 @@ def search(
             report(Event("search", message))
         if not done:
             torch.set_num_threads(threads or torch.get_num_threads())
-            proposer = make_strategy(
-                strategy, feasible, evaluations=evaluations, population=population, seed=seed
-            )
             scorer = make_agreement(weights, pool, looked_at, scored_by, report)
             most = scorer.images
             choose_images(scorer, feasible, stage.folder / "images.json", seed, report)
+            proposer = make_strategy(
+                strategy, feasible, evaluations=evaluations, population=population, seed=seed
+            )
             trials = _trials(feasible, proposer, scorer, stage, evaluations, report)
             trials, ranking = settle_winners(
                 scorer, trials, winners, reserves, most, layout.ranking, report
