@@ -134,9 +134,7 @@ def settle_winners(
     contenders = {trial.architecture: trial for trial in trials[:count]}
     ranking = settle(agreement.scores, list(contenders), winners, first=agreement.images, most=most)
     write_json(path, ranking.to_dict())
-    verdict = (
-        "settled" if ranking.settled else f"not settled on the {ranking.images} that there are"
-    )
+    verdict = "settled" if ranking.settled else "not settled on as many as there may be"
     text = f"the best {len(contenders)} compared on {ranking.images} images: their order is "
     report(Event("search", text + verdict))
     ranked = [
