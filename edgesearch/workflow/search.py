@@ -43,6 +43,7 @@ from edgesearch.workflow.winners import Winner, Winners, from_trial
 
 WEIGHTS = "the supernet's weights"
 """What the weights are called among the inputs of stages."""
+OUTPUTS = ("trials.jsonl", "pareto.json", "ranking.json", "chosen.json", "../winners.json")
 
 
 @dataclass(frozen=True)
@@ -183,9 +184,7 @@ def search(
             chosen = _choose(feasible, trials, device.name, winners, reserves)
             chosen = replace(with_intervals(chosen, ranking), task=scored_by.task)
             _write(layout, chosen, trials, feasible, device.name)
-            stage.finish(
-                ["trials.jsonl", "pareto.json", "ranking.json", "chosen.json", "../winners.json"]
-            )
+            stage.finish(OUTPUTS)
         return _result(layout, space, done)
 
 
