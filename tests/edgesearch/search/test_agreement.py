@@ -188,6 +188,15 @@ def test_statistics_come_from_the_calibration_images(space, make, calibration_at
     assert others(space.smallest) != make()(space.smallest)
 
 
+def test_statistics_of_so_many_candidates_are_kept(space, make, monkeypatch):
+    monkeypatch.setattr(agreement_module, "KEPT_STATISTICS", 2)
+    agreement = make()
+    found = [agreement(space.architecture(index)) for index in range(4)]
+    assert list(agreement._statistics) == [space.architecture(index) for index in (2, 3)]
+    monkeypatch.setattr(agreement_module, "recalibrate", None)  # known: no need of it
+    assert [agreement(space.architecture(index)) for index in (2, 3)] == found[2:]
+
+
 class TestReference:
     @pytest.fixture
     def runs(self, monkeypatch):
