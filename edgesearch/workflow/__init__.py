@@ -2,7 +2,7 @@
 
 from edgesearch.export import TensorRTTarget
 from edgesearch.pretrain import Augmentation, TrainerConfig
-from edgesearch.search import Budgets
+from edgesearch.search import Budgets, LatencyBudgets, Range
 from edgesearch.workflow.devices import DevicesResult, describe_devices
 from edgesearch.workflow.evaluate import EvaluatedRow, EvaluateResult, evaluate
 from edgesearch.workflow.evaluation import EvaluationSettings
@@ -29,9 +29,11 @@ __all__ = [
     "Event",
     "ExportResult",
     "ImageSource",
+    "LatencyBudgets",
     "MeasureConfig",
     "PretrainResult",
     "ProfileResult",
+    "Range",
     "Report",
     "RunResult",
     "SearchImages",

@@ -49,8 +49,13 @@ class Layout:
 
     @property
     def pareto(self) -> Path:
-        """The trials that no other beats, and how many architectures were feasible."""
+        """The trials that no other beats on each device, and how many were feasible."""
         return self.search / "pareto.json"
+
+    @property
+    def pareto_plot(self) -> Path:
+        """Picture of the trials, those that no other beats, the winners and the budgets."""
+        return self.search / "pareto.png"
 
     @property
     def chosen(self) -> Path:

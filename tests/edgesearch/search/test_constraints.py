@@ -5,7 +5,7 @@ import pytest
 
 from edgesearch.errors import InfeasibleError
 from edgesearch.search import Budgets, FeasibleSet
-from edgesearch.search.constraints import number
+from edgesearch.search.infeasible import number
 
 P95_RATIO = 1.25
 
@@ -74,7 +74,7 @@ def test_message_names_the_least_that_can_be_reached(space, latency_ms):
     message = (
         f"with latency_ms ≤ 0.5, params ≤ 10; found: latency_ms 0.5, but the least that this "
         f"space reaches is {least_ms}; params 10, but the least that this space reaches is "
-        f"{least_params}. Raise search.budgets"
+        f"{least_params}. Set search.budgets"
     )
     with pytest.raises(InfeasibleError, match=message):
         FeasibleSet(space, latency_ms, Budgets(latency_ms=0.5, params=10.0), P95_RATIO)
@@ -95,7 +95,7 @@ def test_a_percentile_that_nothing_meets_is_named(space, latency_ms):
     least = number(P95_RATIO * latency_ms.min())
     message = (
         f"with latency_ms ≤ 1.5, latency_p95_ms ≤ 1.1; found: latency_p95_ms 1.1, but the least "
-        f"that this space reaches is {least}. Raise search.budgets"
+        f"that this space reaches is {least}. Set search.budgets"
     )
     with pytest.raises(InfeasibleError, match=message):
         FeasibleSet(space, latency_ms, Budgets(latency_ms=1.5, latency_p95_ms=1.1), P95_RATIO)
