@@ -19,6 +19,7 @@ from edgesearch.search.strategies import (
     SurrogateStrategy,
     TPEStrategy,
 )
+from edgesearch.space import load_space
 
 BATCH = 4
 STRATEGIES = {
@@ -236,3 +237,39 @@ def test_exhaustive_is_refused_where_there_are_too_many(feasible):
         make_strategy("exhaustive", feasible, evaluations=20, population=None, seed=0)
     options = {"evaluations": count, "population": None, "seed": 0}
     assert isinstance(make_strategy("exhaustive", feasible, **options), ExhaustiveStrategy)
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_evaluations_are_spread_over_the_budgets(name, space, latency_ms, smooth, ask_all):
+    """A tight budget that few keep gets its share, from all strategies."""
+    tight = float(np.quantile(latency_ms, 0.12))
+    feasible = FeasibleSet(space, latency_ms, Budgets(latency_ms=(tight, 1.9)), 1.0)
+    strategy = make_strategy(name, feasible, evaluations=40, population=None, seed=0, batch=BATCH)
+    asked = ask_all(strategy, smooth, 40).asked
+    assert len(set(asked)) == len(asked) == 40
+    inside = sum(architecture in feasible.parts[0] for architecture in asked)
+    assert 14 <= inside < 40
+    assert searching_threads() == []
+
+
+def test_surrogate_stays_within_a_large_set(ask_all, monkeypatch):
+    """Of more than it looks at, so many are drawn; neighbours of the best are always among them."""
+    module = "edgesearch.search.strategies.surrogate"
+    monkeypatch.setattr(f"{module}.MOST_CANDIDATES", 64)
+    monkeypatch.setattr(f"{module}.MOST_TRIALS", 24)
+    space = load_space("resnet_small")
+    macs = space.sum_over_blocks(lambda block: block.macs)
+    feasible = FeasibleSet(space, macs / 1e6, Budgets(macs=float(np.median(macs))), 1.0)
+
+    def score(architecture):
+        return float(np.log(space.macs(architecture))) + 0.1 * architecture.stage_depths[0]
+
+    asked = ask_all(SurrogateStrategy(feasible, 0, 8), score, 64).asked
+    chance = ask_all(RandomStrategy(feasible, 0, 8), score, 400).asked
+    assert all(architecture in feasible for architecture in asked)
+    assert max(map(score, asked)) >= max(map(score, chance))
+
+
+def test_surrogate_is_content_with_equal_scores(feasible, ask_all):
+    asked = ask_all(SurrogateStrategy(feasible, 0, BATCH), lambda architecture: 0.5, 40).asked
+    assert len(set(asked)) == 40
