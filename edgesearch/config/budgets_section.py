@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from devices.spec import DeviceSpec, known_devices, load_device
-from edgesearch.config.fields import Positive, PositiveFraction, Section, fault
+from edgesearch.config.fields import FORM, Positive, PositiveFraction, Section, fault
 from edgesearch.errors import UserError
 
 
@@ -26,8 +26,30 @@ class RangeSection(Section):
         return self
 
 
-Bound = Positive | RangeSection
+def _form(value: Any) -> str:
+    """Which form a budget has; so faults are told of that form only."""
+    if isinstance(value, list):
+        return f"{FORM}list"
+    return f"{FORM}range" if isinstance(value, dict | RangeSection) else f"{FORM}number"
+
+
+def _one_of(words: str) -> Discriminator:
+    """Tells the forms apart; the fault of any other is put in these words."""
+    return Discriminator(_form, custom_error_type="form", custom_error_message=f"must be {words}")
+
+
+_Range = Annotated[RangeSection, Tag(f"{FORM}range")]
+_Number = Annotated[Positive, Tag(f"{FORM}number")]
+_Share = Annotated[PositiveFraction, Tag(f"{FORM}number")]
+_Numbers = Annotated[list[Positive], Field(min_length=1), Tag(f"{FORM}list")]
+_Shares = Annotated[list[PositiveFraction], Field(min_length=1), Tag(f"{FORM}list")]
+
+Bound = Annotated[_Number | _Range, _one_of("a number, or a section of min and max")]
 """A number is an upper bound; a section has min and max."""
+Bounds = Annotated[_Number | _Range | _Numbers, Discriminator(_form)]
+"""A list is several upper bounds, each by itself."""
+Shares = Annotated[_Share | _Shares, _one_of("a share, or a list of them")]
+"""Shares of something, in the same way."""
 
 
 class DeviceBudgetsSection(Section):
@@ -65,11 +87,9 @@ class DeviceBudgetsSection(Section):
 class BudgetsSection(Section):
     """What candidates have to keep; what is null does not bind."""
 
-    latency_ms: Bound | Annotated[list[Positive], Field(min_length=1)] | None = None
+    latency_ms: Bounds | None = None
     """Median latency on the device, in milliseconds; a list is several budgets with own winners."""
-    latency_of_largest: (
-        PositiveFraction | Annotated[list[PositiveFraction], Field(min_length=1)] | None
-    ) = None
+    latency_of_largest: Shares | None = None
     """The same as a share of the largest network's predicted latency."""
     latency_p95_ms: Bound | None = None
     """95th percentile of the latency on the device, in milliseconds; binds beside the median's."""

@@ -56,7 +56,7 @@ def test_all_at_once_equals_one_by_one(block):
     peaks = space.max_over_blocks(lambda one: one.live_values)
     expected = [max(one.live_values for one in space.blocks(each)) for each in space]
     assert peaks.tolist() == expected
-    assert len(set(expected)) > 3
+    assert len(set(expected)) >= 3
 
 
 def test_weights_are_most_of_a_file(tmp_path):
