@@ -22,7 +22,7 @@ from edgesearch.errors import ConfigError
             "search.budgets={latency_of_largest: {min: 0.1}}",
             "search.budgets.latency_of_largest: must be a share, or a list of them; found: {",
         ),
-        ("search.budgets.latency_ms=[]", "search.budgets.latency_ms: List must have at least 1"),
+        ("search.budgets.latency_ms=[]", "search.budgets.latency_ms: must have at least 1 item"),
         ("search.budgets.latency_ms=[1, -2]", "search.budgets.latency_ms.1: must be greater than"),
         (
             "search.budgets={devices: {bord: {latency_ms: 1}}}",
