@@ -60,6 +60,8 @@ class SurrogateStrategy:
 
         asked = len(self._indices)
         count = min(self._batch, len(self._feasible.indices) - asked)
+        if not count:
+            return ()
         rng = np.random.default_rng([self._seed, asked])
         with threadpool_limits(1):  # sums in one order, whatever the machine
             if asked < FIRST_BATCHES * self._batch:
@@ -70,8 +72,10 @@ class SurrogateStrategy:
 
     def tell(self, scores: Mapping[Architecture, float]) -> None:
         """See `Strategy`."""
-        for architecture, score in scores.items():
-            self._indices.append(self._feasible.space.index(architecture))
+        index = self._feasible.space.index
+        told = sorted((index(architecture), score) for architecture, score in scores.items())
+        for number, score in told:
+            self._indices.append(number)
             self._scores.append(score)
 
     def close(self) -> None:
