@@ -17,7 +17,7 @@ from edgesearch.search.strategies.fixed_order import FixedOrder
 from edgesearch.search.strategies.nni_package import import_nni
 from edgesearch.space import Architecture
 
-PATIENCE = 100
+PATIENCE = 50
 """Proposals in a row that are infeasible or known, after which one is drawn at random."""
 
 

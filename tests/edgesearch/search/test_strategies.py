@@ -265,9 +265,9 @@ def test_surrogate_stays_within_a_large_set(ask_all, monkeypatch):
         return float(np.log(space.macs(architecture))) + 0.1 * architecture.stage_depths[0]
 
     asked = ask_all(SurrogateStrategy(feasible, 0, 8), score, 64).asked
-    chance = ask_all(RandomStrategy(feasible, 0, 8), score, 400).asked
     assert all(architecture in feasible for architecture in asked)
-    assert max(map(score, asked)) >= max(map(score, chance))
+    scores = [score(space.architecture(int(index))) for index in feasible.indices]
+    assert max(map(score, asked)) >= np.quantile(scores, 0.99)
 
 
 def test_surrogate_is_content_with_equal_scores(feasible, ask_all):
