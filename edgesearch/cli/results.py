@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgesearch import workflow
+from edgesearch.cli.budgets import describe_bound
 
 
 def print_json(result: Any) -> None:
@@ -93,23 +94,35 @@ def print_pretrain(result: workflow.PretrainResult) -> None:
 
 
 def print_search(result: workflow.SearchResult) -> None:
-    """Print the winners."""
+    """Print the winners, each with its budget if there are several."""
     named = (
         ("latency", result.latency_budget_ms),
         ("95th percentile", result.latency_p95_budget_ms),
     )
-    bounds = [f"{name} ≤ {budget:.3f} ms" for name, budget in named if budget is not None]
+    bounds = [describe_bound(name, budget) for name, budget in named if budget is not None]
     bound = ", ".join(bounds) or "no bound on the latency"
     print(f"{result.feasible:,} of {result.size:,} architectures are within the budgets ({bound})")
     _print_cannot_run(result.cannot_run, result.size)
+    winners = result.winners.winners
+    device, *further = winners[0].latency_ms
     header = ["winner", "architecture", "agreement", "params", "MACs", "predicted ms"]
-    with_p95 = result.latency_p95_budget_ms is not None
+    columns = [(device, "predicted")]
+    if isinstance(result.latency_budget_ms, list):
+        header.append("budget ms")
+        columns.append((device, "budget"))
+    if result.latency_p95_budget_ms is not None:
+        header.append("predicted p95")
+        columns.append((device, "predicted_p95"))
+    header += [f"predicted ms on {name}" for name in further]
+    columns += [(name, "predicted") for name in further]
     rows = [
-        [w.name, str(w.architecture), f"{w.agreement:.4f}", *_costs(w, with_p95)]
-        for w in result.winners.winners
+        [w.name, str(w.architecture), f"{w.agreement:.4f}", f"{w.params:,.0f}", f"{w.macs:,.0f}"]
+        + [f"{w.latency_ms[name][figure]:.3f}" for name, figure in columns]
+        for w in winners
     ]
-    _print_table([*header, "predicted p95"] if with_p95 else header, rows)
+    _print_table(header, rows)
     _print_confidence(result)
+    print(result.plot_path)
 
 
 def _print_confidence(result: workflow.SearchResult) -> None:
@@ -128,19 +141,15 @@ def _print_cannot_run(count: int | None, size: int) -> None:
         print(f"{count:,} of {size:,} architectures cannot run on the device and are left out")
 
 
-def _costs(winner: workflow.Winner, with_p95: bool) -> list[str]:
-    (figures,) = winner.latency_ms.values()
-    names = ("predicted", "predicted_p95") if with_p95 else ("predicted",)
-    latencies = [f"{figures[name]:.3f}" for name in names]
-    return [f"{winner.params:,.0f}", f"{winner.macs:,.0f}", *latencies]
-
-
 def print_export(result: workflow.ExportResult) -> None:
     """Print the engines, and what was measured and replaced."""
     for winner, folder, manifest in zip(
         result.winners.winners, result.folders, result.manifests, strict=True
     ):
         for device, figures in winner.latency_ms.items():
+            if "interval" not in figures:  # a further device: it is not measured
+                print(f"{winner.name} on {device}: predicted {figures['predicted']:.3f} ms")
+                continue
             budgets = (("budget", "budget"), ("budget of the 95th percentile", "budget_p95"))
             within = "".join(
                 f", {text} {figures[name]:.3f} ms"

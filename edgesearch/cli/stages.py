@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgesearch import workflow
+from edgesearch.cli.budgets import budget_arguments
 from edgesearch.cli.progress import Progress
 from edgesearch.config import Config
 
@@ -116,18 +117,13 @@ def search_arguments(config: Config) -> dict[str, Any]:
         "device": config.device.build(),
         "images": _images(config),
         "output_dir": config.output_dir,
-        "budgets": workflow.Budgets(
-            latency_ms=section.budgets.latency_ms,
-            latency_p95_ms=section.budgets.latency_p95_ms,
-            params=section.budgets.params,
-            macs=section.budgets.macs,
-        ),
-        "latency_of_largest": section.budgets.latency_of_largest,
+        **budget_arguments(section.budgets),
         "looked_at": _looked_at(config),
         "scored_by": _scored_by(config),
         "strategy": section.strategy,
         "evaluations": section.evaluations,
         "population": section.population,
+        "candidates_at_once": section.candidates_at_once,
         "winners": section.winners,
         "reserves": section.reserves,
         "seed": config.seed,

@@ -11,7 +11,7 @@ from typing import get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from edgesearch.config.fields import Section
+from edgesearch.config.fields import FORM, Section
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 60
@@ -23,7 +23,7 @@ def describe_faults(error: ValidationError, schema: type[Section]) -> list[str]:
 
 
 def _describe(details: ErrorDetails, schema: type[Section]) -> str:
-    path = ".".join(map(str, details["loc"]))
+    path = ".".join(part for part in map(str, details["loc"]) if not part.startswith(FORM))
     found = shortened(details["input"])
     if details["type"] == "extra_forbidden":
         return f"{path}: unknown key{_suggestion(path, schema)}"

@@ -9,6 +9,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+FORM = "form:"
+"""Begins the names of the forms that a value may have, which are no part of a key's path."""
+
 
 class Section(BaseModel):
     """A section: unknown keys are refused, and types are not guessed ("3" is no number)."""

@@ -13,6 +13,7 @@ from devices.spec import (
     known_devices,
     load_device,
 )
+from edgesearch.config.budgets_section import BudgetsSection
 from edgesearch.config.evaluation_section import EvaluationSection
 from edgesearch.config.fields import (
     Batch,
@@ -221,39 +222,17 @@ class ValidationSection(Section):
     """Which networks are drawn."""
 
 
-class BudgetsSection(Section):
-    """Upper bounds; those that are null do not bind."""
-
-    latency_ms: Positive | None = None
-    """Median latency on the device, in milliseconds."""
-    latency_of_largest: PositiveFraction | None = None
-    """Median latency on the device, as a share of the largest network's predicted one."""
-    latency_p95_ms: Positive | None = None
-    """95th percentile of the latency on the device, in milliseconds; binds beside the median's."""
-    params: Positive | None = None
-    """Learnable parameters."""
-    macs: Positive | None = None
-    """Multiply-accumulates for one image."""
-
-    @field_validator("latency_of_largest")
-    @classmethod
-    def _one_latency(cls, share: float | None, info: ValidationInfo) -> float | None:
-        if share is not None and info.data.get("latency_ms") is not None:
-            raise fault("either latency_ms or latency_of_largest is required, not both")
-        return share
-
-
 class SearchSection(Section):
     """How subnets are chosen."""
 
-    strategy: Literal["evolution", "random"] = "evolution"
+    strategy: Literal["surrogate", "evolution", "tpe", "random", "exhaustive"] = "surrogate"
     """How candidates are proposed."""
     evaluations: Count = 200
     """Candidates that are scored."""
     population: Annotated[int, Field(ge=2)] | None = None
     """Population of the evolution, a quarter of the evaluations at most; chosen if null."""
     budgets: BudgetsSection = BudgetsSection()
-    """Upper bounds that candidates meet."""
+    """What candidates have to keep."""
     task: Literal["classification", "detection", "segmentation"] = "classification"
     """What networks are for: whole images are compared, or places of them."""
     score: Literal["cosine", "relation", "cka"] = "cosine"
@@ -269,10 +248,12 @@ class SearchSection(Section):
     """Images on which batch normalisation is calibrated for each candidate."""
     batch_size: Batch = 128
     """Images in each forward pass."""
+    candidates_at_once: Count = 8
+    """Candidates that are proposed at a time; the same however many processes score them."""
     winners: Count = 1
-    """Winners to export."""
+    """Winners to export, for each budget if there are several."""
     reserves: CountFromZero = 10
-    """Candidates next in rank, which replace winners that turn out too slow."""
+    """Candidates next in rank, for each budget, which replace winners that turn out too slow."""
 
     @field_validator("stages")
     @classmethod
@@ -359,3 +340,15 @@ class Config(Section):
                     "the space (space.in_channels)"
                 )
         return data
+
+    @field_validator("search")
+    @classmethod
+    def _further_devices(cls, search: SearchSection, info: ValidationInfo) -> SearchSection:
+        device = info.data.get("device")
+        if device is not None and device.name in search.budgets.devices:
+            raise fault(
+                "names of further devices are required in search.budgets.devices",
+                repr(device.name),
+                "The budgets of the device itself stand in search.budgets.",
+            )
+        return search

@@ -1,7 +1,8 @@
 """The label-free search for subnets within budgets."""
 
 from edgesearch.search.agreement import Agreement, Outputs, ScoreOptions, run_network
-from edgesearch.search.constraints import Budgets, FeasibleSet
+from edgesearch.search.budgets import Bound, Budgets, LatencyBudgets, Range
+from edgesearch.search.constraints import DeviceLatencies, FeasibleSet
 from edgesearch.search.images_needed import ImagesNeeded, find_images_needed
 from edgesearch.search.ranking import (
     DomainComparison,
@@ -13,18 +14,23 @@ from edgesearch.search.ranking import (
 )
 from edgesearch.search.score_variants import ScoreVariants
 from edgesearch.search.search import pareto_front, run_search
-from edgesearch.search.strategies import Strategy, make_strategy
+from edgesearch.search.strategies import BATCH, Strategy, make_strategy
 from edgesearch.search.trial_log import Trial, TrialLog
 
 __all__ = [
+    "BATCH",
     "Agreement",
+    "Bound",
     "Budgets",
+    "DeviceLatencies",
     "DomainComparison",
     "FeasibleSet",
     "ImagesNeeded",
     "Interval",
+    "LatencyBudgets",
     "Leader",
     "Outputs",
+    "Range",
     "Ranking",
     "ScoreOptions",
     "ScoreVariants",

@@ -1,115 +1,121 @@
-"""Budgets, and which architectures of a space meet them."""
+"""Which architectures of a space keep the budgets."""
 
 from __future__ import annotations
 
-import math
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
-from edgesearch.errors import InfeasibleError
+from edgesearch.search.budgets import Budgets, Range
+from edgesearch.search.infeasible import infeasible
 from edgesearch.space import Architecture, SearchSpace
 
 
 @dataclass(frozen=True)
-class Budgets:
-    """Upper bounds; None bounds nothing.
+class DeviceLatencies:
+    """What is predicted for all architectures on one device.
 
     Attributes:
-        latency_ms: Of the predicted median latency on the device.
-        latency_p95_ms: Of the predicted 95th percentile of the latency on the device.
-        params: Of the learnable parameters.
-        macs: Of the multiply-accumulates for one image.
+        latency_ms: (size,) medians, infinite where the device cannot run it.
+        p95_ratio: 95th percentile of an architecture divided by its median.
     """
 
-    latency_ms: float | None = None
-    latency_p95_ms: float | None = None
-    params: float | None = None
-    macs: float | None = None
+    latency_ms: np.ndarray
+    p95_ratio: float
 
 
 class FeasibleSet:
-    """What is known of all architectures of a space, and which of them meet the budgets.
+    """What is known of all architectures of a space, and which of them keep the budgets.
 
-    `cannot_run` is the number of those that the device cannot run, which meet no budget.
+    `cannot_run` is the number of those that a device cannot run, which keep no budget. `parts` has
+    a set like this one for each budget of the latency; it is their union.
 
     Args:
         space: The search space.
         latency_ms: (size,) predicted medians, infinite where the device cannot run it.
         budgets: The bounds.
         p95_ratio: 95th percentile of an architecture divided by its median.
+        value_bytes: Bytes of a weight or activation in the device's precision.
+        batch: Images in each run on the device.
+        devices: Further devices, by name.
 
     Raises:
-        InfeasibleError: No architecture meets them all; says how far off the nearest is.
+        InfeasibleError: No architecture keeps them all; says how far off the nearest is.
     """
 
     def __init__(
-        self, space: SearchSpace, latency_ms: np.ndarray, budgets: Budgets, p95_ratio: float
+        self,
+        space: SearchSpace,
+        latency_ms: np.ndarray,
+        budgets: Budgets,
+        p95_ratio: float,
+        *,
+        value_bytes: int = 4,
+        batch: int = 1,
+        devices: Mapping[str, DeviceLatencies] | None = None,
     ) -> None:
         self.space = space
         self.budgets = budgets
+        live = space.max_over_blocks(lambda block: block.live_values)
+        params = space.sum_over_blocks(lambda block: block.params)
         self.costs = {
             "latency_ms": latency_ms,
             "latency_p95_ms": latency_ms * p95_ratio,
-            "params": space.sum_over_blocks(lambda block: block.params),
+            "params": params,
             "macs": space.sum_over_blocks(lambda block: block.macs),
+            "activation_bytes": live * value_bytes * batch,
+            "weight_bytes": params * value_bytes,
         }
-        self.mask = np.isfinite(latency_ms)
-        self.cannot_run = space.size - int(self.mask.sum())
-        for name, cost in self.costs.items():
-            bound = getattr(budgets, name)
-            if bound is not None:
-                self.mask &= cost <= bound
+        self._runnable = np.isfinite(latency_ms)
+        for name, latencies in (devices or {}).items():
+            median_ms = latencies.latency_ms
+            self.costs[f"devices.{name}.latency_ms"] = median_ms
+            self.costs[f"devices.{name}.latency_p95_ms"] = median_ms * latencies.p95_ratio
+            self._runnable &= np.isfinite(median_ms)
+        self.cannot_run = space.size - int(self._runnable.sum())
+        self.parts = tuple(self._part(single) for single in budgets.each())
+        self.mask: np.ndarray = reduce(np.logical_or, (part.mask for part in self.parts))
         self.indices = np.flatnonzero(self.mask)
-        if not len(self.indices):
-            self._explain()
 
     def __contains__(self, architecture: Architecture) -> bool:
         return bool(self.mask[self.space.index(architecture)])
 
     def cost(self, name: str, architecture: Architecture) -> float:
-        """One of latency_ms, latency_p95_ms, params and macs of an architecture."""
+        """What an architecture costs.
+
+        Args:
+            name: latency_ms, latency_p95_ms, params, macs, activation_bytes, weight_bytes, or
+                devices.NAME.latency_ms and devices.NAME.latency_p95_ms.
+            architecture: Of the space.
+        """
         return float(self.costs[name][self.space.index(architecture)])
 
-    def _explain(self) -> None:
-        bounds = {
-            name: bound for name in self.costs if (bound := getattr(self.budgets, name)) is not None
-        }
-        runnable = np.isfinite(self.costs["latency_ms"])
-        wanted = ", ".join(f"{name} ≤ {number(bound)}" for name, bound in bounds.items())
-        found = (
-            self._least(bounds, runnable) if runnable.any() else "the device can run none of them"
-        )
-        if runnable.any() and self.cannot_run:
-            found += f"; {self.cannot_run:,} of {self.space.size:,} cannot run on the device"
-        raise InfeasibleError(
-            f"an architecture of {self.space.name!r} with {wanted or 'a finite latency'}",
-            found,
-            "Raise search.budgets to what can be reached, or choose a smaller space.",
-        )
+    def upper(self, name: str) -> float | None:
+        """The upper bound on a cost, by its name; None without one. Of one of the parts."""
+        return self.budgets.ranges().get(name, Range()).max
 
-    def _least(self, bounds: dict[str, float], runnable: np.ndarray) -> str:
-        """How far off the nearest architecture is that the device can run."""
-        costs = {name: np.where(runnable, self.costs[name], math.inf) for name in bounds}
-        alone = [
-            f"{name} {number(bound)}, but the least that this space reaches is "
-            f"{number(float(costs[name].min()))}"
-            for name, bound in bounds.items()
-            if costs[name].min() > bound
-        ]
-        if alone:
-            return "; ".join(alone)
-        over = np.max([costs[name] / bound for name, bound in bounds.items()], axis=0)
-        nearest = int(np.argmin(over))
-        reached = ", ".join(f"{name} {number(float(costs[name][nearest]))}" for name in bounds)
-        return (
-            f"each can be met alone, but not together; nearest to all: {reached} "
-            f"({self.space.architecture(nearest)})"
+    def _part(self, budgets: Budgets) -> FeasibleSet:
+        """The same for one budget of the latency."""
+        part = copy.copy(self)
+        part.budgets = budgets
+        ranges = budgets.ranges()
+        part.mask = reduce(
+            np.logical_and,
+            (within(self.costs[name], bound) for name, bound in ranges.items()),
+            self._runnable,
         )
+        part.indices = np.flatnonzero(part.mask)
+        part.parts = (part,)
+        if not len(part.indices):
+            costs = {name: self.costs[name] for name in ranges}
+            raise infeasible(self.space, costs, ranges, self._runnable)
+        return part
 
 
-def number(value: float) -> str:
-    """A figure for people: 12,300,000 or 1.234."""
-    if not math.isfinite(value):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+def within(cost: np.ndarray, bound: Range) -> np.ndarray:
+    """Where a cost is in a range."""
+    low, high = bound.ends
+    return (low <= cost) & (cost <= high)

@@ -20,6 +20,8 @@ def run_search(
 ) -> list[Trial]:
     """Score what the strategy proposes; what the log knows is not scored again.
 
+    Architectures of a batch that begin alike are scored one after the other.
+
     Args:
         feasible: Has the costs of each architecture.
         strategy: Proposes feasible architectures.
@@ -33,24 +35,35 @@ def run_search(
     """
     trials: list[Trial] = []
     try:
-        while len(trials) < evaluations and (architecture := strategy.ask()) is not None:
-            known = log.trials.get(architecture)
-            trial = Trial(
-                architecture=architecture,
-                agreement=score(architecture) if known is None else known.agreement,
-                latency_ms=feasible.cost("latency_ms", architecture),
-                macs=feasible.cost("macs", architecture),
-                params=feasible.cost("params", architecture),
-            )
-            if known is None:
-                log.add(trial)
-            trials.append(trial)
-            strategy.tell(architecture, trial.agreement)
-            if on_trial:
-                on_trial(len(trials), trial)
+        while (left := evaluations - len(trials)) and (proposals := strategy.ask()):
+            scores = {}
+            for architecture in sorted(proposals[:left], key=from_stem_to_head):
+                known = log.trials.get(architecture)
+                trial = Trial(
+                    architecture=architecture,
+                    agreement=score(architecture) if known is None else known.agreement,
+                    latency_ms=feasible.cost("latency_ms", architecture),
+                    macs=feasible.cost("macs", architecture),
+                    params=feasible.cost("params", architecture),
+                )
+                if known is None:
+                    log.add(trial)
+                trials.append(trial)
+                scores[architecture] = trial.agreement
+                if on_trial:
+                    on_trial(len(trials), trial)
+            if len(scores) == len(proposals):
+                strategy.tell(scores)
     finally:
         strategy.close()
     return sorted(trials, key=lambda trial: -trial.agreement)
+
+
+def from_stem_to_head(architecture: Architecture) -> tuple[int, ...]:
+    """The choices in the order in which they take effect: equal beginnings, equal first blocks."""
+    stages = zip(architecture.stage_widths, architecture.stage_depths, strict=True)
+    flat = (number for stage in stages for number in stage)
+    return (architecture.resolution, architecture.stem_width, *flat)
 
 
 def pareto_front(trials: list[Trial]) -> list[Trial]:

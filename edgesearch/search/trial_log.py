@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesearch.errors import SearchError
+from edgesearch.errors import SearchError, UserError
 from edgesearch.space import Architecture
 
 FORMAT = 1
@@ -59,6 +59,7 @@ class TrialLog:
         self.path = path
         self.trials: dict[Architecture, Trial] = {}
         header = json.loads(json.dumps({"format": FORMAT, "identity": dict(identity)}))
+        self._header = header
         if path.exists() and path.stat().st_size:
             self._read(header)
         if not path.exists() or not path.stat().st_size:
@@ -95,6 +96,27 @@ class TrialLog:
                     f"{field} {theirs.get(field)!r}",
                     "Restore the configuration, or move the file away to search anew.",
                 )
+
+    def adopt(self, path: Path) -> int:
+        """Take over the trials of another log, if it has the same header; else leave it alone.
+
+        Args:
+            path: The other log; it may be missing, torn or damaged.
+
+        Returns:
+            How many trials were not known.
+        """
+        try:
+            first, *lines = path.read_bytes().split(b"\n")[:-1]
+            if json.loads(first) != self._header:
+                return 0
+            found = [Trial.from_dict(json.loads(line)) for line in lines]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
+            return 0
+        new = [trial for trial in found if trial.architecture not in self.trials]
+        for trial in new:
+            self.add(trial)
+        return len(new)
 
     def add(self, trial: Trial) -> None:
         """Keep a trial; it is on disk when this returns."""

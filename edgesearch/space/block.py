@@ -66,6 +66,31 @@ class Block:
             c_in * c_out * kernel**2 + 2 * c_out for c_in, c_out, kernel, _ in self._convolutions()
         )
 
+    @property
+    def live_values(self) -> int:
+        """Most values of one image that are live at the same time while the block runs.
+
+        Counted over the graph of inference, in the order of its export: the shortcut first,
+        normalisation folded into the convolutions, activation and addition in place. What a
+        runtime needs besides (weights, scratch memory of its kernels) does not count.
+        """
+        inside = strided(self.hw, self.stride) ** 2
+        given, out = self.in_channels * self.hw**2, self.out_channels * self.out_hw**2
+        if self.kind == "head":
+            return given + self.out_channels
+        if self.kind.startswith("stem"):
+            convolved = self.out_channels * inside
+            return max(given + convolved, convolved + out if self.out_hw**2 < inside else 0)
+        # Tensors between the convolutions; the shortcut is live until the end.
+        at_input = self.mid_channels * self.hw**2 if self.kind == "bottleneck" else 0
+        chain = [self.mid_channels * inside, out]
+        if at_input:
+            chain.insert(0, at_input)
+        shortcut = out if self.projection else given
+        first = (given if self.projection else 0) + chain[0]
+        pairs = (a + b for a, b in zip(chain, chain[1:], strict=False))
+        return shortcut + max(first, *pairs)
+
     def _convolutions(self) -> list[tuple[int, int, int, bool]]:
         """(input channels, output channels, kernel size, output as large as the input)."""
         c_in, c_mid, c_out = self.in_channels, self.mid_channels, self.out_channels

@@ -298,13 +298,28 @@ class ResNetSpace:
         """
         return np.concatenate([self._sum_at(resolution, cost) for resolution in self.resolutions])
 
+    def max_over_blocks(self, cost: Callable[[Block], float]) -> np.ndarray:
+        """The highest cost, from 0 on, among the blocks of every architecture; see above."""
+        return np.concatenate(
+            [self._fold_at(size, cost, np.maximum, np.sign) for size in self.resolutions]
+        )
+
     def _sum_at(self, resolution: int, cost: Callable[[Block], float]) -> np.ndarray:
         """`sum_over_blocks` for one resolution: (size / number of resolutions,)."""
+        return self._fold_at(resolution, cost, np.add, lambda repeats: repeats)
+
+    def _fold_at(
+        self,
+        resolution: int,
+        cost: Callable[[Block], float],
+        fold: np.ufunc,
+        factor: Callable[[np.ndarray], np.ndarray],
+    ) -> np.ndarray:
+        """Fold a cost over the blocks; `factor` is what equal blocks cost, by their number."""
         widths, depths = self.stage_widths, self.stage_depths
         shape = tuple(map(len, (self.stem_widths, *widths, *depths)))
-        total = np.zeros(shape)
         stems = [self.stem_block(width, resolution) for width in self.stem_widths]
-        total += _along([cost(stem) for stem in stems], 0, shape)
+        total = fold(np.zeros(shape), _along([cost(stem) for stem in stems], 0, shape))
         before = stems
         for stage, stage_widths in enumerate(widths):
             pairs = [
@@ -312,21 +327,23 @@ class ResNetSpace:
                 for b in before
             ]
             first = np.array([[cost(blocks[0]) for blocks in row] for row in pairs])
-            total += first.reshape(
+            total = fold(total, first.reshape(
                 [len(before) if a == stage else len(stage_widths) if a == stage + 1 else 1
                  for a in range(len(shape))]
-            )  # fmt: skip
+            ))  # fmt: skip
             rests = [blocks[1] for blocks in pairs[0]]
             if max(depths[stage]) > 1:
                 repeats = np.array(depths[stage]) - 1
-                more = np.outer([cost(rest) for rest in rests], repeats)
+                more = np.outer([cost(rest) for rest in rests], factor(repeats))
                 more[:, repeats == 0] = 0  # also where the cost is not a number
                 axes = (stage + 1, len(widths) + 1 + stage)
-                total += more.reshape([n if a in axes else 1 for a, n in enumerate(shape)])
+                total = fold(
+                    total, more.reshape([n if a in axes else 1 for a, n in enumerate(shape)])
+                )
             before = rests
         heads = [cost(self.head_block(last)) for last in before]
-        total += _along(heads, len(widths), shape)
-        return total.ravel()
+        total = fold(total, _along(heads, len(widths), shape))
+        return np.asarray(total).ravel()
 
 
 def _along(values: list[float], axis: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from edgesearch.export import TensorRTTarget
 from edgesearch.pretrain import Augmentation, TrainerConfig
-from edgesearch.search import Budgets, ScoreOptions
+from edgesearch.search import Budgets, LatencyBudgets, Range, ScoreOptions
 from edgesearch.workflow.devices import DevicesResult, describe_devices
 from edgesearch.workflow.evaluate import EvaluatedRow, EvaluateResult, evaluate
 from edgesearch.workflow.evaluation import EvaluationSettings
@@ -30,9 +30,11 @@ __all__ = [
     "Event",
     "ExportResult",
     "ImageSource",
+    "LatencyBudgets",
     "MeasureConfig",
     "PretrainResult",
     "ProfileResult",
+    "Range",
     "RankResult",
     "RankSettings",
     "Report",

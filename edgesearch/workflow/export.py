@@ -38,6 +38,7 @@ from edgesearch.workflow.latency_budgets import (
     describe_broken,
     describe_budgets,
     fits_as_predicted,
+    have_same_budgets,
     measured_figures,
     predicted_figures,
 )
@@ -223,7 +224,12 @@ class _Exporter:
             before = self._finished(winner)
             if before is not None:
                 used = [before, *map(read_winner, before.replaced)]
-                reserves = [r for r in reserves if r.architecture not in _architectures(used)]
+                used_up = _architectures(used)
+                reserves = [
+                    reserve
+                    for reserve in reserves
+                    if reserve.architecture not in used_up or not self._alike(reserve, winner)
+                ]
                 max_replacements -= len(before.replaced)
                 exported.append(before)
                 continue
@@ -256,12 +262,18 @@ class _Exporter:
             next_step = "the correction is updated and a reserve takes its place"
             text = f"{winner.name}: {describe_broken(figures)}; {next_step}"
             self.report(Event("export", text))
-            fitting = self._feasible_reserves(self._updated_model(), reserves)
+            alike = [reserve for reserve in reserves if self._alike(reserve, winner)]
+            fitting = self._feasible_reserves(self._updated_model(), alike)
             following = next(fitting, None) if len(replaced) <= max_replacements else None
             if following is None:
                 raise _nothing_left(winner, replaced, self.device.name)
             reserves.remove(next(r for r in reserves if r.name == following.name))
             candidate = following
+
+    def _alike(self, reserve: Winner, winner: Winner) -> bool:
+        """Whether a reserve is for the winner's budget."""
+        name = self.device.name
+        return have_same_budgets(reserve.latency_ms[name], winner.latency_ms[name])
 
     def _feasible_reserves(self, model: LatencyModel, reserves: list[Winner]) -> Iterator[Winner]:
         """Reserves predicted within the budgets now, best score first, with that prediction."""

@@ -55,6 +55,11 @@ def fits_as_predicted(figures: Mapping[str, Any]) -> bool:
     return all(figures[kind.predicted] <= figures[kind.budget] for kind in _bounded(figures))
 
 
+def have_same_budgets(some: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Whether two winners' figures on a device are bounded alike."""
+    return all(some.get(kind.budget) == others.get(kind.budget) for kind in (MEDIAN, P95))
+
+
 def broken_budgets(figures: Mapping[str, Any]) -> list[BoundedFigure]:
     """The budgets that are broken as measured: the lower end of the interval is above.
 

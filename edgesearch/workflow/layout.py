@@ -49,13 +49,28 @@ class Layout:
 
     @property
     def pareto(self) -> Path:
-        """The trials that no other beats, and how many architectures were feasible."""
+        """The trials that no other beats on each device, and how many were feasible."""
         return self.search / "pareto.json"
+
+    def former_searches(self, name: str) -> list[Path]:
+        """Where files of this name are, or were, in searches that were set aside."""
+        folders = sorted(self.search.parent.glob(f"{self.search.name}.*"))
+        return [folder / name for folder in folders]
+
+    @property
+    def images_needed(self) -> Path:
+        """On how many images a search scores its candidates."""
+        return self.search / "images.json"
 
     @property
     def ranking(self) -> Path:
         """How the best trials compare, and on how many images."""
         return self.search / "ranking.json"
+
+    @property
+    def pareto_plot(self) -> Path:
+        """Picture of the trials, those that no other beats, the winners and the budgets."""
+        return self.search / "pareto.png"
 
     @property
     def chosen(self) -> Path:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from edgesearch.errors import DataError
+from edgesearch.errors import DataError, SearchError
 from edgesearch.search import (
     Agreement,
     FeasibleSet,
@@ -20,12 +21,11 @@ from edgesearch.search import (
     find_images_needed,
     settle,
 )
-from edgesearch.space import Architecture
 from edgesearch.supernet import SupernetWeights
 from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool
-from edgesearch.workflow.output_folder import read_json, write_json
-from edgesearch.workflow.winners import Winners
+from edgesearch.workflow.layout import Layout
+from edgesearch.workflow.output_folder import write_json
 
 if TYPE_CHECKING:
     from edgesearch.workflow.search import SearchImages
@@ -34,6 +34,13 @@ FEWEST_IMAGES = 4
 """Below so many there are no correlations between images, and no intervals."""
 PILOTS = 8
 """Candidates that find out how many images tell candidates apart."""
+
+
+class Ranked(NamedTuple):
+    """The trials within a budget, best first, and how sure the order of the best is."""
+
+    trials: list[Trial]
+    ranking: Ranking
 
 
 def make_agreement(
@@ -78,14 +85,21 @@ def make_agreement(
 
 
 def choose_images(
-    agreement: Agreement, feasible: FeasibleSet, path: Path, seed: int, report: Report
+    agreement: Agreement,
+    feasible: FeasibleSet,
+    layout: Layout,
+    score: Mapping[str, Any],
+    seed: int,
+    report: Report,
 ) -> int:
     """Let the search look at as many images as it takes to tell its candidates apart.
 
     Args:
         agreement: Gets the number; so far it has the largest.
         feasible: Some of these candidates are tried.
-        path: The number's file: a search that goes on keeps its number.
+        layout: Where the number is kept. A search that goes on keeps its number, and one that
+            scores as a former one did takes over that one's.
+        score: All that scores depend on.
         seed: Which candidates are tried.
         report: Is told what was found.
 
@@ -93,13 +107,13 @@ def choose_images(
         The number.
     """
     most = agreement.images
-    if path.exists():
-        found = ImagesNeeded(**read_json(path, "search"))
-    else:
+    path = layout.images_needed
+    found = _images_known([path, *layout.former_searches(path.name)], score)
+    if found is None:
         chosen = np.random.default_rng(seed).permutation(feasible.indices)[:PILOTS]
         pilots = [feasible.space.architecture(int(index)) for index in chosen]
         found = find_images_needed(agreement.scores, pilots, agreement.batch_size, most)
-        write_json(path, asdict(found))
+    write_json(path, {**asdict(found), "score": dict(score)})
     agreement.images = min(found.images, most)
     known = "" if found.reliability is None else f" (reliability {found.reliability:.3f})"
     text = f"{agreement.images} of at most {most} images tell the candidates apart{known}"
@@ -107,59 +121,83 @@ def choose_images(
     return agreement.images
 
 
+def _images_known(paths: Sequence[Path], score: Mapping[str, Any]) -> ImagesNeeded | None:
+    wanted = json.loads(json.dumps(dict(score)))
+    for path in paths:
+        try:
+            values = json.loads(path.read_bytes())
+            if values.pop("score") == wanted:
+                return ImagesNeeded(**values)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # it is found out again
+    return None
+
+
 def settle_winners(
     agreement: Agreement,
+    feasible: FeasibleSet,
     trials: Sequence[Trial],
     winners: int,
     reserves: int,
     most: int,
     path: Path,
     report: Report,
-) -> tuple[list[Trial], Ranking]:
+) -> list[Ranked]:
     """Compare the best trials on more images until it is settled which of them are the winners.
 
     Args:
         agreement: What scored them.
+        feasible: Has the budgets; each has winners of its own.
         trials: All of a search, best first.
         winners: How many are wanted.
         reserves: How many more are ranked with them.
         most: Images at most.
-        path: Gets the ranking.
+        path: Gets the rankings, and the verdict over all of them.
         report: Is told what was found.
 
     Returns:
-        The trials, the compared ones first and with what was found there; and the ranking.
+        For each budget the trials within it, the compared ones first and with what was found
+        there; and the ranking.
+
+    Raises:
+        SearchError: No trial is within one of the budgets.
     """
-    count = max(winners + reserves, 2 * winners)
-    contenders = {trial.architecture: trial for trial in trials[:count]}
-    ranking = settle(agreement.scores, list(contenders), winners, first=agreement.images, most=most)
-    write_json(path, ranking.to_dict())
-    verdict = "settled" if ranking.settled else "not settled on as many as there may be"
-    text = f"the best {len(contenders)} compared on {ranking.images} images: their order is "
-    report(Event("search", text + verdict))
-    ranked = [
-        replace(contenders[leader.architecture], agreement=leader.agreement.mean)
-        for leader in ranking.leaders
-    ]
-    return [*ranked, *trials[count:]], ranking
-
-
-def with_intervals(chosen: Winners, ranking: Ranking) -> Winners:
-    """Winners and reserves with the interval of their agreement, and the number of images."""
-    intervals: dict[Architecture, tuple[float, float]] = {
-        leader.architecture: (leader.agreement.low, leader.agreement.high)
-        for leader in ranking.leaders
-    }
-    parts = (
-        tuple(
-            replace(
-                winner,
-                agreement_interval=intervals[winner.architecture],
-                agreement_images=ranking.images,
-            )
-            for winner in part
+    ranked = []
+    for within in _trials_within(feasible, trials):
+        count = max(winners + reserves, 2 * winners)
+        contenders = {trial.architecture: trial for trial in within[:count]}
+        ranking = settle(
+            agreement.scores, list(contenders), winners, first=agreement.images, most=most
         )
-        for part in (chosen.winners, chosen.reserves)
-    )
-    winners, reserves = parts
-    return replace(chosen, winners=winners, reserves=reserves)
+        verdict = "settled" if ranking.settled else "not settled on as many as there may be"
+        text = f"the best {len(contenders)} compared on {ranking.images} images: their order is "
+        report(Event("search", text + verdict))
+        compared = [
+            replace(contenders[leader.architecture], agreement=leader.agreement.mean)
+            for leader in ranking.leaders
+        ]
+        ranked.append(Ranked([*compared, *within[count:]], ranking))
+    rankings = [each.ranking for each in ranked]
+    facts = {
+        "images": max(ranking.images for ranking in rankings),
+        "settled": all(ranking.settled for ranking in rankings),
+        "rankings": [ranking.to_dict() for ranking in rankings],
+    }
+    write_json(path, facts)
+    return ranked
+
+
+def _trials_within(feasible: FeasibleSet, trials: Sequence[Trial]) -> list[list[Trial]]:
+    """The trials within each budget."""
+    parts = []
+    for part in feasible.parts:
+        within = [trial for trial in trials if trial.architecture in part]
+        if not within:
+            raise SearchError(
+                f"a candidate within each of {len(feasible.parts)} budgets",
+                f"none within search.budgets.latency_ms {part.budgets.latency_ms} among "
+                f"{len(trials)} that were scored",
+                "Set more search.evaluations.",
+            )
+        parts.append(within)
+    return parts

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from devices import DeviceSpec
-from edgesearch.errors import InfeasibleError, Interrupted, StageError
+from edgesearch.errors import Interrupted, StageError
 from edgesearch.export import sha256_of
-from edgesearch.latency import LatencyModel
 from edgesearch.search import (
+    BATCH,
     Agreement,
     Budgets,
     FeasibleSet,
@@ -22,28 +22,30 @@ from edgesearch.search import (
     Trial,
     TrialLog,
     make_strategy,
-    pareto_front,
     run_search,
 )
 from edgesearch.space import SearchSpace
 from edgesearch.supernet import SupernetWeights
 from edgesearch.workflow.events import Event, Report, silent
+from edgesearch.workflow.feasible import Tables
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
-from edgesearch.workflow.output_folder import digest_of, output_folder, read_json, write_json
-from edgesearch.workflow.profile import current_correction, load_table, table_digest
-from edgesearch.workflow.scoring import (
-    choose_images,
-    make_agreement,
-    settle_winners,
-    with_intervals,
-)
+from edgesearch.workflow.output_folder import digest_of, output_folder, read_json
+from edgesearch.workflow.scoring import choose_images, make_agreement, settle_winners
+from edgesearch.workflow.search_files import choose_winners, write_search
 from edgesearch.workflow.stage import RECORD, Stage, prefixed
-from edgesearch.workflow.winners import Winner, Winners, from_trial
+from edgesearch.workflow.winners import Winners
 
+OUTPUTS = (
+    "trials.jsonl",
+    "pareto.json",
+    "pareto.png",
+    "ranking.json",
+    "chosen.json",
+    "../winners.json",
+)
 WEIGHTS = "the supernet's weights"
 """What the weights are called among the inputs of stages."""
-OUTPUTS = ("trials.jsonl", "pareto.json", "ranking.json", "chosen.json", "../winners.json")
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,12 @@ class SearchResult:
 
     Attributes:
         winners: Winners and reserves, as in winners.json.
+        plot_path: Picture of trials, fronts, budgets and winners.
         feasible: Number of architectures within the budgets.
         size: Number of architectures of the space.
-        latency_budget_ms: Budget of the median latency, None without one.
-        latency_p95_budget_ms: Budget of its 95th percentile, None without one.
+        latency_budget_ms: Budget of the median latency: a number, several, or a section of min and
+            max; None without one.
+        latency_p95_budget_ms: That of its 95th percentile, alike.
         cannot_run: Number of architectures that the device cannot run; None if the search was
             finished by an earlier version, which did not count them.
         images: Images on which the winners were compared; None as above.
@@ -79,10 +83,11 @@ class SearchResult:
     """
 
     winners: Winners
+    plot_path: Path
     feasible: int
     size: int
-    latency_budget_ms: float | None
-    latency_p95_budget_ms: float | None
+    latency_budget_ms: Any
+    latency_p95_budget_ms: Any
     cannot_run: int | None
     images: int | None
     settled: bool | None
@@ -96,12 +101,14 @@ def search(
     images: ImageSource,
     output_dir: Path,
     budgets: Budgets,
-    latency_of_largest: float | None = None,
+    latency_of_largest: float | tuple[float, ...] | None = None,
+    further_devices: Sequence[DeviceSpec] = (),
     looked_at: SearchImages,
     scored_by: ScoreOptions = ScoreOptions(),  # noqa: B008 (frozen)
-    strategy: str = "evolution",
+    strategy: str = "surrogate",
     evaluations: int = 200,
     population: int | None = None,
+    candidates_at_once: int = BATCH,
     winners: int = 1,
     reserves: int = 10,
     seed: int = 0,
@@ -118,15 +125,20 @@ def search(
         device: Its table has to have been measured.
         images: The target domain's images.
         output_dir: Has table and supernet; gets `search/` and `winners.json`.
-        budgets: Upper bounds.
-        latency_of_largest: Bound on the median latency as a share of the largest network's.
+        budgets: What the winners have to keep. With several of the latency, each has winners and
+            reserves of its own, from one search.
+        latency_of_largest: Bound on the median latency as a share of the largest network's, or
+            several.
+        further_devices: Those that `budgets.devices` names; their tables have to have been
+            measured.
         looked_at: Which images are looked at.
         scored_by: What agreement is.
-        strategy: "evolution" or "random".
+        strategy: "surrogate", "evolution", "tpe", "random" or "exhaustive".
         evaluations: Candidates that are scored.
         population: Of the evolution.
-        winners: How many to choose.
-        reserves: How many to keep in reserve.
+        candidates_at_once: Candidates in each batch.
+        winners: How many to choose, for each budget.
+        reserves: How many to keep in reserve, for each budget.
         seed: Of everything random.
         threads: Of torch; as many as it chooses if None.
         accept: Fields in which the table may differ from the device; see `load_table`.
@@ -139,51 +151,46 @@ def search(
     """
     layout = Layout(output_dir)
     with output_folder(output_dir):
-        table = load_table(layout.table(device), space, device, accept, "search", report)
+        tables = Tables.load(layout, space, device, further_devices, accept, report)
         weights = SupernetWeights.load(layout.weights, space)
         pool = ImagePool(images, space.in_channels, seed)
-        chosen_by = {
-            "strategy": strategy,
-            "evaluations": evaluations,
-            "population": population,
-            "winners": winners,
-            "reserves": reserves,
-        }
+        wanted = {"winners": winners, "reserves": reserves}
+        proposed_by: dict[str, Any] = {"evaluations": evaluations, "population": population}
+        chosen_by = {"strategy": strategy, "candidates_at_once": candidates_at_once, **proposed_by}
+        settings = _scored_by(space, seed, images, looked_at, scored_by)
+        scored_on = {WEIGHTS: sha256_of(layout.weights), "the set of images": pool.digest}
         stage = Stage(
             "search",
             layout.search,
             {
-                "space": space.to_dict(),
+                **settings,
                 "device": device.measured_fields,
-                "seed": seed,
-                **prefixed("data", images.to_dict()),
-                **prefixed("search.budgets", asdict(budgets)),
-                "search.budgets.latency_of_largest": latency_of_largest,
-                **prefixed("search", {**asdict(looked_at), **asdict(scored_by), **chosen_by}),
+                **_bounds(budgets, latency_of_largest, further_devices),
+                **prefixed("search", {**chosen_by, **wanted}),
             },
-            _inputs(layout, device, pool),
+            {**tables.digests, **scored_on},
         )
         if not stage.is_finished():  # before `begin`, which may set a former search aside
-            model = LatencyModel.from_table(space, table, current_correction(space, table))
-            feasible = _feasible(model, budgets, latency_of_largest)
+            feasible = tables.feasible(budgets, latency_of_largest)
         done, message = stage.begin()
         if message:
             report(Event("search", message))
         if not done:
             torch.set_num_threads(threads or torch.get_num_threads())
             scorer = make_agreement(weights, pool, looked_at, scored_by, report)
-            most = scorer.images
-            choose_images(scorer, feasible, stage.folder / "images.json", seed, report)
+            most, score = scorer.images, {**settings, **scored_on}
+            choose_images(scorer, feasible, layout, score, seed, report)
             proposer = make_strategy(
-                strategy, feasible, evaluations=evaluations, population=population, seed=seed
+                strategy, feasible, **proposed_by, seed=seed, batch=candidates_at_once
             )
-            trials = _trials(feasible, proposer, scorer, stage, evaluations, report)
-            trials, ranking = settle_winners(
-                scorer, trials, winners, reserves, most, layout.ranking, report
+            log = _log(layout, {**score, "number of images": scorer.images}, report)
+            trials = _trials(feasible, proposer, scorer, log, evaluations, report)
+            ranked = settle_winners(
+                scorer, feasible, trials, **wanted, most=most, path=layout.ranking, report=report
             )
-            chosen = _choose(feasible, trials, device.name, winners, reserves)
-            chosen = replace(with_intervals(chosen, ranking), task=scored_by.task)
-            _write(layout, chosen, trials, feasible, device.name)
+            chosen = choose_winners(feasible, ranked, device.name, **wanted)
+            chosen = replace(chosen, task=scored_by.task)
+            write_search(layout, feasible, trials, ranked, chosen, device.name)
             stage.finish(OUTPUTS)
         return _result(layout, space, done)
 
@@ -193,6 +200,7 @@ def _result(layout: Layout, space: SearchSpace, skipped: bool) -> SearchResult:
     ranking = read_json(layout.ranking, "search") if layout.ranking.exists() else {}
     return SearchResult(
         winners=Winners.load(layout.winners, space),
+        plot_path=layout.pareto_plot,
         feasible=facts["feasible"],
         size=space.size,
         latency_budget_ms=facts["latency_budget_ms"],
@@ -204,43 +212,57 @@ def _result(layout: Layout, space: SearchSpace, skipped: bool) -> SearchResult:
     )
 
 
-def _feasible(
-    model: LatencyModel, budgets: Budgets, latency_of_largest: float | None
-) -> FeasibleSet:
-    """What is within the budgets, the latency given in ms or as a share of the largest's."""
-    if latency_of_largest is not None:
-        largest_ms = model.predict(model.space.largest).median_ms
-        if not math.isfinite(largest_ms):
-            raise InfeasibleError(
-                "a largest network that the device can run, for search.budgets.latency_of_largest",
-                f"{model.space.largest}, which has blocks that the device cannot run",
-                "Set search.budgets.latency_ms instead, or choose a smaller space.",
-            )
-        budgets = replace(budgets, latency_ms=latency_of_largest * largest_ms)
-    return FeasibleSet(model.space, model.predict_all(), budgets, model.correction.p95_ratio)
+def _scored_by(
+    space: SearchSpace,
+    seed: int,
+    images: ImageSource,
+    looked_at: SearchImages,
+    options: ScoreOptions,
+) -> dict[str, Any]:
+    """The part of the configuration that scores depend on."""
+    chosen = {**asdict(looked_at), **asdict(options)}
+    values = {**prefixed("data", images.to_dict()), **prefixed("search", chosen)}
+    return {"space": space.to_dict(), "seed": seed, **values}
 
 
-def _inputs(layout: Layout, device: DeviceSpec, pool: ImagePool) -> dict[str, str]:
-    """Digests of what the scores depend on."""
-    table = layout.table(device)
-    return {
-        f"the latency table {table.name}": table_digest(table),
-        WEIGHTS: sha256_of(layout.weights),
-        "the set of images": pool.digest,
-    }
+def _bounds(
+    budgets: Budgets,
+    latency_of_largest: float | tuple[float, ...] | None,
+    further_devices: Sequence[DeviceSpec],
+) -> dict[str, Any]:
+    """What is bounded, by the keys of the configuration."""
+    values = asdict(budgets)
+    further = values.pop("devices")
+    for other in further_devices:
+        values[f"devices.{other.name}"] = {**other.measured_fields, **further.get(other.name, {})}
+    values["latency_of_largest"] = latency_of_largest
+    return prefixed("search.budgets", values)
+
+
+def _log(layout: Layout, identity: Mapping[str, Any], report: Report) -> TrialLog:
+    """The log of a search, with the scores of former ones that were set aside.
+
+    Those that depend on the same: where only budgets or the strategy have changed, nothing is
+    scored twice.
+    """
+    log = TrialLog(layout.trials, identity)
+    for former in layout.former_searches(layout.trials.name):
+        taken = log.adopt(former)
+        if taken:
+            text = f"{taken} scores of a former search are taken over from {former.parent}"
+            report(Event("search", text))
+    return log
 
 
 def _trials(
     feasible: FeasibleSet,
     proposer: Strategy,
     scorer: Agreement,
-    stage: Stage,
+    log: TrialLog,
     evaluations: int,
     report: Report,
 ) -> list[Trial]:
     """The trials of a search, best first; those that the log knows are not made again."""
-    identity = {**stage.inputs, "number of images": scorer.images}
-    log = TrialLog(stage.folder / "trials.jsonl", identity)
 
     def tell(number: int, trial: Trial) -> None:
         text = f"agreement {trial.agreement:.4f} at {trial.latency_ms:.3f} ms predicted"
@@ -274,43 +296,3 @@ def check_searched_for(device: DeviceSpec, layout: Layout) -> None:
                 f"winners for {field} {found!r}",
                 "Run `edgesearch search` with the same configuration first.",
             )
-
-
-def _choose(
-    feasible: FeasibleSet, trials: list[Trial], device: str, winners: int, reserves: int
-) -> Winners:
-    def ranked(letter: str, chosen: list[Trial]) -> tuple[Winner, ...]:
-        return tuple(
-            from_trial(
-                f"{letter}{i}",
-                trial,
-                device,
-                predicted_p95_ms=feasible.cost("latency_p95_ms", trial.architecture),
-                budgets=feasible.budgets,
-            )
-            for i, trial in enumerate(chosen)
-        )
-
-    space, last = feasible.space, winners + reserves
-    return Winners(
-        space.name,
-        space.space_hash,
-        ranked("w", trials[:winners]),
-        ranked("r", trials[winners:last]),
-    )
-
-
-def _write(
-    layout: Layout, chosen: Winners, trials: list[Trial], feasible: FeasibleSet, device: str
-) -> None:
-    facts = {
-        "device": device,
-        "feasible": len(feasible.indices),
-        "cannot_run": feasible.cannot_run,
-        "latency_budget_ms": feasible.budgets.latency_ms,
-        "latency_p95_budget_ms": feasible.budgets.latency_p95_ms,
-        "front": [trial.to_dict() for trial in pareto_front(trials)],
-    }
-    write_json(layout.pareto, facts)
-    chosen.save(layout.chosen)
-    chosen.save(layout.winners)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import StageError
-from edgesearch.search import Budgets, Trial
+from edgesearch.search import Budgets, Range, Trial
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.workflow.output_folder import read_json, write_json
 
@@ -117,11 +117,12 @@ def from_trial(
     name: str, trial: Trial, device: str, *, predicted_p95_ms: float, budgets: Budgets
 ) -> Winner:
     """A winner as the search gives it, not yet measured."""
+    ranges = budgets.ranges()
     latency: dict[str, Any] = {
         "predicted": trial.latency_ms,
         "predicted_p95": predicted_p95_ms,
-        "budget": budgets.latency_ms,
-        "budget_p95": budgets.latency_p95_ms,
+        "budget": ranges.get("latency_ms", Range()).max,
+        "budget_p95": ranges.get("latency_p95_ms", Range()).max,
     }
     return Winner(
         name=name,

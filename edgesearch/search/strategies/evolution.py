@@ -1,8 +1,8 @@
-"""NNI's regularized evolution, asked one proposal at a time.
+"""NNI's regularized evolution, asked for a batch of proposals at a time.
 
 NNI's strategies own their loop and submit models to an execution engine. Here the loop runs in a
-thread of its own, and the engine hands each model over to whoever asks: the two never run at the
-same time.
+thread of its own, and the engine hands models over to whoever asks: the two never run at the same
+time.
 
 Source: Real et al., "Regularized evolution for image classifier architecture search" (AAAI 2019);
 NNI 3.0, `nni.nas.strategy.RegularizedEvolution`.
@@ -10,15 +10,16 @@ NNI 3.0, `nni.nas.strategy.RegularizedEvolution`.
 
 from __future__ import annotations
 
-import logging
-import os
 import queue
 import threading
+from collections.abc import Mapping
 from typing import Any
 
-from edgesearch.errors import SearchError
+import numpy as np
+
 from edgesearch.search.constraints import FeasibleSet
-from edgesearch.search.strategies.random_strategy import RandomStrategy
+from edgesearch.search.strategies.fixed_order import FixedOrder
+from edgesearch.search.strategies.nni_package import import_nni
 from edgesearch.space import Architecture, SearchSpace
 
 MUTATION_PROBABILITY = 0.15
@@ -36,23 +37,28 @@ class EvolutionStrategy:
         feasible: Proposals outside of it are dropped by NNI's `Filter`.
         population: Individuals kept; the first ones are random.
         seed: Of everything random.
+        batch: Architectures in each proposal; no more than the population.
 
     Raises:
         SearchError: NNI is not installed.
     """
 
-    def __init__(self, feasible: FeasibleSet, population: int, seed: int) -> None:
-        self._proposals: queue.Queue[Architecture | BaseException | None] = queue.Queue()
-        self._scores: queue.Queue[float | None] = queue.Queue()
+    def __init__(self, feasible: FeasibleSet, population: int, seed: int, batch: int) -> None:
+        self._proposals: queue.Queue[tuple[Architecture, ...] | BaseException] = queue.Queue()
+        self._scores: queue.Queue[Mapping[Architecture, float] | None] = queue.Queue()
         self._ended = False
         self._asked: set[Architecture] = set()
-        self._rest = iter(RandomStrategy(feasible, seed).ask, None)
-        strategy, model_space, engine = _nni_parts(self, feasible, population, seed)
+        order = np.random.default_rng(seed).permutation(feasible.indices)
+        self._rest = FixedOrder(feasible.space, order, batch)
+        strategy, model_space, engine = _nni_parts(
+            self, feasible, population, seed, min(batch, population)
+        )
 
         def loop() -> None:
             try:
                 strategy(model_space, engine)
-                self._proposals.put(None)
+                engine.wait_models()
+                self._proposals.put(())
             except _Closed:
                 pass
             except BaseException as error:  # handed to whoever asks
@@ -61,28 +67,29 @@ class EvolutionStrategy:
         self._thread = threading.Thread(target=loop, name="nni-evolution", daemon=True)
         self._started = False
 
-    def ask(self) -> Architecture | None:
+    def ask(self) -> tuple[Architecture, ...]:
         """See `Strategy`."""
-        proposal = None if self._ended else self._evolved()
-        if proposal is None:
-            return next((left for left in self._rest if left not in self._asked), None)
-        self._asked.add(proposal)
-        return proposal
+        proposals = () if self._ended else self._evolved()
+        if not proposals:
+            return self._rest.next_batch(but=self._asked)
+        self._asked.update(proposals)
+        return proposals
 
-    def _evolved(self) -> Architecture | None:
-        """NNI's next proposal; None when it has given up."""
+    def _evolved(self) -> tuple[Architecture, ...]:
+        """NNI's next proposals; none when it has given up."""
         if not self._started:
             self._started = True
             self._thread.start()
-        proposal = self._proposals.get()
-        if isinstance(proposal, BaseException):
-            raise proposal
-        self._ended = proposal is None
-        return proposal
+        proposals = self._proposals.get()
+        if isinstance(proposals, BaseException):
+            raise proposals
+        self._ended = not proposals
+        return proposals
 
-    def tell(self, architecture: Architecture, score: float) -> None:
+    def tell(self, scores: Mapping[Architecture, float]) -> None:
         """See `Strategy`."""
-        self._scores.put(score)
+        if not self._ended:
+            self._scores.put(scores)
 
     def close(self) -> None:
         """End the thread."""
@@ -91,44 +98,28 @@ class EvolutionStrategy:
             self._scores.put(None)
             self._thread.join()
 
-    def evaluate(self, architecture: Architecture) -> float:
-        """Called by NNI's loop: hand a proposal over and wait for its score."""
-        self._proposals.put(architecture)
-        score = self._scores.get()
-        if score is None:
+    def evaluate(self, proposals: tuple[Architecture, ...]) -> Mapping[Architecture, float]:
+        """Called by NNI's loop: hand proposals over and wait for their scores."""
+        self._proposals.put(proposals)
+        scores = self._scores.get()
+        if scores is None:
             raise _Closed
-        return score
+        return scores
 
 
 class _Closed(Exception):
     """The strategy was closed while it waited for a score."""
 
 
-def _import_nni() -> None:
-    # Without this NNI imports pytorch-lightning, which it does not need here.
-    os.environ.setdefault("NNI_FRAMEWORK", "none")
-    try:
-        import nni.nas.strategy  # noqa: F401
-    except ImportError as error:
-        raise SearchError(
-            "the package nni 3.0 for the strategy `evolution`",
-            str(error),
-            "Install it with: pip install nni==3.0",
-        ) from error
-    logging.getLogger("nni").setLevel(logging.CRITICAL)
-
-
 def _nni_parts(
-    owner: EvolutionStrategy, feasible: FeasibleSet, population: int, seed: int
+    owner: EvolutionStrategy, feasible: FeasibleSet, population: int, seed: int, batch: int
 ) -> tuple[Any, Any, Any]:
     """NNI's strategy behind its filter, the space in its terms, and an engine that asks `owner`."""
-    _import_nni()
-    from nni.nas.execution import SequentialExecutionEngine
+    import_nni("nni.nas.strategy", "evolution")
     from nni.nas.strategy import RegularizedEvolution
     from nni.nas.strategy.middleware import Chain, Filter
 
     space = feasible.space
-    engine = SequentialExecutionEngine()
     evolution = RegularizedEvolution(
         population_size=population,
         sample_size=max(1, population // 4),
@@ -140,13 +131,56 @@ def _nni_parts(
         patience=PATIENCE,
         retain_history=False,
     )
-    return Chain(evolution, within), _model_space(owner, space, engine), engine
+    return Chain(evolution, within), _model_space(space), _engine(owner, space, batch)
 
 
-def _model_space(owner: EvolutionStrategy, space: SearchSpace, engine: Any) -> Any:
-    """The space as NNI sees it; a frozen model is one architecture, run by asking `owner`."""
+def _engine(owner: EvolutionStrategy, space: SearchSpace, batch: int) -> Any:
+    """NNI's view of whoever asks: a machine that runs so many models at a time."""
+    from nni.nas.execution import ExecutionEngine
+    from nni.nas.execution.event import FinalMetricEvent, TrainingEndEvent
+    from nni.nas.space import ModelStatus
+
+    class Engine(ExecutionEngine):
+        """Keeps what is submitted until it is a batch, then has it scored."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.waiting: list[Any] = []
+
+        def submit_models(self, *models: Any) -> None:
+            for model in models:
+                self.waiting.append(model)
+                if len(self.waiting) == batch:
+                    self.wait_models()
+
+        def wait_models(self, *models: Any) -> None:
+            running, self.waiting = self.waiting, []
+            if not running:
+                return
+            proposals = [space.from_choices(model.sample) for model in running]
+            scores = owner.evaluate(tuple(proposals))
+            for model, proposal in zip(running, proposals, strict=True):
+                self.dispatch_model_event(FinalMetricEvent(model, scores[proposal]))
+                self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Trained))
+
+        def list_models(self, status: Any = None) -> list[Any]:
+            return [model for model in self.waiting if status in (None, model.status)]
+
+        def idle_worker_available(self) -> bool:
+            return True
+
+        def budget_available(self) -> bool:
+            return True
+
+        def shutdown(self) -> None:
+            """Nothing runs."""
+
+    return Engine()
+
+
+def _model_space(space: SearchSpace) -> Any:
+    """The space as NNI sees it; a frozen model is one architecture."""
     from nni.mutable import Categorical, MutableDict
-    from nni.nas.execution.event import FinalMetricEvent
     from nni.nas.space import ExecutableModelSpace, ModelStatus
 
     choices = MutableDict(
@@ -171,9 +205,5 @@ def _model_space(owner: EvolutionStrategy, space: SearchSpace, engine: Any) -> A
 
         def extra_repr(self) -> str:
             return str(self.sample)
-
-        def execute(self) -> None:
-            score = owner.evaluate(space.from_choices(self.sample))
-            engine.dispatch_model_event(FinalMetricEvent(self, score))
 
     return Model()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.strategies.fixed_order import FixedOrder
 from edgesearch.space import Architecture
 
 
@@ -11,16 +14,17 @@ class ExhaustiveStrategy:
 
     Args:
         feasible: What it goes through.
+        batch: Architectures in each proposal.
     """
 
-    def __init__(self, feasible: FeasibleSet) -> None:
-        self._proposals = (feasible.space.architecture(int(i)) for i in feasible.indices)
+    def __init__(self, feasible: FeasibleSet, batch: int) -> None:
+        self._left = FixedOrder(feasible.space, feasible.indices, batch)
 
-    def ask(self) -> Architecture | None:
+    def ask(self) -> tuple[Architecture, ...]:
         """See `Strategy`."""
-        return next(self._proposals, None)
+        return self._left.next_batch()
 
-    def tell(self, architecture: Architecture, score: float) -> None:
+    def tell(self, scores: Mapping[Architecture, float]) -> None:
         """Scores teach it nothing."""
 
     def close(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 import numpy as np
 
 from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.strategies.fixed_order import FixedOrder
 from edgesearch.space import Architecture
 
 
@@ -16,19 +17,18 @@ class RandomStrategy:
     Args:
         feasible: What it draws from.
         seed: Of the order.
+        batch: Architectures in each proposal.
     """
 
-    def __init__(self, feasible: FeasibleSet, seed: int) -> None:
+    def __init__(self, feasible: FeasibleSet, seed: int, batch: int) -> None:
         order = np.random.default_rng(seed).permutation(feasible.indices)
-        self._proposals: Iterator[Architecture] = (
-            feasible.space.architecture(int(index)) for index in order
-        )
+        self._left = FixedOrder(feasible.space, order, batch)
 
-    def ask(self) -> Architecture | None:
+    def ask(self) -> tuple[Architecture, ...]:
         """See `Strategy`."""
-        return next(self._proposals, None)
+        return self._left.next_batch()
 
-    def tell(self, architecture: Architecture, score: float) -> None:
+    def tell(self, scores: Mapping[Architecture, float]) -> None:
         """Scores teach it nothing."""
 
     def close(self) -> None:

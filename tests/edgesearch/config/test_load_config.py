@@ -250,7 +250,10 @@ def test_override_below_an_alias_leaves_the_other_place_alone(write):
             "pretrain.augmentation.crop_scale=[0.9]",
             "pretrain.augmentation.crop_scale.1: required, but not given",
         ),
-        ("search.strategy=evolve", "search.strategy: must be 'evolution' or 'random'; "),
+        (
+            "search.strategy=evolve",
+            "search.strategy: must be 'surrogate', 'evolution', 'tpe', 'random' or 'exhaustive'; ",
+        ),
         (
             "search.population=60",
             "search.population: a quarter of search.evaluations (200) at most is required; "

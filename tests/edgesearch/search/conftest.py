@@ -43,16 +43,16 @@ def smooth(space):
 
 @pytest.fixture
 def ask_all():
-    """Ask a strategy until it has nothing left, or `most` times, and close it."""
+    """Ask a strategy until it has nothing left or has proposed `most`, and close it."""
 
     def ask(strategy, score, most=1000):
         asked = []
-        while len(asked) < most and (architecture := strategy.ask()) is not None:
-            asked.append(architecture)
-            strategy.tell(architecture, score(architecture))
+        while len(asked) < most and (proposals := strategy.ask()):
+            asked += proposals
+            strategy.tell({architecture: score(architecture) for architecture in proposals})
         ended = len(asked) < most
         strategy.close()
-        return SimpleNamespace(asked=asked, ended=ended)
+        return SimpleNamespace(asked=asked[:most], ended=ended)
 
     return ask
 

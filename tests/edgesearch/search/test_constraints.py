@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from edgesearch.errors import InfeasibleError
-from edgesearch.search import Budgets, FeasibleSet
-from edgesearch.search.constraints import number
+from edgesearch.search import Budgets, DeviceLatencies, FeasibleSet, LatencyBudgets, Range
+from edgesearch.search.infeasible import number
 
 P95_RATIO = 1.25
 
@@ -74,7 +74,7 @@ def test_message_names_the_least_that_can_be_reached(space, latency_ms):
     message = (
         f"with latency_ms ≤ 0.5, params ≤ 10; found: latency_ms 0.5, but the least that this "
         f"space reaches is {least_ms}; params 10, but the least that this space reaches is "
-        f"{least_params}. Raise search.budgets"
+        f"{least_params}. Set search.budgets"
     )
     with pytest.raises(InfeasibleError, match=message):
         FeasibleSet(space, latency_ms, Budgets(latency_ms=0.5, params=10.0), P95_RATIO)
@@ -95,7 +95,7 @@ def test_a_percentile_that_nothing_meets_is_named(space, latency_ms):
     least = number(P95_RATIO * latency_ms.min())
     message = (
         f"with latency_ms ≤ 1.5, latency_p95_ms ≤ 1.1; found: latency_p95_ms 1.1, but the least "
-        f"that this space reaches is {least}. Raise search.budgets"
+        f"that this space reaches is {least}. Set search.budgets"
     )
     with pytest.raises(InfeasibleError, match=message):
         FeasibleSet(space, latency_ms, Budgets(latency_ms=1.5, latency_p95_ms=1.1), P95_RATIO)
@@ -130,3 +130,86 @@ def test_budgets_that_exclude_each_other_name_the_nearest(space):
 )
 def test_figures_for_people(value, shown):
     assert number(value) == shown
+
+
+def test_ranges_bound_from_below_as_well(space, latency_ms):
+    macs = np.array([space.macs(architecture) for architecture in space])
+    low, high = np.quantile(macs, [0.3, 0.6])
+    feasible = FeasibleSet(space, latency_ms, Budgets(macs=Range(low, high)), P95_RATIO)
+    assert feasible.mask.tolist() == [low <= value <= high for value in macs]
+    at_least = FeasibleSet(space, latency_ms, Budgets(macs=Range(min=low)), P95_RATIO)
+    assert at_least.mask.tolist() == [low <= value for value in macs]
+
+
+def test_further_devices_bind_too(space, latency_ms):
+    board_ms = latency_ms[::-1].copy()
+    board_ms[0] = np.inf
+    board = {"board": DeviceLatencies(board_ms, 2.0)}
+    budgets = Budgets(
+        latency_ms=1.7, devices={"board": LatencyBudgets(latency_ms=1.6, latency_p95_ms=3.1)}
+    )
+    feasible = FeasibleSet(space, latency_ms, budgets, P95_RATIO, devices=board)
+    expected = (latency_ms <= 1.7) & (board_ms <= 1.55)
+    assert feasible.mask.tolist() == expected.tolist()
+    assert feasible.cannot_run == 1
+    assert feasible.cost("devices.board.latency_p95_ms", space.architecture(5)) == 2 * board_ms[5]
+    assert feasible.upper("devices.board.latency_p95_ms") == 3.1
+    unbounded = FeasibleSet(space, latency_ms, Budgets(), P95_RATIO, devices=board)
+    assert 0 not in unbounded.indices
+
+
+def test_several_budgets_are_several_sets(space, latency_ms):
+    feasible = FeasibleSet(space, latency_ms, Budgets(latency_ms=(1.2, 1.7)), P95_RATIO)
+    tight, wide = feasible.parts
+    assert tight.indices.tolist() == np.flatnonzero(latency_ms <= 1.2).tolist()
+    assert wide.indices.tolist() == feasible.indices.tolist()
+    assert wide.indices.tolist() == np.flatnonzero(latency_ms <= 1.7).tolist()
+    assert (tight.upper("latency_ms"), wide.upper("latency_ms")) == (1.2, 1.7)
+    with pytest.raises(InfeasibleError, match="latency_ms ≤ 0.5; found: latency_ms 0.5, but"):
+        FeasibleSet(space, latency_ms, Budgets(latency_ms=(0.5, 1.7)), P95_RATIO)
+
+
+def test_bytes_follow_precision_and_batch(space, latency_ms):
+    options = {"value_bytes": 2, "batch": 3}
+    feasible = FeasibleSet(space, latency_ms, Budgets(), P95_RATIO, **options)
+    architecture = space.architecture(77)
+    live = max(block.live_values for block in space.blocks(architecture))
+    assert feasible.cost("activation_bytes", architecture) == 2 * 3 * live
+    assert feasible.cost("weight_bytes", architecture) == 2 * space.params(architecture)
+
+
+@pytest.mark.parametrize(
+    ("macs", "found"),
+    [
+        (Range(min=1e9), r"macs 1,000,000,000, but the most that this space reaches is"),
+        (Range(1000, 1001), r"macs 1,001, but the least that this space reaches is"),
+    ],
+)
+def test_a_range_out_of_reach_is_said(space, latency_ms, macs, found):
+    with pytest.raises(InfeasibleError, match=found):
+        FeasibleSet(space, latency_ms, Budgets(macs=macs), P95_RATIO)
+
+
+def test_a_range_between_two_values_names_the_nearest(space, latency_ms):
+    first, second = sorted({space.params(architecture) for architecture in space})[:2]
+    between = Range(first + 1, first + 2)
+    low, high = number(first + 1), number(first + 2)
+    message = f"params from {low} to {high}, but the nearest .* {number(first)}"
+    assert second > first + 2
+    with pytest.raises(InfeasibleError, match=message):
+        FeasibleSet(space, latency_ms, Budgets(params=between), P95_RATIO)
+
+
+def test_which_budget_binds_is_said(space, latency_ms):
+    """Of budgets that cannot be met together: what each comes to where the others are."""
+    least = float(latency_ms.min())
+    params = np.array([space.params(architecture) for architecture in space])
+    fastest = int(latency_ms.argmin())
+    below = float(params[fastest]) - 1
+    with_few = number(latency_ms[params <= below].min())
+    message = (
+        f"latency_ms binds: with the others met it is {with_few} at best; "
+        f"params binds: with the others met it is {number(params[fastest])} at best"
+    )
+    with pytest.raises(InfeasibleError, match=message):
+        FeasibleSet(space, latency_ms, Budgets(latency_ms=least, params=below), P95_RATIO)

@@ -14,7 +14,7 @@ def path(tmp_path):
     return tmp_path / "trials.jsonl"
 
 
-def search(feasible, score, path, evaluations=20, name="evolution", on_trial=None):
+def search(feasible, score, path, evaluations=20, name="surrogate", on_trial=None):
     strategy = make_strategy(name, feasible, evaluations=evaluations, population=None, seed=0)
     return run_search(feasible, strategy, score, TrialLog(path, {}), evaluations, on_trial)
 
@@ -50,7 +50,7 @@ def test_trials_are_ranked_and_carry_their_costs(feasible, smooth, path):
     assert list(TrialLog(path, {}).trials.values()) == [trial for _, trial in reported]
 
 
-@pytest.mark.parametrize("name", ["evolution", "random"])
+@pytest.mark.parametrize("name", ["surrogate", "evolution", "tpe", "random"])
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, Interrupted, RuntimeError])
 def test_a_stopped_search_goes_on_and_scores_nothing_twice(feasible, smooth, tmp_path, name, stop):
     whole = search(feasible, smooth, tmp_path / "whole.jsonl", name=name)
@@ -98,13 +98,13 @@ def test_the_strategy_is_closed_whatever_happens(feasible, path):
         closed = False
 
         def __init__(self):
-            self.inner = RandomStrategy(feasible, 0)
+            self.inner = RandomStrategy(feasible, 0, 4)
 
         def ask(self):
             return self.inner.ask()
 
-        def tell(self, architecture, score):
-            self.inner.tell(architecture, score)
+        def tell(self, scores):
+            self.inner.tell(scores)
 
         def close(self):
             self.closed = True

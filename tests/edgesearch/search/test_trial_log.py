@@ -146,3 +146,37 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SearchError, match="room to append to .*; found: File exists"):
         TrialLog(tmp_path / "file" / "trials.jsonl", IDENTITY)
+
+
+def test_scores_of_another_log_are_taken_over(written, trials, tmp_path, space):
+    log = TrialLog(tmp_path / "other" / "trials.jsonl", IDENTITY)
+    own = Trial(trials[1].architecture, 0.9, 1.0, 1.0, 1.0)
+    log.add(own)
+    assert log.adopt(written) == 4
+    expected = [own, trials[0], *trials[2:]]
+    assert list(log.trials.values()) == expected
+    assert list(TrialLog(log.path, IDENTITY).trials.values()) == expected
+    assert log.adopt(written) == 0
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text.replace('"bb"', '"cc"', 1),
+        lambda text: text.replace('"agreement"', '"other"', 1),
+        lambda text: "",
+        lambda text: "no JSON\n" + text,
+    ],
+)
+def test_another_log_that_does_not_fit_is_left_alone(written, tmp_path, spoil):
+    spoilt = spoil(written.read_text("utf-8"))
+    written.write_text(spoilt, "utf-8")
+    log = TrialLog(tmp_path / "trials.jsonl", IDENTITY)
+    assert log.adopt(written) == log.adopt(tmp_path / "missing.jsonl") == 0
+    assert log.trials == {}
+    assert written.read_text("utf-8") == spoilt
+
+
+def test_a_torn_line_of_another_log_is_left_out(written, tmp_path):
+    written.write_bytes(written.read_bytes()[:-9])
+    assert TrialLog(tmp_path / "trials.jsonl", IDENTITY).adopt(written) == 4

@@ -9,6 +9,7 @@ from edgesearch.workflow.latency_budgets import (
     describe_broken,
     describe_budgets,
     fits_as_predicted,
+    have_same_budgets,
 )
 
 FIGURES = {
@@ -62,3 +63,10 @@ def test_each_broken_budget_is_named_with_its_figures():
         "a median within 2.000 ms and a 95th percentile within 2.500 ms"
     )
     assert describe_budgets({**FIGURES, "budget_p95": 2.5}) == "a 95th percentile within 2.500 ms"
+
+
+def test_a_reserve_is_for_a_budget():
+    bounded = {**FIGURES, "budget": 2.0, "budget_p95": None}
+    assert have_same_budgets(bounded, {"predicted": 9.0, "budget": 2.0})
+    assert not have_same_budgets(bounded, {**bounded, "budget": 3.0})
+    assert not have_same_budgets(bounded, {**bounded, "budget_p95": 3.0})

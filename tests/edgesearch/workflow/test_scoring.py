@@ -19,14 +19,13 @@ from edgesearch.space import ResNetSpace, space_from_dict
 from edgesearch.supernet import Projector, Supernet, SupernetWeights
 from edgesearch.workflow.deployable import make_deployable
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
+from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.scoring import (
     choose_images,
     make_agreement,
     settle_winners,
-    with_intervals,
 )
 from edgesearch.workflow.search import SearchImages
-from edgesearch.workflow.winners import Winners, from_trial, read_winner
 
 SPACE = ResNetSpace(
     "toy", "basic", "small", (4, 8), ((4, 8), (8, 16)), ((1, 2), (1, 2)), (8,), in_channels=1
@@ -119,30 +118,48 @@ def test_hardly_any_images(weights, pool):
 
 
 class TestNumberOfImages:
+    SCORE = {"search.images": 128}
+
     def test_is_found_and_kept(self, agreement, feasible, told, tmp_path):
-        path = tmp_path / "images.json"
-        found = choose_images(agreement, feasible, path, 0, told.append)
-        kept = json.loads(path.read_text("utf-8"))
+        layout = Layout(tmp_path)
+        found = choose_images(agreement, feasible, layout, self.SCORE, 0, told.append)
+        kept = json.loads(layout.images_needed.read_text("utf-8"))
         assert agreement.images == found == kept["images"]
         assert 16 <= found <= 128
         assert told[0].message.startswith(
             f"{found} of at most 128 images tell the candidates apart"
         )
 
-    def test_a_search_that_goes_on_keeps_its_number(self, agreement, feasible, told, tmp_path):
-        path = tmp_path / "images.json"
-        path.write_text('{"images": 48, "reliability": 0.5}', "utf-8")
-        assert choose_images(agreement, feasible, path, 0, told.append) == agreement.images == 48
+    def keep(self, path, score):
+        path.parent.mkdir(parents=True)
+        kept = {"images": 48, "reliability": 0.5, "score": score}
+        path.write_text(json.dumps(kept), "utf-8")
+
+    @pytest.mark.parametrize("folder", ["search", "search.1"])
+    def test_is_kept_by_a_search_that_scores_alike(
+        self, agreement, feasible, told, tmp_path, folder
+    ):
+        layout = Layout(tmp_path)
+        self.keep(tmp_path / folder / "images.json", self.SCORE)
+        found = choose_images(agreement, feasible, layout, self.SCORE, 0, told.append)
+        assert found == agreement.images == 48
         assert "48 of at most 128 images tell the candidates apart (reliability 0.500)" in (
             told[0].message
         )
+        assert json.loads(layout.images_needed.read_text("utf-8"))["images"] == 48
+
+    def test_of_another_score_is_not_taken_over(self, agreement, feasible, told, tmp_path):
+        self.keep(tmp_path / "search.1" / "images.json", {"search.images": 64})
+        choose_images(agreement, feasible, Layout(tmp_path), self.SCORE, 0, told.append)
+        assert "(reliability 0.500)" not in told[0].message
 
 
 class TestWinners:
     def settled(self, agreement, feasible, told, path):
         agreement.images = 16
         trials = trials_of(agreement, feasible)
-        return trials, *settle_winners(agreement, trials, 1, 2, 128, path, told.append)
+        (ranked,) = settle_winners(agreement, feasible, trials, 1, 2, 128, path, told.append)
+        return trials, *ranked
 
     def test_the_best_are_ranked_anew_and_the_rest_stays(self, agreement, feasible, told, tmp_path):
         trials, ranked, ranking = self.settled(agreement, feasible, told, tmp_path / "ranking.json")
@@ -155,7 +172,9 @@ class TestWinners:
             figures = agreement.scores(trial.architecture, ranking.images)
             assert trial.agreement == pytest.approx(float(figures.mean()), abs=1e-9)
         kept = json.loads((tmp_path / "ranking.json").read_text("utf-8"))
-        assert kept == json.loads(json.dumps(ranking.to_dict()))
+        assert kept["rankings"] == [json.loads(json.dumps(ranking.to_dict()))]
+        assert kept["images"] == ranking.images
+        assert kept["settled"] == ranking.settled
         assert f"compared on {ranking.images} images: their order is " in told[-1].message
 
     def test_is_the_same_each_time(self, agreement, weights, pool, feasible, told, tmp_path):
@@ -165,18 +184,18 @@ class TestWinners:
         another = make_agreement(weights, pool, LOOKED_AT, ScoreOptions())
         assert self.settled(another, feasible, told, path) == first
 
-    def test_winners_tell_their_interval(self, agreement, feasible, told, tmp_path):
-        _, ranked, ranking = self.settled(agreement, feasible, told, tmp_path / "ranking.json")
-        named = [
-            from_trial(name, trial, "cpu", predicted_p95_ms=1.0, budgets=Budgets())
-            for name, trial in zip(("w0", "r0", "r1"), ranked, strict=False)
-        ]
-        chosen = with_intervals(Winners("toy", "0", tuple(named[:1]), tuple(named[1:])), ranking)
-        for winner in (*chosen.winners, *chosen.reserves):
-            low, high = winner.agreement_interval
-            assert low <= winner.agreement <= high
-            assert winner.agreement_images == ranking.images
-            assert read_winner(json.loads(json.dumps(winner.to_dict()))) == winner
+    def test_each_budget_has_a_ranking(self, agreement, told, tmp_path):
+        latency_ms = np.arange(SPACE.size) / 100
+        feasible = FeasibleSet(SPACE, latency_ms, Budgets(latency_ms=(0.2, 9.0)), 1.5)
+        agreement.images = 16
+        trials = trials_of(agreement, feasible)
+        path = tmp_path / "ranking.json"
+        small, large = settle_winners(agreement, feasible, trials, 1, 1, 64, path, told.append)
+        assert {t.architecture for t in large.trials} == {t.architecture for t in trials}
+        assert {t.architecture for t in small.trials} == {
+            t.architecture for t in trials if t.architecture in feasible.parts[0]
+        }
+        assert len(json.loads(path.read_text("utf-8"))["rankings"]) == 2
 
 
 def stripes(folder, count=400):
