@@ -5,6 +5,7 @@ from collections.abc import Callable
 from edgesearch.pretrain.batched_views import BatchedViews
 from edgesearch.pretrain.byol import BYOL
 from edgesearch.pretrain.densecl import DenseCL
+from edgesearch.pretrain.epoch_report import EpochReport
 from edgesearch.pretrain.faithful import faithful_step
 from edgesearch.pretrain.key_queue import KeyQueue
 from edgesearch.pretrain.lars import LARS
@@ -14,7 +15,8 @@ from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.ressl import ReSSL
 from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures, sandwich_step
 from edgesearch.pretrain.simclr import SimCLR
-from edgesearch.pretrain.trainer import EpochReport, Monitor, Trainer, TrainerConfig
+from edgesearch.pretrain.trainer import Monitor, Trainer
+from edgesearch.pretrain.trainer_config import TrainerConfig
 from edgesearch.pretrain.views import Augmentation, TorchvisionViews
 
 METHODS: dict[str, Callable[..., Method]] = {

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import signal
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,108 +16,19 @@ from torch import nn
 from edgesearch.errors import Interrupted, TrainingError
 from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
 from edgesearch.pretrain.encoder import Encoder
+from edgesearch.pretrain.epoch_report import EpochReport, Progress
 from edgesearch.pretrain.faithful import faithful_step
-from edgesearch.pretrain.lars import LARS
 from edgesearch.pretrain.loader import ViewLoader
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.moco_v2 import MoCoV2
+from edgesearch.pretrain.run_log import RunLog
 from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures, sandwich_step
 from edgesearch.pretrain.stop_signals import StopSignals
+from edgesearch.pretrain.trainer_config import OPTIMIZERS, TrainerConfig
 from edgesearch.supernet import SupernetWeights
 
 Monitor = Callable[[SupernetWeights], dict[str, float]]
 _State = dict[str, torch.Tensor]
-
-
-COLLAPSED = 0.01
-"""Embeddings that are apart by less are the same for all images; fresh networks reach 0.03."""
-OPTIMIZERS = {"sgd": torch.optim.SGD, "lars": LARS}
-
-
-@dataclass(frozen=True)
-class TrainerConfig:
-    """How to train. The defaults are MoCo v2's.
-
-    Attributes:
-        epochs: Passes over the images.
-        lr: Learning rate after warm-up; a half cosine takes it to 0.
-        weight_decay: L2 penalty on all weights (LARS: not on biases and normalisations).
-        momentum: Of the optimizer.
-        warmup_epochs: Epochs in which the learning rate rises linearly from 0.
-        optimizer: Key of `OPTIMIZERS`.
-        random_subnets: Subnets in each step beside the largest and the smallest.
-        largest_only_epochs: Epochs at the beginning in which the largest network trains alone.
-        loss_weights: Of the largest, of the smallest and of each random subnet.
-        distill: Weight of the distance of the smaller subnets' embeddings from the key encoder's.
-        faithful: Steps in the order of DATA's released code; MoCo v2 only.
-        monitor_every_epochs: How often the monitor runs; it runs after the last epoch too; 0
-            for never.
-        seed: Of data order and random subnets.
-    """
-
-    epochs: int = 200
-    lr: float = 0.03
-    weight_decay: float = 1e-4
-    momentum: float = 0.9
-    warmup_epochs: int = 0
-    optimizer: str = "sgd"
-    random_subnets: int = 1
-    largest_only_epochs: int = 0
-    loss_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    distill: float = 0.0
-    faithful: bool = False
-    monitor_every_epochs: int = 10
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What one epoch brought; also a line of metrics.jsonl.
-
-    Attributes:
-        epoch: Number of the epoch, from 1 on.
-        epochs: Number of epochs in all.
-        loss_largest: Mean loss of the largest network.
-        loss_smallest: Mean loss of the smallest network, None while the largest trains alone.
-        loss_random: Mean loss of the random subnets, None without any.
-        spread: How far the largest network's embeddings are apart, mean over the steps: 0 if all
-            are the same, about 1 if they point in all directions.
-        collapsed: Whether the spread shows, after the first epoch, that nothing can be learnt.
-        lr: Learning rate of the last step.
-        duration_s: Wall time since the epoch was begun or resumed.
-        images_per_s: Images trained on in this time, by wall time.
-        replaced_images: Unreadable images that a neighbour stood in for.
-        monitor: What the monitor found, empty when it did not run.
-    """
-
-    epoch: int
-    epochs: int
-    loss_largest: float
-    loss_smallest: float | None
-    loss_random: float | None
-    spread: float
-    collapsed: bool
-    lr: float
-    duration_s: float
-    images_per_s: float
-    replaced_images: int
-    monitor: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class _Progress:
-    """Where a run stands: epochs done, steps done in this epoch, and sums over these."""
-
-    epoch: int = 0
-    step: int = 0
-    loss_sums: list[float] = field(default_factory=list)
-    spread_sum: float = 0.0
-
-    def add(self, result: StepResult) -> None:
-        previous = self.loss_sums or [0.0] * len(result.losses)
-        self.loss_sums = [a + b for a, b in zip(previous, result.losses, strict=True)]
-        self.spread_sum += result.spread
-        self.step += 1
 
 
 class Trainer:
@@ -166,7 +74,8 @@ class Trainer:
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-        self.progress = _Progress()
+        self.progress = Progress()
+        self.log = RunLog(output_dir)
         self.stopped_by: signal.Signals | None = None
         self._batch_size = 0
 
@@ -185,7 +94,7 @@ class Trainer:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         if has_state(self.state_path):
             self._resume()
-        self._drop_metrics_after(self.progress.epoch)
+        self.log.begin(self.progress.epoch)
         self.method.train()
         with StopSignals() as signals:
             while self.progress.epoch < self.config.epochs:
@@ -205,11 +114,6 @@ class Trainer:
     def weights_path(self) -> Path:
         """The weights after the last whole epoch."""
         return self.output_dir / "model.safetensors"
-
-    @property
-    def metrics_path(self) -> Path:
-        """One line of JSON for each epoch."""
-        return self.output_dir / "metrics.jsonl"
 
     def weights(self) -> SupernetWeights:
         """The present weights."""
@@ -243,10 +147,11 @@ class Trainer:
         duration = time.perf_counter() - start
         images = (progress.step - first_step) * self._batch_size
         self._finish_epoch(lr, duration, images)
-        if signals.received and progress.epoch < config.epochs:
+        done = self.progress.epoch
+        if signals.received and done < config.epochs:
             raise Interrupted(
                 f"pre-training stopped by {signals.received.name} after epoch "
-                f"{progress.epoch} of {config.epochs}"
+                f"{done} of {config.epochs}"
             )
 
     def _train_step(self, views: Views, step: int, lr: float) -> StepResult:
@@ -283,31 +188,20 @@ class Trainer:
 
     def _finish_epoch(self, lr: float, duration_s: float, images: int) -> None:
         """Write the epoch's metrics, then weights and state: a kill between them repeats it."""
-        progress, config = self.progress, self.config
-        means = [total / progress.step for total in progress.loss_sums]
-        smallest, randoms = means[1] if means[1:] else None, means[2:]
-        progress.epoch += 1
+        epoch, config = self.progress.epoch + 1, self.config
         every = config.monitor_every_epochs
-        due = every > 0 and (progress.epoch == config.epochs or progress.epoch % every == 0)
+        due = every > 0 and (epoch == config.epochs or epoch % every == 0)
         weights = self.weights()
-        spread = progress.spread_sum / progress.step
-        report = EpochReport(
-            epoch=progress.epoch,
+        report = self.progress.report(
             epochs=config.epochs,
-            loss_largest=means[0],
-            loss_smallest=smallest,
-            loss_random=sum(randoms) / len(randoms) if randoms else None,
-            spread=spread,
-            collapsed=spread < COLLAPSED and progress.epoch > 1,
             lr=lr,
             duration_s=duration_s,
-            images_per_s=images / duration_s,
+            images=images,
             replaced_images=self.loader.replaced,
             monitor=self.monitor(weights) if self.monitor and due else {},
         )
-        self.progress = progress = _Progress(progress.epoch)
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(vars(report)) + "\n")
+        self.progress = Progress(epoch)
+        self.log.write(report)
         weights.save(self.weights_path)
         self._save_state()
         if self.on_epoch:
@@ -329,22 +223,13 @@ class Trainer:
         state = load_state(self.state_path, self.identity)
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = _Progress(**state["progress"])
+        self.progress = Progress(**state["progress"])
         if state["threads"] != torch.get_num_threads():
             warnings.warn(
                 f"this run was begun with {state['threads']} threads and goes on with "
                 f"{torch.get_num_threads()}: its last digits will differ (pretrain.threads)",
                 stacklevel=2,
             )
-
-    def _drop_metrics_after(self, epoch: int) -> None:
-        """Forget lines of epochs that will be run again."""
-        if not self.metrics_path.exists():
-            return
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
-        partial = self.metrics_path.with_suffix(".partial")
-        partial.write_text("".join(lines[:epoch]), encoding="utf-8")
-        os.replace(partial, self.metrics_path)
 
 
 def _check_faithful(method: Method, config: TrainerConfig) -> None:

@@ -230,8 +230,7 @@ class TestStoppedBySignal:
     def test_goes_on_to_the_same_end(self, tmp_path, undisturbed, moment, number, message):
         with pytest.raises(Interrupted, match=message):
             make_trainer(tmp_path, {moment: send(number)}).fit()
-        done, step = moment
-        state = torch.load(tmp_path / "state.pt")["progress"]
+        (done, step), state = moment, torch.load(tmp_path / "state.pt")["progress"]
         assert (state["epoch"] * STEPS + state["step"]) == done * STEPS + step + 1
         make_trainer(tmp_path).fit()
         assert_same_end(tmp_path, undisturbed)

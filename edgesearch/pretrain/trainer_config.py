@@ -1,0 +1,47 @@
+"""How a supernet is trained, in plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from edgesearch.pretrain.lars import LARS
+
+OPTIMIZERS = {"sgd": torch.optim.SGD, "lars": LARS}
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How to train. The defaults are MoCo v2's.
+
+    Attributes:
+        epochs: Passes over the images.
+        lr: Learning rate after warm-up; a half cosine takes it to 0.
+        weight_decay: L2 penalty on all weights (LARS: not on biases and normalisations).
+        momentum: Of the optimizer.
+        warmup_epochs: Epochs in which the learning rate rises linearly from 0.
+        optimizer: Key of `OPTIMIZERS`.
+        random_subnets: Subnets in each step beside the largest and the smallest.
+        largest_only_epochs: Epochs at the beginning in which the largest network trains alone.
+        loss_weights: Of the largest, of the smallest and of each random subnet.
+        distill: Weight of the distance of the smaller subnets' embeddings from the key encoder's.
+        faithful: Steps in the order of DATA's released code; MoCo v2 only.
+        monitor_every_epochs: How often the monitor runs; it runs after the last epoch too; 0
+            for never.
+        seed: Of data order and random subnets.
+    """
+
+    epochs: int = 200
+    lr: float = 0.03
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    warmup_epochs: int = 0
+    optimizer: str = "sgd"
+    random_subnets: int = 1
+    largest_only_epochs: int = 0
+    loss_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    distill: float = 0.0
+    faithful: bool = False
+    monitor_every_epochs: int = 10
+    seed: int = 0
