@@ -1,8 +1,8 @@
 """Several processes that train one supernet; alone, every function does nothing.
 
-The processes are those of `torchrun`, or of anything else that sets its variables (RANK, WORLD_SIZE,
-LOCAL_RANK, MASTER_ADDR, MASTER_PORT). Tensors of a GPU go through NCCL, all others through Gloo,
-which notices at once when a process has ended.
+The processes are those of `torchrun`, or of anything else that sets its variables (RANK,
+WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). Tensors of a GPU go through NCCL, all others
+through Gloo, which notices at once when a process has ended.
 """
 
 from __future__ import annotations
@@ -26,16 +26,28 @@ EPOCH_TIMEOUT = timedelta(hours=6)
 """How long the others wait for what the first process does alone, such as an evaluation."""
 _FAILED = "edgesearch/failed"
 _waits = 0
+_alone = False
 
 
 def world_size() -> int:
     """Number of processes."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() and not _alone else 1
 
 
 def rank() -> int:
     """Number of this process."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if dist.is_initialized() and not _alone else 0
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process try something without the others."""
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
 
 
 @contextmanager
@@ -56,7 +68,7 @@ def processes(timeout: timedelta = STEP_TIMEOUT) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _store().add(_FAILED, 1) > 1:
+        if not _is_first_to_fail():
             raise ProcessFailed(str(error)) from error
         raise
     finally:
@@ -80,7 +92,14 @@ def _join(timeout: timedelta) -> None:
         ) from error
 
 
-def _store() -> dist.Store:
+def _is_first_to_fail() -> bool:
+    try:
+        return bool(_store().add(_FAILED, 1) == 1)
+    except RuntimeError:  # the store has gone with the process that held it
+        return False
+
+
+def _store() -> Any:
     return dist.distributed_c10d._get_default_store()
 
 

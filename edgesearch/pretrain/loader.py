@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,8 +22,28 @@ Sample = tuple[tuple[torch.Tensor, ...], bool]
 SUBSTITUTES = 10
 
 
+class Share(NamedTuple):
+    """The part of each batch that one of several processes takes.
+
+    Attributes:
+        rank: Number of the process.
+        processes: How many there are; they divide the batch.
+    """
+
+    rank: int = 0
+    processes: int = 1
+
+    def of(self, batch: np.ndarray) -> np.ndarray:
+        """Its part of the numbers (N,) of a batch's images: N / processes one after another."""
+        length = len(batch) // self.processes
+        return batch[self.rank * length : (self.rank + 1) * length]
+
+
+WHOLE = Share()
+
+
 class ViewLoader(Protocol):
-    """Gives the same batches of an epoch whenever it is asked."""
+    """Gives the same batches of an epoch, or the same share of them, whenever it is asked."""
 
     steps_per_epoch: int
     replaced: int
@@ -36,9 +56,15 @@ class BatchedViewLoader:
     """Views computed batch by batch in this process, from images that lie in memory."""
 
     def __init__(
-        self, images: torch.Tensor, views: BatchedViews, batch_size: int, seed: int
+        self,
+        images: torch.Tensor,
+        views: BatchedViews,
+        batch_size: int,
+        seed: int,
+        share: Share = WHOLE,
     ) -> None:
         self.images = images
+        self.share = share
         self.views = views
         self.batch_size = batch_size
         self.seed = seed
@@ -49,7 +75,8 @@ class BatchedViewLoader:
         """See `ViewLoader`."""
         order = order_of_epoch(len(self.images), self.seed, epoch)
         for step in range(first_step, self.steps_per_epoch):
-            chosen = torch.from_numpy(order[step * self.batch_size : (step + 1) * self.batch_size])
+            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+            chosen = torch.from_numpy(self.share.of(batch))
             yield self.views(self.images[chosen], chosen, epoch)
 
 
@@ -96,9 +123,16 @@ class WorkerViewLoader:
     """Views computed by worker processes, image by image, as the files are read."""
 
     def __init__(
-        self, images: ImageSet, views: TorchvisionViews, batch_size: int, seed: int, workers: int
+        self,
+        images: ImageSet,
+        views: TorchvisionViews,
+        batch_size: int,
+        seed: int,
+        workers: int,
+        share: Share = WHOLE,
     ) -> None:
         self.images = images
+        self.share = share
         self.views = views
         self.batch_size = batch_size
         self.seed = seed
@@ -114,7 +148,7 @@ class WorkerViewLoader:
         self.replaced = 0
         loader = DataLoader(
             _ViewDataset(self.images, self.views, epoch),
-            batch_sampler=[batch.tolist() for batch in batches],
+            batch_sampler=[self.share.of(batch).tolist() for batch in batches],
             num_workers=self.workers,
             collate_fn=_collate,
             worker_init_fn=_leave_signals_to_the_trainer,
@@ -136,6 +170,7 @@ def make_loader(
     batch_size: int,
     seed: int,
     workers: int,
+    share: Share = WHOLE,
 ) -> ViewLoader:
     """The loader for a set of images.
 
@@ -144,9 +179,10 @@ def make_loader(
         recipes: How the first and the second view are made.
         preprocess: Resolution and normalisation.
         batched: Whole batches at once, from images in memory.
-        batch_size: Images in each step.
+        batch_size: Images in each step, of all processes together.
         seed: Of order and views.
         workers: Processes that load images, where they are not augmented in batches.
+        share: The part of each batch that this process takes.
 
     Raises:
         DataError: There are fewer images than a batch holds, or images of several sizes are to be
@@ -160,7 +196,7 @@ def make_loader(
         )
     if not batched:
         views = TorchvisionViews(recipes, preprocess, seed)
-        return WorkerViewLoader(images, views, batch_size, seed, workers)
+        return WorkerViewLoader(images, views, batch_size, seed, workers, share)
     stacked = images.stack()
     if stacked is None:
         raise DataError(
@@ -168,4 +204,5 @@ def make_loader(
             f"images of several sizes, or too many, among {len(images)}",
             "Set pretrain.augmentation.batched=false.",
         )
-    return BatchedViewLoader(stacked, BatchedViews(recipes, preprocess, seed), batch_size, seed)
+    batched_views = BatchedViews(recipes, preprocess, seed)
+    return BatchedViewLoader(stacked, batched_views, batch_size, seed, share)

@@ -10,7 +10,7 @@ from torch import nn
 
 from edgesearch.errors import TrainingError
 from edgesearch.pretrain import distributed
-from edgesearch.pretrain.method import Views
+from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.precision import autocast
 from edgesearch.pretrain.randomness import order_of_epoch, seed_of
 from edgesearch.supernet import BatchGroups, set_batch_groups
@@ -42,7 +42,7 @@ class Passes:
 
     def __init__(
         self,
-        method: nn.Module,
+        method: Method,
         batch_size: int,
         *,
         group_size: int | None = None,
@@ -53,6 +53,7 @@ class Passes:
         _check(method, batch_size, group_size, accumulation)
         self.batch_size = batch_size
         self.accumulation = accumulation
+        self.group_size = group_size
         self.precision = precision
         self.seed = seed
         self.step = 0
@@ -60,6 +61,7 @@ class Passes:
         self.several_groups = (group_size or in_a_pass) < batch_size
         self._groups = BatchGroups(group_size, 0, accumulation)
         whole = group_size is None and accumulation == 1
+        assert isinstance(method, nn.Module)
         set_batch_groups(method, None if whole else self._groups)
 
     def autocast(self, device: torch.device) -> torch.autocast:
@@ -117,7 +119,7 @@ def _joined(structures: list[Any]) -> Any:
     return type(first)(*joined) if hasattr(first, "_fields") else tuple(joined)
 
 
-def _check(method: Any, batch_size: int, group_size: int | None, accumulation: int) -> None:
+def _check(method: Method, batch_size: int, group_size: int | None, accumulation: int) -> None:
     world = distributed.world_size()
     if accumulation > 1 and method.batch_is_negatives:
         raise TrainingError(

@@ -22,7 +22,6 @@ from edgesearch.pretrain.passes import Passes
 from edgesearch.pretrain.randomness import seed_of
 from edgesearch.space import Architecture, SearchSpace
 
-
 _RUNNING_STATISTICS = ("running_mean", "running_var")
 
 
