@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -26,6 +28,7 @@ from edgesearch.errors import (
 Result = TypeVar("Result")
 OUR_FAULT, USERS_FAULT, STOPPED = 1, 2, 130
 ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+SECONDS_TO_SPEAK = 5.0
 GO_ON = "Run the same command again to go on."
 
 
@@ -76,7 +79,7 @@ def guarded(work: Callable[[], Result], as_json: bool) -> Result:
 def _exit_after(error: Exception, as_json: bool) -> typer.Exit:
     same_in_all = isinstance(error, ConfigError | StageError) and not is_first_process()
     if isinstance(error, ProcessFailed) or same_in_all:
-        return typer.Exit(USERS_FAULT)
+        return _after_the_one_that_speaks(USERS_FAULT)
     if isinstance(error, UserError):
         return _failed(error.required, error.found, error.remedy, as_json)
     if isinstance(error, OSError) and error.errno in ENVIRONMENT:
@@ -91,9 +94,17 @@ def _exit_after(error: Exception, as_json: bool) -> typer.Exit:
 
 
 def _stopped(text: str) -> typer.Exit:
-    if is_first_process():
-        print(f"\n{text or 'stopped'}. {GO_ON}", file=sys.stderr)
+    if not is_first_process():
+        return _after_the_one_that_speaks(STOPPED)
+    print(f"\n{text or 'stopped'}. {GO_ON}", file=sys.stderr)
     return typer.Exit(STOPPED)
+
+
+def _after_the_one_that_speaks(code: int) -> typer.Exit:
+    """Leave late: torchrun ends all processes, also one that is about to speak, with the first."""
+    with suppress(KeyboardInterrupt):
+        time.sleep(SECONDS_TO_SPEAK)
+    return typer.Exit(code)
 
 
 def _failed(required: str, found: str, remedy: str, as_json: bool) -> typer.Exit:

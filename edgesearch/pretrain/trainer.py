@@ -155,6 +155,7 @@ class Trainer:
             stop = _stop(signals)
             if stop and progress.step < self.loader.steps_per_epoch:
                 self._save_state()
+                distributed.wait_for_first()
                 raise Interrupted(
                     f"pre-training stopped by {stop.name} in epoch "
                     f"{progress.epoch + 1} of {config.epochs}"
