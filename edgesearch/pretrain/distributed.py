@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from edgesearch.errors import ProcessFailed, TrainingError
+from edgesearch.errors import Interrupted, ProcessFailed, TrainingError
 
 Value = TypeVar("Value")
 STEP_TIMEOUT = timedelta(minutes=5)
@@ -67,6 +67,8 @@ def processes(timeout: timedelta = STEP_TIMEOUT) -> Iterator[None]:
     _join(timeout)
     try:
         yield
+    except Interrupted:
+        raise
     except Exception as error:
         if not _is_first_to_fail():
             raise ProcessFailed(str(error)) from error
