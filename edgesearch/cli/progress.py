@@ -10,6 +10,8 @@ from typing import Any
 from edgesearch.workflow import Event
 
 SECONDS_BETWEEN_LINES = 2.0
+SECONDS_OF_SILENCE = 60.0
+"""After which a line tells how far a long unit of work has come."""
 
 
 class Progress:
@@ -19,6 +21,7 @@ class Progress:
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
         self._last_line = 0.0
+        self._last_sign = time.monotonic()
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty():
@@ -44,18 +47,31 @@ class Progress:
         elif event.done is None:
             self._bars.console.print(f"{event.stage:>8} {event.message}", highlight=False)
         else:
-            bar = f"{event.stage} {event.total}"
-            if bar not in self._tasks:
-                self._tasks[bar] = self._bars.add_task("", total=event.total, stage=event.stage)
-            self._bars.update(self._tasks[bar], completed=event.done, description=event.message)
+            self._advance(event)
+
+    def _advance(self, event: Event) -> None:
+        """Move a bar; one for parts goes when the last whole is done."""
+        within = f"{event.stage} within"
+        bar = within if event.within else f"{event.stage} {event.total}"
+        if bar not in self._tasks:
+            stage = "" if event.within else event.stage
+            self._tasks[bar] = self._bars.add_task("", total=event.total, stage=stage)
+        elif event.within and event.done == 1:
+            self._bars.reset(self._tasks[bar], total=event.total)
+        self._bars.update(self._tasks[bar], completed=event.done, description=event.message)
+        if not event.within and event.done == event.total and within in self._tasks:
+            self._bars.remove_task(self._tasks.pop(within))
 
     def _print(self, event: Event) -> None:
         now = time.monotonic()
         counted = event.done is not None
-        if counted and event.done != event.total:
+        if event.within and now - self._last_sign < SECONDS_OF_SILENCE:
+            return
+        if counted and not event.within and event.done != event.total:
             if now - self._last_line < SECONDS_BETWEEN_LINES:
                 return
             self._last_line = now
+        self._last_sign = now
         count = f" {event.done}/{event.total}" if counted else ""
         print(f"{event.stage}{count}: {event.message}", file=sys.stderr, flush=True)
 

@@ -75,6 +75,8 @@ def pretrain_arguments(config: Config) -> dict[str, Any]:
             distill=section.distill,
             faithful=section.faithful,
             monitor_every_epochs=section.knn_every_epochs,
+            checkpoint_minutes=section.checkpoint_minutes,
+            tensorboard=section.tensorboard,
             seed=config.seed,
         ),
         "hardware": workflow.Hardware(

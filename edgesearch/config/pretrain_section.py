@@ -160,7 +160,11 @@ class PretrainSection(Section):
     knn_k: Count = 200
     """Neighbours in the kNN monitor."""
     knn_every_epochs: CountFromZero = 10
-    """Epochs between two kNN accuracies; 0 computes none."""
+    """Epochs between two kNN accuracies; 0 computes none. The best mean is best.safetensors."""
+    checkpoint_minutes: Positive = 10.0
+    """Minutes after which the state is saved within an epoch, too."""
+    tensorboard: bool = True
+    """Write curves for TensorBoard, to supernet/tensorboard."""
 
     def method_options(self) -> dict[str, Any]:
         """What the method itself takes, by the names of its keyword arguments."""

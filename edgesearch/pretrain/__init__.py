@@ -6,7 +6,7 @@ from edgesearch.pretrain import distributed
 from edgesearch.pretrain.batched_views import BatchedViews
 from edgesearch.pretrain.byol import BYOL
 from edgesearch.pretrain.densecl import DenseCL
-from edgesearch.pretrain.epoch_report import EpochReport
+from edgesearch.pretrain.epoch_report import EpochReport, StepReport
 from edgesearch.pretrain.faithful import faithful_step
 from edgesearch.pretrain.hardware import Hardware
 from edgesearch.pretrain.key_queue import KeyQueue
@@ -45,6 +45,7 @@ __all__ = [
     "ReSSL",
     "Share",
     "SimCLR",
+    "StepReport",
     "StepResult",
     "TorchvisionViews",
     "Trainer",

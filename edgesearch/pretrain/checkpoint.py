@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
         if path.exists():
             os.replace(path, previous(path))
         os.replace(partial, path)
+        _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
@@ -54,12 +55,26 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
         ) from error
 
 
-def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a state, or with a warning the one before if this one is damaged.
+def _sync_folder(folder: Path) -> None:
+    """Bring renamings to the disk; without this, a power failure could undo them."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_state(
+    path: Path, identity: Mapping[str, Any], notice: Callable[[str], None] = warnings.warn
+) -> dict[str, Any]:
+    """Read a state, or the one before if this one is damaged.
 
     Args:
         path: What `save_state` wrote.
         identity: What the state has to hold under "identity".
+        notice: Is told of a damaged state.
 
     Raises:
         CheckpointError: Both files are damaged or foreign, or the state is of another run (names
@@ -75,10 +90,7 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
             raise error from None
         damaged = path.exists()  # a kill between the two renamings loses nothing
         if damaged:
-            warnings.warn(
-                f"{path} is damaged ({error.found}): going on from the state before it",
-                stacklevel=2,
-            )
+            notice(f"{path} is damaged ({error.found}): going on from the state before it")
     for field, value in identity.items():
         found = state["identity"].get(field)
         if found != value:

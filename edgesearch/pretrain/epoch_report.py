@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from edgesearch.pretrain.epoch_timer import EpochTimer
 from edgesearch.pretrain.sandwich import StepResult
 
 COLLAPSED = 0.01
@@ -26,8 +27,11 @@ class EpochReport:
         lr: Learning rate of the last step.
         duration_s: Wall time since the epoch was begun or resumed.
         images_per_s: Images trained on in this time, by wall time.
+        data_wait: Share of this time in which there was no batch to train on, in [0, 1].
         replaced_images: Unreadable images that a neighbour stood in for.
         monitor: What the monitor found, empty when it did not run.
+        best_epoch: The epoch with the best mean of what the monitor found, up to this one: the one
+            whose weights are in best.safetensors. None if the monitor has never run.
     """
 
     epoch: int
@@ -40,18 +44,48 @@ class EpochReport:
     lr: float
     duration_s: float
     images_per_s: float
+    data_wait: float
     replaced_images: int
     monitor: dict[str, float] = field(default_factory=dict)
+    best_epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Where a run stands after a step.
+
+    Attributes:
+        epoch: Number of the epoch, from 1 on.
+        epochs: Number of epochs in all.
+        step: Steps done in this epoch.
+        steps: Steps in an epoch.
+        loss: Mean loss of the largest network in this epoch so far.
+        images_per_s: Images trained on in this epoch, by wall time.
+        remaining_s: Time to the end of the run, at the mean pace since it was begun or resumed.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    images_per_s: float
+    remaining_s: float
 
 
 @dataclass
 class Progress:
-    """Where a run stands: epochs done, steps done in this epoch, and sums over these."""
+    """Where a run stands: epochs done, steps done in this epoch, and sums over these.
+
+    `level` is the highest mean loss of the largest network in an epoch, the first one left out.
+    """
 
     epoch: int = 0
     step: int = 0
     loss_sums: list[float] = field(default_factory=list)
     spread_sum: float = 0.0
+    replaced: int = 0
+    level: float = 0.0
 
     def add(self, result: StepResult) -> None:
         """Count a step."""
@@ -60,40 +94,50 @@ class Progress:
         self.spread_sum += result.spread
         self.step += 1
 
+    @property
+    def loss_largest(self) -> float:
+        """Mean loss of the largest network in this epoch so far."""
+        return self.loss_sums[0] / self.step
+
+    def next_epoch(self) -> Progress:
+        """Where the run stands when the epoch is done."""
+        level = max(self.level, self.loss_largest) if self.epoch > 0 else self.level
+        return Progress(self.epoch + 1, level=level)
+
     def report(
         self,
         *,
         epochs: int,
         lr: float,
-        duration_s: float,
-        images: int,
-        replaced_images: int,
+        timer: EpochTimer,
         monitor: dict[str, float],
+        best_epoch: int | None,
     ) -> EpochReport:
-        """What the epoch brought of which all steps are done; it still counts as not done.
+        """What the epoch brought of which all steps are done.
 
         Args:
             epochs: Number of epochs in all.
             lr: Learning rate of the last step.
-            duration_s: Wall time since the epoch was begun or resumed.
-            images: Images trained on in this time.
-            replaced_images: Unreadable images that a neighbour stood in for.
+            timer: Has timed the epoch.
             monitor: What the monitor found.
+            best_epoch: The best epoch up to this one.
         """
-        largest, *others = [total / self.step for total in self.loss_sums]
+        _, *others = [total / self.step for total in self.loss_sums]
         smallest, randoms = others[0] if others else None, others[1:]
         spread = self.spread_sum / self.step
         return EpochReport(
             epoch=self.epoch + 1,
             epochs=epochs,
-            loss_largest=largest,
+            loss_largest=self.loss_largest,
             loss_smallest=smallest,
             loss_random=sum(randoms) / len(randoms) if randoms else None,
             spread=spread,
             collapsed=spread < COLLAPSED and self.epoch > 0,
             lr=lr,
-            duration_s=duration_s,
-            images_per_s=images / duration_s,
-            replaced_images=replaced_images,
+            duration_s=timer.duration_s,
+            images_per_s=timer.images_per_s,
+            data_wait=timer.data_wait,
+            replaced_images=self.replaced,
             monitor=monitor,
+            best_epoch=best_epoch,
         )

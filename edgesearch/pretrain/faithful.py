@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
+from edgesearch.errors import TrainingError
 from edgesearch.pretrain import distributed
-from edgesearch.pretrain.method import Views
+from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.passes import Passes
 from edgesearch.pretrain.sandwich import StepResult, exchanged, spread_of
+from edgesearch.pretrain.trainer_config import TrainerConfig
 from edgesearch.space import Architecture
 
 
@@ -57,3 +59,20 @@ def faithful_step(
     if result.finite:
         optimizer.step()
     return result
+
+
+def check_faithful(method: Method, config: TrainerConfig, accumulation: int) -> None:
+    """Refuse what the released code does not have.
+
+    Raises:
+        TrainingError: It is asked for.
+    """
+    plain = config.loss_weights == (1, 1, 1) and config.distill == 0 and accumulation == 1
+    if isinstance(method, MoCoV2) and plain:
+        return
+    raise TrainingError(
+        "moco_v2 without distillation, weights of losses and accumulation for pretrain.faithful",
+        f"{type(method).__name__}, distill {config.distill}, loss_weights {config.loss_weights}, "
+        f"accumulation {accumulation}",
+        "Set pretrain.faithful=false.",
+    )

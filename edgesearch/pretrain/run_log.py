@@ -1,11 +1,15 @@
-"""What a run writes about itself: one line for each epoch."""
+"""What a run writes about itself: a line for each epoch, and curves for TensorBoard."""
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from edgesearch.errors import TrainingError
 from edgesearch.pretrain.epoch_report import EpochReport
 
 
@@ -14,21 +18,91 @@ class RunLog:
 
     Args:
         folder: Gets metrics.jsonl, one line of JSON for each epoch.
+        tensorboard: Whether the folder also gets tensorboard/, with event files.
+
+    Raises:
+        TrainingError: TensorBoard is asked for and cannot be imported.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
         self.metrics_path = folder / "metrics.jsonl"
+        self._open_writer = _summary_writer() if tensorboard else None
+        self._writer: Any = None
+        self._scores: dict[int, float] = {}
 
     def begin(self, epoch: int) -> None:
-        """Go on after `epoch` whole epochs: forget lines of epochs that will be run again."""
-        if not self.metrics_path.exists():
-            return
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
-        partial = self.metrics_path.with_suffix(".partial")
-        partial.write_text("".join(lines[:epoch]), encoding="utf-8")
-        os.replace(partial, self.metrics_path)
+        """Go on after `epoch` whole epochs: forget what is of epochs that will be run again."""
+        self._scores = {}
+        if self.metrics_path.exists():
+            lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)[:epoch]
+            partial = self.metrics_path.with_suffix(".partial")
+            partial.write_text("".join(lines), encoding="utf-8")
+            os.replace(partial, self.metrics_path)
+            for report in map(json.loads, lines):
+                self._note(report["epoch"], report["monitor"])
+        if self._open_writer is not None:
+            folder = self.metrics_path.with_name("tensorboard")
+            self._writer = self._open_writer(str(folder), purge_step=epoch + 1)
+
+    def best_epoch(self, epoch: int, monitor: Mapping[str, float]) -> int | None:
+        """The epoch with the best mean of what the monitor found, up to this one.
+
+        Of equals the first counts.
+
+        Args:
+            epoch: Number of the present epoch.
+            monitor: What the monitor found after it; empty if it did not run.
+
+        Returns:
+            Its number, None if the monitor has never run.
+        """
+        self._note(epoch, monitor)
+        return max(self._scores, key=lambda number: self._scores[number], default=None)
 
     def write(self, report: EpochReport) -> None:
         """Add an epoch."""
         with self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(vars(report)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if self._writer is not None:
+            for name, value in _curves(report).items():
+                self._writer.add_scalar(name, value, report.epoch)
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _note(self, epoch: int, monitor: Mapping[str, float]) -> None:
+        if monitor:
+            self._scores[epoch] = statistics.fmean(monitor.values())
+
+
+def _curves(report: EpochReport) -> dict[str, float]:
+    """What TensorBoard shows, by the name of the curve; the axis counts epochs."""
+    values = {
+        "loss/largest": report.loss_largest,
+        "loss/smallest": report.loss_smallest,
+        "loss/random": report.loss_random,
+        "spread": report.spread,
+        "lr": report.lr,
+        "speed/images_per_s": report.images_per_s,
+        "speed/data_wait": report.data_wait,
+        **{f"monitor/{name}": value for name, value in report.monitor.items()},
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _summary_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise TrainingError(
+            "the package tensorboard for pretrain.tensorboard=true",
+            str(error),
+            "Install it (pip install tensorboard), or set pretrain.tensorboard=false.",
+        ) from error
+    return SummaryWriter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import time
@@ -17,11 +18,14 @@ from torch import nn
 from edgesearch.errors import Interrupted, TrainingError
 from edgesearch.pretrain import distributed
 from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
-from edgesearch.pretrain.encoder import Encoder
-from edgesearch.pretrain.epoch_report import EpochReport, Progress
-from edgesearch.pretrain.faithful import faithful_step
+from edgesearch.pretrain.dead_worker import dead_worker
+from edgesearch.pretrain.encoder import states_of
+from edgesearch.pretrain.epoch_report import EpochReport, Progress, StepReport
+from edgesearch.pretrain.epoch_timer import EpochTimer
+from edgesearch.pretrain.faithful import check_faithful, faithful_step
 from edgesearch.pretrain.hardware import CudaMemory, Hardware, compile_ends, out_of_memory
 from edgesearch.pretrain.loader import ViewLoader
+from edgesearch.pretrain.loss_watch import LossWatch
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.passes import Passes
@@ -32,7 +36,6 @@ from edgesearch.pretrain.trainer_config import OPTIMIZERS, TrainerConfig, load_o
 from edgesearch.supernet import SupernetWeights
 
 Monitor = Callable[[SupernetWeights], dict[str, float]]
-_State = dict[str, torch.Tensor]
 
 
 class Trainer:
@@ -44,11 +47,14 @@ class Trainer:
         method: What is trained.
         loader: Where the views of this process come from.
         config: How to train.
-        output_dir: Gets state.pt, state.previous.pt, model.safetensors and metrics.jsonl.
+        output_dir: Gets state.pt, state.previous.pt, model.safetensors, best.safetensors (where
+            there is a monitor), metrics.jsonl and, if asked for, tensorboard/.
         identity: Plain values that tell this run from others; a state of another is refused.
         monitor: Judges the weights now and then.
+        hardware: What trains; a CPU as it is if None.
         on_epoch: Called with each epoch's report.
-        hardware: What trains.
+        on_step: Called after each step.
+        notice: Is told of what the user should know and nothing can be done about.
 
     Raises:
         TrainingError: The method cannot be trained so.
@@ -63,14 +69,16 @@ class Trainer:
         *,
         identity: dict[str, Any],
         monitor: Monitor | None = None,
-        on_epoch: Callable[[EpochReport], None] | None = None,
         hardware: Hardware | None = None,
+        on_epoch: Callable[[EpochReport], None] | None = None,
+        on_step: Callable[[StepReport], None] | None = None,
+        notice: Callable[[str], None] = warnings.warn,
     ) -> None:
         assert isinstance(method, nn.Module)
         self.hardware = hardware or Hardware(device="cpu")
         self.device = self.hardware.torch_device()
         if config.faithful:
-            _check_faithful(method, config, self.hardware.accumulation)
+            check_faithful(method, config, self.hardware.accumulation)
         self.method = method.to(self.device).to(memory_format=torch.channels_last)
         if self.hardware.compile:
             compile_ends(method, self.device)
@@ -80,6 +88,8 @@ class Trainer:
         self.identity = identity
         self.monitor = monitor
         self.on_epoch = on_epoch
+        self.on_step = on_step
+        self.notice = notice
         self.optimizer = OPTIMIZERS[config.optimizer](
             [weight for weight in method.parameters() if weight.requires_grad],
             config.lr,
@@ -87,8 +97,11 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
         self.progress = Progress()
-        self.log = RunLog(output_dir)
+        self.log = RunLog(output_dir, config.tensorboard)
         self.stopped_by: signal.Signals | None = None
+        self._watch = LossWatch(loader.steps_per_epoch)
+        self._begun = self._saved = time.monotonic()
+        self._steps_before = 0
         self._passes: Passes | None = None
         self._first = distributed.rank() == 0
 
@@ -101,16 +114,19 @@ class Trainer:
         Raises:
             Interrupted: SIGINT or SIGTERM came; the state of the last whole step has been kept.
                 One that comes in the last step or later only sets `stopped_by`.
-            TrainingError: A loss is not finite; the state before this epoch has been kept.
+            TrainingError: A loss or a weight is not finite, the loss has exploded, or a process
+                that loads images has died; the last good state has been kept.
             CheckpointError: The state in the output folder is damaged or of another run.
         """
         self.output_dir.mkdir(parents=True, exist_ok=True)
         self._resume()
         distributed.share_weights(self.method)
-        if self._first:
-            self.log.begin(self.progress.epoch)
+        self._begun = self._saved = time.monotonic()
+        self._steps_before = self._steps_done
         self.method.train()
-        with StopSignals() as signals:
+        with StopSignals() as signals, contextlib.closing(self.log) as log:
+            if self._first:
+                log.begin(self.progress.epoch)
             while self.progress.epoch < self.config.epochs:
                 self._run_epoch(signals)
         self.stopped_by = _stop(signals)
@@ -129,10 +145,15 @@ class Trainer:
         """The weights after the last whole epoch."""
         return self.output_dir / "model.safetensors"
 
+    @property
+    def best_path(self) -> Path:
+        """The weights after the epoch with the best mean of what the monitor found."""
+        return self.output_dir / "best.safetensors"
+
     def weights(self) -> SupernetWeights:
         """The present weights."""
-        query = _states(self.method.query)
-        key = query if self.method.key is None else _states(self.method.key)
+        query = states_of(self.method.query)
+        key = query if self.method.key is None else states_of(self.method.key)
         return SupernetWeights(self.method.space, *query[:2], *key[:2], query[2], key[2])
 
     def learning_rate(self, step: int) -> float:
@@ -145,34 +166,68 @@ class Trainer:
         return self.config.lr * 0.5 * (1 + math.cos(math.pi * done))
 
     def _run_epoch(self, signals: StopSignals) -> None:
-        progress, config = self.progress, self.config
-        start, first_step = time.perf_counter(), progress.step
-        lr = 0.0
-        for views in self.loader.batches(progress.epoch, first_step):
-            step = progress.epoch * self.loader.steps_per_epoch + progress.step
-            lr = self.learning_rate(step)
-            progress.add(self._train_step(views, step, lr))
-            stop = _stop(signals)
-            if stop and progress.step < self.loader.steps_per_epoch:
+        progress, timer = self.progress, EpochTimer(distributed.world_size())
+        replaced, whole = progress.replaced, True
+        try:
+            for views in timer.batches(self.loader.batches(progress.epoch, progress.step)):
+                whole = False
+                result = self._train_step(views, self._steps_done)
+                progress.add(result)
+                progress.replaced = replaced + self.loader.replaced
+                whole = True
+                self._after_step(result, timer, signals)
+        except RuntimeError as error:
+            dead = dead_worker(error)
+            if dead is None:
+                raise
+            if whole:
                 self._save_state()
-                distributed.wait_for_first()
-                raise Interrupted(
-                    f"pre-training stopped by {stop.name} in epoch "
-                    f"{progress.epoch + 1} of {config.epochs}"
-                )
-        duration = time.perf_counter() - start
-        assert self._passes is not None
-        images = (progress.step - first_step) * self._passes.batch_size
-        self._finish_epoch(lr, duration, images)
-        done, stop = self.progress.epoch, _stop(signals)
-        if stop and done < config.epochs:
-            raise Interrupted(
-                f"pre-training stopped by {stop.name} after epoch {done} of {config.epochs}"
-            )
+            raise dead from error
+        self._finish_epoch(timer)
+        done, epochs, stop = self.progress.epoch, self.config.epochs, _stop(signals)
+        if stop and done < epochs:
+            raise Interrupted(f"pre-training stopped by {stop.name} after epoch {done} of {epochs}")
 
-    def _train_step(self, views: Views, step: int, lr: float) -> StepResult:
+    @property
+    def _steps_done(self) -> int:
+        """Steps since the training began."""
+        return self.progress.epoch * self.loader.steps_per_epoch + self.progress.step
+
+    def _after_step(self, result: StepResult, timer: EpochTimer, signals: StopSignals) -> None:
+        """Watch the loss, report, and within an epoch save the state when it is time."""
+        progress, config, steps = self.progress, self.config, self.loader.steps_per_epoch
+        where = f"step {self._steps_done - 1} (epoch {progress.epoch + 1})"
+        usual = self._watch.add(result.losses[0], progress.level, where)
+        if self.on_step:
+            self.on_step(self._step_report(timer))
+        if progress.step == steps:
+            return
+        if stop := _stop(signals):
+            self._save_state()
+            distributed.wait_for_first()
+            raise Interrupted(
+                f"pre-training stopped by {stop.name} in epoch "
+                f"{progress.epoch + 1} of {config.epochs}"
+            )
+        if usual and time.monotonic() - self._saved >= 60 * config.checkpoint_minutes:
+            self._save_state()
+
+    def _step_report(self, timer: EpochTimer) -> StepReport:
+        progress, steps = self.progress, self.loader.steps_per_epoch
+        pace_s = (time.monotonic() - self._begun) / (self._steps_done - self._steps_before)
+        return StepReport(
+            epoch=progress.epoch + 1,
+            epochs=self.config.epochs,
+            step=progress.step,
+            steps=steps,
+            loss=progress.loss_largest,
+            images_per_s=timer.images_per_s,
+            remaining_s=pace_s * (self.config.epochs * steps - self._steps_done),
+        )
+
+    def _train_step(self, views: Views, step: int) -> StepResult:
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = self.learning_rate(step)
         if self._passes is None:
             batch_size = len(views[0]) * distributed.world_size()
             self._passes = self.hardware.passes(self.method, batch_size, self.config.seed)
@@ -186,7 +241,7 @@ class Trainer:
         except torch.cuda.OutOfMemoryError as error:
             traceback.clear_frames(error.__traceback__)
             found, result = str(error), None
-        if result is None:
+        if result is None:  # not within `except`, where the error still holds what it met
             memory = CudaMemory(self.device)
             raise out_of_memory(self.method, (first, second), self._passes, memory, found)
         if not result.finite:
@@ -194,7 +249,7 @@ class Trainer:
                 "finite losses",
                 f"{result.losses} at step {step} (epoch {self.progress.epoch + 1})",
                 "Set a smaller pretrain.lr or more pretrain.warmup_epochs; "
-                "the state before this epoch has been kept.",
+                "the last good state has been kept.",
             )
         return result
 
@@ -220,36 +275,51 @@ class Trainer:
             passes=passes,
         )
 
-    def _finish_epoch(self, lr: float, duration_s: float, images: int) -> None:
+    def _finish_epoch(self, timer: EpochTimer) -> None:
         """Write the epoch's metrics, then weights and state: a kill between them repeats it."""
         epoch, config = self.progress.epoch + 1, self.config
-        replaced = distributed.total(self.loader.replaced)
+        self._check_weights()
+        self.progress.replaced = distributed.total(self.progress.replaced)
         if not self._first:
-            self.progress = Progress(epoch)
+            self.progress = self.progress.next_epoch()
             distributed.wait_for_first()
             return
         every = config.monitor_every_epochs
         due = every > 0 and (epoch == config.epochs or epoch % every == 0)
         weights = self.weights()
+        monitor = self.monitor(weights) if self.monitor and due else {}
         report = self.progress.report(
             epochs=config.epochs,
-            lr=lr,
-            duration_s=duration_s,
-            images=images,
-            replaced_images=replaced,
-            monitor=self.monitor(weights) if self.monitor and due else {},
+            lr=self.learning_rate(self._steps_done - 1),
+            timer=timer,
+            monitor=monitor,
+            best_epoch=self.log.best_epoch(epoch, monitor),
         )
-        self.progress = Progress(epoch)
+        self.progress = self.progress.next_epoch()
         self.log.write(report)
         weights.save(self.weights_path)
+        if report.best_epoch == epoch:
+            weights.save(self.best_path)
         self._save_state()
         if self.on_epoch:
             self.on_epoch(report)
         distributed.wait_for_first()
 
+    def _check_weights(self) -> None:
+        """Make sure that no state with infinite weights takes the place of a good one."""
+        for name, tensor in self.method.state_dict().items():
+            if not tensor.isfinite().all():
+                raise TrainingError(
+                    "finite weights",
+                    f"others in {name} after step {self._steps_done - 1}",
+                    "Set a smaller pretrain.lr or more pretrain.warmup_epochs; "
+                    "the last good state has been kept.",
+                )
+
     def _save_state(self) -> None:
         if not self._first:
             return
+        self._check_weights()
         save_state(
             self.state_path,
             {
@@ -261,11 +331,12 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
             },
         )
+        self._saved = time.monotonic()
 
     def _resume(self) -> None:
         state = None
         if self._first and has_state(self.state_path):
-            state = load_state(self.state_path, self.identity)
+            state = load_state(self.state_path, self.identity, self.notice)
         state = distributed.of_first(state)
         if state is None:
             return
@@ -273,19 +344,18 @@ class Trainer:
         load_optimizer(self.optimizer, state["optimizer"])
         self.progress = Progress(**state["progress"])
         if not self._first:
+            self.progress.replaced = 0  # the first counts them
             return
         former, now = state.get("processes", 1), distributed.world_size()
         if former != now:
-            warnings.warn(
+            self.notice(
                 f"this run was begun with {former} processes and goes on with {now}: its results "
-                "differ by rounding alone only where pretrain.bn_group_size is set",
-                stacklevel=2,
+                "differ by rounding alone only where pretrain.bn_group_size is set"
             )
         if state["threads"] != torch.get_num_threads():
-            warnings.warn(
+            self.notice(
                 f"this run was begun with {state['threads']} threads and goes on with "
-                f"{torch.get_num_threads()}: its last digits will differ (pretrain.threads)",
-                stacklevel=2,
+                f"{torch.get_num_threads()}: its last digits will differ (pretrain.threads)"
             )
 
 
@@ -293,29 +363,3 @@ def _stop(signals: StopSignals) -> signal.Signals | None:
     """The signal that any of the processes has received."""
     number = distributed.highest(signals.received or 0)
     return signal.Signals(number) if number else None
-
-
-def _check_faithful(method: Method, config: TrainerConfig, accumulation: int) -> None:
-    plain = config.loss_weights == (1, 1, 1) and config.distill == 0 and accumulation == 1
-    if isinstance(method, MoCoV2) and plain:
-        return
-    raise TrainingError(
-        "moco_v2 without distillation, weights of losses and accumulation for pretrain.faithful",
-        f"{type(method).__name__}, distill {config.distill}, loss_weights {config.loss_weights}, "
-        f"accumulation {accumulation}",
-        "Set pretrain.faithful=false.",
-    )
-
-
-def _states(encoder: Encoder) -> tuple[_State, _State, _State | None]:
-    """States of backbone, projector and, where there is one, projector for places."""
-    dense = encoder.dense_projector
-    return (
-        _on_cpu(encoder.supernet.backbone),
-        _on_cpu(encoder.projector),
-        None if dense is None else _on_cpu(dense),
-    )
-
-
-def _on_cpu(module: nn.Module) -> _State:
-    return {name: tensor.cpu() for name, tensor in module.state_dict().items()}

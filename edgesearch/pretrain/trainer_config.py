@@ -35,6 +35,8 @@ class TrainerConfig:
         faithful: Steps in the order of DATA's released code; MoCo v2 only.
         monitor_every_epochs: How often the monitor runs; it runs after the last epoch too; 0
             for never.
+        checkpoint_minutes: Time after which the state is saved within an epoch, too.
+        tensorboard: Whether curves are written for TensorBoard.
         seed: Of data order and random subnets.
     """
 
@@ -50,6 +52,8 @@ class TrainerConfig:
     distill: float = 0.0
     faithful: bool = False
     monitor_every_epochs: int = 10
+    checkpoint_minutes: float = 10.0
+    tensorboard: bool = False
     seed: int = 0
 
 

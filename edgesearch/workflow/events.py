@@ -15,12 +15,14 @@ class Event:
         message: What happened.
         done: Units of work done, None where nothing is counted.
         total: Units of work in all.
+        within: Whether the units are parts of one that is counted too, such as an epoch's steps.
     """
 
     stage: str
     message: str
     done: int | None = None
     total: int | None = None
+    within: bool = False
 
 
 Report = Callable[[Event], None]

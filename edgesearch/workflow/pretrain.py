@@ -16,7 +16,6 @@ from edgesearch.pretrain import (
     METHODS,
     Augmentation,
     DenseCL,
-    EpochReport,
     Hardware,
     Method,
     MoCoV2,
@@ -35,11 +34,12 @@ from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder
 from edgesearch.workflow.stage import Stage, prefixed
+from edgesearch.workflow.training_events import TrainingTeller
 
 MONITOR_CALIBRATION_IMAGES = 512
 LOOKED_AT = 64
 """Images whose size is looked at."""
-_FREE = ("seed", "workers", "monitor_every_epochs")
+_FREE = ("seed", "workers", "monitor_every_epochs", "checkpoint_minutes", "tensorboard")
 """Options that are no settings of `pretrain`: one stands apart, the others change no weight."""
 
 
@@ -197,6 +197,7 @@ def _trainer(
         workers=views.workers,
         share=Share(distributed.rank(), distributed.world_size()),
     )
+    teller = TrainingTeller(report, None if views.batched else views.workers)
     return Trainer(
         model,
         loader,
@@ -204,8 +205,10 @@ def _trainer(
         layout.supernet,
         identity=stage.plain_config(),
         monitor=monitor,
-        on_epoch=_EpochTeller(report),
         hardware=hardware,
+        on_epoch=teller.epoch,
+        on_step=teller.step,
+        notice=teller.notice,
     )
 
 
@@ -249,36 +252,6 @@ def _monitor(space: SearchSpace, pool: ImagePool, k: int) -> Monitor | None:
         return accuracies
 
     return monitor
-
-
-class _EpochTeller:
-    """Tells of each epoch, and of a collapse once."""
-
-    def __init__(self, report: Report) -> None:
-        self.report = report
-        self.collapse_told = False
-
-    def __call__(self, epoch: EpochReport) -> None:
-        self.report(_epoch_event(epoch))
-        if epoch.collapsed and not self.collapse_told:
-            self.collapse_told = True
-            collapse = (
-                f"the embeddings of all images have become the same (spread {epoch.spread:.4f}): "
-                "nothing is learnt so. Set pretrain.projector_bn=true, a smaller pretrain.lr or "
-                "pretrain.weight_decay, or stronger views"
-            )
-            self.report(Event("pretrain", collapse))
-
-
-def _epoch_event(epoch: EpochReport) -> Event:
-    parts = [f"loss {epoch.loss_largest:.3f} largest"]
-    if epoch.loss_smallest is not None:
-        parts.append(f"{epoch.loss_smallest:.3f} smallest")
-    parts += [f"{name} {value:.3f}" for name, value in epoch.monitor.items()]
-    parts.append(f"{epoch.images_per_s:,.0f} images/s")
-    if epoch.replaced_images:
-        parts.append(f"{epoch.replaced_images} unreadable images replaced by others")
-    return Event("pretrain", ", ".join(parts), epoch.epoch, epoch.epochs)
 
 
 def _weights_file(init: Path) -> Path:

@@ -90,6 +90,8 @@ def plain(value):
         "pretrain.init=elsewhere",
         "pretrain.knn_k=5",
         "pretrain.knn_every_epochs=3",
+        "pretrain.checkpoint_minutes=5",
+        "pretrain.tensorboard=false",
         "pretrain.augmentation.batched=false",
         "pretrain.augmentation.crop_scale=[0.5,1.0]",
         "pretrain.augmentation.flip_probability=0.1",

@@ -88,7 +88,7 @@ def send(number):
 
 def metrics_of(folder):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    timed = ("duration_s", "images_per_s")
+    timed = ("duration_s", "images_per_s", "data_wait")
     return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
 
 

@@ -1,6 +1,7 @@
 """What the user has to mend, on a finished run: one message, exit code 2, nothing lost."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -128,9 +129,11 @@ def stopped(chain):
 
 def test_half_written_state_of_a_stopped_training(call, stopped):
     weights = (stopped / "model.safetensors").read_bytes()
-    with pytest.warns(UserWarning, match="state.pt is damaged .*going on from the state before"):
-        result = call("pretrain")
+    result = call("pretrain", "--json")
     assert result.exit_code == 0, result.output
+    json.loads(result.stdout)
+    told = r"pretrain: .*state.pt is damaged \(.*\): going on from the state before it"
+    assert len(re.findall(told, result.stderr)) == 1
     assert "pretrain 2/2" in result.stderr
     assert "pretrain 1/2" not in result.stderr
     assert (stopped / "model.safetensors").read_bytes() == weights
