@@ -207,9 +207,8 @@ class TestMemory:
 
         monkeypatch.setattr(method, "loss", loss)
         passes = Passes(method, 64, **options)
-        error = out_of_memory(
-            method, two_views(64), passes, memory, "CUDA out of memory. Tried\nto"
-        )
+        found = "CUDA out of memory. Tried\nto"
+        error = out_of_memory(method, two_views(64), passes, memory, found)
         with pytest.raises(TrainingError, match=remedy):
             raise error
         assert "memory for passes of 64 images on the device; found: CUDA out of memory" in str(
