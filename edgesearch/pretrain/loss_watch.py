@@ -44,7 +44,7 @@ class LossWatch:
         most = EXPLODED * level
         if not level or loss <= most:
             return True
-        median = statistics.median(self._recent)
+        median = statistics.median_low(self._recent)
         if len(self._recent) == self._recent.maxlen and median > most:
             raise TrainingError(
                 f"a loss of at most {most:.4g}, {EXPLODED:g} times that of an earlier epoch",

@@ -1,0 +1,91 @@
+"""Bars on a terminal, plain lines otherwise."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from edgesearch.cli import progress
+from edgesearch.workflow import Event
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 1000.0
+
+    monkeypatch.setattr(progress.time, "monotonic", lambda: Clock.now)
+    return Clock
+
+
+def steps(shown, clock, count, seconds):
+    for step in range(1, count + 1):
+        clock.now += seconds
+        shown.show(Event("pretrain", f"step at {clock.now:g}", step, count, within=True))
+
+
+def test_within_a_short_epoch_no_line_is_printed(clock, capsys):
+    with progress.Progress() as shown:
+        for epoch in (1, 2, 3):
+            steps(shown, clock, 10, 5.0)
+            shown.show(Event("pretrain", "loss", epoch, 3))
+    assert capsys.readouterr().err == "".join(f"pretrain {n}/3: loss\n" for n in (1, 2, 3))
+
+
+def test_within_a_long_epoch_a_line_a_minute_is_printed(clock, capsys):
+    with progress.Progress() as shown:
+        steps(shown, clock, 100, 2.0)
+        shown.show(Event("pretrain", "a notice"))
+        steps(shown, clock, 30, 2.0)
+    printed = capsys.readouterr().err.splitlines()
+    assert printed == [
+        "pretrain 30/100: step at 1060",
+        "pretrain 60/100: step at 1120",
+        "pretrain 90/100: step at 1180",
+        "pretrain: a notice",
+        "pretrain 30/30: step at 1260",
+    ]
+
+
+ON_A_TERMINAL = """
+import time
+from edgesearch.cli.progress import Progress
+from edgesearch.workflow import Event
+with Progress() as progress:
+    for epoch in (1, 2):
+        for step in range(1, 5):
+            message = f"epoch {epoch}, loss 5.0, 512 images/s, 3:10:00 left of the run"
+            progress.show(Event("pretrain", message, step, 4, within=True))
+            time.sleep(0.15)
+        progress.show(Event("pretrain", "a notice"))
+        progress.show(Event("pretrain", "loss 5.0 largest", epoch, 2))
+print("out")
+"""
+
+
+def test_on_a_terminal_there_are_bars_for_the_run_and_within_the_epoch():
+    terminal, its_end = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "160", "TERM": "xterm"}
+    command = [sys.executable, "-c", ON_A_TERMINAL]
+    process = subprocess.Popen(command, stderr=its_end, stdout=subprocess.PIPE, env=environment)
+    os.close(its_end)
+    shown = b""
+    try:
+        while chunk := os.read(terminal, 4096):
+            shown += chunk
+    except OSError:  # the other end is closed
+        pass
+    os.close(terminal)
+    assert process.communicate()[0] == b"out\n"
+    assert process.returncode == 0
+    text = shown.decode()
+    for epoch in (1, 2):
+        assert f"epoch {epoch}, loss 5.0, 512 images/s, 3:10:00 left of the run" in text
+    assert all(f"{step}/4" in text for step in (1, 2, 3))
+    assert "1/2" in text and "2/2" in text
+    assert "pretrain a notice" in text
+    last_drawing = text[text.rindex("a notice") :]
+    assert "2/2" in last_drawing
+    assert "4/4" not in last_drawing[last_drawing.rindex("2/2") :]
