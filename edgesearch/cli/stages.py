@@ -217,6 +217,7 @@ def _images(config: Config) -> workflow.ImageSource:
     return workflow.ImageSource(
         source=data.source,
         root=data.root,
+        name=data.name,
         holdout=data.holdout,
         mean=None if data.mean is None else tuple(data.mean),
         std=None if data.std is None else tuple(data.std),

@@ -128,12 +128,14 @@ class DeviceSection(Section):
 class DataSection(Section):
     """The images."""
 
-    source: Literal["folder", "digits"] = "folder"
-    """A folder of images, or scikit-learn's handwritten digits."""
+    source: Literal["folder", "shards", "torchvision", "digits"] = "folder"
+    """A folder of images, tar shards, a set of torchvision, or scikit-learn's digits."""
     root: UserPath | None = Field(default=None, validate_default=True)
-    """The folder; class folders and the splits train, val and test are used if they are there."""
+    """Folder of the images, of the shards (or a pattern, `train-{000..146}.tar`), or of the set."""
+    name: str | None = Field(default=None, validate_default=True)
+    """Class of torchvision.datasets, such as CIFAR10; its files have to be there already."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of each class that is held out for evaluation where the folder has no splits."""
+    """Share of each class that is held out for evaluation where the images have no splits."""
     mean: list[Fraction] | None = None
     """Mean of each channel, of pixel values in 0 to 1; that of the images if null."""
     std: list[PositiveFraction] | None = Field(default=None, validate_default=True)
@@ -144,9 +146,21 @@ class DataSection(Section):
     @field_validator("root")
     @classmethod
     def _root_of_a_folder(cls, root: UserPath | None, info: ValidationInfo) -> UserPath | None:
-        if root is None and info.data.get("source") == "folder":
-            raise fault("the path of the folder of images is required (data.root=PATH)")
+        source = info.data.get("source")
+        if root is None and source in ("folder", "shards", "torchvision"):
+            what = "of images" if source == "folder" else f"for data.source={source}"
+            raise fault(f"the path of the folder {what} is required (data.root=PATH)")
         return root
+
+    @field_validator("name")
+    @classmethod
+    def _name_of_a_set(cls, name: str | None, info: ValidationInfo) -> str | None:
+        of_torchvision = info.data.get("source") == "torchvision"
+        if name is None and of_torchvision:
+            raise fault("the name of a class of torchvision.datasets is required (data.name=NAME)")
+        if name is not None and not of_torchvision and "source" in info.data:
+            raise fault("null is required for any data.source but torchvision")
+        return name
 
     @field_validator("std")
     @classmethod

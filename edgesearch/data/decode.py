@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ EXTENSIONS = (
 SIXTEEN_BIT = 65535
 
 
-def decode_image(path: Path, channels: int) -> torch.Tensor:
+def decode_image(file: Path | BinaryIO, channels: int, name: str | None = None) -> torch.Tensor:
     """Read an image file; the first frame, if there are several.
 
     - EXIF orientation is applied.
@@ -32,8 +33,9 @@ def decode_image(path: Path, channels: int) -> torch.Tensor:
     - Colour becomes grey with the weights of ITU-R 601; grey becomes colour by repetition.
 
     Args:
-        path: The file.
+        file: The file: its path, or its content.
         channels: 1 for grey, 3 for RGB.
+        name: What the file is called in a message; its path if None.
 
     Returns:
         (channels, H, W) uint8.
@@ -42,17 +44,27 @@ def decode_image(path: Path, channels: int) -> torch.Tensor:
         DataError: The file cannot be read, or its pixels have no defined range.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             image.load()
-            pixels = np.array(
-                _to_eight_bits(_upright(image)).convert("L" if channels == 1 else "RGB")
-            )
+            return pixels_of(_upright(image), channels)
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files.
         raise DataError(
             "an image that can be read",
-            f"{path}: {error or type(error).__name__}",
+            f"{name or file}: {error or type(error).__name__}",
             "Repair the file or take it out of the folder.",
         ) from error
+
+
+def pixels_of(image: Image.Image, channels: int) -> torch.Tensor:
+    """The pixels of an image that has been read, by the rules of `decode_image`.
+
+    Returns:
+        (channels, H, W) uint8.
+
+    Raises:
+        ValueError: The pixels have no defined range.
+    """
+    pixels = np.array(_to_eight_bits(image).convert("L" if channels == 1 else "RGB"))
     return torch.from_numpy(pixels).view(*pixels.shape[:2], channels).permute(2, 0, 1).contiguous()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import torch
 
 from edgesearch.data.decode import decode_image
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.data.shards import ShardImage
 from edgesearch.errors import DataError
 
 CHUNK = 256
@@ -39,14 +41,14 @@ class ImageSet:
     """A sequence of images, with labels if there are any.
 
     Attributes:
-        items: Each image as a file, or as pixels (C, H, W) uint8.
+        items: Each image as a file, as a member of a shard, or as pixels (C, H, W) uint8.
         channels: Channels that images are given with, 1 or 3.
-        origin: Where the images come from: a folder, or a name to show.
+        origin: Where the images come from: the folder of files or shards, or a name to show.
         labels: (N,) int64 indices into `class_names`, or None.
         class_names: Names of the classes, empty without labels.
     """
 
-    items: tuple[Path | torch.Tensor, ...]
+    items: tuple[Path | ShardImage | torch.Tensor, ...]
     channels: int
     origin: Path
     labels: torch.Tensor | None = None
@@ -62,7 +64,11 @@ class ImageSet:
             DataError: The file cannot be read.
         """
         item = self.items[index]
-        return item if isinstance(item, torch.Tensor) else decode_image(item, self.channels)
+        if isinstance(item, torch.Tensor):
+            return item
+        if isinstance(item, ShardImage):
+            return decode_image(io.BytesIO(item.read()), self.channels, str(item))
+        return decode_image(item, self.channels)
 
     def subset(self, indices: Sequence[int]) -> ImageSet:
         """The images of the given indices, in their order."""
@@ -72,8 +78,8 @@ class ImageSet:
     def digest(self) -> str:
         """64 hexadecimal digits that tell whether these are the same images as another time.
 
-        Files count with their name below the folder and their size, so that a large folder is
-        read in seconds; pixels in memory count with every byte.
+        Files, and members of shards, count with their name below the folder and their size, so
+        that a large folder is read in seconds; pixels in memory count with every byte.
 
         Raises:
             DataError: A file is gone.
@@ -82,9 +88,13 @@ class ImageSet:
         for item in self.items:
             if isinstance(item, torch.Tensor):
                 total.update(f"{tuple(item.shape)}".encode() + item.numpy().tobytes())
+                continue
+            if isinstance(item, ShardImage):
+                name = f"{item.shard.path.relative_to(self.origin).as_posix()}/{item.name}"
+                size = item.size
             else:
-                name = item.relative_to(self.origin).as_posix()
-                total.update(os.fsencode(name) + f" {_size(item)}\n".encode())
+                name, size = item.relative_to(self.origin).as_posix(), _size(item)
+            total.update(os.fsencode(name) + f" {size}\n".encode())
         if self.labels is not None:
             total.update(self.labels.numpy().tobytes())
         return total.hexdigest()

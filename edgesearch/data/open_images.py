@@ -1,38 +1,29 @@
-"""Images from a folder, or the digits that come with scikit-learn."""
+"""Images from wherever a configuration says: a folder, shards, torchvision, scikit-learn."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from edgesearch.data.decode import EXTENSIONS
+from edgesearch.data.files import files_below
 from edgesearch.data.image_set import ImageSet
+from edgesearch.data.open_shards import open_shards
+from edgesearch.data.splits import TEST_FOLDERS, ImageSplits, held_out, relabelled
+from edgesearch.data.torchvision_sets import open_torchvision
 from edgesearch.errors import DataError
-
-TEST_FOLDERS = ("val", "validation", "test")
-"""Names of the folder beside `train` that holds the test split; the first present one counts."""
-
-
-@dataclass(frozen=True)
-class ImageSplits:
-    """Images to train on, and others to evaluate on.
-
-    Attributes:
-        train: Images to train on.
-        test: Images to evaluate on, or None if there are none.
-    """
-
-    train: ImageSet
-    test: ImageSet | None
 
 
 def open_images(
-    source: str, root: Path | None, channels: int, holdout: float = 0.2, seed: int = 0
+    source: str,
+    root: Path | None,
+    channels: int,
+    holdout: float = 0.2,
+    seed: int = 0,
+    *,
+    name: str | None = None,
+    cache_dir: Path | None = None,
 ) -> ImageSplits:
     """Find the images that a configuration names.
 
@@ -44,34 +35,49 @@ def open_images(
     - Anything else: all images are taken, without labels.
 
     Args:
-        source: "folder", or "digits": 1,797 handwritten digits of 8×8 pixels from scikit-learn.
+        source: "folder"; "shards": tar files, see `open_shards`; "torchvision": one of its sets,
+            see `open_torchvision`; or "digits": 1,797 handwritten digits of 8×8 pixels from
+            scikit-learn.
         root: The folder; not used for digits.
         channels: Channels that images are given with, 1 or 3.
         holdout: Share of each class that is held out, in 0 … 1; 0 holds nothing out.
         seed: Decides which images are held out.
+        name: Name of the torchvision class.
+        cache_dir: Keeps the indices of shards; without one they are made anew each time.
 
     Raises:
-        DataError: The source is unknown, or the folder is missing, not a folder or without
-            images, or the test split has classes that the training split lacks.
+        DataError: The source is unknown, or what it needs is missing, damaged or without images,
+            or the test split has classes that the training split lacks.
     """
     if source == "digits":
-        return _held_out(_open_digits(channels), holdout, seed)
-    if source != "folder" or root is None:
+        return held_out(_open_digits(channels), holdout, seed)
+    if source == "folder" and root is not None:
+        splits = _open_splits(root, channels)
+    elif source == "shards" and root is not None:
+        splits = open_shards(root, channels, cache_dir)
+    elif source == "torchvision" and root is not None and name is not None:
+        splits = open_torchvision(name, root, channels)
+    else:
         raise DataError(
-            "the source of images is `digits`, or `folder` together with a root",
-            f"source {source!r} and root {root}",
-            "Correct `data.source` and `data.root`.",
+            "the source of images is `digits`, or `folder` or `shards` together with a root, or "
+            "`torchvision` together with a root and a name",
+            f"source {source!r} and root {root} and name {name}",
+            "Correct `data.source`, `data.root` and `data.name`.",
         )
+    return held_out(splits.train, holdout, seed) if splits.test is None else splits
+
+
+def _open_splits(root: Path, channels: int) -> ImageSplits:
     _check_folder(root)
     folders = {folder.name: folder for folder in _subfolders(root)}
     test_name = next((name for name in TEST_FOLDERS if name in folders), None)
     if "train" in folders and test_name is not None:
         train = _open_folder(folders["train"], channels)
         test = _open_folder(folders[test_name], channels)
-        return ImageSplits(train, _relabelled(test, train))
+        return ImageSplits(train, relabelled(test, train))
     if set(folders) == {"train"}:
         root = folders["train"]
-    return _held_out(_open_folder(root, channels), holdout, seed)
+    return ImageSplits(_open_folder(root, channels), None)
 
 
 def _open_digits(channels: int) -> ImageSet:
@@ -98,7 +104,7 @@ def _check_folder(root: Path) -> None:
 
 
 def _open_folder(root: Path, channels: int) -> ImageSet:
-    images = sorted(_images_below(root), key=lambda path: _natural(path.relative_to(root)))
+    images = files_below(root, EXTENSIONS)
     if not images:
         raise DataError(
             f"images in {root.absolute()}",
@@ -113,60 +119,5 @@ def _open_folder(root: Path, channels: int) -> ImageSet:
     return ImageSet(tuple(images), channels, root, labels, tuple(classes))
 
 
-def _relabelled(test: ImageSet, train: ImageSet) -> ImageSet:
-    """The test split with labels that are indices into the classes of the training split."""
-    if test.labels is None or train.labels is None:
-        return ImageSet(test.items, test.channels, test.origin)
-    unknown = [name for name in test.class_names if name not in train.class_names]
-    if unknown:
-        raise DataError(
-            f"the classes of {test.origin.absolute()} among those of {train.origin.absolute()}",
-            f"{len(unknown)} other(s): {', '.join(unknown[:5])}",
-            "Give both splits the same class folders.",
-        )
-    indices = torch.tensor([train.class_names.index(name) for name in test.class_names])
-    return ImageSet(test.items, test.channels, test.origin, indices[test.labels], train.class_names)
-
-
-def _held_out(images: ImageSet, share: float, seed: int) -> ImageSplits:
-    """Split off the same share of each class, but never all of it."""
-    if images.labels is None:
-        return ImageSplits(images, None)
-    generator = torch.Generator().manual_seed(seed)
-    test: list[int] = []
-    for label in range(len(images.class_names)):
-        members = (images.labels == label).nonzero().flatten()
-        count = min(round(len(members) * share), len(members) - 1)
-        chosen = torch.randperm(len(members), generator=generator)[:count]
-        test += members[chosen].tolist()
-    held = set(test)
-    train = [index for index in range(len(images)) if index not in held]
-    return ImageSplits(images.subset(train), images.subset(sorted(test)) if test else None)
-
-
 def _subfolders(root: Path) -> list[Path]:
     return [entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-
-
-def _images_below(root: Path) -> Iterator[Path]:
-    """Image files below a folder; links are followed, but none twice (they may form a circle)."""
-    visited = set()
-    for name, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(name)
-        folders[:] = [] if real in visited else sorted(f for f in folders if f[0] != ".")
-        if real not in visited:
-            visited.add(real)
-            yield from (Path(name, file) for file in files if _is_image(file))
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
-
-
-def _natural(path: Path) -> list[tuple[list[tuple[int, str]], str]]:
-    """A key that sorts names as people do: `2.png` before `10.png`."""
-
-    def key(name: str) -> list[tuple[int, str]]:
-        return [(int(number or -1), text) for number, text in re.findall(r"(\d+)|(\D+)", name)]
-
-    return [(key(part), part) for part in path.parts]

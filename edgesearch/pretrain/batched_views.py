@@ -1,8 +1,9 @@
 """The same views for a whole batch of small images at once, each image with draws of its own.
 
 torchvision's transforms draw once for a batch; one image at a time they cost more than training
-a small network. Differences from them: the order of the colour changes is fixed, the hue is turned
-in YIQ instead of HSV, and images are not smoothed before they are made smaller.
+a small network. Differences from them: crops do not end at whole pixels, the order of the colour
+changes is fixed, the hue is turned in YIQ instead of HSV, and images are not smoothed before they
+are made smaller. What is drawn has the same distributions (`test_view_statistics.py`).
 """
 
 from __future__ import annotations
@@ -27,12 +28,18 @@ _LUMA = (0.299, 0.587, 0.114)
 _RGB_TO_YIQ = torch.tensor(
     [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
 )
+_YIQ_TO_RGB = torch.linalg.inv(_RGB_TO_YIQ)
 _DRAWS = 14
+_RETRIES = 9
+"""Further tries of a crop that would be longer than its image: torchvision makes ten in all."""
 _ASPECT = (math.log(3 / 4), math.log(4 / 3))
 
 
 class BatchedViews:
     """Views of batches; the draws of each image are keyed by seed, epoch, image and view.
+
+    They are computed on the device on which the images lie. All that is random is drawn on the
+    CPU, so that every device makes the same views, up to rounding.
 
     Args:
         recipes: How the first and the second view are made.
@@ -52,21 +59,27 @@ class BatchedViews:
 
         Args:
             images: (N, C, H, W) uint8.
-            indices: (N,) numbers of the images in their set.
+            indices: (N,) numbers of the images in their set, on the CPU.
             epoch: Number of the epoch.
 
         Returns:
-            Two tensors (N, C, R, R) float32, normalised.
+            Two tensors (N, C, R, R) float32, normalised, on the device of the images.
         """
         first, second = (
-            self._view(images, recipe, uniforms(_DRAWS, self.seed, epoch, indices.numpy(), view))
+            self._view(
+                images,
+                recipe,
+                uniforms(_DRAWS + 2 * _RETRIES, self.seed, epoch, indices.numpy(), view),
+            )
             for view, recipe in enumerate(self.recipes)
         )
         return first, second
 
     def _view(self, images: torch.Tensor, a: Augmentation, draws: np.ndarray) -> torch.Tensor:
-        u = torch.from_numpy(draws).to(torch.float32)
-        x = crop_and_flip(images.to(torch.float32) / 255, u[:, :5], a, self.preprocess.resolution)
+        on_cpu = torch.from_numpy(draws).to(torch.float32)
+        u = to_device(on_cpu, images.device)
+        of_crop = torch.cat([u[:, :5], u[:, _DRAWS:]], dim=1)
+        x = crop_and_flip(images.to(torch.float32) / 255, of_crop, a, self.preprocess.resolution)
         if a.jitter_probability > 0:
             chosen = (u[:, 9] < a.jitter_probability)[:, None, None, None]
             x = torch.where(chosen, jitter(x, u[:, 5:9], a), x)
@@ -74,7 +87,9 @@ class BatchedViews:
             chosen = (u[:, 10] < a.grayscale_probability)[:, None, None, None]
             x = torch.where(chosen, luma(x), x)
         if a.blur_probability > 0:
-            chosen = torch.nonzero(u[:, 11] < a.blur_probability).flatten()
+            # Chosen on the CPU: to count them on a GPU would be to wait for it.
+            places = torch.nonzero(on_cpu[:, 11] < a.blur_probability).flatten()
+            chosen = to_device(places, x.device)
             low, high = BLUR_SIGMA
             sigma = low + (high - low) * u[chosen, 12]
             x[chosen] = blur(x[chosen], sigma, blur_kernel_size(self.preprocess.resolution))
@@ -82,9 +97,17 @@ class BatchedViews:
             chosen = (u[:, 13] < a.solarize_probability)[:, None, None, None]
             x = torch.where(chosen & (x >= SOLARIZE_FROM / 255), 1 - x, x)
         mean, std = (
-            torch.tensor(v).view(1, -1, 1, 1) for v in (self.preprocess.mean, self.preprocess.std)
+            to_device(torch.tensor(v).view(1, -1, 1, 1), x.device)
+            for v in (self.preprocess.mean, self.preprocess.std)
         )
         return (x - mean) / std
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy to a device; to a GPU while this process goes on."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def crop_and_flip(
@@ -94,7 +117,9 @@ def crop_and_flip(
 
     Args:
         images: (N, C, H, W) float32.
-        u: (N, 5) uniform draws: area, aspect ratio, place (y, x), flip.
+        u: (N, 5 + 2T) uniform draws: area, aspect ratio, place (y, x), flip; then area and aspect
+            ratio of T further tries. The first that fits into the image counts; if none does,
+            the middle of the image is taken, as in torchvision.
         augmentation: Its crop_scale and flip_probability count.
         resolution: R.
 
@@ -102,17 +127,26 @@ def crop_and_flip(
         (N, C, R, R).
     """
     low, high = augmentation.crop_scale
-    area = low + (high - low) * u[:, 0]
-    aspect = torch.exp(_ASPECT[0] + (_ASPECT[1] - _ASPECT[0]) * u[:, 1])
-    aspect = aspect * images.shape[2] / images.shape[3]  # from pixels to shares of the sides
-    height = (area / aspect).sqrt().clamp(max=1.0)
-    width = (area * aspect).sqrt().clamp(max=1.0)
-    theta = torch.zeros(len(images), 2, 3)
+    area = low + (high - low) * torch.cat([u[:, :1], u[:, 5::2]], dim=1)
+    turn = torch.cat([u[:, 1:2], u[:, 6::2]], dim=1)
+    aspect = torch.exp(_ASPECT[0] + (_ASPECT[1] - _ASPECT[0]) * turn)
+    sides = images.shape[3] / images.shape[2]
+    aspect = aspect / sides  # from pixels to shares of the sides
+    heights, widths = (area / aspect).sqrt(), (area * aspect).sqrt()
+    fits = (heights <= 1) & (widths <= 1)
+    none, first = ~fits.any(dim=1), fits.int().argmax(dim=1, keepdim=True)
+    # What torchvision falls back to: all of the image that has an aspect ratio in the range.
+    height = heights.gather(1, first)[:, 0].masked_fill(
+        none, min(1.0, sides / math.exp(_ASPECT[0]))
+    )
+    width = widths.gather(1, first)[:, 0].masked_fill(none, min(1.0, math.exp(_ASPECT[1]) / sides))
+    y, x = (u[:, column].masked_fill(none, 0.5) for column in (2, 3))
+    theta = torch.zeros(len(images), 2, 3, device=images.device)
     flip = torch.where(u[:, 4] < augmentation.flip_probability, -1.0, 1.0)
     theta[:, 0, 0] = width * flip
-    theta[:, 0, 2] = (1 - width) * (2 * u[:, 3] - 1)
+    theta[:, 0, 2] = (1 - width) * (2 * x - 1)
     theta[:, 1, 1] = height
-    theta[:, 1, 2] = (1 - height) * (2 * u[:, 2] - 1)
+    theta[:, 1, 2] = (1 - height) * (2 * y - 1)
     shape = [len(images), images.shape[1], resolution, resolution]
     grid = F.affine_grid(theta, shape, align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
@@ -122,7 +156,7 @@ def luma(images: torch.Tensor) -> torch.Tensor:
     """(N, 3, H, W) to the brightness (N, 1, H, W); one channel is given back as it is."""
     if images.shape[1] == 1:
         return images
-    weights = torch.tensor(_LUMA).view(1, 3, 1, 1)
+    weights = to_device(torch.tensor(_LUMA).view(1, 3, 1, 1), images.device)
     return (images * weights).sum(dim=1, keepdim=True)
 
 
@@ -154,11 +188,12 @@ def jitter(images: torch.Tensor, u: torch.Tensor, augmentation: Augmentation) ->
         return x
     # Hue runs against the direction of an angle in the plane of I and Q.
     turn = -2 * math.pi * a.hue * (2 * u[:, 3] - 1)
-    rotation = torch.zeros(len(x), 3, 3)
+    rotation = torch.zeros(len(x), 3, 3, device=x.device)
     rotation[:, 0, 0] = 1
     rotation[:, 1, 1] = rotation[:, 2, 2] = turn.cos()
     rotation[:, 1, 2], rotation[:, 2, 1] = -turn.sin(), turn.sin()
-    matrix = torch.linalg.inv(_RGB_TO_YIQ) @ rotation @ _RGB_TO_YIQ
+    back, there = to_device(_YIQ_TO_RGB, x.device), to_device(_RGB_TO_YIQ, x.device)
+    matrix = back @ rotation @ there
     return torch.einsum("nij,njhw->nihw", matrix, x).clamp(0, 1)
 
 
@@ -177,7 +212,7 @@ def blur(images: torch.Tensor, sigma: torch.Tensor, kernel_size: int) -> torch.T
     if n == 0:
         return images
     half = kernel_size // 2
-    offsets = torch.arange(-half, half + 1, dtype=torch.float32)
+    offsets = torch.arange(-half, half + 1, dtype=torch.float32, device=images.device)
     kernel = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
     x = images.reshape(1, n * channels, height, width)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from edgesearch.data import ImageSet, Preprocess
 from edgesearch.errors import DataError
-from edgesearch.pretrain.batched_views import BatchedViews
+from edgesearch.pretrain.batched_views import BatchedViews, to_device
 from edgesearch.pretrain.method import Views
 from edgesearch.pretrain.randomness import order_of_epoch
 from edgesearch.pretrain.views import Augmentation, TorchvisionViews, two_views
@@ -20,6 +20,8 @@ from edgesearch.pretrain.views import Augmentation, TorchvisionViews, two_views
 Sample = tuple[tuple[torch.Tensor, ...], bool]
 """The views of an image, and whether another one stood in for it."""
 SUBSTITUTES = 10
+SHARE_OF_FREE_MEMORY = 0.25
+"""Of a GPU's, that images may take which stay there."""
 
 
 class Share(NamedTuple):
@@ -53,7 +55,11 @@ class ViewLoader(Protocol):
 
 
 class BatchedViewLoader:
-    """Views computed batch by batch in this process, from images that lie in memory."""
+    """Views computed batch by batch on a device, from images that lie in memory.
+
+    The images are moved to the device once if they leave most of its memory free; otherwise each
+    batch is.
+    """
 
     def __init__(
         self,
@@ -61,9 +67,11 @@ class BatchedViewLoader:
         views: BatchedViews,
         batch_size: int,
         seed: int,
+        device: torch.device | str = "cpu",
         share: Share = WHOLE,
     ) -> None:
-        self.images = images
+        self.device = torch.device(device)
+        self.images = images.to(self.device) if _fits(images, self.device) else images
         self.share = share
         self.views = views
         self.batch_size = batch_size
@@ -77,7 +85,15 @@ class BatchedViewLoader:
         for step in range(first_step, self.steps_per_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             chosen = torch.from_numpy(self.share.of(batch))
-            yield self.views(self.images[chosen], chosen, epoch)
+            images = self.images[to_device(chosen, self.images.device)]
+            yield self.views(to_device(images, self.device), chosen, epoch)
+
+
+def _fits(images: torch.Tensor, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.nbytes <= free * SHARE_OF_FREE_MEMORY
 
 
 class _ViewDataset(Dataset["Sample | DataError"]):
@@ -129,8 +145,10 @@ class WorkerViewLoader:
         batch_size: int,
         seed: int,
         workers: int,
+        device: torch.device | str = "cpu",
         share: Share = WHOLE,
     ) -> None:
+        self.device = torch.device(device)
         self.images = images
         self.share = share
         self.views = views
@@ -158,7 +176,8 @@ class WorkerViewLoader:
                 raise batch
             views, replaced = batch
             self.replaced += replaced
-            yield views
+            first, second = (to_device(view, self.device) for view in views)
+            yield first, second
 
 
 def make_loader(
@@ -170,6 +189,7 @@ def make_loader(
     batch_size: int,
     seed: int,
     workers: int,
+    device: torch.device | str = "cpu",
     share: Share = WHOLE,
 ) -> ViewLoader:
     """The loader for a set of images.
@@ -182,6 +202,7 @@ def make_loader(
         batch_size: Images in each step, of all processes together.
         seed: Of order and views.
         workers: Processes that load images, where they are not augmented in batches.
+        device: Where the views lie, and where whole batches are augmented.
         share: The part of each batch that this process takes.
 
     Raises:
@@ -196,7 +217,7 @@ def make_loader(
         )
     if not batched:
         views = TorchvisionViews(recipes, preprocess, seed)
-        return WorkerViewLoader(images, views, batch_size, seed, workers, share)
+        return WorkerViewLoader(images, views, batch_size, seed, workers, device, share)
     stacked = images.stack()
     if stacked is None:
         raise DataError(
@@ -205,4 +226,4 @@ def make_loader(
             "Set pretrain.augmentation.batched=false.",
         )
     batched_views = BatchedViews(recipes, preprocess, seed)
-    return BatchedViewLoader(stacked, batched_views, batch_size, seed, share)
+    return BatchedViewLoader(stacked, batched_views, batch_size, seed, device, share)

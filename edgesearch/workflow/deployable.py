@@ -84,13 +84,13 @@ def make_deployable(
     if output == "logits":
         images = pool.labelled(resolution)
         features = compute_features(network, images.train, prepare=images.prepare)
-        classifier = fit_linear(features, images.train_labels, len(pool.train.class_names))
+        classifier = fit_linear(features, images.train_labels, len(pool.class_names))
         network = nn.Sequential(network, classifier).eval()
     metadata = {
         "space": space.name,
         "architecture": json.dumps(architecture.to_dict()),
         "preprocess": json.dumps(pool.preprocess(resolution).to_dict()),
-        "classes": json.dumps(list(pool.train.class_names)),
+        "classes": json.dumps(list(pool.class_names)),
         "output": output,
     }
     return Deployable(network, resolution, metadata)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from devices.cache_dir import default_cache_dir
 from edgesearch.data import ImageSet, Preprocess, channel_statistics, open_images
 from edgesearch.errors import DataError
 
@@ -25,12 +26,13 @@ class ImageSource:
     """Where images come from and how they are fitted to a network.
 
     Attributes:
-        source: "folder" or "digits".
-        root: The folder.
-        holdout: Share of each class held out for evaluation, where there are no split folders.
+        source: "folder", "shards", "torchvision" or "digits".
+        root: The folder; of shards a pattern, too.
+        holdout: Share of each class held out for evaluation, where there are no splits.
         mean: Mean of each channel, in 0 … 1; that of the images if None.
         std: Standard deviation of each channel; that of the images if None.
         resize_ratio: Short side before the centre crop, as a multiple of the resolution.
+        name: Name of the class of torchvision.
     """
 
     source: str = "folder"
@@ -39,6 +41,7 @@ class ImageSource:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     resize_ratio: float = 1.0
+    name: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What the images are and how they are fitted; a folder may be moved, so not its path."""
@@ -86,9 +89,18 @@ class ImagePool:
     def __init__(
         self, source: ImageSource, channels: int, seed: int, decode_all: bool = False
     ) -> None:
-        splits = open_images(source.source, source.root, channels, source.holdout, seed)
+        splits = open_images(
+            source.source,
+            source.root,
+            channels,
+            source.holdout,
+            seed,
+            name=source.name,
+            cache_dir=default_cache_dir() / "shards",
+        )
+        parts = (splits.train, splits.test, splits.labelled)
         self.seed = seed
-        self.digest = splits.train.digest() + (splits.test.digest() if splits.test else "")
+        self.digest = "".join(part.digest() for part in parts if part is not None)
         self.skipped = 0
         self._splits = splits
         self._source = source
@@ -106,6 +118,12 @@ class ImagePool:
         """The test split if there is one; decoded on first use."""
         return None if self._splits.test is None else self._readable(self._splits.test)
 
+    @cached_property
+    def _with_labels(self) -> ImageSet:
+        """The images whose labels others are classified by."""
+        labelled = self._splits.labelled
+        return self.train if labelled is None else self._readable(labelled)
+
     def _readable(self, images: ImageSet) -> ImageSet:
         if len(images) > DECODE_AT_ONCE and not self._decode_all:
             return images
@@ -116,8 +134,13 @@ class ImagePool:
     @property
     def has_labels(self) -> bool:
         """Whether there are labelled images to train and to evaluate on; decodes nothing."""
-        train, test = self._splits.train, self._splits.test
+        train, test = self._splits.labelled or self._splits.train, self._splits.test
         return train.labels is not None and test is not None and test.labels is not None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; decodes nothing."""
+        return (self._splits.labelled or self._splits.train).class_names
 
     def require_labels(self) -> None:
         """Refuse images without labels.
@@ -130,7 +153,8 @@ class ImagePool:
                 "class folders, for an accuracy or a classifier",
                 "no labels, or no test images with labels, in "
                 f"{self._splits.train.origin.absolute()}",
-                "Put the images of each class into a folder of its own, with data.holdout above 0.",
+                "Put the images of each class into a folder of its own (in shards: a .cls member "
+                "beside each image), with data.holdout above 0.",
             )
 
     @cached_property
@@ -194,7 +218,7 @@ class ImagePool:
         """
         self.require_labels()
         preprocess = self.preprocess(resolution)
-        train, test = self.train, self.test
+        train, test = self._with_labels, self.test
         assert test is not None
         parts = []
         for images, limit in ((train, train_images), (test, test_images)):

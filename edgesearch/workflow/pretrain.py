@@ -159,7 +159,7 @@ def _tell_of_images(model: Method, pool: ImagePool, images: ImageSource, report:
         left_out = f"{pool.skipped} images could not be read and are left out"
         report(Event("pretrain", left_out))
     _warn_of_large_queue(model, pool, report)
-    if images.source == "folder":
+    if images.source != "digits":
         _warn_of_small_images(pool, model.space.largest.resolution, report)
 
 
@@ -195,6 +195,7 @@ def _trainer(
         batch_size=views.batch_size,
         seed=trainer.seed,
         workers=views.workers,
+        device=hardware.torch_device(),
         share=Share(distributed.rank(), distributed.world_size()),
     )
     teller = TrainingTeller(report, None if views.batched else views.workers)

@@ -49,6 +49,8 @@ def plain(value):
         "device.machine=aarch64",
         "data.root=other",
         "data.source=digits",
+        "data.source=shards",
+        "data.source=torchvision data.name=CIFAR10",
         "data.holdout=0.3",
         "data.mean=[0.1,0.1,0.1] data.std=[0.2,0.2,0.2]",
         "data.resize_ratio=1.2",

@@ -81,6 +81,34 @@ class TestCropAndFlip:
         found = crop_and_flip(image, draws(0.0, 0.5, 0.0, 0.5, 0.9), half, 8)
         torch.testing.assert_close(found, image[:, :, :, 4:12])
 
+    def test_a_crop_that_does_not_fit_is_drawn_again(self):
+        image = floats_of(1, 3, 8, 8)
+        place = (0.0, 0.0, 0.9)
+        fits, too_long = (0.0, 0.5), (1.0, 0.0)  # 4 by 4 pixels; 9.2 by 6.9
+        expected = crop_and_flip(image, draws(*fits, *place), QUARTER, 4)
+        found = crop_and_flip(
+            image, draws(*too_long, *place, *too_long, *fits, 0.9, 0.5), QUARTER, 4
+        )
+        assert torch.equal(found, expected)
+
+    @pytest.mark.parametrize(
+        ("height", "width", "rows", "columns"),
+        [
+            (8, 8, slice(0, 8), slice(0, 8)),
+            (6, 12, slice(0, 6), slice(2, 10)),
+            (12, 6, slice(2, 10), slice(0, 6)),
+        ],
+    )
+    def test_where_no_crop_fits_the_middle_is_taken(self, height, width, rows, columns):
+        image = floats_of(1, 3, height, width)
+        whole = Augmentation(crop_scale=(1.0, 1.0))
+        found = crop_and_flip(image, draws(1.0, 1.0, 0.0, 0.0, 0.9, 1.0, 0.0), whole, 24)
+        expected = crop_and_flip(
+            image[:, :, rows, columns], draws(1.0, 1.0, 0.0, 0.0, 0.9), whole, 24
+        )
+        inner = slice(4, -4)  # the border of the part shows what lies beyond it
+        torch.testing.assert_close(found[..., inner, inner], expected[..., inner, inner])
+
     def test_each_image_has_its_own_crop(self):
         images = floats_of(1, 3, 8, 8).expand(2, -1, -1, -1)
         u = torch.cat([draws(0.0, 0.5, 0.0, 0.0, 0.9), draws(0.0, 0.5, 1.0, 1.0, 0.9)])
@@ -209,7 +237,8 @@ class TestViews:
             images, indices, 0
         )
         assert torch.equal(strong_view, views_of(Augmentation(), images)[0])
-        draws = torch.from_numpy(uniforms(5, 0, 0, indices.numpy(), 1)).float()
+        draws = torch.from_numpy(uniforms(32, 0, 0, indices.numpy(), 1)).float()
+        draws = torch.cat([draws[:, :5], draws[:, 14:]], dim=1)
         cropped = crop_and_flip(images.float() / 255, draws, weak, 16)
         torch.testing.assert_close(weak_view, (cropped - 0.5) / 0.25)
 

@@ -1,0 +1,211 @@
+"""Images from a data set of torchvision that is on the disk already."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from edgesearch.data.decode import EXTENSIONS, pixels_of
+from edgesearch.data.image_set import ImageSet
+from edgesearch.data.splits import ImageSplits
+from edgesearch.errors import DataError
+
+TRAIN_SPLITS = ("unlabeled", "train", "trainval", "train-standard")
+"""What sets call the split to train on; the first that a set has counts."""
+TEST_SPLITS = ("test", "val", "valid")
+MAX_BYTES = 4 << 30
+"""Images whose files are not known are kept in memory up to this size."""
+NO_SETS = ("DatasetFolder", "FakeData", "ImageFolder", "VisionDataset")
+
+
+def open_torchvision(name: str, root: Path, channels: int) -> ImageSplits:
+    """Open one of torchvision's sets of images, by the name of its class; nothing is downloaded.
+
+    The splits are those of the set. A set with a split `unlabeled` (STL10) is trained on that, and
+    its labelled `train` is what others are classified by.
+
+    Args:
+        name: Such as "CIFAR10".
+        root: The folder that the class is given.
+        channels: Channels that images are given with, 1 or 3.
+
+    Raises:
+        DataError: There is no such set, it is not at `root` or damaged, a package that it needs
+            is missing, or it is none of single images.
+    """
+    kind = _class_of(name)
+    parameters = inspect.signature(kind).parameters
+    labelled = None
+    if "train" in parameters:
+        splits = [_open(kind, root, {"train": train}) for train in (True, False)]
+    elif "split" in parameters:
+        splits = [_first_split(kind, root, names) for names in (TRAIN_SPLITS, TEST_SPLITS)]
+        if splits[0] is None:
+            raise DataError(
+                f"a set of torchvision with a split for training ({', '.join(TRAIN_SPLITS)})",
+                f"{name}, which has others",
+                "Save its images as a folder, with data.source=folder.",
+            )
+        if _has_split(splits[0], "unlabeled"):
+            labelled = _first_split(kind, root, ("train",))
+    else:
+        splits = [_open(kind, root, {}), None]
+    opened = [None if s is None else _read(s, root, channels) for s in (*splits, labelled)]
+    names = _class_names(splits[0], opened)
+    train, test, with_labels = (None if s is None else _named(s, names) for s in opened)
+    assert train is not None
+    return ImageSplits(train, test, with_labels)
+
+
+def _class_of(name: str) -> Any:
+    from torchvision import datasets
+
+    known = [
+        each
+        for each, kind in vars(datasets).items()
+        if inspect.isclass(kind)
+        and issubclass(kind, datasets.VisionDataset)
+        and each not in NO_SETS
+    ]
+    if name not in known:
+        lower = {each.lower(): each for each in sorted(known)}
+        near = difflib.get_close_matches(name.lower(), lower, 3)
+        raise DataError(
+            "data.name is the name of a class in torchvision.datasets, such as CIFAR10",
+            repr(name),
+            f"Did you mean {' or '.join(lower[each] for each in near)}?"
+            if near
+            else f"Choose one of {', '.join(lower.values())}.",
+        )
+    return getattr(datasets, name)
+
+
+def _first_split(kind: Any, root: Path, names: tuple[str, ...]) -> Any:
+    """The set with the first of these splits that it knows; None if it knows none of them."""
+    for name in names:
+        try:
+            return _open(kind, root, {"split": name})
+        except ValueError:
+            continue
+    return None
+
+
+def _has_split(opened: Any, name: str) -> bool:
+    return name in (getattr(opened, "split", None), getattr(opened, "_split", None))
+
+
+def _open(kind: Any, root: Path, options: Mapping[str, Any]) -> Any:
+    """The set.
+
+    Raises:
+        ValueError: It has no such split.
+        DataError: Anything else that is wrong.
+    """
+    parameters = inspect.signature(kind).parameters
+    needed = [
+        each.name
+        for each in parameters.values()
+        if each.default is each.empty
+        and each.kind is each.POSITIONAL_OR_KEYWORD
+        and each.name not in ("root", *options)
+    ]
+    if needed:
+        raise _not_of_images(kind, f"{kind.__name__}, which needs {', '.join(needed)}")
+    try:
+        return kind(str(root), **options)
+    except ImportError as error:
+        raise DataError(
+            f"the package that torchvision reads {kind.__name__} with",
+            str(error),
+            f"pip install {error.name or 'it'}",
+        ) from error
+    except Exception as error:  # each set has errors of its own for files that are not there
+        if isinstance(error, ValueError) and "argument split" in str(error):
+            raise
+        call = ", ".join([repr(str(root)), *(f"{k}={v!r}" for k, v in options.items())])
+        get = f"from torchvision.datasets import {kind.__name__}; {kind.__name__}({call}"
+        raise DataError(
+            f"the files of torchvision's {kind.__name__} in {root.absolute()}",
+            str(error).split(". You can use")[0].strip() or type(error).__name__,
+            f'Get them once with: python -c "{get}, download=True)"'
+            if "download" in parameters
+            else f"The documentation of torchvision.datasets.{kind.__name__} says how to get them.",
+        ) from error
+
+
+def _read(opened: Any, root: Path, channels: int) -> ImageSet:
+    """The images as files where the set knows them, otherwise as pixels in memory."""
+    items: list[Any] = []
+    labels: list[Any] = []
+    for path, label in _files_of(opened):
+        items.append(path)
+        labels.append(label)
+    if not items:
+        room = MAX_BYTES
+        for index in range(len(opened)):
+            image, label = _single(opened, index)
+            items.append(pixels_of(image, channels))
+            labels.append(label)
+            room -= items[-1].nbytes
+            if room < 0:
+                raise DataError(
+                    f"images that fit into {MAX_BYTES >> 30} GiB of memory",
+                    f"more, in {len(opened)} images of {type(opened).__name__}",
+                    "Save its images as a folder or as shards.",
+                )
+    if not items:
+        raise _not_of_images(type(opened), f"no images in {type(opened).__name__}")
+    whole = all(isinstance(each, (int, np.integer)) and each >= 0 for each in labels)
+    return ImageSet(tuple(items), channels, root, torch.tensor(labels).long() if whole else None)
+
+
+def _single(opened: Any, index: int) -> tuple[Image.Image, Any]:
+    sample = opened[index]
+    if not isinstance(sample, tuple) or not isinstance(sample[0], Image.Image):
+        kind = type(opened)
+        raise _not_of_images(kind, f"{kind.__name__}, whose samples are others")
+    return sample[0], sample[1] if len(sample) == 2 else None
+
+
+def _files_of(opened: Any) -> list[tuple[Path, Any]]:
+    """Files with their labels, under the names that torchvision's sets keep them."""
+    pairs: list[Any] = []
+    for name in ("samples", "_samples"):
+        pairs = pairs or list(getattr(opened, name, None) or ())
+    for name in ("_image_files", "_images"):
+        labels = getattr(opened, "_labels", None)
+        pairs = pairs or list(zip(getattr(opened, name, None) or (), labels or (), strict=False))
+    if not pairs or not isinstance(pairs[0], tuple) or not isinstance(pairs[0][0], (str, Path)):
+        return []
+    files = [(Path(pair[0]), pair[1]) for pair in pairs]
+    return files if files[0][0].suffix.lower() in EXTENSIONS else []
+
+
+def _class_names(opened: Any, splits: list[ImageSet | None]) -> tuple[str, ...]:
+    """The set's own names if there are enough, otherwise numbers."""
+    highest = max(
+        (int(s.labels.max()) for s in splits if s is not None and s.labels is not None), default=-1
+    )
+    names = getattr(opened, "classes", None) or ()
+    return tuple(map(str, names if len(names) > highest else range(highest + 1)))
+
+
+def _named(images: ImageSet, names: tuple[str, ...]) -> ImageSet:
+    if images.labels is None:
+        return images
+    return ImageSet(images.items, images.channels, images.origin, images.labels, names)
+
+
+def _not_of_images(kind: Any, found: str) -> DataError:
+    return DataError(
+        "a set of torchvision that holds single images, each with a class or nothing",
+        found,
+        "Choose another data.name, or save its images as a folder.",
+    )
