@@ -139,7 +139,7 @@ def pretrain(
                 model = METHODS[method](space, **method_options, seed=trainer.seed)
                 if init is not None:
                     _start_from(model, _weights_file(init), space)
-                monitor = _monitor(space, pool, knn_k)
+                monitor = _monitor(space, pool, knn_k, hardware.torch_device())
                 _tell_of_images(model, pool, images, report)
                 runner = _trainer(
                     model, pool, layout, trainer, views, hardware, monitor, stage, report
@@ -239,11 +239,11 @@ def _warn_of_small_images(pool: ImagePool, resolution: int, report: Report) -> N
         report(Event("pretrain", small))
 
 
-def _monitor(space: SearchSpace, pool: ImagePool, k: int) -> Monitor | None:
+def _monitor(space: SearchSpace, pool: ImagePool, k: int, device: torch.device) -> Monitor | None:
     """Accuracies of the largest and the smallest subnet; None without labels."""
     if not pool.has_labels:
         return None
-    judge = SubnetJudge(pool, k, MONITOR_CALIBRATION_IMAGES, 128)
+    judge = SubnetJudge(pool, k, MONITOR_CALIBRATION_IMAGES, 128, device=device)
 
     def monitor(weights: SupernetWeights) -> dict[str, float]:
         accuracies = {}
