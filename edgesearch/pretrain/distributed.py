@@ -20,7 +20,7 @@ from torch import nn
 from edgesearch.errors import Interrupted, ProcessFailed, TrainingError
 
 Value = TypeVar("Value")
-STEP_TIMEOUT = timedelta(minutes=5)
+STEP_TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others within a step."""
 EPOCH_TIMEOUT = timedelta(hours=6)
 """How long the others wait for what the first process does alone, such as an evaluation."""

@@ -119,6 +119,7 @@ def pretrain(
         first = distributed.rank() == 0
         report = report if first else silent
         pool = ImagePool(images, space.in_channels, trainer.seed, decode_all=views.batched)
+        _check_same_images(pool)
         layout = Layout(output_dir)
         with output_folder(output_dir) if first else nullcontext():
             options = {"method": method, **asdict(trainer), **asdict(views), **method_options}
@@ -146,6 +147,15 @@ def pretrain(
                 )
                 _fit(runner, stage, layout)
     return PretrainResult(layout.weights, pool.skipped, done)
+
+
+def _check_same_images(pool: ImagePool) -> None:
+    if distributed.of_first(pool.digest) != pool.digest:
+        raise DataError(
+            "the same images for all processes",
+            f"others for process {distributed.rank()} than for the first",
+            "Let data.root name the same files on all machines.",
+        )
 
 
 def _changes_of_results(hardware: Hardware) -> dict[str, Any]:

@@ -8,6 +8,11 @@ import sys
 import pytest
 import yaml
 
+from edgesearch import workflow
+from edgesearch.errors import DataError
+from edgesearch.pretrain import distributed
+from edgesearch.space import load_space
+
 OVERRIDES = ("pretrain.epochs=1", "pretrain.batch_size=256", "pretrain.queue_size=256")
 
 
@@ -59,3 +64,16 @@ def test_what_is_wrong_is_said_once(torchrun, command, override, message):
     assert done.stderr.count("error: required:") == 1
     assert message in done.stderr
     assert "fault of edgesearch" not in done.stderr
+
+
+def test_other_images_than_those_of_the_first_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "of_first", lambda value: "another digest")
+    with pytest.raises(DataError, match="the same images for all processes; found: others for pro"):
+        workflow.pretrain(
+            space=load_space("resnet_tiny", in_channels=1),
+            images=workflow.ImageSource(source="digits"),
+            output_dir=tmp_path,
+            trainer=workflow.TrainerConfig(epochs=1),
+            views=workflow.ViewOptions(workflow.Augmentation()),
+            method_options={},
+        )
