@@ -109,6 +109,13 @@ class TestStateBefore:
             load_state(path, IDENTITY)
 
 
+def test_file_and_renaming_are_brought_to_the_disk(path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_ino))
+    save_state(path, {"identity": IDENTITY})
+    assert synced == [path.stat().st_ino, path.parent.stat().st_ino]
+
+
 @pytest.mark.parametrize("foreign", [{"weight": torch.zeros(1)}, [1, 2], torch.zeros(3)])
 def test_a_file_of_someone_else(path, foreign):
     torch.save(foreign, path)
