@@ -251,7 +251,7 @@ class TestExchange:
             distributed.wait_for_first()
 
 
-CONFIG = TrainerConfig(epochs=2, lr=0.05)
+CONFIG = TrainerConfig(epochs=2, lr=0.005)
 
 
 class Hooked:
