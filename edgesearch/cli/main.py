@@ -108,6 +108,7 @@ _stage_command("validate", "Measure whole subnets that the table has not seen, a
 _stage_command("pretrain", "Train the supernet on images without labels.")
 _stage_command("search", "Find the best subnets within the budgets.")
 _stage_command("export", "Compile, check and measure the winners.")
+_stage_command("rank", "Does the score order subnets as their accuracy does?")
 _stage_command("run", "The four stages one after the other; what is finished is skipped.")
 
 

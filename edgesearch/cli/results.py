@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import indent
@@ -26,6 +27,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no word for it
     return str(value) if isinstance(value, Path) else value
 
 
@@ -106,6 +109,18 @@ def print_search(result: workflow.SearchResult) -> None:
         for w in result.winners.winners
     ]
     _print_table([*header, "predicted p95"] if with_p95 else header, rows)
+    _print_confidence(result)
+
+
+def _print_confidence(result: workflow.SearchResult) -> None:
+    if result.images is None:
+        return
+    for winner in result.winners.winners:
+        if winner.agreement_interval is not None:
+            low, high = winner.agreement_interval
+            print(f"{winner.name}: agreement {winner.agreement:.4f} ({low:.4f} to {high:.4f})")
+    order = "settled" if result.settled else "not settled; more images (search.images) may tell"
+    print(f"the best candidates were compared on {result.images:,} images: their order is {order}")
 
 
 def _print_cannot_run(count: int | None, size: int) -> None:
@@ -208,6 +223,32 @@ def print_evaluate(result: workflow.EvaluateResult) -> None:
         f"with labels (kNN: {result.knn_k} neighbours, T {result.knn_temperature:g})"
     )
     print(result.results_path)
+
+
+def print_rank(result: workflow.RankResult) -> None:
+    """Print how well each score orders the subnets."""
+    header = ["score", "tau", "95 %", "within bins", "95 %", "agreement less it", "within bins"]
+    rows = [
+        [
+            row.score,
+            f"{row.tau.value:.3f}",
+            f"{row.tau.low:.3f} to {row.tau.high:.3f}",
+            f"{row.within.value:.3f}",
+            f"{row.within.low:.3f} to {row.within.high:.3f}",
+            f"{row.behind.low:+.3f} to {row.behind.high:+.3f}",
+            f"{row.behind_within.low:+.3f} to {row.behind_within.high:+.3f}",
+        ]
+        for row in result.scores
+    ]
+    _print_table(header, rows)
+    unit = {"macs": "MACs", "latency_ms": "predicted latency"}[result.bins_by]
+    low, high = result.accuracies
+    print(
+        f"\nKendall's tau with the {result.accuracy} accuracy ({low:.1%} to {high:.1%}) of "
+        f"{result.subnets} subnets, scored on {result.images:,} images; {len(result.bin_edges)} "
+        f"bins by {unit}; the last two columns are intervals of differences"
+    )
+    print(f"{result.report_path}\n{result.table_path}\n{result.plot_path}")
 
 
 def print_devices(result: workflow.DevicesResult) -> None:

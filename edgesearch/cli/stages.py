@@ -131,6 +131,7 @@ def search_arguments(config: Config) -> dict[str, Any]:
         ),
         "latency_of_largest": section.budgets.latency_of_largest,
         "looked_at": _looked_at(config),
+        "scored_by": _scored_by(config),
         "strategy": section.strategy,
         "evaluations": section.evaluations,
         "population": section.population,
@@ -172,6 +173,7 @@ def summary_arguments(config: Config) -> dict[str, Any]:
         "output_dir": config.output_dir,
         "looked_at": _looked_at(config),
         "evaluation": _evaluation(config),
+        "scored_by": _scored_by(config),
         "seed": config.seed,
         "accept": config.profile.accept,
     }
@@ -187,6 +189,26 @@ def evaluate_arguments(config: Config) -> dict[str, Any]:
         "evaluation": _evaluation(config),
         "seed": config.seed,
         "threads": config.pretrain.threads,
+    }
+
+
+def rank_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of `workflow.rank`."""
+    section = config.rank
+    return {
+        "space": config.space.build(),
+        "device": config.device.build(),
+        "images": _images(config),
+        "output_dir": config.output_dir,
+        "looked_at": _looked_at(config),
+        "evaluation": _evaluation(config),
+        "settings": workflow.RankSettings(
+            section.subnets, section.accuracy, section.bins, section.draws, section.seed
+        ),
+        "scored_by": _scored_by(config),
+        "seed": config.seed,
+        "threads": config.pretrain.threads,
+        "accept": config.profile.accept,
     }
 
 
@@ -230,6 +252,13 @@ def _looked_at(config: Config) -> workflow.SearchImages:
     return workflow.SearchImages(section.images, section.calibration_images, section.batch_size)
 
 
+def _scored_by(config: Config) -> workflow.ScoreOptions:
+    section = config.search
+    return workflow.ScoreOptions(
+        section.task, section.score, section.reference, tuple(section.stages or ())
+    )
+
+
 _ARGUMENTS = {
     "profile": profile_arguments,
     "validate": validate_arguments,
@@ -238,4 +267,5 @@ _ARGUMENTS = {
     "export": export_arguments,
     "summary": summary_arguments,
     "evaluate": evaluate_arguments,
+    "rank": rank_arguments,
 }

@@ -26,6 +26,7 @@ from edgesearch.config.fields import (
     fault,
 )
 from edgesearch.config.pretrain_section import PretrainSection
+from edgesearch.config.rank_section import RankSection
 from edgesearch.errors import UserError
 from edgesearch.space import SearchSpace, load_space, space_from_dict
 
@@ -253,8 +254,17 @@ class SearchSection(Section):
     """Population of the evolution, a quarter of the evaluations at most; chosen if null."""
     budgets: BudgetsSection = BudgetsSection()
     """Upper bounds that candidates meet."""
+    task: Literal["classification", "detection", "segmentation"] = "classification"
+    """What networks are for: whole images are compared, or places of them."""
+    score: Literal["cosine", "relation", "cka"] = "cosine"
+    """How two networks are compared: cosine of embeddings (for places: of the rows of their
+    self-similarity), relation (correlation of similarities), cka (centred kernel alignment)."""
+    reference: Literal["key", "largest"] = "key"
+    """What candidates are compared with: the key encoder, or the largest subnet."""
+    stages: Annotated[list[Count], Field(min_length=1)] | None = None
+    """Stages whose maps are compared, for detection and segmentation; the last one if null."""
     images: Count = 1024
-    """Images on which agreement is computed."""
+    """Images on which agreement is computed, at most; fewer if these tell candidates apart."""
     calibration_images: Batch = 1024
     """Images on which batch normalisation is calibrated for each candidate."""
     batch_size: Batch = 128
@@ -263,6 +273,13 @@ class SearchSection(Section):
     """Winners to export."""
     reserves: CountFromZero = 10
     """Candidates next in rank, which replace winners that turn out too slow."""
+
+    @field_validator("stages")
+    @classmethod
+    def _of_places(cls, stages: list[int] | None, info: ValidationInfo) -> list[int] | None:
+        if stages is not None and info.data.get("task") == "classification":
+            raise fault("null is required for the task classification, which compares no maps")
+        return stages
 
     @field_validator("population")
     @classmethod
@@ -327,6 +344,8 @@ class Config(Section):
     """What is made of the winners."""
     evaluation: EvaluationSection = EvaluationSection()
     """How accuracies of subnets are computed."""
+    rank: RankSection = RankSection()
+    """How it is found out whether the score orders subnets as their accuracy does."""
 
     @field_validator("data")
     @classmethod

@@ -1,7 +1,17 @@
 """The label-free search for subnets within budgets."""
 
-from edgesearch.search.agreement import Agreement
+from edgesearch.search.agreement import Agreement, Outputs, ScoreOptions, run_network
 from edgesearch.search.constraints import Budgets, FeasibleSet
+from edgesearch.search.images_needed import ImagesNeeded, find_images_needed
+from edgesearch.search.ranking import (
+    DomainComparison,
+    Interval,
+    Leader,
+    Ranking,
+    compare_domains,
+    settle,
+)
+from edgesearch.search.score_variants import ScoreVariants
 from edgesearch.search.search import pareto_front, run_search
 from edgesearch.search.strategies import Strategy, make_strategy
 from edgesearch.search.trial_log import Trial, TrialLog
@@ -9,11 +19,23 @@ from edgesearch.search.trial_log import Trial, TrialLog
 __all__ = [
     "Agreement",
     "Budgets",
+    "DomainComparison",
     "FeasibleSet",
+    "ImagesNeeded",
+    "Interval",
+    "Leader",
+    "Outputs",
+    "Ranking",
+    "ScoreOptions",
+    "ScoreVariants",
     "Strategy",
     "Trial",
     "TrialLog",
+    "compare_domains",
+    "find_images_needed",
     "make_strategy",
     "pareto_front",
+    "run_network",
     "run_search",
+    "settle",
 ]

@@ -1,59 +1,252 @@
-"""The label-free score of a subnet: how close its embeddings are to the largest network's."""
+"""The label-free score of a subnet: how alike it and the largest network see the same images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from edgesearch.evaluate import compute_features
-from edgesearch.space import Architecture
-from edgesearch.supernet import SupernetWeights, recalibrate
+from edgesearch.errors import SearchError
+from edgesearch.search.similarity import (
+    alignment_of_places,
+    cosine_of_embeddings,
+    kernel_alignment,
+    relation_of_images,
+    relation_of_places,
+    self_similarity,
+)
+from edgesearch.space import Architecture, SearchSpace
+from edgesearch.supernet import ResNet, SupernetWeights, recalibrate
 
-ImagesAt = Callable[[int], torch.Tensor]
+ImagesAt = Callable[[int, int, int], torch.Tensor]
+"""(resolution R, first, last) to normalised images (last - first, C, R, R), the same each time."""
+CalibrationAt = Callable[[int], torch.Tensor]
 """A resolution to normalised images (N, C, R, R), the same images each time."""
+Compare = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+KEPT_BYTES = 1 << 30
+"""Maps of the reference that are kept at most; those beyond are computed for each candidate."""
+KEPT_STATISTICS = 256
+"""Candidates whose normalisation statistics are kept, for when more images are drawn."""
+SMALLEST_GRID = 2
+"""Height and width in places that a map needs, to have similarities between places."""
+
+
+class Outputs(NamedTuple):
+    """What a network makes of a batch of images.
+
+    Attributes:
+        maps: The output of each stage, (N, C, H, W).
+        features: (N, D).
+        embeddings: (N, E), of length 1.
+    """
+
+    maps: tuple[torch.Tensor, ...]
+    features: torch.Tensor
+    embeddings: torch.Tensor
+
+
+GLOBAL_SCORES: dict[str, tuple[str, Compare]] = {
+    "cosine": ("embeddings", cosine_of_embeddings),
+    "relation": ("features", relation_of_images),
+    "cka": ("features", kernel_alignment),
+}
+"""What is compared for classification, and how."""
+DENSE_SCORES: dict[str, Compare] = {
+    "cosine": self_similarity,
+    "relation": relation_of_places,
+    "cka": alignment_of_places,
+}
+"""How maps are compared for detection and segmentation."""
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What agreement is.
+
+    Attributes:
+        task: "classification" compares whole images; "detection" and "segmentation" places of them.
+        score: "cosine" of embeddings (of rows of the self-similarity, for places), "relation" (the
+            correlation of similarities) or "cka" (centred kernel alignment).
+        reference: "key" (the moving average of the training) or "largest" (the largest subnet).
+        stages: Stages whose maps are compared, from 1 on; the last one if there are none.
+    """
+
+    task: str = "classification"
+    score: str = "cosine"
+    reference: str = "key"
+    stages: tuple[int, ...] = ()
+
+
+@torch.inference_mode()
+def run_network(network: nn.Sequential, images: torch.Tensor) -> Outputs:
+    """What a backbone, followed by a projector, makes of a batch."""
+    backbone, *head = network
+    assert isinstance(backbone, ResNet)
+    maps = tuple(backbone.forward_stages(images))
+    embeddings = features = maps[-1].mean(dim=(2, 3))
+    for module in head:
+        embeddings = module(embeddings)
+    return Outputs(maps, features, embeddings)
 
 
 class Agreement:
-    """Mean cosine between the embeddings of a subnet and those of the key encoder.
+    """How alike a subnet and a reference see images, by default the mean cosine of embeddings.
 
-    The reference is embedded once; every candidate sees the same pixels, and gets normalisation
-    statistics of its own from the same images, in the same batches.
+    The reference sees each image once; every candidate sees the same pixels, and gets normalisation
+    statistics of its own from the same images, in the same batches, as evaluation and export do.
 
-    Source: DATA (CVPR 2022), section 3.3, the score for classification.
+    Source: DATA (CVPR 2022), section 3.3; see `edgesearch.search.similarity` for each score.
 
     Args:
         weights: The trained supernet.
         images_at: The images to compare on.
         calibration_at: The images for the normalisation statistics.
         batch_size: Images in each forward pass.
+        images: How many images are looked at.
+        options: What agreement is.
+
+    Raises:
+        SearchError: A stage does not exist, or its maps are too small to have places.
     """
 
     def __init__(
         self,
         weights: SupernetWeights,
         images_at: ImagesAt,
-        calibration_at: ImagesAt,
+        calibration_at: CalibrationAt,
         batch_size: int,
+        images: int,
+        options: ScoreOptions = ScoreOptions(),  # noqa: B008 (frozen)
     ) -> None:
         self.weights = weights
         self.images_at = images_at
         self.calibration_at = calibration_at
         self.batch_size = batch_size
-        self.reference = self._embed(weights.reference(), weights.space.largest.resolution)
+        self.images = images
+        self.options = options
+        self.stages = _stages(weights.space, options)
+        largest = weights.space.largest
+        self._resolution = largest.resolution
+        by_name = {"key": weights.reference, "largest": lambda: weights.embedder(largest)}
+        self.reference_network = self.calibrated(by_name[options.reference](), self._resolution)
+        self._kept: dict[int, tuple[torch.Tensor, ...]] = {}
+        self._room = KEPT_BYTES
+        self._statistics: dict[Architecture, dict[str, torch.Tensor]] = {}
 
     def __call__(self, architecture: Architecture) -> float:
         """The agreement of an architecture, in -1 … 1."""
+        return float(self.scores(architecture).mean())
+
+    def of_network(self, network: nn.Sequential, resolution: int) -> float:
+        """The agreement of any backbone with a projector; recalibrates it."""
+        return float(self.scores_of(self.calibrated(network, resolution), resolution).mean())
+
+    def scores(self, architecture: Architecture, images: int | None = None) -> torch.Tensor:
+        """The figure of each image, (images,) float64; their mean is the agreement."""
+        return self.scores_of(self.subnet(architecture), architecture.resolution, images)
+
+    def subnet(self, architecture: Architecture) -> nn.Sequential:
+        """A subnet with its projector, calibrated; statistics that are known are used again."""
         network = self.weights.embedder(architecture)
-        return self.of_network(network, architecture.resolution)
+        known = self._statistics.get(architecture)
+        if known is not None:
+            network.load_state_dict(known, strict=False)
+            return network.to(memory_format=torch.channels_last)
+        network = self.calibrated(network, architecture.resolution)
+        self._statistics[architecture] = {name: b.clone() for name, b in network.named_buffers()}
+        if len(self._statistics) > KEPT_STATISTICS:
+            del self._statistics[next(iter(self._statistics))]
+        return network
 
-    def of_network(self, network: nn.Module, resolution: int) -> float:
-        """The agreement of any network that maps images to embeddings."""
-        embeddings = self._embed(network, resolution)
-        return float((embeddings * self.reference).sum(dim=1).mean())
-
-    def _embed(self, network: nn.Module, resolution: int) -> torch.Tensor:
+    def calibrated(self, network: nn.Sequential, resolution: int) -> nn.Sequential:
+        """A network with normalisation statistics of its own."""
         network = network.to(memory_format=torch.channels_last)
         recalibrate(network, self.calibration_at(resolution), self.batch_size)
-        return compute_features(network, self.images_at(resolution), self.batch_size)
+        return network.eval()
+
+    @torch.inference_mode()
+    def scores_of(
+        self, network: nn.Sequential, resolution: int, images: int | None = None
+    ) -> torch.Tensor:
+        """The figure of each image, for a network that is calibrated."""
+        whole = self.options.task == "classification"
+        parts: list[tuple[torch.Tensor, ...]] = []
+        references: list[tuple[torch.Tensor, ...]] = []
+        for first, last in self.batches(self.images if images is None else images):
+            kept = self._keep(run_network(network, self.images_at(resolution, first, last)))
+            reference = self._of_reference(first, last)
+            if whole:
+                parts.append(kept)
+                references.append(reference)
+            else:
+                parts.append((self._compare_maps(kept, reference),))
+        if not whole:
+            return torch.cat([scores for (scores,) in parts]).double()
+        compare = GLOBAL_SCORES[self.options.score][1]
+        candidate, reference_of_all = (torch.cat([x for (x,) in p]) for p in (parts, references))
+        return compare(candidate, reference_of_all).double()
+
+    def batches(self, images: int) -> list[tuple[int, int]]:
+        """First and last of the images of each forward pass."""
+        starts = range(0, images, self.batch_size)
+        return [(first, min(first + self.batch_size, images)) for first in starts]
+
+    def _keep(self, outputs: Outputs) -> tuple[torch.Tensor, ...]:
+        """What is compared of the outputs."""
+        if self.options.task == "classification":
+            return (getattr(outputs, GLOBAL_SCORES[self.options.score][0]),)
+        return tuple(outputs.maps[stage - 1] for stage in self.stages)
+
+    def _compare_maps(
+        self, candidate: Sequence[torch.Tensor], reference: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        compare = DENSE_SCORES[self.options.score]
+        of_stages = [compare(*maps) for maps in zip(candidate, reference, strict=True)]
+        return torch.stack(of_stages).mean(dim=0)
+
+    def _of_reference(self, first: int, last: int) -> tuple[torch.Tensor, ...]:
+        """What the reference makes of some images, kept from one candidate to the next."""
+        kept = self._kept.get(first)
+        if kept is None or len(kept[0]) < last - first:
+            images = self.images_at(self._resolution, first, last)
+            kept = self._keep(run_network(self.reference_network, images))
+            size = sum(tensor.nbytes for tensor in kept)
+            self._room += sum(tensor.nbytes for tensor in self._kept.pop(first, ()))
+            if size <= self._room:
+                self._room -= size
+                self._kept[first] = kept
+        return tuple(tensor[: last - first] for tensor in kept)
+
+
+def _stages(space: SearchSpace, options: ScoreOptions) -> tuple[int, ...]:
+    """The stages whose maps are compared."""
+    count = len(space.stage_widths)
+    if options.task == "classification":
+        return ()
+    stages = options.stages or (count,)
+    for stage in stages:
+        if not 1 <= stage <= count:
+            raise SearchError(
+                f"stages 1 to {count} of the space {space.name!r} in search.stages",
+                f"stage {stage}",
+                "Name stages that the space has, or none for the last one.",
+            )
+        last = _grid(space, stage)
+        if last < SMALLEST_GRID:
+            raise SearchError(
+                f"maps of {SMALLEST_GRID} × {SMALLEST_GRID} places or more, for search.task "
+                f"{options.task}",
+                f"{last} × {last} behind stage {stage} of {space.name!r} at "
+                f"{space.largest.resolution} pixels",
+                "Choose earlier stages (search.stages), larger images or the task classification.",
+            )
+    return tuple(stages)
+
+
+def _grid(space: SearchSpace, stage: int) -> int:
+    """Height in places of the maps behind a stage of the largest network."""
+    return space.blocks(space.largest)[sum(space.largest.stage_depths[:stage])].out_hw

@@ -30,9 +30,9 @@ def extract(
         SpaceError: The architecture is not of this space.
     """
     space.index(architecture)
-    # The values drawn here are overwritten: leave the caller's random state alone.
-    with torch.random.fork_rng(devices=[]):
+    with torch.device("meta"):  # no initial values, which would be overwritten
         network = ResNet(space.blocks(architecture))
+    network.to_empty(device="cpu")
     copy_leading(weights, network)
     return network.eval()
 

@@ -177,8 +177,9 @@ def _check(path: Path, metadata: Mapping[str, Any], space: SearchSpace) -> None:
 def _projector(state: State, feature_dim: int) -> Projector:
     """The projector of a state, its first layer cut to `feature_dim` inputs."""
     hidden_dim, out_dim = state["fc2.weight"].shape[1], state["fc2.weight"].shape[0]
-    with torch.random.fork_rng(devices=[]):
+    with torch.device("meta"):  # no initial values, which would be overwritten
         projector = Projector(feature_dim, hidden_dim, out_dim, "bn1.weight" in state)
+    projector.to_empty(device="cpu")
     copy_leading(state, projector)
     return projector
 

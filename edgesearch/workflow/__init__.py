@@ -2,7 +2,7 @@
 
 from edgesearch.export import TensorRTTarget
 from edgesearch.pretrain import Augmentation, Hardware, TrainerConfig
-from edgesearch.search import Budgets
+from edgesearch.search import Budgets, ScoreOptions
 from edgesearch.workflow.devices import DevicesResult, describe_devices
 from edgesearch.workflow.evaluate import EvaluatedRow, EvaluateResult, evaluate
 from edgesearch.workflow.evaluation import EvaluationSettings
@@ -11,6 +11,7 @@ from edgesearch.workflow.export import ExportResult, export
 from edgesearch.workflow.image_pool import ImageSource
 from edgesearch.workflow.pretrain import PretrainResult, ViewOptions, pretrain
 from edgesearch.workflow.profile import ProfileResult, profile
+from edgesearch.workflow.rank import RankResult, RankSettings, rank
 from edgesearch.workflow.run import RunResult, run
 from edgesearch.workflow.search import SearchImages, SearchResult, search
 from edgesearch.workflow.summary import SummaryRow, summarise
@@ -33,8 +34,11 @@ __all__ = [
     "MeasureConfig",
     "PretrainResult",
     "ProfileResult",
+    "RankResult",
+    "RankSettings",
     "Report",
     "RunResult",
+    "ScoreOptions",
     "SearchImages",
     "SearchResult",
     "SummaryRow",
@@ -51,6 +55,7 @@ __all__ = [
     "export",
     "pretrain",
     "profile",
+    "rank",
     "run",
     "search",
     "share_table",

@@ -105,14 +105,15 @@ class SubnetJudge:
         calibration = self.pool.sample(resolution, 0, self.calibration_images)
         network.to(self.device)
         recalibrate(network, calibration.to(self.device), self.batch_size)
-        return self._features(network, resolution)
+        return self.features_of_calibrated(network, resolution)
 
     def pixels(self, resolution: int) -> LabelledFeatures:
         """The pixels themselves, averaged down to 32 × 32 where there are more."""
         pixels = nn.Sequential(nn.AdaptiveAvgPool2d(min(resolution, PIXELS)), nn.Flatten())
-        return self._features(pixels, resolution)
+        return self.features_of_calibrated(pixels, resolution)
 
-    def _features(self, network: nn.Module, resolution: int) -> LabelledFeatures:
+    def features_of_calibrated(self, network: nn.Module, resolution: int) -> LabelledFeatures:
+        """Features of the labelled images; the network is left as it is."""
         images = self.images(resolution)
 
         def prepare(batch: torch.Tensor) -> torch.Tensor:

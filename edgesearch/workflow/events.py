@@ -11,7 +11,8 @@ class Event:
     """Something that a stage has done, for whoever shows it.
 
     Attributes:
-        stage: "profile", "validate", "pretrain", "search", "export", "evaluate" or "summary".
+        stage: "profile", "validate", "pretrain", "search", "export", "evaluate", "rank" or
+            "summary".
         message: What happened.
         done: Units of work done, None where nothing is counted.
         total: Units of work in all.

@@ -173,18 +173,23 @@ class ImagePool:
         mean, std = self._normalisation
         return Preprocess(resolution, self._channels, mean, std, self._source.resize_ratio)
 
-    def sample(self, resolution: int, first: int, count: int) -> torch.Tensor:
+    def sample(
+        self, resolution: int, first: int, count: int, part: tuple[int, int] | None = None
+    ) -> torch.Tensor:
         """Images of the training split, in a seeded order.
 
         Args:
             resolution: R.
             first: How many of the order are passed over.
             count: N; fewer if the split has fewer.
+            part: Only those from one number to another of the N; all of them are decoded and kept.
 
         Returns:
             (N, C, R, R) float32, normalised, in channels-last memory format.
         """
         pixels = self._pixels(resolution, first, count)
+        if part is not None:
+            pixels = pixels[slice(*part)]
         images = self.preprocess(resolution).normalise(pixels)
         return images.contiguous(memory_format=torch.channels_last)
 

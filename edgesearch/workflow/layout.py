@@ -53,6 +53,11 @@ class Layout:
         return self.search / "pareto.json"
 
     @property
+    def ranking(self) -> Path:
+        """How the best trials compare, and on how many images."""
+        return self.search / "ranking.json"
+
+    @property
     def chosen(self) -> Path:
         """The winners as the search chose them."""
         return self.search / "chosen.json"
@@ -76,6 +81,11 @@ class Layout:
     def summary(self) -> Path:
         """Folder of the closing comparison."""
         return self.output_dir / "summary"
+
+    @property
+    def rank(self) -> Path:
+        """Folder of the command rank."""
+        return self.output_dir / "rank"
 
     @property
     def evaluation(self) -> Path:

@@ -17,6 +17,7 @@ from edgesearch.search import (
     Agreement,
     Budgets,
     FeasibleSet,
+    ScoreOptions,
     Strategy,
     Trial,
     TrialLog,
@@ -31,11 +32,18 @@ from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder, read_json, write_json
 from edgesearch.workflow.profile import current_correction, load_table, table_digest
+from edgesearch.workflow.scoring import (
+    choose_images,
+    make_agreement,
+    settle_winners,
+    with_intervals,
+)
 from edgesearch.workflow.stage import RECORD, Stage, prefixed
 from edgesearch.workflow.winners import Winner, Winners, from_trial
 
 WEIGHTS = "the supernet's weights"
 """What the weights are called among the inputs of stages."""
+OUTPUTS = ("trials.jsonl", "pareto.json", "ranking.json", "chosen.json", "../winners.json")
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class SearchImages:
     """Which images a search looks at.
 
     Attributes:
-        images: Images on which agreement is computed.
+        images: Images on which agreement is computed, at most.
         calibration_images: Other images, for the normalisation statistics of each candidate.
         batch_size: Images in each forward pass.
     """
@@ -65,6 +73,8 @@ class SearchResult:
         latency_p95_budget_ms: Budget of its 95th percentile, None without one.
         cannot_run: Number of architectures that the device cannot run; None if the search was
             finished by an earlier version, which did not count them.
+        images: Images on which the winners were compared; None as above.
+        settled: Whether their order is sure on these images; None as above.
         skipped: The stage had been finished before.
     """
 
@@ -74,6 +84,8 @@ class SearchResult:
     latency_budget_ms: float | None
     latency_p95_budget_ms: float | None
     cannot_run: int | None
+    images: int | None
+    settled: bool | None
     skipped: bool
 
 
@@ -86,6 +98,7 @@ def search(
     budgets: Budgets,
     latency_of_largest: float | None = None,
     looked_at: SearchImages,
+    scored_by: ScoreOptions = ScoreOptions(),  # noqa: B008 (frozen)
     strategy: str = "evolution",
     evaluations: int = 200,
     population: int | None = None,
@@ -108,6 +121,7 @@ def search(
         budgets: Upper bounds.
         latency_of_largest: Bound on the median latency as a share of the largest network's.
         looked_at: Which images are looked at.
+        scored_by: What agreement is.
         strategy: "evolution" or "random".
         evaluations: Candidates that are scored.
         population: Of the evolution.
@@ -145,7 +159,7 @@ def search(
                 **prefixed("data", images.to_dict()),
                 **prefixed("search.budgets", asdict(budgets)),
                 "search.budgets.latency_of_largest": latency_of_largest,
-                **prefixed("search", {**asdict(looked_at), **chosen_by}),
+                **prefixed("search", {**asdict(looked_at), **asdict(scored_by), **chosen_by}),
             },
             _inputs(layout, device, pool),
         )
@@ -157,19 +171,26 @@ def search(
             report(Event("search", message))
         if not done:
             torch.set_num_threads(threads or torch.get_num_threads())
+            scorer = make_agreement(weights, pool, looked_at, scored_by, report)
+            most = scorer.images
+            choose_images(scorer, feasible, stage.folder / "images.json", seed, report)
             proposer = make_strategy(
                 strategy, feasible, evaluations=evaluations, population=population, seed=seed
             )
-            scorer = make_agreement(weights, pool, looked_at, report)
             trials = _trials(feasible, proposer, scorer, stage, evaluations, report)
+            trials, ranking = settle_winners(
+                scorer, trials, winners, reserves, most, layout.ranking, report
+            )
             chosen = _choose(feasible, trials, device.name, winners, reserves)
+            chosen = replace(with_intervals(chosen, ranking), task=scored_by.task)
             _write(layout, chosen, trials, feasible, device.name)
-            stage.finish(["trials.jsonl", "pareto.json", "chosen.json", "../winners.json"])
+            stage.finish(OUTPUTS)
         return _result(layout, space, done)
 
 
 def _result(layout: Layout, space: SearchSpace, skipped: bool) -> SearchResult:
     facts = read_json(layout.pareto, "search")
+    ranking = read_json(layout.ranking, "search") if layout.ranking.exists() else {}
     return SearchResult(
         winners=Winners.load(layout.winners, space),
         feasible=facts["feasible"],
@@ -177,6 +198,8 @@ def _result(layout: Layout, space: SearchSpace, skipped: bool) -> SearchResult:
         latency_budget_ms=facts["latency_budget_ms"],
         latency_p95_budget_ms=facts.get("latency_p95_budget_ms"),  # earlier versions wrote none
         cannot_run=facts.get("cannot_run"),
+        images=ranking.get("images"),
+        settled=ranking.get("settled"),
         skipped=skipped,
     )
 
@@ -216,7 +239,8 @@ def _trials(
     report: Report,
 ) -> list[Trial]:
     """The trials of a search, best first; those that the log knows are not made again."""
-    log = TrialLog(stage.folder / "trials.jsonl", stage.inputs)
+    identity = {**stage.inputs, "number of images": scorer.images}
+    log = TrialLog(stage.folder / "trials.jsonl", identity)
 
     def tell(number: int, trial: Trial) -> None:
         text = f"agreement {trial.agreement:.4f} at {trial.latency_ms:.3f} ms predicted"
@@ -250,27 +274,6 @@ def check_searched_for(device: DeviceSpec, layout: Layout) -> None:
                 f"winners for {field} {found!r}",
                 "Run `edgesearch search` with the same configuration first.",
             )
-
-
-def make_agreement(
-    weights: SupernetWeights, pool: ImagePool, looked_at: SearchImages, report: Report = silent
-) -> Agreement:
-    """The score, on the images that follow those of the calibration if there are enough."""
-    calibration, count, available = looked_at.calibration_images, looked_at.images, len(pool.train)
-    first = calibration
-    if calibration + count > available:
-        first = 0
-        few = (
-            f"{available} images are fewer than search.calibration_images + search.images "
-            f"({calibration + count}): candidates are scored on images that calibrate them, too"
-        )
-        report(Event("search", few))
-    return Agreement(
-        weights,
-        images_at=lambda resolution: pool.sample(resolution, first, count),
-        calibration_at=lambda resolution: pool.sample(resolution, 0, calibration),
-        batch_size=looked_at.batch_size,
-    )
 
 
 def _choose(

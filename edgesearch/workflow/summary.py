@@ -9,7 +9,7 @@ from pathlib import Path
 
 from devices import DeviceSpec
 from edgesearch.latency import LatencyModel
-from edgesearch.search import Agreement
+from edgesearch.search import Agreement, ScoreOptions
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet import SupernetWeights
 from edgesearch.workflow.comparison import Comparison, Subject, subjects
@@ -19,7 +19,8 @@ from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder, read_json, write_json
 from edgesearch.workflow.profile import current_correction, load_table
-from edgesearch.workflow.search import SearchImages, make_agreement
+from edgesearch.workflow.scoring import make_agreement
+from edgesearch.workflow.search import SearchImages
 from edgesearch.workflow.stage import Stage, prefixed
 from edgesearch.workflow.winners import Winners
 
@@ -63,6 +64,7 @@ def summarise(
     output_dir: Path,
     looked_at: SearchImages,
     evaluation: EvaluationSettings,
+    scored_by: ScoreOptions = ScoreOptions(),  # noqa: B008 (frozen)
     seed: int = 0,
     accept: Collection[str] = (),
     report: Report = silent,
@@ -78,6 +80,7 @@ def summarise(
         output_dir: Has everything; gets `summary/summary.json`.
         looked_at: As in the search.
         evaluation: How the kNN accuracy is computed.
+        scored_by: What agreement is, as in the search.
         seed: That of the run.
         accept: Fields in which the table may differ from the device; see `load_table`.
         report: Is told what happens.
@@ -93,7 +96,7 @@ def summarise(
             layout.summary,
             {
                 **prefixed("evaluation", asdict(evaluation)),
-                **prefixed("search", asdict(looked_at)),
+                **prefixed("search", {**asdict(looked_at), **asdict(scored_by)}),
             },
             {
                 "the supernet's weights": digest_of(layout.weights, "pretrain"),
@@ -108,7 +111,7 @@ def summarise(
         if not done:
             weights = SupernetWeights.load(layout.weights, space)
             rows = _Summary(
-                space, device, layout, pool, weights, looked_at, evaluation, accept
+                space, device, layout, pool, weights, looked_at, scored_by, evaluation, accept
             ).rows()
             write_json(path, [asdict(row) for row in rows])
             stage.finish([path.name])
@@ -125,13 +128,14 @@ class _Summary:
     pool: ImagePool
     weights: SupernetWeights
     looked_at: SearchImages
+    scored_by: ScoreOptions
     evaluation: EvaluationSettings
     accept: Collection[str]
 
     def rows(self) -> list[SummaryRow]:
         """The winners, then what they are compared with."""
         looked_at = self.looked_at
-        agreement = make_agreement(self.weights, self.pool, looked_at)
+        agreement = make_agreement(self.weights, self.pool, looked_at, self.scored_by)
         comparison = Comparison(
             self.weights,
             self.pool,

@@ -27,6 +27,9 @@ class Winner:
             budget_p95 of the 95th percentile (not there in files of earlier versions), and once it
             was measured measured_p50, measured_p95, interval (of the median) and interval_p95.
         replaced: What stood here before and turned out too slow.
+        agreement_interval: Where it is likely to be on all images of the domain; None in files of
+            earlier versions.
+        agreement_images: The number of images that it was computed on; None as above.
     """
 
     name: str
@@ -36,6 +39,8 @@ class Winner:
     params: float
     latency_ms: dict[str, dict[str, Any]]
     replaced: tuple[dict[str, Any], ...] = ()
+    agreement_interval: tuple[float, float] | None = None
+    agreement_images: int | None = None
 
     def with_latency(self, device: str, **figures: Any) -> Winner:
         """The same winner with more figures for a device."""
@@ -58,7 +63,7 @@ class Winners:
         space_hash: Hash of the search space.
         winners: What is exported.
         reserves: What takes a winner's place, best first.
-        task: "classification".
+        task: "classification", "detection" or "segmentation".
     """
 
     space: str
@@ -131,5 +136,11 @@ def from_trial(
 def read_winner(values: Mapping[str, Any]) -> Winner:
     """Read what `Winner.to_dict` wrote."""
     fields = {name: values[name] for name in ("name", "agreement", "macs", "params", "latency_ms")}
-    architecture = Architecture.from_dict(values["architecture"])
-    return Winner(**fields, architecture=architecture, replaced=tuple(values["replaced"]))
+    interval = values.get("agreement_interval")
+    return Winner(
+        **fields,
+        architecture=Architecture.from_dict(values["architecture"]),
+        replaced=tuple(values["replaced"]),
+        agreement_interval=None if interval is None else (interval[0], interval[1]),
+        agreement_images=values.get("agreement_images"),
+    )

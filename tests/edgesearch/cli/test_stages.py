@@ -15,6 +15,7 @@ ARGUMENTS = (
     stages.export_arguments,
     stages.summary_arguments,
     stages.evaluate_arguments,
+    stages.rank_arguments,
 )
 
 
@@ -109,9 +110,18 @@ def plain(value):
         "evaluation.knn_temperature=0.2",
         "evaluation.train_images=100",
         "evaluation.test_images=100",
+        "rank.subnets=9",
+        "rank.accuracy=linear",
+        "rank.bins=2",
+        "rank.draws=200",
+        "rank.seed=3",
         "search.strategy=random",
         "search.evaluations=9",
         "search.population=3",
+        "search.task=detection",
+        "search.score=cka",
+        "search.reference=largest",
+        "search.task=segmentation search.stages=[1,2]",
         "search.images=9",
         "search.calibration_images=9",
         "search.batch_size=9",

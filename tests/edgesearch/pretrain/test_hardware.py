@@ -273,7 +273,7 @@ class TestCompilation:
             method = new_method("moco_v2", queue_size=64)
             weights = trainer(method, tmp_path / str(compiled), compile=compiled).fit()
             ends.append(weights.query["conv1.weight"])
-        torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(*ends, rtol=1e-3, atol=2e-3)  # it computes in another order
 
     def test_without_a_compiler(self, tmp_path):
         # In a process of its own: torch remembers what it has found.

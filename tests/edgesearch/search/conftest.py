@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from edgesearch.search import Budgets, FeasibleSet
 from edgesearch.space import ResNetSpace
+from edgesearch.supernet import Projector, Supernet
 
 P95_RATIO = 1.25
 
@@ -53,3 +55,19 @@ def ask_all():
         return SimpleNamespace(asked=asked, ended=ended)
 
     return ask
+
+
+@pytest.fixture(scope="session")
+def random_state():
+    """Makes the states of a backbone and a projector whose weights leave no block idle."""
+
+    def make(space, seed):
+        torch.manual_seed(seed)
+        backbone = Supernet(space).backbone
+        for name, parameter in backbone.named_parameters():
+            if "bn" in name or "downsample.1" in name:
+                torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        projector = Projector(backbone.feature_dim, 16, 8, bn=True)
+        return backbone.state_dict(), projector.state_dict()
+
+    return make

@@ -1,10 +1,15 @@
 """The label-free score."""
 
+import dataclasses
+
 import pytest
 import torch
 
-from edgesearch.search import Agreement
-from edgesearch.supernet import Projector, Supernet, SupernetWeights
+from edgesearch.errors import SearchError
+from edgesearch.search import Agreement, ScoreOptions, run_network
+from edgesearch.search import agreement as agreement_module
+from edgesearch.space import ResNetSpace
+from edgesearch.supernet import SupernetWeights
 
 IMAGES = 48
 
@@ -18,49 +23,87 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def random_state(space, seed):
-    """A backbone and a projector with weights that leave no block without effect."""
-    torch.manual_seed(seed)
-    backbone = Supernet(space).backbone
-    for name, parameter in backbone.named_parameters():
-        if "bn" in name or "downsample.1" in name:
-            torch.nn.init.uniform_(parameter, 0.5, 1.5)
-    projector = Projector(backbone.feature_dim, 16, 8, bn=True)
-    return backbone.state_dict(), projector.state_dict()
-
-
 @pytest.fixture(scope="module")
-def weights(space):
+def weights(space, random_state):
     query, key = random_state(space, 0), random_state(space, 1)
     return SupernetWeights(space, *query, *key)
 
 
 @pytest.fixture(scope="module")
-def images_at():
+def calibration_at():
     images = torch.rand(IMAGES, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     return lambda resolution: images
 
 
+@pytest.fixture(scope="module")
+def images_at(calibration_at):
+    return lambda resolution, first, last: calibration_at(resolution)[first:last]
+
+
 @pytest.fixture
-def agreement(weights, images_at):
-    return Agreement(weights, images_at, images_at, batch_size=16)
+def make(weights, images_at, calibration_at):
+    """Agreements of all kinds, on 48 images."""
+
+    def make(weights=weights, calibration_at=calibration_at, images=IMAGES, **options):
+        return Agreement(weights, images_at, calibration_at, 16, images, ScoreOptions(**options))
+
+    return make
 
 
-def test_the_reference_agrees_with_itself(weights, space, agreement):
-    assert agreement.of_network(weights.reference(), space.largest.resolution) == pytest.approx(
-        1.0, abs=1e-5
-    )
+@pytest.fixture
+def agreement(make):
+    return make()
 
 
-def test_trained_and_averaged_weights_that_are_equal_agree(weights, space, images_at):
+KINDS = [
+    {"task": task, "score": score}
+    for task in ("classification", "detection", "segmentation")
+    for score in ("cosine", "relation", "cka")
+]
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind.values()))
+
+
+def calibrated_by_hand(network, images):
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    network.train()
+    with torch.no_grad():
+        for batch in images.split(16):
+            network(batch)
+    return network.eval()
+
+
+@every_kind
+def test_the_reference_agrees_with_itself(weights, space, make, kind):
+    found = make(**kind).of_network(weights.reference(), space.largest.resolution)
+    assert found == pytest.approx(1.0, abs=1e-5)
+
+
+def test_trained_and_averaged_weights_that_are_equal_agree(weights, space, make):
     key = weights.key, weights.key_projector
     same = SupernetWeights(space, *key, *key)
-    assert Agreement(same, images_at, images_at, 16)(space.largest) == pytest.approx(1.0, abs=1e-5)
+    assert make(same)(space.largest) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_is_a_cosine_and_differs_between_architectures(space, agreement):
+@every_kind
+def test_the_largest_subnet_as_reference(space, make, kind):
+    assert make(**kind, reference="largest")(space.largest) == pytest.approx(1.0, abs=1e-5)
+    assert make(**kind)(space.largest) < 0.999
+
+
+@every_kind
+def test_is_a_cosine_and_differs_between_architectures(space, make, kind):
+    agreement = make(**kind)
     found = [agreement(space.architecture(index)) for index in range(0, space.size, 31)]
     assert all(-1 <= value <= 1 for value in found)
+    assert len(set(found)) == len(found)
+
+
+def test_tasks_and_scores_are_different_scores(space, make):
+    kinds = [*KINDS[:6], {"task": "detection", "stages": (1,)}]
+    found = [make(**kind)(space.architecture(57)) for kind in kinds]
     assert len(set(found)) == len(found)
 
 
@@ -75,32 +118,61 @@ class _Opposite(torch.nn.Module):
         return -embeddings
 
 
-def test_equals_the_mean_cosine_by_hand(weights, space, images_at, agreement):
-    architecture = space.architecture(57)
-    candidate, reference = weights.embedder(architecture), weights.reference()
-    for network in (candidate, reference):
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-                module.reset_running_stats()
-                module.momentum = None
-        network.train()
-        with torch.no_grad():
-            for batch in images_at(16).split(16):
-                network(batch)
-        network.eval()
+def test_equals_the_mean_cosine_by_hand(weights, space, calibration_at, agreement):
+    architecture, images = space.architecture(57), calibration_at(16)
+    networks = (weights.embedder(architecture), weights.reference())
     with torch.no_grad():
-        pairs = zip(candidate(images_at(16)), reference(images_at(16)), strict=True)
-        cosines = [torch.nn.functional.cosine_similarity(a, b, dim=0) for a, b in pairs]
-    assert agreement(architecture) == pytest.approx(float(sum(cosines) / IMAGES), abs=1e-5)
+        embeddings = [calibrated_by_hand(network, images)(images) for network in networks]
+    pairs = zip(*embeddings, strict=True)
+    cosines = [float(torch.nn.functional.cosine_similarity(a, b, dim=0)) for a, b in pairs]
+    assert agreement(architecture) == pytest.approx(sum(cosines) / IMAGES, abs=1e-5)
+    assert agreement.scores(architecture).tolist() == pytest.approx(cosines, abs=1e-5)
 
 
-def test_does_not_depend_on_what_was_scored_before(weights, space, images_at, agreement):
-    architecture = space.architecture(120)
+def test_equals_the_self_similarity_by_hand(weights, space, calibration_at, make):
+    """Of both stages, from the outputs of all blocks, with a loop over places."""
+    architecture, images = space.architecture(200), calibration_at(16)
+    networks = (weights.subnet(architecture), weights.reference()[0])
+    with torch.no_grad():
+        outputs = [calibrated_by_hand(n, images).forward_blocks(images)[1:-1] for n in networks]
+    depths = (architecture.stage_depths, space.largest.stage_depths)
+    total = []
+    for stage in (0, 1):
+        ends = [sum(d[: stage + 1]) - 1 for d in depths]
+        x, y = (o[end][0].flatten(1).T for o, end in zip(outputs, ends, strict=True))
+        rows = []
+        for place in range(len(x)):
+            a, b = (
+                torch.nn.functional.cosine_similarity(z, z[place : place + 1], dim=1)
+                for z in (x, y)
+            )
+            rows.append(float(a @ b / a.norm() / b.norm()))
+        total.append(sum(rows) / len(rows))
+    found = make(task="segmentation", stages=(1, 2)).scores(architecture)
+    assert float(found[0]) == pytest.approx(sum(total) / 2, abs=1e-5)
+
+
+@every_kind
+def test_does_not_depend_on_what_was_scored_before(space, make, kind):
+    architecture, agreement = space.architecture(120), make(**kind)
     first = agreement(architecture)
     for other in (space.largest, space.smallest):
         agreement(other)
     assert agreement(architecture) == first
-    assert Agreement(weights, images_at, images_at, 16)(architecture) == first
+    assert make(**kind)(architecture) == first
+
+
+@pytest.mark.parametrize("kind", [KINDS[0], KINDS[3], KINDS[6]], ids=lambda k: k["task"])
+def test_fewer_images_are_the_first_of_them(space, make, kind):
+    agreement = make(**kind)
+    all_of_them = agreement.scores(space.smallest)
+    assert all_of_them.shape == (IMAGES,)
+    assert torch.equal(agreement.scores(space.smallest, 32), all_of_them[:32])
+    assert agreement.scores(space.smallest, 20).tolist() == pytest.approx(
+        all_of_them[:20].tolist(), abs=1e-6
+    )
+    agreement.images = 16
+    assert agreement(space.smallest) == float(all_of_them[:16].mean())
 
 
 def test_leaves_weights_and_random_state_alone(weights, space, agreement):
@@ -111,7 +183,92 @@ def test_leaves_weights_and_random_state_alone(weights, space, agreement):
     assert all(torch.equal(weights.query[name], tensor) for name, tensor in before.items())
 
 
-def test_statistics_come_from_the_calibration_images(weights, space, images_at):
-    others = Agreement(weights, images_at, lambda resolution: images_at(resolution) ** 4, 16)
-    same = Agreement(weights, images_at, images_at, 16)
-    assert others(space.smallest) != same(space.smallest)
+def test_statistics_come_from_the_calibration_images(space, make, calibration_at):
+    others = make(calibration_at=lambda resolution: calibration_at(resolution) ** 4)
+    assert others(space.smallest) != make()(space.smallest)
+
+
+def test_statistics_of_so_many_candidates_are_kept(space, make, monkeypatch):
+    monkeypatch.setattr(agreement_module, "KEPT_STATISTICS", 2)
+    agreement = make()
+    found = [agreement(space.architecture(index)) for index in range(4)]
+    assert list(agreement._statistics) == [space.architecture(index) for index in (2, 3)]
+    monkeypatch.setattr(agreement_module, "recalibrate", None)  # known: no need of it
+    assert [agreement(space.architecture(index)) for index in (2, 3)] == found[2:]
+
+
+class TestReference:
+    @pytest.fixture
+    def runs(self, monkeypatch):
+        """The networks that images were run through."""
+        seen = []
+        monkeypatch.setattr(
+            agreement_module,
+            "run_network",
+            lambda network, x: seen.append(network) or run_network(network, x),
+        )
+        return seen
+
+    @pytest.mark.parametrize("kind", [KINDS[0], KINDS[3]], ids=lambda k: k["task"])
+    def test_sees_each_image_once(self, space, make, runs, kind):
+        agreement = make(**kind)
+        for index in range(4):
+            agreement(space.architecture(index))
+        assert runs.count(agreement.reference_network) == IMAGES // 16
+
+    def test_what_there_is_no_room_for_is_computed_again(self, space, make, runs, monkeypatch):
+        expected = make(task="detection")(space.smallest)
+        monkeypatch.setattr(
+            agreement_module, "KEPT_BYTES", 16 * 24 * 4 * 4 * 4
+        )  # one batch of three
+        agreement = make(task="detection")
+        runs.clear()
+        assert [agreement(space.smallest) for _ in range(2)] == [expected] * 2
+        assert runs.count(agreement.reference_network) == 3 + 2
+        assert (
+            sum(t.nbytes for kept in agreement._kept.values() for t in kept)
+            <= agreement_module.KEPT_BYTES
+        )
+
+
+class TestRefused:
+    @pytest.mark.parametrize("stage", [0, 3])
+    def test_a_stage_that_does_not_exist(self, make, stage):
+        message = (
+            rf"stages 1 to 2 of the space 'toy' in search\.stages; found: stage {stage}\. Name"
+        )
+        with pytest.raises(SearchError, match=message):
+            make(task="detection", stages=(1, stage))
+
+    def test_maps_without_places(self, space, random_state):
+        tiny = dataclasses.replace(space, resolutions=(3,))
+        query = random_state(tiny, 0)
+        weights = SupernetWeights(tiny, *query, *query)
+        none = (weights, lambda *_: torch.zeros(0), lambda _: torch.rand(4, 3, 3, 3), 4, 4)
+        message = (
+            "maps of 2 × 2 places or more, for search.task segmentation; found: 1 × 1 behind "
+            "stage 2 of 'toy' at 3 pixels. Choose earlier stages"
+        )
+        with pytest.raises(SearchError, match=message):
+            Agreement(*none, ScoreOptions(task="segmentation"))
+        Agreement(*none, ScoreOptions(task="segmentation", stages=(1,)))
+        Agreement(*none)
+
+
+def test_resolutions_other_than_the_references(images_at, random_state):
+    """Each candidate sees the images at its own resolution; its grid is enlarged."""
+    space = ResNetSpace("two", "basic", "small", (4,), ((4, 8), (8,)), ((1,), (1,)), (8, 16))
+    weights = SupernetWeights(space, *random_state(space, 0), *random_state(space, 1))
+    seen = []
+
+    def resized(resolution, first, last):
+        seen.append(resolution)
+        return torch.nn.functional.interpolate(images_at(16, first, last), (resolution,) * 2)
+
+    for task in ("classification", "detection"):
+        agreement = Agreement(
+            weights, resized, lambda r: resized(r, 0, 16), 16, 16, ScoreOptions(task)
+        )
+        seen.clear()
+        assert -1 <= agreement(space.smallest) <= 1
+        assert seen == [8, 8, 16]

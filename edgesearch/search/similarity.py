@@ -1,0 +1,186 @@
+"""How alike two networks see the same images, as one figure for each image.
+
+All but `cosine_of_embeddings` compare how a network relates images, or places of an image, to each
+other. So they do not mind features of different lengths, nor ones that are rotated or scaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+BANK = 256
+"""Images that each image is related to, at most."""
+BLOCK_BYTES = 32 << 20
+"""Size of the blocks in which similarities of places are computed."""
+SMALLEST_LENGTH = 1e-4
+"""Rows of similarities that are shorter, such as those of a collapsed map, are alike to nothing."""
+_Rows = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Compares rows (…, R, P) of two matrices; the third has a 1 for each entry that counts."""
+
+
+def cosine_of_embeddings(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Cosine between the two embeddings of each image.
+
+    Source: DATA (CVPR 2022), section 3.3, the score for classification.
+
+    Args:
+        candidate: (N, D).
+        reference: (N, D).
+
+    Returns:
+        (N,), in -1 … 1.
+    """
+    return F.cosine_similarity(candidate, reference, dim=1)
+
+
+def relation_of_images(
+    candidate: torch.Tensor, reference: torch.Tensor, bank: int = BANK
+) -> torch.Tensor:
+    """Correlation between the similarities of each image to others, as the two networks see them.
+
+    DATA compares the similarities by a cross-entropy, which needs a temperature and has no bound.
+
+    Args:
+        candidate: Features (N, D).
+        reference: Features (N, D') of the same images.
+        bank: The first so many images are those that all are related to, itself left out.
+
+    Returns:
+        (N,), in -1 … 1.
+    """
+    bank = min(bank, len(candidate))
+    others = 1 - torch.eye(len(candidate), bank, device=candidate.device)
+    first, second = (F.normalize(x, dim=1) for x in (candidate, reference))
+    return _correlation(first @ first[:bank].T, second @ second[:bank].T, others)
+
+
+def kernel_alignment(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Linear centred kernel alignment, split up over the images.
+
+    The mean over the images is the alignment itself. A single figure is the share of an image: the
+    alignment plus its influence, that is how the alignment would change if there were more images
+    like this one (the infinitesimal jackknife), so that intervals can be given as for a mean.
+
+    Source: Kornblith et al., "Similarity of neural network representations revisited" (ICML 2019),
+    section 3; Efron, "The jackknife, the bootstrap and other resampling plans" (1982), chapter 6.
+
+    Args:
+        candidate: Features (N, D).
+        reference: Features (N, D') of the same images.
+
+    Returns:
+        (N,), the mean in 0 … 1; zeros where a network sees all images alike.
+    """
+    x, y = (
+        features.double() - features.double().mean(dim=0) for features in (candidate, reference)
+    )
+    between, of_x, of_y = (_row_products(a, b) for a, b in ((x, y), (x, x), (y, y)))
+    scale = (of_x.sum() * of_y.sum()).sqrt()
+    if scale <= 0 or between.sum() <= 0:
+        return x.new_zeros(len(x)).float()
+    shares = [len(x) * part / part.sum() for part in (between, of_x, of_y)]
+    return (between.sum() / scale * (1 + 2 * shares[0] - shares[1] - shares[2])).float()
+
+
+def _row_products(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The sums of the rows of XXᵀ ∘ YYᵀ, by way of the smaller matrices: (N,)."""
+    if len(x) <= max(x.shape[1], y.shape[1]):
+        return ((x @ x.T) * (y @ y.T)).sum(dim=1)
+    return (x @ (x.T @ y) * y).sum(dim=1)
+
+
+def self_similarity(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Cosine between the rows of the two matrices of similarities between places.
+
+    Source: DATA (CVPR 2022), section 3.3, the score for detection and segmentation. There the rows
+    are not normalised (`released_similarity`), which rewards maps that are the same everywhere.
+
+    Args:
+        candidate: Maps (N, C, H, W), resized to the grid of the reference if it is another.
+        reference: Maps (N, C', H', W') of the same images.
+
+    Returns:
+        (N,), in -1 … 1.
+    """
+    return _over_places(candidate, reference, _cosine)
+
+
+def relation_of_places(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """As `self_similarity`, the rows centred and each place left out of its own row.
+
+    Args:
+        candidate: Maps (N, C, H, W).
+        reference: Maps (N, C', H', W') of the same images.
+
+    Returns:
+        (N,), in -1 … 1; 0 for a map that is the same everywhere.
+    """
+    return _over_places(candidate, reference, _correlation)
+
+
+def released_similarity(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Mean product of the entries of the two matrices, as DATA's released code has it.
+
+    Args:
+        candidate: Maps (N, C, H, W).
+        reference: Maps (N, C', H', W') of the same images.
+
+    Returns:
+        (N,), in -1 … 1; highest where all entries of both are 1.
+    """
+    return _over_places(candidate, reference, lambda x, y, _: (x * y).mean(dim=-1))
+
+
+def alignment_of_places(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Linear centred kernel alignment between the places of each image.
+
+    Args:
+        candidate: Maps (N, C, H, W).
+        reference: Maps (N, C', H', W') of the same images.
+
+    Returns:
+        (N,), in 0 … 1.
+    """
+    pairs = zip(*_places(candidate, reference), strict=True)
+    return torch.stack([kernel_alignment(x.T, y.T).mean() for x, y in pairs])
+
+
+def _places(candidate: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both maps on the grid of the reference: (N, C, H'·W') and (N, C', H'·W')."""
+    grid = reference.shape[2:]
+    if candidate.shape[2:] != grid:
+        candidate = F.interpolate(candidate, grid, mode="bilinear")
+    return candidate.flatten(2), reference.flatten(2)
+
+
+def _over_places(candidate: torch.Tensor, reference: torch.Tensor, compare: _Rows) -> torch.Tensor:
+    """Compare the rows of the matrices between places, block by block; the mean of each image."""
+    first, second = (F.normalize(x, dim=1) for x in _places(candidate, reference))
+    places = first.shape[2]
+    others = 1 - torch.eye(places, device=first.device)
+    rows = min(places, max(1, BLOCK_BYTES // (4 * places)))
+    images = max(1, BLOCK_BYTES // (4 * places * rows))
+    found = []
+    for x, y in zip(first.split(images), second.split(images), strict=True):
+        total = x.new_zeros(len(x))
+        for start in range(0, places, rows):
+            part = slice(start, start + rows)
+            of_x, of_y = (z[:, :, part].transpose(1, 2) @ z for z in (x, y))
+            total += compare(of_x, of_y, others[part]).sum(dim=1)
+        found.append(total / places)
+    return torch.cat(found)
+
+
+def _cosine(x: torch.Tensor, y: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    lengths = [z.norm(dim=-1).clamp_min(SMALLEST_LENGTH) for z in (x, y)]
+    return (x * y).sum(dim=-1) / (lengths[0] * lengths[1])
+
+
+def _correlation(x: torch.Tensor, y: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Correlation of rows over the entries that count, `others` being 1 there and 0 elsewhere."""
+    count = others.sum(dim=-1, keepdim=True)
+    x, y = ((z - (z * others).sum(dim=-1, keepdim=True) / count) * others for z in (x, y))
+    return _cosine(x, y, others)

@@ -1,0 +1,284 @@
+"""Command rank: does the score order subnets as their accuracy does?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from devices import DeviceSpec
+from edgesearch.errors import Interrupted
+from edgesearch.evaluate import RankCorrelation, rank_correlations
+from edgesearch.latency import LatencyModel
+from edgesearch.search import Agreement, ScoreOptions, ScoreVariants
+from edgesearch.space import Architecture, SearchSpace
+from edgesearch.supernet import SupernetWeights
+from edgesearch.workflow.evaluation import EvaluationSettings, SubnetJudge
+from edgesearch.workflow.events import Event, Report, silent
+from edgesearch.workflow.image_pool import ImagePool, ImageSource
+from edgesearch.workflow.layout import Layout
+from edgesearch.workflow.output_folder import digest_of, output_folder, write_json
+from edgesearch.workflow.profile import current_correction, load_table
+from edgesearch.workflow.rank_files import plot_ranking, write_csv
+from edgesearch.workflow.rank_results import RankedSubnet, RankedSubnets
+from edgesearch.workflow.scoring import make_agreement
+from edgesearch.workflow.search import WEIGHTS, SearchImages
+from edgesearch.workflow.stage import Stage, prefixed
+
+
+@dataclass(frozen=True)
+class RankSettings:
+    """How the ranking is made.
+
+    Attributes:
+        subnets: How many are scored and evaluated.
+        accuracy: "knn" or "linear".
+        bins: Parts of equal numbers of subnets.
+        draws: Bootstrap draws.
+        seed: Which subnets are drawn.
+    """
+
+    subnets: int = 120
+    accuracy: str = "knn"
+    bins: int = 4
+    draws: int = 1000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RankResult:
+    """What was found.
+
+    Attributes:
+        scores: How well each score orders the subnets, agreement first.
+        subnets: How many subnets there are.
+        accuracy: By what they were evaluated.
+        accuracies: The lowest and the highest.
+        images: On how many images they were scored.
+        bins_by: "latency_ms" or "macs".
+        bin_edges: The lowest and the highest cost of each bin.
+        report_path: The same as JSON.
+        table_path: Every subnet, as CSV.
+        plot_path: A picture.
+    """
+
+    scores: tuple[RankCorrelation, ...]
+    subnets: int
+    accuracy: str
+    accuracies: tuple[float, float]
+    images: int
+    bins_by: str
+    bin_edges: tuple[tuple[float, float], ...]
+    report_path: Path
+    table_path: Path
+    plot_path: Path
+
+
+def rank(
+    *,
+    space: SearchSpace,
+    device: DeviceSpec,
+    images: ImageSource,
+    output_dir: Path,
+    looked_at: SearchImages,
+    evaluation: EvaluationSettings,
+    settings: RankSettings,
+    scored_by: ScoreOptions = ScoreOptions(),  # noqa: B008 (frozen)
+    seed: int = 0,
+    threads: int | None = None,
+    accept: Collection[str] = (),
+    report: Report = silent,
+) -> RankResult:
+    """Score and evaluate subnets from all over the space, and compare the two orders.
+
+    Goes on from where it was stopped. Each subnet is recalibrated once, on the same images as in
+    search and export, for all its scores and its accuracy.
+
+    Args:
+        space: The search space.
+        device: If its table has been measured, bins are made by predicted latency.
+        images: Images with labels.
+        output_dir: Has the supernet; gets `rank/`.
+        looked_at: Which images are looked at, all of them.
+        evaluation: How accuracies are computed.
+        settings: How the ranking is made.
+        scored_by: What agreement is.
+        seed: That of the run.
+        threads: Of torch; as many as it chooses if None.
+        accept: Fields in which the table may differ from the device; see `load_table`.
+        report: Is told what happens.
+
+    Raises:
+        Interrupted: Stopped by the user; the same call goes on.
+        UserError: Something is missing or does not fit.
+    """
+    with output_folder(output_dir):
+        layout = Layout(output_dir)
+        pool = ImagePool(images, space.in_channels, seed)
+        pool.require_labels()
+        stage = Stage(
+            "rank",
+            layout.rank,
+            {
+                "space": space.to_dict(),
+                "seed": seed,
+                **prefixed("data", images.to_dict()),
+                **prefixed("search", {**asdict(looked_at), **asdict(scored_by)}),
+                **prefixed("evaluation", asdict(evaluation)),
+                "rank.subnets": settings.subnets,
+                "rank.accuracy": settings.accuracy,
+                "rank.seed": settings.seed,
+            },
+            {WEIGHTS: digest_of(layout.weights, "pretrain"), "the set of images": pool.digest},
+        )
+        weights = SupernetWeights.load(layout.weights, space)
+        latency_ms = _latencies(space, device, layout, accept, report)
+        done, message = stage.begin()
+        if message:
+            report(Event("rank", message))
+        torch.set_num_threads(threads or torch.get_num_threads())
+        agreement = make_agreement(weights, pool, looked_at, scored_by, report)
+        found = RankedSubnets(layout.rank / "subnets.jsonl")
+        chosen = spread_subnets(space, settings.subnets, settings.seed)
+        try:
+            _fill(found, chosen, agreement, _judge(pool, evaluation, looked_at), settings, report)
+        except KeyboardInterrupt:
+            raise Interrupted(f"ranking stopped; its subnets are in {found.path}") from None
+        subnets = [found.subnets[architecture] for architecture in chosen]
+        result = _analyse(subnets, space, latency_ms, agreement.images, settings, layout)
+        stage.finish([found.path.name, result.report_path.name])
+        return result
+
+
+def _judge(pool: ImagePool, evaluation: EvaluationSettings, looked_at: SearchImages) -> SubnetJudge:
+    return SubnetJudge(
+        pool,
+        evaluation.knn_k,
+        looked_at.calibration_images,
+        looked_at.batch_size,
+        evaluation.knn_temperature,
+        evaluation.train_images,
+        evaluation.test_images,
+    )
+
+
+def _latencies(
+    space: SearchSpace, device: DeviceSpec, layout: Layout, accept: Collection[str], report: Report
+) -> np.ndarray | None:
+    """Predicted medians of all architectures in ms, (size,); None without a table."""
+    path = layout.table(device)
+    if not path.exists():
+        report(Event("rank", f"no latency table of {device.name}: bins are made by MACs"))
+        return None
+    table = load_table(path, space, device, accept, "rank", report)
+    return LatencyModel.from_table(space, table, current_correction(space, table)).predict_all()
+
+
+def spread_subnets(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
+    """Subnets whose MACs cover the range of the space evenly, smallest first.
+
+    The range is cut into `count` parts of equal width, and an architecture drawn from each; parts
+    without one are made up for by architectures drawn from all that are left.
+    """
+    macs = space.sum_over_blocks(lambda block: block.macs)
+    order = np.argsort(macs, kind="stable")
+    edges = np.linspace(macs[order[0]], macs[order[-1]], count + 1)
+    limits = np.searchsorted(macs[order], edges)
+    limits[-1] = len(order)
+    rng = np.random.default_rng(seed)
+    chosen = [
+        int(order[rng.integers(low, high)])
+        for low, high in zip(limits[:-1], limits[1:], strict=True)
+        if high > low
+    ]
+    left = np.setdiff1d(order, chosen)
+    missing = min(count - len(chosen), len(left))
+    chosen += rng.choice(left, missing, replace=False).tolist()
+    return [space.architecture(index) for index in sorted(chosen, key=lambda i: (macs[i], i))]
+
+
+def _fill(
+    found: RankedSubnets,
+    chosen: Sequence[Architecture],
+    agreement: Agreement,
+    judge: SubnetJudge,
+    settings: RankSettings,
+    report: Report,
+) -> None:
+    """Score and evaluate what is missing."""
+    missing = [architecture for architecture in chosen if architecture not in found.subnets]
+    variants = ScoreVariants(agreement) if missing else None
+    space = agreement.weights.space
+    for number, architecture in enumerate(missing, len(chosen) - len(missing) + 1):
+        assert variants is not None
+        network = agreement.subnet(architecture)
+        own = agreement.scores_of(network, architecture.resolution)
+        scores = {
+            "agreement": float(own.mean()),
+            "MACs": float(space.macs(architecture)),
+            "parameters": float(space.params(architecture)),
+            "depth": float(sum(architecture.stage_depths)),
+            **variants(architecture, network),
+        }
+        features = judge.features_of_calibrated(network[0], architecture.resolution)
+        accuracy = {"knn": judge.knn, "linear": judge.linear}[settings.accuracy](features)
+        found.add(RankedSubnet(architecture, accuracy, scores))
+        text = f"agreement {scores['agreement']:.4f}, {settings.accuracy} {accuracy:.1%}"
+        report(Event("rank", text, number, len(chosen)))
+
+
+def _analyse(
+    subnets: Sequence[RankedSubnet],
+    space: SearchSpace,
+    latency_ms: np.ndarray | None,
+    images: int,
+    settings: RankSettings,
+    layout: Layout,
+) -> RankResult:
+    accuracies = np.array([subnet.accuracy for subnet in subnets])
+    scores = {
+        name: np.array([subnet.scores[name] for subnet in subnets]) for name in subnets[0].scores
+    }
+    costs = scores["MACs"]
+    if latency_ms is not None:
+        costs = np.array([latency_ms[space.index(subnet.architecture)] for subnet in subnets])
+        scores["latency"] = costs
+    ranks = np.argsort(np.argsort(costs, kind="stable"), kind="stable")
+    bins = ranks * settings.bins // len(subnets)
+    correlations = rank_correlations(
+        scores, accuracies, bins, draws=settings.draws, seed=settings.seed
+    )
+    result = RankResult(
+        scores=tuple(correlations),
+        subnets=len(subnets),
+        accuracy=settings.accuracy,
+        accuracies=(float(accuracies.min()), float(accuracies.max())),
+        images=images,
+        bins_by="macs" if latency_ms is None else "latency_ms",
+        bin_edges=tuple(
+            (float(costs[bins == b].min()), float(costs[bins == b].max())) for b in np.unique(bins)
+        ),
+        report_path=layout.rank / "rank.json",
+        table_path=layout.rank / "rank.csv",
+        plot_path=layout.rank / "rank.png",
+    )
+    write_json(result.report_path, without_nan(asdict(result)))
+    write_csv(result.table_path, subnets, costs.tolist(), bins.tolist())
+    plot_ranking(result.plot_path, subnets, bins, correlations, settings.accuracy)
+    return result
+
+
+def without_nan(value: Any) -> Any:
+    """Plain JSON types, None where there is no number."""
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,86 @@
+"""Kendall's tau with intervals, against scipy and loops."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from edgesearch.evaluate import kendall_tau, rank_correlations
+from edgesearch.evaluate.rank_correlation import kendall_taus
+
+
+def drawn(count, seed=0, ties=False):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=count)
+    y = x + rng.normal(size=count)
+    return (x.round(), y.round()) if ties else (x, y)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_equals_scipys(ties):
+    for seed in range(5):
+        x, y = drawn(40, seed, ties)
+        assert kendall_tau(x, y) == pytest.approx(stats.kendalltau(x, y).statistic)
+
+
+def test_a_draw_equals_the_same_networks_written_out():
+    x, y = drawn(15)
+    weights = np.random.default_rng(1).multinomial(15, np.full(15, 1 / 15), size=300).astype(float)
+    found = kendall_taus(x, y, weights, np.ones((15, 15)))
+    for tau, times in zip(found, weights.astype(int), strict=True):
+        written_out = stats.kendalltau(np.repeat(x, times), np.repeat(y, times)).statistic
+        assert tau == pytest.approx(written_out)
+
+
+def test_nothing_to_order():
+    assert math.isnan(kendall_tau(np.ones(4), np.arange(4.0)))
+
+
+def test_within_bins_counts_the_pairs_of_a_bin():
+    x, y = drawn(30)
+    bins = np.arange(30) % 3
+    (found,) = rank_correlations({"x": x}, y, bins, draws=10)
+    concordant = pairs = 0
+    for i in range(30):
+        for j in range(i):
+            if bins[i] == bins[j]:
+                pairs += 1
+                concordant += 1 if (x[i] - x[j]) * (y[i] - y[j]) > 0 else -1
+    assert found.within.value == pytest.approx(concordant / pairs)
+    assert found.of_bins == pytest.approx(
+        [stats.kendalltau(x[bins == b], y[bins == b]).statistic for b in range(3)]
+    )
+    assert found.tau.value == pytest.approx(stats.kendalltau(x, y).statistic)
+
+
+def test_a_score_that_only_knows_the_bin_is_worth_nothing_within():
+    bins = np.repeat(np.arange(4), 25)
+    accuracy = bins + np.random.default_rng(0).normal(0, 0.1, 100)
+    size, better = bins.astype(float), accuracy + np.random.default_rng(1).normal(0, 0.05, 100)
+    size += np.random.default_rng(2).normal(0, 0.01, 100)
+    first, second = rank_correlations({"better": better, "size": size}, accuracy, bins)
+    assert second.tau.value > 0.7
+    assert second.within.low < 0 < second.within.high
+    assert first.within.low > 0.5
+    assert second.behind_within.low > 0.3
+    assert second.behind_within.value == pytest.approx(first.within.value - second.within.value)
+    assert (first.behind.value, first.behind.low, first.behind.high) == (0, 0, 0)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    """Of two unrelated scores, tau is 0."""
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        x, y = rng.normal(size=(2, 40))
+        (found,) = rank_correlations({"x": x}, y, np.zeros(40), draws=200, seed=seed)
+        held += found.tau.low <= 0 <= found.tau.high
+    assert 0.88 <= held / 200 <= 0.99
+
+
+def test_depends_on_the_seed_only():
+    x, y = drawn(20)
+    found = [rank_correlations({"x": x}, y, np.zeros(20), seed=seed) for seed in (0, 0, 1)]
+    assert found[0] == found[1]
+    assert found[0] != found[2]
