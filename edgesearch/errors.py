@@ -47,3 +47,7 @@ class StageError(UserError):
 
 class Interrupted(Exception):
     """A stage was stopped from outside; what it had done is kept."""
+
+
+class ProcessFailed(Exception):
+    """Another process of the same run has failed; it says why."""

@@ -4,22 +4,56 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 import typer
 
-from edgesearch.errors import Interrupted, UserError
+from edgesearch.errors import (
+    ConfigError,
+    Interrupted,
+    ProcessFailed,
+    StageError,
+    UserError,
+)
 
 Result = TypeVar("Result")
 OUR_FAULT, USERS_FAULT, STOPPED = 1, 2, 130
 ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+SECONDS_TO_SPEAK = 5.0
 GO_ON = "Run the same command again to go on."
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that speaks, of those that torchrun or the like started."""
+    return processes() == 1 or os.environ.get("RANK", "0") == "0"
+
+
+def processes() -> int:
+    """How many processes torchrun or the like started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_processes(command: str) -> None:
+    """Refuse several processes for a command that makes no use of them.
+
+    Raises:
+        StageError: It is one of several.
+    """
+    if command != "pretrain" and processes() > 1:
+        raise StageError(
+            f"one process for `edgesearch {command}`",
+            f"{processes()}",
+            "Run `torchrun … -m edgesearch pretrain` first, then the rest without torchrun.",
+        )
 
 
 def guarded(work: Callable[[], Result], as_json: bool) -> Result:
@@ -43,6 +77,9 @@ def guarded(work: Callable[[], Result], as_json: bool) -> Result:
 
 
 def _exit_after(error: Exception, as_json: bool) -> typer.Exit:
+    same_in_all = isinstance(error, ConfigError | StageError) and not is_first_process()
+    if isinstance(error, ProcessFailed) or same_in_all:
+        return _after_the_one_that_speaks(USERS_FAULT)
     if isinstance(error, UserError):
         return _failed(error.required, error.found, error.remedy, as_json)
     if isinstance(error, OSError) and error.errno in ENVIRONMENT:
@@ -57,8 +94,17 @@ def _exit_after(error: Exception, as_json: bool) -> typer.Exit:
 
 
 def _stopped(text: str) -> typer.Exit:
+    if not is_first_process():
+        return _after_the_one_that_speaks(STOPPED)
     print(f"\n{text or 'stopped'}. {GO_ON}", file=sys.stderr)
     return typer.Exit(STOPPED)
+
+
+def _after_the_one_that_speaks(code: int) -> typer.Exit:
+    """Leave late: torchrun ends all processes, also one that is about to speak, with the first."""
+    with suppress(KeyboardInterrupt):
+        time.sleep(SECONDS_TO_SPEAK)
+    return typer.Exit(code)
 
 
 def _failed(required: str, found: str, remedy: str, as_json: bool) -> typer.Exit:

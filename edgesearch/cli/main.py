@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgesearch.cli.guard import guarded
+from edgesearch.cli.guard import check_processes, guarded, is_first_process
 
 app = typer.Typer(
     name="edgesearch",
@@ -72,6 +72,7 @@ def _run(
     def work() -> Any:
         from edgesearch.config import load_config
 
+        check_processes(name)
         loaded = load_config(config, overrides or ())
         from edgesearch.cli.stages import run_command
 
@@ -82,6 +83,8 @@ def _run(
 
 def _show(work: Callable[[], Any], name: str, as_json: bool) -> None:
     result = guarded(work, as_json)
+    if not is_first_process():
+        return
     from edgesearch.cli import results
 
     if as_json:

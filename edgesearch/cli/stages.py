@@ -80,6 +80,13 @@ def pretrain_arguments(config: Config) -> dict[str, Any]:
             tensorboard=section.tensorboard,
             seed=config.seed,
         ),
+        "hardware": workflow.Hardware(
+            device=section.device,
+            precision=section.precision,
+            bn_group_size=section.bn_group_size,
+            accumulation=section.accumulation,
+            compile=section.compile,
+        ),
         "views": workflow.ViewOptions(
             augmentation=_augmentation(config),
             batched=section.augmentation.batched,

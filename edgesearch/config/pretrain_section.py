@@ -95,7 +95,7 @@ class PretrainSection(Section):
     epochs: Count = 200
     """Passes over the images."""
     batch_size: Batch = 256
-    """Images in each step."""
+    """Images in each step, of all processes together."""
     optimizer: Literal["sgd", "lars"] = _own()
     """SGD, or LARS with a learning rate for each layer (BYOL, SimCLR)."""
     lr: Positive = _own()
@@ -140,6 +140,17 @@ class PretrainSection(Section):
     """Steps in the order of DATA's released code, to see what the order does (MoCo v2)."""
     augmentation: AugmentationSection = Field(default={}, validate_default=True)
     """How two views are made of an image."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What trains: auto is a CUDA GPU if there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What the networks compute in; weights, losses and statistics stay float32."""
+    accumulation: Count = 1
+    """Passes that each process's share of a batch is cut into, for batches that do not fit."""
+    bn_group_size: Annotated[int, Field(ge=2)] | None = None
+    """Images normalised together in training, whatever the number of processes and passes; null
+    for all of a pass, which are batch_size / (processes · accumulation)."""
+    compile: bool = False
+    """Compile the largest and the smallest network (torch.compile; needs a compiler)."""
     workers: CountFromZero = 2
     """Processes that load images; 0 loads them in the main process."""
     threads: Count | None = None

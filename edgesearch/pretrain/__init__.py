@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 
+from edgesearch.pretrain import distributed
 from edgesearch.pretrain.batched_views import BatchedViews
 from edgesearch.pretrain.byol import BYOL
 from edgesearch.pretrain.densecl import DenseCL
 from edgesearch.pretrain.epoch_report import EpochReport, StepReport
 from edgesearch.pretrain.faithful import faithful_step
+from edgesearch.pretrain.hardware import Hardware
 from edgesearch.pretrain.key_queue import KeyQueue
 from edgesearch.pretrain.lars import LARS
-from edgesearch.pretrain.loader import make_loader
+from edgesearch.pretrain.loader import Share, make_loader
 from edgesearch.pretrain.method import Method
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.ressl import ReSSL
@@ -35,17 +37,20 @@ __all__ = [
     "BatchedViews",
     "DenseCL",
     "EpochReport",
+    "Hardware",
     "KeyQueue",
     "Method",
     "MoCoV2",
     "Monitor",
     "ReSSL",
+    "Share",
     "SimCLR",
     "StepReport",
     "StepResult",
     "TorchvisionViews",
     "Trainer",
     "TrainerConfig",
+    "distributed",
     "faithful_step",
     "make_loader",
     "sandwich_architectures",

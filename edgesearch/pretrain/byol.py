@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from edgesearch.pretrain.encoder import move_towards, new_encoder
-from edgesearch.pretrain.method import SubnetLoss, Views
+from edgesearch.pretrain.method import Encode, SubnetLoss, Views, at_once
+from edgesearch.pretrain.precision import in_full_precision
 from edgesearch.pretrain.views import Augmentation
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet import Projector
@@ -23,6 +24,7 @@ SECOND_BLUR = 0.1
 """Blur of the second views as a share of that of the first (appendix B, table 6)."""
 
 
+@in_full_precision
 def cosine_distance(predictions: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """Mean squared distance of vectors of length 1: 2 − 2·cos.
 
@@ -54,6 +56,8 @@ class BYOL(nn.Module):
         predictor_hidden_dim: Width of the predictor's hidden layer, which is normalised always.
         seed: Of the initial weights.
     """
+
+    batch_is_negatives = False
 
     def __init__(
         self,
@@ -91,9 +95,10 @@ class BYOL(nn.Module):
         self.query.supernet.activate(architecture)
 
     @torch.no_grad()
-    def targets(self, views: Views) -> tuple[torch.Tensor, torch.Tensor]:
+    def targets(self, views: Views, encode: Encode = at_once) -> tuple[torch.Tensor, torch.Tensor]:
         """The embeddings of first and second views by the key encoder, (N, D) each."""
-        return self.key(views[0]), self.key(views[1])
+        first, second = (encode(self.key, view, shuffled=False) for view in views)
+        return first, second
 
     def loss(self, views: Views, targets: tuple[torch.Tensor, torch.Tensor]) -> SubnetLoss:
         """The sum over both directions, each view predicting the key of the other."""

@@ -23,12 +23,14 @@ from torch import nn
 
 from edgesearch.pretrain.encoder import Encoder, move_towards, new_encoder
 from edgesearch.pretrain.key_queue import KeyQueue
-from edgesearch.pretrain.method import SubnetLoss, Views
+from edgesearch.pretrain.method import Encode, SubnetLoss, Views, at_once
 from edgesearch.pretrain.moco_v2 import info_nce
+from edgesearch.pretrain.precision import in_full_precision
 from edgesearch.pretrain.views import Augmentation
 from edgesearch.space import Architecture, SearchSpace
 
 
+@in_full_precision
 def best_match(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """For each place of one map the place of the other whose features are most alike.
 
@@ -46,6 +48,7 @@ def best_match(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return (first.transpose(1, 2) @ second).argmax(dim=2)
 
 
+@in_full_precision
 def dense_info_nce(
     queries: torch.Tensor,
     keys: torch.Tensor,
@@ -106,6 +109,8 @@ class DenseCL(nn.Module):
         seed: Of the initial weights and the initial queues.
     """
 
+    batch_is_negatives = False
+
     def __init__(
         self,
         space: SearchSpace,
@@ -142,10 +147,14 @@ class DenseCL(nn.Module):
         self.query.supernet.activate(architecture)
 
     @torch.no_grad()
-    def targets(self, views: Views) -> DenseTargets:
+    def targets(self, views: Views, encode: Encode = at_once) -> DenseTargets:
         """Keys of the second views, and which of their places show what those of the first do."""
-        first = self.key.supernet.feature_map(views[0])
-        second = self.key.supernet.feature_map(views[1])
+        targets: DenseTargets = encode(self._encoded, *views)
+        return targets
+
+    def _encoded(self, first_views: torch.Tensor, second_views: torch.Tensor) -> DenseTargets:
+        first = self.key.supernet.feature_map(first_views)
+        second = self.key.supernet.feature_map(second_views)
         keys = self.key.projector(second.mean(dim=(2, 3)))
         grid = _projected_grid(self.key, second)
         pooled = F.normalize(grid.mean(dim=(2, 3)), dim=1)
@@ -180,5 +189,5 @@ def _projected_grid(encoder: Encoder, features: torch.Tensor) -> torch.Tensor:
     assert encoder.dense_projector is not None
     count, _, height, width = features.shape
     places = features.permute(0, 2, 3, 1).flatten(0, 2)
-    projected = encoder.dense_projector.project(places)
+    projected = encoder.dense_projector.project(places, height * width)
     return projected.unflatten(0, (count, height, width)).permute(0, 3, 1, 2)

@@ -9,6 +9,8 @@ from torch import nn
 from edgesearch.space import SearchSpace
 from edgesearch.supernet import Projector, Supernet
 
+State = dict[str, torch.Tensor]
+
 
 class Encoder(nn.Module):
     """A supernet and the projector behind it; maybe a second one, for each place of an image."""
@@ -65,3 +67,17 @@ def move_towards(follower: nn.Module, leader: nn.Module, momentum: float) -> Non
     weights: list[torch.Tensor] = list(follower.parameters())
     towards: list[torch.Tensor] = list(leader.parameters())
     torch._foreach_lerp_(weights, towards, 1 - momentum)
+
+
+def states_of(encoder: Encoder) -> tuple[State, State, State | None]:
+    """States of backbone, projector and, where there is one, projector for places; on the CPU."""
+    dense = encoder.dense_projector
+    return (
+        _on_cpu(encoder.supernet.backbone),
+        _on_cpu(encoder.projector),
+        None if dense is None else _on_cpu(dense),
+    )
+
+
+def _on_cpu(module: nn.Module) -> State:
+    return {name: tensor.cpu() for name, tensor in module.state_dict().items()}

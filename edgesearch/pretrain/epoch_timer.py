@@ -11,12 +11,16 @@ from edgesearch.pretrain.method import Views
 class EpochTimer:
     """Times an epoch from the moment it is begun or resumed to its last batch.
 
+    Args:
+        processes: How many train with as many images each.
+
     Attributes:
-        images: Images handed out so far.
+        images: Images handed out so far, in all processes.
         waited_s: Wall time in which there was no batch to train on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: int = 1) -> None:
+        self.processes = processes
         self.images = 0
         self.waited_s = 0.0
         self._begun = time.perf_counter()
@@ -32,7 +36,7 @@ class EpochTimer:
             if views is None:
                 self._ended = got
                 return
-            self.images += len(views[0])
+            self.images += len(views[0]) * self.processes
             yield views
 
     @property

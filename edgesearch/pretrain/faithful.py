@@ -7,9 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
-from edgesearch.pretrain.method import Views
+from edgesearch.errors import TrainingError
+from edgesearch.pretrain import distributed
+from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.moco_v2 import MoCoV2
-from edgesearch.pretrain.sandwich import StepResult, spread_of
+from edgesearch.pretrain.passes import Passes
+from edgesearch.pretrain.sandwich import StepResult, exchanged, spread_of
+from edgesearch.pretrain.trainer_config import TrainerConfig
 from edgesearch.space import Architecture
 
 
@@ -18,6 +22,7 @@ def faithful_step(
     views: Views,
     architectures: Sequence[Architecture],
     optimizer: torch.optim.Optimizer,
+    passes: Passes | None = None,
 ) -> StepResult:
     """A step in the order of DATA's released code, to see what the order does.
 
@@ -30,22 +35,44 @@ def faithful_step(
         views: Two views (N, C, R, R) of the same images.
         architectures: The subnets.
         optimizer: Of the shared weights.
+        passes: How the batch goes through the networks, without accumulation; at once and in
+            float32 if None.
 
     Returns:
         What the step brought. If a loss is not finite, queue and key encoder have changed.
     """
+    passes = passes or Passes(method, len(views[0]) * distributed.world_size())
     optimizer.zero_grad(set_to_none=True)
     losses, spreads = [], []
     for architecture in architectures:
         method.activate(architecture)
         method.move_key_encoder()
-        targets = method.targets(views)
-        loss, embeddings = method.loss(views, targets)
+        with passes.autocast(views[0].device):
+            targets = method.targets(views, passes.encode)
+            loss, embeddings = method.loss(views, targets)
         loss.backward()
         method.queue.put(targets)
         losses.append(float(loss.detach()))
-        spreads.append(float(spread_of(embeddings.detach())))
+        spreads.append(float(spread_of(distributed.gather_rows(embeddings.detach()))))
     result = StepResult(losses, spreads[0], all(map(math.isfinite, losses)))
+    result = exchanged(method, result)
     if result.finite:
         optimizer.step()
     return result
+
+
+def check_faithful(method: Method, config: TrainerConfig, accumulation: int) -> None:
+    """Refuse what the released code does not have.
+
+    Raises:
+        TrainingError: It is asked for.
+    """
+    plain = config.loss_weights == (1, 1, 1) and config.distill == 0 and accumulation == 1
+    if isinstance(method, MoCoV2) and plain:
+        return
+    raise TrainingError(
+        "moco_v2 without distillation, weights of losses and accumulation for pretrain.faithful",
+        f"{type(method).__name__}, distill {config.distill}, loss_weights {config.loss_weights}, "
+        f"accumulation {accumulation}",
+        "Set pretrain.faithful=false.",
+    )

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgesearch.errors import TrainingError
+from edgesearch.pretrain.distributed import gather_rows
 
 
 class KeyQueue(nn.Module):
@@ -36,11 +37,15 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def put(self, keys: torch.Tensor) -> None:
-        """Let a batch (N, dim) take the place of the oldest.
+        """Let the keys of the global batch take the place of the oldest.
+
+        Args:
+            keys: (N, dim), those of this process.
 
         Raises:
             TrainingError: The queue does not hold a whole number of batches.
         """
+        keys = gather_rows(keys)
         if self.size % len(keys):
             raise TrainingError(
                 f"a queue_size that is a multiple of the batch of {len(keys)} images",

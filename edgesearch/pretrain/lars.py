@@ -42,22 +42,41 @@ class LARS(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Move all weights that have gradients; there is no closure to call."""
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                update = weight.grad
-                if weight.ndim > 1:
-                    update = update + group["weight_decay"] * weight
-                    update = update * _local_rate(weight, update, group["trust"])
-                state = self.state[weight]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(weight)
-                buffer = state["momentum_buffer"]
-                buffer.mul_(group["momentum"]).add_(update, alpha=group["lr"])
-                weight.sub_(buffer)
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if not weights:
+                continue
+            updates = self._updates(weights, group["weight_decay"], group["trust"])
+            buffers = [self._buffer(weight) for weight in weights]
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, updates, alpha=group["lr"])
+            torch._foreach_sub_(weights, buffers)
+
+    def _updates(
+        self, weights: list[torch.Tensor], weight_decay: float, trust: float
+    ) -> list[torch.Tensor]:
+        """The gradients; those of layers decayed and brought to η·|w|."""
+        updates = [weight.grad for weight in weights if weight.grad is not None]
+        layers = [number for number, weight in enumerate(weights) if weight.ndim > 1]
+        if not layers:
+            return updates
+        own = [weights[number] for number in layers]
+        changes = torch._foreach_add(
+            [updates[number] for number in layers], own, alpha=weight_decay
+        )
+        lengths = zip(torch._foreach_norm(own), torch._foreach_norm(changes), strict=True)
+        torch._foreach_mul_(changes, [_local_rate(*pair, trust) for pair in lengths])
+        for number, change in zip(layers, changes, strict=True):
+            updates[number] = change
+        return updates
+
+    def _buffer(self, weight: torch.Tensor) -> torch.Tensor:
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        buffer: torch.Tensor = state["momentum_buffer"]
+        return buffer
 
 
-def _local_rate(weight: torch.Tensor, update: torch.Tensor, trust: float) -> torch.Tensor:
+def _local_rate(length: torch.Tensor, change: torch.Tensor, trust: float) -> torch.Tensor:
     """η·|w| / |∇ + β·w|; 1 where one of them is 0, which happens to fresh weights only."""
-    length, change = weight.norm(), update.norm()
     return torch.where((length > 0) & (change > 0), trust * length / change, 1.0)

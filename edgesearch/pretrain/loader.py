@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,8 +24,28 @@ SHARE_OF_FREE_MEMORY = 0.25
 """Of a GPU's, that images may take which stay there."""
 
 
+class Share(NamedTuple):
+    """The part of each batch that one of several processes takes.
+
+    Attributes:
+        rank: Number of the process.
+        processes: How many there are; they divide the batch.
+    """
+
+    rank: int = 0
+    processes: int = 1
+
+    def of(self, batch: np.ndarray) -> np.ndarray:
+        """Its part of the numbers (N,) of a batch's images: N / processes one after another."""
+        length = len(batch) // self.processes
+        return batch[self.rank * length : (self.rank + 1) * length]
+
+
+WHOLE = Share()
+
+
 class ViewLoader(Protocol):
-    """Gives the same batches of an epoch whenever it is asked."""
+    """Gives the same batches of an epoch, or the same share of them, whenever it is asked."""
 
     steps_per_epoch: int
     replaced: int
@@ -48,9 +68,11 @@ class BatchedViewLoader:
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
+        share: Share = WHOLE,
     ) -> None:
         self.device = torch.device(device)
         self.images = images.to(self.device) if _fits(images, self.device) else images
+        self.share = share
         self.views = views
         self.batch_size = batch_size
         self.seed = seed
@@ -61,7 +83,8 @@ class BatchedViewLoader:
         """See `ViewLoader`."""
         order = order_of_epoch(len(self.images), self.seed, epoch)
         for step in range(first_step, self.steps_per_epoch):
-            chosen = torch.from_numpy(order[step * self.batch_size : (step + 1) * self.batch_size])
+            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+            chosen = torch.from_numpy(self.share.of(batch))
             images = self.images[to_device(chosen, self.images.device)]
             yield self.views(to_device(images, self.device), chosen, epoch)
 
@@ -123,9 +146,11 @@ class WorkerViewLoader:
         seed: int,
         workers: int,
         device: torch.device | str = "cpu",
+        share: Share = WHOLE,
     ) -> None:
         self.device = torch.device(device)
         self.images = images
+        self.share = share
         self.views = views
         self.batch_size = batch_size
         self.seed = seed
@@ -141,7 +166,7 @@ class WorkerViewLoader:
         self.replaced = 0
         loader = DataLoader(
             _ViewDataset(self.images, self.views, epoch),
-            batch_sampler=[batch.tolist() for batch in batches],
+            batch_sampler=[self.share.of(batch).tolist() for batch in batches],
             num_workers=self.workers,
             collate_fn=_collate,
             worker_init_fn=_leave_signals_to_the_trainer,
@@ -165,6 +190,7 @@ def make_loader(
     seed: int,
     workers: int,
     device: torch.device | str = "cpu",
+    share: Share = WHOLE,
 ) -> ViewLoader:
     """The loader for a set of images.
 
@@ -173,10 +199,11 @@ def make_loader(
         recipes: How the first and the second view are made.
         preprocess: Resolution and normalisation.
         batched: Whole batches at once, from images in memory.
-        batch_size: Images in each step.
+        batch_size: Images in each step, of all processes together.
         seed: Of order and views.
         workers: Processes that load images, where they are not augmented in batches.
         device: Where the views lie, and where whole batches are augmented.
+        share: The part of each batch that this process takes.
 
     Raises:
         DataError: There are fewer images than a batch holds, or images of several sizes are to be
@@ -190,7 +217,7 @@ def make_loader(
         )
     if not batched:
         views = TorchvisionViews(recipes, preprocess, seed)
-        return WorkerViewLoader(images, views, batch_size, seed, workers, device)
+        return WorkerViewLoader(images, views, batch_size, seed, workers, device, share)
     stacked = images.stack()
     if stacked is None:
         raise DataError(
@@ -199,4 +226,4 @@ def make_loader(
             "Set pretrain.augmentation.batched=false.",
         )
     batched_views = BatchedViews(recipes, preprocess, seed)
-    return BatchedViewLoader(stacked, batched_views, batch_size, seed, device)
+    return BatchedViewLoader(stacked, batched_views, batch_size, seed, device, share)

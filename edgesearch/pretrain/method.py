@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -12,6 +13,27 @@ from edgesearch.space import Architecture, SearchSpace
 
 Views = tuple[torch.Tensor, torch.Tensor]
 """Two views (N, C, R, R) of the same images."""
+
+
+class Encode(Protocol):
+    """Lets a function encode views: all at once, or in the passes of a step."""
+
+    def __call__(
+        self, function: Callable[..., Any], *views: torch.Tensor, shuffled: bool = True
+    ) -> Any:
+        """The function's tensors, row by row those of the views.
+
+        Args:
+            function: From views (n, C, R, R) to a tensor of n rows, or a tuple of such.
+            views: (N, C, R, R) each.
+            shuffled: The images are normalised in other groups than the queries are, so that no
+                query can be told from its key by the statistics of their group.
+        """
+
+
+def at_once(function: Callable[..., Any], *views: torch.Tensor, shuffled: bool = True) -> Any:
+    """Encode all views in one pass, which is one group."""
+    return function(*views)
 
 
 class SubnetLoss(NamedTuple):
@@ -34,10 +56,13 @@ class Method(Protocol):
         query: What is trained.
         key: What the search compares subnets with, always the largest network; None if that is
             the largest network of `query` itself.
+        batch_is_negatives: Whether the loss compares the images of a batch with each other, so that
+            it is no mean over parts of the batch.
     """
 
     space: SearchSpace
     query: Encoder
+    batch_is_negatives: bool
 
     @property
     def key(self) -> Encoder | None:
@@ -49,8 +74,16 @@ class Method(Protocol):
     def activate(self, architecture: Architecture) -> None:
         """Make an architecture the one that `loss` trains."""
 
-    def targets(self, views: Views) -> Any:
-        """What all subnets of a step are compared with; computed once a step."""
+    def targets(self, views: Views, encode: Encode = at_once) -> Any:
+        """What all subnets of a step are compared with; computed once a step.
+
+        Args:
+            views: Those of this process.
+            encode: Lets the key encoder encode views, in whatever passes and groups.
+
+        Returns:
+            Tensors of a row for each image, or None.
+        """
 
     def loss(self, views: Views, targets: Any) -> SubnetLoss:
         """The loss of the active architecture."""

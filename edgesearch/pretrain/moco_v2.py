@@ -17,11 +17,13 @@ from torch import nn
 
 from edgesearch.pretrain.encoder import move_towards, new_encoder
 from edgesearch.pretrain.key_queue import KeyQueue
-from edgesearch.pretrain.method import SubnetLoss, Views
+from edgesearch.pretrain.method import Encode, SubnetLoss, Views, at_once
+from edgesearch.pretrain.precision import in_full_precision
 from edgesearch.pretrain.views import Augmentation
 from edgesearch.space import Architecture, SearchSpace
 
 
+@in_full_precision
 def info_nce(
     queries: torch.Tensor, keys: torch.Tensor, queue: torch.Tensor, temperature: float
 ) -> torch.Tensor:
@@ -57,6 +59,8 @@ class MoCoV2(nn.Module):
         seed: Of the initial weights and the initial queue.
     """
 
+    batch_is_negatives = False
+
     def __init__(
         self,
         space: SearchSpace,
@@ -88,9 +92,9 @@ class MoCoV2(nn.Module):
         self.query.supernet.activate(architecture)
 
     @torch.no_grad()
-    def targets(self, views: Views) -> torch.Tensor:
+    def targets(self, views: Views, encode: Encode = at_once) -> torch.Tensor:
         """The keys of the second views, (N, D)."""
-        keys: torch.Tensor = self.key(views[1])
+        keys: torch.Tensor = encode(self.key, views[1])
         return keys
 
     def loss(self, views: Views, targets: torch.Tensor) -> SubnetLoss:

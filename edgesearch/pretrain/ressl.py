@@ -15,11 +15,13 @@ from torch import nn
 
 from edgesearch.pretrain.encoder import move_towards, new_encoder
 from edgesearch.pretrain.key_queue import KeyQueue
-from edgesearch.pretrain.method import SubnetLoss, Views
+from edgesearch.pretrain.method import Encode, SubnetLoss, Views, at_once
+from edgesearch.pretrain.precision import in_full_precision
 from edgesearch.pretrain.views import Augmentation
 from edgesearch.space import Architecture, SearchSpace
 
 
+@in_full_precision
 def relation(embeddings: torch.Tensor, queue: torch.Tensor, temperature: float) -> torch.Tensor:
     """How close each embedding is to each key of a queue, as logarithms of shares.
 
@@ -36,6 +38,7 @@ def relation(embeddings: torch.Tensor, queue: torch.Tensor, temperature: float) 
     return (embeddings @ queue / temperature).log_softmax(dim=1)
 
 
+@in_full_precision
 def relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of the student's relation under the teacher's.
 
@@ -78,6 +81,8 @@ class ReSSL(nn.Module):
         seed: Of the initial weights and the initial queue.
     """
 
+    batch_is_negatives = False
+
     def __init__(
         self,
         space: SearchSpace,
@@ -118,9 +123,9 @@ class ReSSL(nn.Module):
         self.query.supernet.activate(architecture)
 
     @torch.no_grad()
-    def targets(self, views: Views) -> TeacherKeys:
+    def targets(self, views: Views, encode: Encode = at_once) -> TeacherKeys:
         """Keys and relation of the second, weak views."""
-        keys = self.key(views[1])
+        keys = encode(self.key, views[1])
         return TeacherKeys(keys, relation(keys, self.queue.keys, self.teacher_temperature))
 
     def loss(self, views: Views, targets: TeacherKeys) -> SubnetLoss:

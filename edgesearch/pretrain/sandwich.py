@@ -14,10 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
+from edgesearch.pretrain import distributed
 from edgesearch.pretrain.method import Method, Views
+from edgesearch.pretrain.passes import Passes
 from edgesearch.pretrain.randomness import seed_of
 from edgesearch.space import Architecture, SearchSpace
+
+_RUNNING_STATISTICS = ("running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,15 @@ def sandwich_step(
     *,
     weights: Sequence[float] | None = None,
     distill: float = 0.0,
+    passes: Passes | None = None,
 ) -> StepResult:
     """One step of the optimizer on the summed gradients of several subnets.
 
+    With several processes the gradients are exchanged once, after the passes of all subnets.
+
     Args:
         method: What computes the losses.
-        views: Two views (N, C, R, R) of the same images.
+        views: Two views (N, C, R, R) of the same images, those of this process.
         architectures: The subnets, the largest first.
         optimizer: Of the shared weights.
         progress: Share of the training that came before this step, in [0, 1).
@@ -80,36 +88,68 @@ def sandwich_step(
         distill: Weight of the squared distance, added to the loss of all but the first, between
             their embeddings of the first views and those of the key encoder (of the largest
             network in this step where a method has no key encoder).
+        passes: How the batch goes through the networks; at once and in float32 if None.
 
     Returns:
         What the step brought.
     """
+    passes = passes or Passes(method, len(views[0]) * distributed.world_size())
     optimizer.zero_grad(set_to_none=True)
-    targets = method.targets(views)
-    teacher = _teacher(method, views) if distill else None
-    losses, finite = [], []
+    with passes.autocast(views[0].device):
+        targets = method.targets(views, passes.encode)
+        teacher = _teacher(method, views, passes) if distill else None
+    losses: list[list[torch.Tensor]] = []
+    finite: list[torch.Tensor] = []
     spread = torch.zeros(())
     for number, architecture in enumerate(architectures):
         method.activate(architecture)
-        loss, embeddings = method.loss(views, targets)
-        losses.append(loss.detach())
+        parts, seen = [], []
+        for part, (part_targets, part_teacher) in passes.cut(views, (targets, teacher)):
+            with passes.autocast(views[0].device):
+                loss, embeddings = method.loss(part, part_targets)
+            parts.append(loss.detach())
+            seen.append(embeddings.detach())
+            if distill and number > 0:
+                assert part_teacher is not None
+                loss = loss + distill * (embeddings - part_teacher).square().sum(dim=1).mean()
+            loss = loss * ((weights[number] if weights else 1.0) / passes.accumulation)
+            loss.backward()
+            finite.append(loss.detach().isfinite())
+        losses.append(parts)
         if number == 0:
-            spread = spread_of(embeddings.detach())
-            teacher = embeddings.detach() if teacher is None else teacher
-        elif distill:
-            assert teacher is not None
-            loss = loss + distill * (embeddings - teacher).square().sum(dim=1).mean()
-        loss = loss * (weights[number] if weights else 1.0)
-        loss.backward()
-        finite.append(loss.detach().isfinite())
-    result = StepResult([*map(float, losses)], float(spread), all(map(bool, finite)))
+            spread = spread_of(distributed.gather_rows(torch.cat(seen)))
+            teacher = seen[0] if teacher is None and distill else teacher
+    means = [sum(map(float, parts)) / len(parts) for parts in losses]
+    result = exchanged(method, StepResult(means, float(spread), all(map(bool, finite))))
     if result.finite:
         optimizer.step()
         method.after_step(targets, progress)
     return result
 
 
+def exchanged(method: Method, result: StepResult) -> StepResult:
+    """Give all processes the means of their gradients, statistics and losses: once a step.
+
+    Args:
+        method: Has the gradients and, as buffers, the running statistics.
+        result: What the step brought to this process, but for the spread, which is of all.
+    """
+    if distributed.world_size() == 1:
+        return result
+    assert isinstance(method, nn.Module)
+    gradients = [weight.grad for weight in method.parameters() if weight.grad is not None]
+    statistics = [
+        tensor for name, tensor in method.named_buffers() if name.endswith(_RUNNING_STATISTICS)
+    ]
+    figures = [*result.losses, float(not result.finite)]
+    *losses, failed = distributed.average([*gradients, *statistics], figures)
+    return StepResult(losses, result.spread, failed == 0)
+
+
 @torch.no_grad()
-def _teacher(method: Method, views: Views) -> torch.Tensor | None:
+def _teacher(method: Method, views: Views, passes: Passes) -> torch.Tensor | None:
     """The key encoder's embeddings of the first views, None without a key encoder."""
-    return None if method.key is None else method.key(views[0])
+    if method.key is None:
+        return None
+    embeddings: torch.Tensor = passes.encode(method.key, views[0], shuffled=False)
+    return embeddings

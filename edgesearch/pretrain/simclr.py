@@ -13,12 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgesearch.pretrain.distributed import gather_rows
 from edgesearch.pretrain.encoder import new_encoder
-from edgesearch.pretrain.method import SubnetLoss, Views
+from edgesearch.pretrain.method import Encode, SubnetLoss, Views, at_once
+from edgesearch.pretrain.precision import in_full_precision
 from edgesearch.pretrain.views import Augmentation
 from edgesearch.space import Architecture, SearchSpace
 
 
+@in_full_precision
 def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> torch.Tensor:
     """Normalised, temperature-scaled cross-entropy with the batch as negatives.
 
@@ -53,6 +56,7 @@ class SimCLR(nn.Module):
     """
 
     key = None
+    batch_is_negatives = True
 
     def __init__(
         self,
@@ -79,14 +83,19 @@ class SimCLR(nn.Module):
         """See `Method`."""
         self.query.supernet.activate(architecture)
 
-    def targets(self, views: Views) -> None:
+    def targets(self, views: Views, encode: Encode = at_once) -> None:
         """Nothing: the negatives are in the batch, and differ from subnet to subnet."""
 
     def loss(self, views: Views, targets: None) -> SubnetLoss:
-        """The loss of the active architecture on both views, which are one batch to it."""
+        """The loss of the active architecture on both views, which are one batch to it.
+
+        It is that of the global batch, the same in all processes.
+        """
         embeddings = self.query(self.query.resized(torch.cat(views)))
         first, second = embeddings.chunk(2)
-        return SubnetLoss(nt_xent(first, second, self.temperature), first)
+        pairs = gather_rows(torch.stack([first, second], dim=1))
+        loss = nt_xent(pairs[:, 0], pairs[:, 1], self.temperature)
+        return SubnetLoss(loss, first)
 
     def after_step(self, targets: None, progress: float) -> None:
         """Nothing: nothing is remembered."""

@@ -6,6 +6,7 @@ import contextlib
 import math
 import signal
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,37 +16,42 @@ import torch
 from torch import nn
 
 from edgesearch.errors import Interrupted, TrainingError
+from edgesearch.pretrain import distributed
 from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
 from edgesearch.pretrain.dead_worker import dead_worker
-from edgesearch.pretrain.encoder import Encoder
+from edgesearch.pretrain.encoder import states_of
 from edgesearch.pretrain.epoch_report import EpochReport, Progress, StepReport
 from edgesearch.pretrain.epoch_timer import EpochTimer
-from edgesearch.pretrain.faithful import faithful_step
+from edgesearch.pretrain.faithful import check_faithful, faithful_step
+from edgesearch.pretrain.hardware import CudaMemory, Hardware, compile_ends, out_of_memory
 from edgesearch.pretrain.loader import ViewLoader
 from edgesearch.pretrain.loss_watch import LossWatch
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.moco_v2 import MoCoV2
+from edgesearch.pretrain.passes import Passes
 from edgesearch.pretrain.run_log import RunLog
 from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures, sandwich_step
 from edgesearch.pretrain.stop_signals import StopSignals
-from edgesearch.pretrain.trainer_config import OPTIMIZERS, TrainerConfig
+from edgesearch.pretrain.trainer_config import OPTIMIZERS, TrainerConfig, load_optimizer
 from edgesearch.supernet import SupernetWeights
 
 Monitor = Callable[[SupernetWeights], dict[str, float]]
-_State = dict[str, torch.Tensor]
 
 
 class Trainer:
     """Trains a method's supernet by the sandwich rule; can be stopped and run again.
 
+    Where several processes train together, each has a trainer; the first alone writes and reports.
+
     Args:
         method: What is trained.
-        loader: Where the views come from.
+        loader: Where the views of this process come from.
         config: How to train.
         output_dir: Gets state.pt, state.previous.pt, model.safetensors, best.safetensors (where
             there is a monitor), metrics.jsonl and, if asked for, tensorboard/.
         identity: Plain values that tell this run from others; a state of another is refused.
         monitor: Judges the weights now and then.
+        hardware: What trains; a CPU as it is if None.
         on_epoch: Called with each epoch's report.
         on_step: Called after each step.
         notice: Is told of what the user should know and nothing can be done about.
@@ -63,14 +69,19 @@ class Trainer:
         *,
         identity: dict[str, Any],
         monitor: Monitor | None = None,
+        hardware: Hardware | None = None,
         on_epoch: Callable[[EpochReport], None] | None = None,
         on_step: Callable[[StepReport], None] | None = None,
         notice: Callable[[str], None] = warnings.warn,
     ) -> None:
         assert isinstance(method, nn.Module)
+        self.hardware = hardware or Hardware(device="cpu")
+        self.device = self.hardware.torch_device()
         if config.faithful:
-            _check_faithful(method, config)
-        self.method = method.to(memory_format=torch.channels_last)
+            check_faithful(method, config, self.hardware.accumulation)
+        self.method = method.to(self.device).to(memory_format=torch.channels_last)
+        if self.hardware.compile:
+            compile_ends(method, self.device)
         self.loader = loader
         self.config = config
         self.output_dir = output_dir
@@ -91,6 +102,8 @@ class Trainer:
         self._watch = LossWatch(loader.steps_per_epoch)
         self._begun = self._saved = time.monotonic()
         self._steps_before = 0
+        self._passes: Passes | None = None
+        self._first = distributed.rank() == 0
 
     def fit(self) -> SupernetWeights:
         """Train to the last epoch, going on from a state in the output folder if there is one.
@@ -106,18 +119,19 @@ class Trainer:
             CheckpointError: The state in the output folder is damaged or of another run.
         """
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        if has_state(self.state_path):
-            self._resume()
+        self._resume()
+        distributed.share_weights(self.method)
         self._begun = self._saved = time.monotonic()
         self._steps_before = self._steps_done
         self.method.train()
         with StopSignals() as signals, contextlib.closing(self.log) as log:
-            log.begin(self.progress.epoch)
+            if self._first:
+                log.begin(self.progress.epoch)
             while self.progress.epoch < self.config.epochs:
                 self._run_epoch(signals)
-        self.stopped_by = signals.received
+        self.stopped_by = _stop(signals)
         weights = self.weights()
-        if not self.weights_path.exists():
+        if self._first and not self.weights_path.exists():
             weights.save(self.weights_path)
         return weights
 
@@ -138,8 +152,8 @@ class Trainer:
 
     def weights(self) -> SupernetWeights:
         """The present weights."""
-        query = _states(self.method.query)
-        key = query if self.method.key is None else _states(self.method.key)
+        query = states_of(self.method.query)
+        key = query if self.method.key is None else states_of(self.method.key)
         return SupernetWeights(self.method.space, *query[:2], *key[:2], query[2], key[2])
 
     def learning_rate(self, step: int) -> float:
@@ -152,7 +166,7 @@ class Trainer:
         return self.config.lr * 0.5 * (1 + math.cos(math.pi * done))
 
     def _run_epoch(self, signals: StopSignals) -> None:
-        progress, timer = self.progress, EpochTimer()
+        progress, timer = self.progress, EpochTimer(distributed.world_size())
         replaced, whole = progress.replaced, True
         try:
             for views in timer.batches(self.loader.batches(progress.epoch, progress.step)):
@@ -170,11 +184,9 @@ class Trainer:
                 self._save_state()
             raise dead from error
         self._finish_epoch(timer)
-        done, epochs = self.progress.epoch, self.config.epochs
-        if signals.received and done < epochs:
-            raise Interrupted(
-                f"pre-training stopped by {signals.received.name} after epoch {done} of {epochs}"
-            )
+        done, epochs, stop = self.progress.epoch, self.config.epochs, _stop(signals)
+        if stop and done < epochs:
+            raise Interrupted(f"pre-training stopped by {stop.name} after epoch {done} of {epochs}")
 
     @property
     def _steps_done(self) -> int:
@@ -190,10 +202,11 @@ class Trainer:
             self.on_step(self._step_report(timer))
         if progress.step == steps:
             return
-        if signals.received:
+        if stop := _stop(signals):
             self._save_state()
+            distributed.wait_for_first()
             raise Interrupted(
-                f"pre-training stopped by {signals.received.name} in epoch "
+                f"pre-training stopped by {stop.name} in epoch "
                 f"{progress.epoch + 1} of {config.epochs}"
             )
         if usual and time.monotonic() - self._saved >= 60 * config.checkpoint_minutes:
@@ -213,27 +226,24 @@ class Trainer:
         )
 
     def _train_step(self, views: Views, step: int) -> StepResult:
-        config, space = self.config, self.method.space
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        first, second = (view.contiguous(memory_format=torch.channels_last) for view in views)
-        architectures = sandwich_architectures(space, config.random_subnets, config.seed, step)
-        if self.progress.epoch < config.largest_only_epochs:
-            architectures = architectures[:1]
-        if config.faithful:
-            assert isinstance(self.method, MoCoV2)
-            result = faithful_step(self.method, (first, second), architectures, self.optimizer)
-        else:
-            largest, smallest, each_random = config.loss_weights
-            result = sandwich_step(
-                self.method,
-                (first, second),
-                architectures,
-                self.optimizer,
-                step / (config.epochs * self.loader.steps_per_epoch),
-                weights=[largest, smallest, *[each_random] * config.random_subnets],
-                distill=config.distill,
-            )
+        if self._passes is None:
+            batch_size = len(views[0]) * distributed.world_size()
+            self._passes = self.hardware.passes(self.method, batch_size, self.config.seed)
+        self._passes.step = step
+        first, second = (
+            view.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+            for view in views
+        )
+        try:
+            result = self._step_on((first, second), self._passes)
+        except torch.cuda.OutOfMemoryError as error:
+            traceback.clear_frames(error.__traceback__)
+            found, result = str(error), None
+        if result is None:  # not within `except`, where the error still holds what it met
+            memory = CudaMemory(self.device)
+            raise out_of_memory(self.method, (first, second), self._passes, memory, found)
         if not result.finite:
             raise TrainingError(
                 "finite losses",
@@ -243,10 +253,37 @@ class Trainer:
             )
         return result
 
+    def _step_on(self, views: Views, passes: Passes) -> StepResult:
+        config, step = self.config, passes.step
+        architectures = sandwich_architectures(
+            self.method.space, config.random_subnets, config.seed, step
+        )
+        if self.progress.epoch < config.largest_only_epochs:
+            architectures = architectures[:1]
+        if config.faithful:
+            assert isinstance(self.method, MoCoV2)
+            return faithful_step(self.method, views, architectures, self.optimizer, passes)
+        largest, smallest, each_random = config.loss_weights
+        return sandwich_step(
+            self.method,
+            views,
+            architectures,
+            self.optimizer,
+            step / (config.epochs * self.loader.steps_per_epoch),
+            weights=[largest, smallest, *[each_random] * config.random_subnets],
+            distill=config.distill,
+            passes=passes,
+        )
+
     def _finish_epoch(self, timer: EpochTimer) -> None:
         """Write the epoch's metrics, then weights and state: a kill between them repeats it."""
         epoch, config = self.progress.epoch + 1, self.config
         self._check_weights()
+        self.progress.replaced = distributed.total(self.progress.replaced)
+        if not self._first:
+            self.progress = self.progress.next_epoch()
+            distributed.wait_for_first()
+            return
         every = config.monitor_every_epochs
         due = every > 0 and (epoch == config.epochs or epoch % every == 0)
         weights = self.weights()
@@ -266,6 +303,7 @@ class Trainer:
         self._save_state()
         if self.on_epoch:
             self.on_epoch(report)
+        distributed.wait_for_first()
 
     def _check_weights(self) -> None:
         """Make sure that no state with infinite weights takes the place of a good one."""
@@ -279,6 +317,8 @@ class Trainer:
                 )
 
     def _save_state(self) -> None:
+        if not self._first:
+            return
         self._check_weights()
         save_state(
             self.state_path,
@@ -286,6 +326,7 @@ class Trainer:
                 "identity": self.identity,
                 "progress": vars(self.progress),
                 "threads": torch.get_num_threads(),
+                "processes": distributed.world_size(),
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
             },
@@ -293,10 +334,24 @@ class Trainer:
         self._saved = time.monotonic()
 
     def _resume(self) -> None:
-        state = load_state(self.state_path, self.identity, self.notice)
+        state = None
+        if self._first and has_state(self.state_path):
+            state = load_state(self.state_path, self.identity, self.notice)
+        state = distributed.of_first(state)
+        if state is None:
+            return
         self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.progress = Progress(**state["progress"])
+        if not self._first:
+            self.progress.replaced = 0  # the first counts them
+            return
+        former, now = state.get("processes", 1), distributed.world_size()
+        if former != now:
+            self.notice(
+                f"this run was begun with {former} processes and goes on with {now}: its results "
+                "differ by rounding alone only where pretrain.bn_group_size is set"
+            )
         if state["threads"] != torch.get_num_threads():
             self.notice(
                 f"this run was begun with {state['threads']} threads and goes on with "
@@ -304,21 +359,7 @@ class Trainer:
             )
 
 
-def _check_faithful(method: Method, config: TrainerConfig) -> None:
-    if isinstance(method, MoCoV2) and config.loss_weights == (1, 1, 1) and config.distill == 0:
-        return
-    raise TrainingError(
-        "moco_v2 without distillation and weights of losses for pretrain.faithful",
-        f"{type(method).__name__}, distill {config.distill}, loss_weights {config.loss_weights}",
-        "Set pretrain.faithful=false.",
-    )
-
-
-def _states(encoder: Encoder) -> tuple[_State, _State, _State | None]:
-    """States of backbone, projector and, where there is one, projector for places."""
-    dense = encoder.dense_projector
-    return (
-        encoder.supernet.backbone.state_dict(),
-        encoder.projector.state_dict(),
-        None if dense is None else dense.state_dict(),
-    )
+def _stop(signals: StopSignals) -> signal.Signals | None:
+    """The signal that any of the processes has received."""
+    number = distributed.highest(signals.received or 0)
+    return signal.Signals(number) if number else None

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 
 from edgesearch.pretrain.lars import LARS
 
-OPTIMIZERS = {"sgd": torch.optim.SGD, "lars": LARS}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": partial(torch.optim.SGD, fused=True),
+    "lars": LARS,
+}
 
 
 @dataclass(frozen=True)
@@ -49,3 +55,12 @@ class TrainerConfig:
     checkpoint_minutes: float = 10.0
     tensorboard: bool = False
     seed: int = 0
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over what an optimizer remembers, but not how the machine that wrote it computed."""
+    ways = ("fused", "foreach")
+    own = [{way: group[way] for way in ways if way in group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, way in zip(optimizer.param_groups, own, strict=True):
+        group.update(way)

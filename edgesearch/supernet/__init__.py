@@ -1,7 +1,14 @@
 """Shared weights, and subnets taken out of them."""
 
 from edgesearch.supernet.calibrate import recalibrate
-from edgesearch.supernet.dynamic_ops import DynamicBatchNorm2d, DynamicConv2d, DynamicLinear
+from edgesearch.supernet.dynamic_ops import (
+    BatchGroups,
+    DynamicBatchNorm2d,
+    DynamicConv2d,
+    DynamicLinear,
+    GroupedBatchNorm1d,
+    set_batch_groups,
+)
 from edgesearch.supernet.extract import copy_leading, extract
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.resnet import ResNet
@@ -9,9 +16,11 @@ from edgesearch.supernet.supernet import Supernet
 from edgesearch.supernet.weights import SupernetWeights, random_like
 
 __all__ = [
+    "BatchGroups",
     "DynamicBatchNorm2d",
     "DynamicConv2d",
     "DynamicLinear",
+    "GroupedBatchNorm1d",
     "Projector",
     "ResNet",
     "Supernet",
@@ -20,4 +29,5 @@ __all__ = [
     "extract",
     "random_like",
     "recalibrate",
+    "set_batch_groups",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import nn
 
@@ -24,6 +26,8 @@ class Supernet(nn.Module):
         largest = space.blocks(space.largest)
         self.backbone = ResNet(largest, DynamicConv2d, DynamicBatchNorm2d)
         self.active = space.largest
+        self._compiled: Callable[[torch.Tensor], list[torch.Tensor]] | None = None
+        self._compiled_for: frozenset[Architecture] = frozenset()
 
     @property
     def feature_dim(self) -> int:
@@ -44,14 +48,28 @@ class Supernet(nn.Module):
             _set_widths(module, block)
         self.active = architecture
 
+    def compile_for(self, architectures: Iterable[Architecture], backend: str = "inductor") -> None:
+        """Run these architectures by compiled code from now on, one version for each.
+
+        Args:
+            architectures: Few; others run as before.
+            backend: Of torch.compile.
+        """
+        self._compiled_for = frozenset(architectures)
+        self._compiled = torch.compile(self.backbone.forward_blocks, dynamic=False, backend=backend)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to features (N, D) of the active architecture."""
-        features: torch.Tensor = self.backbone(images)
-        return features
+        return self._outputs(images)[-1]
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to the last stage's output (N, D, H', W'), whose mean the features are."""
-        return self.backbone.forward_blocks(images)[-2]
+        return self._outputs(images)[-2]
+
+    def _outputs(self, images: torch.Tensor) -> list[torch.Tensor]:
+        if self._compiled is None or self.active not in self._compiled_for:
+            return self.backbone.forward_blocks(images)
+        return self._compiled(images)
 
 
 def _set_widths(module: BasicBlock | Bottleneck, block: Block) -> None:

@@ -1,7 +1,7 @@
 """The stages as functions: the Python API, one file for each command."""
 
 from edgesearch.export import TensorRTTarget
-from edgesearch.pretrain import Augmentation, TrainerConfig
+from edgesearch.pretrain import Augmentation, Hardware, TrainerConfig
 from edgesearch.search import Budgets, LatencyBudgets, Range, ScoreOptions
 from edgesearch.workflow.devices import DevicesResult, describe_devices
 from edgesearch.workflow.evaluate import EvaluatedRow, EvaluateResult, evaluate
@@ -29,6 +29,7 @@ __all__ = [
     "EvaluationSettings",
     "Event",
     "ExportResult",
+    "Hardware",
     "ImageSource",
     "LatencyBudgets",
     "MeasureConfig",

@@ -65,6 +65,7 @@ class SubnetJudge:
         temperature: T of the neighbours' weights.
         train_images: Training images at most.
         test_images: Images held out at most.
+        device: Where networks run; features come back from it.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class SubnetJudge:
         temperature: float = 0.1,
         train_images: int = LABELLED_TRAIN_IMAGES,
         test_images: int = LABELLED_TEST_IMAGES,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.pool = pool
         self.k = k
@@ -84,6 +86,7 @@ class SubnetJudge:
         self.temperature = temperature
         self.train_images = train_images
         self.test_images = test_images
+        self.device = torch.device(device)
         self._labelled: dict[int, LabelledImages] = {}
 
     def images(self, resolution: int) -> LabelledImages:
@@ -100,7 +103,8 @@ class SubnetJudge:
     def features(self, network: nn.Module, resolution: int) -> LabelledFeatures:
         """Features of the labelled images; recalibrates the network."""
         calibration = self.pool.sample(resolution, 0, self.calibration_images)
-        recalibrate(network, calibration, self.batch_size)
+        network.to(self.device)
+        recalibrate(network, calibration.to(self.device), self.batch_size)
         return self.features_of_calibrated(network, resolution)
 
     def pixels(self, resolution: int) -> LabelledFeatures:
@@ -111,10 +115,14 @@ class SubnetJudge:
     def features_of_calibrated(self, network: nn.Module, resolution: int) -> LabelledFeatures:
         """Features of the labelled images; the network is left as it is."""
         images = self.images(resolution)
+
+        def prepare(batch: torch.Tensor) -> torch.Tensor:
+            return images.prepare(batch).to(self.device)
+
         return LabelledFeatures(
-            compute_features(network, images.train, prepare=images.prepare),
+            compute_features(network, images.train, prepare=prepare).cpu(),
             images.train_labels,
-            compute_features(network, images.test, prepare=images.prepare),
+            compute_features(network, images.test, prepare=prepare).cpu(),
             images.test_labels,
         )
 

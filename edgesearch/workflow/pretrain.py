@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from edgesearch.pretrain import (
     METHODS,
     Augmentation,
     DenseCL,
+    Hardware,
     Method,
     MoCoV2,
     Monitor,
+    Share,
     Trainer,
     TrainerConfig,
+    distributed,
     make_loader,
 )
 from edgesearch.space import SearchSpace
@@ -36,6 +39,8 @@ from edgesearch.workflow.training_events import TrainingTeller
 MONITOR_CALIBRATION_IMAGES = 512
 LOOKED_AT = 64
 """Images whose size is looked at."""
+_FREE = ("seed", "workers", "monitor_every_epochs", "checkpoint_minutes", "tensorboard")
+"""Options that are no settings of `pretrain`: one stands apart, the others change no weight."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class ViewOptions:
     Attributes:
         augmentation: How a view differs from its image.
         batched: Whole batches at once, from images in memory (for small images of one size).
-        batch_size: Images in each step.
+        batch_size: Images in each step, of all processes together.
         workers: Processes that load images, where they are not augmented in batches.
     """
 
@@ -77,6 +82,7 @@ def pretrain(
     output_dir: Path,
     trainer: TrainerConfig,
     views: ViewOptions,
+    hardware: Hardware = Hardware(),  # noqa: B008 (frozen)
     method: str = "moco_v2",
     method_options: Mapping[str, Any],
     threads: int | None = None,
@@ -86,7 +92,8 @@ def pretrain(
 ) -> PretrainResult:
     """Train the supernet of a space on images without labels.
 
-    Goes on from where it was stopped; does nothing if it is finished.
+    Goes on from where it was stopped; does nothing if it is finished. Under `torchrun` its
+    processes train together, and the first of them alone writes and reports.
 
     Args:
         space: The search space.
@@ -94,6 +101,7 @@ def pretrain(
         output_dir: Gets `supernet/`.
         trainer: How to train; its seed seeds all that is random.
         views: How batches of views are made.
+        hardware: What trains, and how batches are fitted to it.
         method: Key of `METHODS`.
         method_options: Keyword arguments of the method, such as those of `MoCoV2`; what is left
             out is as in its paper.
@@ -104,48 +112,76 @@ def pretrain(
 
     Raises:
         Interrupted: Stopped by a signal; the same call goes on.
+        ProcessFailed: Another process of the run has failed.
         UserError: Something about images, configuration or files has to be mended.
     """
-    pool = ImagePool(images, space.in_channels, trainer.seed, decode_all=views.batched)
-    layout = Layout(output_dir)
-    with output_folder(output_dir):
-        options = {"method": method, **asdict(trainer), **asdict(views), **method_options}
-        # The first stands above; the others change no weight.
-        free = ("seed", "workers", "monitor_every_epochs", "checkpoint_minutes", "tensorboard")
-        settings = {
-            "space": space.to_dict(),
-            "seed": trainer.seed,
-            **prefixed("data", images.to_dict()),
-            **prefixed("pretrain", {k: v for k, v in options.items() if k not in free}),
-        }
-        inputs = {"the set of images": pool.digest, **_digest_of_init(init)}
-        stage = Stage("pretrain", layout.supernet, settings, inputs)
-        done, message = stage.begin()
-        if message:
-            report(Event("pretrain", message))
-        if not done:
-            torch.set_num_threads(threads or torch.get_num_threads())
-            model = METHODS[method](space, **method_options, seed=trainer.seed)
-            if init is not None:
-                _start_from(model, _weights_file(init), space)
-            monitor = _monitor(space, pool, knn_k)
-            if pool.skipped:
-                left_out = f"{pool.skipped} images could not be read and are left out"
-                report(Event("pretrain", left_out))
-            _warn_of_large_queue(model, pool, report)
-            if images.source != "digits":
-                _warn_of_small_images(pool, space.largest.resolution, report)
-            runner = _trainer(model, pool, layout, trainer, views, monitor, stage, report)
-            try:
-                runner.fit()
-            except Interrupted as error:
-                raise Interrupted(f"{error}; its state is in {runner.state_path}") from None
-            stage.finish([layout.weights.name])
-            if runner.stopped_by is not None:
-                raise Interrupted(
-                    f"stopped by {runner.stopped_by.name} as pre-training was finished"
+    with distributed.processes():
+        first = distributed.rank() == 0
+        report = report if first else silent
+        pool = ImagePool(images, space.in_channels, trainer.seed, decode_all=views.batched)
+        _check_same_images(pool)
+        layout = Layout(output_dir)
+        with output_folder(output_dir) if first else nullcontext():
+            options = {"method": method, **asdict(trainer), **asdict(views), **method_options}
+            settings = {
+                "space": space.to_dict(),
+                "seed": trainer.seed,
+                **prefixed("data", images.to_dict()),
+                **prefixed("pretrain", {k: v for k, v in options.items() if k not in _FREE}),
+                **prefixed("pretrain", _changes_of_results(hardware)),
+            }
+            inputs = {"the set of images": pool.digest, **_digest_of_init(init)}
+            stage = Stage("pretrain", layout.supernet, settings, inputs)
+            done, message = distributed.of_first(stage.begin() if first else (False, ""))
+            if message:
+                report(Event("pretrain", message))
+            if not done:
+                torch.set_num_threads(threads or torch.get_num_threads())
+                model = METHODS[method](space, **method_options, seed=trainer.seed)
+                if init is not None:
+                    _start_from(model, _weights_file(init), space)
+                monitor = _monitor(space, pool, knn_k, hardware.torch_device())
+                _tell_of_images(model, pool, images, report)
+                runner = _trainer(
+                    model, pool, layout, trainer, views, hardware, monitor, stage, report
                 )
+                _fit(runner, stage, layout)
     return PretrainResult(layout.weights, pool.skipped, done)
+
+
+def _check_same_images(pool: ImagePool) -> None:
+    if distributed.of_first(pool.digest) != pool.digest:
+        raise DataError(
+            "the same images for all processes",
+            f"others for process {distributed.rank()} than for the first",
+            "Let data.root name the same files on all machines.",
+        )
+
+
+def _changes_of_results(hardware: Hardware) -> dict[str, Any]:
+    """What of the hardware changes weights by more than rounding, where it is asked for."""
+    asked = {"precision": hardware.precision, "bn_group_size": hardware.bn_group_size}
+    return {name: value for name, value in asked.items() if value not in ("fp32", None)}
+
+
+def _tell_of_images(model: Method, pool: ImagePool, images: ImageSource, report: Report) -> None:
+    if pool.skipped:
+        left_out = f"{pool.skipped} images could not be read and are left out"
+        report(Event("pretrain", left_out))
+    _warn_of_large_queue(model, pool, report)
+    if images.source != "digits":
+        _warn_of_small_images(pool, model.space.largest.resolution, report)
+
+
+def _fit(runner: Trainer, stage: Stage, layout: Layout) -> None:
+    try:
+        runner.fit()
+    except Interrupted as error:
+        raise Interrupted(f"{error}; its state is in {runner.state_path}") from None
+    if distributed.rank() == 0:
+        stage.finish([layout.weights.name])
+    if runner.stopped_by is not None:
+        raise Interrupted(f"stopped by {runner.stopped_by.name} as pre-training was finished")
 
 
 def _trainer(
@@ -154,11 +190,13 @@ def _trainer(
     layout: Layout,
     trainer: TrainerConfig,
     views: ViewOptions,
+    hardware: Hardware,
     monitor: Monitor | None,
     stage: Stage,
     report: Report,
 ) -> Trainer:
     space = model.space
+    hardware.passes(model, views.batch_size, trainer.seed)  # refuses what cannot be cut
     loader = make_loader(
         pool.train,
         model.views(views.augmentation),
@@ -167,6 +205,8 @@ def _trainer(
         batch_size=views.batch_size,
         seed=trainer.seed,
         workers=views.workers,
+        device=hardware.torch_device(),
+        share=Share(distributed.rank(), distributed.world_size()),
     )
     teller = TrainingTeller(report, None if views.batched else views.workers)
     return Trainer(
@@ -176,6 +216,7 @@ def _trainer(
         layout.supernet,
         identity=stage.plain_config(),
         monitor=monitor,
+        hardware=hardware,
         on_epoch=teller.epoch,
         on_step=teller.step,
         notice=teller.notice,
@@ -208,11 +249,11 @@ def _warn_of_small_images(pool: ImagePool, resolution: int, report: Report) -> N
         report(Event("pretrain", small))
 
 
-def _monitor(space: SearchSpace, pool: ImagePool, k: int) -> Monitor | None:
+def _monitor(space: SearchSpace, pool: ImagePool, k: int, device: torch.device) -> Monitor | None:
     """Accuracies of the largest and the smallest subnet; None without labels."""
     if not pool.has_labels:
         return None
-    judge = SubnetJudge(pool, k, MONITOR_CALIBRATION_IMAGES, 128)
+    judge = SubnetJudge(pool, k, MONITOR_CALIBRATION_IMAGES, 128, device=device)
 
     def monitor(weights: SupernetWeights) -> dict[str, float]:
         accuracies = {}

@@ -6,8 +6,8 @@ import signal
 import pytest
 import typer
 
-from edgesearch.cli.guard import guarded
-from edgesearch.errors import DataError, Interrupted
+from edgesearch.cli.guard import check_processes, guarded
+from edgesearch.errors import ConfigError, DataError, Interrupted, ProcessFailed, StageError
 
 
 def code_of(error, as_json=False):
@@ -86,3 +86,45 @@ def test_what_is_ignored_stays_ignored():
         assert guarded(lambda: signal.getsignal(signal.SIGTERM), False) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+class TestSeveralProcesses:
+    """Under torchrun one process speaks, and the others leave after it."""
+
+    @pytest.fixture
+    def waits(self, monkeypatch):
+        waits = []
+        monkeypatch.setattr("edgesearch.cli.guard.time.sleep", waits.append)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", "1")
+        return waits
+
+    @pytest.mark.parametrize(
+        ("error", "code"),
+        [
+            (ProcessFailed("another"), 2),
+            (ConfigError("a key", "none", "Give it."), 2),
+            (Interrupted("stopped"), 130),
+        ],
+    )
+    def test_what_another_says_is_not_said_twice(self, waits, capsys, error, code):
+        assert code_of(error) == code
+        assert capsys.readouterr() == ("", "")
+        assert len(waits) == 1
+
+    def test_a_fault_of_its_own_is_said(self, waits, capsys):
+        assert code_of(DataError("a folder", "a file", "Correct it.")) == 2
+        assert "found: a file" in capsys.readouterr().err
+        assert waits == []
+
+    def test_the_first_is_silent_if_another_has_failed(self, waits, monkeypatch, capsys):
+        monkeypatch.setenv("RANK", "0")
+        assert code_of(ProcessFailed("another")) == 2
+        assert capsys.readouterr() == ("", "")
+        assert code_of(ConfigError("a key", "none", "Give it.")) == 2
+        assert "required: a key" in capsys.readouterr().err
+
+    def test_other_commands_are_refused(self, waits):
+        check_processes("pretrain")
+        with pytest.raises(StageError, match="one process for `edgesearch run`; found: 2"):
+            check_processes("run")

@@ -1,10 +1,19 @@
 """Dynamic layers against slices taken by hand."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from edgesearch.supernet import DynamicBatchNorm2d, DynamicConv2d, DynamicLinear
+from edgesearch.supernet import (
+    BatchGroups,
+    DynamicBatchNorm2d,
+    DynamicConv2d,
+    DynamicLinear,
+    GroupedBatchNorm1d,
+    set_batch_groups,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +93,67 @@ def test_linear_uses_the_leading_features():
     linear(features).sum().backward()
     assert (linear.weight.grad[:, :5] != 0).all()
     assert (linear.weight.grad[:, 5:] == 0).all()
+
+
+class TestGroups:
+    def by_hand(self, norm, groups):
+        """Each group normalised alone, and running statistics towards the mean over groups."""
+        plain = copy.deepcopy(norm)
+        plain.groups = None
+        outputs, means, variances = [], [], []
+        for group in groups:
+            alone = copy.deepcopy(plain)
+            outputs.append(alone(group))
+            means.append(alone.running_mean)
+            variances.append(alone.running_var)
+        return torch.cat(outputs), torch.stack(means).mean(0), torch.stack(variances).mean(0)
+
+    def test_images_are_normalised_with_those_of_their_group(self):
+        norm, images = DynamicBatchNorm2d(5), 3 * torch.randn(12, 4, 3, 3)
+        torch.nn.init.uniform_(norm.weight)
+        expected, mean, variance = self.by_hand(norm, images.split(4))
+        set_batch_groups(norm, BatchGroups(4))
+        found = norm(images)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(norm.running_mean, mean)
+        torch.testing.assert_close(norm.running_var, variance)
+        assert not torch.allclose(found[:4], DynamicBatchNorm2d(5)(images)[:4], atol=1e-2)
+
+    def test_statistics_do_not_depend_on_the_passes(self):
+        images = torch.randn(12, 4, 3, 3)
+        whole, parts = DynamicBatchNorm2d(4), DynamicBatchNorm2d(4)
+        set_batch_groups(whole, BatchGroups(2))
+        groups = BatchGroups(2, parts=3)
+        set_batch_groups(parts, groups)
+        whole(images)
+        for groups.part, part in enumerate(images.split(4)):
+            parts(part)
+        torch.testing.assert_close(parts.running_mean, whole.running_mean)
+        torch.testing.assert_close(parts.running_var, whole.running_var)
+
+    def test_rows_of_an_image_stay_together(self):
+        norm, rows = GroupedBatchNorm1d(5), torch.randn(6 * 4, 5)
+        expected, mean, _ = self.by_hand(norm, rows.split(2 * 4))
+        set_batch_groups(norm, BatchGroups(2))
+        torch.testing.assert_close(norm(rows, 4), expected)
+        torch.testing.assert_close(norm.running_mean, mean)
+        assert norm.num_batches_tracked == 1
+
+    @pytest.mark.parametrize("groups", [None, BatchGroups(), BatchGroups(8)])
+    def test_one_group_changes_no_bit(self, groups):
+        images = torch.randn(8, 4, 3, 3)
+        for kind, data in (
+            (DynamicBatchNorm2d, images),
+            (GroupedBatchNorm1d, images.flatten(1)[:, :4]),
+        ):
+            norm, plain = kind(4), kind(4)
+            set_batch_groups(norm, groups)
+            assert torch.equal(norm(data), plain(data))
+            for name, value in plain.state_dict().items():
+                assert torch.equal(norm.state_dict()[name], value)
+
+    def test_evaluation_knows_no_groups(self):
+        norm, images = DynamicBatchNorm2d(4).eval(), torch.randn(8, 4, 3, 3)
+        set_batch_groups(norm, BatchGroups(2))
+        assert torch.equal(norm(images), DynamicBatchNorm2d(4).eval()(images))
+        assert norm.running_mean.eq(0).all()

@@ -57,6 +57,12 @@ CONFIG = {
 }
 
 
+@pytest.fixture(scope="session")
+def small_config():
+    """The configuration of the small run, without an output folder."""
+    return CONFIG
+
+
 @dataclass(frozen=True)
 class Chain:
     """The command line, on one configuration and one output folder."""

@@ -1,0 +1,229 @@
+"""Several processes that train one supernet; alone, every function does nothing.
+
+The processes are those of `torchrun`, or of anything else that sets its variables (RANK,
+WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). Tensors of a GPU go through NCCL, all others
+through Gloo, which notices at once when a process has ended.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from edgesearch.errors import Interrupted, ProcessFailed, TrainingError
+
+Value = TypeVar("Value")
+STEP_TIMEOUT = timedelta(minutes=10)
+"""How long a process waits for the others within a step."""
+EPOCH_TIMEOUT = timedelta(hours=6)
+"""How long the others wait for what the first process does alone, such as an evaluation."""
+_FAILED = "edgesearch/failed"
+_waits = 0
+_alone = False
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() and not _alone else 1
+
+
+def rank() -> int:
+    """Number of this process."""
+    return dist.get_rank() if dist.is_initialized() and not _alone else 0
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process try something without the others."""
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
+
+
+@contextmanager
+def processes(timeout: timedelta = STEP_TIMEOUT) -> Iterator[None]:
+    """Join the processes that the environment names, if there are several.
+
+    Of the errors in several processes only the first is raised as it is: what follows from it in
+    the others, or is the same there, becomes a `ProcessFailed`.
+
+    Raises:
+        ProcessFailed: Another process has failed, and says why.
+        TrainingError: The processes do not find each other, or one of them ended without a word.
+    """
+    if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    _join(timeout)
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        if not _is_first_to_fail():
+            raise ProcessFailed(str(error)) from error
+        raise
+    finally:
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def _join(timeout: timedelta) -> None:
+    gpus = torch.cuda.device_count()
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if gpus:
+        torch.cuda.set_device(local % gpus)
+    backend = "cpu:gloo,cuda:nccl" if gpus and dist.is_nccl_available() else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"{os.environ['WORLD_SIZE']} processes that find each other",
+            str(error).splitlines()[0],
+            "Start them all, with `torchrun --nproc-per-node N -m edgesearch pretrain …`.",
+        ) from error
+
+
+def _is_first_to_fail() -> bool:
+    try:
+        return bool(_store().add(_FAILED, 1) == 1)
+    except RuntimeError:  # the store has gone with the process that held it
+        return False
+
+
+def _store() -> Any:
+    return dist.distributed_c10d._get_default_store()
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Name what is behind an error of a collective operation."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise TrainingError(
+            f"all {world_size()} processes of the run",
+            f"one that has ended or does not answer ({str(error).splitlines()[0]})",
+            "Look for what it said; then run the same command again to go on.",
+        ) from error
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        dist.all_gather(parts, rows)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient.chunk(world_size())[rank()]
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes, in the order of the global batch.
+
+    Args:
+        rows: (N, …), as many in each process.
+
+    Returns:
+        (world size · N, …). Backward, each process gets what the losses of all processes have to
+        say about its own rows.
+    """
+    if world_size() == 1:
+        return rows
+    with _answered():
+        gathered: torch.Tensor = _GatherRows.apply(rows.contiguous())
+        return gathered
+
+
+def average(tensors: Sequence[torch.Tensor], figures: Sequence[float]) -> list[float]:
+    """Replace tensors by their means over the processes, by a single exchange.
+
+    Args:
+        tensors: Of one type and device, of the same shapes in each process; changed in place.
+        figures: Further numbers, as many in each process.
+
+    Returns:
+        The means of the figures.
+    """
+    if world_size() == 1:
+        return list(figures)
+    device = tensors[0].device if tensors else torch.device("cpu")
+    pieces = [*tensors, torch.tensor(figures, dtype=torch.float32, device=device)]
+    flat = torch.cat([piece.detach().reshape(-1).float() for piece in pieces])
+    with _answered():
+        dist.all_reduce(flat)
+    flat.div_(world_size())
+    means = flat.split([piece.numel() for piece in pieces])
+    with torch.no_grad():
+        for tensor, mean in zip(tensors, means, strict=False):
+            tensor.copy_(mean.view(tensor.shape))
+    return [float(value) for value in means[-1].tolist()]
+
+
+def highest(number: int) -> int:
+    """The highest of the processes' numbers."""
+    if world_size() == 1:
+        return number
+    found = torch.tensor(number)
+    with _answered():
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
+def total(number: int) -> int:
+    """The sum of the processes' numbers."""
+    if world_size() == 1:
+        return number
+    found = torch.tensor(number)
+    with _answered():
+        dist.all_reduce(found)
+    return int(found)
+
+
+def of_first(value: Value) -> Value:
+    """What the first process gives: a plain value, or a structure of tensors on the CPU."""
+    if world_size() == 1:
+        return value
+    held = [value]
+    with _answered():
+        dist.broadcast_object_list(held, 0, device=torch.device("cpu"))
+    return held[0]
+
+
+def share_weights(module: nn.Module) -> None:
+    """Give all processes the weights and buffers of the first."""
+    if world_size() == 1:
+        return
+    with _answered():
+        for tensor in module.state_dict().values():
+            held = tensor.contiguous()
+            dist.broadcast(held, 0)
+            tensor.copy_(held)
+
+
+def wait_for_first() -> None:
+    """Wait until the first process, which may work alone for long before, comes here, too."""
+    if world_size() == 1:
+        return
+    global _waits
+    _waits += 1
+    name = f"edgesearch/waited/{_waits}"
+    with _answered():
+        if rank() == 0:
+            _store().set(name, "1")
+        else:
+            _store().wait([name], EPOCH_TIMEOUT)

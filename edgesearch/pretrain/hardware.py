@@ -1,0 +1,214 @@
+"""Where a supernet is trained: device, compiler, and what to do when memory runs out."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from edgesearch.errors import TrainingError
+from edgesearch.pretrain import distributed
+from edgesearch.pretrain.method import Method, Views
+from edgesearch.pretrain.passes import Passes
+
+_GIB = 2**30
+_SAFE_SHARE = 0.9
+"""Share of the free memory that a pass is advised to fill: some is lost between tensors."""
+_PROBE_SHARE = 8
+_FEWEST = 2
+"""Images that a normalisation needs."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What trains, and how a batch is fitted to it.
+
+    Attributes:
+        device: "auto" (a CUDA device if there is one), "cpu" or "cuda".
+        precision: Key of `PRECISIONS`.
+        bn_group_size: Images normalised together; None for all of one pass.
+        accumulation: Passes that each process's share of a batch is cut into.
+        compile: Whether the largest and the smallest network are compiled.
+    """
+
+    device: str = "auto"
+    precision: str = "fp32"
+    bn_group_size: int | None = None
+    accumulation: int = 1
+    compile: bool = False
+
+    def torch_device(self) -> torch.device:
+        """The device of this process.
+
+        Raises:
+            TrainingError: There is no CUDA device, or not one for each process here.
+        """
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if self.device == "cpu" or (self.device == "auto" and count == 0):
+            return torch.device("cpu")
+        local = int(os.environ.get("LOCAL_RANK", 0)) if distributed.world_size() > 1 else 0
+        if local < count:
+            return torch.device("cuda", local)
+        raise TrainingError(
+            f"a CUDA device for each process on this machine for pretrain.device={self.device}",
+            f"{count} for at least {local + 1} processes"
+            if count
+            else f"none that torch {torch.__version__} can use",
+            "Start fewer processes (torchrun --nproc-per-node), or set pretrain.device=cpu.",
+        )
+
+    def passes(self, method: Method, batch_size: int, seed: int) -> Passes:
+        """How batches of so many images, of all processes together, go through a method.
+
+        Raises:
+            TrainingError: The batch cannot be cut so.
+        """
+        return Passes(
+            method,
+            batch_size,
+            group_size=self.bn_group_size,
+            accumulation=self.accumulation,
+            precision=self.precision,
+            seed=seed,
+        )
+
+
+def compile_ends(method: Method, device: torch.device) -> None:
+    """Compile what always has the same shapes: the ends of the space; random subnets stay as is.
+
+    Raises:
+        TrainingError: There is no compiler that torch can use.
+    """
+    try:
+        torch.compile(lambda x: x.relu() + 1)(torch.ones(8, device=device))
+    except Exception as error:  # torch has an error of its own for each missing tool
+        raise TrainingError(
+            f"a compiler that torch can use for {device.type}, for pretrain.compile=true",
+            str(error).strip().splitlines()[0],
+            "Install a C++ compiler (on a GPU also triton), or set pretrain.compile=false.",
+        ) from error
+    space = method.space
+    for encoder in (method.query, method.key):
+        if encoder is not None:
+            encoder.supernet.compile_for((space.largest, space.smallest))
+
+
+class Memory(Protocol):
+    """The memory of a device."""
+
+    def reset(self) -> None:
+        """Give back what is not in use, and forget the highest use."""
+
+    def highest_bytes(self) -> int:
+        """The highest use since the last reset, beyond that at the reset."""
+
+    def free_bytes(self) -> int:
+        """What can still be had."""
+
+
+class CudaMemory:
+    """See `Memory`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._at_reset = 0
+
+    def reset(self) -> None:
+        """See `Memory`."""
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self._at_reset = torch.cuda.memory_allocated(self.device)
+
+    def highest_bytes(self) -> int:
+        """See `Memory`."""
+        return torch.cuda.max_memory_allocated(self.device) - self._at_reset
+
+    def free_bytes(self) -> int:
+        """See `Memory`."""
+        return torch.cuda.mem_get_info(self.device)[0]
+
+
+def images_that_fit(
+    run: Callable[[int], None], count: int, memory: Memory
+) -> tuple[int, int] | None:
+    """How many images a pass can hold, measured with few and taken to grow with their number.
+
+    Args:
+        run: Does a pass of so many images.
+        count: How many were too many.
+        memory: Of the device.
+
+    Returns:
+        The images that fit, fewer than `count`, and the bytes of each; None if not even the
+        fewest do.
+    """
+    few = max(_FEWEST, count // _PROBE_SHARE)
+    while True:
+        memory.reset()
+        free = memory.free_bytes()
+        try:
+            run(few)
+        except torch.cuda.OutOfMemoryError as error:
+            traceback.clear_frames(error.__traceback__)
+            if few == _FEWEST:
+                return None
+            few = max(_FEWEST, few // 2)
+            continue
+        each = max(1, memory.highest_bytes() // few)
+        return min(count - 1, max(few, int(_SAFE_SHARE * free) // each)), each
+
+
+def out_of_memory(
+    method: Method, views: Views, passes: Passes, memory: Memory, found: str
+) -> TrainingError:
+    """The error to raise when a step found too little memory; measures what would fit.
+
+    Args:
+        method: What was trained; its gradients are lost.
+        views: Those of the step.
+        passes: How they were to go through the networks.
+        memory: Of the device.
+        found: What torch said.
+    """
+    assert isinstance(method, nn.Module)
+
+    def run(count: int) -> None:
+        method.zero_grad(set_to_none=True)
+        few = views[0][:count], views[1][:count]
+        with distributed.alone(), passes.autocast(views[0].device):
+            method.activate(method.space.largest)
+            method.loss(few, method.targets(few)).value.backward()
+
+    share = len(views[0])
+    count = share // passes.accumulation
+    fitting = images_that_fit(run, count, memory)
+    method.zero_grad(set_to_none=True)
+    if fitting is None:
+        remedy = f"Not even {_FEWEST} images fit: choose a smaller space or resolution."
+    else:
+        remedy = _remedy(method, passes, share, *fitting)
+    return TrainingError(
+        f"memory for passes of {count} images on the device", found.splitlines()[0], remedy
+    )
+
+
+def _remedy(method: Method, passes: Passes, share: int, fitting: int, each_bytes: int) -> str:
+    about = f"About {fitting} images fit ({each_bytes / _GIB:.3g} GiB each): set"
+    group = passes.group_size or 1
+    cuts = [
+        parts
+        for parts in range(passes.accumulation + 1, share + 1)
+        if share % parts == 0 and share // parts <= fitting and share // parts % group == 0
+    ]
+    smaller = fitting * passes.accumulation // group * group * distributed.world_size()
+    advice = [f"pretrain.accumulation={cuts[0]}"] if cuts and not method.batch_is_negatives else []
+    if smaller:
+        advice.append(f"pretrain.batch_size={smaller} or less")
+    if passes.precision == "fp32":
+        advice.append("pretrain.precision=bf16")
+    return f"{about} {', or '.join(advice)}."

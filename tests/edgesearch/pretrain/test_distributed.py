@@ -1,0 +1,391 @@
+"""Two real processes against one: the same steps, one writer, and one end for all."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import cloudpickle  # comes with nni
+import pytest
+import torch
+
+from edgesearch.data import Preprocess, open_images
+from edgesearch.errors import DataError, Interrupted, ProcessFailed, TrainingError
+from edgesearch.pretrain import (
+    METHODS,
+    Augmentation,
+    Hardware,
+    Share,
+    Trainer,
+    TrainerConfig,
+    distributed,
+    faithful_step,
+    make_loader,
+    sandwich_architectures,
+    sandwich_step,
+)
+from edgesearch.pretrain.passes import Passes
+from edgesearch.space import ResNetSpace
+
+SPACE = ResNetSpace(
+    name="pinhole",
+    block="basic",
+    stem="small",
+    stem_widths=(4, 8),
+    stage_widths=((4, 8), (8, 16)),
+    stage_depths=((1, 2), (1, 2)),
+    resolutions=(12, 16),
+    in_channels=1,
+)
+BATCH, STEPS = 16, 3
+QUEUED = ("moco_v2", "densecl", "ressl")
+STARTED = "WORLD_SIZE"
+
+
+def start(task, folder, count=2):
+    """Start a task in processes that know of each other; each leaves its result in the folder."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    code = (
+        "import sys, cloudpickle, torch; torch.set_num_threads(1); "
+        "cloudpickle.loads(sys.stdin.buffer.read())()"
+    )
+    running = []
+    for rank in range(count):
+        names = {"RANK": rank, "LOCAL_RANK": rank, STARTED: count}
+        names |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        environment = {**os.environ, **{name: str(value) for name, value in names.items()}}
+
+        def whole(rank=rank):
+            try:
+                with distributed.processes():
+                    result = task()
+            except Exception as error:
+                result = error
+            torch.save(result, folder / f"result{rank}.pt")
+
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, env=environment
+        )
+        process.stdin.write(cloudpickle.dumps(whole))
+        process.stdin.close()
+        running.append(process)
+    return running
+
+
+def results_of(running, folder, timeout=240):
+    """What each process leaves: a value or an error; None if it was killed."""
+    ends = time.monotonic() + timeout
+    for process in running:
+        process.wait(max(1, ends - time.monotonic()))
+    files = [folder / f"result{rank}.pt" for rank in range(len(running))]
+    return [torch.load(f, weights_only=False) if f.exists() else None for f in files]
+
+
+def in_two(task, folder, timeout=240):
+    return results_of(start(task, folder), folder, timeout)
+
+
+def fresh(name, seed=0):
+    heads = {"projector_hidden_dim": 10, "projector_dim": 6, "projector_bn": True}
+    if name in QUEUED:
+        heads["queue_size"] = 2 * BATCH
+    method = METHODS[name](SPACE, **heads, seed=seed).train()
+    for parameter, weight in method.named_parameters():
+        if parameter.endswith("bn2.weight"):
+            torch.nn.init.ones_(weight)  # not 0 in any block
+    return method
+
+
+def batch(step):
+    generator = torch.Generator().manual_seed(step)
+    return [torch.randn(BATCH, 1, 16, 16, generator=generator) for _ in range(2)]
+
+
+def steps(name, accumulation=1, group_size=4, faithful=False):
+    """Some steps of this process's share of the batches; the state and the figures at the end."""
+    method = fresh(name)
+    passes = Passes(method, BATCH, group_size=group_size, accumulation=accumulation)
+    trained = [weight for weight in method.parameters() if weight.requires_grad]
+    optimizer = torch.optim.SGD(trained, 0.05, momentum=0.9)
+    figures = []
+    rank, count = distributed.rank(), distributed.world_size()
+    for step in range(STEPS):
+        passes.step = step
+        views = tuple(view.chunk(count)[rank] for view in batch(step))
+        architectures = sandwich_architectures(SPACE, 1, 0, step)
+        if faithful:
+            result = faithful_step(method, views, architectures, optimizer, passes)
+        else:
+            options = {"distill": 0.5, "passes": passes}
+            result = sandwich_step(method, views, architectures, optimizer, 0.1 * step, **options)
+        assert result.finite
+        figures += [*result.losses, result.spread]
+    return {**method.state_dict(), "figures": torch.tensor(figures)}
+
+
+def everything():
+    """All that one pair of processes can try one after the other."""
+    found = {name: steps(name) for name in METHODS}
+    found |= {f"{name} in parts": steps(name, 2) for name in METHODS if name != "simclr"}
+    found["one group a process"] = steps("moco_v2", 1, None)
+    found["faithful"] = steps("moco_v2", faithful=True)
+    rows = torch.full((2, 3), float(distributed.rank() + 1), requires_grad=True)
+    gathered = distributed.gather_rows(rows)
+    (gathered * torch.arange(12.0).view(4, 3) * (distributed.rank() + 1)).sum().backward()
+    found["gathered"] = {"rows": gathered.detach(), "gradient": rows.grad}
+    tensors = [torch.full((2, 2), 4.0 * distributed.rank()), torch.ones(3)]
+    figures = distributed.average(tensors, [float(distributed.rank()), 2.0])
+    found["average"] = {"tensors": tensors, "figures": figures}
+    found["numbers"] = [
+        distributed.highest(distributed.rank() + 5),
+        distributed.total(distributed.rank() + 1),
+        distributed.of_first({"rank": distributed.rank()}),
+    ]
+    method = fresh("moco_v2", seed=distributed.rank())
+    distributed.share_weights(method)
+    found["shared"] = method.state_dict()
+    with distributed.alone():
+        found["alone"] = [distributed.world_size(), distributed.rank()]
+    begun = time.monotonic()
+    if distributed.rank() == 0:
+        time.sleep(1)
+    distributed.wait_for_first()
+    found["waited"] = time.monotonic() - begun
+    return found
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    found = in_two(everything, tmp_path_factory.mktemp("both"), 300)
+    assert all(isinstance(result, dict) for result in found), found
+    return found
+
+
+@pytest.fixture(scope="module")
+def threads():
+    """As many as the processes have."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def assert_close(found, expected, leave_out=()):
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        if not any(part in key for part in leave_out):
+            torch.testing.assert_close(found[key], value, rtol=2e-3, atol=2e-4, msg=key)
+
+
+@pytest.mark.usefixtures("threads")
+class TestSameResult:
+    @pytest.mark.parametrize("name", METHODS)
+    def test_in_two_processes(self, both, name):
+        expected = steps(name)
+        for found in both:
+            assert_close(found[name], expected)
+        other = steps(name, group_size=8)["figures"]
+        assert not torch.allclose(other, expected["figures"], rtol=2e-3, atol=2e-4)
+
+    @pytest.mark.parametrize("name", [name for name in METHODS if name != "simclr"])
+    def test_in_two_passes_of_each_process(self, both, name):
+        # Networks that run twice in a pass bring their statistics in another order: hardly a
+        # difference, and none to the weights.
+        twice = ("running_var", "running_mean") if name in ("byol", "densecl") else ()
+        for found in both:
+            assert_close(found[f"{name} in parts"], steps(name), twice)
+
+    def test_with_one_group_for_each_process(self, both):
+        assert_close(both[0]["one group a process"], steps("moco_v2", 1, BATCH // 2))
+
+    def test_of_the_released_order_of_events(self, both):
+        assert_close(both[1]["faithful"], steps("moco_v2", faithful=True))
+
+    def test_bits_are_those_of_both_processes(self, both):
+        first, second = both
+        for name in METHODS:
+            assert all(torch.equal(second[name][key], first[name][key]) for key in first[name])
+
+
+class TestExchange:
+    def test_rows_in_order_and_gradients_of_all_losses(self, both):
+        expected = torch.tensor([1.0, 1.0, 2.0, 2.0])
+        weights = 3 * torch.arange(12.0).view(4, 3)
+        for rank, found in enumerate(both):
+            assert torch.equal(found["gathered"]["rows"][:, 0], expected)
+            assert torch.equal(found["gathered"]["gradient"], weights.chunk(2)[rank])
+
+    def test_means_in_place(self, both):
+        for found in both:
+            tensors, figures = found["average"].values()
+            assert torch.equal(tensors[0], torch.full((2, 2), 2.0))
+            assert torch.equal(tensors[1], torch.ones(3))
+            assert figures == [0.5, 2.0]
+
+    def test_numbers(self, both):
+        assert [found["numbers"] for found in both] == [[6, 3, {"rank": 0}]] * 2
+
+    def test_weights_of_the_first(self, both):
+        expected = fresh("moco_v2").state_dict()
+        assert all(torch.equal(both[1]["shared"][key], value) for key, value in expected.items())
+
+    def test_alone_for_a_while(self, both):
+        assert [found["alone"] for found in both] == [[1, 0]] * 2
+
+    def test_the_others_wait_for_the_first(self, both):
+        assert both[1]["waited"] > 0.5
+
+    def test_one_process_does_nothing(self):
+        with distributed.processes():
+            rows = torch.ones(2, 3)
+            assert distributed.gather_rows(rows) is rows
+            assert distributed.average([rows], [0.5]) == [0.5]
+            assert (distributed.highest(3), distributed.total(3)) == (3, 3)
+            assert distributed.of_first("x") == "x"
+            distributed.share_weights(torch.nn.Linear(1, 1))
+            distributed.wait_for_first()
+
+
+CONFIG = TrainerConfig(epochs=2, lr=0.005)
+
+
+class Hooked:
+    """A loader with something to happen before a batch of (epoch, step)."""
+
+    def __init__(self, loader, happenings):
+        self.loader, self.happenings = loader, happenings
+        self.steps_per_epoch, self.replaced = loader.steps_per_epoch, 1
+
+    def batches(self, epoch, first_step):
+        for step, views in enumerate(self.loader.batches(epoch, first_step), first_step):
+            yield self.happenings.get((epoch, step), lambda views: views)(views) or views
+
+
+def train(folder, happenings=None, rank=1, **options):
+    """Train in this process; the happenings are those of one of the processes."""
+    hardware = Hardware(device="cpu", bn_group_size=4, **options)
+    method = fresh("moco_v2")
+    hardware.passes(method, BATCH, 0)
+    loader = make_loader(
+        open_images("digits", None, channels=1).train.subset(range(3 * BATCH)),
+        (Augmentation(flip_probability=0.0),) * 2,
+        Preprocess(16, 1, (0.3,), (0.37,)),
+        batched=True,
+        batch_size=BATCH,
+        seed=0,
+        workers=0,
+        share=Share(distributed.rank(), distributed.world_size()),
+    )
+    own = happenings if happenings and distributed.rank() == rank else {}
+    reports = []
+    Trainer(
+        method,
+        Hooked(loader, own),
+        CONFIG,
+        folder,
+        identity={"seed": 0},
+        on_epoch=reports.append,
+        hardware=hardware,
+    ).fit()
+    return [(report.epoch, report.replaced_images) for report in reports]
+
+
+def state_of(folder):
+    return torch.load(folder / "state.pt")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, in_two(lambda: train(folder / "run"), folder)
+
+
+def assert_same_end(folder, undisturbed):
+    state, expected = state_of(folder / "run"), state_of(undisturbed[0] / "run")
+    assert state["progress"] == expected["progress"]
+    assert all(torch.equal(state["method"][key], v) for key, v in expected["method"].items())
+
+
+class TestTraining:
+    def test_the_first_alone_writes_and_reports(self, undisturbed):
+        folder, reports = undisturbed
+        assert reports == [[(1, 2), (2, 2)], []]
+        assert len((folder / "run/metrics.jsonl").read_text().splitlines()) == 2
+        assert (folder / "run/model.safetensors").exists()
+        assert state_of(folder / "run")["processes"] == 2
+
+    def test_ends_as_one_process_does(self, undisturbed, tmp_path, threads):
+        train(tmp_path)
+        for name, value in state_of(tmp_path)["method"].items():
+            found = state_of(undisturbed[0] / "run")["method"][name]
+            torch.testing.assert_close(found, value, rtol=5e-3, atol=5e-4, msg=name)
+
+    def test_killed_and_run_again(self, undisturbed, tmp_path):
+        def kill(_):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        begun = time.monotonic()
+        found, killed = in_two(lambda: train(tmp_path / "run", {(1, 1): kill}), tmp_path)
+        assert killed is None
+        assert time.monotonic() - begun < 120
+        assert isinstance(found, TrainingError)
+        assert "all 2 processes of the run; found: one that has ended or does not" in str(found)
+        assert state_of(tmp_path / "run")["progress"]["epoch"] == 1
+        in_two(lambda: train(tmp_path / "run"), tmp_path)
+        assert_same_end(tmp_path, undisturbed)
+
+    def test_a_signal_to_one_stops_all_at_the_same_step(self, tmp_path):
+        def stop(_):
+            signal.raise_signal(signal.SIGTERM)
+
+        found = in_two(lambda: train(tmp_path / "run", {(1, 0): stop}), tmp_path)
+        assert [type(error) for error in found] == [Interrupted] * 2
+        assert all("stopped by SIGTERM in epoch 2 of 2" in str(error) for error in found)
+        assert state_of(tmp_path / "run")["progress"]["step"] == 1
+
+    def test_an_error_of_one_ends_all(self, tmp_path):
+        def fail(_):
+            raise DataError("an image", "none", "Look.")
+
+        begun = time.monotonic()
+        first, second = in_two(lambda: train(tmp_path / "run", {(0, 1): fail}), tmp_path)
+        assert time.monotonic() - begun < 120
+        assert isinstance(first, ProcessFailed)
+        assert isinstance(second, DataError)
+
+    def test_a_loss_that_is_not_finite_in_one_stops_all(self, tmp_path):
+        def spoil(views):
+            return views[0] * float("nan"), views[1]
+
+        found = in_two(lambda: train(tmp_path / "run", {(1, 1): spoil}), tmp_path)
+        assert sorted(type(error).__name__ for error in found) == ["ProcessFailed", "TrainingError"]
+        assert all("at step 4 (epoch 2)" in str(error) for error in found)
+
+    def test_goes_on_with_another_number_of_processes(self, undisturbed, tmp_path, threads):
+        def stop(_):
+            signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(Interrupted):
+            train(tmp_path, {(1, 0): stop}, rank=0)
+        torch.save({**state_of(tmp_path), "processes": 2}, tmp_path / "state.pt")
+        with pytest.warns(UserWarning, match="begun with 2 processes and goes on with 1"):
+            train(tmp_path)
+        for name, value in state_of(undisturbed[0] / "run")["method"].items():
+            found = state_of(tmp_path)["method"][name]
+            torch.testing.assert_close(found, value, rtol=5e-3, atol=5e-4, msg=name)
+
+
+def test_processes_that_cannot_meet(monkeypatch):
+    for name, value in {"RANK": "0", STARTED: "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with (
+        pytest.raises(TrainingError, match="2 processes that find each other; found: .*MASTER"),
+        distributed.processes(),
+    ):
+        pass
