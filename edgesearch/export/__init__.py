@@ -10,8 +10,10 @@ from edgesearch.export.engines import (
     build_engines,
     save_weights,
 )
+from edgesearch.export.load_subnet import load_subnet
 from edgesearch.export.manifest import (
     MANIFEST,
+    check_listed,
     read_manifest,
     sha256_of,
     write_manifest,
@@ -32,11 +34,13 @@ __all__ = [
     "TensorRTTarget",
     "assemble_network",
     "build_engines",
+    "check_listed",
     "compare",
     "convert_block",
     "convert_to_fp16",
     "export_blocks",
     "export_network",
+    "load_subnet",
     "number_format",
     "quantize_network",
     "read_manifest",

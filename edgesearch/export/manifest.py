@@ -97,3 +97,40 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "Run `edgesearch export` again.",
         )
     return manifest
+
+
+def check_listed(path: Path) -> dict[str, Any] | None:
+    """Check a file by the manifest beside it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The manifest; None if there is none, or it does not list the file.
+
+    Raises:
+        ExportError: The manifest is damaged, or the file has changed.
+    """
+    try:
+        text = path.with_name(MANIFEST).read_text(encoding="utf-8")
+    except OSError:
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads(text)
+        if path.name not in manifest["files"]:
+            return None
+        wanted = manifest["files"][path.name]["sha256"]
+        found = sha256_of(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ExportError(
+            f"{path} and a whole {MANIFEST} beside it",
+            f"{type(error).__name__}: {error}",
+            "Run `edgesearch export` again, or copy the whole folder.",
+        ) from error
+    if found != wanted:
+        raise ExportError(
+            f"{path} with the SHA-256 {wanted} of its {MANIFEST}",
+            f"{found}: the file has changed",
+            "Run `edgesearch export` again, or copy the whole folder.",
+        )
+    return manifest

@@ -5,15 +5,18 @@ from edgesearch.supernet.dynamic_ops import DynamicBatchNorm2d, DynamicConv2d, D
 from edgesearch.supernet.extract import copy_leading, extract
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.resnet import ResNet
+from edgesearch.supernet.subnet import OUTPUTS, Subnet
 from edgesearch.supernet.supernet import Supernet
 from edgesearch.supernet.weights import SupernetWeights, random_like
 
 __all__ = [
+    "OUTPUTS",
     "DynamicBatchNorm2d",
     "DynamicConv2d",
     "DynamicLinear",
     "Projector",
     "ResNet",
+    "Subnet",
     "Supernet",
     "SupernetWeights",
     "copy_leading",

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from devices import DeviceSpec
 from edgesearch.errors import ExportError
@@ -30,7 +29,7 @@ from edgesearch.export import (
     write_manifest,
 )
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet import SupernetWeights, recalibrate
+from edgesearch.supernet import Subnet, SupernetWeights, recalibrate
 from edgesearch.workflow.events import Event, Report
 from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.profile import table_digest
@@ -51,7 +50,7 @@ class Deployable:
         metadata: What a user of the ONNX file has to know: JSON texts by name.
     """
 
-    network: nn.Module
+    network: Subnet
     resolution: int
     metadata: dict[str, str]
 
@@ -78,14 +77,14 @@ def make_deployable(
         DataError: Logits are wanted, but the images have no labels.
     """
     resolution = architecture.resolution
-    network: nn.Module = weights.subnet(architecture).to(memory_format=torch.channels_last)
+    network = Subnet(weights.subnet(architecture)).to(memory_format=torch.channels_last).eval()
     calibration = pool.sample(resolution, 0, looked_at.calibration_images)
     recalibrate(network, calibration, looked_at.batch_size)
     if output == "logits":
         images = pool.labelled(resolution)
         features = compute_features(network, images.train, prepare=images.prepare)
         classifier = fit_linear(features, images.train_labels, len(pool.train.class_names))
-        network = nn.Sequential(network, classifier).eval()
+        network.fc, network.output = classifier, output
     metadata = {
         "space": space.name,
         "architecture": json.dumps(architecture.to_dict()),
@@ -152,7 +151,8 @@ def write_winner(
     files: dict[str, dict[str, Any]] = build_engines(
         folder, deployable.network, images, tensorrt, device.precision
     )
-    save_weights(deployable.network, folder / WEIGHTS_FILE, deployable.metadata)
+    definition = {"space_definition": json.dumps(space.to_dict())}
+    save_weights(deployable.network, folder / WEIGHTS_FILE, {**deployable.metadata, **definition})
     files[WEIGHTS_FILE] = {"about": "weights of the subnet, for PyTorch"}
     write_manifest(
         folder,

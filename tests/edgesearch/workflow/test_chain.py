@@ -9,6 +9,7 @@ import onnxruntime
 import torch
 from safetensors.torch import load_file
 
+import edgesearch
 from edgesearch.data import Preprocess, open_images
 from edgesearch.space import Architecture, space_from_dict
 from edgesearch.supernet import ResNet
@@ -129,6 +130,11 @@ class TestSecondRun:
         session = onnxruntime.InferenceSession(chain.output_dir / "engines/w0/subnet.onnx")
         (output,) = session.get_outputs()
         assert (output.name, output.shape) == ("logits", [1, 10])
+        subnet = edgesearch.load_subnet(chain.output_dir / "engines/w0")
+        pixels = torch.randn(1, 1, 16, 16)
+        (found,) = session.run(None, {"images": pixels.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(found, subnet(pixels).numpy(), rtol=1e-3, atol=1e-3)
 
 
 class TestReplacement:
