@@ -210,6 +210,38 @@ def print_evaluate(result: workflow.EvaluateResult) -> None:
     print(result.results_path)
 
 
+def print_bench(result: workflow.BenchResult) -> None:
+    """Print the figures of each engine, and how two compare."""
+    there = result.fingerprint
+    print(f"on {result.device}: {there.gpu or there.chip}; {there.runtime} {there.runtime_version}")
+    header = ["", "p50 ms", "interval", "p90", "p95", "p99", "batch", "images/s", "memory", "power"]
+    rows = []
+    for engine in result.engines:
+        timing, usage = engine.timing, engine.usage
+        percentiles = (timing.p90_ms, timing.p95_ms, timing.p99_ms)
+        rows.append(
+            [
+                str(engine.path),
+                f"{timing.p50_ms:.3f}",
+                f"{timing.interval_ms[0]:.3f}–{timing.interval_ms[1]:.3f}",
+                *(f"{percentile:.3f}" for percentile in percentiles),
+                str(engine.batch),
+                f"{engine.images_per_second:,.1f}",
+                "–" if usage.memory_bytes is None else f"{usage.memory_bytes / 2**20:,.1f} MiB",
+                "–" if usage.power_w is None else f"{usage.power_w:.1f} W",
+            ]
+        )
+    _print_table(header, rows)
+    if result.ratio is not None:
+        low, high = result.ratio.interval
+        print(
+            f"\n{result.engines[0].path} takes {result.ratio.ratio:.3f} × the latency of "
+            f"{result.engines[1].path} ({low:.3f} to {high:.3f} with 95 % confidence, "
+            f"{result.ratio.rounds} rounds)"
+        )
+    print(result.steadiness)
+
+
 def print_devices(result: workflow.DevicesResult) -> None:
     """Print known devices and this machine; or one device, with what to install there."""
     width = max(len(device["name"]) for device in result.devices)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from edgesearch import workflow
 from edgesearch.cli.progress import Progress
-from edgesearch.config import Config
+from edgesearch.config import Config, DeviceSection
 
 
 def run_command(name: str, config: Config, **options: Any) -> Any:
@@ -24,6 +25,22 @@ def run_command(name: str, config: Config, **options: Any) -> Any:
         stages = ("profile", "pretrain", "search", "export", "summary")
         return workflow.run(
             **{f"{stage}_arguments": {**_ARGUMENTS[stage](config), **shown} for stage in stages}
+        )
+
+
+def run_bench(path: Path, device: DeviceSection, *, rounds: int, **options: Any) -> Any:
+    """Call `workflow.bench`, which needs no configuration.
+
+    Args:
+        path: The engine.
+        device: The device.
+        rounds: Rounds that have to count.
+        **options: Further arguments.
+    """
+    measure = workflow.MeasureConfig(rounds=rounds, interval=0.01)
+    with Progress() as progress:
+        return workflow.bench(
+            path, device=device.build(), measure=measure, report=progress.show, **options
         )
 
 

@@ -14,6 +14,7 @@ from edgesearch.export.load_subnet import load_subnet
 from edgesearch.export.manifest import (
     MANIFEST,
     check_listed,
+    check_runtime,
     read_manifest,
     sha256_of,
     write_manifest,
@@ -35,6 +36,7 @@ __all__ = [
     "assemble_network",
     "build_engines",
     "check_listed",
+    "check_runtime",
     "compare",
     "convert_block",
     "convert_to_fp16",

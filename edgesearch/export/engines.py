@@ -91,7 +91,12 @@ def build_engines(
 
     def checked(path: Path, precision: str) -> dict[str, Any]:
         parity = verify_engine(path, runtime, pixels, expected, precision)
-        return {"runtime": "onnxruntime", "precision": precision, "parity": parity.to_dict()}
+        return {
+            "runtime": runtime.name,
+            "runtime_version": runtime.version,
+            "precision": precision,
+            "parity": parity.to_dict(),
+        }
 
     files = {ONNX_FILE: checked(onnx_path, "fp32")}
     measured = MEASURED_FILES[precision]

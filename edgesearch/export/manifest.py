@@ -134,3 +134,27 @@ def check_listed(path: Path) -> dict[str, Any] | None:
             "Run `edgesearch export` again, or copy the whole folder.",
         )
     return manifest
+
+
+def check_runtime(path: Path, manifest: Mapping[str, Any], runtime: str, version: str) -> None:
+    """Refuse a compiled file on another runtime, or version of it, than its manifest says.
+
+    Args:
+        path: The file, which the manifest lists. ONNX files are for all versions.
+        manifest: As `check_listed` gives it.
+        runtime: Name of the runtime that is to load it.
+        version: Its version.
+
+    Raises:
+        ExportError: The manifest has another one.
+    """
+    about = manifest["files"][path.name]
+    wanted = (about.get("runtime"), about.get("runtime_version"))
+    if path.suffix == ".onnx" or None in wanted or wanted == (runtime, version):
+        return
+    raise ExportError(
+        f"{wanted[0]} {wanted[1]}, with which {path} was compiled ({MANIFEST})",
+        f"{runtime} {version}",
+        "Install that version, or compile the .onnx file beside it again: run the export with "
+        "this version, or load the .onnx file.",
+    )
