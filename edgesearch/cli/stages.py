@@ -229,6 +229,7 @@ def _images(config: Config) -> workflow.ImageSource:
         mean=None if data.mean is None else tuple(data.mean),
         std=None if data.std is None else tuple(data.std),
         resize_ratio=data.resize_ratio,
+        licence=data.licence,
     )
 
 

@@ -140,6 +140,8 @@ class DataSection(Section):
     """Standard deviation of each channel; that of the images if null."""
     resize_ratio: Annotated[float, Field(ge=1)] = 1.0
     """The short side is resized to this multiple of the resolution before the centre crop."""
+    licence: str | None = None
+    """Licence of the images, such as CC-BY-4.0, which manifests of winners tell."""
 
     @field_validator("root")
     @classmethod

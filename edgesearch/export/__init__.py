@@ -10,11 +10,13 @@ from edgesearch.export.engines import (
     build_engines,
     save_weights,
 )
+from edgesearch.export.kit import KIT, write_kit
 from edgesearch.export.load_subnet import load_subnet
 from edgesearch.export.manifest import (
     MANIFEST,
     check_listed,
     check_runtime,
+    make_manifest,
     read_manifest,
     sha256_of,
     write_manifest,
@@ -27,6 +29,7 @@ from edgesearch.export.verify import Parity, compare, verify_engine
 __all__ = [
     "FP16_FILE",
     "INT8_FILE",
+    "KIT",
     "MANIFEST",
     "MEASURED_FILES",
     "ONNX_FILE",
@@ -43,11 +46,13 @@ __all__ = [
     "export_blocks",
     "export_network",
     "load_subnet",
+    "make_manifest",
     "number_format",
     "quantize_network",
     "read_manifest",
     "save_weights",
     "sha256_of",
     "verify_engine",
+    "write_kit",
     "write_manifest",
 ]

@@ -46,13 +46,13 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def write_manifest(
-    folder: Path, files: Mapping[str, dict[str, Any]], facts: dict[str, Any]
-) -> None:
-    """Write manifest.json into a winner's folder, atomically and after all files it lists.
+def make_manifest(
+    folder: Path, files: Mapping[str, dict[str, Any]], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is said of a winner's folder, as plain JSON types.
 
     Args:
-        folder: The winner's folder.
+        folder: The winner's folder, which holds all files.
         files: For each file's name what is known of it; size and hash are added.
         facts: Everything else.
     """
@@ -64,7 +64,20 @@ def write_manifest(
         }
         for name, about in files.items()
     }
-    manifest = {"format": 1, **facts, "files": listed, "versions": installed_versions()}
+    return {"format": 1, **facts, "files": listed, "versions": installed_versions()}
+
+
+def write_manifest(
+    folder: Path, files: Mapping[str, dict[str, Any]], facts: Mapping[str, Any]
+) -> None:
+    """Write manifest.json into a winner's folder, atomically and after all files it lists.
+
+    Args:
+        folder: The winner's folder.
+        files: For each file's name what is known of it; size and hash are added.
+        facts: Everything else.
+    """
+    manifest = make_manifest(folder, files, facts)
     partial = folder / f"{MANIFEST}.partial"
     partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, folder / MANIFEST)

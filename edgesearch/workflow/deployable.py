@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,20 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from devices import DeviceSpec
+from devices import DeviceSpec, TensorRTRtxBuilder
 from edgesearch.errors import ExportError
 from edgesearch.evaluate import compute_features, fit_linear
 from edgesearch.export import (
     FP16_FILE,
     INT8_FILE,
+    KIT,
     MEASURED_FILES,
     ONNX_FILE,
     WEIGHTS_FILE,
     TensorRTTarget,
     build_engines,
     convert_to_fp16,
+    make_manifest,
     quantize_network,
     save_weights,
+    write_kit,
     write_manifest,
 )
 from edgesearch.space import Architecture, SearchSpace
@@ -35,6 +40,7 @@ from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.profile import table_digest
 from edgesearch.workflow.search import SearchImages
 from edgesearch.workflow.winners import Winner
+from profilers import LatencyTable
 
 PARITY_IMAGES = 64
 QUANTIZATION_IMAGES = 256
@@ -48,11 +54,14 @@ class Deployable:
         network: In evaluation mode, images to features or logits.
         resolution: Height and width of its input, in pixels.
         metadata: What a user of the ONNX file has to know: JSON texts by name.
+        calibration: Number and hash of the images that its normalisation, and its ranges in eight
+            bits, come from.
     """
 
     network: Subnet
     resolution: int
     metadata: dict[str, str]
+    calibration: dict[str, Any]
 
 
 def make_deployable(
@@ -92,7 +101,11 @@ def make_deployable(
         "classes": json.dumps(list(pool.train.class_names)),
         "output": output,
     }
-    return Deployable(network, resolution, metadata)
+    digest = hashlib.sha256()
+    for image in calibration:
+        digest.update(image.contiguous().numpy().tobytes())
+    about = {"images": len(calibration), "sha256_of_pixels": digest.hexdigest()}
+    return Deployable(network, resolution, metadata, {**about, "image_set": pool.digest})
 
 
 def write_in_format(
@@ -140,6 +153,7 @@ def write_winner(
     device: DeviceSpec,
     table: Path,
     tensorrt: TensorRTTarget | None,
+    licence: str | None = None,
 ) -> None:
     """Build a winner's engines from the ONNX file in its folder, check them, write the manifest.
 
@@ -154,24 +168,44 @@ def write_winner(
     definition = {"space_definition": json.dumps(space.to_dict())}
     save_weights(deployable.network, folder / WEIGHTS_FILE, {**deployable.metadata, **definition})
     files[WEIGHTS_FILE] = {"about": "weights of the subnet, for PyTorch"}
-    write_manifest(
-        folder,
-        files,
-        {
-            "winner": winner.to_dict(),
-            "space": space.to_dict(),
-            "space_hash": space.space_hash,
-            "device": device.to_dict(),
-            "table": {"file": table.name, "sha256_of_measurements": table_digest(table)},
-            "input": {
-                "name": "images",
-                "shape": [device.batch, space.in_channels, *[deployable.resolution] * 2],
-            },
-            "measured_file": MEASURED_FILES[device.precision],
-            **{name: json.loads(deployable.metadata[name]) for name in ("preprocess", "classes")},
-            "output": deployable.metadata["output"],
+    engine = _kit_engine(files, device)
+    facts = {
+        "winner": winner.to_dict(),
+        "space": space.to_dict(),
+        "space_hash": space.space_hash,
+        "device": device.to_dict(),
+        **_measured_with(table),
+        "table": {"file": table.name, "sha256_of_measurements": table_digest(table)},
+        "input": {
+            "name": "images",
+            "shape": [device.batch, space.in_channels, *[deployable.resolution] * 2],
         },
-    )
+        "measured_file": MEASURED_FILES[device.precision],
+        "kit_file": engine,
+        **{name: json.loads(deployable.metadata[name]) for name in ("preprocess", "classes")},
+        "output": deployable.metadata["output"],
+        "calibration": deployable.calibration,
+        "licence_of_data": licence,
+    }
+    write_kit(folder, engine, make_manifest(folder, files, facts))
+    files[KIT] = {"about": f"{engine} with a program that runs it, for the device"}
+    write_manifest(folder, files, facts)
+
+
+def _measured_with(table: Path) -> dict[str, Any]:
+    """What was there when the last session of the table was measured: that of the winner."""
+    loaded = LatencyTable.load(table)
+    found = dict(loaded.sessions[-1].fingerprint) or loaded.fingerprint.to_dict()
+    runtime = {"name": found["runtime"], "version": found["runtime_version"]}
+    return {"runtime": {**runtime, "driver": found.get("driver")}, "fingerprint": found}
+
+
+def _kit_engine(files: Mapping[str, Mapping[str, Any]], device: DeviceSpec) -> str:
+    """What goes to the device: a compiled file where it runs on every device of the kind."""
+    wanted = f"subnet.{device.precision}{TensorRTRtxBuilder.suffix}"
+    if device.runtime == "tensorrt-rtx" and wanted in files:
+        return wanted
+    return MEASURED_FILES[device.precision]
 
 
 def buildable(tensorrt: TensorRTTarget | None, report: Report) -> TensorRTTarget | None:

@@ -130,7 +130,7 @@ def export(
             {
                 "device": device.measured_fields,
                 "seed": seed,
-                **prefixed("data", images.to_dict()),
+                **prefixed("data", {**images.to_dict(), "licence": images.licence}),
                 **prefixed("search", asdict(looked_at)),
                 "export.output": output,
                 "export.max_replacements": max_replacements,
@@ -157,6 +157,7 @@ def export(
                 looked_at=looked_at,
                 measure=measure,
                 output=output,
+                licence=images.licence,
                 tensorrt=tensorrt,
                 cache_dir=cache_dir,
                 accept=accept,
@@ -210,6 +211,7 @@ class _Exporter:
     looked_at: SearchImages
     measure: MeasureConfig
     output: str
+    licence: str | None
     tensorrt: TensorRTTarget | None
     cache_dir: Path | None
     accept: Collection[str]
@@ -363,6 +365,7 @@ class _Exporter:
             device=self.device,
             table=self.layout.table(self.device),
             tensorrt=self.tensorrt,
+            licence=self.licence,
         )
         self.report(Event("export", f"{winner.name}: engines built and checked in {folder}"))
         return winner

@@ -31,6 +31,7 @@ class ImageSource:
         mean: Mean of each channel, in 0 … 1; that of the images if None.
         std: Standard deviation of each channel; that of the images if None.
         resize_ratio: Short side before the centre crop, as a multiple of the resolution.
+        licence: That of the images, for manifests.
     """
 
     source: str = "folder"
@@ -39,10 +40,12 @@ class ImageSource:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     resize_ratio: float = 1.0
+    licence: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What the images are and how they are fitted; a folder may be moved, so not its path."""
-        return {name: value for name, value in asdict(self).items() if name != "root"}
+        apart = ("root", "licence")
+        return {name: value for name, value in asdict(self).items() if name not in apart}
 
 
 @dataclass(frozen=True)

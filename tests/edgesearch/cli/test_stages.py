@@ -52,6 +52,7 @@ def plain(value):
         "data.holdout=0.3",
         "data.mean=[0.1,0.1,0.1] data.std=[0.2,0.2,0.2]",
         "data.resize_ratio=1.2",
+        "data.licence=CC-BY-4.0",
         "profile.rounds=5",
         "profile.runs=2",
         "profile.networks=9",

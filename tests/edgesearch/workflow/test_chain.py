@@ -59,6 +59,13 @@ class TestResult:
             data = (folder / name).read_bytes()
             assert about["sha256"] == hashlib.sha256(data).hexdigest()
             assert about["bytes"] == len(data)
+        assert manifest["runtime"]["name"] == "onnxruntime"
+        assert manifest["runtime"]["version"] == onnxruntime.__version__
+        assert manifest["fingerprint"]["chip"]
+        assert manifest["files"]["subnet.ort"]["runtime_version"] == onnxruntime.__version__
+        assert manifest["calibration"]["images"] == 64
+        assert len(manifest["calibration"]["sha256_of_pixels"]) == 64
+        assert manifest["licence_of_data"] == "BSD-3-Clause"
         engine = manifest["files"]["subnet.fp16.engine"]
         assert engine["compute_capabilities"] == ["SM86", "SM89"]
         for name in ("subnet.onnx", "subnet.ort"):
