@@ -24,12 +24,13 @@ from edgesearch.export.manifest import (
 from edgesearch.export.onnx_export import assemble_network, export_blocks, export_network
 from edgesearch.export.precision import convert_to_fp16, number_format
 from edgesearch.export.quantize import convert_block, quantize_network
-from edgesearch.export.verify import Parity, compare, verify_engine
+from edgesearch.export.verify import KnnImages, Parity, compare, verify_engine
 
 __all__ = [
     "FP16_FILE",
     "INT8_FILE",
     "KIT",
+    "KnnImages",
     "MANIFEST",
     "MEASURED_FILES",
     "ONNX_FILE",

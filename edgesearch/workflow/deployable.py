@@ -24,6 +24,7 @@ from edgesearch.export import (
     MEASURED_FILES,
     ONNX_FILE,
     WEIGHTS_FILE,
+    KnnImages,
     TensorRTTarget,
     build_engines,
     convert_to_fp16,
@@ -44,6 +45,8 @@ from profilers import LatencyTable
 
 PARITY_IMAGES = 64
 QUANTIZATION_IMAGES = 256
+KNN_IMAGES = 512
+"""So many with labels, and so many to classify, judge a network of eight bits."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,13 @@ def write_winner(
     """
     images = pool.sample(deployable.resolution, 0, max(PARITY_IMAGES, device.batch))
     files: dict[str, dict[str, Any]] = build_engines(
-        folder, deployable.network, images, tensorrt, device.precision
+        folder,
+        deployable.network,
+        images,
+        tensorrt,
+        device.precision,
+        logits=deployable.network.output == "logits",
+        knn=_knn_images(pool, deployable.resolution) if device.precision == "int8" else None,
     )
     definition = {"space_definition": json.dumps(space.to_dict())}
     save_weights(deployable.network, folder / WEIGHTS_FILE, {**deployable.metadata, **definition})
@@ -190,6 +199,15 @@ def write_winner(
     write_kit(folder, engine, make_manifest(folder, files, facts))
     files[KIT] = {"about": f"{engine} with a program that runs it, for the device"}
     write_manifest(folder, files, facts)
+
+
+def _knn_images(pool: ImagePool, resolution: int) -> KnnImages | None:
+    """Some labelled images, if there are any."""
+    if not pool.has_labels:
+        return None
+    images = pool.labelled(resolution, KNN_IMAGES, KNN_IMAGES)
+    labels = (images.train_labels, images.test_labels)
+    return KnnImages(images.train, labels[0], images.test, labels[1], images.prepare)
 
 
 def _measured_with(table: Path) -> dict[str, Any]:
