@@ -152,9 +152,12 @@ def print_export(result: workflow.ExportResult) -> None:
 def _about(about: dict[str, Any]) -> str:
     parity = about.get("parity")
     if parity:
+        knn = ""
+        if parity.get("knn_before") is not None:
+            knn = f"; kNN {parity['knn_before']:.1%} before, {parity['knn_after']:.1%} after"
         return (
             f"  ({about['precision']}; equal to PyTorch up to {parity['max_difference']:.1e}, "
-            f"cosine {parity['min_cosine']:.6f})"
+            f"cosine {parity['min_cosine']:.6f}{knn})"
         )
     if "compute_capabilities" in about:
         return f"  ({about['precision']} for {', '.join(about['compute_capabilities'])}; not run)"

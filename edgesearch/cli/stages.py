@@ -161,6 +161,8 @@ def export_arguments(config: Config) -> dict[str, Any]:
         "looked_at": _looked_at(config),
         "measure": _measure(config),
         "output": config.export.output,
+        "batch": config.export.batch,
+        "quantization": config.export.quantization,
         "max_replacements": config.export.max_replacements,
         "tensorrt": None
         if tensorrt is None

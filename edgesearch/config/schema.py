@@ -282,8 +282,13 @@ class TensorRTSection(Section):
 class ExportSection(Section):
     """What is made of the winners."""
 
-    output: Literal["features", "logits"] = "features"
-    """What the exported network returns."""
+    output: Literal["features", "logits", "embeddings", "stages"] = "features"
+    """What the exported network returns: features before the projector, classes, embeddings behind
+    the projector, or the maps of all stages for a detector or segmenter."""
+    batch: Literal["fixed", "dynamic"] = "fixed"
+    """Images in each run of ONNX and .ort files: device.batch, or any number."""
+    quantization: Literal["minmax", "entropy", "percentile"] = "minmax"
+    """How ranges of activations are chosen for device.precision=int8."""
     max_replacements: CountFromZero = 5
     """Reserves that are tried for winners whose measured latency is over the budget."""
     tensorrt: TensorRTSection | None = TensorRTSection()

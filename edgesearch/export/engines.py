@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from devices import (
     Runtime,
     TensorRTRtxBuilder,
     TensorRTRuntime,
+    fix_batch,
     read_engine_header,
     read_inputs,
 )
@@ -79,6 +80,7 @@ def build_engines(
     *,
     logits: bool = False,
     knn: KnnImages | None = None,
+    batch: int = 1,
 ) -> dict[str, dict[str, Any]]:
     """Compile a winner's ONNX file, and check on real images whatever can run here.
 
@@ -90,6 +92,7 @@ def build_engines(
         precision: That of the device: its file of `MEASURED_FILES` is in the folder, too.
         logits: The network gives classes.
         knn: Labelled images to judge eight bits by; None if there are none.
+        batch: Images in a run of TensorRT engines, where the ONNX file leaves it open.
 
     Returns:
         For each file's name what is known of it: runtime, precision, and parity where it ran.
@@ -118,9 +121,7 @@ def build_engines(
             convert_to_fp16(onnx_path, source)
             files[source.name] = check.on_processor(source, "fp16")
         engine_path = folder / f"subnet.{tensorrt.precision}{TensorRTRtxBuilder.suffix}"
-        about = _build_tensorrt(
-            source, engine_path, tensorrt.compute_capabilities, tensorrt.precision
-        )
+        about = _build_tensorrt(source, engine_path, tensorrt, batch)
         files[engine_path.name] = {**about, **check.on_gpu(engine_path, tensorrt.precision)}
     return files
 
@@ -194,20 +195,25 @@ class _Check:
 
 
 def _build_tensorrt(
-    source: Path, engine_path: Path, compute_capabilities: Sequence[str], precision: str
+    source: Path, engine_path: Path, tensorrt: TensorRTTarget, batch: int
 ) -> dict[str, Any]:
     """Build the engine and read back from its header what it was built for."""
-    TensorRTRtxBuilder(compute_capabilities).build(source, engine_path)
+    capabilities = tensorrt.compute_capabilities
+    with tempfile.TemporaryDirectory() as folder:
+        if any(isinstance(shape[0], str) for shape in read_inputs(source).values()):
+            fix_batch(source, Path(folder) / source.name, batch)
+            source = Path(folder) / source.name
+        TensorRTRtxBuilder(capabilities).build(source, engine_path)
     header = read_engine_header(engine_path)
-    if set(header.compute_capabilities) != set(compute_capabilities):
+    if set(header.compute_capabilities) != set(capabilities):
         raise ExportError(
-            f"an engine for {', '.join(compute_capabilities)}",
+            f"an engine for {', '.join(capabilities)}",
             f"one for {', '.join(header.compute_capabilities)} in {engine_path}",
             "Please report this with the version of TensorRT for RTX.",
         )
     return {
         "runtime": "tensorrt-rtx",
-        "precision": precision,
+        "precision": tensorrt.precision,
         "compute_capabilities": list(header.compute_capabilities),
         "runtime_version": header.runtime_version,
     }

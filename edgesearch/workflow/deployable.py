@@ -54,7 +54,7 @@ class Deployable:
     """A recalibrated subnet, with a classifier if logits are wanted.
 
     Attributes:
-        network: In evaluation mode, images to features or logits.
+        network: In evaluation mode, images to what is wanted.
         resolution: Height and width of its input, in pixels.
         metadata: What a user of the ONNX file has to know: JSON texts by name.
         calibration: Number and hash of the images that its normalisation, and its ranges in eight
@@ -65,6 +65,12 @@ class Deployable:
     resolution: int
     metadata: dict[str, str]
     calibration: dict[str, Any]
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs: of stages one for each, such as "layer1"."""
+        output = self.network.output
+        return list(self.network.stage_names) if output == "stages" else [output]
 
 
 def make_deployable(
@@ -83,13 +89,18 @@ def make_deployable(
         pool: Images for calibration, and for the classifier.
         architecture: The subnet.
         looked_at: Says which images the calibration uses.
-        output: "features" or "logits".
+        output: One of `OUTPUTS`.
 
     Raises:
         DataError: Logits are wanted, but the images have no labels.
     """
     resolution = architecture.resolution
-    network = Subnet(weights.subnet(architecture)).to(memory_format=torch.channels_last).eval()
+    subnet = weights.subnet(architecture)
+    if output == "embeddings":
+        network = Subnet(subnet, output, projector=weights.projector(architecture))
+    else:
+        network = Subnet(subnet, "stages" if output == "stages" else "features")
+    network = network.to(memory_format=torch.channels_last).eval()
     calibration = pool.sample(resolution, 0, looked_at.calibration_images)
     recalibrate(network, calibration, looked_at.batch_size)
     if output == "logits":
@@ -112,7 +123,11 @@ def make_deployable(
 
 
 def write_in_format(
-    folder: Path, number_format: str, calibration: torch.Tensor, batch: int
+    folder: Path,
+    number_format: str,
+    calibration: torch.Tensor,
+    batch: int,
+    quantization: str = "minmax",
 ) -> Path:
     """Write the network in a folder in the number format that its device runs.
 
@@ -121,6 +136,7 @@ def write_in_format(
         number_format: One of `edgesearch.export.precision.NUMBER_FORMATS`.
         calibration: (N, C, H, W), normalised: shows the ranges of activations.
         batch: Images in each run.
+        quantization: How ranges of eight bits are chosen: one of `CALIBRATIONS`.
 
     Returns:
         The file that is measured; the one in single precision if that is the format.
@@ -142,7 +158,7 @@ def write_in_format(
             f"{len(images)}",
             "Raise search.calibration_images, or set a smaller device.batch.",
         )
-    quantize_network(onnx_path, folder / INT8_FILE, number_format, batches)
+    quantize_network(onnx_path, folder / INT8_FILE, number_format, batches, quantization)
     return folder / INT8_FILE
 
 
@@ -156,9 +172,22 @@ def write_winner(
     device: DeviceSpec,
     table: Path,
     tensorrt: TensorRTTarget | None,
+    form: Mapping[str, Any],
     licence: str | None = None,
 ) -> None:
     """Build a winner's engines from the ONNX file in its folder, check them, write the manifest.
+
+    Args:
+        folder: The winner's folder.
+        deployable: The subnet.
+        pool: Images to check on.
+        winner: As measured.
+        space: The search space.
+        device: Where it was measured.
+        table: The device's latency table.
+        tensorrt: What TensorRT engines are built for; None builds none.
+        form: What else the manifest tells of how the files were made.
+        licence: That of the images.
 
     Raises:
         ExportError: An engine differs from the subnet.
@@ -172,6 +201,7 @@ def write_winner(
         tensorrt,
         device.precision,
         logits=deployable.network.output == "logits",
+        batch=device.batch,
         knn=_knn_images(pool, deployable.resolution) if device.precision == "int8" else None,
     )
     definition = {"space_definition": json.dumps(space.to_dict())}
@@ -193,6 +223,8 @@ def write_winner(
         "kit_file": engine,
         **{name: json.loads(deployable.metadata[name]) for name in ("preprocess", "classes")},
         "output": deployable.metadata["output"],
+        "output_names": deployable.output_names,
+        **form,
         "calibration": deployable.calibration,
         "licence_of_data": licence,
     }
@@ -238,3 +270,17 @@ def buildable(tensorrt: TensorRTTarget | None, report: Report) -> TensorRTTarget
         return tensorrt
     report(Event("export", "no TensorRT for RTX for this platform: its engines are left out"))
     return None
+
+
+def check_batch(device: DeviceSpec, batch: str) -> None:
+    """Refuse an open batch for a runtime that builds engines for one size.
+
+    Raises:
+        ExportError: The runtime is one of TensorRT's.
+    """
+    if batch == "dynamic" and device.runtime != "onnxruntime":
+        raise ExportError(
+            f"export.batch=fixed for {device.runtime}, which builds engines for one size of batch",
+            "export.batch=dynamic",
+            "Set device.batch and leave export.batch as it is.",
+        )

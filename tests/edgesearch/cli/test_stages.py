@@ -115,6 +115,8 @@ def plain(value):
         "search.budgets.params=1000",
         "search.budgets.macs=1000",
         "export.output=logits",
+        "export.batch=dynamic",
+        "export.quantization=entropy",
         "export.max_replacements=1",
         "export.tensorrt=",
         "export.tensorrt.compute_capabilities=[SM86]",
