@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
@@ -50,7 +51,8 @@ def write_kit(folder: Path, engine: str, manifest: Mapping[str, Any]) -> None:
             archive.writestr(zipfile.ZipInfo(engine), content, zipfile.ZIP_DEFLATED)
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise ExportError(
             f"room to write {path}",
             error.strerror or str(error),

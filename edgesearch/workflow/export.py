@@ -123,6 +123,7 @@ def export(
         UserError: Something is missing or does not fit.
     """
     check_batch(device, batch)
+    form = {"output": output, "batch": batch, "quantization": quantization}
     with output_folder(output_dir):
         tensorrt = buildable(tensorrt, report)
         layout = Layout(output_dir)
@@ -138,9 +139,7 @@ def export(
                 "seed": seed,
                 **prefixed("data", {**images.to_dict(), "licence": images.licence}),
                 **prefixed("search", asdict(looked_at)),
-                "export.output": output,
-                "export.batch": batch,
-                "export.quantization": quantization,
+                **prefixed("export", form),
                 "export.max_replacements": max_replacements,
                 "export.tensorrt": None if tensorrt is None else asdict(tensorrt),
             },
@@ -164,9 +163,7 @@ def export(
                 layout=layout,
                 looked_at=looked_at,
                 measure=measure,
-                output=output,
-                batch=batch,
-                quantization=quantization,
+                **form,
                 licence=images.licence,
                 tensorrt=tensorrt,
                 cache_dir=cache_dir,
