@@ -173,7 +173,6 @@ def write_winner(
     table: Path,
     tensorrt: TensorRTTarget | None,
     form: Mapping[str, Any],
-    licence: str | None = None,
 ) -> None:
     """Build a winner's engines from the ONNX file in its folder, check them, write the manifest.
 
@@ -187,7 +186,6 @@ def write_winner(
         table: The device's latency table.
         tensorrt: What TensorRT engines are built for; None builds none.
         form: What else the manifest tells of how the files were made.
-        licence: That of the images.
 
     Raises:
         ExportError: An engine differs from the subnet.
@@ -226,7 +224,7 @@ def write_winner(
         "output_names": deployable.output_names,
         **form,
         "calibration": deployable.calibration,
-        "licence_of_data": licence,
+        "licence_of_data": pool.licence,
     }
     write_kit(folder, engine, make_manifest(folder, files, facts))
     files[KIT] = {"about": f"{engine} with a program that runs it, for the device"}

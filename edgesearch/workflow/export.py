@@ -164,16 +164,19 @@ def export(
                 looked_at=looked_at,
                 measure=measure,
                 **form,
-                licence=images.licence,
                 tensorrt=tensorrt,
                 cache_dir=cache_dir,
                 accept=accept,
                 report=report,
             )
             _export_all(exporter, chosen, max_replacements, stage)
-        winners = published(layout, space)
-        folders = tuple(stage.folder / winner.name for winner in winners.winners)
-        return ExportResult(winners, folders, tuple(map(read_manifest, folders)), done)
+        return _result(layout, space, done)
+
+
+def _result(layout: Layout, space: SearchSpace, skipped: bool) -> ExportResult:
+    winners = published(layout, space)
+    folders = tuple(layout.engines / winner.name for winner in winners.winners)
+    return ExportResult(winners, folders, tuple(map(read_manifest, folders)), skipped)
 
 
 def _export_all(exporter: _Exporter, chosen: Winners, max_replacements: int, stage: Stage) -> None:
@@ -200,7 +203,6 @@ class _Exporter:
     output: str
     batch: str
     quantization: str
-    licence: str | None
     tensorrt: TensorRTTarget | None
     cache_dir: Path | None
     accept: Collection[str]
@@ -364,7 +366,6 @@ class _Exporter:
             table=self.layout.table(self.device),
             tensorrt=self.tensorrt,
             form={"batch": self.batch, "quantization": self._quantization},
-            licence=self.licence,
         )
         self.report(Event("export", f"{winner.name}: engines built and checked in {folder}"))
         return winner

@@ -91,6 +91,7 @@ class ImagePool:
     ) -> None:
         splits = open_images(source.source, source.root, channels, source.holdout, seed)
         self.seed = seed
+        self.licence = source.licence
         self.digest = splits.train.digest() + (splits.test.digest() if splits.test else "")
         self.skipped = 0
         self._splits = splits
