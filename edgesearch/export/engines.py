@@ -142,7 +142,12 @@ class _Check:
         self._logits = logits
         self._pixels = np.ascontiguousarray(images.contiguous().numpy())
         self._expected = self._embed(self._pixels)
-        self._knn = None if knn is None else (knn, knn.accuracy(self._embed, 64))
+        size = read_inputs(self._onnx_path)[INPUT_NAME][0]
+        self._batch = size if isinstance(size, int) else 1
+        self._knn = None
+        if knn is not None:
+            knn = knn.whole_batches(self._batch)
+            self._knn = (knn, knn.accuracy(self._embed, 64))
         self._runtime = OnnxRuntime(threads=1)
 
     def _embed(self, pixels: np.ndarray) -> list[np.ndarray]:
@@ -183,8 +188,7 @@ class _Check:
     def _locate(self, path: Path, precision: str) -> str:
         if path.suffix != ".onnx":
             return "its ONNX file does not: the difference comes from compiling"
-        shape = read_inputs(self._onnx_path)[INPUT_NAME]
-        batch = self._pixels[: shape[0] if isinstance(shape[0], int) else 1]
+        batch = self._pixels[: self._batch]
 
         def alike(expected: np.ndarray, found: np.ndarray) -> bool:
             return fits(compare(expected, found), precision)

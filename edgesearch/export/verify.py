@@ -86,21 +86,28 @@ class KnnImages:
     test_labels: torch.Tensor
     prepare: Callable[[torch.Tensor], torch.Tensor]
 
-    def accuracy(self, embed: Callable[[np.ndarray], Outputs], batch: int) -> float:
-        """Accuracy of what `embed` gives for batches (batch, C, R, R)."""
-        train, test = (
-            self._vectors(self.train, embed, batch),
-            self._vectors(self.test, embed, batch),
+    def whole_batches(self, batch: int) -> KnnImages:
+        """The same without the images that fill no batch: engines take none of another size."""
+        train, test = (len(images) - len(images) % batch for images in (self.train, self.test))
+        return KnnImages(
+            self.train[:train],
+            self.train_labels[:train],
+            self.test[:test],
+            self.test_labels[:test],
+            self.prepare,
         )
-        labels = (self.train_labels[: len(train)], self.test_labels[: len(test)])
-        return knn_accuracy(train, labels[0], test, labels[1], KNN_NEIGHBOURS)
+
+    def accuracy(self, embed: Callable[[np.ndarray], Outputs], batch: int) -> float:
+        """Accuracy of what `embed` gives for batches (batch, C, R, R), the last one smaller."""
+        train, test = (self._vectors(images, embed, batch) for images in (self.train, self.test))
+        return knn_accuracy(train, self.train_labels, test, self.test_labels, KNN_NEIGHBOURS)
 
     def _vectors(
         self, images: torch.Tensor, embed: Callable[[np.ndarray], Outputs], batch: int
     ) -> torch.Tensor:
         found = []
-        for start in range(0, len(images) - batch + 1, batch):
-            pixels = self.prepare(images[start : start + batch]).contiguous()
+        for part in images.split(batch):
+            pixels = self.prepare(part).contiguous()
             last = torch.from_numpy(np.array(_listed(embed(pixels.numpy()))[-1], np.float32))
             found.append(last.mean(dim=(2, 3)) if last.dim() == 4 else last)
         return torch.cat(found)
@@ -186,8 +193,8 @@ def verify_engine(
         expected: (N, …), outputs of the trained network.
         precision: Key of `TOLERANCES`.
         logits: The output is classes.
-        knn: Labelled images and the trained network's accuracy on them, where a precision is judged
-            by it.
+        knn: Labelled images, in whole batches, and the trained network's accuracy on them, where a
+            precision is judged by it.
         locate: Says where the difference begins; asked if there is one that is too large.
 
     Raises:

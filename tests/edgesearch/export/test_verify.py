@@ -66,8 +66,13 @@ def test_knn_is_that_of_the_outputs():
     images = Labelled().images
     assert images.accuracy(by_value, 10) == 1
     assert images.accuracy(lambda pixels: np.ones((len(pixels), 2), np.float32), 10) < 0.5
-    # A rest that fills no batch is left out; maps are pooled.
+    # Maps are pooled, and the last batch may be smaller.
     assert images.accuracy(lambda pixels: [by_value(pixels)[..., None, None]], 7) == 1
+    sizes = set()
+    whole = images.whole_batches(7)
+    whole.accuracy(lambda pixels: sizes.add(len(pixels)) or by_value(pixels), 7)
+    assert sizes == {7}
+    assert len(whole.train) == len(whole.test_labels) == 28
 
 
 def test_a_loss_of_knn_accuracy_is_refused(exported, images, expected):
