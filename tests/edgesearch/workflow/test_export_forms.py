@@ -60,8 +60,8 @@ def test_an_open_batch(chain):
         (together,) = session.run(None, {"images": pixels})
         alone = [session.run(None, {"images": image[None]})[0][0] for image in pixels]
         np.testing.assert_allclose(together, alone, atol=1e-2 * np.abs(alone).max())
-    bench = chain.call("export", "export.batch=dynamic", "--json")
-    assert json.loads(bench.stdout)["skipped"]
+    again = chain.call("export", "export.batch=dynamic", "--json")
+    assert json.loads(again.stdout)["skipped"]
 
 
 def test_no_open_batch_for_tensorrt(chain):
