@@ -15,8 +15,10 @@ from devices.runtimes import (
     TensorRTBuilder,
     TensorRTRtxBuilder,
     TensorRTRuntime,
+    fix_batch,
     open_runtime,
     read_engine_header,
+    read_inputs,
 )
 from devices.spec import DeviceSpec, known_devices, load_device, read_catalog
 
@@ -35,6 +37,7 @@ __all__ = [
     "TensorRTRtxBuilder",
     "TensorRTRuntime",
     "detect_runtimes",
+    "fix_batch",
     "hazards",
     "known_devices",
     "load_device",
@@ -42,6 +45,7 @@ __all__ = [
     "read_catalog",
     "read_engine_header",
     "read_gpu",
+    "read_inputs",
     "read_machine",
     "take_fingerprint",
 ]

@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgesearch.config import Config, load_config
+    from edgesearch.export import load_subnet
     from edgesearch.space import Architecture, SearchSpace, load_space
 
 __version__ = "0.1.0"
 
-__all__ = ["Architecture", "Config", "SearchSpace", "__version__", "load_config", "load_space"]
+__all__ = [
+    "Architecture",
+    "Config",
+    "SearchSpace",
+    "__version__",
+    "load_config",
+    "load_space",
+    "load_subnet",
+]
 
 _ROOMS = {
     "Architecture": "edgesearch.space",
@@ -23,6 +32,7 @@ _ROOMS = {
     "SearchSpace": "edgesearch.space",
     "load_config": "edgesearch.config",
     "load_space": "edgesearch.space",
+    "load_subnet": "edgesearch.export",
 }
 
 

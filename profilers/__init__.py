@@ -1,5 +1,6 @@
 """How compiled models are timed, and what is kept of it."""
 
+from profilers.bench import Ratio, Timing, bench_engines
 from profilers.build_table import build_table
 from profilers.errors import MissingKeyError, ProfilerError, TableError, TableMismatchError
 from profilers.latency_table import LatencyTable
@@ -19,6 +20,7 @@ from profilers.steadiness import Steadiness
 from profilers.table_csv import table_csv
 from profilers.table_identity import Mismatch, refuse_other_runs
 from profilers.table_words import describe_table
+from profilers.usage import Usage, usage_of
 from profilers.workload import Workload
 
 __all__ = [
@@ -33,12 +35,16 @@ __all__ = [
     "MissingKeyError",
     "NetworkMeasurement",
     "ProfilerError",
+    "Ratio",
     "RoundSamples",
     "SessionFacts",
     "Steadiness",
     "TableError",
     "TableMismatchError",
+    "Timing",
+    "Usage",
     "Workload",
+    "bench_engines",
     "build_table",
     "describe_table",
     "measure_rounds",
@@ -46,4 +52,5 @@ __all__ = [
     "open_meter",
     "refuse_other_runs",
     "table_csv",
+    "usage_of",
 ]

@@ -27,6 +27,7 @@ from devices.runtimes import open_runtime
 from devices.spec import DeviceSpec
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, RoundSamples
 from profilers.meter import LocalMeter
+from profilers.usage import print_usage
 from profilers.workload import REFERENCE_KEY, Workload
 
 PROTOCOL = 1
@@ -34,8 +35,11 @@ _REFERENCE_RUNS = 30
 
 
 def main() -> None:
-    """Answer until the input ends."""
+    """Answer until the input ends; or, as `usage DEVICE FILE`, say what an engine needs."""
     cache_beside(Path(sys.argv[0]))
+    if sys.argv[1:2] == ["usage"]:
+        print_usage(*sys.argv[2:])
+        return
     answers = _private_output()
     requests = _requests()
 

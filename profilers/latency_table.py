@@ -249,6 +249,16 @@ class LatencyTable:
         """
         return statistics.percentile_interval_ms(self._rounds(key), q)
 
+    def samples_ms(self, key: str) -> dict[tuple[int, int], list[float]]:
+        """Return the samples of the rounds of a key that count, by session and round.
+
+        Raises:
+            MissingKeyError: If the key was not measured.
+        """
+        samples_ms = self._rounds(key)
+        numbers = [(record.session, record.round or 0) for record in self._counting(key)]
+        return dict(zip(numbers, samples_ms, strict=True))
+
     def networks(self, space_hash: str, kind: str = "network") -> list[NetworkMeasurement]:
         """Return the whole networks of a search space that were measured.
 

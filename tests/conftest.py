@@ -1,8 +1,21 @@
-"""What holds for all tests."""
+"""What holds for all tests, and a board at the other end of an ssh connection."""
 
+import contextlib
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devices import DeviceSpec
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would every process
 # that they start: tests of an interruption need the handler that a terminal gives.
@@ -11,3 +24,130 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Exports are cached for all tests of a run, and never among the user's own.
 _cache = tempfile.TemporaryDirectory(prefix="edgesearch-tests-")
 os.environ["EDGESEARCH_CACHE"] = _cache.name
+
+
+@dataclass(frozen=True)
+class Board:
+    """A real OpenSSH server on this machine that stands for a board.
+
+    Attributes:
+        config: Configuration file for the client, in which `board` and `twin` are the server.
+        tmp: The folder for temporary files over there.
+        pid: Of the server.
+        port: Of the server.
+    """
+
+    config: Path
+    tmp: Path
+    pid: int
+    port: int
+
+    def spec(self, *hosts: str, **changes: Any) -> DeviceSpec:
+        values = {"transport": "ssh", "hosts": hosts or ("board",), "ssh_config": str(self.config)}
+        return DeviceSpec("board", **{"python": sys.executable, **values, **changes})
+
+    def connections(self) -> list[int]:
+        """Processes of the server that serve a connection."""
+        found = subprocess.run(
+            ["pgrep", "-P", str(self.pid)], capture_output=True, text=True, check=False
+        )
+        return [int(pid) for pid in found.stdout.split()]
+
+    def agents(self) -> list[int]:
+        """Agents that run over there."""
+        found = subprocess.run(
+            ["pgrep", "-f", f"{self.tmp}/edgesearch-"], capture_output=True, text=True, check=False
+        )
+        return [int(pid) for pid in found.stdout.split()]
+
+    def left(self) -> list[Path]:
+        """Folders of ours over there."""
+        return list(self.tmp.glob("edgesearch-*"))
+
+    def stop(self) -> None:
+        """Switch the board off."""
+        connections = self.connections()
+        os.kill(self.pid, signal.SIGKILL)
+        self.cut(connections)
+
+    def cut(self, connections: Sequence[int] = ()) -> None:
+        """Cut some connections, or all."""
+        for pid in connections or self.connections():
+            subprocess.run(["pkill", "-KILL", "-P", str(pid)], check=False)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _configure(folder: Path, tmp: Path, port: int) -> None:
+    """Write the configurations of the server and of the client, with the server's key."""
+    (folder / "sshd_config").write_text(
+        f"""
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/authorized
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+PermitRootLogin prohibit-password
+SetEnv TMPDIR={tmp}
+"""
+    )
+    public = (folder / "host_key.pub").read_text()
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {public}")
+    (folder / "config").write_text(
+        f"""
+Host board twin stranger
+    HostName 127.0.0.1
+    Port {port}
+    UserKnownHostsFile {folder}/known
+    IdentitiesOnly yes
+Host board twin
+    IdentityFile {folder}/user_key
+Host stranger
+    IdentityFile {folder}/host_key
+Host closed
+    HostName 127.0.0.1
+    Port 1
+Host unknown
+    HostName 127.0.0.1
+    Port {port}
+    UserKnownHostsFile {folder}/none
+    IdentityFile {folder}/user_key
+    StrictHostKeyChecking yes
+"""
+    )
+
+
+@pytest.fixture
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    server = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if server is None or shutil.which("ssh") is None:
+        pytest.skip("no OpenSSH server here: apt install openssh-server")
+    folder = tmp_path_factory.mktemp("board")
+    os.chmod(folder, 0o700)
+    for name in ("host_key", "user_key"):
+        key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(key, check=True)
+    tmp = folder / "tmp"
+    tmp.mkdir()
+    shutil.copy(folder / "user_key.pub", folder / "authorized")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where the server wants to be confined
+    _configure(folder, tmp, port)
+    process = subprocess.Popen(
+        [server, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "Server listening" in line:
+            break
+    found = Board(folder / "config", tmp, process.pid, port)
+    yield found
+    found.cut()
+    process.kill()
+    process.wait()

@@ -1,6 +1,7 @@
 """Runtimes: compiling ONNX files to engines, loading them and running them."""
 
 from devices.runtimes.engine_header import EngineHeader, read_engine_header
+from devices.runtimes.onnx_inputs import fix_batch, read_inputs
 from devices.runtimes.onnxruntime_runtime import OnnxRuntime, OrtBuilder
 from devices.runtimes.open_runtime import RUNTIMES, open_runtime
 from devices.runtimes.protocol import EngineBuilder, Runtime, Session
@@ -20,6 +21,8 @@ __all__ = [
     "TensorRTBuilder",
     "TensorRTRtxBuilder",
     "TensorRTRuntime",
+    "fix_batch",
     "open_runtime",
     "read_engine_header",
+    "read_inputs",
 ]

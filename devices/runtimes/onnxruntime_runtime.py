@@ -70,6 +70,7 @@ class OnnxRuntime:
     Args:
         threads: Threads within an operation; operations follow one another.
         provider: Execution provider, a key of `PROVIDERS`.
+        batch: Images in a run of models whose batch is open.
 
     Raises:
         RuntimeMissingError: If onnxruntime is not installed, or its build lacks the provider.
@@ -77,8 +78,9 @@ class OnnxRuntime:
 
     name = "onnxruntime"
 
-    def __init__(self, threads: int = 1, provider: str = "cpu") -> None:
+    def __init__(self, threads: int = 1, provider: str = "cpu", batch: int = 1) -> None:
         self._threads = threads
+        self._batch = batch
         self._provider = provider
         self.version: str = _onnxruntime().__version__
         _check_provider(provider)
@@ -96,7 +98,7 @@ class OnnxRuntime:
         }
 
     def load(self, path: Path) -> Session:
-        """Load a model with fixed shapes; see `Runtime.load`."""
+        """Load a model whose shapes are fixed, but for the batch; see `Runtime.load`."""
         onnxruntime = _onnxruntime()
         if path.suffix not in (".onnx", ".ort"):
             raise EngineError("onnxruntime loads .onnx and .ort files", str(path), "Pass one.")
@@ -124,7 +126,7 @@ class OnnxRuntime:
                 "Check the driver and the libraries that the provider needs.",
             )
         memory = "cuda" if self._provider in _WITH_CUDA_MEMORY else "cpu"
-        return _OnnxSession(session, path, memory)
+        return _OnnxSession(session, path, memory, self._batch)
 
 
 class OrtBuilder:
@@ -168,14 +170,16 @@ class OrtBuilder:
 class _OnnxSession:
     """A loaded model with inputs and outputs bound once for timing, in the memory of its device."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, path: Path, memory: str) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, path: Path, memory: str, batch: int
+    ) -> None:
         self._session: onnxruntime.InferenceSession | None = session
         self._path = path
         self._memory = memory
         self._types = {}
         self.inputs: dict[str, tuple[int, ...]] = {}
         for node in session.get_inputs():
-            self.inputs[node.name] = _fixed_shape(node, path)
+            self.inputs[node.name] = _fixed_shape(node, path, batch)
             self._types[node.name] = np.dtype(_numpy_type(node, path))
         self._bound: list[NDArray[Any]] = []
         self._binding = self._bind(session)
@@ -277,14 +281,15 @@ def _session_options() -> Any:
     return options
 
 
-def _fixed_shape(node: Any, path: Path) -> tuple[int, ...]:
-    if not all(isinstance(size, int) for size in node.shape):
+def _fixed_shape(node: Any, path: Path, batch: int) -> tuple[int, ...]:
+    first, *rest = node.shape or [1]
+    if not all(isinstance(size, int) for size in rest):
         raise EngineError(
-            f"the inputs of {path} must have fixed shapes",
+            f"the inputs of {path} must have fixed shapes, but for the batch",
             f"{node.name!r} of shape {node.shape}",
-            "Export the model without dynamic axes.",
+            "Export the model without other dynamic axes.",
         )
-    return tuple(node.shape)
+    return (first if isinstance(first, int) else batch, *rest) if node.shape else ()
 
 
 def _numpy_type(node: Any, path: Path) -> type[np.generic]:

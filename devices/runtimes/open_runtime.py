@@ -12,7 +12,7 @@ from devices.runtimes.tensorrt_runtime import TensorRTRuntime
 from devices.spec import PRECISIONS, DeviceSpec
 
 RUNTIMES: dict[str, Callable[[DeviceSpec], Runtime]] = {
-    "onnxruntime": lambda spec: OnnxRuntime(spec.threads, spec.provider or "cpu"),
+    "onnxruntime": lambda spec: OnnxRuntime(spec.threads, spec.provider or "cpu", spec.batch),
     "tensorrt": lambda spec: TensorRTRuntime("tensorrt"),
     "tensorrt-rtx": lambda spec: TensorRTRuntime("tensorrt-rtx"),
 }

@@ -138,6 +138,51 @@ def table(
     _show(work, "table", json)
 
 
+@app.command("bench")
+def bench(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="An .onnx, .ort or .engine file.", show_default=False),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Values of the section `device`, such as threads=2 or host=NAME.",
+            show_default=False,
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OTHER",
+            help="Another file, measured in the same rounds; the ratio is printed.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="A known device.")] = "local-cpu",
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Images in a run, of a file whose batch is open.", show_default=False
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that have to count.")] = 24,
+    json: AsJson = False,
+) -> None:
+    """Time an engine on a device, alone or in turn with another one."""
+
+    def work() -> Any:
+        from edgesearch.config import load_device_section
+
+        section = load_device_section(device, overrides or ())
+        from edgesearch.cli.stages import run_bench
+
+        return run_bench(file, section, against=against, batch=batch, rounds=rounds)
+
+    _show(work, "bench", json)
+
+
 @app.command("evaluate")
 def evaluate(
     config: ConfigArgument,

@@ -176,9 +176,12 @@ def print_export(result: workflow.ExportResult) -> None:
 def _about(about: dict[str, Any]) -> str:
     parity = about.get("parity")
     if parity:
+        knn = ""
+        if parity.get("knn_before") is not None:
+            knn = f"; kNN {parity['knn_before']:.1%} before, {parity['knn_after']:.1%} after"
         return (
             f"  ({about['precision']}; equal to PyTorch up to {parity['max_difference']:.1e}, "
-            f"cosine {parity['min_cosine']:.6f})"
+            f"cosine {parity['min_cosine']:.6f}{knn})"
         )
     if "compute_capabilities" in about:
         return f"  ({about['precision']} for {', '.join(about['compute_capabilities'])}; not run)"
@@ -258,6 +261,38 @@ def print_rank(result: workflow.RankResult) -> None:
         f"bins by {unit}; the last two columns are intervals of differences"
     )
     print(f"{result.report_path}\n{result.table_path}\n{result.plot_path}")
+
+
+def print_bench(result: workflow.BenchResult) -> None:
+    """Print the figures of each engine, and how two compare."""
+    there = result.fingerprint
+    print(f"on {result.device}: {there.gpu or there.chip}; {there.runtime} {there.runtime_version}")
+    header = ["", "p50 ms", "interval", "p90", "p95", "p99", "batch", "images/s", "memory", "power"]
+    rows = []
+    for engine in result.engines:
+        timing, usage = engine.timing, engine.usage
+        percentiles = (timing.p90_ms, timing.p95_ms, timing.p99_ms)
+        rows.append(
+            [
+                str(engine.path),
+                f"{timing.p50_ms:.3f}",
+                f"{timing.interval_ms[0]:.3f}–{timing.interval_ms[1]:.3f}",
+                *(f"{percentile:.3f}" for percentile in percentiles),
+                str(engine.batch),
+                f"{engine.images_per_second:,.1f}",
+                "–" if usage.memory_bytes is None else f"{usage.memory_bytes / 2**20:,.1f} MiB",
+                "–" if usage.power_w is None else f"{usage.power_w:.1f} W",
+            ]
+        )
+    _print_table(header, rows)
+    if result.ratio is not None:
+        low, high = result.ratio.interval
+        print(
+            f"\n{result.engines[0].path} takes {result.ratio.ratio:.3f} × the latency of "
+            f"{result.engines[1].path} ({low:.3f} to {high:.3f} with 95 % confidence, "
+            f"{result.ratio.rounds} rounds)"
+        )
+    print(result.steadiness)
 
 
 def print_devices(result: workflow.DevicesResult) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from edgesearch import workflow
 from edgesearch.cli.budgets import budget_arguments
 from edgesearch.cli.progress import Progress
-from edgesearch.config import Config
+from edgesearch.config import Config, DeviceSection
 
 
 def run_command(name: str, config: Config, **options: Any) -> Any:
@@ -25,6 +26,22 @@ def run_command(name: str, config: Config, **options: Any) -> Any:
         stages = ("profile", "pretrain", "search", "export", "summary")
         return workflow.run(
             **{f"{stage}_arguments": {**_ARGUMENTS[stage](config), **shown} for stage in stages}
+        )
+
+
+def run_bench(path: Path, device: DeviceSection, *, rounds: int, **options: Any) -> Any:
+    """Call `workflow.bench`, which needs no configuration.
+
+    Args:
+        path: The engine.
+        device: The device.
+        rounds: Rounds that have to count.
+        **options: Further arguments.
+    """
+    measure = workflow.MeasureConfig(rounds=rounds, interval=0.01)
+    with Progress() as progress:
+        return workflow.bench(
+            path, device=device.build(), measure=measure, report=progress.show, **options
         )
 
 
@@ -150,6 +167,8 @@ def export_arguments(config: Config) -> dict[str, Any]:
         "looked_at": _looked_at(config),
         "measure": _measure(config),
         "output": config.export.output,
+        "batch": config.export.batch,
+        "quantization": config.export.quantization,
         "max_replacements": config.export.max_replacements,
         "tensorrt": None
         if tensorrt is None
@@ -240,6 +259,7 @@ def _images(config: Config) -> workflow.ImageSource:
         mean=None if data.mean is None else tuple(data.mean),
         std=None if data.std is None else tuple(data.std),
         resize_ratio=data.resize_ratio,
+        licence=data.licence,
     )
 
 

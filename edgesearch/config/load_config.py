@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgesearch.config.faults import describe_faults, shortened
-from edgesearch.config.schema import Config
+from edgesearch.config.schema import Config, DeviceSection
 from edgesearch.config.yaml_values import parse_yaml
 from edgesearch.errors import ConfigError
 
@@ -63,6 +63,32 @@ def load_config(path_or_name: str, overrides: Sequence[str] = ()) -> Config:
             "\nCorrect the file, or give key=value on the command line.",
         )
     return config
+
+
+def load_device_section(name: str, overrides: Sequence[str] = ()) -> DeviceSection:
+    """Choose a device without a configuration.
+
+    Args:
+        name: Name of a known device, or of one's own if the runtime is given.
+        overrides: Texts `key=value` or `device.key=value`, keys of the section `device`.
+
+    Raises:
+        ConfigError: There are faults; the message names all of them.
+    """
+    values: dict[str, Any] = {"device": {"name": name}}
+    texts = [text if text.startswith("device.") else f"device.{text}" for text in overrides]
+    faults = [fault for text in texts if (fault := _override(values, text))]
+    try:
+        section = DeviceSection.model_validate(values["device"])
+    except ValidationError as error:
+        faults += [text.removeprefix(": ") for text in describe_faults(error, DeviceSection)]
+    if faults:
+        raise ConfigError(
+            "a device without faults",
+            f"{len(faults)} fault(s):" + "".join(f"\n  - {fault}" for fault in faults),
+            "\nCorrect --device, or the key=value of its section.",
+        )
+    return section
 
 
 def _find(path_or_name: str) -> Path:

@@ -144,6 +144,8 @@ class DataSection(Section):
     """Standard deviation of each channel; that of the images if null."""
     resize_ratio: Annotated[float, Field(ge=1)] = 1.0
     """The short side is resized to this multiple of the resolution before the centre crop."""
+    licence: str | None = None
+    """Licence of the images, such as CC-BY-4.0, which manifests of winners tell."""
 
     @field_validator("root")
     @classmethod
@@ -292,8 +294,13 @@ class TensorRTSection(Section):
 class ExportSection(Section):
     """What is made of the winners."""
 
-    output: Literal["features", "logits"] = "features"
-    """What the exported network returns."""
+    output: Literal["features", "logits", "embeddings", "stages"] = "features"
+    """What the exported network returns: features before the projector, classes, embeddings behind
+    the projector, or the maps of all stages for a detector or segmenter."""
+    batch: Literal["fixed", "dynamic"] = "fixed"
+    """Images in each run of ONNX and .ort files: device.batch, or any number."""
+    quantization: Literal["minmax", "entropy", "percentile"] = "minmax"
+    """How ranges of activations are chosen for device.precision=int8."""
     max_replacements: CountFromZero = 5
     """Reserves that are tried for winners whose measured latency is over the budget."""
     tensorrt: TensorRTSection | None = TensorRTSection()

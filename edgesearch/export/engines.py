@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from devices import OnnxRuntime, OrtBuilder, TensorRTRtxBuilder, read_engine_header
+from devices import (
+    OnnxRuntime,
+    OrtBuilder,
+    Runtime,
+    TensorRTRtxBuilder,
+    TensorRTRuntime,
+    fix_batch,
+    read_engine_header,
+    read_inputs,
+)
+from devices.errors import DeviceError
 from edgesearch.errors import ExportError
+from edgesearch.export.first_difference import differs_from_file, differs_from_network
+from edgesearch.export.onnx_export import INPUT_NAME
 from edgesearch.export.precision import convert_to_fp16
-from edgesearch.export.verify import verify_engine
+from edgesearch.export.verify import KnnImages, Parity, compare, fits, verify_engine
 
 ONNX_FILE = "subnet.onnx"
 FP16_FILE = "subnet.fp16.onnx"
@@ -65,6 +77,10 @@ def build_engines(
     images: torch.Tensor,
     tensorrt: TensorRTTarget | None,
     precision: str = "fp32",
+    *,
+    logits: bool = False,
+    knn: KnnImages | None = None,
+    batch: int = 1,
 ) -> dict[str, dict[str, Any]]:
     """Compile a winner's ONNX file, and check on real images whatever can run here.
 
@@ -74,6 +90,9 @@ def build_engines(
         images: (N, C, H, W), normalised, to check on.
         tensorrt: What to build TensorRT engines for; None builds none.
         precision: That of the device: its file of `MEASURED_FILES` is in the folder, too.
+        logits: The network gives classes.
+        knn: Labelled images to judge eight bits by; None if there are none.
+        batch: Images in a run of TensorRT engines, where the ONNX file leaves it open.
 
     Returns:
         For each file's name what is known of it: runtime, precision, and parity where it ran.
@@ -84,51 +103,121 @@ def build_engines(
         RuntimeMissingError: TensorRT for RTX is not installed.
     """
     onnx_path = folder / ONNX_FILE
-    with torch.no_grad():
-        expected = network.eval()(images).numpy()
-    pixels = np.ascontiguousarray(images.contiguous().numpy())
-    runtime = OnnxRuntime(threads=1)
-
-    def checked(path: Path, precision: str) -> dict[str, Any]:
-        parity = verify_engine(path, runtime, pixels, expected, precision)
-        return {"runtime": "onnxruntime", "precision": precision, "parity": parity.to_dict()}
-
-    files = {ONNX_FILE: checked(onnx_path, "fp32")}
+    check = _Check(folder, network.eval(), images, logits, knn if precision == "int8" else None)
+    files = {ONNX_FILE: check.on_processor(onnx_path, "fp32")}
     measured = MEASURED_FILES[precision]
-    files[measured] = checked(folder / measured, precision)
-    ort_path = onnx_path.with_suffix(OrtBuilder.suffix)
-    OrtBuilder().build(onnx_path, ort_path)
-    files[ort_path.name] = checked(ort_path, "fp32")
+    if measured != ONNX_FILE:
+        files[measured] = check.on_processor(folder / measured, precision)
+    for source in (onnx_path, folder / measured):
+        ort_path = source.with_suffix(OrtBuilder.suffix)
+        if ort_path.name not in files and source.name != FP16_FILE:
+            OrtBuilder().build(source, ort_path)
+            kind = "fp32" if source == onnx_path else precision
+            files[ort_path.name] = check.on_processor(ort_path, kind)
     if tensorrt is not None:
         source = onnx_path
         if tensorrt.precision == "fp16":
             source = folder / FP16_FILE
             convert_to_fp16(onnx_path, source)
-            files[source.name] = checked(source, "fp16")
+            files[source.name] = check.on_processor(source, "fp16")
         engine_path = folder / f"subnet.{tensorrt.precision}{TensorRTRtxBuilder.suffix}"
-        files[engine_path.name] = _build_tensorrt(
-            source, engine_path, tensorrt.compute_capabilities, tensorrt.precision
-        )
+        about = _build_tensorrt(source, engine_path, tensorrt, batch)
+        files[engine_path.name] = {**about, **check.on_gpu(engine_path, tensorrt.precision)}
     return files
 
 
+class _Check:
+    """Compares files with the network that they came from; see `build_engines`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        network: nn.Module,
+        images: torch.Tensor,
+        logits: bool,
+        knn: KnnImages | None,
+    ) -> None:
+        self._onnx_path = folder / ONNX_FILE
+        self._network = network
+        self._logits = logits
+        self._pixels = np.ascontiguousarray(images.contiguous().numpy())
+        self._expected = self._embed(self._pixels)
+        size = read_inputs(self._onnx_path)[INPUT_NAME][0]
+        self._batch = size if isinstance(size, int) else 1
+        self._knn = None
+        if knn is not None:
+            knn = knn.whole_batches(self._batch)
+            self._knn = (knn, knn.accuracy(self._embed, 64))
+        self._runtime = OnnxRuntime(threads=1)
+
+    def _embed(self, pixels: np.ndarray) -> list[np.ndarray]:
+        with torch.no_grad():
+            outputs = self._network(torch.from_numpy(pixels))
+        return [o.numpy() for o in (outputs if isinstance(outputs, list) else [outputs])]
+
+    def on_processor(self, path: Path, precision: str) -> dict[str, Any]:
+        """What is known of a file once it was compared."""
+        return {
+            "runtime": self._runtime.name,
+            "runtime_version": self._runtime.version,
+            "precision": precision,
+            "parity": self._parity(path, self._runtime, precision).to_dict(),
+        }
+
+    def on_gpu(self, path: Path, precision: str) -> dict[str, Any]:
+        """Parity of an engine of TensorRT for RTX, or why it was not run."""
+        try:
+            runtime = TensorRTRuntime("tensorrt-rtx")
+            runtime.load(path).close()
+        except DeviceError as error:  # no GPU, or none of those that it is for
+            return {"parity": None, "parity_note": f"built, not run here: {error.found}"}
+        return {"parity": self._parity(path, runtime, precision).to_dict()}
+
+    def _parity(self, path: Path, runtime: Runtime, precision: str) -> Parity:
+        return verify_engine(
+            path,
+            runtime,
+            self._pixels,
+            self._expected,
+            precision,
+            logits=self._logits,
+            knn=self._knn,
+            locate=lambda: self._locate(path, precision),
+        )
+
+    def _locate(self, path: Path, precision: str) -> str:
+        if path.suffix != ".onnx":
+            return "its ONNX file does not: the difference comes from compiling"
+        batch = self._pixels[: self._batch]
+
+        def alike(expected: np.ndarray, found: np.ndarray) -> bool:
+            return fits(compare(expected, found), precision)
+
+        if path == self._onnx_path:
+            return differs_from_network(path, self._network, batch, alike)
+        return differs_from_file(path, self._onnx_path, batch, alike)
+
+
 def _build_tensorrt(
-    source: Path, engine_path: Path, compute_capabilities: Sequence[str], precision: str
+    source: Path, engine_path: Path, tensorrt: TensorRTTarget, batch: int
 ) -> dict[str, Any]:
     """Build the engine and read back from its header what it was built for."""
-    TensorRTRtxBuilder(compute_capabilities).build(source, engine_path)
+    capabilities = tensorrt.compute_capabilities
+    with tempfile.TemporaryDirectory() as folder:
+        if any(isinstance(shape[0], str) for shape in read_inputs(source).values()):
+            fix_batch(source, Path(folder) / source.name, batch)
+            source = Path(folder) / source.name
+        TensorRTRtxBuilder(capabilities).build(source, engine_path)
     header = read_engine_header(engine_path)
-    if set(header.compute_capabilities) != set(compute_capabilities):
+    if set(header.compute_capabilities) != set(capabilities):
         raise ExportError(
-            f"an engine for {', '.join(compute_capabilities)}",
+            f"an engine for {', '.join(capabilities)}",
             f"one for {', '.join(header.compute_capabilities)} in {engine_path}",
             "Please report this with the version of TensorRT for RTX.",
         )
     return {
         "runtime": "tensorrt-rtx",
-        "precision": precision,
+        "precision": tensorrt.precision,
         "compute_capabilities": list(header.compute_capabilities),
         "runtime_version": header.runtime_version,
-        "parity": None,
-        "parity_note": "built, not run: running it needs an NVIDIA RTX GPU",
     }

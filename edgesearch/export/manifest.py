@@ -46,13 +46,13 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def write_manifest(
-    folder: Path, files: Mapping[str, dict[str, Any]], facts: dict[str, Any]
-) -> None:
-    """Write manifest.json into a winner's folder, atomically and after all files it lists.
+def make_manifest(
+    folder: Path, files: Mapping[str, dict[str, Any]], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is said of a winner's folder, as plain JSON types.
 
     Args:
-        folder: The winner's folder.
+        folder: The winner's folder, which holds all files.
         files: For each file's name what is known of it; size and hash are added.
         facts: Everything else.
     """
@@ -64,7 +64,20 @@ def write_manifest(
         }
         for name, about in files.items()
     }
-    manifest = {"format": 1, **facts, "files": listed, "versions": installed_versions()}
+    return {"format": 1, **facts, "files": listed, "versions": installed_versions()}
+
+
+def write_manifest(
+    folder: Path, files: Mapping[str, dict[str, Any]], facts: Mapping[str, Any]
+) -> None:
+    """Write manifest.json into a winner's folder, atomically and after all files it lists.
+
+    Args:
+        folder: The winner's folder.
+        files: For each file's name what is known of it; size and hash are added.
+        facts: Everything else.
+    """
+    manifest = make_manifest(folder, files, facts)
     partial = folder / f"{MANIFEST}.partial"
     partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, folder / MANIFEST)
@@ -97,3 +110,64 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "Run `edgesearch export` again.",
         )
     return manifest
+
+
+def check_listed(path: Path) -> dict[str, Any] | None:
+    """Check a file by the manifest beside it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The manifest; None if there is none, or it does not list the file.
+
+    Raises:
+        ExportError: The manifest is damaged, or the file has changed.
+    """
+    try:
+        text = path.with_name(MANIFEST).read_text(encoding="utf-8")
+    except OSError:
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads(text)
+        if path.name not in manifest["files"]:
+            return None
+        wanted = manifest["files"][path.name]["sha256"]
+        found = sha256_of(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ExportError(
+            f"{path} and a whole {MANIFEST} beside it",
+            f"{type(error).__name__}: {error}",
+            "Run `edgesearch export` again, or copy the whole folder.",
+        ) from error
+    if found != wanted:
+        raise ExportError(
+            f"{path} with the SHA-256 {wanted} of its {MANIFEST}",
+            f"{found}: the file has changed",
+            "Run `edgesearch export` again, or copy the whole folder.",
+        )
+    return manifest
+
+
+def check_runtime(path: Path, manifest: Mapping[str, Any], runtime: str, version: str) -> None:
+    """Refuse a compiled file on another runtime, or version of it, than its manifest says.
+
+    Args:
+        path: The file, which the manifest lists. ONNX files are for all versions.
+        manifest: As `check_listed` gives it.
+        runtime: Name of the runtime that is to load it.
+        version: Its version.
+
+    Raises:
+        ExportError: The manifest has another one.
+    """
+    about = manifest["files"][path.name]
+    wanted = (about.get("runtime"), about.get("runtime_version"))
+    if path.suffix == ".onnx" or None in wanted or wanted == (runtime, version):
+        return
+    raise ExportError(
+        f"{wanted[0]} {wanted[1]}, with which {path} was compiled ({MANIFEST})",
+        f"{runtime} {version}",
+        "Install that version, or compile the .onnx file beside it again: run the export with "
+        "this version, or load the .onnx file.",
+    )

@@ -26,22 +26,24 @@ def export_network(
     path: Path,
     *,
     input_shape: tuple[int, int, int, int],
-    output_name: str,
+    output_names: Sequence[str],
+    open_batch: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a network as one ONNX file, batch normalisation folded into the convolutions.
 
     Args:
-        network: In evaluation mode; maps images to one tensor.
+        network: In evaluation mode; maps images to one tensor, or to several.
         path: Gets the file, atomically.
         input_shape: (N, C, H, W), fixed; the input is called "images".
-        output_name: Name of the output.
+        output_names: Names of the outputs.
+        open_batch: Whether the file takes any number of images, not just N.
         metadata: Goes into the model's metadata.
 
     Raises:
         ExportError: The exporter failed (names the operator if it does).
     """
-    model = _export(network, input_shape, [output_name])
+    model = _export(network, input_shape, list(output_names), open_batch)
     for key, value in (metadata or {}).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
@@ -153,9 +155,13 @@ class _AllOutputs(nn.Module):
 
 
 def _export(
-    network: nn.Module, input_shape: tuple[int, ...], output_names: list[str]
+    network: nn.Module,
+    input_shape: tuple[int, ...],
+    output_names: list[str],
+    open_batch: bool = False,
 ) -> onnx.ModelProto:
-    images = torch.zeros(input_shape)
+    # Of a single image the exporter would take it that there never are more.
+    images = torch.zeros(max(input_shape[0], 2) if open_batch else input_shape[0], *input_shape[1:])
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             program = torch.onnx.export(
@@ -166,6 +172,7 @@ def _export(
                 input_names=[INPUT_NAME],
                 output_names=output_names,
                 opset_version=OPSET,
+                dynamic_shapes=({0: torch.export.Dim("batch")},) if open_batch else None,
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:

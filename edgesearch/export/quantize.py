@@ -6,8 +6,9 @@ runtime turns into its own integer operations.
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,8 +47,19 @@ _SCHEMES = {
 }
 
 
+CALIBRATIONS = ("minmax", "entropy", "percentile")
+"""How ranges of activations are chosen: all values, those that keep most information, or all but
+the few that are farthest out."""
+_BATCHES_AT_ONCE = 4
+"""So many batches' activations are in memory at a time while their histograms are made."""
+
+
 def quantize_network(
-    onnx_path: Path, int8_path: Path, number_format: str, images: Iterable[np.ndarray]
+    onnx_path: Path,
+    int8_path: Path,
+    number_format: str,
+    images: Sequence[np.ndarray],
+    calibration: str = "minmax",
 ) -> None:
     """Quantize a whole network, statically and for each output channel of a weight.
 
@@ -56,6 +68,7 @@ def quantize_network(
         int8_path: Gets the quantized network, atomically.
         number_format: An integer one of `NUMBER_FORMATS`.
         images: Batches of the shape of the input, which show the range of all activations.
+        calibration: One of `CALIBRATIONS`.
 
     Raises:
         ExportError: The network cannot be quantized, or the file cannot be written.
@@ -63,7 +76,7 @@ def quantize_network(
     import onnx
 
     model = onnx.load(onnx_path)
-    quantized = _quantize(model, number_format, images)
+    quantized = _quantize(model, number_format, images, calibration)
     quantized.metadata_props.extend(model.metadata_props)
     save_model(quantized, int8_path)
 
@@ -110,11 +123,28 @@ def convert_block(
 
 
 def _quantize(
-    model: onnx.ModelProto, number_format: str, inputs: Iterable[np.ndarray]
+    model: onnx.ModelProto,
+    number_format: str,
+    inputs: Sequence[np.ndarray],
+    calibration: str = "minmax",
 ) -> onnx.ModelProto:
     import onnx
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
+    methods = {
+        "minmax": CalibrationMethod.MinMax,
+        "entropy": CalibrationMethod.Entropy,
+        "percentile": CalibrationMethod.Percentile,
+    }
+    options: dict[str, Any] = {}
+    if calibration != "minmax":
+        # Named after another method, but it works for those that make histograms.
+        options["CalibStridedMinMax"] = math.gcd(len(inputs), _BATCHES_AT_ONCE)
     scheme = _SCHEMES[number_format]
     kinds = ["Conv", "Gemm"]
     # TensorRT joins to a convolution what follows it, unless its output is quantized before.
@@ -137,7 +167,8 @@ def _quantize(
                 per_channel=True,
                 reduce_range=scheme.reduced,
                 op_types_to_quantize=kinds if scheme.symmetric else None,
-                extra_options=symmetric if scheme.symmetric else {},
+                calibrate_method=methods[calibration],
+                extra_options={**options, **(symmetric if scheme.symmetric else {})},
             )
             return onnx.load(path)
         except Exception as error:  # the quantizer's errors share no base class of their own
@@ -149,11 +180,19 @@ def _quantize(
 
 
 class _Reader:
-    """Gives the quantizer its inputs, one after the other."""
+    """Gives the quantizer its inputs, one after the other; all, or those of a range."""
 
-    def __init__(self, name: str, inputs: Iterable[np.ndarray]) -> None:
+    def __init__(self, name: str, inputs: Sequence[np.ndarray]) -> None:
         self._name = name
+        self._all = inputs
         self._inputs: Iterator[np.ndarray] = iter(inputs)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Begin anew with a part of the inputs."""
+        self._inputs = iter(self._all[start_index:end_index])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         found = next(self._inputs, None)

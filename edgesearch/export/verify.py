@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from devices import Runtime
+from devices import Runtime, Session
 from edgesearch.errors import ExportError
+from edgesearch.evaluate import knn_accuracy
 from edgesearch.export.onnx_export import INPUT_NAME
+
+Outputs = np.ndarray | Sequence[np.ndarray]
+"""One output (N, …), or several."""
+KNN_NEIGHBOURS = 20
 
 
 @dataclass(frozen=True)
@@ -20,16 +27,18 @@ class Tolerance:
     Attributes:
         max_difference: Largest difference of an output value, as a share of the largest output.
         min_cosine: Smallest cosine of an image's output with the trained network's.
+        max_knn_loss: Accuracy of nearest neighbours that may be lost; None if that is not checked.
     """
 
     max_difference: float
     min_cosine: float
+    max_knn_loss: float | None = None
 
 
 TOLERANCES = {
     "fp32": Tolerance(1e-3, 0.99999),
     "fp16": Tolerance(5e-2, 0.9995),
-    "int8": Tolerance(0.5, 0.98),
+    "int8": Tolerance(0.5, 0.98, 0.01),
 }
 
 
@@ -41,26 +50,125 @@ class Parity:
         images: Number of images compared.
         max_difference: Largest difference of an output value, as a share of the largest output.
         min_cosine: Smallest cosine of an image's output with the trained network's.
+        top1_agreement: Share of the images with the same class if there are logits; else with the
+            same nearest other image. None for a single image.
+        knn_before: Accuracy of nearest neighbours with the trained network; None if not checked.
+        knn_after: The same with the exported network.
     """
 
     images: int
     max_difference: float
     min_cosine: float
+    top1_agreement: float | None = None
+    knn_before: float | None = None
+    knn_after: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return asdict(self)
 
 
-def compare(expected: np.ndarray, found: np.ndarray) -> Parity:
-    """Compare two outputs (N, D)."""
+@dataclass(frozen=True)
+class KnnImages:
+    """Labelled images on which accuracies before and after are compared.
+
+    Attributes:
+        train: (N, C, R, R) uint8.
+        train_labels: (N,) int64.
+        test: (M, C, R, R) uint8.
+        test_labels: (M,) int64.
+        prepare: Normalises a part of them.
+    """
+
+    train: torch.Tensor
+    train_labels: torch.Tensor
+    test: torch.Tensor
+    test_labels: torch.Tensor
+    prepare: Callable[[torch.Tensor], torch.Tensor]
+
+    def whole_batches(self, batch: int) -> KnnImages:
+        """The same without the images that fill no batch: engines take none of another size."""
+        train, test = (len(images) - len(images) % batch for images in (self.train, self.test))
+        return KnnImages(
+            self.train[:train],
+            self.train_labels[:train],
+            self.test[:test],
+            self.test_labels[:test],
+            self.prepare,
+        )
+
+    def accuracy(self, embed: Callable[[np.ndarray], Outputs], batch: int) -> float:
+        """Accuracy of what `embed` gives for batches (batch, C, R, R), the last one smaller."""
+        train, test = (self._vectors(images, embed, batch) for images in (self.train, self.test))
+        return knn_accuracy(train, self.train_labels, test, self.test_labels, KNN_NEIGHBOURS)
+
+    def _vectors(
+        self, images: torch.Tensor, embed: Callable[[np.ndarray], Outputs], batch: int
+    ) -> torch.Tensor:
+        found = []
+        for part in images.split(batch):
+            pixels = self.prepare(part).contiguous()
+            last = torch.from_numpy(np.array(_listed(embed(pixels.numpy()))[-1], np.float32))
+            found.append(last.mean(dim=(2, 3)) if last.dim() == 4 else last)
+        return torch.cat(found)
+
+
+def compare(expected: Outputs, found: Outputs, logits: bool = False) -> Parity:
+    """Compare outputs (N, …); of several, the one that differs most.
+
+    Args:
+        expected: Of the trained network.
+        found: Of the exported one, in the same order.
+        logits: The output is classes, of which the best one has to be the same.
+    """
+    each = [
+        _compare(wanted.reshape(len(wanted), -1), given.reshape(len(given), -1), logits)
+        for wanted, given in zip(_listed(expected), _listed(found), strict=True)
+    ]
+    shares = [parity.top1_agreement for parity in each if parity.top1_agreement is not None]
+    return Parity(
+        images=each[0].images,
+        max_difference=float(np.max([parity.max_difference for parity in each])),
+        min_cosine=float(np.min([parity.min_cosine for parity in each])),
+        top1_agreement=min(shares, default=None),
+    )
+
+
+def _compare(expected: np.ndarray, found: np.ndarray, logits: bool) -> Parity:
     expected, found = expected.astype(np.float64), found.astype(np.float64)
     lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
     cosines = (expected * found).sum(axis=1) / np.maximum(lengths, 1e-30)
+    top1 = None
+    if logits or len(expected) > 1:
+        same = _best(expected, logits) == _best(found, logits)
+        top1 = float(np.mean(same))
     return Parity(
         images=len(expected),
         max_difference=float(np.abs(expected - found).max() / max(np.abs(expected).max(), 1e-30)),
         min_cosine=float(cosines.min()),
+        top1_agreement=top1,
+    )
+
+
+def _best(outputs: np.ndarray, logits: bool) -> np.ndarray:
+    """Of each image its best class, or its nearest other image."""
+    if logits:
+        return np.asarray(outputs.argmax(axis=1))
+    directions = outputs / np.maximum(np.linalg.norm(outputs, axis=1, keepdims=True), 1e-30)
+    cosines = directions @ directions.T
+    np.fill_diagonal(cosines, -np.inf)
+    return np.asarray(cosines.argmax(axis=1))
+
+
+def _listed(outputs: Outputs) -> list[np.ndarray]:
+    return [outputs] if isinstance(outputs, np.ndarray) else list(outputs)
+
+
+def fits(parity: Parity, precision: str) -> bool:
+    """Whether outputs differ by no more than a precision may; figures that are no numbers do."""
+    allowed = TOLERANCES[precision]
+    return (
+        parity.max_difference <= allowed.max_difference and parity.min_cosine >= allowed.min_cosine
     )
 
 
@@ -68,18 +176,26 @@ def verify_engine(
     engine_path: Path,
     runtime: Runtime,
     images: np.ndarray,
-    expected: np.ndarray,
+    expected: Outputs,
     precision: str,
+    *,
+    logits: bool = False,
+    knn: tuple[KnnImages, float] | None = None,
+    locate: Callable[[], str] | None = None,
 ) -> Parity:
     """Run an engine on real images and compare it with the trained network.
 
     Args:
-        engine_path: What the runtime loads; its input is called "images", its batch is fixed.
+        engine_path: What the runtime loads; its input is called "images".
         runtime: Runs the engine.
         images: (N, C, H, W) float32, normalised; at least one batch, and a rest that fills none
             is not looked at.
-        expected: (N, D), output of the trained network.
+        expected: (N, …), outputs of the trained network.
         precision: Key of `TOLERANCES`.
+        logits: The output is classes.
+        knn: Labelled images, in whole batches, and the trained network's accuracy on them, where a
+            precision is judged by it.
+        locate: Says where the difference begins; asked if there is one that is too large.
 
     Raises:
         ExportError: The difference is larger than the tolerance, or there are too few images.
@@ -94,23 +210,54 @@ def verify_engine(
                 f"{len(images)} images",
                 "Add images, or set a smaller device.batch.",
             )
-        outputs = [
-            next(iter(session.run({INPUT_NAME: images[start : start + batch]}).values()))
+        parts = [
+            _outputs(session, images[start : start + batch])
             for start in range(0, len(images) - batch + 1, batch)
         ]
+        found = [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
+        wanted = [output[: len(found[0])] for output in _listed(expected)]
+        parity = compare(wanted, found, logits)
+        if knn is not None and TOLERANCES[precision].max_knn_loss is not None:
+            after = knn[0].accuracy(lambda pixels: _outputs(session, pixels), batch)
+            parity = replace(parity, knn_before=knn[1], knn_after=after)
     finally:
         session.close()
-    found = np.concatenate(outputs)
-    parity = compare(expected[: len(found)], found)
-    allowed = TOLERANCES[precision]
-    if not (
-        parity.max_difference <= allowed.max_difference and parity.min_cosine >= allowed.min_cosine
-    ):
-        raise ExportError(
-            f"{engine_path.name} equal to the trained network up to {allowed.max_difference:g} of "
-            f"its largest output, with cosine ≥ {allowed.min_cosine} ({precision})",
-            f"a difference of {parity.max_difference:.3g} and cosine {parity.min_cosine:.6f} "
-            f"on {parity.images} images",
-            "Please report this with the manifest and the versions of torch, onnx and the runtime.",
-        )
+    if not fits(parity, precision):
+        _refuse_difference(engine_path, parity, precision, locate)
+    _check_knn(engine_path, parity, precision, len(knn[0].test) if knn else 0)
     return parity
+
+
+def _outputs(session: Session, pixels: np.ndarray) -> list[np.ndarray]:
+    return list(session.run({INPUT_NAME: pixels}).values())
+
+
+def _refuse_difference(
+    path: Path, parity: Parity, precision: str, locate: Callable[[], str] | None
+) -> None:
+    allowed = TOLERANCES[precision]
+    where = f"; {locate()}" if locate is not None else ""
+    raise ExportError(
+        f"{path.name} equal to the trained network up to {allowed.max_difference:g} of "
+        f"its largest output, with cosine ≥ {allowed.min_cosine} ({precision})",
+        f"a difference of {parity.max_difference:.3g} and cosine {parity.min_cosine:.6f} "
+        f"on {parity.images} images{where}",
+        "Choose another export.quantization or precision."
+        if precision == "int8"
+        else "Please report this with the manifest and versions of torch, onnx and the runtime.",
+    )
+
+
+def _check_knn(path: Path, parity: Parity, precision: str, images: int) -> None:
+    allowed = TOLERANCES[precision].max_knn_loss
+    if allowed is None or parity.knn_before is None or parity.knn_after is None:
+        return
+    # One image is no loss that could be told from chance.
+    allowed = max(allowed, 1 / images)
+    if parity.knn_before - parity.knn_after > allowed + 1e-9:
+        raise ExportError(
+            f"{path.name} to lose {allowed:.1%} of the kNN accuracy at most ({precision})",
+            f"{parity.knn_before:.1%} before and {parity.knn_after:.1%} after, on {images} images",
+            "Choose another export.quantization, more search.calibration_images, or another "
+            "precision.",
+        )

@@ -12,10 +12,12 @@ from edgesearch.supernet.dynamic_ops import (
 from edgesearch.supernet.extract import copy_leading, extract
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.resnet import ResNet
+from edgesearch.supernet.subnet import OUTPUTS, Subnet
 from edgesearch.supernet.supernet import Supernet
 from edgesearch.supernet.weights import SupernetWeights, random_like
 
 __all__ = [
+    "OUTPUTS",
     "BatchGroups",
     "DynamicBatchNorm2d",
     "DynamicConv2d",
@@ -23,6 +25,7 @@ __all__ = [
     "GroupedBatchNorm1d",
     "Projector",
     "ResNet",
+    "Subnet",
     "Supernet",
     "SupernetWeights",
     "copy_leading",

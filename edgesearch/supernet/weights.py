@@ -53,8 +53,11 @@ class SupernetWeights:
 
     def embedder(self, architecture: Architecture) -> nn.Sequential:
         """A trained subnet with its projector, images to embeddings; to be recalibrated."""
-        projector = _projector(self.query_projector, self.space.feature_dim(architecture))
-        return nn.Sequential(self.subnet(architecture), projector).eval()
+        return nn.Sequential(self.subnet(architecture), self.projector(architecture)).eval()
+
+    def projector(self, architecture: Architecture) -> Projector:
+        """The trained projector, cut to a subnet's features; to be recalibrated with it."""
+        return _projector(self.query_projector, self.space.feature_dim(architecture))
 
     def reference(self) -> nn.Sequential:
         """The key encoder, images to embeddings; to be recalibrated."""

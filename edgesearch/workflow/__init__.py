@@ -3,6 +3,7 @@
 from edgesearch.export import TensorRTTarget
 from edgesearch.pretrain import Augmentation, Hardware, TrainerConfig
 from edgesearch.search import Budgets, LatencyBudgets, Range, ScoreOptions
+from edgesearch.workflow.bench import BenchedEngine, BenchResult, bench
 from edgesearch.workflow.devices import DevicesResult, describe_devices
 from edgesearch.workflow.evaluate import EvaluatedRow, EvaluateResult, evaluate
 from edgesearch.workflow.evaluation import EvaluationSettings
@@ -22,6 +23,8 @@ from profilers import MeasureConfig
 
 __all__ = [
     "Augmentation",
+    "BenchResult",
+    "BenchedEngine",
     "Budgets",
     "DevicesResult",
     "EvaluateResult",
@@ -52,6 +55,7 @@ __all__ = [
     "ViewOptions",
     "Winner",
     "Winners",
+    "bench",
     "describe_devices",
     "evaluate",
     "export",

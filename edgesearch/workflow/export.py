@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from devices import DeviceSpec
-from edgesearch.errors import ExportError, Interrupted, StageError
+from edgesearch.errors import ExportError, Interrupted
 from edgesearch.export import (
     MANIFEST,
     ONNX_FILE,
@@ -27,16 +27,17 @@ from edgesearch.supernet import SupernetWeights
 from edgesearch.workflow.deployable import (
     Deployable,
     buildable,
+    check_batch,
     make_deployable,
     write_in_format,
     write_winner,
 )
 from edgesearch.workflow.events import Event, Report, silent
+from edgesearch.workflow.exported import architectures, intact, nothing_left, published
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.latency_budgets import (
     broken_budgets,
     describe_broken,
-    describe_budgets,
     fits_as_predicted,
     have_same_budgets,
     measured_figures,
@@ -89,6 +90,8 @@ def export(
     looked_at: SearchImages,
     measure: MeasureConfig,
     output: str = "features",
+    batch: str = "fixed",
+    quantization: str = "minmax",
     max_replacements: int = 5,
     tensorrt: TensorRTTarget | None = None,
     seed: int = 0,
@@ -105,7 +108,9 @@ def export(
         output_dir: Has table, supernet and search; gets `engines/`, rewrites `winners.json`.
         looked_at: As in the search, so that winners are calibrated on the same images.
         measure: Rounds, runs and bounds of the measuring.
-        output: "features" or "logits" (needs labelled images).
+        output: "features", "logits" (needs labelled images), "embeddings" or "stages".
+        batch: "fixed", that of the device, or "dynamic", which TensorRT's runtimes do not take.
+        quantization: How ranges of eight bits are chosen: "minmax", "entropy" or "percentile".
         max_replacements: Reserves that may be tried in all.
         tensorrt: What TensorRT engines are built for; None builds none.
         seed: That of the search.
@@ -118,6 +123,8 @@ def export(
         ExportError: A file differs from the subnet, or no reserve is fast enough.
         UserError: Something is missing or does not fit.
     """
+    check_batch(device, batch)
+    form = {"output": output, "batch": batch, "quantization": quantization}
     with output_folder(output_dir):
         tensorrt = buildable(tensorrt, report)
         layout = Layout(output_dir)
@@ -131,9 +138,9 @@ def export(
             {
                 "device": device.measured_fields,
                 "seed": seed,
-                **prefixed("data", images.to_dict()),
+                **prefixed("data", {**images.to_dict(), "licence": images.licence}),
                 **prefixed("search", asdict(looked_at)),
-                "export.output": output,
+                **prefixed("export", form),
                 "export.max_replacements": max_replacements,
                 "export.tensorrt": None if tensorrt is None else asdict(tensorrt),
             },
@@ -144,7 +151,7 @@ def export(
             },
         )
         done, message = stage.begin()
-        if done and not _intact(layout, space):
+        if done and not intact(layout, space):
             done, message = False, "files of a winner are missing or changed: done again"
         if message:
             report(Event("export", message))
@@ -157,16 +164,20 @@ def export(
                 layout=layout,
                 looked_at=looked_at,
                 measure=measure,
-                output=output,
+                **form,
                 tensorrt=tensorrt,
                 cache_dir=cache_dir,
                 accept=accept,
                 report=report,
             )
             _export_all(exporter, chosen, max_replacements, stage)
-        winners = _published(layout, space)
-        folders = tuple(stage.folder / winner.name for winner in winners.winners)
-        return ExportResult(winners, folders, tuple(map(read_manifest, folders)), done)
+        return _result(layout, space, done)
+
+
+def _result(layout: Layout, space: SearchSpace, skipped: bool) -> ExportResult:
+    winners = published(layout, space)
+    folders = tuple(layout.engines / winner.name for winner in winners.winners)
+    return ExportResult(winners, folders, tuple(map(read_manifest, folders)), skipped)
 
 
 def _export_all(exporter: _Exporter, chosen: Winners, max_replacements: int, stage: Stage) -> None:
@@ -177,26 +188,6 @@ def _export_all(exporter: _Exporter, chosen: Winners, max_replacements: int, sta
     path = exporter.layout.measured
     measured.save(path)
     stage.finish([*(f"{winner.name}/{MANIFEST}" for winner in measured.winners), path.name])
-
-
-def _published(layout: Layout, space: SearchSpace) -> Winners:
-    """The winners as measured; winners.json is made to say the same."""
-    winners = Winners.load(layout.measured, space)
-    # A search that was done again and chose the same has written them without latencies.
-    found = layout.winners.read_bytes() if layout.winners.exists() else b""
-    if found != layout.measured.read_bytes():
-        winners.save(layout.winners)
-    return winners
-
-
-def _intact(layout: Layout, space: SearchSpace) -> bool:
-    """Whether all files that the winners' manifests list are as they were written."""
-    try:
-        for winner in Winners.load(layout.measured, space).winners:
-            read_manifest(layout.engines / winner.name)
-    except (ExportError, StageError):
-        return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -211,6 +202,8 @@ class _Exporter:
     looked_at: SearchImages
     measure: MeasureConfig
     output: str
+    batch: str
+    quantization: str
     tensorrt: TensorRTTarget | None
     cache_dir: Path | None
     accept: Collection[str]
@@ -224,7 +217,7 @@ class _Exporter:
             before = self._finished(winner)
             if before is not None:
                 used = [before, *map(read_winner, before.replaced)]
-                used_up = _architectures(used)
+                used_up = architectures(used)
                 reserves = [
                     reserve
                     for reserve in reserves
@@ -266,7 +259,7 @@ class _Exporter:
             fitting = self._feasible_reserves(self._updated_model(), alike)
             following = next(fitting, None) if len(replaced) <= max_replacements else None
             if following is None:
-                raise _nothing_left(winner, replaced, self.device.name)
+                raise nothing_left(winner, replaced, self.device.name)
             reserves.remove(next(r for r in reserves if r.name == following.name))
             candidate = following
 
@@ -292,7 +285,8 @@ class _Exporter:
             deployable.network,
             folder / ONNX_FILE,
             input_shape=(self.device.batch, self.space.in_channels, resolution, resolution),
-            output_name=self.output,
+            output_names=deployable.output_names,
+            open_batch=self.batch == "dynamic",
             metadata=deployable.metadata,
         )
         path = self.layout.table(self.device)
@@ -308,7 +302,11 @@ class _Exporter:
             ) as files,
         ):
             onnx_path = write_in_format(
-                folder, files.number_format, self._calibration(resolution), self.device.batch
+                folder,
+                files.number_format,
+                self._calibration(resolution),
+                self.device.batch,
+                self.quantization,
             )
             # A key of its own each time: what a busy machine did to an export does not stay.
             session = LatencyTable.load(path).last_session + 1
@@ -350,6 +348,10 @@ class _Exporter:
     def _calibration(self, resolution: int) -> torch.Tensor:
         return self.pool.sample(resolution, 0, self.looked_at.calibration_images)
 
+    @property
+    def _quantization(self) -> str | None:
+        return self.quantization if self.device.precision == "int8" else None
+
     def _deployable(self, architecture: Architecture) -> Deployable:
         return make_deployable(
             self.space, self.weights, self.pool, architecture, self.looked_at, self.output
@@ -375,24 +377,7 @@ class _Exporter:
             device=self.device,
             table=self.layout.table(self.device),
             tensorrt=self.tensorrt,
+            form={"batch": self.batch, "quantization": self._quantization},
         )
         self.report(Event("export", f"{winner.name}: engines built and checked in {folder}"))
         return winner
-
-
-def _architectures(winners: Sequence[Winner]) -> set[Architecture]:
-    return {winner.architecture for winner in winners}
-
-
-def _nothing_left(winner: Winner, replaced: list[dict[str, Any]], device: str) -> ExportError:
-    wanted = describe_budgets(winner.latency_ms[device])
-    tried = "; ".join(
-        f"{former['name']}: {describe_broken(former['latency_ms'][device])}" for former in replaced
-    )
-    return ExportError(
-        f"a subnet for {winner.name} with {wanted} on {device}",
-        f"{len(replaced)} candidate(s) that are too slow ({tried}), and no further reserve is "
-        "predicted to be fast enough or may be tried",
-        "The correction has been updated: set more search.reserves and export.max_replacements, or "
-        "a higher budget. If the machine was busy, run the same command again when it is idle.",
-    )

@@ -33,6 +33,7 @@ class ImageSource:
         std: Standard deviation of each channel; that of the images if None.
         resize_ratio: Short side before the centre crop, as a multiple of the resolution.
         name: Name of the class of torchvision.
+        licence: That of the images, for manifests.
     """
 
     source: str = "folder"
@@ -42,10 +43,12 @@ class ImageSource:
     std: tuple[float, ...] | None = None
     resize_ratio: float = 1.0
     name: str | None = None
+    licence: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What the images are and how they are fitted; a folder may be moved, so not its path."""
-        return {name: value for name, value in asdict(self).items() if name != "root"}
+        apart = ("root", "licence")
+        return {name: value for name, value in asdict(self).items() if name not in apart}
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class ImagePool:
         )
         parts = (splits.train, splits.test, splits.labelled)
         self.seed = seed
+        self.licence = source.licence
         self.digest = "".join(part.digest() for part in parts if part is not None)
         self.skipped = 0
         self._splits = splits

@@ -18,8 +18,10 @@ RUNTIME_NAMES = {
     "TensorRTBuilder",
     "TensorRTRtxBuilder",
     "TensorRTRuntime",
+    "fix_batch",
     "open_runtime",
     "read_engine_header",
+    "read_inputs",
 }
 
 

@@ -16,12 +16,16 @@ def test_profilers() -> None:
         "MissingKeyError",
         "NetworkMeasurement",
         "ProfilerError",
+        "Ratio",
         "RoundSamples",
         "SessionFacts",
         "Steadiness",
         "TableError",
         "TableMismatchError",
+        "Timing",
+        "Usage",
         "Workload",
+        "bench_engines",
         "build_table",
         "describe_table",
         "measure_rounds",
@@ -29,5 +33,6 @@ def test_profilers() -> None:
         "open_meter",
         "refuse_other_runs",
         "table_csv",
+        "usage_of",
     }
     assert all(hasattr(profilers, name) for name in profilers.__all__)

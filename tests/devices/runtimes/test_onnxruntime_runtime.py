@@ -70,8 +70,15 @@ def test_a_wrong_type_is_named(write_relu: Callable[..., Path]) -> None:
 
 
 def test_an_open_shape_is_refused(write_relu: Callable[..., Path]) -> None:
-    with pytest.raises(EngineError, match=r"fixed shapes; found: 'images' of shape \['batch', 4"):
-        OnnxRuntime().load(write_relu("open.onnx", ["batch", 4]))
+    with pytest.raises(EngineError, match=r"but for the batch; found: 'images' of shape \[1, 'n'"):
+        OnnxRuntime().load(write_relu("open.onnx", [1, "n"]))
+
+
+def test_an_open_batch_is_chosen(write_relu: Callable[..., Path]) -> None:
+    session = OnnxRuntime(batch=3).load(write_relu("open.onnx", ["batch", 4]))
+    assert session.inputs == {"images": (3, 4)}
+    assert len(session.time_ms(2)) == 2
+    assert session.run({"images": np.ones((3, 4), np.float32)})["features"].shape == (3, 4)
 
 
 def test_an_unknown_type_is_refused(tmp_path: Path, write_relu: Callable[..., Path]) -> None:

@@ -23,7 +23,7 @@ def edgesearch(*arguments, cwd=None):
 
 def test_help_lists_the_commands():
     shown = edgesearch("--help").stdout
-    commands = "devices profile table pretrain search export run evaluate"
+    commands = "devices profile table pretrain search export run evaluate bench"
     for command in commands.split():
         assert command in shown
 

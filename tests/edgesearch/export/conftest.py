@@ -52,7 +52,7 @@ def exported(space, subnet, tmp_path_factory):
         subnet,
         folder / ONNX_FILE,
         input_shape=(1, 1, 16, 16),
-        output_name="features",
+        output_names=["features"],
         metadata={"architecture": json.dumps(space.largest.to_dict()), "space": space.name},
     )
     return folder

@@ -79,7 +79,7 @@ def test_leaves_no_other_file(exported):
 def test_exporting_leaves_the_random_state_alone(subnet, tmp_path):
     state = torch.random.get_rng_state()
     export_network(
-        torch.nn.Flatten(), tmp_path / "a.onnx", input_shape=(2, 1, 4, 4), output_name="logits"
+        torch.nn.Flatten(), tmp_path / "a.onnx", input_shape=(2, 1, 4, 4), output_names=["logits"]
     )
     assert torch.equal(torch.random.get_rng_state(), state)
     assert onnx.load(tmp_path / "a.onnx").graph.output[0].name == "logits"
@@ -93,7 +93,7 @@ class _Unknown(torch.nn.Module):
 def test_an_operator_that_cannot_be_exported_is_named(tmp_path, capsys):
     with pytest.raises(ExportError, match=f"exporter can write with opset {OPSET}; found: .*"):
         export_network(
-            _Unknown(), tmp_path / "a.onnx", input_shape=(1, 1, 4, 4), output_name="features"
+            _Unknown(), tmp_path / "a.onnx", input_shape=(1, 1, 4, 4), output_names=["features"]
         )
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == ""
@@ -106,7 +106,7 @@ def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
             torch.nn.Flatten(),
             tmp_path / "file" / "a.onnx",
             input_shape=(1, 1, 4, 4),
-            output_name="features",
+            output_names=["features"],
         )
 
 
@@ -146,7 +146,7 @@ def test_joined_blocks_are_the_network(space, blocks, exported, subnet, tmp_path
     joined = onnx.load(blocks.network)
     onnx.checker.check_model(joined, full_check=True)
     whole = tmp_path / "whole.onnx"
-    export_network(subnet, whole, input_shape=(2, 1, 16, 16), output_name="features")
+    export_network(subnet, whole, input_shape=(2, 1, 16, 16), output_names=["features"])
     model = onnx.load(whole)
     assert operators(joined) == operators(model)
     assert shapes(joined) == shapes(model)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 
 from devices import OnnxRuntime
 from edgesearch.errors import ExportError
@@ -17,6 +18,7 @@ from edgesearch.export import (
     quantize_network,
     verify_engine,
 )
+from edgesearch.export.quantize import CALIBRATIONS
 
 INTEGER_FORMATS = ("u8s8", "u8s8-reduced", "s8s8", "s8s8-symmetric")
 
@@ -132,6 +134,41 @@ def test_a_quantized_network_gives_nearly_the_same(form, exported, images, expec
     assert 0.98 <= parity.min_cosine < 0.999999
     metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert metadata["space"] == "toy"
+
+
+@pytest.mark.parametrize("form", ["u8s8", "s8s8-symmetric"])
+def test_ranges_are_chosen_in_different_ways(form, exported, images, expected, tmp_path):
+    pixels = images.numpy()
+    found = {}
+    for method in CALIBRATIONS:
+        path = tmp_path / f"{method}.onnx"
+        batches = [pixels[i : i + 1] for i in range(12)]
+        quantize_network(exported / ONNX_FILE, path, form, batches, method)
+        parity = verify_engine(path, OnnxRuntime(), pixels, expected, "int8")
+        assert parity.min_cosine < 0.999999
+        scales = [
+            float(numpy_helper.to_array(t).max())
+            for t in onnx.load(path).graph.initializer
+            if t.name.endswith("_scale")
+        ]
+        found[method] = tuple(scales)
+    assert len(set(found.values())) == len(CALIBRATIONS)
+    # What lies far out is cut off.
+    assert sum(found["percentile"]) < sum(found["minmax"])
+
+
+def test_histograms_are_of_all_images(exported, images, tmp_path):
+    # Read four at a time: the last four, and those that are left over, count as well.
+    pixels = images.numpy()[:6].copy()
+    pixels[5] *= 10
+    scales = []
+    for count in (5, 6):
+        path = tmp_path / f"{count}.onnx"
+        batches = [pixels[i : i + 1] for i in range(count)]
+        quantize_network(exported / ONNX_FILE, path, "u8s8", batches, "percentile")
+        (scale,) = (t for t in onnx.load(path).graph.initializer if t.name == "images_scale")
+        scales.append(float(numpy_helper.to_array(scale)))
+    assert scales[1] > 2 * scales[0]
 
 
 def test_what_cannot_be_quantized_is_said(exported, tmp_path):

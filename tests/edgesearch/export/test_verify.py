@@ -3,11 +3,12 @@
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
 from devices import OnnxRuntime
 from edgesearch.errors import ExportError
-from edgesearch.export import ONNX_FILE, compare, verify_engine
+from edgesearch.export import ONNX_FILE, KnnImages, compare, verify_engine
 
 
 def test_figures_by_hand():
@@ -21,7 +22,74 @@ def test_figures_by_hand():
         "images": 2,
         "max_difference": parity.max_difference,
         "min_cosine": parity.min_cosine,
+        "top1_agreement": 1.0,  # each of two has the other one as its nearest
+        "knn_before": None,
+        "knn_after": None,
     }
+
+
+def test_the_best_class_or_the_nearest_image_is_the_same():
+    expected = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+    found = expected.copy()
+    found[1] = [0.2, 0.8]  # now the last one is nearest to it
+    assert compare(expected, found).top1_agreement == pytest.approx(3 / 4)
+    assert compare(expected, found, logits=True).top1_agreement == pytest.approx(3 / 4)
+    assert compare(expected[:1], found[:1]).top1_agreement is None
+
+
+def test_of_several_outputs_the_worst_counts():
+    good, bad = np.ones((3, 2, 4, 4)), np.ones((3, 5))
+    changed = bad.copy()
+    changed[1, 1] = 2
+    parity = compare([good, bad], [good, changed])
+    assert parity.max_difference == 1
+    assert parity.min_cosine == pytest.approx(6 / (5 * 8) ** 0.5)
+
+
+class Labelled:
+    """Three classes that one value tells apart, and networks that keep it or do not."""
+
+    def __init__(self):
+        values = torch.arange(60, dtype=torch.uint8) % 3
+        pixels = values.view(-1, 1, 1, 1).expand(-1, 1, 16, 16).contiguous() * 50
+        self.images = KnnImages(
+            pixels[:30], values[:30].long(), pixels[30:], values[30:].long(), torch.Tensor.float
+        )
+
+
+def by_value(pixels):
+    angles = pixels.mean(axis=(1, 2, 3)) / 50
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def test_knn_is_that_of_the_outputs():
+    images = Labelled().images
+    assert images.accuracy(by_value, 10) == 1
+    assert images.accuracy(lambda pixels: np.ones((len(pixels), 2), np.float32), 10) < 0.5
+    # Maps are pooled, and the last batch may be smaller.
+    assert images.accuracy(lambda pixels: [by_value(pixels)[..., None, None]], 7) == 1
+    sizes = set()
+    whole = images.whole_batches(7)
+    whole.accuracy(lambda pixels: sizes.add(len(pixels)) or by_value(pixels), 7)
+    assert sizes == {7}
+    assert len(whole.train) == len(whole.test_labels) == 28
+
+
+def test_a_loss_of_knn_accuracy_is_refused(exported, images, expected):
+    knn = Labelled().images
+    path, runtime = exported / ONNX_FILE, OnnxRuntime()
+    session = runtime.load(path)
+    run = lambda pixels: list(session.run({"images": pixels}).values())  # noqa: E731
+    true = knn.accuracy(run, 1)
+    parity = verify_engine(path, runtime, images.numpy(), expected, "int8", knn=(knn, true))
+    assert (parity.knn_before, parity.knn_after) == (true, true)
+    fp32 = verify_engine(path, runtime, images.numpy(), expected, "fp32", knn=(knn, true))
+    assert fp32.knn_after is None
+    # One of thirty images is no loss to be told from chance; two are.
+    verify_engine(path, runtime, images.numpy(), expected, "int8", knn=(knn, true + 1 / 30))
+    message = r"onnx to lose 3\.3% of the kNN accuracy at most \(int8\); found: .* on 30 images"
+    with pytest.raises(ExportError, match=message):
+        verify_engine(path, runtime, images.numpy(), expected, "int8", knn=(knn, true + 2 / 30))
 
 
 def test_equal_and_opposite():

@@ -28,7 +28,7 @@ CONFIG = {
         "stage_depths": [[1, 2], [1, 2]],
         "resolutions": [16],
     },
-    "data": {"source": "digits"},
+    "data": {"source": "digits", "licence": "BSD-3-Clause"},
     # So wide an interval that as many rounds are made on a busy machine as on an idle one.
     "profile": {"rounds": 4, "networks": 6, "interval": 1.0},
     "pretrain": {

@@ -9,6 +9,7 @@ import onnxruntime
 import torch
 from safetensors.torch import load_file
 
+import edgesearch
 from edgesearch.data import Preprocess, open_images
 from edgesearch.space import Architecture, space_from_dict
 from edgesearch.supernet import ResNet
@@ -58,6 +59,13 @@ class TestResult:
             data = (folder / name).read_bytes()
             assert about["sha256"] == hashlib.sha256(data).hexdigest()
             assert about["bytes"] == len(data)
+        assert manifest["runtime"]["name"] == "onnxruntime"
+        assert manifest["runtime"]["version"] == onnxruntime.__version__
+        assert manifest["fingerprint"]["chip"]
+        assert manifest["files"]["subnet.ort"]["runtime_version"] == onnxruntime.__version__
+        assert manifest["calibration"]["images"] == 64
+        assert len(manifest["calibration"]["sha256_of_pixels"]) == 64
+        assert manifest["licence_of_data"] == "BSD-3-Clause"
         engine = manifest["files"]["subnet.fp16.engine"]
         assert engine["compute_capabilities"] == ["SM86", "SM89"]
         for name in ("subnet.onnx", "subnet.ort"):
@@ -129,6 +137,11 @@ class TestSecondRun:
         session = onnxruntime.InferenceSession(chain.output_dir / "engines/w0/subnet.onnx")
         (output,) = session.get_outputs()
         assert (output.name, output.shape) == ("logits", [1, 10])
+        subnet = edgesearch.load_subnet(chain.output_dir / "engines/w0")
+        pixels = torch.randn(1, 1, 16, 16)
+        (found,) = session.run(None, {"images": pixels.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(found, subnet(pixels).numpy(), rtol=1e-3, atol=1e-3)
 
 
 class TestReplacement:

@@ -1,0 +1,70 @@
+"""How much power a machine draws, where it tells."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from devices.machine import read_text
+
+_TOTAL_RAILS = ("VDD_IN", "VIN", "POM_5V_IN")
+"""Rails of a Jetson that feed the whole module; where there is none, all rails together do."""
+
+
+class PowerMeter:
+    """Reads sensors of a Jetson (INA3221), or the energy counters of an Intel or AMD processor.
+
+    Args:
+        root: The folder that holds `sys`.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._rails = _rails(root)
+        zones = (root / "sys/class/powercap").glob("intel-rapl:?")
+        # On most systems the counters are for the administrator alone.
+        self._counters = [zone for zone in zones if _number(zone / "energy_uj") is not None]
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was read."""
+        self._samples_w: list[float] = []
+        self._began = time.monotonic()
+        self._energies_uj = [_number(zone / "energy_uj") or 0 for zone in self._counters]
+
+    def sample(self) -> None:
+        """Read the sensors once; counters count by themselves."""
+        readings = [(_number(volts), _number(amperes)) for volts, amperes in self._rails]
+        if readings:
+            self._samples_w.append(sum((mv or 0) * (ma or 0) for mv, ma in readings) / 1e6)
+
+    def mean_w(self) -> float | None:
+        """Mean power since the last restart, in watts; None where nothing tells."""
+        if self._samples_w:
+            return sum(self._samples_w) / len(self._samples_w)
+        if not self._counters:
+            return None
+        used_uj = 0
+        for zone, before in zip(self._counters, self._energies_uj, strict=True):
+            now = _number(zone / "energy_uj") or 0
+            overflow = _number(zone / "max_energy_range_uj") or 0
+            used_uj += now - before if now >= before else now - before + overflow
+        return used_uj / 1e6 / max(time.monotonic() - self._began, 1e-6)
+
+
+def _rails(root: Path) -> list[tuple[Path, Path]]:
+    """Files with millivolts and milliamperes of each rail to add up."""
+    found = {}
+    for label in sorted((root / "sys/bus/i2c/drivers/ina3221").glob("*/hwmon/hwmon*/in*_label")):
+        number = label.name.removeprefix("in").removesuffix("_label")
+        pair = (label.with_name(f"in{number}_input"), label.with_name(f"curr{number}_input"))
+        if all(_number(path) is not None for path in pair):
+            found[read_text(label) or ""] = pair
+    totals = [found[name] for name in _TOTAL_RAILS if name in found]
+    return totals[:1] or [pair for name, pair in found.items() if name != "sum of shunt voltages"]
+
+
+def _number(path: Path) -> int | None:
+    with contextlib.suppress(ValueError, OSError):
+        return int(path.read_text(encoding="ascii"))
+    return None

@@ -1,0 +1,148 @@
+"""Where in a network the difference begins that its output shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    import onnx
+
+Fits = Callable[[np.ndarray, np.ndarray], bool]
+"""Whether what was found (second) is what was expected (first), image by image."""
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_DEQUANTIZED = "_DequantizeLinear_Output"
+
+
+def differs_from_network(
+    onnx_path: Path, network: nn.Module, images: np.ndarray, fits: Fits
+) -> str:
+    """Name the first layer whose output in a file is not that of the trained network.
+
+    Args:
+        onnx_path: The network as torch exported it: each node names the modules that it is of.
+        network: In evaluation mode.
+        images: One batch (N, C, H, W) float32, normalised.
+        fits: Judges the outputs of a layer.
+
+    Returns:
+        A sentence.
+    """
+    import onnx
+
+    model = onnx.load(onnx_path)
+    tensors: dict[str, str] = {}
+    for node in model.graph.node:
+        for module in reversed(_modules(node)):
+            tensors.pop(module, None)  # its output is that of its last node
+            tensors[module] = node.output[0]
+    expected = _outputs_of_modules(network, images, set(tensors))
+    found = _run(model, tensors.values(), images)
+    pairs = ((module, expected.get(module), found[name]) for module, name in tensors.items())
+    return _first(pairs, fits)
+
+
+def differs_from_file(onnx_path: Path, reference_path: Path, images: np.ndarray, fits: Fits) -> str:
+    """Name the first layer whose output in a file is not that in the file it was made from.
+
+    Args:
+        onnx_path: A conversion of the reference, in which tensors keep their names.
+        reference_path: The reference.
+        images: One batch (N, C, H, W) float32, normalised.
+        fits: Judges the outputs of a layer.
+
+    Returns:
+        A sentence.
+    """
+    import onnx
+
+    reference, model = onnx.load(reference_path), onnx.load(onnx_path)
+    there = {name for node in model.graph.node for name in node.output}
+    layers = {
+        node.output[0]: (_modules(node) or [node.name])[-1]
+        for node in reference.graph.node
+        if node.output[0] in there
+    }
+    # A quantizer may have taken a Relu into the bounds of what follows: only behind it are they
+    # the same.
+    taps = {n: n + _DEQUANTIZED if n + _DEQUANTIZED in there else n for n in layers}
+    expected = _run(reference, layers, images)
+    found = _run(model, taps.values(), images)
+    pairs = ((layer, expected[name], found[taps[name]]) for name, layer in layers.items())
+    return _first(pairs, fits)
+
+
+def _first(pairs: Iterable[tuple[str, np.ndarray | None, np.ndarray]], fits: Fits) -> str:
+    for layer, expected, found in pairs:
+        if expected is None or expected.shape != found.shape:
+            continue
+        rows = (expected.reshape(len(expected), -1), found.reshape(len(found), -1))
+        if not fits(*rows):
+            return f"the first layer that differs is {layer}"
+    return "no layer alone differs by so much: it adds up from layer to layer"
+
+
+def _modules(node: onnx.NodeProto) -> list[str]:
+    """The modules that a node is of, from the outermost on."""
+    import ast
+
+    for entry in node.metadata_props:
+        if entry.key == _SCOPES:
+            return [name for name in ast.literal_eval(entry.value)[:-1] if name]
+    return []
+
+
+def _outputs_of_modules(
+    network: nn.Module, images: np.ndarray, names: set[str]
+) -> dict[str, np.ndarray]:
+    outputs: dict[str, np.ndarray] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, torch.Tensor):
+                outputs[name] = output.detach().numpy().copy()  # the next may work in place
+
+        return hook
+
+    hooks = [
+        module.register_forward_hook(keep(name))
+        for name, module in network.named_modules()
+        if name in names
+    ]
+    try:
+        with torch.no_grad():
+            network(torch.from_numpy(images))
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return outputs
+
+
+def _run(
+    model: onnx.ModelProto, names: Iterable[str], images: np.ndarray
+) -> Mapping[str, np.ndarray]:
+    """Tensors inside of a model, by name."""
+    import onnx
+    import onnxruntime
+
+    wanted = list(dict.fromkeys(names))
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    known = {output.name for output in tapped.graph.output}
+    tapped.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in wanted if name not in known
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        tapped.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    given = tapped.graph.input[0].name
+    values = session.run(wanted, {given: images})
+    return {name: np.asarray(v, np.float32) for name, v in zip(wanted, values, strict=True)}

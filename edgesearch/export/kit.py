@@ -1,0 +1,60 @@
+"""A winner and a program that runs it, as one file to carry to the device."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import devices
+from edgesearch.errors import ExportError
+from edgesearch.export.manifest import MANIFEST
+
+KIT = "kit.zip"
+LABELS = "labels.txt"
+PROGRAM = "run.py"
+
+
+def write_kit(folder: Path, engine: str, manifest: Mapping[str, Any]) -> None:
+    """Write kit.zip: engine, manifest, labels, run.py and the package `devices`, which it uses.
+
+    The same files give the same bytes.
+
+    Args:
+        folder: The winner's folder.
+        engine: Name of the file in it that the device loads.
+        manifest: What is said of the winner.
+
+    Raises:
+        ExportError: The file cannot be written.
+    """
+    path = folder / KIT
+    partial = folder / f".{KIT}.partial"
+    root = Path(devices.__file__).parent
+    texts = {
+        MANIFEST: json.dumps(manifest, indent=2) + "\n",
+        LABELS: "".join(f"{name}\n" for name in manifest["classes"]),
+        PROGRAM: Path(__file__).with_name("kit_program.py").read_text(encoding="utf-8"),
+    }
+    for source in sorted(root.rglob("*.py")):
+        name = source.relative_to(root.parent).as_posix()
+        texts[name] = source.read_text(encoding="utf-8")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, text in texts.items():
+                archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
+            content = (folder / engine).read_bytes()
+            archive.writestr(zipfile.ZipInfo(engine), content, zipfile.ZIP_DEFLATED)
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise ExportError(
+            f"room to write {path}",
+            error.strerror or str(error),
+            "Free space or choose another output_dir, then run the same command again.",
+        ) from error

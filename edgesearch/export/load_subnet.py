@@ -1,0 +1,117 @@
+"""A winner back in Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgesearch.errors import ExportError, SpaceError
+from edgesearch.export.engines import WEIGHTS_FILE
+from edgesearch.export.manifest import MANIFEST, check_listed
+from edgesearch.space import Architecture, space_from_dict
+from edgesearch.supernet import Projector, ResNet, Subnet
+
+_REMEDY = "Name a subnet.safetensors that `edgesearch export` wrote, or its folder."
+
+
+def load_subnet(path: str | Path, output: str | None = None) -> Subnet:
+    """Read a winner's weights as a module of PyTorch.
+
+    Its parts have the names of torchvision's ResNet, so that torchvision's detectors and segmenters
+    take it as a backbone: `BackboneWithFPN(subnet, {"layer3": "0", "layer4": "1"},
+    subnet.stage_channels[2:], 256)`. Only safetensors are read: no code of the file is run.
+
+    Args:
+        path: A winner's `subnet.safetensors`, or the folder that holds it. A manifest beside it has
+            to list just this file.
+        output: "features" (N, D), "stages" (a list of maps), or where they were exported "logits"
+            and "embeddings"; what was exported if None.
+
+    Returns:
+        In evaluation mode, all parameters ready to be trained. Its `about` has space, architecture,
+        preprocess (how images are fitted) and classes.
+
+    Raises:
+        ExportError: The file is missing, damaged, foreign or changed, or lacks the head.
+    """
+    path = Path(path)
+    path = path / WEIGHTS_FILE if path.is_dir() else path
+    check_listed(path)
+    tensors, metadata = _read(path)
+    try:
+        about = _about(path, metadata)
+        space = space_from_dict(about["space"])
+        architecture = Architecture.from_dict(about["architecture"])
+        with torch.random.fork_rng(devices=[]):
+            network = ResNet(space.blocks(architecture))
+            fc, projector = _head(tensors)
+        subnet = Subnet(network, fc=fc, projector=projector)
+        subnet.load_state_dict(tensors)
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, SpaceError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ExportError(
+            f"the weights of one subnet in {path}", f"{type(error).__name__}: {reason}", _REMEDY
+        ) from error
+    subnet.output = _output(path, subnet, output or about["output"])
+    subnet.about = about
+    return subnet.eval()
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
+            return tensors, json.loads((file.metadata() or {}).get("edgesearch", "{}"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ExportError(
+            f"weights in safetensors form in {path}", str(error) or type(error).__name__, _REMEDY
+        ) from error
+
+
+def _about(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file says of itself; the space of files of earlier versions is in the manifest."""
+    about = {name: json.loads(metadata[name]) for name in ("architecture", "preprocess", "classes")}
+    if "space_definition" in metadata:
+        space = json.loads(metadata["space_definition"])
+    else:
+        manifest = path.with_name(MANIFEST)
+        if not manifest.is_file():
+            raise ValueError(f"no definition of its space, and no {MANIFEST} beside it")
+        space = json.loads(manifest.read_text(encoding="utf-8"))["space"]
+    return {**about, "space": space, "output": metadata["output"]}
+
+
+def _head(tensors: Mapping[str, torch.Tensor]) -> tuple[nn.Module | None, nn.Module | None]:
+    """Classifier and projector, as far as there are weights of them."""
+    fc, projector = None, None
+    if "fc.weight" in tensors:
+        classes, feature_dim = tensors["fc.weight"].shape
+        fc = nn.Linear(feature_dim, classes)
+    if "projector.fc1.weight" in tensors:
+        hidden_dim, feature_dim = tensors["projector.fc1.weight"].shape
+        out_dim = tensors["projector.fc2.weight"].shape[0]
+        bn = "projector.bn1.weight" in tensors
+        projector = Projector(feature_dim, hidden_dim, out_dim, bn)
+    return fc, projector
+
+
+def _output(path: Path, subnet: Subnet, output: str) -> str:
+    parts = dict(subnet.named_children())
+    offered = ["features", "stages"]
+    offered += ["logits"] if "fc" in parts else []
+    offered += ["embeddings"] if "projector" in parts else []
+    if output not in offered:
+        raise ExportError(
+            f"an output that {path} has: {', '.join(offered)}",
+            repr(output),
+            "Choose one of these, or export again with export.output=NAME.",
+        )
+    return output

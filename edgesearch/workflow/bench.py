@@ -1,0 +1,182 @@
+"""Command bench: one engine, or two in turn, timed on a device as the tables are."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from devices import DeviceSpec, Fingerprint, fix_batch, read_engine_header, read_inputs
+from devices.errors import EngineError
+from edgesearch.errors import Interrupted, StageError
+from edgesearch.export import check_listed, check_runtime
+from edgesearch.workflow.events import Event, Report, silent
+from profilers import (
+    MeasureConfig,
+    Ratio,
+    Steadiness,
+    Timing,
+    Usage,
+    bench_engines,
+    open_meter,
+    usage_of,
+)
+
+ENDINGS = {
+    "onnxruntime": (".onnx", ".ort"),
+    "tensorrt": (".onnx", ".engine"),
+    "tensorrt-rtx": (".onnx", ".engine"),
+}
+"""What the files of a runtime end in."""
+
+
+@dataclass(frozen=True)
+class BenchedEngine:
+    """One engine.
+
+    Attributes:
+        path: Its file.
+        batch: Images in each run.
+        timing: How long a run takes.
+        images_per_second: Images in a run by its median: one run after the other.
+        usage: Memory and power.
+    """
+
+    path: Path
+    batch: int
+    timing: Timing
+    images_per_second: float
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What was measured.
+
+    Attributes:
+        device: Name of the device.
+        fingerprint: What was there.
+        engines: The engine, and the one that it was compared with.
+        ratio: The first one's latency by the second one's; None for one alone.
+        steadiness: How steady the machine was.
+    """
+
+    device: str
+    fingerprint: Fingerprint
+    engines: tuple[BenchedEngine, ...]
+    ratio: Ratio | None
+    steadiness: Steadiness
+
+
+def bench(
+    path: Path,
+    *,
+    device: DeviceSpec,
+    against: Path | None = None,
+    batch: int | None = None,
+    measure: MeasureConfig | None = None,
+    report: Report = silent,
+) -> BenchResult:
+    """Time an engine on a device, alone or in turn with another one.
+
+    A manifest beside a file has to list it as it is, and a compiled file runs only on the version
+    of the runtime that its manifest names.
+
+    Args:
+        path: An `.onnx`, `.ort` or `.engine` file.
+        device: Where it is timed, and with which runtime.
+        against: Another one, measured in the same rounds.
+        batch: Images in a run of a file whose batch is open; the device's if None.
+        measure: Rounds, runs and bounds of the measuring.
+        report: Is told what happens.
+
+    Raises:
+        Interrupted: Stopped by the user.
+        UserError: A file is missing, damaged or of another runtime, or the device is not as
+            required.
+    """
+    device = device if batch is None else replace(device, batch=batch)
+    paths = [path] if against is None else [path, against]
+    manifests = [_check(each, device) for each in paths]
+    batches = [_batch(each, device, batch) for each in paths]
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(open_meter(device)) as meter:
+        fingerprint = meter.fingerprints[0]
+        for each, manifest in zip(paths, manifests, strict=True):
+            if manifest is not None:
+                check_runtime(each, manifest, device.runtime, fingerprint.runtime_version)
+        files = [_fixed(each, device, Path(folder) / f"{n}.onnx") for n, each in enumerate(paths)]
+        try:
+            timings, ratio, steadiness = bench_engines(
+                device,
+                meter,
+                files,
+                measure or MeasureConfig(),
+                lambda done, total: report(Event("bench", "rounds measured", done, total)),
+            )
+            usages = [usage_of(device, each) for each in files]
+        except KeyboardInterrupt:
+            raise Interrupted("bench stopped; nothing is kept") from None
+    engines = tuple(
+        BenchedEngine(each, size, timing, 1e3 * size / timing.p50_ms, usage)
+        for each, size, timing, usage in zip(paths, batches, timings, usages, strict=True)
+    )
+    return BenchResult(device.name, fingerprint, engines, ratio, steadiness)
+
+
+def _check(path: Path, device: DeviceSpec) -> dict[str, object] | None:
+    """Refuse what cannot be timed there before anything is reached; the manifest beside it."""
+    endings = sorted({ending for of_runtime in ENDINGS.values() for ending in of_runtime})
+    if path.suffix not in endings:
+        raise StageError(
+            f"a file that ends in {', '.join(endings)}",
+            str(path),
+            "Name an engine that `edgesearch export` wrote, or export the model to ONNX.",
+        )
+    if not path.is_file():
+        raise StageError(f"an engine at {path}", "no such file", "Correct the path.")
+    fitting = [runtime for runtime, of_runtime in ENDINGS.items() if path.suffix in of_runtime]
+    if path.suffix == ".engine" and _is_rtx(path):
+        fitting = ["tensorrt-rtx"]
+        read_engine_header(path)
+    elif path.suffix == ".engine":
+        fitting.remove("tensorrt-rtx")
+    if device.runtime in ENDINGS and device.runtime not in fitting:
+        raise StageError(
+            f"a device with the runtime {' or '.join(fitting)}, for which {path} is",
+            f"{device.name} with {device.runtime}",
+            "Choose one with --device NAME (`edgesearch devices`), or runtime=NAME.",
+        )
+    return check_listed(path)
+
+
+def _is_rtx(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"vtrt"
+
+
+def _batch(path: Path, device: DeviceSpec, wanted: int | None) -> int:
+    """Images in each run of a file."""
+    if path.suffix == ".engine":
+        return device.batch  # what it takes is known where its runtime is
+    shape = next(iter(read_inputs(path).values()), ())
+    size = shape[0] if shape else 1
+    if isinstance(size, str):
+        return device.batch
+    if wanted not in (None, size):
+        raise EngineError(
+            f"an open batch in {path}, to choose its size",
+            f"the fixed shape {list(shape)}",
+            "Leave --batch out, or export the model with export.batch=dynamic.",
+        )
+    return size
+
+
+def _fixed(path: Path, device: DeviceSpec, fixed_path: Path) -> Path:
+    """The file that is measured: TensorRT wants one size of batch."""
+    if device.runtime == "onnxruntime" or path.suffix != ".onnx":
+        return path
+    if not any(isinstance(n, str) for shape in read_inputs(path).values() for n in shape):
+        return path
+    fix_batch(path, fixed_path, device.batch)
+    return fixed_path
