@@ -90,7 +90,7 @@ def cell(values: Sequence[float], baseline: Sequence[float]) -> str:
 def report_times(configs: dict[str, Config], alternations: int) -> None:
     """Print the median ratio of each option's step to the baseline's.
 
-    A training with `largest_only_epochs` has steps of two kinds: the ratio is that of their mean.
+    A training with `largest_only_epochs` has steps of two kinds; its ratio is that of their mean.
     """
     torch.set_num_threads(1)
     steps = {name: stepper(config) for name, config in configs.items()}

@@ -37,7 +37,7 @@ SHARED = (
     "space.name=resnet_tiny",
     "space.stage_widths=[[16, 24], [32, 48], [64, 96, 160]]",
     "space.stage_depths=[[1], [1], [1]]",
-    "pretrain.epochs=20",
+    "pretrain.epochs=10",
     "pretrain.batch_size=128",
     "pretrain.optimizer=sgd",
     "pretrain.lr=0.1",
@@ -46,7 +46,7 @@ SHARED = (
     "pretrain.projector_hidden_dim=256",
     "pretrain.projector_dim=128",
     "pretrain.threads=1",
-    "pretrain.knn_every_epochs=10",
+    "pretrain.knn_every_epochs=5",
 )
 OWN = {
     "moco_v2": ("pretrain.queue_size=2048",),
