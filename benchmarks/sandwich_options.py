@@ -57,9 +57,7 @@ def main() -> None:
     for name, subnet in named_subnets(space).items():
         print(f"  {name}: {subnet}, {space.macs(subnet) / 1e6:.1f} M MACs")
     found = {name: [accuracies(name, seed, Path(output_dir)) for seed in SEEDS] for name in OPTIONS}
-    print(
-        "  kNN, mean of the seeds, and difference from the baseline (smallest to largest of them)"
-    )
+    print("  kNN, mean of the seeds, and its difference from the baseline (of the single seeds)")
     for name, rows in found.items():
         cells = [cell([r[s] for r in rows], [b[s] for b in found["baseline"]]) for s in SUBNETS]
         texts = "  ".join(f"{s} {text}" for s, text in zip(SUBNETS, cells, strict=True))
@@ -109,10 +107,9 @@ def report_times(configs: dict[str, Config], alternations: int) -> None:
         )
         ratio = alone * ratio + 1 - alone if alone else ratio
         median_ms = 1e3 * statistics.median(times_s[name])
-        note = (
-            f" (alone), mean step of the training {ratio:.3f}" if alone else f", ratio {ratio:.3f}"
-        )
-        print(f"  {' '.join(OPTIONS[name]) or name:38}{median_ms:7.1f} ms{note}")
+        kind = " alone; mean step of the training" if alone else ""
+        label = " ".join(OPTIONS[name]) or name
+        print(f"  {label:38}{median_ms:7.1f} ms{kind}, ratio {ratio:.3f}")
 
 
 def stepper(config: Config) -> Callable[[int], StepResult]:
