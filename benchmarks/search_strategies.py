@@ -23,14 +23,16 @@ from machine import print_machine
 
 from edgesearch.cli.stages import pretrain_arguments
 from edgesearch.config import load_config
-from edgesearch.search import Budgets, FeasibleSet, Range, make_strategy
+from edgesearch.search import Budgets, FeasibleSet, Range, ScoreOptions, make_strategy
 from edgesearch.space import Architecture
 from edgesearch.supernet import SupernetWeights
 from edgesearch.workflow import SearchImages, pretrain
 from edgesearch.workflow.image_pool import ImagePool
-from edgesearch.workflow.search import make_agreement
+from edgesearch.workflow.scoring import make_agreement
 
 RANDOM, EVALUATIONS, TIMED = 1000, 100, 40
+POPULATION = 25
+"""Of the evolution: it has to evolve within the hundred or so evaluations that the time allows."""
 SPACE = {
     "stem_stride": 2,
     "stem_widths": [4, 8, 12, 16],
@@ -55,7 +57,8 @@ class ScoresOnce:
         self.space = arguments["space"]
         pool = ImagePool(arguments["images"], self.space.in_channels, 0)
         looked_at = SearchImages(images=256, calibration_images=256, batch_size=128)
-        self.score = make_agreement(SupernetWeights.load(path, self.space), pool, looked_at)
+        weights = SupernetWeights.load(path, self.space)
+        self.score = make_agreement(weights, pool, looked_at, ScoreOptions())
         self.path = folder / "scores.jsonl"
         lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
         self.known = dict(json.loads(line)[:2] for line in lines)
@@ -89,7 +92,9 @@ def replay(
     most_s: float = float("inf"),
 ) -> tuple[list[float], float]:
     """The scores in the order of evaluation, and the seconds of scoring and proposing."""
-    strategy = make_strategy(name, feasible, evaluations=evaluations, population=None, seed=seed)
+    strategy = make_strategy(
+        name, feasible, evaluations=evaluations, population=POPULATION, seed=seed
+    )
     found: list[float] = []
     spent_s = 0.0
     while len(found) < evaluations and spent_s < most_s:
