@@ -23,7 +23,12 @@ class PowerMeter:
         self._rails = _rails(root)
         zones = (root / "sys/class/powercap").glob("intel-rapl:?")
         # On most systems the counters are for the administrator alone.
-        self._counters = [zone for zone in zones if _number(zone / "energy_uj") is not None]
+        # "psys" is the whole platform, of which the packages beside it are a part.
+        self._counters = [
+            zone
+            for zone in zones
+            if _number(zone / "energy_uj") is not None and read_text(zone / "name") != "psys"
+        ]
         self.restart()
 
     def restart(self) -> None:

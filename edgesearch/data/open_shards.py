@@ -17,7 +17,9 @@ from edgesearch.data.shards import index_shard
 from edgesearch.data.splits import TEST_FOLDERS, ImageSplits, relabelled
 from edgesearch.errors import DataError
 
-_SPLIT = re.compile(rf"(train|{'|'.join(sorted(TEST_FOLDERS, reverse=True))})(?![a-z])", re.I)
+_SPLIT = re.compile(
+    rf"(?<![a-z])(train|{'|'.join(sorted(TEST_FOLDERS, reverse=True))})(?![a-z])", re.I
+)
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
@@ -65,7 +67,7 @@ def find_shards(root: Path) -> list[Path]:
         found = []
         for pattern in _expanded(str(root)):
             matches = [pattern]
-            if glob.has_magic(pattern):
+            if glob.has_magic(pattern) and not Path(pattern).exists():
                 matches = glob.glob(pattern, recursive=True)
             found += [Path(match) for match in matches]
     if not found:
@@ -93,7 +95,7 @@ def _expanded(pattern: str) -> list[str]:
 
 def _split_of(shard: Path) -> str:
     """By the shard's own name, else by the nearest folder that tells."""
-    names = (_SPLIT.match(part) for part in reversed(shard.parts))
+    names = (_SPLIT.search(part) for part in reversed(shard.parts))
     return next((name.group(1).lower() for name in names if name), "")
 
 

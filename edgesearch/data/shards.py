@@ -181,11 +181,10 @@ def _label_of(name: str, labels: dict[str, int]) -> int | None:
 def _label(where: str, ending: str, content: bytes) -> int | None:
     try:
         text = content.decode("utf-8")
-        if ending == ".cls":
-            return int(text)
-        values = json.loads(text)
+        values = {"cls": int(text)} if ending == ".cls" else json.loads(text)
         label = next((values[key] for key in LABEL_KEYS if key in values), None)
-        if label is None or (isinstance(label, int) and not isinstance(label, bool)):
+        whole = isinstance(label, int) and not isinstance(label, bool)
+        if label is None or (whole and abs(label) < 1 << 63):
             return label
         found = repr(label)
     except (ValueError, TypeError):

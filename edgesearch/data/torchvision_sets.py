@@ -129,7 +129,8 @@ def _open(kind: Any, root: Path, options: Mapping[str, Any]) -> Any:
     except Exception as error:  # each set has errors of its own for files that are not there
         if isinstance(error, ValueError) and "argument split" in str(error):
             raise
-        call = ", ".join([repr(str(root)), *(f"{k}={v!r}" for k, v in options.items())])
+        known = {k: v for k, v in options.items() if v != "unlabeled"}  # few sets have that split
+        call = ", ".join([repr(str(root)), *(f"{k}={v!r}" for k, v in known.items())])
         get = f"from torchvision.datasets import {kind.__name__}; {kind.__name__}({call}"
         raise DataError(
             f"the files of torchvision's {kind.__name__} in {root.absolute()}",
@@ -167,7 +168,16 @@ def _read(opened: Any, root: Path, channels: int) -> ImageSet:
 
 
 def _single(opened: Any, index: int) -> tuple[Image.Image, Any]:
-    sample = opened[index]
+    try:
+        sample = opened[index]
+        if isinstance(sample, tuple) and isinstance(sample[0], Image.Image):
+            sample[0].load()
+    except Exception as error:  # as `decode_image`: nearly anything is raised on damaged files
+        raise DataError(
+            f"images that can be read in torchvision's {type(opened).__name__}",
+            f"image {index}: {error or type(error).__name__}",
+            "Get the set again, or save its images as a folder.",
+        ) from error
     if not isinstance(sample, tuple) or not isinstance(sample[0], Image.Image):
         kind = type(opened)
         raise _not_of_images(kind, f"{kind.__name__}, whose samples are others")
@@ -194,7 +204,9 @@ def _class_names(opened: Any, splits: list[ImageSet | None]) -> tuple[str, ...]:
         (int(s.labels.max()) for s in splits if s is not None and s.labels is not None), default=-1
     )
     names = getattr(opened, "classes", None) or ()
-    return tuple(map(str, names if len(names) > highest else range(highest + 1)))
+    chosen = names if len(names) > highest else range(highest + 1)
+    # ImageNet has several names for a class.
+    return tuple(", ".join(each) if isinstance(each, tuple) else str(each) for each in chosen)
 
 
 def _named(images: ImageSet, names: tuple[str, ...]) -> ImageSet:

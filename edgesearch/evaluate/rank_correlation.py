@@ -118,7 +118,10 @@ def kendall_taus(
     Returns:
         (draws,), NaN where all that was drawn of x or of y is equal.
     """
-    of_x, of_y = (np.sign(values[:, None] - values[None, :]) * pairs for values in (x, y))
+    of_x, of_y = (  # compared, not subtracted: what a device cannot run is infinitely slow
+        (np.greater.outer(values, values).astype(float) - np.less.outer(values, values)) * pairs
+        for values in (x, y)
+    )
     sums = [_quadratic(weights, matrix) for matrix in (of_x * of_y, np.abs(of_x), np.abs(of_y))]
     scale = np.sqrt(sums[1] * sums[2])
     return np.divide(sums[0], scale, out=np.full_like(scale, np.nan), where=scale > 0)

@@ -147,7 +147,8 @@ class _Check:
         self._knn = None
         if knn is not None:
             knn = knn.whole_batches(self._batch)
-            self._knn = (knn, knn.accuracy(self._embed, 64))
+            if len(knn.train) and len(knn.test):  # fewer than a batch judge nothing
+                self._knn = (knn, knn.accuracy(self._embed, 64))
         self._runtime = OnnxRuntime(threads=1)
 
     def _embed(self, pixels: np.ndarray) -> list[np.ndarray]:

@@ -37,27 +37,33 @@ def main() -> int:
     try:
         manifest = read_manifest()
         pixels = [prepare(path, manifest["preprocess"]) for path in options.images]
+        labels = (HERE / "labels.txt").read_text(encoding="utf-8").split("\n")
         session = load(manifest)
         outputs = [run(session, manifest, image) for image in pixels]
         times_ms = time_ms(session, options.runs)
+        if options.save is not None:
+            save(options.save, outputs)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except Refusal as refusal:
         required, found, remedy = refusal.args
         print(f"error: required: {required}\n  found: {found}\n  {remedy}", file=sys.stderr)
         return 2
-    if options.save is not None:
-        arrays: dict[str, Any] = {
-            f"{name}_{n}": array
-            for n, output in enumerate(outputs)
-            for name, array in output.items()
-        }
-        np.savez(options.save, **arrays)
-    labels = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
     results = [
         {"image": str(path), **describe(output, labels)}
         for path, output in zip(options.images, outputs, strict=True)
     ]
     show(results, times_ms, manifest, options.json)
     return 0
+
+
+def save(path: Path, outputs: list[dict[str, NDArray[Any]]]) -> None:
+    """Keep the outputs of all images."""
+    arrays: dict[str, Any] = {
+        f"{name}_{n}": array for n, output in enumerate(outputs) for name, array in output.items()
+    }
+    np.savez(path, **arrays)
 
 
 def read_options() -> argparse.Namespace:

@@ -125,7 +125,7 @@ def check_listed(path: Path) -> dict[str, Any] | None:
         ExportError: The manifest is damaged, or the file has changed.
     """
     try:
-        text = path.with_name(MANIFEST).read_text(encoding="utf-8")
+        text = path.with_name(MANIFEST).read_bytes()
     except OSError:
         return None
     try:

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import nn
 
 from edgesearch.errors import Interrupted, ProcessFailed, TrainingError
+from edgesearch.pretrain.dead_worker import dead_worker
 
 Value = TypeVar("Value")
 STEP_TIMEOUT = timedelta(minutes=10)
@@ -111,6 +112,8 @@ def _answered() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError) or dead_worker(error) is not None:
+            raise  # of this process, not of another one
         raise TrainingError(
             f"all {world_size()} processes of the run",
             f"one that has ended or does not answer ({str(error).splitlines()[0]})",
@@ -128,7 +131,8 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         gradient = gradient.contiguous().clone()
-        dist.all_reduce(gradient)
+        with _answered():
+            dist.all_reduce(gradient)
         return gradient.chunk(world_size())[rank()]
 
 

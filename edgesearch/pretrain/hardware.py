@@ -78,8 +78,11 @@ class Hardware:
         )
 
 
-def compile_ends(method: Method, device: torch.device) -> None:
+def compile_ends(method: Method, device: torch.device, accumulation: int = 1) -> None:
     """Compile what always has the same shapes: the ends of the space; random subnets stay as is.
+
+    Each pass of a step moves the statistics by a share of its own, and so has code of its own: the
+    more passes, the longer the compilation.
 
     Raises:
         TrainingError: There is no compiler that torch can use.
@@ -92,6 +95,8 @@ def compile_ends(method: Method, device: torch.device) -> None:
             str(error).strip().splitlines()[0],
             "Install a C++ compiler (on a GPU also triton), or set pretrain.compile=false.",
         ) from error
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, 8 + 4 * accumulation)
     space = method.space
     for encoder in (method.query, method.key):
         if encoder is not None:
@@ -197,15 +202,27 @@ def out_of_memory(
     )
 
 
+def no_memory_for_views(found: str) -> TrainingError:
+    """The error to raise when the views of a batch find too little memory."""
+    return TrainingError(
+        "memory for the views of a batch on the device",
+        found.splitlines()[0],
+        "Set a smaller pretrain.batch_size, or pretrain.augmentation.batched=false. The last good "
+        "state has been kept.",
+    )
+
+
 def _remedy(method: Method, passes: Passes, share: int, fitting: int, each_bytes: int) -> str:
     about = f"About {fitting} images fit ({each_bytes / _GIB:.3g} GiB each): set"
     group = passes.group_size or 1
     cuts = [
         parts
         for parts in range(passes.accumulation + 1, share + 1)
-        if share % parts == 0 and share // parts <= fitting and share // parts % group == 0
+        if share % parts == 0
+        and _FEWEST <= share // parts <= fitting
+        and share // parts % group == 0
     ]
-    smaller = fitting * passes.accumulation // group * group * distributed.world_size()
+    smaller = fitting // group * group * passes.accumulation * distributed.world_size()
     advice = [f"pretrain.accumulation={cuts[0]}"] if cuts and not method.batch_is_negatives else []
     if smaller:
         advice.append(f"pretrain.batch_size={smaller} or less")

@@ -20,6 +20,8 @@ from edgesearch.pretrain.views import Augmentation, TorchvisionViews, two_views
 Sample = tuple[tuple[torch.Tensor, ...], bool]
 """The views of an image, and whether another one stood in for it."""
 SUBSTITUTES = 10
+ENDING_S = 30
+"""How long a worker process lives on after SIGTERM: longer than a step."""
 SHARE_OF_FREE_MEMORY = 0.25
 """Of a GPU's, that images may take which stay there."""
 
@@ -130,9 +132,17 @@ def _collate(samples: list[Sample | DataError]) -> tuple[Views, int] | DataError
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal: a worker that died of it would end the step."""
+    """A signal to all processes of a group: a worker that died of it would end the step.
+
+    Ctrl-C on a terminal is one, and SIGTERM from torchrun and from schedulers of jobs. A worker
+    that is told to end, and whose trainer does not, ends on its own.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _end_later if hasattr(signal, "alarm") else signal.SIG_DFL)
+
+
+def _end_later(number: int, frame: object) -> None:
+    signal.alarm(ENDING_S)
 
 
 class WorkerViewLoader:

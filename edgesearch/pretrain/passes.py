@@ -138,6 +138,14 @@ def _check(method: Method, batch_size: int, group_size: int | None, accumulation
             "(torchrun --nproc-per-node).",
         )
     in_a_pass = batch_size // (world * accumulation)
+    if in_a_pass < 2:
+        raise TrainingError(
+            "at least 2 images in a pass, which batch normalisation needs",
+            f"{in_a_pass} (pretrain.batch_size {batch_size}, {world} processes, "
+            f"pretrain.accumulation {accumulation})",
+            "Set a smaller pretrain.accumulation, start fewer processes, or set a larger "
+            "pretrain.batch_size.",
+        )
     if group_size is not None and in_a_pass % group_size:
         fitting = [n for n in range(2, in_a_pass + 1) if in_a_pass % n == 0]
         raise TrainingError(
@@ -145,5 +153,5 @@ def _check(method: Method, batch_size: int, group_size: int | None, accumulation
             f"(pretrain.batch_size {batch_size}, {world} processes, pretrain.accumulation "
             f"{accumulation})",
             f"pretrain.bn_group_size {group_size}",
-            f"Set pretrain.bn_group_size to one of {', '.join(map(str, fitting)) or 1}.",
+            f"Set pretrain.bn_group_size to one of {', '.join(map(str, fitting))}.",
         )

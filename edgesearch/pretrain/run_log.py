@@ -39,7 +39,8 @@ class RunLog:
             partial.write_text("".join(lines), encoding="utf-8")
             os.replace(partial, self.metrics_path)
             for report in map(json.loads, lines):
-                self._note(report["epoch"], report["monitor"])
+                if "best_epoch" in report:  # a former version kept no weights of the best
+                    self._note(report["epoch"], report["monitor"])
         if self._open_writer is not None:
             folder = self.metrics_path.with_name("tensorboard")
             self._writer = self._open_writer(str(folder), purge_step=epoch + 1)

@@ -23,7 +23,13 @@ from edgesearch.pretrain.encoder import states_of
 from edgesearch.pretrain.epoch_report import EpochReport, Progress, StepReport
 from edgesearch.pretrain.epoch_timer import EpochTimer
 from edgesearch.pretrain.faithful import check_faithful, faithful_step
-from edgesearch.pretrain.hardware import CudaMemory, Hardware, compile_ends, out_of_memory
+from edgesearch.pretrain.hardware import (
+    CudaMemory,
+    Hardware,
+    compile_ends,
+    no_memory_for_views,
+    out_of_memory,
+)
 from edgesearch.pretrain.loader import ViewLoader
 from edgesearch.pretrain.loss_watch import LossWatch
 from edgesearch.pretrain.method import Method, Views
@@ -81,7 +87,7 @@ class Trainer:
             check_faithful(method, config, self.hardware.accumulation)
         self.method = method.to(self.device).to(memory_format=torch.channels_last)
         if self.hardware.compile:
-            compile_ends(method, self.device)
+            compile_ends(method, self.device, self.hardware.accumulation)
         self.loader = loader
         self.config = config
         self.output_dir = output_dir
@@ -177,6 +183,8 @@ class Trainer:
                 whole = True
                 self._after_step(result, timer, signals)
         except RuntimeError as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                raise no_memory_for_views(str(error)) from error
             dead = dead_worker(error)
             if dead is None:
                 raise
@@ -203,6 +211,7 @@ class Trainer:
         if progress.step == steps:
             return
         if stop := _stop(signals):
+            progress.replaced = distributed.total(progress.replaced)
             self._save_state()
             distributed.wait_for_first()
             raise Interrupted(
@@ -327,6 +336,7 @@ class Trainer:
                 "progress": vars(self.progress),
                 "threads": torch.get_num_threads(),
                 "processes": distributed.world_size(),
+                "accumulation": self.hardware.accumulation,
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
             },
@@ -351,6 +361,12 @@ class Trainer:
             self.notice(
                 f"this run was begun with {former} processes and goes on with {now}: its results "
                 "differ by rounding alone only where pretrain.bn_group_size is set"
+            )
+        former, now = state.get("accumulation", 1), self.hardware.accumulation
+        if former != now and self.hardware.bn_group_size is None:
+            self.notice(
+                f"this run was begun with pretrain.accumulation {former} and goes on with {now}: "
+                "its results differ by rounding alone only where pretrain.bn_group_size is set"
             )
         if state["threads"] != torch.get_num_threads():
             self.notice(

@@ -108,7 +108,8 @@ def settle(
         confidence: Probability that no comparison is a false one.
     """
     looks = list(doubled(first, most))
-    comparisons = sum(len(contenders) - 1 - place for place in range(winners))
+    places = range(min(winners, len(contenders)))
+    comparisons = sum(len(contenders) - 1 - place for place in places)
     level = 1 - (1 - confidence) / max(1, len(looks) * comparisons)
     for images in looks:
         scores = {architecture: scores_on(architecture, images) for architecture in contenders}

@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from devices import DeviceSpec, Fingerprint, fix_batch, read_engine_header, read_inputs
 from devices.errors import EngineError
@@ -99,7 +100,7 @@ def bench(
     device = device if batch is None else replace(device, batch=batch)
     paths = [path] if against is None else [path, against]
     manifests = [_check(each, device) for each in paths]
-    batches = [_batch(each, device, batch) for each in paths]
+    batches = [_batch(*each, device, batch) for each in zip(paths, manifests, strict=True)]
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(open_meter(device)) as meter:
         fingerprint = meter.fingerprints[0]
         for each, manifest in zip(paths, manifests, strict=True):
@@ -124,7 +125,7 @@ def bench(
     return BenchResult(device.name, fingerprint, engines, ratio, steadiness)
 
 
-def _check(path: Path, device: DeviceSpec) -> dict[str, object] | None:
+def _check(path: Path, device: DeviceSpec) -> dict[str, Any] | None:
     """Refuse what cannot be timed there before anything is reached; the manifest beside it."""
     endings = sorted({ending for of_runtime in ENDINGS.values() for ending in of_runtime})
     if path.suffix not in endings:
@@ -155,28 +156,43 @@ def _is_rtx(path: Path) -> bool:
         return file.read(4) == b"vtrt"
 
 
-def _batch(path: Path, device: DeviceSpec, wanted: int | None) -> int:
+def _batch(
+    path: Path, manifest: dict[str, Any] | None, device: DeviceSpec, wanted: int | None
+) -> int:
     """Images in each run of a file."""
-    if path.suffix == ".engine":
-        return device.batch  # what it takes is known where its runtime is
-    shape = next(iter(read_inputs(path).values()), ())
-    size = shape[0] if shape else 1
-    if isinstance(size, str):
+    if path.suffix == ".engine":  # its inputs are known where its runtime is, or by its manifest
+        shapes = [] if manifest is None or "input" not in manifest else [manifest["input"]["shape"]]
+    else:
+        shapes = [shape for shape in read_inputs(path).values() if shape]
+    if not shapes or any(isinstance(shape[0], str) for shape in shapes):
         return device.batch
+    size = int(shapes[0][0])
     if wanted not in (None, size):
         raise EngineError(
             f"an open batch in {path}, to choose its size",
-            f"the fixed shape {list(shape)}",
+            f"the fixed shape {list(shapes[0])}",
             "Leave --batch out, or export the model with export.batch=dynamic.",
         )
     return size
 
 
 def _fixed(path: Path, device: DeviceSpec, fixed_path: Path) -> Path:
-    """The file that is measured: TensorRT wants one size of batch."""
-    if device.runtime == "onnxruntime" or path.suffix != ".onnx":
+    """The file that is measured: TensorRT wants one size of batch, other machines one file."""
+    if path.suffix != ".onnx":
         return path
-    if not any(isinstance(n, str) for shape in read_inputs(path).values() for n in shape):
-        return path
+    is_open = any(isinstance(n, str) for shape in read_inputs(path).values() for n in shape)
+    if device.runtime == "onnxruntime" or not is_open:
+        return _in_one_file(path, fixed_path) if device.transport == "ssh" else path
     fix_batch(path, fixed_path, device.batch)
     return fixed_path
+
+
+def _in_one_file(path: Path, whole_path: Path) -> Path:
+    """The model with its weights: what lies beside it does not travel."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    if not any(weights.external_data for weights in model.graph.initializer):
+        return path
+    onnx.save(onnx.load(path), whole_path)
+    return whole_path

@@ -138,11 +138,11 @@ def rank(
         )
         weights = SupernetWeights.load(layout.weights, space)
         latency_ms = _latencies(space, device, layout, accept, report)
+        torch.set_num_threads(threads or torch.get_num_threads())
+        agreement = make_agreement(weights, pool, looked_at, scored_by, report)
         done, message = stage.begin()
         if message:
             report(Event("rank", message))
-        torch.set_num_threads(threads or torch.get_num_threads())
-        agreement = make_agreement(weights, pool, looked_at, scored_by, report)
         found = RankedSubnets(layout.rank / "subnets.jsonl")
         chosen = spread_subnets(space, settings.subnets, settings.seed)
         try:

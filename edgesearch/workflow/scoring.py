@@ -91,7 +91,7 @@ def choose_images(
     score: Mapping[str, Any],
     seed: int,
     report: Report,
-) -> int:
+) -> None:
     """Let the search look at as many images as it takes to tell its candidates apart.
 
     Args:
@@ -102,9 +102,6 @@ def choose_images(
         score: All that scores depend on.
         seed: Which candidates are tried.
         report: Is told what was found.
-
-    Returns:
-        The number.
     """
     most = agreement.images
     path = layout.images_needed
@@ -118,7 +115,6 @@ def choose_images(
     known = "" if found.reliability is None else f" (reliability {found.reliability:.3f})"
     text = f"{agreement.images} of at most {most} images tell the candidates apart{known}"
     report(Event("search", text))
-    return agreement.images
 
 
 def _images_known(paths: Sequence[Path], score: Mapping[str, Any]) -> ImagesNeeded | None:
@@ -140,7 +136,7 @@ def settle_winners(
     winners: int,
     reserves: int,
     most: int,
-    path: Path,
+    layout: Layout,
     report: Report,
 ) -> list[Ranked]:
     """Compare the best trials on more images until it is settled which of them are the winners.
@@ -152,7 +148,7 @@ def settle_winners(
         winners: How many are wanted.
         reserves: How many more are ranked with them.
         most: Images at most.
-        path: Gets the rankings, and the verdict over all of them.
+        layout: Where the rankings are kept, and the verdict over all of them.
         report: Is told what was found.
 
     Returns:
@@ -183,7 +179,7 @@ def settle_winners(
         "settled": all(ranking.settled for ranking in rankings),
         "rankings": [ranking.to_dict() for ranking in rankings],
     }
-    write_json(path, facts)
+    write_json(layout.ranking, facts)
     return ranked
 
 

@@ -172,25 +172,29 @@ def search(
         )
         if not stage.is_finished():  # before `begin`, which may set a former search aside
             feasible = tables.feasible(budgets, latency_of_largest)
+            proposer = make_strategy(
+                strategy, feasible, **proposed_by, seed=seed, batch=candidates_at_once
+            )
+            torch.set_num_threads(threads or torch.get_num_threads())
+            scorer = make_agreement(weights, pool, looked_at, scored_by, report)
         done, message = stage.begin()
         if message:
             report(Event("search", message))
         if not done:
-            torch.set_num_threads(threads or torch.get_num_threads())
-            scorer = make_agreement(weights, pool, looked_at, scored_by, report)
             most, score = scorer.images, {**settings, **scored_on}
-            choose_images(scorer, feasible, layout, score, seed, report)
-            proposer = make_strategy(
-                strategy, feasible, **proposed_by, seed=seed, batch=candidates_at_once
-            )
-            log = _log(layout, {**score, "number of images": scorer.images}, report)
-            trials = _trials(feasible, proposer, scorer, log, evaluations, report)
-            ranked = settle_winners(
-                scorer, feasible, trials, **wanted, most=most, path=layout.ranking, report=report
-            )
+            try:
+                choose_images(scorer, feasible, layout, score, seed, report)
+                log = _log(layout, {**score, "number of images": scorer.images}, report)
+                trials = _trials(feasible, proposer, scorer, log, evaluations, report)
+                ranked = settle_winners(
+                    scorer, feasible, trials, **wanted, most=most, layout=layout, report=report
+                )
+            except KeyboardInterrupt:
+                text = f"search stopped; its trials are in {layout.trials}"
+                raise Interrupted(text) from None
             chosen = choose_winners(feasible, ranked, device.name, **wanted)
             chosen = replace(chosen, task=scored_by.task)
-            write_search(layout, feasible, trials, ranked, chosen, device.name)
+            write_search(layout, feasible, trials, chosen, device.name)
             stage.finish(OUTPUTS)
         return _result(layout, space, done)
 
@@ -268,10 +272,7 @@ def _trials(
         text = f"agreement {trial.agreement:.4f} at {trial.latency_ms:.3f} ms predicted"
         report(Event("search", text, number, evaluations))
 
-    try:
-        return run_search(feasible, proposer, scorer, log, evaluations, tell)
-    except KeyboardInterrupt:
-        raise Interrupted(f"search stopped; its trials are in {log.path}") from None
+    return run_search(feasible, proposer, scorer, log, evaluations, tell)
 
 
 def check_searched_for(device: DeviceSpec, layout: Layout) -> None:

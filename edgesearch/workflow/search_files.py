@@ -74,24 +74,25 @@ def write_search(
     layout: Layout,
     feasible: FeasibleSet,
     trials: Sequence[Trial],
-    ranked: Sequence[Ranked],
     chosen: Winners,
     device: str,
 ) -> None:
     """Write `pareto.json`, `pareto.png`, `chosen.json` and `winners.json`.
 
+    Front and picture show what all trials were scored with, on the same images; the winners' own
+    figures may be of more.
+
     Args:
         layout: Where they are.
         feasible: Has the budgets and the costs.
         trials: All of the search.
-        ranked: Those within each budget.
         chosen: Winners and reserves.
         device: The device that they are measured on.
 
     Raises:
         StageError: A file cannot be written.
     """
-    trials = _as_compared(trials, ranked)
+    scored = {trial.architecture: trial.agreement for trial in trials}
     further = list(feasible.budgets.devices)
     keys = {device: "latency_ms", **{name: f"devices.{name}.latency_ms" for name in further}}
     on_device = {
@@ -119,7 +120,9 @@ def write_search(
             device=name,
             trials=_points(on_device[name]),
             front=_points(front),
-            winners=[(w.latency_ms[name]["predicted"], w.agreement) for w in chosen.winners],
+            winners=[
+                (w.latency_ms[name]["predicted"], scored[w.architecture]) for w in chosen.winners
+            ],
             budgets_ms=[
                 most for part in feasible.parts if (most := part.upper(keys[name])) is not None
             ],
@@ -129,12 +132,6 @@ def write_search(
     plot_trials(layout.pareto_plot, plots)
     chosen.save(layout.chosen)
     chosen.save(layout.winners)
-
-
-def _as_compared(trials: Sequence[Trial], ranked: Sequence[Ranked]) -> list[Trial]:
-    """The trials with what was found when the best were compared on more images."""
-    last = {t.architecture: t for part in reversed(ranked) for t in part.trials}
-    return [last.get(trial.architecture, trial) for trial in trials]
 
 
 def _points(trials: Sequence[Trial]) -> list[tuple[float, float]]:

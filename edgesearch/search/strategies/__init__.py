@@ -53,6 +53,7 @@ def make_strategy(
         return ExhaustiveStrategy(feasible, batch)
     if name == "surrogate":
         return SurrogateStrategy(feasible, seed, batch)
+    batch = max(1, min(batch, evaluations // len(feasible.parts)))  # each budget gets a turn
     quarter = max(1, evaluations // len(feasible.parts) // 4)
     kept = quarter if population is None else min(population, quarter)
     strategies: dict[str, Callable[[FeasibleSet], Strategy]] = {

@@ -81,11 +81,6 @@ class SurrogateStrategy:
     def close(self) -> None:
         """Nothing to give up."""
 
-    def _next_part(self) -> FeasibleSet:
-        parts = self._feasible.parts
-        self._turn += 1
-        return parts[(self._turn - 1) % len(parts)]
-
     def _spread(self, count: int, rng: np.random.Generator) -> list[int]:
         """Each as far as possible from all before, within the next budget."""
         pool, masks = self._pool(rng)

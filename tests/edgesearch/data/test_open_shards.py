@@ -56,6 +56,7 @@ def test_a_share_of_each_class_is_held_out_without_splits(write):
         ("train_0.tar", "Validation.tar"),
         ("train/0.tar", "test/0.tar"),
         ("train/part/0.tar", "val/part/0.tar"),
+        ("imagenet1k-train-0000.tar", "imagenet1k-validation-00.tar"),
     ],
 )
 def test_splits_by_name(write, names):
@@ -113,6 +114,11 @@ def test_patterns(write, pattern, expected):
     assert [path.name for path in find_shards(root / pattern)] == expected
     train = [name for name in expected if name.startswith("train")] or expected
     assert len(open_images("shards", root / pattern, 1).train) == 4 * len(train)
+
+
+def test_a_name_with_brackets_that_is_there_is_no_pattern(write):
+    root = write("set[1]/a.tar", "set[1]/b.tar", classes=0)
+    assert [p.name for p in find_shards(root / "set[1]" / "a.tar")] == ["a.tar"]
 
 
 def test_a_pattern_of_both_splits(write):

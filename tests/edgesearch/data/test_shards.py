@@ -96,6 +96,7 @@ def test_a_label_that_is_no_whole_number(tmp_path, write_shard, content):
         ({"label": "cat"}, "'cat'"),
         ({"label": 1.0}, "1.0"),
         ({"cls": True}, "True"),
+        ({"label": 2**63}, "9223372036854775808"),
         (b"[1", r"b'\[1'"),
         (b"3", "b'3'"),
     ],

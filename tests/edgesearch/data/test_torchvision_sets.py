@@ -187,11 +187,46 @@ def test_a_set_without_splits_has_a_share_held_out(tmp_path):
     assert splits.test.class_names == ("Forest", "River")
 
 
+def test_a_damaged_image_is_named(tmp_path, monkeypatch):
+    class Damaged(datasets.VisionDataset):
+        def __init__(self, root):
+            super().__init__(root)
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            (tmp_path / "broken.jpg").write_bytes(b"no image")
+            return Image.open(tmp_path / "broken.jpg"), 0
+
+    monkeypatch.setattr(datasets, "Damaged", Damaged, raising=False)
+    message = "can be read in torchvision's Damaged; found: image 0: cannot identify image file"
+    with pytest.raises(DataError, match=message):
+        opened("Damaged", tmp_path)
+
+
+def test_several_names_of_a_class_become_one(tmp_path, monkeypatch):
+    class Named(datasets.VisionDataset):
+        classes = (("tench", "Tinca tinca"), ("goldfish",))
+
+        def __init__(self, root):
+            super().__init__(root)
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return Image.new("RGB", (4, 4)), index % 2
+
+    monkeypatch.setattr(datasets, "Named", Named, raising=False)
+    assert opened("Named", tmp_path).train.class_names == ("tench, Tinca tinca", "goldfish")
+
+
 @pytest.mark.parametrize(
     ("name", "call"),
     [
         ("CIFAR10", "CIFAR10('{root}', train=True, download=True)"),
-        ("STL10", "STL10('{root}', split='unlabeled', download=True)"),
+        ("STL10", "STL10('{root}', download=True)"),
         ("SVHN", "SVHN('{root}', split='train', download=True)"),
     ],
 )

@@ -33,6 +33,12 @@ def test_a_draw_equals_the_same_networks_written_out():
         assert tau == pytest.approx(written_out)
 
 
+def test_what_cannot_run_is_infinitely_slow():
+    latency, accuracy = np.array([1, 2, 3, np.inf, np.inf]), np.arange(5.0)
+    expected = stats.kendalltau([1, 2, 3, 4, 4], accuracy).statistic
+    assert kendall_tau(latency, accuracy) == pytest.approx(expected)
+
+
 def test_nothing_to_order():
     assert math.isnan(kendall_tau(np.ones(4), np.arange(4.0)))
 

@@ -149,6 +149,13 @@ def test_a_damaged_manifest_is_refused(tmp_path):
         edgesearch.load_subnet(tmp_path)
 
 
+def test_a_manifest_that_is_no_text_is_refused(tmp_path):
+    write(tmp_path)
+    (tmp_path / "manifest.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(ExportError, match="a whole manifest.json beside it; found: UnicodeDecode"):
+        edgesearch.load_subnet(tmp_path)
+
+
 def test_a_pickle_is_never_opened(tmp_path):
     path = tmp_path / "subnet.safetensors"
     path.write_bytes(pickle.dumps(make("features").state_dict()))

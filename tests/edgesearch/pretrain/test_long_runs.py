@@ -388,12 +388,16 @@ def test_replaced_images_are_counted_over_a_stop(tmp_path):
     assert [line["replaced_images"] for line in metrics_of(tmp_path)] == [STEPS] * EPOCHS
 
 
-def test_another_number_of_threads_is_said(tmp_path):
+def test_another_way_to_compute_is_said(tmp_path):
     with pytest.raises(Interrupted):
         make_trainer(tmp_path, {(0, 1): stop}).fit()
     state = torch.load(tmp_path / "state.pt")
-    save_state(tmp_path / "state.pt", {**state, "threads": 5})
+    save_state(tmp_path / "state.pt", {**state, "threads": 5, "accumulation": 2})
     told = []
     make_trainer(tmp_path, notice=told.append).fit()
-    said = "this run was begun with 5 threads and goes on with 1: its last digits will differ"
-    assert told == [f"{said} (pretrain.threads)"]
+    assert told == [
+        "this run was begun with pretrain.accumulation 2 and goes on with 1: its results differ by "
+        "rounding alone only where pretrain.bn_group_size is set",
+        "this run was begun with 5 threads and goes on with 1: its last digits will differ "
+        "(pretrain.threads)",
+    ]

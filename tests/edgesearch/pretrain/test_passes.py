@@ -110,6 +110,11 @@ class TestAccumulation:
 
 
 class TestRefusals:
+    def test_a_pass_of_one_image(self, new_method):
+        message = r"at least 2 images in a pass, .*; found: 1 \(pretrain.batch_size 8, 1 proc"
+        with pytest.raises(TrainingError, match=message):
+            Passes(new_method("moco_v2"), 8, accumulation=8)
+
     def test_accumulation_where_the_batch_is_the_negatives(self, new_method):
         with pytest.raises(TrainingError, match="accumulation 1 for SimCLR, whose negatives are"):
             Passes(new_method("simclr"), 8, accumulation=2)

@@ -318,11 +318,10 @@ class TestKilled:
         assert_same_end(tmp_path, undisturbed)
 
 
-def test_ctrl_c_with_workers_reaches_a_checkpoint(tmp_path):
-    """A terminal sends SIGINT to the worker processes, too."""
-
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_worker_processes_too_reaches_a_checkpoint(tmp_path, number):
     def interrupt_group(_):
-        os.killpg(os.getpgid(0), signal.SIGINT)
+        os.killpg(os.getpgid(0), number)
 
     def task():
         os.setpgid(0, 0)

@@ -9,6 +9,7 @@ from edgesearch.errors import SearchError
 from edgesearch.search import Budgets, FeasibleSet, Interval, Leader, Ranking, Trial
 from edgesearch.space import load_space
 from edgesearch.workflow.events import silent
+from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.scoring import Ranked, settle_winners
 from edgesearch.workflow.search_files import choose_winners
 from edgesearch.workflow.winners import read_winner
@@ -63,4 +64,4 @@ def test_a_budget_without_a_candidate_is_named(feasible, tmp_path):
     trials = [trial(feasible, 100, 0.9)]
     message = "each of 2 budgets; found: none within search.budgets.latency_ms 0.05 among 1 that"
     with pytest.raises(SearchError, match=message):
-        settle_winners(None, feasible, trials, 1, 2, 64, tmp_path / "ranking.json", silent)
+        settle_winners(None, feasible, trials, 1, 2, 64, Layout(tmp_path), silent)
