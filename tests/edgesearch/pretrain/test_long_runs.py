@@ -395,9 +395,6 @@ def test_another_way_to_compute_is_said(tmp_path):
     save_state(tmp_path / "state.pt", {**state, "threads": 5, "accumulation": 2})
     told = []
     make_trainer(tmp_path, notice=told.append).fit()
-    assert told == [
-        "this run was begun with pretrain.accumulation 2 and goes on with 1: its results differ by "
-        "rounding alone only where pretrain.bn_group_size is set",
-        "this run was begun with 5 threads and goes on with 1: its last digits will differ "
-        "(pretrain.threads)",
-    ]
+    accumulation, threads = told
+    assert "begun with pretrain.accumulation 2 and goes on with 1: its results" in accumulation
+    assert "begun with 5 threads and goes on with 1: its last digits will differ" in threads
