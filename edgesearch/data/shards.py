@@ -63,7 +63,8 @@ class ShardImage:
         Raises:
             DataError: The shard is gone, or not as it was.
         """
-        content = os.pread(_opened(self.shard).number, self.size, self.offset)
+        handle = _opened(self.shard)  # held: two threads that open a shard at once open it twice
+        content = os.pread(handle.number, self.size, self.offset)
         if len(content) < self.size:
             raise _changed(self.shard, f"it ends at byte {self.offset + len(content)}")
         return content

@@ -33,7 +33,7 @@ def cosine_of_embeddings(candidate: torch.Tensor, reference: torch.Tensor) -> to
     Returns:
         (N,), in -1 … 1.
     """
-    return F.cosine_similarity(candidate, reference, dim=1)
+    return F.cosine_similarity(candidate, reference, dim=1).clamp(-1, 1)  # but for rounding
 
 
 def relation_of_images(

@@ -7,6 +7,7 @@ import os
 import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
@@ -196,6 +197,18 @@ class TestReading:
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(lambda i: int(images.load(i)[0, 0, 0]), list(range(200)) * 3))
         assert found == list(range(200)) * 3
+
+    def test_threads_that_open_a_shard_at_once(self, tmp_path, write_shard):
+        for number in range(30):
+            path = write_shard(tmp_path / f"{number}.tar", {f"{i}.png": i for i in range(8)})
+            images, together = set_of(path), Barrier(8)
+
+            def load(i, images=images, together=together):
+                together.wait()
+                return int(images.load(i)[0, 0, 0])
+
+            with ThreadPoolExecutor(8) as pool:
+                assert list(pool.map(load, range(8))) == list(range(8))
 
     @pytest.mark.parametrize("method", ["fork", "spawn"])
     def test_another_process_reads_the_same(self, shard, method):

@@ -100,7 +100,13 @@ class TestEveryMethod:
     def test_the_search_can_score_its_weights(self, undisturbed, pinhole, name):
         weights = SupernetWeights.load(undisturbed[name] / "model.safetensors", pinhole)
         pixels = {side: torch.rand(48, 1, side, side) for side in pinhole.resolutions}
-        score = Agreement(weights, pixels.__getitem__, pixels.__getitem__, 16)
+        score = Agreement(
+            weights,
+            lambda side, first, last: pixels[side][first:last],
+            pixels.__getitem__,
+            batch_size=16,
+            images=48,
+        )
         found = [score(architecture) for architecture in (pinhole.smallest, pinhole.largest)]
         assert all(-1 <= agreement <= 1 for agreement in found)
         assert (weights.key is weights.query) == (name == "simclr")

@@ -46,7 +46,7 @@ def test_equals_the_liveness_of_the_exported_graph(tmp_path, block, stem):
     architecture = space.architecture(space.size // 3)
     path = tmp_path / "network.onnx"
     network = ResNet(space.blocks(architecture)).eval()
-    export_network(network, path, input_shape=(1, 3, 32, 32), output_name="features")
+    export_network(network, path, input_shape=(1, 3, 32, 32), output_names=["features"])
     assert peaks[space.index(architecture)] == peak_of_graph(path)
 
 
@@ -64,5 +64,5 @@ def test_weights_are_most_of_a_file(tmp_path):
     space = ResNetSpace("w", "basic", "small", (16,), ((64,),), ((3,),), (16,))
     path = tmp_path / "network.onnx"
     network = ResNet(space.blocks(space.largest)).eval()
-    export_network(network, path, input_shape=(1, 3, 16, 16), output_name="features")
+    export_network(network, path, input_shape=(1, 3, 16, 16), output_names=["features"])
     assert 0.99 < path.stat().st_size / (4 * space.params(space.largest)) < 1.1

@@ -61,8 +61,9 @@ def full_then_not(chain, disk, stage, room_bytes, *overrides):
         ("profile", "latency/*.jsonl", 300, ".jsonl"),
         ("pretrain", "supernet", 40, "model.safetensors"),
         ("pretrain", "supernet", 128, "state.pt"),
-        ("search", "search", 4, "trials.jsonl"),
-        ("search", "search", 8, "search/"),
+        ("search", "search", 4, "images.json"),
+        ("search", "search", 8, "trials.jsonl"),
+        ("search", "search", 16, "search/"),
     ],
 )
 def test_full_disk(finished, small_disk, stage, gone, room_kib, names):

@@ -130,7 +130,7 @@ def test_more_rounds_refit_the_correction(chain, path, space, device):
     )
     assert not made.skipped
     table = LatencyTable.load(path)
-    assert min(map(table.rounds, table.keys())) == 5
+    assert min(map(table.rounds, table.keys())) >= 5  # disturbed ones are made again
     assert current_correction(space, table) == made.correction != former
     again = profile(
         space=space,
