@@ -96,9 +96,9 @@ def median_interval_ms(rounds: Rounds, confidence: float = 0.95) -> tuple[float,
     """
     medians = sorted(_round_medians(rounds))
     count = len(medians)
-    rank, outside = 1, 2 * 0.5**count
+    rank, outside = 1, 2 * _binomial(count, 0, 0.5)
     while rank < count / 2:
-        outside += 2 * math.comb(count, rank) * 0.5**count
+        outside += 2 * _binomial(count, rank, 0.5)
         if 1 - outside < confidence:
             break
         rank += 1
@@ -129,13 +129,19 @@ def percentile_interval_ms(
     for hits in range(count):
         if below <= outside:  # the probability that fewer than `hits` values are below it
             low = max(hits, 1)
-        below += math.comb(count, hits) * share**hits * (1 - share) ** (count - hits)
+        below += _binomial(count, hits, share)
         if 1 - below <= outside:
             high = hits + 1
             break
     ordered = np.sort(np.concatenate([np.asarray(samples, float) for samples in rounds]))
     first, last = (low - 1) * len(ordered) // count, -(-high * len(ordered) // count) - 1
     return float(ordered[first]), float(ordered[last])
+
+
+def _binomial(count: int, hits: int, share: float) -> float:
+    """The probability of so many hits; by logarithms, since the ways are too many for a float."""
+    ways = math.lgamma(count + 1) - math.lgamma(hits + 1) - math.lgamma(count - hits + 1)
+    return math.exp(ways + hits * math.log(share) + (count - hits) * math.log1p(-share))
 
 
 def _round_medians(rounds: Rounds) -> list[float]:

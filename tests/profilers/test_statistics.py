@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from profilers import statistics
 
@@ -37,6 +38,18 @@ def test_interval_has_the_ranks_of_the_published_tables(count: int, rank: int) -
     # Ranks for 95 %, as in the tables of nonparametric statistics (Conover, Hahn and Meeker).
     rounds = [[float(i)] for i in range(1, count + 1)]
     assert statistics.median_interval_ms(rounds) == (rank, count + 1 - rank)
+
+
+@pytest.mark.parametrize("count", [1000, 1100, 5000])
+def test_thousands_of_rounds(count: int) -> None:
+    """More ways to choose than a float can tell."""
+    rounds = [[float(i)] for i in range(1, count + 1)]
+    low, high = statistics.median_interval_ms(rounds)
+    rank = int(binom.ppf(0.025, count, 0.5))
+    assert (low, high) == (rank, count + 1 - rank)
+    low, high = statistics.percentile_interval_ms(rounds, 95)
+    assert low == binom.ppf(0.025, count, 0.95)
+    assert high == binom.ppf(0.975, count, 0.95) + 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
