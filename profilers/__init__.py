@@ -20,6 +20,7 @@ from profilers.steadiness import Steadiness
 from profilers.table_csv import table_csv
 from profilers.table_identity import Mismatch, refuse_other_runs
 from profilers.table_words import describe_table
+from profilers.unrest import median_ratio
 from profilers.usage import Usage, usage_of
 from profilers.workload import Workload
 
@@ -48,6 +49,7 @@ __all__ = [
     "build_table",
     "describe_table",
     "measure_rounds",
+    "median_ratio",
     "merge_tables",
     "open_meter",
     "refuse_other_runs",

@@ -270,6 +270,7 @@ class LatencyTable:
             NetworkMeasurement(
                 key=key,
                 architecture=self._records[key][0].architecture or {},
+                low_ms=statistics.low_quantile_ms(self._rounds(key)),
                 median_ms=self.median_ms(key),
                 p95_ms=self.percentile_ms(key, 95),
                 interval_ms=self.median_interval_ms(key),

@@ -13,6 +13,7 @@ class NetworkMeasurement:
     Args:
         key: Its key in the table.
         architecture: Its architecture, as plain JSON values.
+        low_ms: What a run takes when nothing disturbs.
         median_ms: Median of a run.
         p95_ms: 95th percentile of a run.
         interval_ms: Where the median is with 95 % confidence.
@@ -20,6 +21,7 @@ class NetworkMeasurement:
 
     key: str
     architecture: dict[str, Any]
+    low_ms: float
     median_ms: float
     p95_ms: float
     interval_ms: tuple[float, float]

@@ -32,12 +32,14 @@ class BlockSums:
 class Correction:
     """From the sum over blocks to the median of the whole network.
 
-    Blocks are summed as low quantiles, which add up well but lie below the median; a network has
-    costs that its blocks do not have, and a block measured alone has a fixed cost that it has not
-    inside of a network. A plane through a few whole networks mends all of it. Whether the blocks'
-    latencies are those with warm or with cold caches is decided by which of the two predicts left
-    out networks better: networks that fit into the caches are like warm blocks, larger ones like
-    cold ones.
+    Blocks are summed as low quantiles, which add up well. A network has costs that its blocks do
+    not have, and a block measured alone has a fixed cost that it has not inside of a network: a
+    plane through the low quantiles of a few whole networks mends that. How far medians lie above
+    low quantiles is not a matter of the network, but of how restless the machine is: it is one
+    ratio for all, which the coefficients contain. (A plane through the medians would take the
+    chance of each network's median for a trait of it.) Whether the blocks' latencies are those with
+    warm or with cold caches is decided by which of the two predicts left out networks better:
+    networks that fit into the caches are like warm blocks, larger ones like cold ones.
 
     Attributes:
         offset_ms: Cost of a network beyond its blocks.
@@ -46,9 +48,11 @@ class Correction:
         cold: Whether the sums are those of blocks with cold caches.
         p95_ratio: 95th percentile of a network divided by its median (quantiles do not add).
         networks: Number of networks that it was fitted to.
-        fit_mape: Mean relative error of the medians on these same networks.
+        fit_mape: Mean relative error of the low quantiles of these same networks (of the medians in
+            lines of earlier versions, which were fitted to those).
         loo_mape: The same, of each network by a correction fitted to the others; the form was
             chosen by this figure, so it is a little optimistic. None in lines of earlier versions.
+        median_ratio: Median of a network divided by its low quantile; the coefficients contain it.
     """
 
     offset_ms: float
@@ -59,6 +63,7 @@ class Correction:
     per_block_ms: float = 0.0
     cold: bool = False
     loo_mape: float | None = None
+    median_ratio: float = 1.0
 
     def block_cost_ms(self, latency_ms: float) -> float:
         """What a block adds to a network, never less than nothing.
@@ -78,18 +83,21 @@ class Correction:
         return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
 
 
-def fit_correction(sums: BlockSums, medians_ms: np.ndarray, p95s_ms: np.ndarray) -> Correction:
+def fit_correction(
+    sums: BlockSums, lows_ms: np.ndarray, *, median_ratio: float, p95_ratio: float
+) -> Correction:
     """Fit by least squares of the relative errors, in the form that predicts left out networks.
 
     Args:
         sums: Of the blocks of each network.
-        medians_ms: (N,) measured medians of the networks.
-        p95s_ms: (N,) their measured 95th percentiles.
+        lows_ms: (N,) measured low quantiles of the networks.
+        median_ratio: Their medians divided by their low quantiles.
+        p95_ratio: Their 95th percentiles divided by their medians.
 
     Raises:
         LatencyError: There are fewer than six networks, or blocks that took no time.
     """
-    count = len(medians_ms)
+    count = len(lows_ms)
     if count < MIN_NETWORKS:
         raise LatencyError(
             f"at least {MIN_NETWORKS} whole subnets measured beside the blocks",
@@ -108,23 +116,24 @@ def fit_correction(sums: BlockSums, medians_ms: np.ndarray, p95s_ms: np.ndarray)
             continue
         columns = np.stack([np.ones(count), sums_ms, sums.blocks], axis=1)
         for form in _FORMS:
-            coefficients = _solve(columns, medians_ms, form)
+            coefficients = _solve(columns, lows_ms, form)
             if not _is_sound(coefficients, columns):
                 continue
-            error = _left_out_error(columns, medians_ms, form)
+            error = _left_out_error(columns, lows_ms, form)
             if error < best_error:
                 best, best_cold, best_error = coefficients, cold, error
     chosen_ms = sums.cold_ms if best_cold and sums.cold_ms is not None else sums.warm_ms
     predicted = np.stack([np.ones(count), chosen_ms, sums.blocks], axis=1) @ best
     return Correction(
-        offset_ms=float(best[0]),
-        scale=float(best[1]),
-        per_block_ms=float(best[2]),
+        offset_ms=median_ratio * float(best[0]),
+        scale=median_ratio * float(best[1]),
+        per_block_ms=median_ratio * float(best[2]),
         cold=best_cold,
-        p95_ratio=float(np.median(p95s_ms / medians_ms)),
+        p95_ratio=p95_ratio,
         networks=count,
-        fit_mape=float(np.abs(predicted / medians_ms - 1).mean()),
+        fit_mape=float(np.abs(predicted / lows_ms - 1).mean()),
         loo_mape=float(best_error),
+        median_ratio=median_ratio,
     )
 
 
@@ -133,9 +142,9 @@ _FORMS = ((1,), (0, 1), (1, 2), (0, 1, 2))
 always sound: a factor alone keeps the order of the sums, however noisy the networks are."""
 
 
-def _solve(columns: np.ndarray, medians_ms: np.ndarray, form: tuple[int, ...]) -> np.ndarray:
+def _solve(columns: np.ndarray, lows_ms: np.ndarray, form: tuple[int, ...]) -> np.ndarray:
     """(3,) coefficients with the least relative errors; 0 for columns that are not used."""
-    weighted = columns[:, form] / medians_ms[:, None]
+    weighted = columns[:, form] / lows_ms[:, None]
     coefficients = np.zeros(columns.shape[1])
     coefficients[list(form)] = np.linalg.lstsq(weighted, np.ones(len(columns)), rcond=None)[0]
     return coefficients
@@ -148,11 +157,11 @@ def _is_sound(coefficients: np.ndarray, columns: np.ndarray) -> bool:
     return bool(coefficients[1] > 0 and blocks_ms.min() > 0 and total_ms.min() > 0)
 
 
-def _left_out_error(columns: np.ndarray, medians_ms: np.ndarray, form: tuple[int, ...]) -> float:
+def _left_out_error(columns: np.ndarray, lows_ms: np.ndarray, form: tuple[int, ...]) -> float:
     """Mean relative error on each network of a fit to the others."""
     errors = []
     for index in range(len(columns)):
         others = np.arange(len(columns)) != index
-        coefficients = _solve(columns[others], medians_ms[others], form)
-        errors.append(abs(columns[index] @ coefficients / medians_ms[index] - 1))
+        coefficients = _solve(columns[others], lows_ms[others], form)
+        errors.append(abs(columns[index] @ coefficients / lows_ms[index] - 1))
     return float(np.mean(errors))

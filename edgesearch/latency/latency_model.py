@@ -11,7 +11,7 @@ import numpy as np
 from edgesearch.errors import LatencyError
 from edgesearch.latency.correction import MIN_NETWORKS, BlockSums, Correction, fit_correction
 from edgesearch.space import Architecture, Block, SearchSpace
-from profilers import LatencyTable
+from profilers import LatencyTable, median_ratio
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,8 @@ def _fit(
     cold_ms: dict[str, float] | None,
 ) -> Correction:
     # What was measured again counts as measured last: the machine may have been busy before.
-    latest = {Architecture.from_dict(n.architecture): n for n in table.networks(space.space_hash)}
+    networks = table.networks(space.space_hash)
+    latest = {Architecture.from_dict(network.architecture): network for network in networks}
     blocks = [space.blocks(architecture) for architecture in latest]
     warm = np.array([block_sum_ms(of_network, warm_ms) for of_network in blocks])
     # A network with a block that cannot run may have been measured all the same.
@@ -134,6 +135,7 @@ def _fit(
         )
     return fit_correction(
         BlockSums(warm[kept], cold, counts[kept]),
-        np.array([network.median_ms for network in latest.values()])[kept],
-        np.array([network.p95_ms for network in latest.values()])[kept],
+        np.array([network.low_ms for network in latest.values()])[kept],
+        median_ratio=median_ratio(table, [network.key for network in networks]),
+        p95_ratio=float(np.median([n.p95_ms / n.median_ms for n in latest.values()])),
     )

@@ -18,7 +18,6 @@ from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder, write_json
 from edgesearch.workflow.plots import plot_predictions
 from edgesearch.workflow.profile import (
-    current_correction,
     keep_correction,
     load_table,
     tell_speed,
@@ -117,7 +116,7 @@ def validate(
             raise Interrupted(f"validation stopped; what was measured is in {path}") from None
         if accept:
             tell_speed(table, "validate", report)
-        model = LatencyModel.from_table(space, table, current_correction(space, table))
+        model = LatencyModel.from_table(space, table)  # the networks were measured again beside
         rows = _compare(model, table, chosen)
         if len(rows) < len(chosen):
             left_out = f"{len(chosen) - len(rows)} networks cannot run and are left out"

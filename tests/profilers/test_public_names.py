@@ -29,6 +29,7 @@ def test_profilers() -> None:
         "build_table",
         "describe_table",
         "measure_rounds",
+        "median_ratio",
         "merge_tables",
         "open_meter",
         "refuse_other_runs",

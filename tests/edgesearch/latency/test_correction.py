@@ -11,9 +11,9 @@ COLD = np.array([1.9, 2.2, 4.1, 6.5, 8.3, 15.0, 11.9, 4.4])
 BLOCKS = np.array([5.0, 7.0, 6.0, 12.0, 9.0, 20.0, 14.0, 8.0])
 
 
-def fit(medians, warm=WARM, cold=None, blocks=None):
+def fit(lows, warm=WARM, cold=None, blocks=None, ratio=1.0):
     blocks = np.full(len(warm), 8.0) if blocks is None else blocks
-    return fit_correction(BlockSums(warm, cold, blocks), medians, 1.2 * medians)
+    return fit_correction(BlockSums(warm, cold, blocks), lows, median_ratio=ratio, p95_ratio=1.2)
 
 
 def predicted(correction, sums, blocks):
@@ -21,8 +21,8 @@ def predicted(correction, sums, blocks):
 
 
 def test_finds_the_line_that_is_there():
-    medians = 0.3 + 1.1 * WARM
-    correction = fit(medians)
+    lows = 0.3 + 1.1 * WARM
+    correction = fit(lows)
     assert correction.offset_ms + 8 * correction.per_block_ms == pytest.approx(0.3)
     assert correction.scale == pytest.approx(1.1)
     assert correction.p95_ratio == pytest.approx(1.2)
@@ -30,12 +30,20 @@ def test_finds_the_line_that_is_there():
     assert correction.loo_mape == pytest.approx(0, abs=1e-9)
     assert correction.networks == 8
     assert not correction.cold
-    np.testing.assert_allclose(predicted(correction, WARM, np.full(8, 8.0)), medians)
+    np.testing.assert_allclose(predicted(correction, WARM, np.full(8, 8.0)), lows)
+
+
+def test_medians_lie_above_low_quantiles_by_the_same_ratio_for_all():
+    lows = 0.3 + 1.1 * WARM - 0.01 * BLOCKS
+    correction = fit(lows, blocks=BLOCKS, ratio=1.05)
+    np.testing.assert_allclose(predicted(correction, WARM, BLOCKS), 1.05 * lows)
+    assert correction.fit_mape == pytest.approx(0, abs=1e-9)
+    assert correction.median_ratio == 1.05
 
 
 def test_blocks_that_cost_more_alone_have_a_cost_of_their_own():
-    medians = 0.2 + 0.9 * COLD - 0.03 * BLOCKS
-    correction = fit(medians, cold=COLD, blocks=BLOCKS)
+    lows = 0.2 + 0.9 * COLD - 0.03 * BLOCKS
+    correction = fit(lows, cold=COLD, blocks=BLOCKS)
     assert correction.cold
     assert correction.scale == pytest.approx(0.9)
     assert correction.per_block_ms == pytest.approx(-0.03)
@@ -58,10 +66,10 @@ def test_no_more_columns_than_help():
 def test_relative_errors_count_not_absolute_ones():
     # Two large networks do not agree; least squares of absolute errors would follow them.
     sums = np.array([1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 90.0, 100.0])
-    medians = np.append(sums[:6], [108.0, 90.0])
-    errors = np.abs(predicted(fit(medians, sums), sums, np.full(8, 8.0)) / medians - 1)
-    absolute = np.polyval(np.polyfit(sums, medians, 1), sums)
-    assert errors.mean() < np.abs(absolute / medians - 1).mean()
+    lows = np.append(sums[:6], [108.0, 90.0])
+    errors = np.abs(predicted(fit(lows, sums), sums, np.full(8, 8.0)) / lows - 1)
+    absolute = np.polyval(np.polyfit(sums, lows, 1), sums)
+    assert errors.mean() < np.abs(absolute / lows - 1).mean()
 
 
 def test_networks_too_alike_for_a_line_give_a_factor():
@@ -92,13 +100,15 @@ def test_blocks_that_took_no_time_are_refused():
 
 
 def test_round_trip_with_other_entries_beside():
-    correction = Correction(0.1, 1.02, 1.05, 8, 0.01, -0.02, True, 0.015)
+    correction = Correction(0.1, 1.02, 1.05, 8, 0.01, -0.02, True, 0.015, 1.02)
     assert Correction.from_dict({"space_hash": "x", **correction.to_dict()}) == correction
 
 
 def test_lines_of_earlier_tables_can_be_read():
     former = {"offset_ms": 0.1, "scale": 1.0, "p95_ratio": 1.1, "networks": 8, "fit_mape": 0.01}
-    assert Correction.from_dict(former).cold is False
+    read = Correction.from_dict(former)
+    assert read.cold is False
+    assert read.median_ratio == 1
 
 
 def test_a_block_never_costs_less_than_nothing():
