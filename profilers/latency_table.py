@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from profilers.sessions import (
     all_disturbed_stretches,
     reference_levels_ms,
     session_scales,
+    undisturbed,
 )
 from profilers.steadiness import UNSETTLED_SHARE, Steadiness, base_level_ms
 from profilers.table_file import TableFile, read_table
@@ -289,7 +290,9 @@ class LatencyTable:
         if not self._scales:
             # With one session there is nothing to compare with, and no need to.
             single = not self._records or self._last_session == 1
-            self._scales = {1: 1.0} if single else session_scales(self._records)
+            self._scales = (
+                {1: 1.0} if single else session_scales(self._records, self._disturbed_stretches())
+            )
         if session not in self._scales:
             raise TableError(
                 f"{self.path} must hold the reference workload of each session",
@@ -381,11 +384,9 @@ class LatencyTable:
             if sessions is None or record.session in sessions
         ]
 
-    def _counting(self, key: str) -> list[LatencyRecord]:
+    def _counting(self, key: str) -> Sequence[LatencyRecord]:
         """Records of when the machine was not disturbed; all if it always was."""
-        records, disturbed = self._records[key], self._disturbed_stretches()
-        calm = [record for record in records if (record.session, record.stretch) not in disturbed]
-        return calm or records
+        return undisturbed(self._records[key], self._disturbed_stretches())
 
     def _disturbed_stretches(self) -> frozenset[tuple[int, int]]:
         if self._disturbed is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,22 +35,26 @@ class SessionFacts:
     fingerprint: Mapping[str, Any] = field(default_factory=dict)
 
 
-def session_scales(records: Records) -> dict[int, float]:
+def session_scales(
+    records: Records, disturbed: Collection[tuple[int, int]] = ()
+) -> dict[int, float]:
     """Return the factors that make sessions comparable with the first one.
 
     They come from all that a session shares with earlier ones. Compared are lower quartiles of the
-    rounds' minima: they depend less on the number of rounds than lower quantiles do, and not on
-    rounds that were disturbed.
+    rounds' minima, which depend less on the number of rounds than lower quantiles do. Rounds in
+    which the machine was disturbed do not count where there are others: in a bad hour they are most
+    of them.
 
     Args:
         records: All that was measured.
+        disturbed: Session and number of the stretches that do not count.
 
     Returns:
         Factors by session; a session that shares nothing with earlier ones is not among them.
     """
     known_ms: dict[str, float] = {}
     scales: dict[int, float] = {}
-    for session, found_ms in sorted(_lows_by_session(records).items()):
+    for session, found_ms in sorted(_lows_by_session(records, disturbed).items()):
         shared = [known_ms[key] / low_ms for key, low_ms in found_ms.items() if key in known_ms]
         if not shared and known_ms:
             continue
@@ -60,19 +64,38 @@ def session_scales(records: Records) -> dict[int, float]:
     return scales
 
 
-def _lows_by_session(records: Records) -> dict[int, dict[str, float]]:
-    rounds: dict[int, dict[str, list[float]]] = {}
+def _lows_by_session(
+    records: Records, disturbed: Collection[tuple[int, int]]
+) -> dict[int, dict[str, float]]:
+    rounds: dict[int, dict[str, list[LatencyRecord]]] = {}
     for key, of_key in records.items():
         if key == OVERHEAD_KEY:
             continue  # too short to tell anything
         for record in of_key:
             of_session = rounds.setdefault(record.session, {})
-            minimum_ms = min(record.samples_ms or ())
-            of_session.setdefault(key.removeprefix(ANCHOR), []).append(minimum_ms)
+            of_session.setdefault(key.removeprefix(ANCHOR), []).append(record)
     return {
-        session: {key: float(np.quantile(minima_ms, 0.25)) for key, minima_ms in of_session.items()}
+        session: {key: _low_ms(of_key, disturbed) for key, of_key in of_session.items()}
         for session, of_session in rounds.items()
     }
+
+
+def _low_ms(records: Sequence[LatencyRecord], disturbed: Collection[tuple[int, int]]) -> float:
+    minima_ms = [min(record.samples_ms or ()) for record in undisturbed(records, disturbed)]
+    return float(np.quantile(minima_ms, 0.25))
+
+
+def undisturbed(
+    records: Sequence[LatencyRecord], disturbed: Collection[tuple[int, int]]
+) -> Sequence[LatencyRecord]:
+    """Return the records of when the machine was not disturbed; all if it always was.
+
+    Args:
+        records: Of one key.
+        disturbed: Session and number of the stretches that do not count.
+    """
+    calm = [record for record in records if (record.session, record.stretch) not in disturbed]
+    return calm or records
 
 
 def reference_levels_ms(records: Records) -> dict[int, list[float]]:

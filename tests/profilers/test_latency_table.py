@@ -89,6 +89,19 @@ def test_disturbed_rounds_do_not_change_a_sessions_scale(write: Write) -> None:
     assert LatencyTable.load(path).session_scale(2) == pytest.approx(1)
 
 
+def test_sessions_are_joined_by_their_undisturbed_rounds_few_as_they_may_be(write: Write) -> None:
+    first = [line for _ in range(12) for line in (*own("reference", [1.0]), *block("a", [2.0]))]
+    later = [
+        line
+        for number in range(12)
+        for line in (
+            *own("reference", [1.0 if number < 4 else 1.5], session=2),
+            *block("a", [2.0 if number < 3 else 3.0], session=2),
+        )
+    ]
+    assert LatencyTable.load(write(*first, *later)).session_scale(2) == pytest.approx(1)
+
+
 def test_a_session_without_reference_cannot_be_joined(write: Write) -> None:
     path = write(*own("reference", [1.0]), *block("a", [1.0], session=2))
     with pytest.raises(TableError, match="reference workload of each session; found: session 2"):
