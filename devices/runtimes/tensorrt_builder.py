@@ -9,6 +9,7 @@ from typing import Any
 
 from devices.errors import CompileError
 from devices.runtimes.checks import written_whole
+from devices.runtimes.onnx_layers import name_layer
 from devices.runtimes.tensorrt_bindings import Features, collected_errors, load_bindings
 
 _REMEDY = "Change the model, its precision or the compute capabilities."
@@ -197,7 +198,7 @@ def _parse(parser: Any, network: Any, onnx_path: Path) -> None:
     if not parser.parse_from_file(str(onnx_path)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         reasons = [
-            f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}"
+            f"{name_layer(onnx_path, error.node_operator(), error.node_name())}: {error.desc()}"
             if error.node_name() or error.node_operator()
             else error.desc()
             for error in errors

@@ -84,7 +84,7 @@ def test_a_builder_goes_on_after_a_failure(
     bindings: ModuleType, unknown_operator: Path, convolution: Path, tmp_path: Path
 ) -> None:
     builder = TensorRTRtxBuilder(["SM89"])
-    with pytest.raises(CompileError, match=r"parse .*node 'strange_node' \(NoSuch\): "):
+    with pytest.raises(CompileError, match=r"parse .*operator NoSuch of the layer strange_node: "):
         builder.build(unknown_operator, tmp_path / "network.engine")
     builder.build(convolution, tmp_path / "network.engine")
     assert read_engine_header(tmp_path / "network.engine").compute_capabilities == ("SM89",)
