@@ -11,7 +11,7 @@ import torch
 import edgesearch
 from devices import load_device
 from edgesearch.errors import ExportError
-from edgesearch.workflow.deployable import check_batch
+from edgesearch.workflow.deployable import check_batch, write_in_format
 
 NO_ENGINES = "export.tensorrt="
 
@@ -69,6 +69,13 @@ def test_no_open_batch_for_tensorrt(chain):
         check_batch(load_device("local-gpu"), "dynamic")
     check_batch(load_device("local-gpu"), "fixed")
     check_batch(load_device("local-cpu"), "dynamic")
+
+
+@pytest.mark.parametrize(("images", "batch"), [(0, 1), (3, 4)])
+def test_eight_bits_need_images_to_be_calibrated_on(tmp_path, images, batch):
+    message = f"at least {batch} images, which make a batch, to quantize .*; found: {images}\\."
+    with pytest.raises(ExportError, match=message):
+        write_in_format(tmp_path, "u8s8", torch.zeros(images, 1, 16, 16), batch)
 
 
 def test_eight_bits_are_judged_by_knn(chain):
