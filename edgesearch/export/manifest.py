@@ -133,7 +133,9 @@ def check_listed(path: Path) -> dict[str, Any] | None:
         wanted = manifest["files"][path.name]["sha256"]
         found = sha256_of(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if json.dumps(path.name).encode() not in text:
+        # One that cannot be read at all, beside a file that an export wrote, was its manifest.
+        cut_off = isinstance(error, ValueError) and path.name.startswith("subnet.")
+        if not cut_off and json.dumps(path.name).encode() not in text:
             return None
         raise ExportError(
             f"{path} and a whole {MANIFEST} beside it",
