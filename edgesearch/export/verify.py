@@ -231,8 +231,8 @@ def verify_engine(
         parity = compare(wanted, found, logits)
         if knn is not None:
             after = knn[0].accuracy(lambda pixels: _outputs(session, pixels), batch)
-            about_knn = {"knn_before": knn[1], "knn_after": after, "knn_images": len(knn[0].test)}
-            parity = replace(parity, **about_knn)
+            judged = len(knn[0].test)
+            parity = replace(parity, knn_before=knn[1], knn_after=after, knn_images=judged)
     finally:
         session.close()
     if not fits(parity, precision):
