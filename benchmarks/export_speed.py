@@ -11,15 +11,18 @@ random features. Then, each beside its target:
 - its speed in eight bits against single precision, in turn, and the kNN accuracy of both;
 - its latency against that of ResNet-50, in turn. The last two are printed by `edgesearch bench`.
 
-Usage: python benchmarks/export_speed.py [--config NAME] [--knn IMAGES] [OVERRIDE ...]
-(resnet50to101_128 with the digits of scikit-learn as its images). Run nothing else meanwhile.
+Usage: python benchmarks/export_speed.py [--config NAME] [--knn IMAGES] [--folder DIR] [OVERRIDE …]
+(resnet50to101_128 with the digits of scikit-learn as its images). With --folder a run that was
+stopped goes on. Run nothing else meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -58,6 +61,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What engines cost to make, and their speed.")
     parser.add_argument("--config", default="resnet50to101_128")
     parser.add_argument("--knn", type=int, default=256, help="images of each kind for accuracies")
+    parser.add_argument(
+        "--folder", help="keeps all files; an empty one that is removed if left out"
+    )
     parser.add_argument(ONE_WINNER, action="store_true", help="only make engines: for itself")
     parser.add_argument("overrides", metavar="OVERRIDE", nargs="*")
     options = parser.parse_args()
@@ -66,7 +72,11 @@ def main() -> None:
         return
     print_machine()
     print(f"export_speed: {' '.join([options.config, *options.overrides])}")
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory()
+        if options.folder is None
+        else contextlib.nullcontext(options.folder)
+    ) as folder:
         overrides = [
             f"output_dir={folder}/run",
             "data.source=digits",
@@ -93,16 +103,16 @@ def measure_resnet50(config_name: str, overrides: list[str], path: Path) -> floa
 
     config = load_config(config_name, overrides)
     space = config.space.build()
-    layout = Layout(config.output_dir)
-    layout.supernet.mkdir(parents=True)
-    random_weights(space).save(layout.weights)
-    network = resnet50(weights=None).eval()
-    network.fc = nn.Identity()
-    size = space.largest.resolution
-    export_network(network, path, input_shape=(1, 3, size, size), output_names=["features"])
-    found = call("bench", str(path))
-    (engine,) = found["engines"]
-    median_ms: float = engine["timing"]["p50_ms"]
+    layout, size = Layout(config.output_dir), space.largest.resolution
+    known = path.with_suffix(".json")
+    if not known.exists():
+        layout.supernet.mkdir(parents=True, exist_ok=True)
+        random_weights(space).save(layout.weights)
+        network = resnet50(weights=None).eval()
+        network.fc = nn.Identity()
+        export_network(network, path, input_shape=(1, 3, size, size), output_names=["features"])
+        known.write_text(json.dumps(call("bench", str(path))["engines"][0]["timing"]["p50_ms"]))
+    median_ms: float = json.loads(known.read_text())
     print(f"  ResNet-50 at {size} px: {median_ms:.2f} ms")
     return median_ms
 
@@ -141,7 +151,7 @@ def make_engines(config: Config) -> None:
     layout, space, device = Layout(config.output_dir), arguments["space"], arguments["device"]
     winner, pool, deployable = prepared(config)
     resolution = winner.architecture.resolution
-    folder = config.output_dir / "made again"
+    folder = config.output_dir.parent / "made again"
     export_network(
         deployable.network,
         folder / "subnet.onnx",
@@ -197,8 +207,8 @@ def report_eight_bits(config: Config, single: Path, folder: Path, count: int) ->
         instruction_sets=found.instruction_sets,
     )
     resolution = winner.architecture.resolution
-    (folder / "int8").mkdir()
-    os.link(single, folder / "int8/subnet.onnx")
+    (folder / "int8").mkdir(exist_ok=True)
+    shutil.copy(single, folder / "int8")
     calibration = pool.sample(resolution, 0, config.search.calibration_images)
     eight = write_in_format(folder / "int8", form, calibration, 1)
     images = pool.labelled(resolution, count, count)
