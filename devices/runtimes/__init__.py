@@ -2,6 +2,7 @@
 
 from devices.runtimes.engine_header import EngineHeader, read_engine_header
 from devices.runtimes.onnx_inputs import fix_batch, read_inputs
+from devices.runtimes.onnx_layers import explain_failure, layer_of, modules_of
 from devices.runtimes.onnxruntime_runtime import OnnxRuntime, OrtBuilder
 from devices.runtimes.open_runtime import RUNTIMES, open_runtime
 from devices.runtimes.protocol import EngineBuilder, Runtime, Session
@@ -21,7 +22,10 @@ __all__ = [
     "TensorRTBuilder",
     "TensorRTRtxBuilder",
     "TensorRTRuntime",
+    "explain_failure",
     "fix_batch",
+    "layer_of",
+    "modules_of",
     "open_runtime",
     "read_engine_header",
     "read_inputs",

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from devices.errors import DeviceError, EngineError, RuntimeMissingError
 
 _GPU = "an NVIDIA GPU and its driver"
-_NO_GPU_REMEDY = (
-    "Install the driver (nvidia-smi must list the GPU), or use a machine that has both: for one "
-    "that ssh reaches, device.transport=ssh device.host=NAME."
+NO_GPU_REMEDY = (
+    "Install the driver (nvidia-smi must list the GPU), or do it where the GPU is: run the same "
+    "command on that machine or, if ssh reaches it, `edgesearch export CONFIG device.transport=ssh "
+    "device.host=NAME` on this one."
 )
 _RUN_REMEDY = "Free memory of the GPU, or look for other programs that disturb it."
 
@@ -106,7 +107,7 @@ class PyCuda:
             import pycuda.autoprimaryctx
             import pycuda.driver
         except Exception as error:  # no libcuda: ImportError; no GPU: pycuda's own, RuntimeError
-            raise DeviceError(_GPU, f"{error} (pycuda)", _NO_GPU_REMEDY) from error
+            raise DeviceError(_GPU, f"{error} (pycuda)", NO_GPU_REMEDY) from error
         self._driver = pycuda.driver
         device = pycuda.autoprimaryctx.device
         self.gpu: str = device.name()
@@ -197,7 +198,7 @@ class CudaBindings:
             _checked(runtime, runtime.cudaFree(0))  # the context begins here, if not before
             properties = _checked(runtime, runtime.cudaGetDeviceProperties(0))
         except EngineError as error:
-            raise DeviceError(_GPU, f"{error.found} (cuda-bindings)", _NO_GPU_REMEDY) from error
+            raise DeviceError(_GPU, f"{error.found} (cuda-bindings)", NO_GPU_REMEDY) from error
         self.gpu: str = properties.name.split(b"\0")[0].decode()
         self.compute_capability = f"{properties.major}.{properties.minor}"
 
@@ -294,7 +295,7 @@ def open_cuda(package: str | None = None) -> Cuda:
             errors.append(error)
     found = "; ".join(error.found for error in errors if error.required == _GPU)
     if found:
-        raise DeviceError(_GPU, found, _NO_GPU_REMEDY)
+        raise DeviceError(_GPU, found, NO_GPU_REMEDY)
     raise RuntimeMissingError(
         "a package that reaches the GPU's memory",
         "; ".join(error.found for error in errors),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.errors import EngineError
+from devices.runtimes.onnx_layers import explain_failure
 
 
 def read_inputs(path: Path) -> dict[str, tuple[int | str, ...]]:
@@ -25,14 +26,15 @@ def read_inputs(path: Path) -> dict[str, tuple[int | str, ...]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    providers = ["CPUExecutionProvider"]
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            str(path), options, providers=providers, enable_fallback=0
         )
     except Exception as error:  # onnxruntime's errors share no base class of their own
         raise EngineError(
             f"{path} must be a whole model that onnxruntime {onnxruntime.__version__} can read",
-            (str(error).strip() or type(error).__name__).splitlines()[0],
+            explain_failure(error, path, providers),
             "Export the model again.",
         ) from error
     return {node.name: tuple(map(_size, node.shape)) for node in session.get_inputs()}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from devices.errors import CompileError, EngineError, RuntimeMissingError
 from devices.runtimes.checks import check_inputs, check_types, draw_inputs, written_whole
+from devices.runtimes.onnx_layers import explain_failure
 from devices.runtimes.protocol import Session
 
 if TYPE_CHECKING:
@@ -109,14 +110,15 @@ class OnnxRuntime:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.add_session_config_entry("session.force_spinning_stop", "1")
         wanted = PROVIDERS[self._provider]
+        providers = list(dict.fromkeys([wanted, _CPU]))
         try:
             session = onnxruntime.InferenceSession(
-                str(path), options, providers=list(dict.fromkeys([wanted, _CPU])), enable_fallback=0
+                str(path), options, providers=providers, enable_fallback=0
             )
         except Exception as error:  # onnxruntime's errors share no base class of their own
             raise EngineError(
                 f"onnxruntime {self.version} must be able to load {path}",
-                _first_line(error),
+                explain_failure(error, path, providers),
                 "Export or compile the model again.",
             ) from error
         if session.get_providers()[0] != wanted:
@@ -162,7 +164,7 @@ class OrtBuilder:
             except Exception as error:  # onnxruntime's errors share no base class of their own
                 raise CompileError(
                     f"onnxruntime must be able to compile {onnx_path} to {engine_path}",
-                    _first_line(error),
+                    explain_failure(error, onnx_path, [_CPU]),
                     "Check the model with onnx.checker, and that the folder can be written.",
                 ) from error
 

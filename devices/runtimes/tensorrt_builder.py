@@ -9,6 +9,8 @@ from typing import Any
 
 from devices.errors import CompileError
 from devices.runtimes.checks import written_whole
+from devices.runtimes.cuda_memory import NO_GPU_REMEDY
+from devices.runtimes.onnx_layers import name_layer
 from devices.runtimes.tensorrt_bindings import Features, collected_errors, load_bindings
 
 _REMEDY = "Change the model, its precision or the compute capabilities."
@@ -166,7 +168,7 @@ def _serialize(
             builder = trt.Builder(logger)
         except (RuntimeError, TypeError) as error:  # without a GPU, TensorRT has no builder
             found = "; ".join(messages) or str(error)
-            raise CompileError(required, found, "Build it where the GPU is.") from error
+            raise CompileError(required, found, NO_GPU_REMEDY) from error
         flags = 0
         if Features.of(trt).typed_flag:
             flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -180,7 +182,7 @@ def _serialize(
             release()
     if plan is None:
         found = "; ".join(messages) or "no engine and no reason"
-        raise CompileError(required, found, _REMEDY)
+        raise CompileError(required, found, NO_GPU_REMEDY if "CUDA driver" in found else _REMEDY)
     return bytes(plan)
 
 
@@ -197,7 +199,7 @@ def _parse(parser: Any, network: Any, onnx_path: Path) -> None:
     if not parser.parse_from_file(str(onnx_path)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         reasons = [
-            f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}"
+            f"{name_layer(onnx_path, error.node_operator(), error.node_name())}: {error.desc()}"
             if error.node_name() or error.node_operator()
             else error.desc()
             for error in errors

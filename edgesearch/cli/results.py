@@ -169,23 +169,33 @@ def print_export(result: workflow.ExportResult) -> None:
                     f"{measured['measured_p50']:.3f} ms (95th percentile "
                     f"{measured['measured_p95']:.3f})"
                 )
-        for name, about in manifest["files"].items():
-            print(f"  {folder / name}{_about(about)}")
+        print(f"  {folder}:")
+        _print_files(manifest["files"])
 
 
-def _about(about: dict[str, Any]) -> str:
-    parity = about.get("parity")
-    if parity:
-        knn = ""
-        if parity.get("knn_before") is not None:
-            knn = f"; kNN {parity['knn_before']:.1%} before, {parity['knn_after']:.1%} after"
-        return (
-            f"  ({about['precision']}; equal to PyTorch up to {parity['max_difference']:.1e}, "
-            f"cosine {parity['min_cosine']:.6f}{knn})"
-        )
-    if "compute_capabilities" in about:
-        return f"  ({about['precision']} for {', '.join(about['compute_capabilities'])}; not run)"
-    return ""
+def _print_files(files: dict[str, Any]) -> None:
+    """A winner's files, and how far each is from the trained network."""
+    header = ["file", "precision", "max error", "cosine", "top-1", "kNN before", "kNN after"]
+    rows, notes = [], []
+    for name, about in files.items():
+        parity = about.get("parity") or {}
+        shown = [
+            (parity.get("max_difference"), ".1e"),
+            (parity.get("min_cosine"), ".6f"),
+            (parity.get("top1_agreement"), ".1%"),
+            (parity.get("knn_before"), ".1%"),
+            (parity.get("knn_after"), ".1%"),
+        ]
+        figures = ["–" if value is None else format(value, form) for value, form in shown]
+        rows.append([f"  {name}", about.get("precision", "–"), *figures])
+        if "compute_capabilities" in about:
+            targets = ", ".join(about["compute_capabilities"])
+            ran = "" if parity else "; not run here"
+            notes.append(
+                f"  {name}: {about['runtime']} {about['runtime_version']} for {targets}{ran}"
+            )
+    _print_table([f"  {header[0]}", *header[1:]], rows)
+    print(*notes, sep="\n", end="\n" if notes else "")
 
 
 def print_run(result: workflow.RunResult) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,14 @@ from edgesearch.errors import ExportError
 from edgesearch.export.first_difference import differs_from_file, differs_from_network
 from edgesearch.export.onnx_export import INPUT_NAME
 from edgesearch.export.precision import convert_to_fp16
-from edgesearch.export.verify import KnnImages, Parity, compare, fits, verify_engine
+from edgesearch.export.verify import (
+    TOLERANCES,
+    KnnImages,
+    Parity,
+    compare,
+    fits,
+    verify_engine,
+)
 
 ONNX_FILE = "subnet.onnx"
 FP16_FILE = "subnet.fp16.onnx"
@@ -80,6 +88,7 @@ def build_engines(
     *,
     logits: bool = False,
     knn: KnnImages | None = None,
+    knn_glance: int = 64,
     batch: int = 1,
 ) -> dict[str, dict[str, Any]]:
     """Compile a winner's ONNX file, and check on real images whatever can run here.
@@ -91,7 +100,8 @@ def build_engines(
         tensorrt: What to build TensorRT engines for; None builds none.
         precision: That of the device: its file of `MEASURED_FILES` is in the folder, too.
         logits: The network gives classes.
-        knn: Labelled images to judge eight bits by; None if there are none.
+        knn: Labelled images, for accuracies before and after; None if there are none.
+        knn_glance: So many of them do where a precision is not judged by its accuracy.
         batch: Images in a run of TensorRT engines, where the ONNX file leaves it open.
 
     Returns:
@@ -103,7 +113,7 @@ def build_engines(
         RuntimeMissingError: TensorRT for RTX is not installed.
     """
     onnx_path = folder / ONNX_FILE
-    check = _Check(folder, network.eval(), images, logits, knn if precision == "int8" else None)
+    check = _Check(folder, network.eval(), images, logits, knn, knn_glance)
     files = {ONNX_FILE: check.on_processor(onnx_path, "fp32")}
     measured = MEASURED_FILES[precision]
     if measured != ONNX_FILE:
@@ -136,6 +146,7 @@ class _Check:
         images: torch.Tensor,
         logits: bool,
         knn: KnnImages | None,
+        knn_glance: int,
     ) -> None:
         self._onnx_path = folder / ONNX_FILE
         self._network = network
@@ -144,12 +155,22 @@ class _Check:
         self._expected = self._embed(self._pixels)
         size = read_inputs(self._onnx_path)[INPUT_NAME][0]
         self._batch = size if isinstance(size, int) else 1
-        self._knn = None
-        if knn is not None:
-            knn = knn.whole_batches(self._batch)
-            if len(knn.train) and len(knn.test):  # fewer than a batch judge nothing
-                self._knn = (knn, knn.accuracy(self._embed, 64))
-        self._runtime = OnnxRuntime(threads=1)
+        self._knn = None if knn is None else knn.whole_batches(self._batch)
+        self._glance = max(self._batch, knn_glance - knn_glance % self._batch)
+        self._accuracies: dict[bool, float] = {}
+        self._runtime = OnnxRuntime(threads=os.cpu_count() or 1)
+
+    def _knn_for(self, precision: str) -> tuple[KnnImages, float] | None:
+        """Images to judge a precision by, and the trained network's accuracy on them."""
+        if self._knn is None:
+            return None
+        judged = TOLERANCES[precision].max_knn_loss is not None
+        images = self._knn if judged else self._knn.first(self._glance)
+        if not len(images.train) or not len(images.test):  # fewer than a batch tell nothing
+            return None
+        if judged not in self._accuracies:
+            self._accuracies[judged] = images.accuracy(self._embed, 64)
+        return images, self._accuracies[judged]
 
     def _embed(self, pixels: np.ndarray) -> list[np.ndarray]:
         with torch.no_grad():
@@ -182,7 +203,7 @@ class _Check:
             self._expected,
             precision,
             logits=self._logits,
-            knn=self._knn,
+            knn=self._knn_for(precision),
             locate=lambda: self._locate(path, precision),
         )
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from devices import layer_of, modules_of
+
 if TYPE_CHECKING:
     import onnx
 
 Fits = Callable[[np.ndarray, np.ndarray], bool]
 """Whether what was found (second) is what was expected (first), image by image."""
-_SCOPES = "pkg.torch.onnx.name_scopes"
 _DEQUANTIZED = "_DequantizeLinear_Output"
 
 
@@ -38,7 +39,7 @@ def differs_from_network(
     model = onnx.load(onnx_path)
     tensors: dict[str, str] = {}
     for node in model.graph.node:
-        for module in reversed(_modules(node)):
+        for module in reversed(modules_of(node)):
             tensors.pop(module, None)  # its output is that of its last node
             tensors[module] = node.output[0]
     expected = _outputs_of_modules(network, images, set(tensors))
@@ -64,9 +65,7 @@ def differs_from_file(onnx_path: Path, reference_path: Path, images: np.ndarray,
     reference, model = onnx.load(reference_path), onnx.load(onnx_path)
     there = {name for node in model.graph.node for name in node.output}
     layers = {
-        node.output[0]: (_modules(node) or [node.name])[-1]
-        for node in reference.graph.node
-        if node.output[0] in there
+        node.output[0]: layer_of(node) for node in reference.graph.node if node.output[0] in there
     }
     # A quantizer may have taken a Relu into the bounds of what follows: only behind it are they
     # the same.
@@ -85,16 +84,6 @@ def _first(pairs: Iterable[tuple[str, np.ndarray | None, np.ndarray]], fits: Fit
         if not fits(*rows):
             return f"the first layer that differs is {layer}"
     return "no layer alone differs by so much: it adds up from layer to layer"
-
-
-def _modules(node: onnx.NodeProto) -> list[str]:
-    """The modules that a node is of, from the outermost on."""
-    import ast
-
-    for entry in node.metadata_props:
-        if entry.key == _SCOPES:
-            return [name for name in ast.literal_eval(entry.value)[:-1] if name]
-    return []
 
 
 def _outputs_of_modules(

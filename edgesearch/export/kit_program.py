@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ def main() -> int:
         pixels = [prepare(path, manifest["preprocess"]) for path in options.images]
         labels = (HERE / "labels.txt").read_text(encoding="utf-8").split("\n")
         session = load(manifest)
-        outputs = [run(session, manifest, image) for image in pixels]
-        times_ms = time_ms(session, options.runs)
+        with refusing():
+            outputs = [run(session, manifest, image) for image in pixels]
+            times_ms = time_ms(session, options.runs)
         if options.save is not None:
             save(options.save, outputs)
     except OSError as error:
@@ -168,13 +170,12 @@ def load(manifest: dict[str, Any]) -> Any:
     """A session of the engine."""
     os.environ.setdefault("EDGESEARCH_CACHE", str(HERE / "cache"))
     sys.path.insert(0, str(HERE))
-    from devices.errors import UserError
     from devices.runtimes import open_runtime
     from devices.spec import DeviceSpec
 
     local: dict[str, Any] = {"transport": "local", "hosts": [], "ssh_config": None}
     name = manifest["kit_file"]
-    try:
+    with refusing():
         runtime = open_runtime(DeviceSpec.from_dict({**manifest["device"], **local}))
         wanted = manifest["files"][name].get("runtime_version")
         if not name.endswith(".onnx") and wanted not in (None, runtime.version):
@@ -184,6 +185,15 @@ def load(manifest: dict[str, Any]) -> Any:
                 "Install that version, or export again with this one.",
             )
         return runtime.load(HERE / name)
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """What a runtime raises is for the user to mend."""
+    from devices.errors import UserError
+
+    try:
+        yield
     except UserError as error:
         raise Refusal(error.required, error.found, error.remedy) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ def export_network(
         metadata: Goes into the model's metadata.
 
     Raises:
-        ExportError: The exporter failed (names the operator if it does).
+        ExportError: The exporter failed; where it lacks an operator, names it and the layer.
     """
     model = _export(network, input_shape, list(output_names), open_batch)
     for key, value in (metadata or {}).items():
@@ -178,9 +179,34 @@ def _export(
     except torch.onnx.errors.OnnxExporterError as error:
         raise ExportError(
             f"a network that torch's exporter can write with opset {OPSET}",
-            str(error).strip().splitlines()[0],
-            "Replace the operator that it names.",
+            _reason(error, network, images),
+            "Replace what it names in the network.",
         ) from error
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     return model
+
+
+def _reason(error: BaseException, network: nn.Module, images: torch.Tensor) -> str:
+    """The first cause of an exporter's error; of an unknown operator with its layer."""
+    messages = [str(error)]
+    while error.__cause__ is not None:
+        error = error.__cause__
+        messages.append(str(error))
+    said = messages[-1].strip().splitlines()[0]
+    operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", said)
+    if operator is None:
+        return said
+    translated = re.search(r"Error when translating node %(\w+)", "\n".join(messages))
+    layer = _layer_of(translated[1], network, images) if translated else None
+    return f"the operator {operator[1]} of the layer {layer or '(torch names none)'}: {said}"
+
+
+def _layer_of(name: str, network: nn.Module, images: torch.Tensor) -> str | None:
+    """The innermost module with a node of the traced network; None if torch does not tell."""
+    with quiet():
+        program = torch.export.export(network, (images,)).run_decompositions()
+    for node in program.graph.nodes:
+        if node.name == name and node.meta.get("nn_module_stack"):
+            return str(list(node.meta["nn_module_stack"].values())[-1][0])
+    return None

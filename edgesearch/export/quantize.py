@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from devices import explain_failure
 from edgesearch.errors import ExportError
 from edgesearch.export.onnx_files import quiet, save_model
 from edgesearch.export.precision import convert_to_fp16
@@ -174,7 +175,7 @@ def _quantize(
         except Exception as error:  # the quantizer's errors share no base class of their own
             raise ExportError(
                 f"a network that onnxruntime can quantize to {number_format}",
-                (str(error).strip() or type(error).__name__).splitlines()[0],
+                explain_failure(error, model, ["CPUExecutionProvider"]),
                 "Choose another precision, or check the free space of the temporary folder.",
             ) from error
 

@@ -27,7 +27,7 @@ class Tolerance:
     Attributes:
         max_difference: Largest difference of an output value, as a share of the largest output.
         min_cosine: Smallest cosine of an image's output with the trained network's.
-        max_knn_loss: Accuracy of nearest neighbours that may be lost; None if that is not checked.
+        max_knn_loss: Accuracy of nearest neighbours that may be lost; None if it is only told.
     """
 
     max_difference: float
@@ -52,8 +52,9 @@ class Parity:
         min_cosine: Smallest cosine of an image's output with the trained network's.
         top1_agreement: Share of the images with the same class if there are logits; else with the
             same nearest other image. None for a single image.
-        knn_before: Accuracy of nearest neighbours with the trained network; None if not checked.
+        knn_before: Accuracy of nearest neighbours with the trained network; None without labels.
         knn_after: The same with the exported network.
+        knn_images: Number of images classified for these, by as many others.
     """
 
     images: int
@@ -62,6 +63,7 @@ class Parity:
     top1_agreement: float | None = None
     knn_before: float | None = None
     knn_after: float | None = None
+    knn_images: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -94,6 +96,16 @@ class KnnImages:
             self.train_labels[:train],
             self.test[:test],
             self.test_labels[:test],
+            self.prepare,
+        )
+
+    def first(self, count: int) -> KnnImages:
+        """The same with so many images of each kind at most."""
+        return KnnImages(
+            self.train[:count],
+            self.train_labels[:count],
+            self.test[:count],
+            self.test_labels[:count],
             self.prepare,
         )
 
@@ -193,8 +205,8 @@ def verify_engine(
         expected: (N, …), outputs of the trained network.
         precision: Key of `TOLERANCES`.
         logits: The output is classes.
-        knn: Labelled images, in whole batches, and the trained network's accuracy on them, where a
-            precision is judged by it.
+        knn: Labelled images, in whole batches, and the trained network's accuracy on them; None if
+            there are none.
         locate: Says where the difference begins; asked if there is one that is too large.
 
     Raises:
@@ -217,14 +229,15 @@ def verify_engine(
         found = [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
         wanted = [output[: len(found[0])] for output in _listed(expected)]
         parity = compare(wanted, found, logits)
-        if knn is not None and TOLERANCES[precision].max_knn_loss is not None:
+        if knn is not None:
             after = knn[0].accuracy(lambda pixels: _outputs(session, pixels), batch)
-            parity = replace(parity, knn_before=knn[1], knn_after=after)
+            judged = len(knn[0].test)
+            parity = replace(parity, knn_before=knn[1], knn_after=after, knn_images=judged)
     finally:
         session.close()
     if not fits(parity, precision):
         _refuse_difference(engine_path, parity, precision, locate)
-    _check_knn(engine_path, parity, precision, len(knn[0].test) if knn else 0)
+    _check_knn(engine_path, parity, precision)
     return parity
 
 
@@ -248,9 +261,9 @@ def _refuse_difference(
     )
 
 
-def _check_knn(path: Path, parity: Parity, precision: str, images: int) -> None:
-    allowed = TOLERANCES[precision].max_knn_loss
-    if allowed is None or parity.knn_before is None or parity.knn_after is None:
+def _check_knn(path: Path, parity: Parity, precision: str) -> None:
+    allowed, images = TOLERANCES[precision].max_knn_loss, parity.knn_images
+    if allowed is None or not images or parity.knn_before is None or parity.knn_after is None:
         return
     # One image is no loss that could be told from chance.
     allowed = max(allowed, 1 / images)

@@ -46,7 +46,10 @@ from profilers import LatencyTable
 PARITY_IMAGES = 64
 QUANTIZATION_IMAGES = 256
 KNN_IMAGES = 512
-"""So many with labels, and so many to classify, judge a network of eight bits."""
+"""So many with labels, and so many to classify, judge a network of eight bits; others at most."""
+KNN_GLANCE = (1e11, 64)
+"""Multiply-accumulates that each kind may take of a network that is not judged by its accuracy, and
+images of each kind at the least: it is told in the time that the rest of the export takes."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,8 @@ def write_winner(
         CompileError: A runtime could not compile the network.
     """
     images = pool.sample(deployable.resolution, 0, max(PARITY_IMAGES, device.batch))
+    glance = min(KNN_IMAGES, max(int(KNN_GLANCE[0] / winner.macs), KNN_GLANCE[1]))
+    knn_images = KNN_IMAGES if device.precision == "int8" else glance
     files: dict[str, dict[str, Any]] = build_engines(
         folder,
         deployable.network,
@@ -200,7 +205,8 @@ def write_winner(
         device.precision,
         logits=deployable.network.output == "logits",
         batch=device.batch,
-        knn=_knn_images(pool, deployable.resolution) if device.precision == "int8" else None,
+        knn=_knn_images(pool, deployable.resolution, knn_images),
+        knn_glance=glance,
     )
     definition = {"space_definition": json.dumps(space.to_dict())}
     save_weights(deployable.network, folder / WEIGHTS_FILE, {**deployable.metadata, **definition})
@@ -231,11 +237,11 @@ def write_winner(
     write_manifest(folder, files, facts)
 
 
-def _knn_images(pool: ImagePool, resolution: int) -> KnnImages | None:
+def _knn_images(pool: ImagePool, resolution: int, count: int) -> KnnImages | None:
     """Some labelled images, if there are any."""
     if not pool.has_labels:
         return None
-    images = pool.labelled(resolution, KNN_IMAGES, KNN_IMAGES)
+    images = pool.labelled(resolution, count, count)
     labels = (images.train_labels, images.test_labels)
     return KnnImages(images.train, labels[0], images.test, labels[1], images.prepare)
 

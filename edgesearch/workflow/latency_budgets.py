@@ -60,6 +60,11 @@ def have_same_budgets(some: Mapping[str, Any], others: Mapping[str, Any]) -> boo
     return all(some.get(kind.budget) == others.get(kind.budget) for kind in (MEDIAN, P95))
 
 
+def fits_as_measured(figures: Mapping[str, Any]) -> bool:
+    """Whether what was measured is within the budgets, whatever its interval."""
+    return all(figures[kind.measured] <= figures[kind.budget] for kind in _bounded(figures))
+
+
 def broken_budgets(figures: Mapping[str, Any]) -> list[BoundedFigure]:
     """The budgets that are broken as measured: the lower end of the interval is above.
 

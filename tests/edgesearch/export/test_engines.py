@@ -8,15 +8,19 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+import torch
 from safetensors import safe_open
 
 from devices import OnnxRuntime, read_engine_header
 from edgesearch.errors import ExportError
 from edgesearch.export import (
+    INT8_FILE,
     ONNX_FILE,
     WEIGHTS_FILE,
+    KnnImages,
     TensorRTTarget,
     build_engines,
+    quantize_network,
     save_weights,
 )
 from edgesearch.export.precision import convert_to_fp16
@@ -78,6 +82,23 @@ def test_an_engine_in_single_precision(exported, subnet, images, tmp_path):
 def test_no_engine_where_none_is_wanted(exported, subnet, images, tmp_path):
     shutil.copy(exported / ONNX_FILE, tmp_path)
     assert set(build_engines(tmp_path, subnet, images, None)) == {"subnet.onnx", "subnet.ort"}
+
+
+def test_accuracies_before_and_after_are_told_of_every_format(exported, subnet, images, tmp_path):
+    shutil.copy(exported / ONNX_FILE, tmp_path)
+    batches = np.split(images.numpy()[:16], 16)
+    quantize_network(exported / ONNX_FILE, tmp_path / INT8_FILE, "u8s8", batches)
+    kinds = torch.arange(30) % 3
+    shown = (images[:3, :, :, :] * 40 + 128).clamp(0, 255).to(torch.uint8)[kinds]
+    mistaken = torch.where(torch.arange(30) < 20, kinds, 2 - kinds)  # of the last ten, seven
+    knn = KnnImages(shown, kinds, shown, mistaken, lambda part: (part.float() - 128) / 40)
+    files = build_engines(tmp_path, subnet, images, None, "int8", knn=knn, knn_glance=20)
+    assert set(files) == {"subnet.onnx", "subnet.ort", "subnet.int8.onnx", "subnet.int8.ort"}
+    for name, about in files.items():
+        # Only eight bits are judged by it, and looked at for longer.
+        count, share = (30, 23 / 30) if "int8" in name else (20, 1)
+        assert about["parity"]["knn_images"] == count
+        assert about["parity"]["knn_before"] == about["parity"]["knn_after"] == share
 
 
 def test_a_file_of_another_network_is_refused(exported, space, images, tmp_path):

@@ -1,7 +1,7 @@
 """Networks and their blocks as ONNX files."""
 
 import json
-from collections import Counter
+from collections import Counter, OrderedDict
 
 import numpy as np
 import onnx
@@ -91,12 +91,27 @@ class _Unknown(torch.nn.Module):
 
 
 def test_an_operator_that_cannot_be_exported_is_named(tmp_path, capsys):
-    with pytest.raises(ExportError, match=f"exporter can write with opset {OPSET}; found: .*"):
+    message = f"can write with opset {OPSET}; found: the operator aten.geqrf of the layer body.1: "
+    body = torch.nn.Sequential(torch.nn.ReLU(), _Unknown())
+    network = torch.nn.Sequential(OrderedDict(body=body))
+    with pytest.raises(ExportError, match=message):
         export_network(
-            _Unknown(), tmp_path / "a.onnx", input_shape=(1, 1, 4, 4), output_names=["features"]
+            network, tmp_path / "a.onnx", input_shape=(1, 1, 4, 4), output_names=["features"]
         )
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == ""
+
+
+class _Choosing(torch.nn.Module):
+    def forward(self, images):
+        return images if images.sum() > 0 else images + 1
+
+
+def test_what_cannot_be_traced_is_told_by_its_cause(tmp_path):
+    with pytest.raises(ExportError, match="found: Could not guard on data-dependent expression"):
+        export_network(
+            _Choosing(), tmp_path / "a.onnx", input_shape=(1, 1, 4, 4), output_names=["features"]
+        )
 
 
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from devices import OnnxRuntime
+from devices import OnnxRuntime, modules_of
 from edgesearch.errors import ExportError
 from edgesearch.export import (
     ONNX_FILE,
@@ -175,6 +175,19 @@ def test_what_cannot_be_quantized_is_said(exported, tmp_path):
     with pytest.raises(ExportError, match="onnxruntime can quantize to u8s8"):
         quantize_network(exported / ONNX_FILE, tmp_path / "int8.onnx", "u8s8", [])
     assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_an_operator_that_the_quantizer_cannot_run_is_named(exported, images, tmp_path):
+    model = onnx.load(exported / ONNX_FILE)
+    node = next(n for n in model.graph.node if n.op_type == "Relu" and modules_of(n))
+    node.op_type, node.domain = "NoSuch", "foreign"
+    model.opset_import.append(onnx.helper.make_opsetid("foreign", 1))
+    onnx.save(model, tmp_path / "odd.onnx")
+    message = r"quantize to u8s8; found: the operator NoSuch of the layer layer1\.0: "
+    with pytest.raises(ExportError, match=message):
+        quantize_network(
+            tmp_path / "odd.onnx", tmp_path / "int8.onnx", "u8s8", [images.numpy()[:1]]
+        )
 
 
 @pytest.mark.parametrize(

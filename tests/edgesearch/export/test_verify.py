@@ -25,6 +25,7 @@ def test_figures_by_hand():
         "top1_agreement": 1.0,  # each of two has the other one as its nearest
         "knn_before": None,
         "knn_after": None,
+        "knn_images": None,
     }
 
 
@@ -73,6 +74,11 @@ def test_knn_is_that_of_the_outputs():
     whole.accuracy(lambda pixels: sizes.add(len(pixels)) or by_value(pixels), 7)
     assert sizes == {7}
     assert len(whole.train) == len(whole.test_labels) == 28
+    few = images.first(8)
+    assert [len(part) for part in (few.train, few.train_labels, few.test, few.test_labels)] == [
+        8
+    ] * 4
+    assert torch.equal(few.test, images.test[:8])
 
 
 def test_a_loss_of_knn_accuracy_is_refused(exported, images, expected):
@@ -83,8 +89,10 @@ def test_a_loss_of_knn_accuracy_is_refused(exported, images, expected):
     true = knn.accuracy(run, 1)
     parity = verify_engine(path, runtime, images.numpy(), expected, "int8", knn=(knn, true))
     assert (parity.knn_before, parity.knn_after) == (true, true)
-    fp32 = verify_engine(path, runtime, images.numpy(), expected, "fp32", knn=(knn, true))
-    assert fp32.knn_after is None
+    assert parity.knn_images == 30
+    # Of other precisions it is only told.
+    fp32 = verify_engine(path, runtime, images.numpy(), expected, "fp32", knn=(knn, true + 0.5))
+    assert (fp32.knn_before, fp32.knn_after) == (true + 0.5, true)
     # One of thirty images is no loss to be told from chance; two are.
     verify_engine(path, runtime, images.numpy(), expected, "int8", knn=(knn, true + 1 / 30))
     message = r"onnx to lose 3\.3% of the kNN accuracy at most \(int8\); found: .* on 30 images"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from devices import OrtBuilder, TensorRTRtxBuilder, fix_batch, read_inputs
 from devices.errors import EngineError
 from edgesearch.cli.main import app
-from edgesearch.export import write_manifest
+from edgesearch.export import MANIFEST, write_manifest
 
 
 def bench(*arguments):
@@ -153,3 +153,23 @@ def test_a_manifest_has_to_agree(model, tmp_path):
     with ort.open("ab") as file:
         file.write(b"more")
     refused(bench(ort), f"{ort} with the SHA-256", "the file has changed")
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"files": 7}', '{"name": "app", "files": []}', "{}"])
+def test_a_manifest_of_something_else_is_left_alone(model, text):
+    (model.parent / MANIFEST).write_text(text)
+    done = bench(model, "--rounds", 2)
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"files": {"small.onnx": {}}}', "KeyError: 'sha256'"),
+        ('{"files": {"small.onnx": {"sha256": "12', "JSONDecodeError"),
+        ('{"files": ["small.onnx"]}', "TypeError"),
+    ],
+)
+def test_a_damaged_manifest_that_names_the_file_is_refused(model, text, reason):
+    (model.parent / MANIFEST).write_text(text)
+    refused(bench(model), f"{model} and a whole {MANIFEST} beside it", f"found: {reason}")

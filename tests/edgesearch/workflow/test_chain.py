@@ -73,6 +73,8 @@ class TestResult:
             assert parity["images"] == 64
             assert parity["min_cosine"] >= 0.99999
             assert parity["max_difference"] <= 1e-3
+            assert parity["knn_images"] == 359
+            assert abs(parity["knn_before"] - parity["knn_after"]) < 0.01
         assert {"python", "torch", "onnx", "onnxruntime"} <= set(manifest["versions"])
 
     def test_onnx_file_is_the_subnet_of_the_weights_file(self, finished):
@@ -101,7 +103,19 @@ class TestResult:
         lines = ("winner w0", "largest", "smallest", "largest, random weights", "raw pixels")
         for name in lines:
             assert any(line.startswith(name) for line in out.splitlines())
-        assert "subnet.fp16.engine" in out
+        table = {
+            line.split()[0]: line.split() for line in out.splitlines() if line.startswith("  ")
+        }
+        for name in ("subnet.onnx", "subnet.ort", "subnet.fp16.onnx"):
+            precision, error, cosine, top1, before, after = table[name][1:]
+            assert precision == ("fp16" if "fp16" in name else "fp32")
+            assert 0 <= float(error) < 0.05
+            assert float(cosine) > 0.999
+            assert [figure[-1] for figure in (top1, before, after)] == ["%"] * 3
+        assert table["subnet.fp16.engine"][1:3] == ["fp16", "–"]
+        version = read(finished[0].output_dir / "engines/w0/manifest.json")["versions"]
+        runtime = version["tensorrt-rtx-cu13-bindings"]
+        assert f"engine: tensorrt-rtx {runtime} for SM86, SM89; not run here" in out
 
     def test_metrics_have_a_line_for_each_epoch(self, finished):
         text = (finished[0].output_dir / "supernet/metrics.jsonl").read_text()

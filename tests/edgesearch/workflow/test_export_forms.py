@@ -11,7 +11,7 @@ import torch
 import edgesearch
 from devices import load_device
 from edgesearch.errors import ExportError
-from edgesearch.workflow.deployable import check_batch
+from edgesearch.workflow.deployable import check_batch, write_in_format
 
 NO_ENGINES = "export.tensorrt="
 
@@ -71,6 +71,13 @@ def test_no_open_batch_for_tensorrt(chain):
     check_batch(load_device("local-cpu"), "dynamic")
 
 
+@pytest.mark.parametrize(("images", "batch"), [(0, 1), (3, 4)])
+def test_eight_bits_need_images_to_be_calibrated_on(tmp_path, images, batch):
+    message = f"at least {batch} images, which make a batch, to quantize .*; found: {images}\\."
+    with pytest.raises(ExportError, match=message):
+        write_in_format(tmp_path, "u8s8", torch.zeros(images, 1, 16, 16), batch)
+
+
 def test_eight_bits_are_judged_by_knn(chain):
     """The network of the tests is tiny and hardly trained: it may lose too much, and says so."""
     for stage in ("profile", "search"):
@@ -94,6 +101,6 @@ def test_eight_bits_are_judged_by_knn(chain):
         assert parity["min_cosine"] >= 0.98
         assert parity["knn_before"] - parity["knn_after"] <= 0.01
         assert 0.5 < parity["top1_agreement"] <= 1
-    assert "before, " in done.stdout
-    assert manifest["files"]["subnet.onnx"]["parity"]["knn_before"] is None
+    assert "kNN before" in done.stdout
+    assert manifest["files"]["subnet.int8.ort"]["parity"]["knn_images"] == 359
     assert manifest["files"]["subnet.onnx"]["parity"]["top1_agreement"] == 1

@@ -1,5 +1,6 @@
 """The kit of a winner: as good as the project itself, without it."""
 
+import hashlib
 import importlib.util
 import json
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from devices.transports import SshTransport
@@ -178,6 +180,34 @@ def test_bad_input_is_one_message(kit, images, tmp_path):
     refused(kit.run(images[0]), "subnet.onnx with the SHA-256", "Unpack the kit again")
     (kit.folder / "manifest.json").write_text("{")
     refused(kit.run(images[0]), "a whole kit in", "JSONDecodeError")
+
+
+@pytest.mark.parametrize("least", [-1000.0, 0.0])
+def test_an_engine_that_fails_as_it_runs_is_one_message(kit, images, least):
+    """It looks up its least pixel: that of the image or, with 0, that of what it is timed with."""
+    nodes = [
+        helper.make_node("ReduceMin", ["images"], ["darkest"], keepdims=0),
+        helper.make_node("Add", ["darkest", "least"], ["sum"]),
+        helper.make_node("Cast", ["sum"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["one", "index"], ["features"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 1, 16, 16])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(np.array(least, np.float32), "least"),
+            numpy_helper.from_array(np.ones((1, 1), np.float32), "one"),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    content = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+    (kit.folder / "subnet.onnx").write_bytes(content)
+    manifest = json.loads((kit.folder / "manifest.json").read_text())
+    manifest["files"]["subnet.onnx"]["sha256"] = hashlib.sha256(content).hexdigest()
+    (kit.folder / "manifest.json").write_text(json.dumps(manifest))
+    refused(kit.run(images[0]), "onnxruntime must be able to run", "indices element out of data")
 
 
 def test_another_version_of_the_runtime_is_refused(kit, images):

@@ -8,6 +8,7 @@ from edgesearch.workflow.latency_budgets import (
     broken_budgets,
     describe_broken,
     describe_budgets,
+    fits_as_measured,
     fits_as_predicted,
     have_same_budgets,
 )
@@ -51,6 +52,19 @@ def test_a_budget_is_broken_if_the_lower_end_is_above(budgets, broken):
 )
 def test_both_predictions_have_to_fit(budgets, fits):
     assert fits_as_predicted({**FIGURES, **budgets}) == fits
+
+
+@pytest.mark.parametrize(
+    ("budgets", "fits"),
+    [
+        ({"budget": None, "budget_p95": None}, True),
+        ({"budget": 2.2, "budget_p95": 3.2}, True),
+        ({"budget": 2.19, "budget_p95": 3.2}, False),  # which its interval would allow
+        ({"budget": 2.2, "budget_p95": 3.19}, False),
+    ],
+)
+def test_what_seems_to_be_over_is_measured_on(budgets, fits):
+    assert fits_as_measured({**FIGURES, **budgets}) == fits
 
 
 def test_each_broken_budget_is_named_with_its_figures():

@@ -1,0 +1,129 @@
+"""Which layer of a network a runtime speaks of, or cannot run."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_ABOUT_OPERATORS = ("NOT_IMPLEMENTED", "is not a registered function/op", "No Op registered")
+"""What onnxruntime's messages hold where it lacks an operator."""
+
+
+def modules_of(node: onnx.NodeProto) -> list[str]:
+    """The modules of the exported network that a node is of, from the outermost on."""
+    for entry in node.metadata_props:
+        if entry.key == _SCOPES:
+            return [name for name in ast.literal_eval(entry.value)[:-1] if name]
+    return []
+
+
+def layer_of(node: onnx.NodeProto) -> str:
+    """The innermost module of a node; its own name, or its output's, where none is told."""
+    return (modules_of(node) or [node.name or node.output[0]])[-1]
+
+
+def name_layer(onnx_path: Path, operator: str, node_name: str) -> str:
+    """Say which layer a message is about.
+
+    Args:
+        onnx_path: The model.
+        operator: Type of the node, such as "Conv".
+        node_name: Name of the node, or "".
+
+    Returns:
+        Such as "the operator Conv of the layer layer1.0.conv1"; of several nodes that it may be,
+        the first. Without the package onnx, or for a node of a function, the layer is the node's
+        name.
+    """
+    layer = node_name
+    model = _load(onnx_path)
+    for node in () if model is None else model.graph.node:
+        if node.name == node_name if node_name else node.op_type == operator:
+            layer = layer_of(node)
+            break
+    return f"the operator {operator} of the layer {layer or '(without a name)'}"
+
+
+def explain_failure(error: Exception, model: Path | onnx.ModelProto, providers: list[str]) -> str:
+    """What onnxruntime says; if it lacks an operator, with the operator and its layer before.
+
+    Args:
+        error: What it raised as it loaded a model.
+        model: The model, or its `.onnx` file. Nothing is added for other files, or where the
+            package onnx is not installed.
+        providers: The execution providers that it was loaded with.
+    """
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if not any(words in said for words in _ABOUT_OPERATORS):
+        return said
+    whole = _load(model) if isinstance(model, Path) else model
+    node = None if whole is None else _first_that_fails(whole, providers)
+    if node is None:
+        return said
+    return f"the operator {node.op_type} of the layer {layer_of(node)}: {said}"
+
+
+def _load(path: Path) -> onnx.ModelProto | None:
+    """The model of an `.onnx` file; None where that cannot be read."""
+    if path.suffix != ".onnx":
+        return None
+    try:
+        import onnx
+
+        return onnx.load(path)
+    except Exception:  # no such package, or no such model: what is known already has to do
+        return None
+
+
+def _first_that_fails(model: onnx.ModelProto, providers: list[str]) -> onnx.NodeProto | None:
+    """The first node that onnxruntime cannot load by itself.
+
+    Its messages name the node that is at fault only at times, and not the one in the file if that
+    was taken apart into others.
+    """
+    import onnx
+
+    try:
+        model = onnx.shape_inference.infer_shapes(model)
+    except Exception:  # what the model says of its tensors has to do
+        return None
+    values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
+    types = {value.name: value for value in values if value.type.HasField("tensor_type")}
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        names = [name for name in node.input if name]
+        has_graph = any(attribute.HasField("g") for attribute in node.attribute)
+        if has_graph or any(name not in types and name not in weights for name in names):
+            continue
+        alone = onnx.helper.make_model(
+            onnx.helper.make_graph(
+                [node],
+                "alone",
+                [types[name] for name in dict.fromkeys(names) if name not in weights],
+                [onnx.ValueInfoProto(name=name) for name in node.output if name],
+                [weights[name] for name in dict.fromkeys(names) if name in weights],
+            ),
+            opset_imports=model.opset_import,
+            ir_version=model.ir_version,
+            functions=model.functions,
+        )
+        if not _loads(alone.SerializeToString(), providers):
+            return node
+    return None
+
+
+def _loads(model: bytes, providers: list[str]) -> bool:
+    import onnxruntime
+
+    options: Any = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # onnxruntime's errors share no base class of their own
+        return not any(words in str(error) for words in _ABOUT_OPERATORS)
+    return True
