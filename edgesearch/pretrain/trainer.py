@@ -32,7 +32,7 @@ from edgesearch.pretrain.hardware import (
     out_of_memory,
 )
 from edgesearch.pretrain.loader import ViewLoader
-from edgesearch.pretrain.loss_watch import LossWatch
+from edgesearch.pretrain.loss_watch import UNSTABLE, LossWatch
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.passes import Passes
@@ -268,8 +268,7 @@ class Trainer:
             raise TrainingError(
                 "finite losses",
                 f"{result.losses} at step {step} (epoch {self.progress.epoch + 1})",
-                "Set a smaller pretrain.lr or more pretrain.warmup_epochs; "
-                "the last good state has been kept.",
+                UNSTABLE,
             )
         return result
 
@@ -334,8 +333,7 @@ class Trainer:
                 raise TrainingError(
                     "finite weights",
                     f"others in {name} after step {self._steps_done - 1}",
-                    "Set a smaller pretrain.lr or more pretrain.warmup_epochs; "
-                    "the last good state has been kept.",
+                    UNSTABLE,
                 )
 
     def _save_state(self) -> None:

@@ -128,7 +128,7 @@ def pretrain(
                 **prefixed("pretrain", {k: v for k, v in options.items() if k not in _FREE}),
                 **prefixed("pretrain", _changes_of_results(hardware)),
             }
-            inputs = {"the set of images": pool.digest, **_digest_of_init(init)}
+            inputs = {"the set of images": pool.digest, **_digest_of_init(init, layout)}
             stage = Stage("pretrain", layout.supernet, settings, inputs)
             done = distributed.of_first(first and stage.is_finished())
             if not done:  # before `begin`, which may set a finished training aside
@@ -258,10 +258,16 @@ def _weights_file(init: Path) -> Path:
     return init
 
 
-def _digest_of_init(init: Path | None) -> dict[str, str]:
+def _digest_of_init(init: Path | None, layout: Layout) -> dict[str, str]:
     if init is None:
         return {}
     path = _weights_file(init)
+    if path.resolve() == layout.weights.resolve():
+        raise CheckpointError(
+            "weights of another run for pretrain.init",
+            f"{path}, which this run writes",
+            "Choose another output_dir for this run.",
+        )
     if not path.is_file():
         raise CheckpointError(
             f"weights to start from at {path}", "no such file", "Correct pretrain.init."
