@@ -233,8 +233,8 @@ def make_loader(
         share: The part of each batch that this process takes.
 
     Raises:
-        DataError: There are fewer images than a batch holds, or images of several sizes are to be
-            augmented in batches.
+        DataError: There are fewer images than a batch holds, or those that are to be augmented in
+            batches are of several sizes or too many.
     """
     if len(images) < batch_size:
         raise DataError(
@@ -245,12 +245,5 @@ def make_loader(
     if not batched:
         views = TorchvisionViews(recipes, preprocess, seed)
         return WorkerViewLoader(images, views, batch_size, seed, workers, device, share)
-    stacked = images.stack()
-    if stacked is None:
-        raise DataError(
-            "images of one size that fit into memory, for batched augmentation",
-            f"images of several sizes, or too many, among {len(images)}",
-            "Set pretrain.augmentation.batched=false.",
-        )
     batched_views = BatchedViews(recipes, preprocess, seed)
-    return BatchedViewLoader(stacked, batched_views, batch_size, seed, device, share)
+    return BatchedViewLoader(images.stack(), batched_views, batch_size, seed, device, share)
