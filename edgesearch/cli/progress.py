@@ -28,13 +28,15 @@ class Progress:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bars
+            from rich.table import Column
 
             self._bars = Bars(
                 TextColumn("{task.fields[stage]:>8}"),
                 BarColumn(24),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", table_column=Column(ratio=1)),  # wraps in the rest
+                expand=True,
                 console=Console(stderr=True),
             )
             self._bars.start()

@@ -220,7 +220,8 @@ class PretrainSection(Section):
         batch_size = info.data.get("batch_size")
         if queue_size is not None and batch_size is not None and queue_size % batch_size:
             required = f"a multiple of pretrain.batch_size ({batch_size}) is required"
-            raise fault(required, str(queue_size))
+            fitting = max(1, round(queue_size / batch_size)) * batch_size
+            raise fault(required, str(queue_size), f"The nearest is {fitting}")
         return queue_size
 
     @field_validator("warmup_epochs", "largest_only_epochs")

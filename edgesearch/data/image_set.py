@@ -17,6 +17,8 @@ from edgesearch.data.preprocess import Preprocess
 from edgesearch.data.shards import ShardImage
 from edgesearch.errors import DataError
 
+STACKED_BYTES = 4 << 30
+"""Images that are used as one tensor take no more."""
 CHUNK = 256
 """Images that are decoded ahead of whoever takes them."""
 
@@ -145,26 +147,28 @@ class ImageSet:
         images = torch.stack([image for _, image in fitted])
         return PreprocessedImages(images, labels, len(wanted) - len(fitted))
 
-    def stack(self, max_bytes: int = 1 << 30) -> torch.Tensor | None:
+    def stack(self, max_bytes: int = STACKED_BYTES) -> torch.Tensor:
         """All images as one tensor (N, C, H, W) uint8.
 
-        Returns:
-            None if the images differ in shape or take more than `max_bytes`.
-
         Raises:
-            DataError: An image cannot be read (`without_unreadable` leaves such ones out).
+            DataError: The images differ in shape or take more than `max_bytes`, or one cannot be
+                read (`without_unreadable` leaves such ones out).
         """
         shape = self.load(0).shape
-        if len(self) * shape.numel() > max_bytes:
-            return None
-        images = []
-        for _, image in self._decoded(range(len(self)), lambda image: image):
+        size = len(self) * shape.numel()
+        if size > max_bytes:
+            raise _no_stack(f"{size / 2**30:.1f} GiB in {len(self)} images", max_bytes)
+        stacked = torch.empty((len(self), *shape), dtype=torch.uint8)
+        for index, image in self._decoded(range(len(self)), lambda image: image):
             if isinstance(image, DataError):
                 raise image
             if image.shape != shape:
-                return None
-            images.append(image)
-        return torch.stack(images)
+                sizes = (f"{each.shape[-1]} × {each.shape[-2]}" for each in (stacked, image))
+                raise _no_stack(
+                    " and ".join(sizes) + f" pixels among {len(self)} images", max_bytes
+                )
+            stacked[index] = image
+        return stacked
 
     def _readable(
         self, indices: Sequence[int], transform: Callable[[torch.Tensor], torch.Tensor]
@@ -221,6 +225,15 @@ def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[f
         mean.append(float(share @ values))
         std.append(max(float(share @ (values - mean[-1]) ** 2) ** 0.5, 1 / 255))
     return tuple(mean), tuple(std)
+
+
+def _no_stack(found: str, max_bytes: int) -> DataError:
+    return DataError(
+        f"images of one size, of at most {max_bytes / 2**30:.3g} GiB in all, for batched "
+        "augmentation",
+        found,
+        "Set pretrain.augmentation.batched=false.",
+    )
 
 
 def _size(path: Path) -> int:

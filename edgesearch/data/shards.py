@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgesearch.data.decode import EXTENSIONS
 from edgesearch.errors import DataError
@@ -20,7 +20,7 @@ OPEN_SHARDS = 128
 """Shards that a process keeps open."""
 LABEL_KEYS = ("label", "cls")
 """Keys of a JSON member that may hold the label."""
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,24 +198,45 @@ def _label(where: str, ending: str, content: bytes) -> int | None:
 
 
 def _members(shard: Shard) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """All members; what is wrong with the file is told with the byte."""
+    """All members; what is wrong with the file is told with the byte.
+
+    Archives that were written one after the other into a file (`cat`, `tar --concatenate`) have an
+    end each; all of them are read.
+    """
+    start: int | None = 0
     try:
-        with tarfile.open(shard.path, "r:") as archive:
-            yield from ((archive, member) for member in archive)
-            # tarfile stops at a damaged header as it does at the end, which is a block of zeros.
-            with shard.path.open("rb") as file:
-                file.seek(archive.offset)
-                block = file.read(tarfile.BLOCKSIZE)
-            if len(block) < tarfile.BLOCKSIZE:
-                raise _damaged(shard, shard.size, "the end of the archive is missing")
-            if any(block):
-                raise _damaged(shard, archive.offset, "no header of a member")
+        with shard.path.open("rb") as file:
+            while start is not None:
+                file.seek(start)
+                with tarfile.open(fileobj=file, mode="r:") as archive:
+                    yield from ((archive, member) for member in archive)
+                    start = _after_the_end(shard, file, archive.offset)
     except tarfile.ReadError as error:
         if "end of data" in str(error):
             raise _damaged(shard, shard.size, "a member is cut off") from error
         raise _damaged(shard, 0, f"no uncompressed tar file ({error})") from error
     except OSError as error:
         raise _unreadable(shard.path, error) from error
+
+
+def _after_the_end(shard: Shard, file: BinaryIO, end: int) -> int | None:
+    """Where the next archive begins, None if there is none.
+
+    tarfile stops at a damaged header as it does at the end, which is a block of zeros.
+    """
+    file.seek(end)
+    block = file.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise _damaged(shard, shard.size, "the end of the archive is missing")
+    if any(block):
+        raise _damaged(shard, end, "no header of a member")
+    place = end + len(block)
+    while blocks := file.read(2048 * tarfile.BLOCKSIZE):
+        zeros = len(blocks) - len(blocks.lstrip(b"\0"))
+        if zeros < len(blocks):
+            return place + zeros - zeros % tarfile.BLOCKSIZE
+        place += len(blocks)
+    return None
 
 
 def _damaged(shard: Shard, byte: int, reason: str) -> DataError:

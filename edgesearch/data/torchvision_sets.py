@@ -120,13 +120,13 @@ def _open(kind: Any, root: Path, options: Mapping[str, Any]) -> Any:
         raise _not_of_images(kind, f"{kind.__name__}, which needs {', '.join(needed)}")
     try:
         return kind(str(root), **options)
-    except ImportError as error:
-        raise DataError(
-            f"the package that torchvision reads {kind.__name__} with",
-            str(error),
-            f"pip install {error.name or 'it'}",
-        ) from error
     except Exception as error:  # each set has errors of its own for files that are not there
+        if missing := _missing_package(error):
+            raise DataError(
+                f"the package that torchvision reads {kind.__name__} with",
+                str(missing),
+                f"pip install {missing.name or 'it'}",
+            ) from error
         if isinstance(error, ValueError) and "argument split" in str(error):
             raise
         known = {k: v for k, v in options.items() if v != "unlabeled"}  # few sets have that split
@@ -139,6 +139,13 @@ def _open(kind: Any, root: Path, options: Mapping[str, Any]) -> Any:
             if "download" in parameters
             else f"The documentation of torchvision.datasets.{kind.__name__} says how to get them.",
         ) from error
+
+
+def _missing_package(error: BaseException | None) -> ImportError | None:
+    """What could not be imported; some sets say it in other words."""
+    while error is not None and not isinstance(error, ImportError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _read(opened: Any, root: Path, channels: int) -> ImageSet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -112,9 +113,12 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise ValueError("not a training state")
     except Exception as error:  # damaged bytes make the unpickler raise errors of any kind
+        reason = str(error).partition("\n")[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's reason is advice against its check
+            reason = "damaged, or with more in it than tensors and plain values"
         raise CheckpointError(
             f"a training state of edgesearch at {path}",
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            f"{type(error).__name__}: {reason}",
             "Move the folder's .pt files away to start this run anew.",
         ) from error
     return dict(state)

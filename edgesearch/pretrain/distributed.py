@@ -178,24 +178,14 @@ def average(tensors: Sequence[torch.Tensor], figures: Sequence[float]) -> list[f
     return [float(value) for value in means[-1].tolist()]
 
 
-def highest(number: int) -> int:
-    """The highest of the processes' numbers."""
+def numbers_of_all(*numbers: int) -> list[tuple[int, ...]]:
+    """The numbers of the first process, of the second, and so on, by a single exchange."""
     if world_size() == 1:
-        return number
-    found = torch.tensor(number)
+        return [numbers]
+    held = [torch.zeros(len(numbers), dtype=torch.long) for _ in range(world_size())]
     with _answered():
-        dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
-
-
-def total(number: int) -> int:
-    """The sum of the processes' numbers."""
-    if world_size() == 1:
-        return number
-    found = torch.tensor(number)
-    with _answered():
-        dist.all_reduce(found)
-    return int(found)
+        dist.all_gather(held, torch.tensor(numbers))
+    return [tuple(each.tolist()) for each in held]
 
 
 def of_first(value: Value) -> Value:

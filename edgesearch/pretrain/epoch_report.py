@@ -27,7 +27,9 @@ class EpochReport:
         lr: Learning rate of the last step.
         duration_s: Wall time since the epoch was begun or resumed.
         images_per_s: Images trained on in this time, by wall time.
-        data_wait: Share of this time in which there was no batch to train on, in [0, 1].
+        data_wait: Share of this time in which the images of a batch were waited for, in [0, 1].
+        augmenting: Share of this time in which this process made views of them, in [0, 1]; 0 where
+            worker processes do.
         replaced_images: Unreadable images that a neighbour stood in for.
         monitor: What the monitor found, empty when it did not run.
         best_epoch: The epoch with the best mean of what the monitor found, up to this one: the one
@@ -45,6 +47,7 @@ class EpochReport:
     duration_s: float
     images_per_s: float
     data_wait: float
+    augmenting: float
     replaced_images: int
     monitor: dict[str, float] = field(default_factory=dict)
     best_epoch: int | None = None
@@ -77,6 +80,7 @@ class StepReport:
 class Progress:
     """Where a run stands: epochs done, steps done in this epoch, and sums over these.
 
+    `replaced` counts what this process replaced; in a saved state, what all did.
     `level` is the highest mean loss of the largest network in an epoch, the first one left out.
     """
 
@@ -110,6 +114,7 @@ class Progress:
         epochs: int,
         lr: float,
         timer: EpochTimer,
+        replaced: int,
         monitor: dict[str, float],
         best_epoch: int | None,
     ) -> EpochReport:
@@ -119,6 +124,7 @@ class Progress:
             epochs: Number of epochs in all.
             lr: Learning rate of the last step.
             timer: Has timed the epoch.
+            replaced: Unreadable images that others stood in for, in all processes.
             monitor: What the monitor found.
             best_epoch: The best epoch up to this one.
         """
@@ -137,7 +143,8 @@ class Progress:
             duration_s=timer.duration_s,
             images_per_s=timer.images_per_s,
             data_wait=timer.data_wait,
-            replaced_images=self.replaced,
+            augmenting=timer.augmenting,
+            replaced_images=replaced,
             monitor=monitor,
             best_epoch=best_epoch,
         )

@@ -212,6 +212,22 @@ def no_memory_for_views(found: str) -> TrainingError:
     )
 
 
+def move(method: nn.Module, device: torch.device) -> None:
+    """Move a method to the device that trains it, in the memory format that trains fastest.
+
+    Raises:
+        TrainingError: The device has no memory for it.
+    """
+    try:
+        method.to(device).to(memory_format=torch.channels_last)
+    except torch.cuda.OutOfMemoryError as error:
+        raise TrainingError(
+            "memory for the supernet and its key encoder on the device",
+            str(error).splitlines()[0],
+            "End what else uses the device, or choose a smaller space or pretrain.queue_size.",
+        ) from error
+
+
 def _remedy(method: Method, passes: Passes, share: int, fitting: int, each_bytes: int) -> str:
     about = f"About {fitting} images fit ({each_bytes / _GIB:.3g} GiB each): set"
     group = passes.group_size or 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -47,10 +48,18 @@ WHOLE = Share()
 
 
 class ViewLoader(Protocol):
-    """Gives the same batches of an epoch, or the same share of them, whenever it is asked."""
+    """Gives the same batches of an epoch, or the same share of them, whenever it is asked.
+
+    Attributes:
+        steps_per_epoch: Batches in an epoch.
+        replaced: Unreadable images that others stood in for, in the present epoch so far.
+        views_s: Seconds that this process itself spent on views, in the present epoch so far (on a
+            GPU, on telling it to make them); 0 where worker processes make them.
+    """
 
     steps_per_epoch: int
     replaced: int
+    views_s: float
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Views]:
         """The batches of an epoch from `first_step` on: two views (N, C, R, R) each."""
@@ -80,15 +89,21 @@ class BatchedViewLoader:
         self.seed = seed
         self.steps_per_epoch = len(images) // batch_size
         self.replaced = 0
+        self.views_s = 0.0
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Views]:
         """See `ViewLoader`."""
         order = order_of_epoch(len(self.images), self.seed, epoch)
+        self.views_s = 0.0
         for step in range(first_step, self.steps_per_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             chosen = torch.from_numpy(self.share.of(batch))
             images = self.images[to_device(chosen, self.images.device)]
-            yield self.views(to_device(images, self.device), chosen, epoch)
+            images = to_device(images, self.device)
+            begun = time.perf_counter()
+            views = self.views(images, chosen, epoch)
+            self.views_s += time.perf_counter() - begun
+            yield views
 
 
 def _fits(images: torch.Tensor, device: torch.device) -> bool:
@@ -167,6 +182,7 @@ class WorkerViewLoader:
         self.workers = workers
         self.steps_per_epoch = len(images) // batch_size
         self.replaced = 0
+        self.views_s = 0.0
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Views]:
         """See `ViewLoader`."""
@@ -180,6 +196,7 @@ class WorkerViewLoader:
             num_workers=self.workers,
             collate_fn=_collate,
             worker_init_fn=_leave_signals_to_the_trainer,
+            pin_memory=self.device.type == "cuda",  # by a thread of its own
         )
         for batch in loader:
             if isinstance(batch, DataError):
@@ -216,8 +233,8 @@ def make_loader(
         share: The part of each batch that this process takes.
 
     Raises:
-        DataError: There are fewer images than a batch holds, or images of several sizes are to be
-            augmented in batches.
+        DataError: There are fewer images than a batch holds, or those that are to be augmented in
+            batches are of several sizes or too many.
     """
     if len(images) < batch_size:
         raise DataError(
@@ -228,12 +245,5 @@ def make_loader(
     if not batched:
         views = TorchvisionViews(recipes, preprocess, seed)
         return WorkerViewLoader(images, views, batch_size, seed, workers, device, share)
-    stacked = images.stack()
-    if stacked is None:
-        raise DataError(
-            "images of one size that fit into memory, for batched augmentation",
-            f"images of several sizes, or too many, among {len(images)}",
-            "Set pretrain.augmentation.batched=false.",
-        )
     batched_views = BatchedViews(recipes, preprocess, seed)
-    return BatchedViewLoader(stacked, batched_views, batch_size, seed, device, share)
+    return BatchedViewLoader(images.stack(), batched_views, batch_size, seed, device, share)

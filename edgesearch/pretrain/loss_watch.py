@@ -10,6 +10,11 @@ from edgesearch.errors import TrainingError
 EXPLODED = 3.0
 """Times the level. Chance is what the loss of a healthy training may come back to, not more."""
 STEPS = 100
+UNSTABLE = (
+    "Set a smaller pretrain.lr or more pretrain.warmup_epochs. The last good state, if there was "
+    "one yet, has been kept, and model.safetensors is of the last whole epoch (for pretrain.init)."
+)
+"""What to do about a training that blows up."""
 
 
 class LossWatch:
@@ -49,7 +54,6 @@ class LossWatch:
             raise TrainingError(
                 f"a loss of at most {most:.4g}, {EXPLODED:g} times that of an earlier epoch",
                 f"a median of {median:.4g} in the last {len(self._recent)} steps, at {where}",
-                "Set a smaller pretrain.lr or more pretrain.warmup_epochs. The last good state has "
-                "been kept, and model.safetensors is of the last whole epoch (for pretrain.init).",
+                UNSTABLE,
             )
         return False

@@ -92,6 +92,7 @@ def _curves(report: EpochReport) -> dict[str, float]:
         "lr": report.lr,
         "speed/images_per_s": report.images_per_s,
         "speed/data_wait": report.data_wait,
+        "speed/augmenting": report.augmenting,
         **{f"monitor/{name}": value for name, value in report.monitor.items()},
     }
     return {name: value for name, value in values.items() if value is not None}

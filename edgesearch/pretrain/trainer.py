@@ -27,11 +27,12 @@ from edgesearch.pretrain.hardware import (
     CudaMemory,
     Hardware,
     compile_ends,
+    move,
     no_memory_for_views,
     out_of_memory,
 )
 from edgesearch.pretrain.loader import ViewLoader
-from edgesearch.pretrain.loss_watch import LossWatch
+from edgesearch.pretrain.loss_watch import UNSTABLE, LossWatch
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.passes import Passes
@@ -85,7 +86,8 @@ class Trainer:
         self.device = self.hardware.torch_device()
         if config.faithful:
             check_faithful(method, config, self.hardware.accumulation)
-        self.method = method.to(self.device).to(memory_format=torch.channels_last)
+        self.method = method
+        move(method, self.device)
         if self.hardware.compile:
             compile_ends(method, self.device, self.hardware.accumulation)
         self.loader = loader
@@ -109,6 +111,7 @@ class Trainer:
         self._begun = self._saved = time.monotonic()
         self._steps_before = 0
         self._passes: Passes | None = None
+        self._replaced_by_others = 0
         self._first = distributed.rank() == 0
 
     def fit(self) -> SupernetWeights:
@@ -135,7 +138,7 @@ class Trainer:
                 log.begin(self.progress.epoch)
             while self.progress.epoch < self.config.epochs:
                 self._run_epoch(signals)
-        self.stopped_by = _stop(signals)
+        self.stopped_by = self._heard(signals)
         weights = self.weights()
         if self._first and not self.weights_path.exists():
             weights.save(self.weights_path)
@@ -172,10 +175,10 @@ class Trainer:
         return self.config.lr * 0.5 * (1 + math.cos(math.pi * done))
 
     def _run_epoch(self, signals: StopSignals) -> None:
-        progress, timer = self.progress, EpochTimer(distributed.world_size())
+        progress, timer = self.progress, EpochTimer(self.loader, distributed.world_size())
         replaced, whole = progress.replaced, True
         try:
-            for views in timer.batches(self.loader.batches(progress.epoch, progress.step)):
+            for views in timer.batches(progress.epoch, progress.step):
                 whole = False
                 result = self._train_step(views, self._steps_done)
                 progress.add(result)
@@ -192,7 +195,7 @@ class Trainer:
                 self._save_state()
             raise dead from error
         self._finish_epoch(timer)
-        done, epochs, stop = self.progress.epoch, self.config.epochs, _stop(signals)
+        done, epochs, stop = self.progress.epoch, self.config.epochs, self._heard(signals)
         if stop and done < epochs:
             raise Interrupted(f"pre-training stopped by {stop.name} after epoch {done} of {epochs}")
 
@@ -210,8 +213,7 @@ class Trainer:
             self.on_step(self._step_report(timer))
         if progress.step == steps:
             return
-        if stop := _stop(signals):
-            progress.replaced = distributed.total(progress.replaced)
+        if stop := self._heard(signals):
             self._save_state()
             distributed.wait_for_first()
             raise Interrupted(
@@ -220,6 +222,15 @@ class Trainer:
             )
         if usual and time.monotonic() - self._saved >= 60 * config.checkpoint_minutes:
             self._save_state()
+
+    def _heard(self, signals: StopSignals) -> signal.Signals | None:
+        """The signal that any of the processes has received; hears what they replaced, too."""
+        own = self.progress.replaced
+        numbers, replaced = zip(
+            *distributed.numbers_of_all(signals.received or 0, own), strict=True
+        )
+        self._replaced_by_others = sum(replaced) - own
+        return signal.Signals(max(numbers)) if max(numbers) else None
 
     def _step_report(self, timer: EpochTimer) -> StepReport:
         progress, steps = self.progress, self.loader.steps_per_epoch
@@ -257,8 +268,7 @@ class Trainer:
             raise TrainingError(
                 "finite losses",
                 f"{result.losses} at step {step} (epoch {self.progress.epoch + 1})",
-                "Set a smaller pretrain.lr or more pretrain.warmup_epochs; "
-                "the last good state has been kept.",
+                UNSTABLE,
             )
         return result
 
@@ -288,7 +298,8 @@ class Trainer:
         """Write the epoch's metrics, then weights and state: a kill between them repeats it."""
         epoch, config = self.progress.epoch + 1, self.config
         self._check_weights()
-        self.progress.replaced = distributed.total(self.progress.replaced)
+        replaced = sum(count for (count,) in distributed.numbers_of_all(self.progress.replaced))
+        self._replaced_by_others = 0
         if not self._first:
             self.progress = self.progress.next_epoch()
             distributed.wait_for_first()
@@ -301,6 +312,7 @@ class Trainer:
             epochs=config.epochs,
             lr=self.learning_rate(self._steps_done - 1),
             timer=timer,
+            replaced=replaced,
             monitor=monitor,
             best_epoch=self.log.best_epoch(epoch, monitor),
         )
@@ -321,19 +333,19 @@ class Trainer:
                 raise TrainingError(
                     "finite weights",
                     f"others in {name} after step {self._steps_done - 1}",
-                    "Set a smaller pretrain.lr or more pretrain.warmup_epochs; "
-                    "the last good state has been kept.",
+                    UNSTABLE,
                 )
 
     def _save_state(self) -> None:
         if not self._first:
             return
         self._check_weights()
+        replaced = self.progress.replaced + self._replaced_by_others
         save_state(
             self.state_path,
             {
                 "identity": self.identity,
-                "progress": vars(self.progress),
+                "progress": vars(self.progress) | {"replaced": replaced},
                 "threads": torch.get_num_threads(),
                 "processes": distributed.world_size(),
                 "accumulation": self.hardware.accumulation,
@@ -373,9 +385,3 @@ class Trainer:
                 f"this run was begun with {state['threads']} threads and goes on with "
                 f"{torch.get_num_threads()}: its last digits will differ (pretrain.threads)"
             )
-
-
-def _stop(signals: StopSignals) -> signal.Signals | None:
-    """The signal that any of the processes has received."""
-    number = distributed.highest(signals.received or 0)
-    return signal.Signals(number) if number else None

@@ -17,6 +17,8 @@ from edgesearch.workflow.image_pool import (
     LabelledImages,
 )
 
+FORWARD_BATCH = 256
+"""Images in each pass at most."""
 PIXELS = 32
 """Height and width of images that are compared as they are."""
 
@@ -61,7 +63,7 @@ class SubnetJudge:
         pool: The images of the run, with labels.
         k: Neighbours.
         calibration_images: Images for the normalisation statistics.
-        batch_size: Images in each forward pass.
+        batch_size: Images in each pass for the statistics, and half of those in any other.
         temperature: T of the neighbours' weights.
         train_images: Training images at most.
         test_images: Images held out at most.
@@ -119,10 +121,11 @@ class SubnetJudge:
         def prepare(batch: torch.Tensor) -> torch.Tensor:
             return images.prepare(batch).to(self.device)
 
+        at_once = min(FORWARD_BATCH, 2 * self.batch_size)  # there is nothing to be normalised
         return LabelledFeatures(
-            compute_features(network, images.train, prepare=prepare).cpu(),
+            compute_features(network, images.train, at_once, prepare).cpu(),
             images.train_labels,
-            compute_features(network, images.test, prepare=prepare).cpu(),
+            compute_features(network, images.test, at_once, prepare).cpu(),
             images.test_labels,
         )
 

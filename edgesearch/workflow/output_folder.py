@@ -7,10 +7,24 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgesearch.errors import StageError
 from edgesearch.export import sha256_of
+
+_held: set[IO[str]] = set()
+"""The locks of this process."""
+
+
+def _let_go() -> None:
+    """A forked process, such as one that loads images, may outlive the one that was killed."""
+    for lock in _held:
+        lock.close()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_let_go)
 
 
 @contextlib.contextmanager
@@ -31,7 +45,11 @@ def output_folder(path: Path) -> Iterator[Path]:
         ) from error
     with lock:
         _lock(lock.fileno(), path)
-        yield path
+        _held.add(lock)
+        try:
+            yield path
+        finally:
+            _held.discard(lock)
 
 
 def _lock(descriptor: int, path: Path) -> None:

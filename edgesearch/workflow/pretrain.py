@@ -19,7 +19,6 @@ from edgesearch.pretrain import (
     Hardware,
     Method,
     MoCoV2,
-    Monitor,
     Share,
     Trainer,
     TrainerConfig,
@@ -28,15 +27,14 @@ from edgesearch.pretrain import (
 )
 from edgesearch.space import SearchSpace
 from edgesearch.supernet import SupernetWeights
-from edgesearch.workflow.evaluation import SubnetJudge
 from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
+from edgesearch.workflow.knn_monitor import KnnMonitor
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder
 from edgesearch.workflow.stage import Stage, prefixed
 from edgesearch.workflow.training_events import TrainingTeller
 
-MONITOR_CALIBRATION_IMAGES = 512
 LOOKED_AT = 64
 """Images whose size is looked at."""
 _FREE = ("seed", "workers", "monitor_every_epochs", "checkpoint_minutes", "tensorboard")
@@ -130,21 +128,22 @@ def pretrain(
                 **prefixed("pretrain", {k: v for k, v in options.items() if k not in _FREE}),
                 **prefixed("pretrain", _changes_of_results(hardware)),
             }
-            inputs = {"the set of images": pool.digest, **_digest_of_init(init)}
+            inputs = {"the set of images": pool.digest, **_digest_of_init(init, layout)}
             stage = Stage("pretrain", layout.supernet, settings, inputs)
-            done, message = distributed.of_first(stage.begin() if first else (False, ""))
-            if message:
-                report(Event("pretrain", message))
-            if not done:
+            done = distributed.of_first(first and stage.is_finished())
+            if not done:  # before `begin`, which may set a finished training aside
                 torch.set_num_threads(threads or torch.get_num_threads())
                 model = METHODS[method](space, **method_options, seed=trainer.seed)
                 if init is not None:
                     _start_from(model, _weights_file(init), space)
-                monitor = _monitor(space, pool, knn_k, hardware.torch_device())
-                _tell_of_images(model, pool, images, report)
                 runner = _trainer(
-                    model, pool, layout, trainer, views, hardware, monitor, stage, report
+                    model, pool, layout, trainer, views, hardware, knn_k, stage, report
                 )
+            message = stage.begin()[1] if first else ""
+            if message:
+                report(Event("pretrain", message))
+            if not done:
+                _tell_of_images(model, pool, images, report)
                 _fit(runner, stage, layout)
     return PretrainResult(layout.weights, pool.skipped, done)
 
@@ -191,11 +190,11 @@ def _trainer(
     trainer: TrainerConfig,
     views: ViewOptions,
     hardware: Hardware,
-    monitor: Monitor | None,
+    knn_k: int,
     stage: Stage,
     report: Report,
 ) -> Trainer:
-    space = model.space
+    space, device = model.space, hardware.torch_device()
     hardware.passes(model, views.batch_size, trainer.seed)  # refuses what cannot be cut
     loader = make_loader(
         pool.train,
@@ -205,17 +204,18 @@ def _trainer(
         batch_size=views.batch_size,
         seed=trainer.seed,
         workers=views.workers,
-        device=hardware.torch_device(),
+        device=device,
         share=Share(distributed.rank(), distributed.world_size()),
     )
     teller = TrainingTeller(report, None if views.batched else views.workers)
+    labels = pool.has_labels
     return Trainer(
         model,
         loader,
         trainer,
         layout.supernet,
         identity=stage.plain_config(),
-        monitor=monitor,
+        monitor=KnnMonitor(pool, knn_k, device, teller.notice) if labels else None,
         hardware=hardware,
         on_epoch=teller.epoch,
         on_step=teller.step,
@@ -249,22 +249,6 @@ def _warn_of_small_images(pool: ImagePool, resolution: int, report: Report) -> N
         report(Event("pretrain", small))
 
 
-def _monitor(space: SearchSpace, pool: ImagePool, k: int, device: torch.device) -> Monitor | None:
-    """Accuracies of the largest and the smallest subnet; None without labels."""
-    if not pool.has_labels:
-        return None
-    judge = SubnetJudge(pool, k, MONITOR_CALIBRATION_IMAGES, 128, device=device)
-
-    def monitor(weights: SupernetWeights) -> dict[str, float]:
-        accuracies = {}
-        for name, architecture in (("largest", space.largest), ("smallest", space.smallest)):
-            network = weights.subnet(architecture).to(memory_format=torch.channels_last)
-            accuracies[f"knn_{name}"] = judge.accuracy(network, architecture.resolution)
-        return accuracies
-
-    return monitor
-
-
 def _weights_file(init: Path) -> Path:
     """The weights of another run: its output folder, its supernet folder, or the file."""
     layout = Layout(init)
@@ -274,10 +258,16 @@ def _weights_file(init: Path) -> Path:
     return init
 
 
-def _digest_of_init(init: Path | None) -> dict[str, str]:
+def _digest_of_init(init: Path | None, layout: Layout) -> dict[str, str]:
     if init is None:
         return {}
     path = _weights_file(init)
+    if path.resolve() == layout.weights.resolve():
+        raise CheckpointError(
+            "weights of another run for pretrain.init",
+            f"{path}, which this run writes",
+            "Choose another output_dir for this run.",
+        )
     if not path.is_file():
         raise CheckpointError(
             f"weights to start from at {path}", "no such file", "Correct pretrain.init."

@@ -90,7 +90,8 @@ class Stage:
                 if former.get(key) != now.get(key):
                     if kind == "inputs":
                         return f"{key} has changed"
-                    return f"{key} has changed from {former.get(key)!r} to {now.get(key)!r}"
+                    path, before, after = _first_difference(key, former.get(key), now.get(key))
+                    return f"{path} has changed from {before!r} to {after!r}"
         return ""
 
     def plain_config(self) -> dict[str, Any]:
@@ -114,6 +115,15 @@ class Stage:
             "outputs": list(outputs),
         }
         write_json(self.folder / RECORD, record)
+
+
+def _first_difference(path: str, before: Any, after: Any) -> tuple[str, Any, Any]:
+    """The innermost key behind a change, and its values."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in after | before:
+            if before.get(key) != after.get(key):
+                return _first_difference(f"{path}.{key}", before.get(key), after.get(key))
+    return path, before, after
 
 
 def prefixed(section: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,8 @@ class TrainingTeller:
                 f" (more than {self.workers} pretrain.workers, or for small images of one size "
                 "pretrain.augmentation.batched=true, would shorten it)"
             )
+        if epoch.augmenting:
+            parts.append(f"{epoch.augmenting:.0%} augmenting")
         if epoch.replaced_images:
             parts.append(f"{epoch.replaced_images} unreadable images replaced by others")
         return ", ".join(parts)

@@ -65,9 +65,9 @@ print("out")
 """
 
 
-def test_on_a_terminal_there_are_bars_for_the_run_and_within_the_epoch():
+def shown_on_a_terminal(columns):
     terminal, its_end = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "160", "TERM": "xterm"}
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
     command = [sys.executable, "-c", ON_A_TERMINAL]
     process = subprocess.Popen(command, stderr=its_end, stdout=subprocess.PIPE, env=environment)
     os.close(its_end)
@@ -80,7 +80,11 @@ def test_on_a_terminal_there_are_bars_for_the_run_and_within_the_epoch():
     os.close(terminal)
     assert process.communicate()[0] == b"out\n"
     assert process.returncode == 0
-    text = shown.decode()
+    return shown.decode()
+
+
+def test_on_a_terminal_there_are_bars_for_the_run_and_within_the_epoch():
+    text = shown_on_a_terminal(160)
     for epoch in (1, 2):
         assert f"epoch {epoch}, loss 5.0, 512 images/s, 3:10:00 left of the run" in text
     assert all(f"{step}/4" in text for step in (1, 2, 3))
@@ -89,3 +93,13 @@ def test_on_a_terminal_there_are_bars_for_the_run_and_within_the_epoch():
     last_drawing = text[text.rindex("a notice") :]
     assert "2/2" in last_drawing
     assert "4/4" not in last_drawing[last_drawing.rindex("2/2") :]
+
+
+def test_on_a_narrow_terminal_nothing_is_cut_off():
+    text = shown_on_a_terminal(80)
+    message = "epoch 1, loss 5.0, 512 images/s, 3:10:00 left of the run"
+    for word in (*message.split(), "pretrain", "━━━━━"):
+        assert word in text
+    assert all(f"{step}/4" in text for step in (1, 2, 3))
+    assert "1/2" in text and "2/2" in text
+    assert "…" not in text

@@ -202,7 +202,8 @@ def test_override_below_an_alias_leaves_the_other_place_alone(write):
         ("device=local-cpu", "device: must be a section of keys; found: 'local-cpu'"),
         (
             "pretrain.queue_size=1000",
-            "pretrain.queue_size: a multiple of pretrain.batch_size (256) is required; found: 1000",
+            "pretrain.queue_size: a multiple of pretrain.batch_size (256) is required; found: "
+            "1000. The nearest is 1024",
         ),
         (
             "pretrain.warmup_epochs=200",

@@ -106,12 +106,14 @@ def test_stack_of_equal_shapes(on_disk):
 
 def test_no_stack_of_unequal_shapes(tmp_path):
     images = ImageSet(write_images(tmp_path, size=lambda i: (10, 10 + i // 3)), 3, tmp_path)
-    assert images.stack() is None
+    with pytest.raises(DataError, match="of one size.*; found: 10 × 10 and 10 × 11 pixels am"):
+        images.stack()
 
 
 def test_no_stack_beyond_its_limit(on_disk):
-    assert on_disk.stack(6 * 3 * 12 * 10 - 1) is None
-    assert on_disk.stack(6 * 3 * 12 * 10) is not None
+    with pytest.raises(DataError, match="at most 2.01e-06 GiB in all.*; found: 0.0 GiB in 6 im"):
+        on_disk.stack(6 * 3 * 12 * 10 - 1)
+    assert len(on_disk.stack(6 * 3 * 12 * 10)) == 6
 
 
 def test_stack_of_unreadable_images_is_refused(damaged):

@@ -148,6 +148,45 @@ def test_a_missing_shard(tmp_path):
         index_shard(tmp_path / "b.tar")
 
 
+class TestSeveralArchivesInOneFile:
+    """What `cat` makes of shards: each has an end of its own, and zeros behind it."""
+
+    @pytest.fixture
+    def joined(self, tmp_path, write_shard):
+        parts = [
+            write_shard(tmp_path / "1.tar", {"a.png": 1, "a.cls": b"4"}),
+            write_shard(tmp_path / "2.tar", {}),
+            write_shard(tmp_path / "3.tar", {"b.png": 2, "b.cls": b"5", "c.png": 3, "c.cls": b"6"}),
+        ]
+        path = tmp_path / "joined.tar"
+        path.write_bytes(b"".join(part.read_bytes() for part in parts))
+        return path
+
+    def test_are_all_read(self, joined):
+        images = set_of(joined)
+        assert greys(images) == [1, 2, 3]
+        assert [image.name for image in images.items] == ["a.png", "b.png", "c.png"]
+        assert [label for _, label in index_shard(joined)] == [4, 5, 6]
+
+    def test_far_apart(self, joined, write_shard, tmp_path):
+        with joined.open("ab") as file:
+            file.write(bytes(3 << 20))
+            file.write(write_shard(tmp_path / "4.tar", {"d.png": 4}).read_bytes())
+        assert greys(set_of(joined)) == [1, 2, 3, 4]
+
+    def test_something_else_behind_an_end(self, joined):
+        size = joined.stat().st_size
+        with joined.open("ab") as file:
+            file.write(b"something else" * 100)
+        with pytest.raises(DataError, match=f"damage at byte {size:,} of .*: no header of a memb"):
+            index_shard(joined)
+
+    def test_the_last_one_is_cut_off(self, joined):
+        os.truncate(joined, joined.stat().st_size - 9000)
+        with pytest.raises(DataError, match="damage at byte .*: the end of the archive is miss"):
+            index_shard(joined)
+
+
 def test_a_folder_in_place_of_a_shard(tmp_path):
     with pytest.raises(DataError, match="a shard that can be read at .*; found: Is a directory"):
         index_shard(tmp_path)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -320,6 +321,17 @@ def test_sets_that_cannot_be_used(tmp_path, monkeypatch, kind, message):
     monkeypatch.setattr(datasets, kind.__name__, kind, raising=False)
     with pytest.raises(DataError, match=message):
         opened(kind.__name__, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "package"), [("PCAM", "h5py"), ("StanfordCars", "scipy")])
+def test_a_missing_package_that_the_set_tells_of_in_other_words(
+    tmp_path, monkeypatch, name, package
+):
+    for module in [package, *(m for m in sys.modules if m.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, module, None)
+    message = f"that torchvision reads {name} with; found: .*{package}.* pip install {package}"
+    with pytest.raises(DataError, match=message):
+        opened(name, tmp_path)
 
 
 def test_labels_that_are_no_classes_are_left_out(tmp_path, monkeypatch):

@@ -142,8 +142,7 @@ def everything():
     figures = distributed.average(tensors, [float(distributed.rank()), 2.0])
     found["average"] = {"tensors": tensors, "figures": figures}
     found["numbers"] = [
-        distributed.highest(distributed.rank() + 5),
-        distributed.total(distributed.rank() + 1),
+        distributed.numbers_of_all(distributed.rank() + 5, 1 << 40),
         distributed.of_first({"rank": distributed.rank()}),
     ]
     method = fresh("moco_v2", seed=distributed.rank())
@@ -228,7 +227,9 @@ class TestExchange:
             assert figures == [0.5, 2.0]
 
     def test_numbers(self, both):
-        assert [found["numbers"] for found in both] == [[6, 3, {"rank": 0}]] * 2
+        assert [found["numbers"] for found in both] == [
+            [[(5, 1 << 40), (6, 1 << 40)], {"rank": 0}]
+        ] * 2
 
     def test_weights_of_the_first(self, both):
         expected = fresh("moco_v2").state_dict()
@@ -245,13 +246,14 @@ class TestExchange:
             rows = torch.ones(2, 3)
             assert distributed.gather_rows(rows) is rows
             assert distributed.average([rows], [0.5]) == [0.5]
-            assert (distributed.highest(3), distributed.total(3)) == (3, 3)
+            assert distributed.numbers_of_all(3, 4) == [(3, 4)]
             assert distributed.of_first("x") == "x"
             distributed.share_weights(torch.nn.Linear(1, 1))
             distributed.wait_for_first()
 
 
-CONFIG = TrainerConfig(epochs=2, lr=0.005)
+CONFIG = TrainerConfig(epochs=2, lr=0.005, checkpoint_minutes=1e-9)
+"""A state after each step."""
 
 
 class Hooked:
@@ -259,7 +261,7 @@ class Hooked:
 
     def __init__(self, loader, happenings):
         self.loader, self.happenings = loader, happenings
-        self.steps_per_epoch, self.replaced = loader.steps_per_epoch, 1
+        self.steps_per_epoch, self.replaced, self.views_s = loader.steps_per_epoch, 1, 0
 
     def batches(self, epoch, first_step):
         for step, views in enumerate(self.loader.batches(epoch, first_step), first_step):
@@ -335,7 +337,8 @@ class TestTraining:
         assert time.monotonic() - begun < 120
         assert isinstance(found, TrainingError)
         assert "all 2 processes of the run; found: one that has ended or does not" in str(found)
-        assert state_of(tmp_path / "run")["progress"]["epoch"] == 1
+        progress = state_of(tmp_path / "run")["progress"]
+        assert (progress["epoch"], progress["step"], progress["replaced"]) == (1, 1, 2)
         in_two(lambda: train(tmp_path / "run"), tmp_path)
         assert_same_end(tmp_path, undisturbed)
 

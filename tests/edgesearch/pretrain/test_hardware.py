@@ -216,6 +216,17 @@ class TestMemory:
         )
         assert all(weight.grad is None for weight in method.parameters())
 
+    def test_of_the_supernet_itself(self, new_method, tmp_path, monkeypatch):
+        method = new_method("moco_v2", queue_size=64)
+
+        def full(device):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried\nto")
+
+        monkeypatch.setattr(method, "to", full)
+        expected = "memory for the supernet and its .*; found: CUDA out of memory. Tried. End what"
+        with pytest.raises(TrainingError, match=expected):
+            trainer(method, tmp_path)
+
     def test_training_ends_with_the_advice(self, new_method, tmp_path, monkeypatch):
         method, memory = new_method("moco_v2", queue_size=64), FakeMemory(10 * EACH)
         monkeypatch.setattr("edgesearch.pretrain.trainer.CudaMemory", lambda device: memory)

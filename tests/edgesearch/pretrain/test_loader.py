@@ -92,7 +92,7 @@ def test_workers_change_nothing():
 
 def test_images_of_several_sizes_cannot_be_augmented_in_batches():
     images = images_of((12, 12), (20, 9))
-    with pytest.raises(DataError, match="of one size .*; found: images of several sizes"):
+    with pytest.raises(DataError, match="of one size.*; found: 12 × 12 and 9 × 20 pixels among 2"):
         loader_of(images, batched=True, batch_size=2)
     (batch,) = loader_of(images, batched=False, batch_size=2).batches(0, 0)
     assert batch[0].shape == (2, 3, 16, 16)

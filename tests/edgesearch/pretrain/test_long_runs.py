@@ -43,7 +43,7 @@ class HookedLoader:
         self.loader = loader
         self.happenings = happenings
         self.steps_per_epoch = loader.steps_per_epoch
-        self.replaced = 0
+        self.replaced = self.views_s = 0
 
     def batches(self, epoch, first_step):
         for step, views in enumerate(self.loader.batches(epoch, first_step), first_step):
@@ -95,7 +95,7 @@ def in_a_process(task):
 
 
 def metrics_of(folder):
-    timed = ("duration_s", "images_per_s", "data_wait")
+    timed = ("duration_s", "images_per_s", "data_wait", "augmenting")
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [{key: value for key, value in line.items() if key not in timed} for line in lines]
 

@@ -24,6 +24,7 @@ def report_of(epoch, loss=None, monitor=None, best_epoch=None):
         duration_s=2.0,
         images_per_s=64.0 * epoch,
         data_wait=0.125,
+        augmenting=0.25,
         replaced_images=0,
         monitor=monitor or {},
         best_epoch=best_epoch,
@@ -58,6 +59,7 @@ def test_curves_come_back(tmp_path):
         "lr": [(1, 0.5), (2, 0.25)],
         "speed/images_per_s": [(1, 64), (2, 128)],
         "speed/data_wait": [(1, 0.125), (2, 0.125)],
+        "speed/augmenting": [(1, 0.25), (2, 0.25)],
         "monitor/knn_largest": [(2, 0.5)],
         "monitor/knn_smallest": [(2, 0.25)],
     }

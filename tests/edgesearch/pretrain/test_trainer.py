@@ -49,7 +49,7 @@ class HookedLoader:
         self.loader = loader
         self.happenings = happenings
         self.steps_per_epoch = loader.steps_per_epoch
-        self.replaced = 0
+        self.replaced = self.views_s = 0
 
     def batches(self, epoch, first_step):
         for step, views in enumerate(self.loader.batches(epoch, first_step), first_step):
@@ -88,7 +88,7 @@ def send(number):
 
 def metrics_of(folder):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    timed = ("duration_s", "images_per_s", "data_wait")
+    timed = ("duration_s", "images_per_s", "data_wait", "augmenting")
     return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
 
 

@@ -22,7 +22,7 @@ class StoppingLoader:
 
     def __init__(self, loader, moment):
         self.loader, self.moment = loader, moment
-        self.steps_per_epoch, self.replaced = loader.steps_per_epoch, 0
+        self.steps_per_epoch, self.replaced, self.views_s = loader.steps_per_epoch, 0, 0
 
     def batches(self, epoch, first_step):
         for step, views in enumerate(self.loader.batches(epoch, first_step), first_step):

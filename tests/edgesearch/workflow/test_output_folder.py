@@ -1,8 +1,11 @@
 """One writer, and a place that can be written to."""
 
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -91,6 +94,25 @@ def test_another_process_is_kept_out(tmp_path):
     assert holder.returncode == 0
     with output_folder(tmp_path):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+def test_a_forked_process_that_lives_on_keeps_nobody_out(tmp_path):
+    """As one that loads images does for seconds after the main process was killed."""
+    with output_folder(tmp_path):
+        fork = multiprocessing.get_context("fork")
+        begun = fork.Event()
+        loader = fork.Process(target=lambda: (begun.set(), time.sleep(60)))
+        loader.start()
+        assert begun.wait(60)
+        with pytest.raises(StageError, match="found: another one"), output_folder(tmp_path):
+            pass
+    try:
+        with output_folder(tmp_path):
+            assert loader.is_alive()
+    finally:
+        loader.kill()
+        loader.join()
 
 
 def test_json_round_trip(tmp_path):

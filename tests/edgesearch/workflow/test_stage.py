@@ -70,6 +70,18 @@ def test_a_changed_key_is_named_with_both_values(finished, folder):
     assert [path.name for path in folder.iterdir()] == [RECORD]
 
 
+def test_of_a_section_the_changed_key_is_named(folder):
+    space = {"name": "tiny", "stem_widths": [8, 16], "deep": {"a": 1, "b": 2}}
+    others = [
+        ({**space, "stem_widths": [8]}, "space.stem_widths has changed from [8, 16] to [8]"),
+        ({**space, "deep": {"a": 1}}, "space.deep.b has changed from 2 to None"),
+        ({**space, "new": 1}, "space.new has changed from None to 1"),
+    ]
+    for other, message in others:
+        Stage("search", folder, {"space": space}, INPUTS).begin()
+        assert Stage("search", folder, {"space": other}, INPUTS).begin()[1].startswith(message)
+
+
 def test_a_key_that_came_or_went_is_named(finished, folder):
     less = Stage("search", folder, {"search.evaluations": 10}, INPUTS)
     assert "search.widths has changed from [1, 2] to None" in less.begin()[1]

@@ -19,6 +19,7 @@ def epoch_of(number=4, **values):
         "duration_s": 2.0,
         "images_per_s": 1234.4,
         "data_wait": 0.05,
+        "augmenting": 0.0,
         "replaced_images": 0,
     }
     return EpochReport(**{**whole, **values})
@@ -52,6 +53,11 @@ def test_a_step():
 def test_an_epoch():
     message = "loss 5.250 largest, 5.500 smallest, 1,234 images/s, 5% waiting for data"
     assert told(2, epoch_of()) == [message]
+
+
+def test_an_epoch_tells_augmenting_from_waiting():
+    (message,) = told(None, epoch_of(augmenting=0.123))
+    assert message.endswith("images/s, 5% waiting for data, 12% augmenting")
 
 
 def test_an_epoch_with_a_monitor_names_the_best():
