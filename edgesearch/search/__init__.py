@@ -3,7 +3,7 @@
 from edgesearch.search.agreement import Agreement, Outputs, ScoreOptions, run_network
 from edgesearch.search.budgets import Bound, Budgets, LatencyBudgets, Range
 from edgesearch.search.constraints import DeviceLatencies, FeasibleSet
-from edgesearch.search.images_needed import ImagesNeeded, find_images_needed
+from edgesearch.search.images_needed import ImagesNeeded, ScoresOn, find_images_needed
 from edgesearch.search.ranking import (
     DomainComparison,
     Interval,
@@ -34,6 +34,7 @@ __all__ = [
     "Ranking",
     "ScoreOptions",
     "ScoreVariants",
+    "ScoresOn",
     "Strategy",
     "Trial",
     "TrialLog",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -148,6 +148,13 @@ class Agreement:
     def scores(self, architecture: Architecture, images: int | None = None) -> torch.Tensor:
         """The figure of each image, (images,) float64; their mean is the agreement."""
         return self.scores_of(self.subnet(architecture), architecture.resolution, images)
+
+    def all_scores(
+        self, architectures: Sequence[Architecture], images: int | None = None
+    ) -> Iterator[torch.Tensor]:
+        """The figures of several architectures, one after the other."""
+        for architecture in architectures:
+            yield self.scores(architecture, images)
 
     def subnet(self, architecture: Architecture) -> nn.Sequential:
         """A subnet with its projector, calibrated; statistics that are known are used again."""
