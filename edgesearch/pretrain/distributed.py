@@ -19,6 +19,7 @@ from torch import nn
 
 from edgesearch.errors import Interrupted, ProcessesError, ProcessFailed, ProcessStopped
 from edgesearch.pretrain.dead_worker import dead_worker
+from edgesearch.pretrain.stop_signals import StopSignals
 
 Value = TypeVar("Value")
 STEP_TIMEOUT = timedelta(minutes=10)
@@ -76,13 +77,14 @@ def processes(timeout: timedelta = STEP_TIMEOUT) -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        ending = _as_one_of_several(error)
+        with StopSignals():  # torchrun sends one to all others as soon as one has ended
+            ending = _as_one_of_several(error)
+            _leave()
         if ending is error:
             raise
         raise ending from error
     finally:
-        with suppress(RuntimeError):
-            dist.destroy_process_group()
+        _leave()
 
 
 def _join(timeout: timedelta) -> None:
@@ -99,6 +101,12 @@ def _join(timeout: timedelta) -> None:
             str(error).splitlines()[0],
             "Start them all, with `torchrun --nproc-per-node N -m edgesearch …`.",
         ) from error
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
 
 
 def _as_one_of_several(error: BaseException) -> BaseException:

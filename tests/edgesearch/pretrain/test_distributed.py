@@ -145,6 +145,7 @@ def everything():
         distributed.highest(distributed.rank() + 5),
         distributed.total(distributed.rank() + 1),
         distributed.of_first({"rank": distributed.rank()}),
+        distributed.of_all({"rank": distributed.rank()}),
     ]
     method = fresh("moco_v2", seed=distributed.rank())
     distributed.share_weights(method)
@@ -228,7 +229,8 @@ class TestExchange:
             assert figures == [0.5, 2.0]
 
     def test_numbers(self, both):
-        assert [found["numbers"] for found in both] == [[6, 3, {"rank": 0}]] * 2
+        expected = [6, 3, {"rank": 0}, [{"rank": 0}, {"rank": 1}]]
+        assert [found["numbers"] for found in both] == [expected] * 2
 
     def test_weights_of_the_first(self, both):
         expected = fresh("moco_v2").state_dict()
@@ -247,6 +249,7 @@ class TestExchange:
             assert distributed.average([rows], [0.5]) == [0.5]
             assert (distributed.highest(3), distributed.total(3)) == (3, 3)
             assert distributed.of_first("x") == "x"
+            assert distributed.of_all("x") == ["x"]
             distributed.share_weights(torch.nn.Linear(1, 1))
             distributed.wait_for_first()
 
