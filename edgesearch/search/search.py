@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from edgesearch.search.beginnings import from_stem_to_head
 from edgesearch.search.constraints import FeasibleSet
 from edgesearch.search.strategies import Strategy
 from edgesearch.search.trial_log import Trial, TrialLog
@@ -59,13 +60,6 @@ def run_search(
     finally:
         strategy.close()
     return sorted(trials, key=lambda trial: -trial.agreement)
-
-
-def from_stem_to_head(architecture: Architecture) -> tuple[int, ...]:
-    """The choices in the order in which they take effect: equal beginnings, equal first blocks."""
-    stages = zip(architecture.stage_widths, architecture.stage_depths, strict=True)
-    flat = (number for stage in stages for number in stage)
-    return (architecture.resolution, architecture.stem_width, *flat)
 
 
 def pareto_front(trials: list[Trial]) -> list[Trial]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -107,8 +109,9 @@ class SharedScores:
         return self._shared([(architecture, images) for architecture in architectures])
 
     def _scores(self, items: Sequence[tuple[Architecture, int]]) -> Iterator[Tensor]:
-        for architecture, images in items:
-            yield self._agreement.scores(architecture, images)
+        for images, part in groupby(items, key=itemgetter(1)):
+            architectures = [architecture for architecture, _ in part]
+            yield from self._agreement.all_scores(architectures, images)
 
 
 def choose_images(
