@@ -155,7 +155,7 @@ def test_killed_three_times_by_any_number_of_processes(fresh, undisturbed):
     assert (results(fresh), (out / "winners.json").read_bytes()) == undisturbed
 
 
-def test_a_signal_to_one_stops_both(fresh, undisturbed):
+def test_a_signal_to_one_stops_both(fresh):
     both = in_two(fresh, "search", *LONG)
     wait_for(lambda: len(lines(fresh.output_dir)) > 4, *both)
     both[1].send_signal(signal.SIGTERM)
@@ -164,6 +164,18 @@ def test_a_signal_to_one_stops_both(fresh, undisturbed):
     assert said.count("search stopped; its trials are in") == 1
     assert said.count("Run the same command again to go on.") == 1
     assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_torchrun_stops_both_and_any_number_goes_on(fresh, undisturbed, number):
+    agent = torchrun(fresh, "search", *LONG)
+    wait_for(lambda: len(lines(fresh.output_dir)) > 4, agent)
+    agent.send_signal(number)
+    codes, said = ends_of([agent])
+    assert codes != [0]
+    assert said.count("search stopped; its trials are in") == 1
+    assert said.count("Run the same command again to go on.") == 1
     codes, said = ends_of(in_two(fresh, "search", *LONG))
     assert codes == [0, 0], said
     assert (results(fresh), (fresh.output_dir / "winners.json").read_bytes()) == undisturbed
