@@ -25,6 +25,10 @@ class TrainingError(UserError):
     """Training that cannot go on."""
 
 
+class ProcessesError(UserError):
+    """Several processes that do not find each other, or of which one has ended."""
+
+
 class LatencyError(UserError):
     """A latency table from which nothing can be predicted."""
 
@@ -47,6 +51,10 @@ class StageError(UserError):
 
 class Interrupted(Exception):
     """A stage was stopped from outside; what it had done is kept."""
+
+
+class ProcessStopped(Interrupted):
+    """Another process of the same run was stopped, and says so."""
 
 
 class ProcessFailed(Exception):

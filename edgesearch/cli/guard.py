@@ -21,6 +21,7 @@ from edgesearch.errors import (
     ConfigError,
     Interrupted,
     ProcessFailed,
+    ProcessStopped,
     StageError,
     UserError,
 )
@@ -30,6 +31,8 @@ OUR_FAULT, USERS_FAULT, STOPPED = 1, 2, 130
 ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 SECONDS_TO_SPEAK = 5.0
 GO_ON = "Run the same command again to go on."
+SHARED = ("pretrain", "search", "rank")
+"""Commands that several processes do together."""
 
 
 def is_first_process() -> bool:
@@ -46,14 +49,18 @@ def check_processes(command: str) -> None:
     """Refuse several processes for a command that makes no use of them.
 
     Raises:
-        StageError: It is one of several.
+        ProcessFailed: It is one of several, and not the first.
+        StageError: It is the first of several.
     """
-    if command != "pretrain" and processes() > 1:
-        raise StageError(
-            f"one process for `edgesearch {command}`",
-            f"{processes()}",
-            "Run `torchrun … -m edgesearch pretrain` first, then the rest without torchrun.",
-        )
+    if command in SHARED or processes() == 1:
+        return
+    if not is_first_process():
+        raise ProcessFailed("the first process says why")
+    raise StageError(
+        f"one process for `edgesearch {command}`",
+        f"{processes()}",
+        f"Run {', '.join(SHARED)} with `torchrun … -m edgesearch`, and the rest without torchrun.",
+    )
 
 
 def guarded(work: Callable[[], Result], as_json: bool) -> Result:
@@ -69,16 +76,17 @@ def guarded(work: Callable[[], Result], as_json: bool) -> Result:
         except typer.BadParameter:
             raise
         except (Interrupted, KeyboardInterrupt) as stop:
-            raise _stopped(str(stop)) from None
+            raise _stopped(stop) from None
+        except ProcessFailed:
+            raise _after_the_one_that_speaks(USERS_FAULT) from None
         except Exception as error:
             if stops.received:  # libraries turn an interrupt into errors of their own
-                raise _stopped("") from None
+                raise _stopped(KeyboardInterrupt()) from None
             raise _exit_after(error, as_json) from error
 
 
 def _exit_after(error: Exception, as_json: bool) -> typer.Exit:
-    same_in_all = isinstance(error, ConfigError | StageError) and not is_first_process()
-    if isinstance(error, ProcessFailed) or same_in_all:
+    if isinstance(error, ConfigError) and not is_first_process():  # the same in all
         return _after_the_one_that_speaks(USERS_FAULT)
     if isinstance(error, UserError):
         return _failed(error.required, error.found, error.remedy, as_json)
@@ -93,10 +101,11 @@ def _exit_after(error: Exception, as_json: bool) -> typer.Exit:
     return _our_fault()
 
 
-def _stopped(text: str) -> typer.Exit:
-    if not is_first_process():
+def _stopped(stop: Interrupted | KeyboardInterrupt) -> typer.Exit:
+    before_they_met = isinstance(stop, KeyboardInterrupt) and not is_first_process()
+    if isinstance(stop, ProcessStopped) or before_they_met:
         return _after_the_one_that_speaks(STOPPED)
-    print(f"\n{text or 'stopped'}. {GO_ON}", file=sys.stderr)
+    print(f"\n{str(stop) or 'stopped'}. {GO_ON}", file=sys.stderr)
     return typer.Exit(STOPPED)
 
 

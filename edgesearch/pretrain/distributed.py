@@ -1,4 +1,4 @@
-"""Several processes that train one supernet; alone, every function does nothing.
+"""Several processes that do one thing together; alone, every function does nothing.
 
 The processes are those of `torchrun`, or of anything else that sets its variables (RANK,
 WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). Tensors of a GPU go through NCCL, all others
@@ -17,15 +17,17 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from edgesearch.errors import Interrupted, ProcessFailed, TrainingError
+from edgesearch.errors import Interrupted, ProcessesError, ProcessFailed, ProcessStopped
 from edgesearch.pretrain.dead_worker import dead_worker
+from edgesearch.pretrain.stop_signals import StopSignals
 
 Value = TypeVar("Value")
 STEP_TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others within a step."""
 EPOCH_TIMEOUT = timedelta(hours=6)
 """How long the others wait for what the first process does alone, such as an evaluation."""
-_FAILED = "edgesearch/failed"
+_ENDED = "edgesearch/ended"
+_STOPS = (Interrupted, KeyboardInterrupt)
 _waits = 0
 _alone = False
 
@@ -55,12 +57,18 @@ def alone() -> Iterator[None]:
 def processes(timeout: timedelta = STEP_TIMEOUT) -> Iterator[None]:
     """Join the processes that the environment names, if there are several.
 
-    Of the errors in several processes only the first is raised as it is: what follows from it in
-    the others, or is the same there, becomes a `ProcessFailed`.
+    Whatever ends one of them ends all. Of the errors and interrupts in several processes only the
+    first is raised as what it is: what follows from it in the others, or is the same there, becomes
+    a `ProcessFailed` or `ProcessStopped`.
+
+    Args:
+        timeout: How long a process waits for the others at most.
 
     Raises:
+        Interrupted: This process was stopped by the user.
         ProcessFailed: Another process has failed, and says why.
-        TrainingError: The processes do not find each other, or one of them ended without a word.
+        ProcessStopped: Another process was stopped, and says so.
+        ProcessesError: The processes do not find each other, or one of them ended without a word.
     """
     if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
@@ -68,15 +76,15 @@ def processes(timeout: timedelta = STEP_TIMEOUT) -> Iterator[None]:
     _join(timeout)
     try:
         yield
-    except Interrupted:
-        raise
-    except Exception as error:
-        if not _is_first_to_fail():
-            raise ProcessFailed(str(error)) from error
-        raise
+    except (Exception, KeyboardInterrupt) as error:
+        with StopSignals():  # torchrun sends one to all others as soon as one has ended
+            ending = _as_one_of_several(error)
+            _leave()
+        if ending is error:
+            raise
+        raise ending from error
     finally:
-        with suppress(RuntimeError):
-            dist.destroy_process_group()
+        _leave()
 
 
 def _join(timeout: timedelta) -> None:
@@ -88,18 +96,30 @@ def _join(timeout: timedelta) -> None:
     try:
         dist.init_process_group(backend, timeout=timeout)
     except (RuntimeError, ValueError) as error:
-        raise TrainingError(
+        raise ProcessesError(
             f"{os.environ['WORLD_SIZE']} processes that find each other",
             str(error).splitlines()[0],
-            "Start them all, with `torchrun --nproc-per-node N -m edgesearch pretrain …`.",
+            "Start them all, with `torchrun --nproc-per-node N -m edgesearch …`.",
         ) from error
 
 
-def _is_first_to_fail() -> bool:
+def _leave() -> None:
+    if dist.is_initialized():
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def _as_one_of_several(error: BaseException) -> BaseException:
+    """What to raise for an error: itself in the process that ends first, which speaks for all."""
+    own = f"{'stopped' if isinstance(error, _STOPS) else 'failed'} {dist.get_rank()}"
     try:
-        return bool(_store().add(_FAILED, 1) == 1)
+        first = _store().compare_set(_ENDED, "", own).decode()
     except RuntimeError:  # the store has gone with the process that held it
-        return False
+        first = own.split()[0]
+    if first == own:
+        return Interrupted("stopped") if isinstance(error, KeyboardInterrupt) else error
+    kind = ProcessStopped if first.startswith("stopped") else ProcessFailed
+    return kind(str(error))
 
 
 def _store() -> Any:
@@ -114,7 +134,7 @@ def _answered() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, torch.cuda.OutOfMemoryError) or dead_worker(error) is not None:
             raise  # of this process, not of another one
-        raise TrainingError(
+        raise ProcessesError(
             f"all {world_size()} processes of the run",
             f"one that has ended or does not answer ({str(error).splitlines()[0]})",
             "Look for what it said; then run the same command again to go on.",
@@ -196,6 +216,16 @@ def of_first(value: Value) -> Value:
     with _answered():
         dist.broadcast_object_list(held, 0, device=torch.device("cpu"))
     return held[0]
+
+
+def of_all(value: Value) -> list[Value]:
+    """The plain values of all processes, in their order."""
+    if world_size() == 1:
+        return [value]
+    held = [value] * world_size()
+    with _answered():
+        dist.all_gather_object(held, value)
+    return held
 
 
 def share_weights(module: nn.Module) -> None:

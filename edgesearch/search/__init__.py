@@ -1,9 +1,10 @@
 """The label-free search for subnets within budgets."""
 
-from edgesearch.search.agreement import Agreement, Outputs, ScoreOptions, run_network
+from edgesearch.search.agreement import Agreement, ScoreOptions, run_network
+from edgesearch.search.beginnings import Outputs
 from edgesearch.search.budgets import Bound, Budgets, LatencyBudgets, Range
 from edgesearch.search.constraints import DeviceLatencies, FeasibleSet
-from edgesearch.search.images_needed import ImagesNeeded, find_images_needed
+from edgesearch.search.images_needed import ImagesNeeded, ScoresOn, find_images_needed
 from edgesearch.search.ranking import (
     DomainComparison,
     Interval,
@@ -34,6 +35,7 @@ __all__ = [
     "Ranking",
     "ScoreOptions",
     "ScoreVariants",
+    "ScoresOn",
     "Strategy",
     "Trial",
     "TrialLog",

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from edgesearch.errors import SearchError
+from edgesearch.search.beginnings import (
+    Member,
+    Outputs,
+    families,
+    run_family,
+    share_beginning,
+)
 from edgesearch.search.similarity import (
     alignment_of_places,
     cosine_of_embeddings,
@@ -19,7 +25,7 @@ from edgesearch.search.similarity import (
     self_similarity,
 )
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet import ResNet, SupernetWeights, recalibrate
+from edgesearch.supernet import ResNet, SupernetWeights, recalibrate_all
 
 ImagesAt = Callable[[int, int, int], torch.Tensor]
 """(resolution R, first, last) to normalised images (last - first, C, R, R), the same each time."""
@@ -33,20 +39,6 @@ KEPT_STATISTICS = 256
 """Candidates whose normalisation statistics are kept, for when more images are drawn."""
 SMALLEST_GRID = 2
 """Height and width in places that a map needs, to have similarities between places."""
-
-
-class Outputs(NamedTuple):
-    """What a network makes of a batch of images.
-
-    Attributes:
-        maps: The output of each stage, (N, C, H, W).
-        features: (N, D).
-        embeddings: (N, E), of length 1.
-    """
-
-    maps: tuple[torch.Tensor, ...]
-    features: torch.Tensor
-    embeddings: torch.Tensor
 
 
 GLOBAL_SCORES: dict[str, tuple[str, Compare]] = {
@@ -83,14 +75,10 @@ class ScoreOptions:
 
 @torch.inference_mode()
 def run_network(network: nn.Sequential, images: torch.Tensor) -> Outputs:
-    """What a backbone, followed by a projector, makes of a batch."""
-    backbone, *head = network
-    assert isinstance(backbone, ResNet)
-    maps = tuple(backbone.forward_stages(images))
-    embeddings = features = maps[-1].mean(dim=(2, 3))
-    for module in head:
-        embeddings = module(embeddings)
-    return Outputs(maps, features, embeddings)
+    """What a backbone, followed by a projector, makes of a batch; the maps are of all stages."""
+    stages = range(1, len(_backbone(network).stage_names) + 1)
+    (outputs,) = run_family([network], [0], images, stages)
+    return outputs
 
 
 class Agreement:
@@ -147,48 +135,108 @@ class Agreement:
 
     def scores(self, architecture: Architecture, images: int | None = None) -> torch.Tensor:
         """The figure of each image, (images,) float64; their mean is the agreement."""
-        return self.scores_of(self.subnet(architecture), architecture.resolution, images)
+        return next(self.all_scores([architecture], images))
+
+    def all_scores(
+        self, architectures: Sequence[Architecture], images: int | None = None
+    ) -> Iterator[torch.Tensor]:
+        """The figures of several architectures, in their order.
+
+        Those that begin alike are scored together; the figures are the same as one by one.
+        """
+        found: dict[Architecture, torch.Tensor] = {}
+        left = iter(families(self.weights.space, architectures, self.batch_size))
+        for architecture in architectures:
+            while architecture not in found:
+                found.update(self._scores_of_family(next(left), images))
+            yield found[architecture]
+
+    def _scores_of_family(
+        self, family: Sequence[Member], images: int | None
+    ) -> dict[Architecture, torch.Tensor]:
+        shared = [member.shared for member in family]
+        resolution = family[0].architecture.resolution
+        figures = self._figures(self._networks(family), shared, resolution, images)
+        return {each.architecture: one for each, one in zip(family, figures, strict=True)}
 
     def subnet(self, architecture: Architecture) -> nn.Sequential:
         """A subnet with its projector, calibrated; statistics that are known are used again."""
-        network = self.weights.embedder(architecture)
-        known = self._statistics.get(architecture)
-        if known is not None:
-            network.load_state_dict(known, strict=False)
-            return network.to(memory_format=torch.channels_last)
-        network = self.calibrated(network, architecture.resolution)
+        (network,) = self._networks([Member(architecture, 0)])
+        return network
+
+    def _networks(self, family: Sequence[Member]) -> list[nn.Sequential]:
+        """The subnets of a family with their projectors, calibrated; they share beginnings."""
+        networks: list[nn.Sequential] = []
+        for member in family:
+            network = self.weights.embedder(member.architecture)
+            if networks:
+                share_beginning(_backbone(network), _backbone(networks[-1]), member.shared)
+            networks.append(network.to(memory_format=torch.channels_last))
+        known = [self._statistics.get(member.architecture) for member in family]
+        if None in known:
+            resolution = family[0].architecture.resolution
+            self._calibrate(networks, [member.shared for member in family], resolution)
+            for member, network in zip(family, networks, strict=True):
+                self._keep_statistics(member.architecture, network)
+        else:
+            for statistics, network in zip(known, networks, strict=True):
+                assert statistics is not None
+                network.load_state_dict(statistics, strict=False)
+        return networks
+
+    def _keep_statistics(self, architecture: Architecture, network: nn.Sequential) -> None:
         self._statistics[architecture] = {name: b.clone() for name, b in network.named_buffers()}
         if len(self._statistics) > KEPT_STATISTICS:
             del self._statistics[next(iter(self._statistics))]
-        return network
+
+    def _calibrate(
+        self, networks: Sequence[nn.Sequential], shared: Sequence[int], resolution: int
+    ) -> None:
+        def run(images: torch.Tensor) -> None:
+            for _ in run_family(networks, shared, images):
+                pass
+
+        recalibrate_all(networks, self.calibration_at(resolution), run, self.batch_size)
 
     def calibrated(self, network: nn.Sequential, resolution: int) -> nn.Sequential:
         """A network with normalisation statistics of its own."""
         network = network.to(memory_format=torch.channels_last)
-        recalibrate(network, self.calibration_at(resolution), self.batch_size)
+        self._calibrate([network], [0], resolution)
         return network.eval()
 
-    @torch.inference_mode()
     def scores_of(
         self, network: nn.Sequential, resolution: int, images: int | None = None
     ) -> torch.Tensor:
         """The figure of each image, for a network that is calibrated."""
+        (figures,) = self._figures([network], [0], resolution, images)
+        return figures
+
+    @torch.inference_mode()
+    def _figures(
+        self,
+        networks: Sequence[nn.Sequential],
+        shared: Sequence[int],
+        resolution: int,
+        images: int | None,
+    ) -> list[torch.Tensor]:
+        """The figure of each image for each of some networks that share beginnings."""
         whole = self.options.task == "classification"
-        parts: list[tuple[torch.Tensor, ...]] = []
-        references: list[tuple[torch.Tensor, ...]] = []
+        parts: list[list[torch.Tensor]] = [[] for _ in networks]
+        references: list[torch.Tensor] = []
         for first, last in self.batches(self.images if images is None else images):
-            kept = self._keep(run_network(network, self.images_at(resolution, first, last)))
+            batch = self.images_at(resolution, first, last)
             reference = self._of_reference(first, last)
             if whole:
-                parts.append(kept)
-                references.append(reference)
-            else:
-                parts.append((self._compare_maps(kept, reference),))
+                references.append(reference[0])
+            outputs_of_all = run_family(networks, shared, batch, self.stages)
+            for own, outputs in zip(parts, outputs_of_all, strict=True):
+                kept = self._keep(outputs)
+                own.append(kept[0] if whole else self._compare_maps(kept, reference))
         if not whole:
-            return torch.cat([scores for (scores,) in parts]).double()
+            return [torch.cat(own).double() for own in parts]
         compare = GLOBAL_SCORES[self.options.score][1]
-        candidate, reference_of_all = (torch.cat([x for (x,) in p]) for p in (parts, references))
-        return compare(candidate, reference_of_all).double()
+        reference_of_all = torch.cat(references)
+        return [compare(torch.cat(own), reference_of_all).double() for own in parts]
 
     def batches(self, images: int) -> list[tuple[int, int]]:
         """First and last of the images of each forward pass."""
@@ -196,10 +244,10 @@ class Agreement:
         return [(first, min(first + self.batch_size, images)) for first in starts]
 
     def _keep(self, outputs: Outputs) -> tuple[torch.Tensor, ...]:
-        """What is compared of the outputs."""
+        """What is compared of the outputs; of maps those of the stages that are asked for."""
         if self.options.task == "classification":
             return (getattr(outputs, GLOBAL_SCORES[self.options.score][0]),)
-        return tuple(outputs.maps[stage - 1] for stage in self.stages)
+        return outputs.maps
 
     def _compare_maps(
         self, candidate: Sequence[torch.Tensor], reference: Sequence[torch.Tensor]
@@ -213,13 +261,20 @@ class Agreement:
         kept = self._kept.get(first)
         if kept is None or len(kept[0]) < last - first:
             images = self.images_at(self._resolution, first, last)
-            kept = self._keep(run_network(self.reference_network, images))
+            (outputs,) = run_family([self.reference_network], [0], images, self.stages)
+            kept = self._keep(outputs)
             size = sum(tensor.nbytes for tensor in kept)
             self._room += sum(tensor.nbytes for tensor in self._kept.pop(first, ()))
             if size <= self._room:
                 self._room -= size
                 self._kept[first] = kept
         return tuple(tensor[: last - first] for tensor in kept)
+
+
+def _backbone(network: nn.Sequential) -> ResNet:
+    backbone = network[0]
+    assert isinstance(backbone, ResNet)
+    return backbone
 
 
 def _stages(space: SearchSpace, options: ScoreOptions) -> tuple[int, ...]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from edgesearch.space import Architecture
 
-ScoresOn = Callable[[Architecture, int], torch.Tensor]
-"""An architecture and a number of images to the figure of each, (N,) float64."""
+ScoresOn = Callable[[Sequence[Architecture], int], Iterable[torch.Tensor]]
+"""Architectures and a number of images to the figure of each image, (N,) float64 for each one."""
 
 RELIABLE = 0.99
 """Share of the variance of the candidates' agreements that has to be their own, not chance's."""
@@ -67,7 +67,7 @@ def find_images_needed(
     for images in doubled(first, most):
         if len(pilots) < 2 or images == most:
             return ImagesNeeded(most, found if len(pilots) > 1 else None)
-        found = reliability(torch.stack([scores_on(pilot, images) for pilot in pilots]))
+        found = reliability(torch.stack(list(scores_on(pilots, images))))
         if found >= RELIABLE:
             break
     return ImagesNeeded(images, found)

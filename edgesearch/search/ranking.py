@@ -112,7 +112,7 @@ def settle(
     comparisons = sum(len(contenders) - 1 - place for place in places)
     level = 1 - (1 - confidence) / max(1, len(looks) * comparisons)
     for images in looks:
-        scores = {architecture: scores_on(architecture, images) for architecture in contenders}
+        scores = dict(zip(contenders, scores_on(contenders, images), strict=True))
         ranked = sorted(contenders, key=lambda a: -float(scores[a].mean()))
         settled = all(
             Interval.of(scores[better] - scores[worse], level).low > 0

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgesearch.search.agreement import Agreement, Outputs, run_network
+from edgesearch.search.agreement import Agreement, run_network
+from edgesearch.search.beginnings import Outputs
 from edgesearch.search.similarity import (
     cosine_of_embeddings,
     kernel_alignment,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
+from edgesearch.search.beginnings import from_stem_to_head
 from edgesearch.search.constraints import FeasibleSet
 from edgesearch.search.strategies import Strategy
 from edgesearch.search.trial_log import Trial, TrialLog
@@ -13,7 +14,7 @@ from edgesearch.space import Architecture
 def run_search(
     feasible: FeasibleSet,
     strategy: Strategy,
-    score: Callable[[Architecture], float],
+    scores_of: Callable[[Sequence[Architecture]], Iterable[float]],
     log: TrialLog,
     evaluations: int,
     on_trial: Callable[[int, Trial], None] | None = None,
@@ -25,7 +26,7 @@ def run_search(
     Args:
         feasible: Has the costs of each architecture.
         strategy: Proposes feasible architectures.
-        score: The agreement of an architecture; higher is better.
+        scores_of: The agreements of some architectures, in their order; higher is better.
         log: Gets every trial as soon as it is scored.
         evaluations: How many trials to make at most.
         on_trial: Called with the number of each trial, from 1 on, and the trial.
@@ -37,11 +38,13 @@ def run_search(
     try:
         while (left := evaluations - len(trials)) and (proposals := strategy.ask()):
             scores = {}
-            for architecture in sorted(proposals[:left], key=from_stem_to_head):
+            batch = sorted(proposals[:left], key=from_stem_to_head)
+            new = iter(scores_of([each for each in batch if each not in log.trials]))
+            for architecture in batch:
                 known = log.trials.get(architecture)
                 trial = Trial(
                     architecture=architecture,
-                    agreement=score(architecture) if known is None else known.agreement,
+                    agreement=next(new) if known is None else known.agreement,
                     latency_ms=feasible.cost("latency_ms", architecture),
                     macs=feasible.cost("macs", architecture),
                     params=feasible.cost("params", architecture),
@@ -57,13 +60,6 @@ def run_search(
     finally:
         strategy.close()
     return sorted(trials, key=lambda trial: -trial.agreement)
-
-
-def from_stem_to_head(architecture: Architecture) -> tuple[int, ...]:
-    """The choices in the order in which they take effect: equal beginnings, equal first blocks."""
-    stages = zip(architecture.stage_widths, architecture.stage_depths, strict=True)
-    flat = (number for stage in stages for number in stage)
-    return (architecture.resolution, architecture.stem_width, *flat)
 
 
 def pareto_front(trials: list[Trial]) -> list[Trial]:

@@ -1,6 +1,6 @@
 """Shared weights, and subnets taken out of them."""
 
-from edgesearch.supernet.calibrate import recalibrate
+from edgesearch.supernet.calibrate import recalibrate, recalibrate_all
 from edgesearch.supernet.dynamic_ops import (
     BatchGroups,
     DynamicBatchNorm2d,
@@ -32,5 +32,6 @@ __all__ = [
     "extract",
     "random_like",
     "recalibrate",
+    "recalibrate_all",
     "set_batch_groups",
 ]

@@ -140,15 +140,6 @@ class ResNet(nn.Module):
         outputs.append(outputs[-1].mean(dim=(2, 3)))
         return outputs
 
-    def forward_stages(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The output of each stage, maps (N, C, H, W); those inside of a stage are not kept."""
-        x, outputs = self.forward_stem(images), []
-        for name, depth in zip(self.stage_names, self.active_depths, strict=True):
-            for block in list(self.get_submodule(name).children())[:depth]:
-                x = block(x)
-            outputs.append(x)
-        return outputs
-
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to features (N, D)."""
         x = self.forward_stem(images)

@@ -103,6 +103,11 @@ class Layout:
         return self.output_dir / "rank"
 
     @property
+    def ranked_subnets(self) -> Path:
+        """What the command rank has found of each subnet."""
+        return self.rank / "subnets.jsonl"
+
+    @property
     def evaluation(self) -> Path:
         """Accuracies of subnets."""
         return self.output_dir / "evaluation" / "results.json"

@@ -32,6 +32,7 @@ from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.knn_monitor import KnnMonitor
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder
+from edgesearch.workflow.shared_work import check_same_in_all
 from edgesearch.workflow.stage import Stage, prefixed
 from edgesearch.workflow.training_events import TrainingTeller
 
@@ -117,7 +118,7 @@ def pretrain(
         first = distributed.rank() == 0
         report = report if first else silent
         pool = ImagePool(images, space.in_channels, trainer.seed, decode_all=views.batched)
-        _check_same_images(pool)
+        check_same_in_all({"the set of images": pool.digest})
         layout = Layout(output_dir)
         with output_folder(output_dir) if first else nullcontext():
             options = {"method": method, **asdict(trainer), **asdict(views), **method_options}
@@ -146,15 +147,6 @@ def pretrain(
                 _tell_of_images(model, pool, images, report)
                 _fit(runner, stage, layout)
     return PretrainResult(layout.weights, pool.skipped, done)
-
-
-def _check_same_images(pool: ImagePool) -> None:
-    if distributed.of_first(pool.digest) != pool.digest:
-        raise DataError(
-            "the same images for all processes",
-            f"others for process {distributed.rank()} than for the first",
-            "Let data.root name the same files on all machines.",
-        )
 
 
 def _changes_of_results(hardware: Hardware) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from devices import DeviceSpec
 from edgesearch.errors import Interrupted
 from edgesearch.evaluate import RankCorrelation, rank_correlations
 from edgesearch.latency import LatencyModel
+from edgesearch.pretrain import distributed
 from edgesearch.search import Agreement, ScoreOptions, ScoreVariants
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet import SupernetWeights
@@ -28,6 +31,12 @@ from edgesearch.workflow.rank_files import plot_ranking, write_csv
 from edgesearch.workflow.rank_results import RankedSubnet, RankedSubnets
 from edgesearch.workflow.scoring import make_agreement
 from edgesearch.workflow.search import WEIGHTS, SearchImages
+from edgesearch.workflow.shared_work import (
+    TIMEOUT,
+    SharedWork,
+    check_same_in_all,
+    tell_of_processes,
+)
 from edgesearch.workflow.stage import Stage, prefixed
 
 
@@ -96,8 +105,9 @@ def rank(
 ) -> RankResult:
     """Score and evaluate subnets from all over the space, and compare the two orders.
 
-    Goes on from where it was stopped. Each subnet is recalibrated once, on the same images as in
-    search and export, for all its scores and its accuracy.
+    Goes on from where it was stopped. Under `torchrun` the subnets are shared out among its
+    processes, of which the first alone writes and reports. Each subnet is recalibrated once, on
+    the same images as in search and export, for all its scores and its accuracy.
 
     Args:
         space: The search space.
@@ -115,44 +125,61 @@ def rank(
 
     Raises:
         Interrupted: Stopped by the user; the same call goes on.
+        ProcessFailed: Another process of the run has failed.
         UserError: Something is missing or does not fit.
     """
-    with output_folder(output_dir):
-        layout = Layout(output_dir)
-        pool = ImagePool(images, space.in_channels, seed)
-        pool.require_labels()
-        stage = Stage(
-            "rank",
-            layout.rank,
-            {
-                "space": space.to_dict(),
-                "seed": seed,
-                **prefixed("data", images.to_dict()),
-                **prefixed("search", {**asdict(looked_at), **asdict(scored_by)}),
-                **prefixed("evaluation", asdict(evaluation)),
-                "rank.subnets": settings.subnets,
-                "rank.accuracy": settings.accuracy,
-                "rank.seed": settings.seed,
-            },
-            {WEIGHTS: digest_of(layout.weights, "pretrain"), "the set of images": pool.digest},
-        )
-        weights = SupernetWeights.load(layout.weights, space)
-        latency_ms = _latencies(space, device, layout, accept, report)
-        torch.set_num_threads(threads or torch.get_num_threads())
-        agreement = make_agreement(weights, pool, looked_at, scored_by, report)
-        done, message = stage.begin()
-        if message:
-            report(Event("rank", message))
-        found = RankedSubnets(layout.rank / "subnets.jsonl")
-        chosen = spread_subnets(space, settings.subnets, settings.seed)
-        try:
-            _fill(found, chosen, agreement, _judge(pool, evaluation, looked_at), settings, report)
-        except KeyboardInterrupt:
-            raise Interrupted(f"ranking stopped; its subnets are in {found.path}") from None
-        subnets = [found.subnets[architecture] for architecture in chosen]
-        result = _analyse(subnets, space, latency_ms, agreement.images, settings, layout)
-        stage.finish([found.path.name, result.report_path.name])
-        return result
+    layout = Layout(output_dir)
+    with distributed.processes(TIMEOUT):
+        first = distributed.rank() == 0
+        report = report if first else silent
+        with output_folder(output_dir) if first else nullcontext():
+            pool = ImagePool(images, space.in_channels, seed)
+            pool.require_labels()
+            weights_digest = digest_of(layout.weights, "pretrain")
+            inputs = {WEIGHTS: weights_digest, "the set of images": pool.digest}
+            check_same_in_all(inputs)
+            stage = Stage(
+                "rank",
+                layout.rank,
+                {
+                    "space": space.to_dict(),
+                    "seed": seed,
+                    **prefixed("data", images.to_dict()),
+                    **prefixed("search", {**asdict(looked_at), **asdict(scored_by)}),
+                    **prefixed("evaluation", asdict(evaluation)),
+                    "rank.subnets": settings.subnets,
+                    "rank.accuracy": settings.accuracy,
+                    "rank.seed": settings.seed,
+                },
+                inputs,
+            )
+            weights = SupernetWeights.load(layout.weights, space)
+            latency_ms = _latencies(space, device, layout, accept, report) if first else None
+            torch.set_num_threads(threads or torch.get_num_threads())
+            agreement = make_agreement(weights, pool, looked_at, scored_by, report)
+            judge = _judge(pool, evaluation, looked_at)
+            ranker = SharedWork(_Ranker(agreement, judge, settings.accuracy), space.macs)
+            if not first:
+                with _says_where(layout):
+                    ranker.help()
+                return cast(RankResult, distributed.of_first(None))
+            tell_of_processes("rank", report)
+            done, message = stage.begin()
+            if message:
+                report(Event("rank", message))
+            subnets = _fill(layout, space, settings, ranker, report)
+            result = _analyse(subnets, space, latency_ms, agreement.images, settings, layout)
+            stage.finish([layout.ranked_subnets.name, result.report_path.name])
+            return distributed.of_first(result)
+
+
+@contextmanager
+def _says_where(layout: Layout) -> Iterator[None]:
+    """Tell the user who stops a ranking where its subnets are."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"ranking stopped; its subnets are in {layout.ranked_subnets}") from None
 
 
 def _judge(pool: ImagePool, evaluation: EvaluationSettings, looked_at: SearchImages) -> SubnetJudge:
@@ -202,34 +229,63 @@ def spread_subnets(space: SearchSpace, count: int, seed: int) -> list[Architectu
     return [space.architecture(index) for index in sorted(chosen, key=lambda i: (macs[i], i))]
 
 
+class _Ranker:
+    """Scores and evaluates subnets.
+
+    Args:
+        agreement: The first of the scores; the others are of the same networks and images.
+        judge: Evaluates them.
+        accuracy: "knn" or "linear".
+    """
+
+    def __init__(self, agreement: Agreement, judge: SubnetJudge, accuracy: str) -> None:
+        self._agreement = agreement
+        self._judge = judge
+        self._accuracy = {"knn": judge.knn, "linear": judge.linear}[accuracy]
+
+    @cached_property
+    def _variants(self) -> ScoreVariants:
+        return ScoreVariants(self._agreement)
+
+    def __call__(self, architectures: Sequence[Architecture]) -> Iterator[RankedSubnet]:
+        """One subnet after the other."""
+        space = self._agreement.weights.space
+        for architecture in architectures:
+            network = self._agreement.subnet(architecture)
+            own = self._agreement.scores_of(network, architecture.resolution)
+            scores = {
+                "agreement": float(own.mean()),
+                "MACs": float(space.macs(architecture)),
+                "parameters": float(space.params(architecture)),
+                "depth": float(sum(architecture.stage_depths)),
+                **self._variants(architecture, network),
+            }
+            features = self._judge.features_of_calibrated(network[0], architecture.resolution)
+            yield RankedSubnet(architecture, self._accuracy(features), scores)
+
+
 def _fill(
-    found: RankedSubnets,
-    chosen: Sequence[Architecture],
-    agreement: Agreement,
-    judge: SubnetJudge,
+    layout: Layout,
+    space: SearchSpace,
     settings: RankSettings,
+    ranker: SharedWork[Architecture, RankedSubnet],
     report: Report,
-) -> None:
-    """Score and evaluate what is missing."""
+) -> list[RankedSubnet]:
+    """Score and evaluate what is missing, one subnet for each process at a time."""
+    found = RankedSubnets(layout.ranked_subnets)
+    chosen = spread_subnets(space, settings.subnets, settings.seed)
     missing = [architecture for architecture in chosen if architecture not in found.subnets]
-    variants = ScoreVariants(agreement) if missing else None
-    space = agreement.weights.space
-    for number, architecture in enumerate(missing, len(chosen) - len(missing) + 1):
-        assert variants is not None
-        network = agreement.subnet(architecture)
-        own = agreement.scores_of(network, architecture.resolution)
-        scores = {
-            "agreement": float(own.mean()),
-            "MACs": float(space.macs(architecture)),
-            "parameters": float(space.params(architecture)),
-            "depth": float(sum(architecture.stage_depths)),
-            **variants(architecture, network),
-        }
-        features = judge.features_of_calibrated(network[0], architecture.resolution)
-        accuracy = {"knn": judge.knn, "linear": judge.linear}[settings.accuracy](features)
-        found.add(RankedSubnet(architecture, accuracy, scores))
-        text = f"agreement {scores['agreement']:.4f}, {settings.accuracy} {accuracy:.1%}"
-        report(Event("rank", text, number, len(chosen)))
+    number = len(chosen) - len(missing)
+    count = distributed.world_size()
+    with _says_where(layout):
+        for start in range(0, len(missing), count):
+            for subnet in ranker(missing[start : start + count]):
+                found.add(subnet)
+                number += 1
+                text = f"agreement {subnet.scores['agreement']:.4f}, {settings.accuracy} "
+                report(Event("rank", f"{text}{subnet.accuracy:.1%}", number, len(chosen)))
+        ranker.done()
+    return [found.subnets[architecture] for architecture in chosen]
 
 
 def _analyse(

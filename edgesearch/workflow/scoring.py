@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from edgesearch.errors import DataError, SearchError
 from edgesearch.search import (
@@ -17,15 +20,18 @@ from edgesearch.search import (
     ImagesNeeded,
     Ranking,
     ScoreOptions,
+    ScoresOn,
     Trial,
     find_images_needed,
     settle,
 )
+from edgesearch.space import Architecture
 from edgesearch.supernet import SupernetWeights
 from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import write_json
+from edgesearch.workflow.shared_work import SharedWork
 
 if TYPE_CHECKING:
     from edgesearch.workflow.search import SearchImages
@@ -84,8 +90,33 @@ def make_agreement(
     )
 
 
+class SharedScores:
+    """The score of many candidates, each of them in one of the processes of a run.
+
+    It is a `ScoresOn` in the first process; all others `help`. See `SharedWork`.
+
+    Args:
+        agreement: The score, the same in all processes.
+    """
+
+    def __init__(self, agreement: Agreement) -> None:
+        self._agreement = agreement
+        self._shared = SharedWork(self._scores, lambda item: agreement.weights.space.macs(item[0]))
+        self.help, self.done = self._shared.help, self._shared.done
+
+    def __call__(self, architectures: Sequence[Architecture], images: int) -> Iterator[Tensor]:
+        """The figures of each candidate, in their order."""
+        return self._shared([(architecture, images) for architecture in architectures])
+
+    def _scores(self, items: Sequence[tuple[Architecture, int]]) -> Iterator[Tensor]:
+        for images, part in groupby(items, key=itemgetter(1)):
+            architectures = [architecture for architecture, _ in part]
+            yield from self._agreement.all_scores(architectures, images)
+
+
 def choose_images(
     agreement: Agreement,
+    scores_on: ScoresOn,
     feasible: FeasibleSet,
     layout: Layout,
     score: Mapping[str, Any],
@@ -96,6 +127,7 @@ def choose_images(
 
     Args:
         agreement: Gets the number; so far it has the largest.
+        scores_on: Scores as it does.
         feasible: Some of these candidates are tried.
         layout: Where the number is kept. A search that goes on keeps its number, and one that
             scores as a former one did takes over that one's.
@@ -109,7 +141,7 @@ def choose_images(
     if found is None:
         chosen = np.random.default_rng(seed).permutation(feasible.indices)[:PILOTS]
         pilots = [feasible.space.architecture(int(index)) for index in chosen]
-        found = find_images_needed(agreement.scores, pilots, agreement.batch_size, most)
+        found = find_images_needed(scores_on, pilots, agreement.batch_size, most)
     write_json(path, {**asdict(found), "score": dict(score)})
     agreement.images = min(found.images, most)
     known = "" if found.reliability is None else f" (reliability {found.reliability:.3f})"
@@ -131,6 +163,7 @@ def _images_known(paths: Sequence[Path], score: Mapping[str, Any]) -> ImagesNeed
 
 def settle_winners(
     agreement: Agreement,
+    scores_on: ScoresOn,
     feasible: FeasibleSet,
     trials: Sequence[Trial],
     winners: int,
@@ -143,6 +176,7 @@ def settle_winners(
 
     Args:
         agreement: What scored them.
+        scores_on: Scores as it does.
         feasible: Has the budgets; each has winners of its own.
         trials: All of a search, best first.
         winners: How many are wanted.
@@ -162,9 +196,7 @@ def settle_winners(
     for within in _trials_within(feasible, trials):
         count = max(winners + reserves, 2 * winners)
         contenders = {trial.architecture: trial for trial in within[:count]}
-        ranking = settle(
-            agreement.scores, list(contenders), winners, first=agreement.images, most=most
-        )
+        ranking = settle(scores_on, list(contenders), winners, first=agreement.images, most=most)
         verdict = "settled" if ranking.settled else "not settled on as many as there may be"
         text = f"the best {len(contenders)} compared on {ranking.images} images: their order is "
         report(Event("search", text + verdict))

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from devices import DeviceSpec
-from edgesearch.errors import Interrupted, StageError
+from edgesearch.errors import StageError
 from edgesearch.export import sha256_of
+from edgesearch.pretrain import distributed
 from edgesearch.search import (
     BATCH,
     Agreement,
     Budgets,
-    FeasibleSet,
     ScoreOptions,
-    Strategy,
-    Trial,
-    TrialLog,
     make_strategy,
-    run_search,
 )
 from edgesearch.space import SearchSpace
 from edgesearch.supernet import SupernetWeights
@@ -31,9 +27,11 @@ from edgesearch.workflow.feasible import Tables
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder, read_json
-from edgesearch.workflow.scoring import choose_images, make_agreement, settle_winners
+from edgesearch.workflow.scoring import SharedScores, make_agreement
 from edgesearch.workflow.search_files import choose_winners, write_search
+from edgesearch.workflow.shared_work import TIMEOUT, check_same_in_all, tell_of_processes
 from edgesearch.workflow.stage import RECORD, Stage, prefixed
+from edgesearch.workflow.trials import find_trials, says_where
 from edgesearch.workflow.winners import Winners
 
 OUTPUTS = (
@@ -118,7 +116,9 @@ def search(
 ) -> SearchResult:
     """Find the architectures of highest agreement within the budgets.
 
-    Goes on from where it was stopped; does nothing if it is finished.
+    Goes on from where it was stopped; does nothing if it is finished. Under `torchrun` the
+    candidates of each batch are shared out among its processes; the first alone proposes them,
+    writes and reports. With as many threads each, any number of processes comes to the same.
 
     Args:
         space: The search space.
@@ -147,56 +147,51 @@ def search(
     Raises:
         Interrupted: Stopped by the user; the same call goes on.
         InfeasibleError: No architecture meets the budgets.
+        ProcessFailed: Another process of the run has failed.
         UserError: Something is missing or does not fit.
     """
     layout = Layout(output_dir)
-    with output_folder(output_dir):
-        tables = Tables.load(layout, space, device, further_devices, accept, report)
-        weights = SupernetWeights.load(layout.weights, space)
-        pool = ImagePool(images, space.in_channels, seed)
-        wanted = {"winners": winners, "reserves": reserves}
-        proposed_by: dict[str, Any] = {"evaluations": evaluations, "population": population}
-        chosen_by = {"strategy": strategy, "candidates_at_once": candidates_at_once, **proposed_by}
-        settings = _scored_by(space, seed, images, looked_at, scored_by)
-        scored_on = {WEIGHTS: sha256_of(layout.weights), "the set of images": pool.digest}
-        stage = Stage(
-            "search",
-            layout.search,
-            {
-                **settings,
-                "device": device.measured_fields,
-                **_bounds(budgets, latency_of_largest, further_devices),
-                **prefixed("search", {**chosen_by, **wanted}),
-            },
-            {**tables.digests, **scored_on},
-        )
-        if not stage.is_finished():  # before `begin`, which may set a former search aside
-            feasible = tables.feasible(budgets, latency_of_largest)
-            proposer = make_strategy(
-                strategy, feasible, **proposed_by, seed=seed, batch=candidates_at_once
+    wanted = {"winners": winners, "reserves": reserves}
+    proposed_by: dict[str, Any] = {"evaluations": evaluations, "population": population}
+    chosen_by = {"strategy": strategy, "candidates_at_once": candidates_at_once, **proposed_by}
+    with distributed.processes(TIMEOUT):
+        if distributed.rank() > 0:
+            return _help(space, images, layout, looked_at, scored_by, seed, threads)
+        with output_folder(output_dir):
+            tables = Tables.load(layout, space, device, further_devices, accept, report)
+            weights, pool, scored_on = _scored_with(space, images, layout, seed)
+            settings = _scored_by(space, seed, images, looked_at, scored_by)
+            stage = Stage(
+                "search",
+                layout.search,
+                {
+                    **settings,
+                    "device": device.measured_fields,
+                    **_bounds(budgets, latency_of_largest, further_devices),
+                    **prefixed("search", {**chosen_by, **wanted}),
+                },
+                {**tables.digests, **scored_on},
             )
-            torch.set_num_threads(threads or torch.get_num_threads())
-            scorer = make_agreement(weights, pool, looked_at, scored_by, report)
-        done, message = stage.begin()
-        if message:
-            report(Event("search", message))
-        if not done:
-            most, score = scorer.images, {**settings, **scored_on}
-            try:
-                choose_images(scorer, feasible, layout, score, seed, report)
-                log = _log(layout, {**score, "number of images": scorer.images}, report)
-                trials = _trials(feasible, proposer, scorer, log, evaluations, report)
-                ranked = settle_winners(
-                    scorer, feasible, trials, **wanted, most=most, layout=layout, report=report
+            if not distributed.of_first(stage.is_finished()):
+                # Before `begin`, which may set a former search aside.
+                feasible = tables.feasible(budgets, latency_of_largest)
+                proposer = make_strategy(
+                    strategy, feasible, **proposed_by, seed=seed, batch=candidates_at_once
                 )
-            except KeyboardInterrupt:
-                text = f"search stopped; its trials are in {layout.trials}"
-                raise Interrupted(text) from None
-            chosen = choose_winners(feasible, ranked, device.name, **wanted)
-            chosen = replace(chosen, task=scored_by.task)
-            write_search(layout, feasible, trials, chosen, device.name)
-            stage.finish(OUTPUTS)
-        return _result(layout, space, done)
+                scorer = _scorer(weights, pool, looked_at, scored_by, threads, report)
+            done, message = stage.begin()
+            if message:
+                report(Event("search", message))
+            if not done:
+                score = {**settings, **scored_on}
+                trials, ranked = find_trials(
+                    scorer, feasible, proposer, score, evaluations, seed, layout, wanted, report
+                )
+                chosen = choose_winners(feasible, ranked, device.name, **wanted)
+                chosen = replace(chosen, task=scored_by.task)
+                write_search(layout, feasible, trials, chosen, device.name)
+                stage.finish(OUTPUTS)
+            return distributed.of_first(_result(layout, space, done))
 
 
 def _result(layout: Layout, space: SearchSpace, skipped: bool) -> SearchResult:
@@ -243,36 +238,46 @@ def _bounds(
     return prefixed("search.budgets", values)
 
 
-def _log(layout: Layout, identity: Mapping[str, Any], report: Report) -> TrialLog:
-    """The log of a search, with the scores of former ones that were set aside.
-
-    Those that depend on the same: where only budgets or the strategy have changed, nothing is
-    scored twice.
-    """
-    log = TrialLog(layout.trials, identity)
-    for former in layout.former_searches(layout.trials.name):
-        taken = log.adopt(former)
-        if taken:
-            text = f"{taken} scores of a former search are taken over from {former.parent}"
-            report(Event("search", text))
-    return log
+def _scored_with(
+    space: SearchSpace, images: ImageSource, layout: Layout, seed: int
+) -> tuple[SupernetWeights, ImagePool, dict[str, str]]:
+    """The supernet and the images, and digests of both, which are the same in all processes."""
+    weights = SupernetWeights.load(layout.weights, space)
+    pool = ImagePool(images, space.in_channels, seed)
+    digests = {WEIGHTS: sha256_of(layout.weights), "the set of images": pool.digest}
+    check_same_in_all(digests)
+    return weights, pool, digests
 
 
-def _trials(
-    feasible: FeasibleSet,
-    proposer: Strategy,
-    scorer: Agreement,
-    log: TrialLog,
-    evaluations: int,
+def _scorer(
+    weights: SupernetWeights,
+    pool: ImagePool,
+    looked_at: SearchImages,
+    scored_by: ScoreOptions,
+    threads: int | None,
     report: Report,
-) -> list[Trial]:
-    """The trials of a search, best first; those that the log knows are not made again."""
+) -> Agreement:
+    torch.set_num_threads(threads or torch.get_num_threads())
+    tell_of_processes("search", report)
+    return make_agreement(weights, pool, looked_at, scored_by, report)
 
-    def tell(number: int, trial: Trial) -> None:
-        text = f"agreement {trial.agreement:.4f} at {trial.latency_ms:.3f} ms predicted"
-        report(Event("search", text, number, evaluations))
 
-    return run_search(feasible, proposer, scorer, log, evaluations, tell)
+def _help(
+    space: SearchSpace,
+    images: ImageSource,
+    layout: Layout,
+    looked_at: SearchImages,
+    scored_by: ScoreOptions,
+    seed: int,
+    threads: int | None,
+) -> SearchResult:
+    """Score what the first process hands out, and wait for its result."""
+    weights, pool, _ = _scored_with(space, images, layout, seed)
+    if not distributed.of_first(False):
+        scorer = _scorer(weights, pool, looked_at, scored_by, threads, silent)
+        with says_where(layout):
+            SharedScores(scorer).help()
+    return cast(SearchResult, distributed.of_first(None))
 
 
 def check_searched_for(device: DeviceSpec, layout: Layout) -> None:

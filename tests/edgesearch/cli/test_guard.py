@@ -7,7 +7,14 @@ import pytest
 import typer
 
 from edgesearch.cli.guard import check_processes, guarded
-from edgesearch.errors import ConfigError, DataError, Interrupted, ProcessFailed, StageError
+from edgesearch.errors import (
+    ConfigError,
+    DataError,
+    Interrupted,
+    ProcessFailed,
+    ProcessStopped,
+    StageError,
+)
 
 
 def code_of(error, as_json=False):
@@ -104,7 +111,8 @@ class TestSeveralProcesses:
         [
             (ProcessFailed("another"), 2),
             (ConfigError("a key", "none", "Give it."), 2),
-            (Interrupted("stopped"), 130),
+            (ProcessStopped("stopped"), 130),
+            (KeyboardInterrupt(), 130),
         ],
     )
     def test_what_another_says_is_not_said_twice(self, waits, capsys, error, code):
@@ -112,10 +120,30 @@ class TestSeveralProcesses:
         assert capsys.readouterr() == ("", "")
         assert len(waits) == 1
 
-    def test_a_fault_of_its_own_is_said(self, waits, capsys):
-        assert code_of(DataError("a folder", "a file", "Correct it.")) == 2
+    @pytest.mark.parametrize("kind", [DataError, StageError])
+    def test_a_fault_of_its_own_is_said(self, waits, capsys, kind):
+        assert code_of(kind("a folder", "a file", "Correct it.")) == 2
         assert "found: a file" in capsys.readouterr().err
         assert waits == []
+
+    def test_a_stop_of_its_own_is_said(self, waits, capsys):
+        assert code_of(Interrupted("search stopped")) == 130
+        assert capsys.readouterr().err.count("search stopped. Run the same command again") == 1
+        assert waits == []
+
+    def test_a_failure_of_another_that_came_with_a_signal_is_no_stop(self, waits, capsys):
+        """torchrun ends all processes with SIGTERM as soon as one has failed."""
+
+        def work():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except KeyboardInterrupt:
+                raise ProcessFailed("another") from None
+
+        with pytest.raises(typer.Exit) as caught:
+            guarded(work, False)
+        assert caught.value.exit_code == 2
+        assert capsys.readouterr() == ("", "")
 
     def test_the_first_is_silent_if_another_has_failed(self, waits, monkeypatch, capsys):
         monkeypatch.setenv("RANK", "0")
@@ -124,7 +152,13 @@ class TestSeveralProcesses:
         assert code_of(ConfigError("a key", "none", "Give it.")) == 2
         assert "required: a key" in capsys.readouterr().err
 
-    def test_other_commands_are_refused(self, waits):
-        check_processes("pretrain")
-        with pytest.raises(StageError, match="one process for `edgesearch run`; found: 2"):
+    @pytest.mark.parametrize("command", ["pretrain", "search", "rank"])
+    def test_what_several_do_together(self, waits, command):
+        check_processes(command)
+
+    def test_other_commands_are_refused_by_the_first(self, waits, monkeypatch):
+        with pytest.raises(ProcessFailed, match="the first process says why"):
+            check_processes("run")
+        monkeypatch.setenv("RANK", "0")
+        with pytest.raises(StageError, match="one process for `edgesearch run`; found: 2. Run pre"):
             check_processes("run")

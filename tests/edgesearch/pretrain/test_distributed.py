@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from edgesearch.data import Preprocess, open_images
-from edgesearch.errors import DataError, Interrupted, ProcessFailed, TrainingError
+from edgesearch.errors import DataError, Interrupted, ProcessesError, ProcessFailed
 from edgesearch.pretrain import (
     METHODS,
     Augmentation,
@@ -144,6 +144,7 @@ def everything():
     found["numbers"] = [
         distributed.numbers_of_all(distributed.rank() + 5, 1 << 40),
         distributed.of_first({"rank": distributed.rank()}),
+        distributed.of_all({"rank": distributed.rank()}),
     ]
     method = fresh("moco_v2", seed=distributed.rank())
     distributed.share_weights(method)
@@ -227,9 +228,8 @@ class TestExchange:
             assert figures == [0.5, 2.0]
 
     def test_numbers(self, both):
-        assert [found["numbers"] for found in both] == [
-            [[(5, 1 << 40), (6, 1 << 40)], {"rank": 0}]
-        ] * 2
+        expected = [[(5, 1 << 40), (6, 1 << 40)], {"rank": 0}, [{"rank": 0}, {"rank": 1}]]
+        assert [found["numbers"] for found in both] == [expected] * 2
 
     def test_weights_of_the_first(self, both):
         expected = fresh("moco_v2").state_dict()
@@ -248,6 +248,7 @@ class TestExchange:
             assert distributed.average([rows], [0.5]) == [0.5]
             assert distributed.numbers_of_all(3, 4) == [(3, 4)]
             assert distributed.of_first("x") == "x"
+            assert distributed.of_all("x") == ["x"]
             distributed.share_weights(torch.nn.Linear(1, 1))
             distributed.wait_for_first()
 
@@ -335,7 +336,7 @@ class TestTraining:
         found, killed = in_two(lambda: train(tmp_path / "run", {(1, 1): kill}), tmp_path)
         assert killed is None
         assert time.monotonic() - begun < 120
-        assert isinstance(found, TrainingError)
+        assert isinstance(found, ProcessesError)
         assert "all 2 processes of the run; found: one that has ended or does not" in str(found)
         progress = state_of(tmp_path / "run")["progress"]
         assert (progress["epoch"], progress["step"], progress["replaced"]) == (1, 1, 2)
@@ -347,7 +348,7 @@ class TestTraining:
             signal.raise_signal(signal.SIGTERM)
 
         found = in_two(lambda: train(tmp_path / "run", {(1, 0): stop}), tmp_path)
-        assert [type(error) for error in found] == [Interrupted] * 2
+        assert sorted(type(error).__name__ for error in found) == ["Interrupted", "ProcessStopped"]
         assert all("stopped by SIGTERM in epoch 2 of 2" in str(error) for error in found)
         assert state_of(tmp_path / "run")["progress"]["step"] == 1
 
@@ -388,7 +389,7 @@ def test_processes_that_cannot_meet(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with (
-        pytest.raises(TrainingError, match="2 processes that find each other; found: .*MASTER"),
+        pytest.raises(ProcessesError, match="2 processes that find each other; found: .*MASTER"),
         distributed.processes(),
     ):
         pass

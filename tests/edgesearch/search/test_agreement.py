@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from edgesearch.errors import SearchError
-from edgesearch.search import Agreement, ScoreOptions, run_network
+from edgesearch.search import Agreement, ScoreOptions
 from edgesearch.search import agreement as agreement_module
+from edgesearch.search.beginnings import run_family
 from edgesearch.space import ResNetSpace
 from edgesearch.supernet import SupernetWeights
 
@@ -193,7 +194,7 @@ def test_statistics_of_so_many_candidates_are_kept(space, make, monkeypatch):
     agreement = make()
     found = [agreement(space.architecture(index)) for index in range(4)]
     assert list(agreement._statistics) == [space.architecture(index) for index in (2, 3)]
-    monkeypatch.setattr(agreement_module, "recalibrate", None)  # known: no need of it
+    monkeypatch.setattr(agreement_module, "recalibrate_all", None)  # known: no need of it
     assert [agreement(space.architecture(index)) for index in (2, 3)] == found[2:]
 
 
@@ -204,14 +205,15 @@ class TestReference:
         seen = []
         monkeypatch.setattr(
             agreement_module,
-            "run_network",
-            lambda network, x: seen.append(network) or run_network(network, x),
+            "run_family",
+            lambda networks, *rest: seen.extend(networks) or run_family(networks, *rest),
         )
         return seen
 
     @pytest.mark.parametrize("kind", [KINDS[0], KINDS[3]], ids=lambda k: k["task"])
     def test_sees_each_image_once(self, space, make, runs, kind):
         agreement = make(**kind)
+        runs.clear()
         for index in range(4):
             agreement(space.architecture(index))
         assert runs.count(agreement.reference_network) == IMAGES // 16

@@ -50,9 +50,9 @@ class TestFind:
     def find(self, chance, first=8, most=1024, candidates=8):
         scores, asked = made_up(candidates, most, 1.0, chance), []
 
-        def scores_on(pilot, images):
-            asked.append(images)
-            return scores[pilot, :images]
+        def scores_on(pilots, images):
+            asked.extend([images] * len(pilots))
+            return scores[list(pilots), :images]
 
         return find_images_needed(scores_on, range(candidates), first, most), asked
 

@@ -27,9 +27,9 @@ class Drawn:
     def __init__(self, scores):
         self.scores, self.images = scores, []
 
-    def __call__(self, architecture, images):
-        self.images.append(images)
-        return self.scores[architecture][:images]
+    def __call__(self, architectures, images):
+        self.images.extend([images] * len(architectures))
+        return [self.scores[architecture][:images] for architecture in architectures]
 
 
 def settled(means, chance, winners=1, first=32, most=1024, **options):

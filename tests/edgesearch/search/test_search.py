@@ -16,7 +16,8 @@ def path(tmp_path):
 
 def search(feasible, score, path, evaluations=20, name="surrogate", on_trial=None):
     strategy = make_strategy(name, feasible, evaluations=evaluations, population=None, seed=0)
-    return run_search(feasible, strategy, score, TrialLog(path, {}), evaluations, on_trial)
+    log = TrialLog(path, {})
+    return run_search(feasible, strategy, lambda all: map(score, all), log, evaluations, on_trial)
 
 
 class Counted:
@@ -111,7 +112,7 @@ def test_the_strategy_is_closed_whatever_happens(feasible, path):
 
     watched = Watched()
     with pytest.raises(ZeroDivisionError):
-        run_search(feasible, watched, lambda architecture: 1 / 0, TrialLog(path, {}), 5)
+        run_search(feasible, watched, lambda architectures: 1 / 0, TrialLog(path, {}), 5)
     assert watched.closed
 
 

@@ -122,7 +122,7 @@ class TestNumberOfImages:
 
     def test_is_found_and_kept(self, agreement, feasible, told, tmp_path):
         layout = Layout(tmp_path)
-        choose_images(agreement, feasible, layout, self.SCORE, 0, told.append)
+        choose_images(agreement, agreement.all_scores, feasible, layout, self.SCORE, 0, told.append)
         kept = json.loads(layout.images_needed.read_text("utf-8"))
         found = agreement.images
         assert found == kept["images"]
@@ -142,7 +142,7 @@ class TestNumberOfImages:
     ):
         layout = Layout(tmp_path)
         self.keep(tmp_path / folder / "images.json", self.SCORE)
-        choose_images(agreement, feasible, layout, self.SCORE, 0, told.append)
+        choose_images(agreement, agreement.all_scores, feasible, layout, self.SCORE, 0, told.append)
         assert agreement.images == 48
         assert "48 of at most 128 images tell the candidates apart (reliability 0.500)" in (
             told[0].message
@@ -151,7 +151,9 @@ class TestNumberOfImages:
 
     def test_of_another_score_is_not_taken_over(self, agreement, feasible, told, tmp_path):
         self.keep(tmp_path / "search.1" / "images.json", {"search.images": 64})
-        choose_images(agreement, feasible, Layout(tmp_path), self.SCORE, 0, told.append)
+        choose_images(
+            agreement, agreement.all_scores, feasible, Layout(tmp_path), self.SCORE, 0, told.append
+        )
         assert "(reliability 0.500)" not in told[0].message
 
 
@@ -160,7 +162,9 @@ class TestWinners:
         agreement.images = 16
         trials = trials_of(agreement, feasible)
         layout = Layout(folder)
-        (ranked,) = settle_winners(agreement, feasible, trials, 1, 2, 128, layout, told.append)
+        (ranked,) = settle_winners(
+            agreement, agreement.all_scores, feasible, trials, 1, 2, 128, layout, told.append
+        )
         return trials, *ranked
 
     def test_the_best_are_ranked_anew_and_the_rest_stays(self, agreement, feasible, told, tmp_path):
@@ -191,7 +195,9 @@ class TestWinners:
         agreement.images = 16
         trials = trials_of(agreement, feasible)
         layout = Layout(tmp_path)
-        small, large = settle_winners(agreement, feasible, trials, 1, 1, 64, layout, told.append)
+        small, large = settle_winners(
+            agreement, agreement.all_scores, feasible, trials, 1, 1, 64, layout, told.append
+        )
         assert {t.architecture for t in large.trials} == {t.architecture for t in trials}
         assert {t.architecture for t in small.trials} == {
             t.architecture for t in trials if t.architecture in feasible.parts[0]
@@ -225,7 +231,7 @@ def test_two_domains_differ_or_the_report_says_that_they_agree(finished, tmp_pat
     agreements, winners = [], []
     for source in (ImageSource("digits"), stripes(tmp_path)):
         agreement = make_agreement(weights, ImagePool(source, 1, 0), looked_at, ScoreOptions())
-        ranking = settle(agreement.scores, within, 1, first=64, most=256)
+        ranking = settle(agreement.all_scores, within, 1, first=64, most=256)
         agreements.append(agreement)
         winners.append(ranking.leaders[0].architecture)
     found = compare_domains(*(a.scores for a in agreements), tuple(winners))

@@ -64,4 +64,4 @@ def test_a_budget_without_a_candidate_is_named(feasible, tmp_path):
     trials = [trial(feasible, 100, 0.9)]
     message = "each of 2 budgets; found: none within search.budgets.latency_ms 0.05 among 1 that"
     with pytest.raises(SearchError, match=message):
-        settle_winners(None, feasible, trials, 1, 2, 64, Layout(tmp_path), silent)
+        settle_winners(None, None, feasible, trials, 1, 2, 64, Layout(tmp_path), silent)

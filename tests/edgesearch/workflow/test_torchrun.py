@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from edgesearch import workflow
-from edgesearch.errors import DataError
+from edgesearch.errors import StageError
 from edgesearch.pretrain import distributed
 from edgesearch.space import load_space
 
@@ -67,8 +67,8 @@ def test_what_is_wrong_is_said_once(torchrun, command, override, message):
 
 
 def test_other_images_than_those_of_the_first_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(distributed, "of_first", lambda value: "another digest")
-    with pytest.raises(DataError, match="the same images for all processes; found: others for pro"):
+    monkeypatch.setattr(distributed, "of_first", lambda value: dict.fromkeys(value, "another"))
+    with pytest.raises(StageError, match="the set of images to be the same for all processes; fo"):
         workflow.pretrain(
             space=load_space("resnet_tiny", in_channels=1),
             images=workflow.ImageSource(source="digits"),

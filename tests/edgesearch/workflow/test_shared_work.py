@@ -1,0 +1,247 @@
+"""Search and ranking in one and in two processes: one result, one writer and one end for all."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgesearch.errors import StageError
+from edgesearch.pretrain import distributed
+from edgesearch.workflow.shared_work import SharedWork, check_same_in_all, shares
+
+FILES = ("trials.jsonl", "images.json", "pareto.json", "ranking.json", "chosen.json")
+# Small batches and many images, so that there are moments to be stopped in.
+LONG = (
+    *("search.evaluations=24", "search.candidates_at_once=4", "search.budgets.macs=null"),
+    *("search.images=1024", "search.calibration_images=256"),
+)
+
+
+def environment(**names):
+    return {**os.environ, "OMP_NUM_THREADS": "1", **{k: str(v) for k, v in names.items()}}
+
+
+def launch(*command, **names):
+    return subprocess.Popen(
+        command,
+        env=environment(**names),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def torchrun(chain, *arguments):
+    options = ("--nproc-per-node", "2", "--standalone", "-m", "edgesearch")
+    work = chain.command(*arguments)[3:]
+    return launch(sys.executable, "-m", "torch.distributed.run", *options, *work)
+
+
+def in_two(chain, *arguments, second=()):
+    """The two processes that torchrun would start; what is wrong may be so in one alone."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        names = {"MASTER_ADDR": "localhost", "MASTER_PORT": free.getsockname()[1], "WORLD_SIZE": 2}
+    return [
+        launch(*chain.command(*arguments), *own, RANK=rank, LOCAL_RANK=rank, **names)
+        for rank, own in enumerate(((), second))
+    ]
+
+
+def wait_for(moment, *running):
+    deadline = time.monotonic() + 120
+    while not moment():
+        ended = [process for process in running if process.poll() is not None]
+        assert not ended, f"it ended before the moment: {ended[0].stderr.read()}"
+        assert time.monotonic() < deadline, "the moment never came"
+        time.sleep(0.002)
+
+
+def ends_of(running):
+    """Exit codes, and what all of them said on standard error."""
+    said = [process.communicate(timeout=120)[1] for process in running]
+    return [process.returncode for process in running], "".join(said)
+
+
+def worker(agent, rank):
+    """The process of a rank that an agent of torchrun started."""
+    children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text("utf-8").split()
+    for pid in map(int, children):
+        with contextlib.suppress(OSError):
+            if f"RANK={rank}" in Path(f"/proc/{pid}/environ").read_text("utf-8").split("\0"):
+                return pid
+    return None
+
+
+def lines(folder):
+    path = folder / "search/trials.jsonl"
+    return path.read_text("utf-8").splitlines() if path.exists() else []
+
+
+def results(chain):
+    return {name: (chain.output_dir / "search" / name).read_bytes() for name in FILES}
+
+
+def without_search(finished, folder):
+    """A state in which nothing but the search is to be done."""
+    chain = finished[0].copied(folder)
+    shutil.rmtree(chain.output_dir / "search")
+    (chain.output_dir / "winners.json").unlink()
+    return chain
+
+
+@pytest.fixture
+def fresh(finished, tmp_path):
+    return without_search(finished, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished, tmp_path_factory):
+    """A longer search by one process."""
+    chain = without_search(finished, tmp_path_factory.mktemp("undisturbed"))
+    done = chain.call("search", *LONG)
+    assert done.returncode == 0, done.stderr
+    return results(chain), (chain.output_dir / "winners.json").read_bytes()
+
+
+def test_two_processes_under_torchrun_come_to_the_same(fresh, undisturbed):
+    running = torchrun(fresh, "search", *LONG, "--json")
+    out, err = running.communicate(timeout=240)
+    assert running.returncode == 0, err
+    assert json.loads(out)["skipped"] is False
+    assert err.count("search: shared out among 2 processes, 1 threads each") == 1
+    assert err.count("search 24/24: agreement") == 1
+    assert (results(fresh), (fresh.output_dir / "winners.json").read_bytes()) == undisturbed
+
+
+@pytest.mark.slow
+def test_killed_three_times_by_any_number_of_processes(fresh, undisturbed):
+    """Before the first trial alone, then each of two processes in the midst of the trials."""
+    out = fresh.output_dir
+    alone = launch(*fresh.command("search", *LONG))
+    wait_for((out / "search/stage.json").exists, alone)
+    alone.kill()
+    alone.communicate(timeout=60)
+    assert len(lines(out)) < 5
+
+    both = in_two(fresh, "search", *LONG)
+    wait_for(lambda: len(lines(out)) > 4, *both)
+    both[1].kill()
+    codes, said = ends_of(both)
+    assert codes == [2, -signal.SIGKILL]
+    assert said.count("all 2 processes of the run\n  found: one that has ended") == 1
+    assert 4 < (known := len(lines(out))) < 25
+
+    agent = torchrun(fresh, "search", *LONG)
+    wait_for(lambda: len(lines(out)) > known, agent)
+    os.kill(worker(agent, 0), signal.SIGKILL)
+    codes, said = ends_of([agent])
+    assert codes != [0]
+    assert said.count("Run the same command again to go on.") + said.count("error: required") == 1
+    assert known < len(lines(out)) <= 25
+    assert not (out / "winners.json").exists()
+
+    done = fresh.call("search", *LONG)
+    assert done.returncode == 0, done.stderr
+    assert "going on where it was stopped" in done.stderr
+    assert (results(fresh), (out / "winners.json").read_bytes()) == undisturbed
+
+
+def test_a_signal_to_one_stops_both(fresh):
+    both = in_two(fresh, "search", *LONG)
+    wait_for(lambda: len(lines(fresh.output_dir)) > 4, *both)
+    both[1].send_signal(signal.SIGTERM)
+    codes, said = ends_of(both)
+    assert codes == [130, 130], said
+    assert said.count("search stopped; its trials are in") == 1
+    assert said.count("Run the same command again to go on.") == 1
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_torchrun_stops_both_and_any_number_goes_on(fresh, undisturbed, number):
+    agent = torchrun(fresh, "search", *LONG)
+    wait_for(lambda: len(lines(fresh.output_dir)) > 4, agent)
+    agent.send_signal(number)
+    codes, said = ends_of([agent])
+    assert codes != [0]
+    assert said.count("search stopped; its trials are in") == 1
+    assert said.count("Run the same command again to go on.") == 1
+    codes, said = ends_of(in_two(fresh, "search", *LONG))
+    assert codes == [0, 0], said
+    assert (results(fresh), (fresh.output_dir / "winners.json").read_bytes()) == undisturbed
+
+
+def test_a_fault_of_one_is_said_once_and_ends_both(fresh):
+    both = in_two(fresh, "search", second=("data.holdout=0.3",))
+    codes, said = ends_of(both)
+    assert codes == [2, 2]
+    assert said.count("error: required:") == 1
+    assert "the set of images to be the same for all processes\n  found: another for pro" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_a_fault_of_the_first_is_said_once_and_ends_both(fresh):
+    shutil.rmtree(fresh.output_dir / "latency")
+    codes, said = ends_of(in_two(fresh, "search"))
+    assert codes == [2, 2]
+    assert said.count("error: required:") == 1
+    assert "Run `edgesearch profile`" in said
+
+
+def test_ranking_in_two_processes_comes_to_the_same(fresh):
+    few = ("rank.subnets=5", "rank.bins=2", "rank.draws=100")
+    codes, said = ends_of(in_two(fresh, "rank", *few))
+    assert codes == [0, 0], said
+    assert said.count("rank 5/5: agreement") == 1
+    both = shutil.move(fresh.output_dir / "rank", fresh.output_dir / "in_two")
+    done = fresh.call("rank", *few)
+    assert done.returncode == 0, done.stderr
+    for name in ("subnets.jsonl", "rank.csv"):
+        assert (both / name).read_bytes() == (fresh.output_dir / "rank" / name).read_bytes()
+
+
+class TestShares:
+    @pytest.mark.parametrize(
+        ("costs", "count", "expected"),
+        [
+            ([1] * 8, 2, ["abcd", "efgh"]),
+            ([1] * 5, 3, ["ab", "c", "de"]),
+            ([1, 1, 1, 3], 2, ["abc", "d"]),
+            ([6, 1, 1], 2, ["a", "bc"]),
+            ([1], 3, ["", "a", ""]),
+            ([], 2, ["", ""]),
+        ],
+    )
+    def test_runs_cost_about_the_same(self, costs, count, expected):
+        found = shares("abcdefgh"[: len(costs)], costs, count)
+        assert ["".join(run) for run in found] == expected
+
+    def test_alone_results_come_one_by_one(self):
+        done = []
+
+        def work(items):
+            for item in items:
+                done.append(item)
+                yield -item
+
+        results = SharedWork(work, float)([1, 2, 3])
+        assert (next(results), done) == (-1, [1])
+        assert list(results) == [-2, -3]
+
+
+def test_other_inputs_than_those_of_the_first(monkeypatch):
+    check_same_in_all({"a": "1"})
+    monkeypatch.setattr(distributed, "of_first", lambda value: {"a": "2"})
+    with pytest.raises(StageError, match="a to be the same for all processes; found: another for"):
+        check_same_in_all({"a": "1"})
