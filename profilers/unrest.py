@@ -12,11 +12,11 @@ from profilers.latency_table import LatencyTable
 
 
 def median_ratio(table: LatencyTable, keys: Sequence[str]) -> float:
-    """Return how far medians lie above low quantiles: the median of this ratio over all rounds.
+    """Return how far medians lie above low quantiles: the median of this ratio over all networks.
 
-    Low quantiles are those of the session that a round belongs to. Rounds count in which a network
-    was measured again, as an anchor, beside later work: a machine is known the better, the more of
-    its hours are looked at.
+    A network counts once in each session that it was measured in, also as an anchor beside later
+    work: a machine is known the better, the more of its hours are looked at. Rounds do not count:
+    most of them are made for winners that are slow.
 
     Args:
         table: The table.
@@ -33,5 +33,5 @@ def median_ratio(table: LatencyTable, keys: Sequence[str]) -> float:
             sessions.setdefault(session, []).append(samples_ms)
         for rounds in sessions.values():
             low_ms = statistics.low_quantile_ms(rounds)
-            ratios += [float(np.median(samples_ms)) / low_ms for samples_ms in rounds]
+            ratios.append(np.median([np.median(samples_ms) / low_ms for samples_ms in rounds]))
     return float(np.median(ratios))

@@ -20,7 +20,7 @@ OPEN_SHARDS = 128
 """Shards that a process keeps open."""
 LABEL_KEYS = ("label", "cls")
 """Keys of a JSON member that may hold the label."""
-INDEX_FORMAT = 2
+INDEX_FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +154,14 @@ def _keep(kept: Path, rows: list[list[Any]]) -> None:
 
 def _rows(shard: Shard) -> list[list[Any]]:
     """Name, offset, size and label of each image."""
+    rows: list[list[Any]] = []
     images: list[tuple[str, int, int]] = []
     labels: dict[str, int] = {}
+    former: tarfile.TarFile | None = None
     for archive, member in _members(shard):
+        if archive is not former:  # names are of one archive: another may have them again
+            rows += [[*image, _label_of(image[0], labels)] for image in images]
+            images, labels, former = [], {}, archive
         name = PurePosixPath(member.name)
         ending = name.suffix.lower()
         if name.name.startswith(".") or not member.isreg() or member.issparse():
@@ -169,7 +174,7 @@ def _rows(shard: Shard) -> list[list[Any]]:
             label = _label(f"{shard.path}: {member.name}", ending, content.read())
             if label is not None:
                 labels[str(name.with_suffix(""))] = label
-    return [[*image, _label_of(image[0], labels)] for image in images]
+    return rows + [[*image, _label_of(image[0], labels)] for image in images]
 
 
 def _label_of(name: str, labels: dict[str, int]) -> int | None:

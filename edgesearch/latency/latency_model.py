@@ -133,9 +133,14 @@ def _fit(
             f"of: {table.errors[failed[0]]}",
             "Choose another runtime, precision or space.",
         )
+    fitted = [network for network, is_kept in zip(latest.values(), kept, strict=True) if is_kept]
+    at_median = at_p95 = 1.0
+    if fitted:  # else it is refused for that
+        at_median = median_ratio(table, [network.key for network in networks])
+        at_p95 = float(np.median([network.p95_ms / network.median_ms for network in fitted]))
     return fit_correction(
         BlockSums(warm[kept], cold, counts[kept]),
-        np.array([network.low_ms for network in latest.values()])[kept],
-        median_ratio=median_ratio(table, [network.key for network in networks]),
-        p95_ratio=float(np.median([n.p95_ms / n.median_ms for n in latest.values()])),
+        np.array([network.low_ms for network in fitted]),
+        median_ratio=at_median,
+        p95_ratio=at_p95,
     )

@@ -140,6 +140,7 @@ def pretrain(
                 runner = _trainer(
                     model, pool, layout, trainer, views, hardware, knn_k, stage, report
                 )
+                distributed.of_all(None)  # none of the others refuses either
             message = stage.begin()[1] if first else ""
             if message:
                 report(Event("pretrain", message))

@@ -159,6 +159,7 @@ def rank(
             agreement = make_agreement(weights, pool, looked_at, scored_by, report)
             judge = _judge(pool, evaluation, looked_at)
             ranker = SharedWork(_Ranker(agreement, judge, settings.accuracy), space.macs)
+            distributed.of_all(None)  # none refuses: `begin` may set a former ranking aside
             if not first:
                 with _says_where(layout):
                     ranker.help()

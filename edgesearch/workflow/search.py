@@ -179,6 +179,7 @@ def search(
                     strategy, feasible, **proposed_by, seed=seed, batch=candidates_at_once
                 )
                 scorer = _scorer(weights, pool, looked_at, scored_by, threads, report)
+                distributed.of_all(None)  # none of the others refuses either
             done, message = stage.begin()
             if message:
                 report(Event("search", message))
@@ -275,6 +276,7 @@ def _help(
     weights, pool, _ = _scored_with(space, images, layout, seed)
     if not distributed.of_first(False):
         scorer = _scorer(weights, pool, looked_at, scored_by, threads, silent)
+        distributed.of_all(None)
         with says_where(layout):
             SharedScores(scorer).help()
     return cast(SearchResult, distributed.of_first(None))

@@ -71,6 +71,8 @@ def shares(items: Sequence[Item], costs: Sequence[float], count: int) -> list[li
         costs: Of each, above 0.
         count: How many runs; some may be empty.
     """
+    if len(items) <= count:
+        return [[item] for item in items] + [[] for _ in range(count - len(items))]
     runs: list[list[Item]] = [[] for _ in range(count)]
     whole, before = sum(costs), 0.0
     for item, cost in zip(items, costs, strict=True):

@@ -30,6 +30,16 @@ def test_later_sessions_tell_as_much_as_the_first(write: Write) -> None:
     assert median_ratio(LatencyTable.load(write(*lines)), [key]) == pytest.approx(1.15)
 
 
+def test_a_network_with_many_rounds_counts_as_much_as_others(write: Write) -> None:
+    # Winners that are slow get far more rounds than all the rest.
+    lines = [*rounds("network/a", "network", 1.1, 2.0), *rounds("network/b", "network", 1.1, 3.0)]
+    many = [line for _ in range(10) for line in rounds("winner/c", "network", 1.9, 4.0)]
+    many = [{**line, "round": number} for number, line in enumerate(many, start=1)]
+    table = LatencyTable.load(write(*lines, *many))
+    keys = ["network/a", "network/b", "winner/c"]
+    assert median_ratio(table, keys) == pytest.approx(1.1)
+
+
 def test_networks_that_were_not_asked_for_tell_nothing(write: Write) -> None:
     lines = [
         *rounds("network/a", "network", 1.1, 2.0),

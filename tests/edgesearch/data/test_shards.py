@@ -168,6 +168,16 @@ class TestSeveralArchivesInOneFile:
         assert [image.name for image in images.items] == ["a.png", "b.png", "c.png"]
         assert [label for _, label in index_shard(joined)] == [4, 5, 6]
 
+    def test_labels_are_those_of_the_same_archive(self, tmp_path, write_shard):
+        # Archives of one class each, numbered from the beginning again.
+        parts = [
+            write_shard(tmp_path / f"{label}.tar", {"1.png": label, "1.cls": str(label).encode()})
+            for label in (7, 8)
+        ]
+        path = tmp_path / "joined.tar"
+        path.write_bytes(b"".join(part.read_bytes() for part in parts))
+        assert [label for _, label in index_shard(path)] == greys(set_of(path)) == [7, 8]
+
     def test_far_apart(self, joined, write_shard, tmp_path):
         with joined.open("ab") as file:
             file.write(bytes(3 << 20))
