@@ -144,20 +144,11 @@ def test_a_missing_block_is_named(tmp_path):
 
 @pytest.mark.parametrize("count", [0, 5])
 def test_too_few_networks_are_refused(tmp_path, count):
-    table = write_table(tmp_path / "t.jsonl", some(count))
+    table = write_table(tmp_path / "t.jsonl", some(5)[:count])
     with pytest.raises(
         LatencyError, match=rf"found: {count} in the latency table.*edgesearch profile"
     ):
         LatencyModel.from_table(SPACE, table)
-
-
-def test_no_networks_at_all_are_refused(tmp_path):
-    path = write_table(tmp_path / "t.jsonl", some(5)).path
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    kept = [line for line in lines if line.get("type") != "network"]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    with pytest.raises(LatencyError, match=r"found: 0 in the latency table.*edgesearch profile"):
-        LatencyModel.from_table(SPACE, LatencyTable.load(path))
 
 
 def test_blocks_that_cannot_run_are_named_where_too_few_networks_are_left(tmp_path):
