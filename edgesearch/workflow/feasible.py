@@ -66,7 +66,7 @@ class Tables:
                     f"{error.required} (search.budgets.devices.{other.name})",
                     error.found,
                     f"Run `edgesearch profile` with the same configuration and "
-                    f"{_overrides(other)} first.",
+                    f"{_overrides(other)} first, and device.host=NAME if it is another machine.",
                 ) from error
         paths = [layout.table(spec) for spec in (device, *further)]
         digests = {f"the latency table {path.name}": table_digest(path) for path in paths}

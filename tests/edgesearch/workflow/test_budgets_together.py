@@ -121,6 +121,7 @@ def test_a_device_without_a_table_says_the_command(chain):
     assert "search.budgets.devices.raspberry-pi-5" in done.stderr
     command = "Run `edgesearch profile` with the same configuration and device.name=raspberry-pi-5"
     assert command in " ".join(done.stderr.split())
+    assert "device.host=NAME if it is another machine" in done.stderr
 
 
 def test_trials_of_another_configuration_name_the_field(chain):
