@@ -160,7 +160,6 @@ def _over_places(candidate: torch.Tensor, reference: torch.Tensor, compare: _Row
     """Compare the rows of the matrices between places, block by block; the mean of each image."""
     first, second = (F.normalize(x, dim=1) for x in _places(candidate, reference))
     places = first.shape[2]
-    others = 1 - torch.eye(places, device=first.device)
     rows = min(places, max(1, BLOCK_BYTES // (4 * places)))
     images = max(1, BLOCK_BYTES // (4 * places * rows))
     found = []
@@ -169,7 +168,9 @@ def _over_places(candidate: torch.Tensor, reference: torch.Tensor, compare: _Row
         for start in range(0, places, rows):
             part = slice(start, start + rows)
             of_x, of_y = (z[:, :, part].transpose(1, 2) @ z for z in (x, y))
-            total += compare(of_x, of_y, others[part]).sum(dim=1)
+            others = torch.ones_like(of_x[0])
+            others.diagonal(start).zero_()
+            total += compare(of_x, of_y, others).sum(dim=1)
         found.append(total / places)
     return torch.cat(found)
 

@@ -66,7 +66,7 @@ class Tables:
                     f"{error.required} (search.budgets.devices.{other.name})",
                     error.found,
                     f"Run `edgesearch profile` with the same configuration and "
-                    f"{_overrides(other)} first.",
+                    f"{_overrides(other)} first, and device.host=NAME if it is another machine.",
                 ) from error
         paths = [layout.table(spec) for spec in (device, *further)]
         digests = {f"the latency table {path.name}": table_digest(path) for path in paths}
@@ -80,16 +80,27 @@ class Tables:
         Raises:
             InfeasibleError: Nothing does.
         """
+        if latency_of_largest is None:
+            return self._within(budgets)
+        largest_ms = _largest_ms(self._model(self.table))
+        shares = latency_of_largest
+        latency_ms = (
+            tuple(share * largest_ms for share in shares)
+            if isinstance(shares, tuple)
+            else shares * largest_ms
+        )
+        try:
+            return self._within(replace(budgets, latency_ms=latency_ms))
+        except InfeasibleError as error:
+            raise InfeasibleError(
+                error.required,
+                f"{error.found} (search.budgets.latency_of_largest is a share of "
+                f"{largest_ms:.4g} ms)",
+                error.remedy,
+            ) from error
+
+    def _within(self, budgets: Budgets) -> FeasibleSet:
         model = self._model(self.table)
-        if latency_of_largest is not None:
-            largest_ms = _largest_ms(model)
-            shares = latency_of_largest
-            budgets = replace(
-                budgets,
-                latency_ms=tuple(share * largest_ms for share in shares)
-                if isinstance(shares, tuple)
-                else shares * largest_ms,
-            )
         further = {}
         for name, table in self.further.items():
             other = self._model(table)

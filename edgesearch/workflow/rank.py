@@ -39,6 +39,8 @@ from edgesearch.workflow.shared_work import (
 )
 from edgesearch.workflow.stage import Stage, prefixed
 
+GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
+
 
 @dataclass(frozen=True)
 class RankSettings:
@@ -105,9 +107,10 @@ def rank(
 ) -> RankResult:
     """Score and evaluate subnets from all over the space, and compare the two orders.
 
-    Goes on from where it was stopped. Under `torchrun` the subnets are shared out among its
-    processes, of which the first alone writes and reports. Each subnet is recalibrated once, on
-    the same images as in search and export, for all its scores and its accuracy.
+    Goes on from where it was stopped, and from fewer subnets. Under `torchrun` the subnets are
+    shared out among its processes, of which the first alone writes and reports. Each subnet is
+    recalibrated once, on the same images as in search and export, for all its scores and its
+    accuracy.
 
     Args:
         space: The search space.
@@ -147,9 +150,7 @@ def rank(
                     **prefixed("data", images.to_dict()),
                     **prefixed("search", {**asdict(looked_at), **asdict(scored_by)}),
                     **prefixed("evaluation", asdict(evaluation)),
-                    "rank.subnets": settings.subnets,
                     "rank.accuracy": settings.accuracy,
-                    "rank.seed": settings.seed,
                 },
                 inputs,
             )
@@ -210,23 +211,24 @@ def _latencies(
 def spread_subnets(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
     """Subnets whose MACs cover the range of the space evenly, smallest first.
 
-    The range is cut into `count` parts of equal width, and an architecture drawn from each; parts
-    without one are made up for by architectures drawn from all that are left.
+    Those of a smaller count are among those of a larger one, so that a ranking can be made longer:
+    the multiples of the golden ratio, of which any number from the first on are spread evenly, tell
+    where in the range to take the nearest architecture that is left.
+
+    Source: Niederreiter, "Random number generation and quasi-Monte Carlo methods" (1992), chapter
+    3; the seed shifts the sequence and decides between architectures of equal MACs.
     """
-    macs = space.sum_over_blocks(lambda block: block.macs)
-    order = np.argsort(macs, kind="stable")
-    edges = np.linspace(macs[order[0]], macs[order[-1]], count + 1)
-    limits = np.searchsorted(macs[order], edges)
-    limits[-1] = len(order)
     rng = np.random.default_rng(seed)
-    chosen = [
-        int(order[rng.integers(low, high)])
-        for low, high in zip(limits[:-1], limits[1:], strict=True)
-        if high > low
-    ]
-    left = np.setdiff1d(order, chosen)
-    missing = min(count - len(chosen), len(left))
-    chosen += rng.choice(left, missing, replace=False).tolist()
+    order = rng.permutation(space.size)
+    macs = space.sum_over_blocks(lambda block: block.macs)
+    left = macs[order].astype(float)
+    low, width, shift = left.min(), np.ptp(left), rng.random()
+    chosen: list[int] = []
+    for number in range(min(count, space.size)):
+        wanted = low + width * ((shift + number * GOLDEN_RATIO) % 1)
+        nearest = int(np.abs(left - wanted).argmin())
+        left[nearest] = np.inf
+        chosen.append(int(order[nearest]))
     return [space.architecture(index) for index in sorted(chosen, key=lambda i: (macs[i], i))]
 
 
@@ -277,6 +279,8 @@ def _fill(
     chosen = spread_subnets(space, settings.subnets, settings.seed)
     missing = [architecture for architecture in chosen if architecture not in found.subnets]
     number = len(chosen) - len(missing)
+    if missing and number:
+        report(Event("rank", f"{number} of {len(chosen)} subnets are known"))
     count = distributed.world_size()
     with _says_where(layout):
         for start in range(0, len(missing), count):

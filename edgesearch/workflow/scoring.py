@@ -75,7 +75,7 @@ def make_agreement(
         few = (
             f"{available} images are fewer than search.calibration_images + search.images "
             f"({calibration + looked_at.images}): candidates are scored on {count} images that "
-            "calibrate them, too"
+            "calibrate them, too; add images, or set both smaller"
         )
         report(Event("search", few))
     return Agreement(

@@ -129,6 +129,7 @@ def plain(value):
         "search.winners=3",
         "search.reserves=3",
         "search.budgets.latency_of_largest=0.3",
+        "search.budgets.latency_of_largest=[0.3,0.4]",
         "search.budgets.latency_of_largest= search.budgets.latency_ms=3",
         "search.budgets.latency_p95_ms=3",
         "search.budgets.params=1000",

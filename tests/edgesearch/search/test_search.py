@@ -5,7 +5,15 @@ import random
 import pytest
 
 from edgesearch.errors import Interrupted
-from edgesearch.search import Trial, TrialLog, make_strategy, pareto_front, run_search
+from edgesearch.search import (
+    Budgets,
+    FeasibleSet,
+    Trial,
+    TrialLog,
+    make_strategy,
+    pareto_front,
+    run_search,
+)
 from edgesearch.search.strategies import RandomStrategy
 
 
@@ -52,8 +60,13 @@ def test_trials_are_ranked_and_carry_their_costs(feasible, smooth, path):
 
 
 @pytest.mark.parametrize("name", ["surrogate", "evolution", "tpe", "random"])
+@pytest.mark.parametrize("several", [False, True], ids=["one budget", "several budgets"])
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, Interrupted, RuntimeError])
-def test_a_stopped_search_goes_on_and_scores_nothing_twice(feasible, smooth, tmp_path, name, stop):
+def test_a_stopped_search_goes_on_and_scores_nothing_twice(
+    feasible, space, latency_ms, smooth, tmp_path, name, several, stop
+):
+    if several:
+        feasible = FeasibleSet(space, latency_ms, Budgets(latency_ms=(1.1, 1.5)), 1.0)
     whole = search(feasible, smooth, tmp_path / "whole.jsonl", name=name)
     stopped, again = Counted(smooth, 7, stop), Counted(smooth)
     with pytest.raises(stop):
@@ -64,6 +77,16 @@ def test_a_stopped_search_goes_on_and_scores_nothing_twice(feasible, smooth, tmp
     assert not set(stopped.scored) & set(again.scored)
     never = Counted(smooth, 0)
     assert search(feasible, never, tmp_path / "parts.jsonl", name=name) == whole
+
+
+def test_all_of_a_stopped_search_goes_on(feasible, smooth, path):
+    count = len(feasible.indices)
+    stopped, again = Counted(smooth, 7), Counted(smooth)
+    with pytest.raises(KeyboardInterrupt):
+        search(feasible, stopped, path, count, "exhaustive")
+    assert len(search(feasible, again, path, count, "exhaustive")) == count
+    assert not set(stopped.scored) & set(again.scored)
+    assert len(again.scored) == count - 7
 
 
 def test_more_evaluations_keep_the_former_trials(feasible, smooth, path):

@@ -62,6 +62,24 @@ def test_each_budget_of_a_list_has_winners(chain):
     assert (chain.output_dir / "engines/w1/subnet.onnx").exists()
 
 
+def test_each_share_of_a_list_has_winners(chain):
+    where = "search.budgets={latency_of_largest: [0.8, 1.0], macs: 700000}"
+    done = json.loads(searched(chain, where, "--json").stdout)
+    written = read(chain.output_dir / "winners.json")
+    budgets = [w["latency_ms"]["local-cpu"]["budget"] for w in written["winners"]]
+    assert budgets[0] == pytest.approx(0.8 * budgets[1])
+    assert done["latency_budget_ms"] == budgets
+    assert all(
+        found["latency_ms"]["local-cpu"]["predicted"] <= found["latency_ms"]["local-cpu"]["budget"]
+        for found in written["winners"] + written["reserves"]
+    )
+    nothing = chain.call("search", "search.budgets={latency_of_largest: 0.001}")
+    assert nothing.returncode == 2
+    said = f"(search.budgets.latency_of_largest is a share of {budgets[1]:.4g} ms)"
+    assert "the least that this space reaches is" in nothing.stderr
+    assert said in nothing.stderr
+
+
 def test_front_and_picture(chain):
     searched(chain, "search.evaluations=13")
     facts = read(chain.output_dir / "search/pareto.json")
@@ -103,6 +121,7 @@ def test_a_device_without_a_table_says_the_command(chain):
     assert "search.budgets.devices.raspberry-pi-5" in done.stderr
     command = "Run `edgesearch profile` with the same configuration and device.name=raspberry-pi-5"
     assert command in " ".join(done.stderr.split())
+    assert "device.host=NAME if it is another machine" in done.stderr
 
 
 def test_trials_of_another_configuration_name_the_field(chain):

@@ -132,6 +132,18 @@ class TestAgain:
         assert len(json.loads(result.stdout)["bin_edges"]) == 3
         assert lines_of(chain) == before
 
+    def test_more_subnets_go_on_from_those_that_are_known(self, call, chain):
+        before = lines_of(chain)
+        result = call("rank.subnets=9", "--json")
+        assert result.exit_code == 0, result.output
+        assert "rank: 6 of 9 subnets are known" in result.stderr
+        assert result.stderr.count("rank 9/9: agreement") == 1
+        after = lines_of(chain)
+        assert after[:6] == before
+        assert (len(after), len(rows_of(chain))) == (9, 9)
+        assert json.loads(call("--json").stdout)["subnets"] == 6
+        assert lines_of(chain) == after
+
     def test_another_score_is_ranked_anew(self, call, chain):
         result = call("search.score=relation", "--json")
         assert "search.score has changed from 'cosine' to 'relation'" in result.stderr
@@ -196,6 +208,12 @@ class TestSpread:
         space = load_space("resnet_small")
         assert spread_subnets(space, 9, 0) == spread_subnets(space, 9, 0)
         assert spread_subnets(space, 9, 0) != spread_subnets(space, 9, 1)
+
+    @pytest.mark.parametrize("name", ["resnet_tiny", "resnet_small"])
+    def test_fewer_are_among_more(self, name):
+        space = load_space(name)
+        fewer, more = (set(spread_subnets(space, count, 2)) for count in (10, 60))
+        assert len(fewer & more) == 10
 
     @pytest.mark.parametrize("count", [31, 32, 50])
     def test_a_small_space_is_taken_whole(self, chain, count):

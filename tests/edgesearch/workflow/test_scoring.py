@@ -107,7 +107,7 @@ def test_a_domain_with_fewer_images_than_asked_is_said(weights, told, tmp_path):
     (event,) = told
     assert event.message == (
         "40 images are fewer than search.calibration_images + search.images (160): candidates are "
-        "scored on 40 images that calibrate them, too"
+        "scored on 40 images that calibrate them, too; add images, or set both smaller"
     )
 
 

@@ -4,14 +4,24 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from edgesearch.errors import SearchError
-from edgesearch.search import Budgets, FeasibleSet, Interval, Leader, Ranking, Trial
+from edgesearch.search import (
+    Budgets,
+    DeviceLatencies,
+    FeasibleSet,
+    Interval,
+    LatencyBudgets,
+    Leader,
+    Ranking,
+    Trial,
+)
 from edgesearch.space import load_space
 from edgesearch.workflow.events import silent
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.scoring import Ranked, settle_winners
-from edgesearch.workflow.search_files import choose_winners
+from edgesearch.workflow.search_files import choose_winners, write_search
 from edgesearch.workflow.winners import read_winner
 
 
@@ -58,6 +68,44 @@ def test_winners_and_reserves_are_of_their_budget(feasible):
         assert low < winner.agreement < high
         assert winner.agreement_images == 64
         assert read_winner(json.loads(json.dumps(winner.to_dict()))) == winner
+
+
+def test_the_picture_shows_trials_fronts_budgets_and_winners_of_each_device(tmp_path, monkeypatch):
+    space = load_space("resnet_tiny")
+    latency_ms = np.arange(space.size) / 100
+    feasible = FeasibleSet(
+        space,
+        latency_ms,
+        Budgets(latency_ms=(0.05, 1.5), devices={"board": LatencyBudgets(latency_ms=20)}),
+        1.0,
+        devices={"board": DeviceLatencies(3 * latency_ms[::-1], 1.2)},
+    )
+    figures = [(100, 0.9), (3, 0.8), (50, 0.7), (2, 0.6), (4, 0.5)]
+    trials = [trial(feasible, index, agreement) for index, agreement in figures]
+    ranked = [alone(t for t in trials if t.architecture in part) for part in feasible.parts]
+    shown = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: shown.extend(figure.axes))
+    write_search(
+        Layout(tmp_path), feasible, trials, choose_winners(feasible, ranked, "cpu", 1, 2), "cpu"
+    )
+
+    def points(axes, label):
+        lines = [line for line in axes.get_lines() if line.get_label() == label]
+        return {(float(x), float(y)) for line in lines for x, y in line.get_xydata()}
+
+    here, there = shown
+    seen = {index: (index / 100, agreement) for index, agreement in figures}
+    assert points(here, "trials") == set(seen.values())
+    assert points(here, "Pareto front") == {seen[2], seen[3], seen[100]}
+    assert points(here, "winners") == {seen[3], seen[100]}
+    assert {x for x, _ in points(here, "budget")} == {0.05, 1.5}
+    on_board = {index: (3 * (431 - index) / 100, agreement) for index, agreement in figures}
+    assert len(points(there, "trials")) == 5
+    assert sorted(points(there, "Pareto front")) == [pytest.approx(on_board[100])]
+    assert {x for x, _ in points(there, "budget")} == {20}
+    assert [axes.get_xlabel() for axes in shown] == [
+        f"predicted median on {name} (ms)" for name in ("cpu", "board")
+    ]
 
 
 def test_a_budget_without_a_candidate_is_named(feasible, tmp_path):
