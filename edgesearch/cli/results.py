@@ -188,6 +188,8 @@ def _print_files(files: dict[str, Any]) -> None:
         ]
         figures = ["–" if value is None else format(value, form) for value, form in shown]
         rows.append([f"  {name}", about.get("precision", "–"), *figures])
+        if "knn_note" in about:
+            notes.append(f"  {name}: {about['knn_note']}")
         if "compute_capabilities" in about:
             targets = ", ".join(about["compute_capabilities"])
             ran = "" if parity else "; not run here"

@@ -31,7 +31,6 @@ from edgesearch.export.precision import convert_to_fp16
 from edgesearch.export.verify import (
     TOLERANCES,
     KnnImages,
-    Parity,
     compare,
     fits,
     verify_engine,
@@ -43,6 +42,14 @@ INT8_FILE = "subnet.int8.onnx"
 MEASURED_FILES = {"fp32": ONNX_FILE, "fp16": FP16_FILE, "int8": INT8_FILE}
 """The file that is measured on a device of a precision."""
 WEIGHTS_FILE = "subnet.safetensors"
+_NO_LABELS = (
+    "there are no images with labels. Put those of each class into a folder of its own (in shards: "
+    "a .cls member beside each image), with data.holdout above 0, and export again"
+)
+_FEW_LABELS = (
+    "fewer images with labels than a batch of {}. Add some, or set a smaller device.batch, and "
+    "export again"
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,8 @@ def build_engines(
         batch: Images in a run of TensorRT engines, where the ONNX file leaves it open.
 
     Returns:
-        For each file's name what is known of it: runtime, precision, and parity where it ran.
+        For each file's name what is known of it: runtime, precision, and parity where it ran, or
+        a `parity_note`; with a `knn_note` where accuracies should have judged it and did not.
 
     Raises:
         ExportError: An engine differs from the subnet by more than its tolerance.
@@ -183,7 +191,7 @@ class _Check:
             "runtime": self._runtime.name,
             "runtime_version": self._runtime.version,
             "precision": precision,
-            "parity": self._parity(path, self._runtime, precision).to_dict(),
+            **self._compared(path, self._runtime, precision),
         }
 
     def on_gpu(self, path: Path, precision: str) -> dict[str, Any]:
@@ -193,10 +201,11 @@ class _Check:
             runtime.load(path).close()
         except DeviceError as error:  # no GPU, or none of those that it is for
             return {"parity": None, "parity_note": f"built, not run here: {error.found}"}
-        return {"parity": self._parity(path, runtime, precision).to_dict()}
+        return self._compared(path, runtime, precision)
 
-    def _parity(self, path: Path, runtime: Runtime, precision: str) -> Parity:
-        return verify_engine(
+    def _compared(self, path: Path, runtime: Runtime, precision: str) -> dict[str, Any]:
+        """Parity of a file, and what it could not be judged by."""
+        parity = verify_engine(
             path,
             runtime,
             self._pixels,
@@ -206,6 +215,11 @@ class _Check:
             knn=self._knn_for(precision),
             locate=lambda: self._locate(path, precision),
         )
+        facts: dict[str, Any] = {"parity": parity.to_dict()}
+        if TOLERANCES[precision].max_knn_loss is not None and parity.knn_after is None:
+            lacking = _NO_LABELS if self._knn is None else _FEW_LABELS.format(self._batch)
+            facts["knn_note"] = f"not judged by its kNN accuracy: {lacking}"
+        return facts
 
     def _locate(self, path: Path, precision: str) -> str:
         if path.suffix != ".onnx":

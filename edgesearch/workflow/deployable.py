@@ -176,7 +176,7 @@ def write_winner(
     table: Path,
     tensorrt: TensorRTTarget | None,
     form: Mapping[str, Any],
-) -> None:
+) -> tuple[str, ...]:
     """Build a winner's engines from the ONNX file in its folder, check them, write the manifest.
 
     Args:
@@ -189,6 +189,9 @@ def write_winner(
         table: The device's latency table.
         tensorrt: What TensorRT engines are built for; None builds none.
         form: What else the manifest tells of how the files were made.
+
+    Returns:
+        What could not be judged, in words.
 
     Raises:
         ExportError: An engine differs from the subnet.
@@ -235,6 +238,8 @@ def write_winner(
     write_kit(folder, engine, make_manifest(folder, files, facts))
     files[KIT] = {"about": f"{engine} with a program that runs it, for the device"}
     write_manifest(folder, files, facts)
+    notes = ((name, about.get("knn_note")) for name, about in files.items())
+    return tuple(f"{name} was {note}" for name, note in notes if note is not None)
 
 
 def _knn_images(pool: ImagePool, resolution: int, count: int) -> KnnImages | None:

@@ -370,7 +370,7 @@ class _Exporter:
     def _finish(self, winner: Winner) -> Winner:
         """Build and check the engines, then write the manifest."""
         folder = self.layout.engines / winner.name
-        write_winner(
+        notes = write_winner(
             folder,
             self._deployable(winner.architecture),
             self.pool,
@@ -382,4 +382,6 @@ class _Exporter:
             form={"batch": self.batch, "quantization": self._quantization},
         )
         self.report(Event("export", f"{winner.name}: engines built and checked in {folder}"))
+        for note in notes:
+            self.report(Event("export", f"{winner.name}: {note}"))
         return winner

@@ -104,3 +104,18 @@ def test_eight_bits_are_judged_by_knn(chain):
     assert "kNN before" in done.stdout
     assert manifest["files"]["subnet.int8.ort"]["parity"]["knn_images"] == 359
     assert manifest["files"]["subnet.onnx"]["parity"]["top1_agreement"] == 1
+
+
+def test_without_labels_eight_bits_are_not_judged_and_it_is_said(chain):
+    eight_bits = ("device.precision=int8", "data.holdout=0")
+    for stage in ("profile", "search"):
+        done = chain.call(stage, *eight_bits)
+        assert done.returncode == 0, done.stderr
+    done = chain.call("export", *eight_bits, NO_ENGINES)
+    assert done.returncode == 0, done.stderr
+    said = "subnet.int8.onnx was not judged by its kNN accuracy: there are no images with labels"
+    assert f"w0: {said}" in done.stderr
+    assert "\n  subnet.int8.ort: not judged by its kNN accuracy: there are" in done.stdout
+    files = json.loads((chain.output_dir / "engines/w0/manifest.json").read_text())["files"]
+    assert "data.holdout above 0" in files["subnet.int8.onnx"]["knn_note"]
+    assert "knn_note" not in files["subnet.onnx"]
