@@ -271,11 +271,16 @@ def buildable(tensorrt: TensorRTTarget | None, report: Report) -> TensorRTTarget
     """The target, or None where it cannot be built for.
 
     TensorRT for RTX has wheels for Linux on x86-64 only: elsewhere engines are left out.
+
+    Raises:
+        RuntimeMissingError: TensorRT for RTX is not installed, and could be.
+        CompileError: It does not know a compute capability.
     """
+    if tensorrt is None:
+        return None
     has_wheels = platform.system() == "Linux" and platform.machine() == "x86_64"
-    if tensorrt is None or has_wheels:
-        return tensorrt
-    if importlib.util.find_spec("tensorrt_rtx_bindings") is not None:
+    if has_wheels or importlib.util.find_spec("tensorrt_rtx_bindings") is not None:
+        TensorRTRtxBuilder(tensorrt.compute_capabilities)
         return tensorrt
     report(Event("export", "no TensorRT for RTX for this platform: its engines are left out"))
     return None

@@ -48,6 +48,7 @@ from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder
 from edgesearch.workflow.profile import (
     current_correction,
+    describe_doubt,
     keep_correction,
     load_table,
     tell_speed,
@@ -134,6 +135,8 @@ def export(
         load_table(layout.table(device), space, device, accept, "export", report)
         check_searched_for(device, layout)
         pool = ImagePool(images, space.in_channels, seed)
+        if output == "logits":
+            pool.require_labels()
         stage = Stage(
             "export",
             layout.engines,
@@ -382,6 +385,9 @@ class _Exporter:
             form={"batch": self.batch, "quantization": self._quantization},
         )
         self.report(Event("export", f"{winner.name}: engines built and checked in {folder}"))
+        if not self.accept:  # a table of another machine is expected to differ
+            table = LatencyTable.load(self.layout.table(self.device))
+            notes += describe_doubt(table, winner.latency_ms[self.device.name])
         for note in notes:
             self.report(Event("export", f"{winner.name}: {note}"))
         return winner

@@ -118,7 +118,9 @@ def test_what_lacks_labels_to_be_judged_by_says_so(exported, subnet, images, tmp
 
 
 def test_fewer_labels_than_a_batch_judge_nothing_and_say_so(subnet, images, tmp_path):
-    export_network(subnet, tmp_path / ONNX_FILE, input_shape=(5, 1, 16, 16), output_names=["features"])
+    export_network(
+        subnet, tmp_path / ONNX_FILE, input_shape=(5, 1, 16, 16), output_names=["features"]
+    )
     batches = np.split(images.numpy()[:15], 3)
     quantize_network(tmp_path / ONNX_FILE, tmp_path / INT8_FILE, "u8s8", batches)
     shown = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)

@@ -164,7 +164,28 @@ def test_logits_need_labels(call, flat):
     refused(call("export", "export.output=logits", *flat), "class folders, for an accuracy")
 
 
-@pytest.mark.parametrize("overrides", [["export.output=logits"], ["data.root=missing"]])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("export.tensorrt.compute_capabilities=[SM90]", "capabilities out of SM75, SM80, SM86, SM"),
+        ("export.output=logits", "class folders, for an accuracy"),
+    ],
+)
+def test_a_refused_setting_sets_no_engines_aside(call, chain, flat, override, message):
+    without_labels = flat if "logits" in override else ()
+    refused(call("export", override, *without_labels), message)
+    assert (chain.output_dir / "engines/w0/kit.zip").is_file()
+    assert "finished before" in call("export").stderr
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["export.output=logits"],
+        ["data.root=missing"],
+        ["export.tensorrt.compute_capabilities=[SM90]"],
+    ],
+)
 def test_what_stops_a_late_stage_is_said_before_the_first(call, chain, flat, overrides):
     shutil.rmtree(chain.output_dir)
     result = call("run", *flat, *overrides)
