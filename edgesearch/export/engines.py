@@ -39,8 +39,11 @@ from edgesearch.export.verify import (
 ONNX_FILE = "subnet.onnx"
 FP16_FILE = "subnet.fp16.onnx"
 INT8_FILE = "subnet.int8.onnx"
+TENSORRT_INT8_FILE = "subnet.int8-tensorrt.onnx"
+"""In eight bits as TensorRT reads them, whatever the device is."""
 MEASURED_FILES = {"fp32": ONNX_FILE, "fp16": FP16_FILE, "int8": INT8_FILE}
 """The file that is measured on a device of a precision."""
+_TENSORRT_SOURCES = {"fp32": ONNX_FILE, "fp16": FP16_FILE, "int8": TENSORRT_INT8_FILE}
 WEIGHTS_FILE = "subnet.safetensors"
 _NO_LABELS = (
     "there are no images with labels. Put those of each class into a folder of its own (in shards: "
@@ -58,7 +61,7 @@ class TensorRTTarget:
 
     Attributes:
         compute_capabilities: Such as ("SM75", "SM86", "SM89"); one engine holds code for all.
-        precision: "fp16" or "fp32" (SM75 has no matrix products in fp32).
+        precision: "fp16", "fp32" (SM75 has no matrix products in fp32) or "int8".
     """
 
     compute_capabilities: tuple[str, ...]
@@ -101,7 +104,8 @@ def build_engines(
     """Compile a winner's ONNX file, and check on real images whatever can run here.
 
     Args:
-        folder: Holds `ONNX_FILE` and gets the other files.
+        folder: Holds `ONNX_FILE`, for engines in eight bits `TENSORRT_INT8_FILE`, too, and gets the
+            other files.
         network: The subnet that the file came from.
         images: (N, C, H, W), normalised, to check on.
         tensorrt: What to build TensorRT engines for; None builds none.
@@ -133,11 +137,11 @@ def build_engines(
             kind = "fp32" if source == onnx_path else precision
             files[ort_path.name] = check.on_processor(ort_path, kind)
     if tensorrt is not None:
-        source = onnx_path
-        if tensorrt.precision == "fp16":
-            source = folder / FP16_FILE
+        source = folder / _TENSORRT_SOURCES[tensorrt.precision]
+        if source.name == FP16_FILE:
             convert_to_fp16(onnx_path, source)
-            files[source.name] = check.on_processor(source, "fp16")
+        if source.name not in files or source.name == FP16_FILE:
+            files[source.name] = check.on_processor(source, tensorrt.precision)
         engine_path = folder / f"subnet.{tensorrt.precision}{TensorRTRtxBuilder.suffix}"
         about = _build_tensorrt(source, engine_path, tensorrt, batch)
         files[engine_path.name] = {**about, **check.on_gpu(engine_path, tensorrt.precision)}

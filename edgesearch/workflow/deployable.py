@@ -23,6 +23,7 @@ from edgesearch.export import (
     KIT,
     MEASURED_FILES,
     ONNX_FILE,
+    TENSORRT_INT8_FILE,
     WEIGHTS_FILE,
     KnnImages,
     TensorRTTarget,
@@ -125,6 +126,30 @@ def make_deployable(
     return Deployable(network, resolution, metadata, {**about, "image_set": pool.digest})
 
 
+def calibration_batches(calibration: torch.Tensor, batch: int) -> list[np.ndarray]:
+    """What shows the ranges of activations in eight bits.
+
+    Args:
+        calibration: (N, C, H, W), normalised.
+        batch: Images in each run.
+
+    Returns:
+        Arrays (batch, C, H, W).
+
+    Raises:
+        ExportError: There are fewer images than a batch.
+    """
+    images = np.ascontiguousarray(calibration[:QUANTIZATION_IMAGES].contiguous().numpy())
+    batches = [images[i : i + batch] for i in range(0, len(images) - batch + 1, batch)]
+    if not batches:
+        raise ExportError(
+            f"at least {batch} images, which make a batch, to quantize the network with",
+            f"{len(images)}",
+            "Raise search.calibration_images, or set a smaller device.batch.",
+        )
+    return batches
+
+
 def write_in_format(
     folder: Path,
     number_format: str,
@@ -153,14 +178,7 @@ def write_in_format(
     if number_format == "fp16":
         convert_to_fp16(onnx_path, folder / FP16_FILE)
         return folder / FP16_FILE
-    images = np.ascontiguousarray(calibration[:QUANTIZATION_IMAGES].contiguous().numpy())
-    batches = [images[i : i + batch] for i in range(0, len(images) - batch + 1, batch)]
-    if not batches:
-        raise ExportError(
-            f"at least {batch} images, which make a batch, to quantize the network with",
-            f"{len(images)}",
-            "Raise search.calibration_images, or set a smaller device.batch.",
-        )
+    batches = calibration_batches(calibration, batch)
     quantize_network(onnx_path, folder / INT8_FILE, number_format, batches, quantization)
     return folder / INT8_FILE
 
@@ -176,6 +194,7 @@ def write_winner(
     table: Path,
     tensorrt: TensorRTTarget | None,
     form: Mapping[str, Any],
+    calibration: torch.Tensor | None = None,
 ) -> tuple[str, ...]:
     """Build a winner's engines from the ONNX file in its folder, check them, write the manifest.
 
@@ -188,7 +207,9 @@ def write_winner(
         device: Where it was measured.
         table: The device's latency table.
         tensorrt: What TensorRT engines are built for; None builds none.
-        form: What else the manifest tells of how the files were made.
+        form: What else the manifest tells of how the files were made; its `quantization` is how
+            ranges of eight bits are chosen.
+        calibration: (N, C, H, W), normalised: shows these ranges to engines in eight bits.
 
     Returns:
         What could not be judged, in words.
@@ -199,7 +220,13 @@ def write_winner(
     """
     images = pool.sample(deployable.resolution, 0, max(PARITY_IMAGES, device.batch))
     glance = min(KNN_IMAGES, max(int(KNN_GLANCE[0] / winner.macs), KNN_GLANCE[1]))
-    knn_images = KNN_IMAGES if device.precision == "int8" else glance
+    built_in = None if tensorrt is None else tensorrt.precision
+    knn_images = KNN_IMAGES if "int8" in (device.precision, built_in) else glance
+    if built_in == "int8" and calibration is not None:
+        batches = calibration_batches(calibration, device.batch)
+        source, quantization = folder / ONNX_FILE, form["quantization"]
+        path = folder / TENSORRT_INT8_FILE
+        quantize_network(source, path, "s8s8-symmetric", batches, quantization)
     files: dict[str, dict[str, Any]] = build_engines(
         folder,
         deployable.network,

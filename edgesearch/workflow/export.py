@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,20 @@ from edgesearch.supernet import SupernetWeights
 from edgesearch.workflow.deployable import (
     Deployable,
     buildable,
+    calibration_batches,
     check_batch,
     make_deployable,
     write_in_format,
     write_winner,
 )
 from edgesearch.workflow.events import Event, Report, silent
-from edgesearch.workflow.exported import architectures, intact, nothing_left, published
+from edgesearch.workflow.exported import (
+    ExportResult,
+    architectures,
+    export_result,
+    intact,
+    nothing_left,
+)
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.latency_budgets import (
     broken_budgets,
@@ -65,23 +72,6 @@ WINNER_ROUNDS = (4, 16)
 whose median is over the budget is measured on, up to the second figure: the machine may have been
 busy, or the interval too wide to tell."""
 SECONDS_BEFORE_SECOND_LOOK = 1.0
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """What the stage left behind.
-
-    Attributes:
-        winners: With measured latencies, as in winners.json.
-        folders: The folder of each winner.
-        manifests: The manifest of each winner.
-        skipped: The stage had been finished before.
-    """
-
-    winners: Winners
-    folders: tuple[Path, ...]
-    manifests: tuple[dict[str, Any], ...]
-    skipped: bool
 
 
 def export(
@@ -155,34 +145,30 @@ def export(
                 "the set of images": pool.digest,
             },
         )
+        exporter = _Exporter(
+            space=space,
+            device=device,
+            weights=SupernetWeights.load(layout.weights, space),
+            pool=pool,
+            layout=layout,
+            looked_at=looked_at,
+            measure=measure,
+            **form,
+            tensorrt=tensorrt,
+            cache_dir=cache_dir,
+            accept=accept,
+            report=report,
+        )
+        if not stage.is_finished():  # before `begin`, which may set finished engines aside
+            exporter.check_images(chosen.winners)
         done, message = stage.begin()
         if done and not intact(layout, space):
             done, message = False, "files of a winner are missing or changed: done again"
         if message:
             report(Event("export", message))
         if not done:
-            exporter = _Exporter(
-                space=space,
-                device=device,
-                weights=SupernetWeights.load(layout.weights, space),
-                pool=pool,
-                layout=layout,
-                looked_at=looked_at,
-                measure=measure,
-                **form,
-                tensorrt=tensorrt,
-                cache_dir=cache_dir,
-                accept=accept,
-                report=report,
-            )
             _export_all(exporter, chosen, max_replacements, stage)
-        return _result(layout, space, done)
-
-
-def _result(layout: Layout, space: SearchSpace, skipped: bool) -> ExportResult:
-    winners = published(layout, space)
-    folders = tuple(layout.engines / winner.name for winner in winners.winners)
-    return ExportResult(winners, folders, tuple(map(read_manifest, folders)), skipped)
+        return export_result(layout, space, done)
 
 
 def _export_all(exporter: _Exporter, chosen: Winners, max_replacements: int, stage: Stage) -> None:
@@ -355,7 +341,15 @@ class _Exporter:
 
     @property
     def _quantization(self) -> str | None:
-        return self.quantization if self.device.precision == "int8" else None
+        built_in = None if self.tensorrt is None else self.tensorrt.precision
+        return self.quantization if "int8" in (self.device.precision, built_in) else None
+
+    def check_images(self, winners: Sequence[Winner]) -> None:
+        """Refuse images of which none can be read, or too few for eight bits."""
+        for resolution in {winner.architecture.resolution for winner in winners}:
+            images = self._calibration(resolution)
+            if self._quantization is not None:
+                calibration_batches(images, self.device.batch)
 
     def _deployable(self, architecture: Architecture) -> Deployable:
         return make_deployable(
@@ -383,6 +377,7 @@ class _Exporter:
             table=self.layout.table(self.device),
             tensorrt=self.tensorrt,
             form={"batch": self.batch, "quantization": self._quantization},
+            calibration=self._calibration(winner.architecture.resolution),
         )
         self.report(Event("export", f"{winner.name}: engines built and checked in {folder}"))
         if not self.accept:  # a table of another machine is expected to differ

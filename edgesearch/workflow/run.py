@@ -8,7 +8,8 @@ from typing import Any
 
 from edgesearch.workflow.deployable import buildable, check_batch
 from edgesearch.workflow.events import silent
-from edgesearch.workflow.export import ExportResult, export
+from edgesearch.workflow.export import export
+from edgesearch.workflow.exported import ExportResult
 from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.pretrain import PretrainResult, pretrain
 from edgesearch.workflow.profile import ProfileResult, profile

@@ -16,6 +16,7 @@ from edgesearch.errors import ExportError
 from edgesearch.export import (
     INT8_FILE,
     ONNX_FILE,
+    TENSORRT_INT8_FILE,
     WEIGHTS_FILE,
     KnnImages,
     TensorRTTarget,
@@ -78,6 +79,25 @@ def test_an_engine_in_single_precision(exported, subnet, images, tmp_path):
     assert set(files) == {"subnet.onnx", "subnet.ort", "subnet.fp32.engine"}
     header = read_engine_header(tmp_path / "subnet.fp32.engine")
     assert header.compute_capabilities == ("SM86", "SM89")
+
+
+@needs_tensorrt
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_engine_in_eight_bits(exported, subnet, images, tmp_path, precision):
+    shutil.copy(exported / ONNX_FILE, tmp_path)
+    batches = np.split(images.numpy()[:16], 16)
+    quantize_network(exported / ONNX_FILE, tmp_path / INT8_FILE, "u8s8", batches)
+    for_tensorrt = tmp_path / TENSORRT_INT8_FILE
+    quantize_network(exported / ONNX_FILE, for_tensorrt, "s8s8-symmetric", batches)
+    target = TensorRTTarget(("SM75", "SM89", "SM120"), "int8")
+    files = build_engines(tmp_path, subnet, images, target, precision)
+    header = read_engine_header(tmp_path / "subnet.int8.engine")
+    assert header.compute_capabilities == ("SM75", "SM89", "SM120")
+    assert files["subnet.int8.engine"]["precision"] == "int8"
+    about = files[TENSORRT_INT8_FILE]
+    assert about["precision"] == "int8"
+    assert 0.98 <= about["parity"]["min_cosine"] < 0.999999
+    assert (INT8_FILE in files) == (precision == "int8")
 
 
 def test_no_engine_where_none_is_wanted(exported, subnet, images, tmp_path):

@@ -160,22 +160,28 @@ def flat(tmp_path):
     return "data.source=folder", f"data.root={folder}"
 
 
-def test_logits_need_labels(call, flat):
-    refused(call("export", "export.output=logits", *flat), "class folders, for an accuracy")
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("export.tensorrt.compute_capabilities=[SM90]", "capabilities out of SM75, SM80, SM86, SM"),
-        ("export.output=logits", "class folders, for an accuracy"),
-    ],
-)
-def test_a_refused_setting_sets_no_engines_aside(call, chain, flat, override, message):
-    without_labels = flat if "logits" in override else ()
-    refused(call("export", override, *without_labels), message)
+def keeps_its_engines(call, chain):
     assert (chain.output_dir / "engines/w0/kit.zip").is_file()
     assert "finished before" in call("export").stderr
+
+
+def test_logits_without_labels_set_no_engines_aside(call, chain, flat):
+    refused(call("export", "export.output=logits", *flat), "class folders, for an accuracy")
+    keeps_its_engines(call, chain)
+
+
+def test_an_unknown_compute_capability_sets_no_engines_aside(call, chain):
+    done = call("export", "export.tensorrt.compute_capabilities=[SM90]")
+    refused(done, "compute capabilities out of SM75, SM80, SM86, SM89", "found: SM90")
+    keeps_its_engines(call, chain)
+
+
+def test_images_that_cannot_be_read_set_no_engines_aside(call, chain, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/text.jpg").write_text("no image")
+    done = call("export", "data.source=folder", f"data.root={tmp_path / 'images'}")
+    refused(done, "at least one image in", "none of 1", "cannot identify image file")
+    keeps_its_engines(call, chain)
 
 
 @pytest.mark.parametrize(
