@@ -125,8 +125,6 @@ def export(
         load_table(layout.table(device), space, device, accept, "export", report)
         check_searched_for(device, layout)
         pool = ImagePool(images, space.in_channels, seed)
-        if output == "logits":
-            pool.require_labels()
         stage = Stage(
             "export",
             layout.engines,
@@ -161,14 +159,20 @@ def export(
         )
         if not stage.is_finished():  # before `begin`, which may set finished engines aside
             exporter.check_images(chosen.winners)
-        done, message = stage.begin()
-        if done and not intact(layout, space):
-            done, message = False, "files of a winner are missing or changed: done again"
-        if message:
-            report(Event("export", message))
+        done = _begin(stage, layout, space, report)
         if not done:
             _export_all(exporter, chosen, max_replacements, stage)
         return export_result(layout, space, done)
+
+
+def _begin(stage: Stage, layout: Layout, space: SearchSpace, report: Report) -> bool:
+    """Begin, or find that all is there."""
+    done, message = stage.begin()
+    if done and not intact(layout, space):
+        done, message = False, "files of a winner are missing or changed: done again"
+    if message:
+        report(Event("export", message))
+    return done
 
 
 def _export_all(exporter: _Exporter, chosen: Winners, max_replacements: int, stage: Stage) -> None:
@@ -345,7 +349,9 @@ class _Exporter:
         return self.quantization if "int8" in (self.device.precision, built_in) else None
 
     def check_images(self, winners: Sequence[Winner]) -> None:
-        """Refuse images of which none can be read, or too few for eight bits."""
+        """Refuse images that lack labels for logits, cannot be read, or are too few."""
+        if self.output == "logits":
+            self.pool.require_labels()
         for resolution in {winner.architecture.resolution for winner in winners}:
             images = self._calibration(resolution)
             if self._quantization is not None:
