@@ -222,7 +222,7 @@ class _Check:
         facts: dict[str, Any] = {"parity": parity.to_dict()}
         if TOLERANCES[precision].max_knn_loss is not None and parity.knn_after is None:
             lacking = _NO_LABELS if self._knn is None else _FEW_LABELS.format(self._batch)
-            facts["knn_note"] = f"not judged by its kNN accuracy: {lacking}"
+            facts["knn_note"] = f"not judged by kNN accuracy: {lacking}"
         return facts
 
     def _locate(self, path: Path, precision: str) -> str:

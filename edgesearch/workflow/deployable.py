@@ -265,8 +265,11 @@ def write_winner(
     write_kit(folder, engine, make_manifest(folder, files, facts))
     files[KIT] = {"about": f"{engine} with a program that runs it, for the device"}
     write_manifest(folder, files, facts)
-    notes = ((name, about.get("knn_note")) for name, about in files.items())
-    return tuple(f"{name} was {note}" for name, note in notes if note is not None)
+    unjudged: dict[str, list[str]] = {}
+    for name, about in files.items():
+        if "knn_note" in about:
+            unjudged.setdefault(about["knn_note"], []).append(name)
+    return tuple(f"{', '.join(names)}: {note}" for note, names in unjudged.items())
 
 
 def _knn_images(pool: ImagePool, resolution: int, count: int) -> KnnImages | None:

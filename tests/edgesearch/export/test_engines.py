@@ -127,7 +127,7 @@ def test_what_lacks_labels_to_be_judged_by_says_so(exported, subnet, images, tmp
     batches = np.split(images.numpy()[:16], 16)
     quantize_network(exported / ONNX_FILE, tmp_path / INT8_FILE, "u8s8", batches)
     files = build_engines(tmp_path, subnet, images, None, "int8")
-    wanted = "not judged by its kNN accuracy: there are no images with labels. Put those of each"
+    wanted = "not judged by kNN accuracy: there are no images with labels. Put those of each"
     assert {name for name, about in files.items() if "knn_note" in about} == {
         "subnet.int8.onnx",
         "subnet.int8.ort",
