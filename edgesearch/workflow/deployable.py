@@ -223,10 +223,9 @@ def write_winner(
     built_in = None if tensorrt is None else tensorrt.precision
     knn_images = KNN_IMAGES if "int8" in (device.precision, built_in) else glance
     if built_in == "int8" and calibration is not None:
-        batches = calibration_batches(calibration, device.batch)
-        source, quantization = folder / ONNX_FILE, form["quantization"]
-        path = folder / TENSORRT_INT8_FILE
-        quantize_network(source, path, "s8s8-symmetric", batches, quantization)
+        batches, path = calibration_batches(calibration, device.batch), folder / TENSORRT_INT8_FILE
+        kind = "s8s8-symmetric"
+        quantize_network(folder / ONNX_FILE, path, kind, batches, form["quantization"])
     files: dict[str, dict[str, Any]] = build_engines(
         folder,
         deployable.network,
@@ -265,11 +264,16 @@ def write_winner(
     write_kit(folder, engine, make_manifest(folder, files, facts))
     files[KIT] = {"about": f"{engine} with a program that runs it, for the device"}
     write_manifest(folder, files, facts)
-    unjudged: dict[str, list[str]] = {}
+    return _unjudged(files)
+
+
+def _unjudged(files: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Which files were not judged by something, one text for each reason."""
+    found: dict[str, list[str]] = {}
     for name, about in files.items():
         if "knn_note" in about:
-            unjudged.setdefault(about["knn_note"], []).append(name)
-    return tuple(f"{', '.join(names)}: {note}" for note, names in unjudged.items())
+            found.setdefault(about["knn_note"], []).append(name)
+    return tuple(f"{', '.join(names)}: {note}" for note, names in found.items())
 
 
 def _knn_images(pool: ImagePool, resolution: int, count: int) -> KnnImages | None:
