@@ -66,6 +66,20 @@ def _visible() -> str | None:
     return None if is_hidden else first
 
 
+def read_card_power_w() -> float | None:
+    """Ask `nvidia-smi` for the power of the graphics card that runtimes see; None if it is unknown.
+
+    Newer cards tell their mean of the last second.
+    """
+    which = _visible()
+    query = ["--query-gpu=power.draw", "--format=csv,noheader,nounits"]
+    answer = ask_program("nvidia-smi", *query, *([f"--id={which}"] if which else []))
+    try:
+        return None if which is None else float((answer or "").split("\n")[0])
+    except ValueError:
+        return None
+
+
 def _card(which: str) -> tuple[str | None, str | None, int | None, str | None]:
     query = [f"--query-gpu={_QUERY}", "--format=csv,noheader"]
     answer = ask_program("nvidia-smi", *query, *([f"--id={which}"] if which else []))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from pathlib import Path
 
+from devices.gpu import read_card_power_w
 from devices.machine import read_text
 
 _TOTAL_RAILS = ("VDD_IN", "VIN", "POM_5V_IN")
@@ -17,9 +19,12 @@ class PowerMeter:
 
     Args:
         root: The folder that holds `sys`.
+        of_card: Where there is no Jetson, ask the NVIDIA graphics card instead of the processor.
     """
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(self, root: Path = Path("/"), of_card: bool = False) -> None:
+        self._of_card = of_card
+        self._asking = threading.Thread()
         self._rails = _rails(root)
         zones = (root / "sys/class/powercap").glob("intel-rapl:?")
         # On most systems the counters are for the administrator alone.
@@ -33,6 +38,8 @@ class PowerMeter:
 
     def restart(self) -> None:
         """Forget what was read."""
+        self._wait_for_card()
+        self._card_w: float | None = None
         self._samples_w: list[float] = []
         self._began = time.monotonic()
         self._energies_uj = [_number(zone / "energy_uj") or 0 for zone in self._counters]
@@ -42,11 +49,21 @@ class PowerMeter:
         readings = [(_number(volts), _number(amperes)) for volts, amperes in self._rails]
         if readings:
             self._samples_w.append(sum((mv or 0) * (ma or 0) for mv, ma in readings) / 1e6)
+        elif self._of_card and not self._asking.is_alive():
+            # Beside what the card computes: the answer takes longer than it rests between two runs.
+            self._asking = threading.Thread(target=self._ask_card, daemon=True)
+            self._asking.start()
 
     def mean_w(self) -> float | None:
-        """Mean power since the last restart, in watts; None where nothing tells."""
+        """Mean power since the last restart, in watts; None where nothing tells.
+
+        Of a graphics card it is what it told last.
+        """
         if self._samples_w:
             return sum(self._samples_w) / len(self._samples_w)
+        if self._of_card:
+            self._wait_for_card()
+            return self._card_w
         if not self._counters:
             return None
         used_uj = 0
@@ -55,6 +72,13 @@ class PowerMeter:
             overflow = _number(zone / "max_energy_range_uj") or 0
             used_uj += now - before if now >= before else now - before + overflow
         return used_uj / 1e6 / max(time.monotonic() - self._began, 1e-6)
+
+    def _ask_card(self) -> None:
+        self._card_w = read_card_power_w()
+
+    def _wait_for_card(self) -> None:
+        if self._asking.is_alive():
+            self._asking.join()
 
 
 def _rails(root: Path) -> list[tuple[Path, Path]]:

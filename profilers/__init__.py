@@ -15,6 +15,7 @@ from profilers.merge_tables import MergeResult, merge_tables
 from profilers.meter import LocalMeter, Meter
 from profilers.network_measurement import NetworkMeasurement
 from profilers.open_meter import open_meter
+from profilers.reference_speed import reference_ratio
 from profilers.sessions import SessionFacts
 from profilers.steadiness import Steadiness
 from profilers.table_csv import table_csv
@@ -52,6 +53,7 @@ __all__ = [
     "median_ratio",
     "merge_tables",
     "open_meter",
+    "reference_ratio",
     "refuse_other_runs",
     "table_csv",
     "usage_of",

@@ -32,8 +32,8 @@ class Usage:
     Attributes:
         memory_bytes: What loading and running it adds to the memory of a process of its own, at
             its peak; None where that cannot be read, and for engines that are in a GPU's memory.
-        power_w: Mean power of the whole device while it runs without a pause; None where the
-            device does not tell.
+        power_w: Mean power while it runs without a pause: of the whole device or, where a graphics
+            card runs it, of that card; None where neither is told.
         idle_power_w: The same before, at rest.
     """
 
@@ -94,7 +94,8 @@ def print_usage(request: str, path: str) -> None:
     """
     spec = DeviceSpec.from_dict(json.loads(request))
     runtime = open_runtime(spec)
-    power = PowerMeter()
+    on_gpu = spec.runtime != "onnxruntime" or spec.provider not in (None, "cpu", "xnnpack", "acl")
+    power = PowerMeter(of_card=on_gpu)
     _watch(power, lambda: time.sleep(_SECONDS_BETWEEN_SAMPLES))
     idle_power_w = power.mean_w()
     _try_out(runtime)
@@ -107,7 +108,6 @@ def print_usage(request: str, path: str) -> None:
     finally:
         session.close()
     after = _memory_bytes("VmHWM")
-    on_gpu = spec.runtime != "onnxruntime" or spec.provider not in (None, "cpu", "xnnpack", "acl")
     known = before is not None and after is not None and not on_gpu
     memory_bytes = max(after - before, 0) if known else None  # type: ignore[operator]
     print(json.dumps(asdict(Usage(memory_bytes, power_w, idle_power_w))))

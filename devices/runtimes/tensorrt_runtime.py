@@ -80,7 +80,7 @@ class TensorRTRuntime:
         if path.suffix == ".engine":
             self._check_header(path)
             loaded = deserialize(self._trt, content)
-            return TensorRTSession(self._trt, loaded, self._cuda, path, self._with_graph)
+            return self._opened(loaded, path, self._with_graph, self._key(content))
         key = self._key(content)
         return self._session(key, path, self._with_graph, lambda engine: self._build(path, engine))
 
@@ -98,12 +98,18 @@ class TensorRTRuntime:
         try:
             if loaded is None:
                 loaded = deserialize(self._trt, self._cache.build(key, build))
-            compiled = self._cache.folder / f"{key}.compiled"
-            return TensorRTSession(self._trt, loaded, self._cuda, path, with_graph, compiled)
+            return self._opened(loaded, path, with_graph, key)
         except CompileError as error:
             if isinstance(error.__cause__, OSError):  # of the disk, not of this model
                 raise DeviceError(error.required, error.found, error.remedy) from error
             raise EngineError(error.required, error.found, error.remedy) from error
+
+    def _opened(
+        self, loaded: tuple[Any, Any], path: Path, with_graph: bool, key: str
+    ) -> TensorRTSession:
+        """A session that keeps what TensorRT compiles as it loads the engine of a key."""
+        compiled = self._cache.folder / f"{key}.compiled"
+        return TensorRTSession(self._trt, loaded, self._cuda, path, with_graph, compiled)
 
     def _build(self, onnx_path: Path, engine_path: Path) -> None:
         timing_cache = self._cache.folder / f"{self._key(b'')}.timing"

@@ -280,7 +280,7 @@ class TensorRTSection(Section):
         list[Annotated[str, Field(pattern=r"^SM\d{2,3}$")]], Field(min_length=1)
     ] = ["SM75", "SM86", "SM89", "SM120"]
     """GPU generations that one engine file serves."""
-    precision: Literal["fp16", "fp32"] = "fp16"
+    precision: Literal["fp16", "fp32", "int8"] = "fp16"
     """Precision of weights and activations."""
 
     @field_validator("precision")
@@ -300,7 +300,7 @@ class ExportSection(Section):
     batch: Literal["fixed", "dynamic"] = "fixed"
     """Images in each run of ONNX and .ort files: device.batch, or any number."""
     quantization: Literal["minmax", "entropy", "percentile"] = "minmax"
-    """How ranges of activations are chosen for device.precision=int8."""
+    """How ranges of activations are chosen for int8."""
     max_replacements: CountFromZero = 5
     """Reserves that are tried for winners whose measured latency is over the budget."""
     tensorrt: TensorRTSection | None = TensorRTSection()

@@ -31,7 +31,6 @@ from edgesearch.export.precision import convert_to_fp16
 from edgesearch.export.verify import (
     TOLERANCES,
     KnnImages,
-    Parity,
     compare,
     fits,
     verify_engine,
@@ -40,9 +39,20 @@ from edgesearch.export.verify import (
 ONNX_FILE = "subnet.onnx"
 FP16_FILE = "subnet.fp16.onnx"
 INT8_FILE = "subnet.int8.onnx"
+TENSORRT_INT8_FILE = "subnet.int8-tensorrt.onnx"
+"""In eight bits as TensorRT reads them, whatever the device is."""
 MEASURED_FILES = {"fp32": ONNX_FILE, "fp16": FP16_FILE, "int8": INT8_FILE}
 """The file that is measured on a device of a precision."""
+_TENSORRT_SOURCES = {"fp32": ONNX_FILE, "fp16": FP16_FILE, "int8": TENSORRT_INT8_FILE}
 WEIGHTS_FILE = "subnet.safetensors"
+_NO_LABELS = (
+    "there are no images with labels. Put those of each class into a folder of its own (in shards: "
+    "a .cls member beside each image), with data.holdout above 0, and export again"
+)
+_FEW_LABELS = (
+    "fewer images with labels than a batch of {}. Add some, or set a smaller device.batch, and "
+    "export again"
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class TensorRTTarget:
 
     Attributes:
         compute_capabilities: Such as ("SM75", "SM86", "SM89"); one engine holds code for all.
-        precision: "fp16" or "fp32" (SM75 has no matrix products in fp32).
+        precision: "fp16", "fp32" (SM75 has no matrix products in fp32) or "int8".
     """
 
     compute_capabilities: tuple[str, ...]
@@ -94,7 +104,8 @@ def build_engines(
     """Compile a winner's ONNX file, and check on real images whatever can run here.
 
     Args:
-        folder: Holds `ONNX_FILE` and gets the other files.
+        folder: Holds `ONNX_FILE`, for engines in eight bits `TENSORRT_INT8_FILE`, too, and gets the
+            other files.
         network: The subnet that the file came from.
         images: (N, C, H, W), normalised, to check on.
         tensorrt: What to build TensorRT engines for; None builds none.
@@ -105,7 +116,8 @@ def build_engines(
         batch: Images in a run of TensorRT engines, where the ONNX file leaves it open.
 
     Returns:
-        For each file's name what is known of it: runtime, precision, and parity where it ran.
+        For each file's name what is known of it: runtime, precision, and parity where it ran, or
+        a `parity_note`; with a `knn_note` where accuracies should have judged it and did not.
 
     Raises:
         ExportError: An engine differs from the subnet by more than its tolerance.
@@ -125,11 +137,11 @@ def build_engines(
             kind = "fp32" if source == onnx_path else precision
             files[ort_path.name] = check.on_processor(ort_path, kind)
     if tensorrt is not None:
-        source = onnx_path
-        if tensorrt.precision == "fp16":
-            source = folder / FP16_FILE
+        source = folder / _TENSORRT_SOURCES[tensorrt.precision]
+        if source.name == FP16_FILE:
             convert_to_fp16(onnx_path, source)
-            files[source.name] = check.on_processor(source, "fp16")
+        if source.name not in files or source.name == FP16_FILE:
+            files[source.name] = check.on_processor(source, tensorrt.precision)
         engine_path = folder / f"subnet.{tensorrt.precision}{TensorRTRtxBuilder.suffix}"
         about = _build_tensorrt(source, engine_path, tensorrt, batch)
         files[engine_path.name] = {**about, **check.on_gpu(engine_path, tensorrt.precision)}
@@ -183,7 +195,7 @@ class _Check:
             "runtime": self._runtime.name,
             "runtime_version": self._runtime.version,
             "precision": precision,
-            "parity": self._parity(path, self._runtime, precision).to_dict(),
+            **self._compared(path, self._runtime, precision),
         }
 
     def on_gpu(self, path: Path, precision: str) -> dict[str, Any]:
@@ -193,10 +205,11 @@ class _Check:
             runtime.load(path).close()
         except DeviceError as error:  # no GPU, or none of those that it is for
             return {"parity": None, "parity_note": f"built, not run here: {error.found}"}
-        return {"parity": self._parity(path, runtime, precision).to_dict()}
+        return self._compared(path, runtime, precision)
 
-    def _parity(self, path: Path, runtime: Runtime, precision: str) -> Parity:
-        return verify_engine(
+    def _compared(self, path: Path, runtime: Runtime, precision: str) -> dict[str, Any]:
+        """Parity of a file, and what it could not be judged by."""
+        parity = verify_engine(
             path,
             runtime,
             self._pixels,
@@ -206,6 +219,11 @@ class _Check:
             knn=self._knn_for(precision),
             locate=lambda: self._locate(path, precision),
         )
+        facts: dict[str, Any] = {"parity": parity.to_dict()}
+        if TOLERANCES[precision].max_knn_loss is not None and parity.knn_after is None:
+            lacking = _NO_LABELS if self._knn is None else _FEW_LABELS.format(self._batch)
+            facts["knn_note"] = f"not judged by kNN accuracy: {lacking}"
+        return facts
 
     def _locate(self, path: Path, precision: str) -> str:
         if path.suffix != ".onnx":

@@ -8,7 +8,8 @@ from edgesearch.workflow.devices import DevicesResult, describe_devices
 from edgesearch.workflow.evaluate import EvaluatedRow, EvaluateResult, evaluate
 from edgesearch.workflow.evaluation import EvaluationSettings
 from edgesearch.workflow.events import Event, Report
-from edgesearch.workflow.export import ExportResult, export
+from edgesearch.workflow.export import export
+from edgesearch.workflow.exported import ExportResult
 from edgesearch.workflow.image_pool import ImageSource
 from edgesearch.workflow.pretrain import PretrainResult, ViewOptions, pretrain
 from edgesearch.workflow.profile import ProfileResult, profile

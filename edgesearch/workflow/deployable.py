@@ -23,6 +23,7 @@ from edgesearch.export import (
     KIT,
     MEASURED_FILES,
     ONNX_FILE,
+    TENSORRT_INT8_FILE,
     WEIGHTS_FILE,
     KnnImages,
     TensorRTTarget,
@@ -125,6 +126,30 @@ def make_deployable(
     return Deployable(network, resolution, metadata, {**about, "image_set": pool.digest})
 
 
+def calibration_batches(calibration: torch.Tensor, batch: int) -> list[np.ndarray]:
+    """What shows the ranges of activations in eight bits.
+
+    Args:
+        calibration: (N, C, H, W), normalised.
+        batch: Images in each run.
+
+    Returns:
+        Arrays (batch, C, H, W).
+
+    Raises:
+        ExportError: There are fewer images than a batch.
+    """
+    images = np.ascontiguousarray(calibration[:QUANTIZATION_IMAGES].contiguous().numpy())
+    batches = [images[i : i + batch] for i in range(0, len(images) - batch + 1, batch)]
+    if not batches:
+        raise ExportError(
+            f"at least {batch} images, which make a batch, to quantize the network with",
+            f"{len(images)}",
+            "Raise search.calibration_images, or set a smaller device.batch.",
+        )
+    return batches
+
+
 def write_in_format(
     folder: Path,
     number_format: str,
@@ -153,14 +178,7 @@ def write_in_format(
     if number_format == "fp16":
         convert_to_fp16(onnx_path, folder / FP16_FILE)
         return folder / FP16_FILE
-    images = np.ascontiguousarray(calibration[:QUANTIZATION_IMAGES].contiguous().numpy())
-    batches = [images[i : i + batch] for i in range(0, len(images) - batch + 1, batch)]
-    if not batches:
-        raise ExportError(
-            f"at least {batch} images, which make a batch, to quantize the network with",
-            f"{len(images)}",
-            "Raise search.calibration_images, or set a smaller device.batch.",
-        )
+    batches = calibration_batches(calibration, batch)
     quantize_network(onnx_path, folder / INT8_FILE, number_format, batches, quantization)
     return folder / INT8_FILE
 
@@ -176,7 +194,8 @@ def write_winner(
     table: Path,
     tensorrt: TensorRTTarget | None,
     form: Mapping[str, Any],
-) -> None:
+    calibration: torch.Tensor | None = None,
+) -> tuple[str, ...]:
     """Build a winner's engines from the ONNX file in its folder, check them, write the manifest.
 
     Args:
@@ -188,7 +207,12 @@ def write_winner(
         device: Where it was measured.
         table: The device's latency table.
         tensorrt: What TensorRT engines are built for; None builds none.
-        form: What else the manifest tells of how the files were made.
+        form: What else the manifest tells of how the files were made; its `quantization` is how
+            ranges of eight bits are chosen.
+        calibration: (N, C, H, W), normalised: shows these ranges to engines in eight bits.
+
+    Returns:
+        What could not be judged, in words.
 
     Raises:
         ExportError: An engine differs from the subnet.
@@ -196,7 +220,12 @@ def write_winner(
     """
     images = pool.sample(deployable.resolution, 0, max(PARITY_IMAGES, device.batch))
     glance = min(KNN_IMAGES, max(int(KNN_GLANCE[0] / winner.macs), KNN_GLANCE[1]))
-    knn_images = KNN_IMAGES if device.precision == "int8" else glance
+    built_in = None if tensorrt is None else tensorrt.precision
+    knn_images = KNN_IMAGES if "int8" in (device.precision, built_in) else glance
+    if built_in == "int8" and calibration is not None:
+        batches, path = calibration_batches(calibration, device.batch), folder / TENSORRT_INT8_FILE
+        kind = "s8s8-symmetric"
+        quantize_network(folder / ONNX_FILE, path, kind, batches, form["quantization"])
     files: dict[str, dict[str, Any]] = build_engines(
         folder,
         deployable.network,
@@ -235,6 +264,16 @@ def write_winner(
     write_kit(folder, engine, make_manifest(folder, files, facts))
     files[KIT] = {"about": f"{engine} with a program that runs it, for the device"}
     write_manifest(folder, files, facts)
+    return _unjudged(files)
+
+
+def _unjudged(files: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Which files were not judged by something, one text for each reason."""
+    found: dict[str, list[str]] = {}
+    for name, about in files.items():
+        if "knn_note" in about:
+            found.setdefault(about["knn_note"], []).append(name)
+    return tuple(f"{', '.join(names)}: {note}" for note, names in found.items())
 
 
 def _knn_images(pool: ImagePool, resolution: int, count: int) -> KnnImages | None:
@@ -266,11 +305,16 @@ def buildable(tensorrt: TensorRTTarget | None, report: Report) -> TensorRTTarget
     """The target, or None where it cannot be built for.
 
     TensorRT for RTX has wheels for Linux on x86-64 only: elsewhere engines are left out.
+
+    Raises:
+        RuntimeMissingError: TensorRT for RTX is not installed, and could be.
+        CompileError: It does not know a compute capability.
     """
+    if tensorrt is None:
+        return None
     has_wheels = platform.system() == "Linux" and platform.machine() == "x86_64"
-    if tensorrt is None or has_wheels:
-        return tensorrt
-    if importlib.util.find_spec("tensorrt_rtx_bindings") is not None:
+    if has_wheels or importlib.util.find_spec("tensorrt_rtx_bindings") is not None:
+        TensorRTRtxBuilder(tensorrt.compute_capabilities)
         return tensorrt
     report(Event("export", "no TensorRT for RTX for this platform: its engines are left out"))
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,20 @@ from edgesearch.supernet import SupernetWeights
 from edgesearch.workflow.deployable import (
     Deployable,
     buildable,
+    calibration_batches,
     check_batch,
     make_deployable,
     write_in_format,
     write_winner,
 )
 from edgesearch.workflow.events import Event, Report, silent
-from edgesearch.workflow.exported import architectures, intact, nothing_left, published
+from edgesearch.workflow.exported import (
+    ExportResult,
+    architectures,
+    export_result,
+    intact,
+    nothing_left,
+)
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.latency_budgets import (
     broken_budgets,
@@ -48,6 +55,7 @@ from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder
 from edgesearch.workflow.profile import (
     current_correction,
+    describe_doubt,
     keep_correction,
     load_table,
     tell_speed,
@@ -64,23 +72,6 @@ WINNER_ROUNDS = (4, 16)
 whose median is over the budget is measured on, up to the second figure: the machine may have been
 busy, or the interval too wide to tell."""
 SECONDS_BEFORE_SECOND_LOOK = 1.0
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """What the stage left behind.
-
-    Attributes:
-        winners: With measured latencies, as in winners.json.
-        folders: The folder of each winner.
-        manifests: The manifest of each winner.
-        skipped: The stage had been finished before.
-    """
-
-    winners: Winners
-    folders: tuple[Path, ...]
-    manifests: tuple[dict[str, Any], ...]
-    skipped: bool
 
 
 def export(
@@ -152,34 +143,36 @@ def export(
                 "the set of images": pool.digest,
             },
         )
-        done, message = stage.begin()
-        if done and not intact(layout, space):
-            done, message = False, "files of a winner are missing or changed: done again"
-        if message:
-            report(Event("export", message))
+        exporter = _Exporter(
+            space=space,
+            device=device,
+            weights=SupernetWeights.load(layout.weights, space),
+            pool=pool,
+            layout=layout,
+            looked_at=looked_at,
+            measure=measure,
+            **form,
+            tensorrt=tensorrt,
+            cache_dir=cache_dir,
+            accept=accept,
+            report=report,
+        )
+        if not stage.is_finished():  # before `begin`, which may set finished engines aside
+            exporter.check_images(chosen.winners)
+        done = _begin(stage, layout, space, report)
         if not done:
-            exporter = _Exporter(
-                space=space,
-                device=device,
-                weights=SupernetWeights.load(layout.weights, space),
-                pool=pool,
-                layout=layout,
-                looked_at=looked_at,
-                measure=measure,
-                **form,
-                tensorrt=tensorrt,
-                cache_dir=cache_dir,
-                accept=accept,
-                report=report,
-            )
             _export_all(exporter, chosen, max_replacements, stage)
-        return _result(layout, space, done)
+        return export_result(layout, space, done)
 
 
-def _result(layout: Layout, space: SearchSpace, skipped: bool) -> ExportResult:
-    winners = published(layout, space)
-    folders = tuple(layout.engines / winner.name for winner in winners.winners)
-    return ExportResult(winners, folders, tuple(map(read_manifest, folders)), skipped)
+def _begin(stage: Stage, layout: Layout, space: SearchSpace, report: Report) -> bool:
+    """Begin, or find that all is there."""
+    done, message = stage.begin()
+    if done and not intact(layout, space):
+        done, message = False, "files of a winner are missing or changed: done again"
+    if message:
+        report(Event("export", message))
+    return done
 
 
 def _export_all(exporter: _Exporter, chosen: Winners, max_replacements: int, stage: Stage) -> None:
@@ -352,7 +345,17 @@ class _Exporter:
 
     @property
     def _quantization(self) -> str | None:
-        return self.quantization if self.device.precision == "int8" else None
+        built_in = None if self.tensorrt is None else self.tensorrt.precision
+        return self.quantization if "int8" in (self.device.precision, built_in) else None
+
+    def check_images(self, winners: Sequence[Winner]) -> None:
+        """Refuse images that lack labels for logits, cannot be read, or are too few."""
+        if self.output == "logits":
+            self.pool.require_labels()
+        for resolution in {winner.architecture.resolution for winner in winners}:
+            images = self._calibration(resolution)
+            if self._quantization is not None:
+                calibration_batches(images, self.device.batch)
 
     def _deployable(self, architecture: Architecture) -> Deployable:
         return make_deployable(
@@ -370,7 +373,7 @@ class _Exporter:
     def _finish(self, winner: Winner) -> Winner:
         """Build and check the engines, then write the manifest."""
         folder = self.layout.engines / winner.name
-        write_winner(
+        notes = write_winner(
             folder,
             self._deployable(winner.architecture),
             self.pool,
@@ -380,6 +383,12 @@ class _Exporter:
             table=self.layout.table(self.device),
             tensorrt=self.tensorrt,
             form={"batch": self.batch, "quantization": self._quantization},
+            calibration=self._calibration(winner.architecture.resolution),
         )
         self.report(Event("export", f"{winner.name}: engines built and checked in {folder}"))
+        if not self.accept:  # a table of another machine is expected to differ
+            table = LatencyTable.load(self.layout.table(self.device))
+            notes += describe_doubt(table, winner.latency_ms[self.device.name])
+        for note in notes:
+            self.report(Event("export", f"{winner.name}: {note}"))
         return winner

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import ExportError, StageError
@@ -13,6 +15,23 @@ from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.winners import Winner, Winners
 
 
+@dataclass(frozen=True)
+class ExportResult:
+    """What the stage left behind.
+
+    Attributes:
+        winners: With measured latencies, as in winners.json.
+        folders: The folder of each winner.
+        manifests: The manifest of each winner.
+        skipped: The stage had been finished before.
+    """
+
+    winners: Winners
+    folders: tuple[Path, ...]
+    manifests: tuple[dict[str, Any], ...]
+    skipped: bool
+
+
 def published(layout: Layout, space: SearchSpace) -> Winners:
     """The winners as measured; winners.json is made to say the same."""
     winners = Winners.load(layout.measured, space)
@@ -21,6 +40,13 @@ def published(layout: Layout, space: SearchSpace) -> Winners:
     if found != layout.measured.read_bytes():
         winners.save(layout.winners)
     return winners
+
+
+def export_result(layout: Layout, space: SearchSpace, skipped: bool) -> ExportResult:
+    """What a finished stage left behind."""
+    winners = published(layout, space)
+    folders = tuple(layout.engines / winner.name for winner in winners.winners)
+    return ExportResult(winners, folders, tuple(map(read_manifest, folders)), skipped)
 
 
 def intact(layout: Layout, space: SearchSpace) -> bool:

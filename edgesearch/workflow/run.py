@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgesearch.workflow.export import ExportResult, export
+from edgesearch.workflow.deployable import buildable, check_batch
+from edgesearch.workflow.events import silent
+from edgesearch.workflow.export import export
+from edgesearch.workflow.exported import ExportResult
 from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.pretrain import PretrainResult, pretrain
 from edgesearch.workflow.profile import ProfileResult, profile
@@ -46,7 +49,7 @@ def run(
         Interrupted: Stopped by the user; the same call goes on.
         UserError: What a stage raises.
     """
-    _check_images(export_arguments)
+    _check_export(export_arguments)
     return RunResult(
         profile=profile(**profile_arguments),
         pretrain=pretrain(**pretrain_arguments),
@@ -56,8 +59,10 @@ def run(
     )
 
 
-def _check_images(export_arguments: Mapping[str, Any]) -> None:
-    """Find out before the first stage what would stop a later one."""
+def _check_export(export_arguments: Mapping[str, Any]) -> None:
+    """Find out before the first stage what would stop the last one."""
+    check_batch(export_arguments["device"], export_arguments.get("batch", "fixed"))
+    buildable(export_arguments.get("tensorrt"), silent)
     channels = export_arguments["space"].in_channels
     pool = ImagePool(export_arguments["images"], channels, export_arguments.get("seed", 0))
     if export_arguments.get("output") == "logits":

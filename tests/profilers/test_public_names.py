@@ -32,6 +32,7 @@ def test_profilers() -> None:
         "median_ratio",
         "merge_tables",
         "open_meter",
+        "reference_ratio",
         "refuse_other_runs",
         "table_csv",
         "usage_of",

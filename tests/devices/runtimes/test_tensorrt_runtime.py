@@ -14,6 +14,7 @@ from onnx import TensorProto
 from devices import DeviceSpec, OnnxRuntime, Runtime, TensorRTRuntime, open_runtime, read_gpu
 from devices.errors import DeviceError, EngineError
 from devices.runtimes.tensorrt_bindings import Features
+from devices.runtimes.tensorrt_builder import TensorRTBuilder
 
 ON_GPU = [
     pytest.param((family, package), marks=pytest.mark.gpu)
@@ -175,6 +176,21 @@ def test_what_is_compiled_on_loading_is_kept(
     kept.write_bytes(b"by another driver")
     assert runtime.load(convolution).time_ms(1)
     assert kept.read_bytes() == b"compiled"
+
+
+def test_what_is_compiled_for_an_engine_from_elsewhere_is_kept_as_well(
+    emulate_gpu: Callable[..., Any], convolution: Path, tmp_path: Path
+) -> None:
+    gpu = emulate_gpu()
+    gpu.tensorrt.IRuntimeConfig = gpu.RuntimeConfig
+    runtime = TensorRTRuntime("tensorrt")
+    TensorRTBuilder("tensorrt").build(convolution, tmp_path / "carried.engine")
+    before = set((tmp_path / "cache").rglob("*.compiled"))
+    assert runtime.load(tmp_path / "carried.engine").time_ms(1)
+    (kept,) = set((tmp_path / "cache").rglob("*.compiled")) - before
+    made = kept.stat().st_mtime_ns
+    assert runtime.load(tmp_path / "carried.engine").time_ms(1)
+    assert kept.stat().st_mtime_ns == made
 
 
 def test_another_gpu_or_version_has_engines_of_its_own(

@@ -16,10 +16,12 @@ from edgesearch.errors import ExportError
 from edgesearch.export import (
     INT8_FILE,
     ONNX_FILE,
+    TENSORRT_INT8_FILE,
     WEIGHTS_FILE,
     KnnImages,
     TensorRTTarget,
     build_engines,
+    export_network,
     quantize_network,
     save_weights,
 )
@@ -79,6 +81,25 @@ def test_an_engine_in_single_precision(exported, subnet, images, tmp_path):
     assert header.compute_capabilities == ("SM86", "SM89")
 
 
+@needs_tensorrt
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_engine_in_eight_bits(exported, subnet, images, tmp_path, precision):
+    shutil.copy(exported / ONNX_FILE, tmp_path)
+    batches = np.split(images.numpy()[:16], 16)
+    quantize_network(exported / ONNX_FILE, tmp_path / INT8_FILE, "u8s8", batches)
+    for_tensorrt = tmp_path / TENSORRT_INT8_FILE
+    quantize_network(exported / ONNX_FILE, for_tensorrt, "s8s8-symmetric", batches)
+    target = TensorRTTarget(("SM75", "SM89", "SM120"), "int8")
+    files = build_engines(tmp_path, subnet, images, target, precision)
+    header = read_engine_header(tmp_path / "subnet.int8.engine")
+    assert header.compute_capabilities == ("SM75", "SM89", "SM120")
+    assert files["subnet.int8.engine"]["precision"] == "int8"
+    about = files[TENSORRT_INT8_FILE]
+    assert about["precision"] == "int8"
+    assert 0.98 <= about["parity"]["min_cosine"] < 0.999999
+    assert (INT8_FILE in files) == (precision == "int8")
+
+
 def test_no_engine_where_none_is_wanted(exported, subnet, images, tmp_path):
     shutil.copy(exported / ONNX_FILE, tmp_path)
     assert set(build_engines(tmp_path, subnet, images, None)) == {"subnet.onnx", "subnet.ort"}
@@ -99,6 +120,34 @@ def test_accuracies_before_and_after_are_told_of_every_format(exported, subnet, 
         count, share = (30, 23 / 30) if "int8" in name else (20, 1)
         assert about["parity"]["knn_images"] == count
         assert about["parity"]["knn_before"] == about["parity"]["knn_after"] == share
+
+
+def test_what_lacks_labels_to_be_judged_by_says_so(exported, subnet, images, tmp_path):
+    shutil.copy(exported / ONNX_FILE, tmp_path)
+    batches = np.split(images.numpy()[:16], 16)
+    quantize_network(exported / ONNX_FILE, tmp_path / INT8_FILE, "u8s8", batches)
+    files = build_engines(tmp_path, subnet, images, None, "int8")
+    wanted = "not judged by kNN accuracy: there are no images with labels. Put those of each"
+    assert {name for name, about in files.items() if "knn_note" in about} == {
+        "subnet.int8.onnx",
+        "subnet.int8.ort",
+    }
+    for name in ("subnet.int8.onnx", "subnet.int8.ort"):
+        assert files[name]["parity"]["knn_after"] is None
+        assert files[name]["knn_note"].startswith(wanted)
+
+
+def test_fewer_labels_than_a_batch_judge_nothing_and_say_so(subnet, images, tmp_path):
+    export_network(
+        subnet, tmp_path / ONNX_FILE, input_shape=(5, 1, 16, 16), output_names=["features"]
+    )
+    batches = np.split(images.numpy()[:15], 3)
+    quantize_network(tmp_path / ONNX_FILE, tmp_path / INT8_FILE, "u8s8", batches)
+    shown = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
+    knn = KnnImages(shown, torch.zeros(4), shown, torch.zeros(4), lambda part: part.float())
+    files = build_engines(tmp_path, subnet, images, None, "int8", knn=knn, batch=5)
+    wanted = "fewer images with labels than a batch of 5. Add some, or set a smaller device.batch"
+    assert wanted in files["subnet.int8.onnx"]["knn_note"]
 
 
 def test_a_file_of_another_network_is_refused(exported, space, images, tmp_path):

@@ -160,11 +160,38 @@ def flat(tmp_path):
     return "data.source=folder", f"data.root={folder}"
 
 
-def test_logits_need_labels(call, flat):
+def keeps_its_engines(call, chain):
+    assert (chain.output_dir / "engines/w0/kit.zip").is_file()
+    assert "finished before" in call("export").stderr
+
+
+def test_logits_without_labels_set_no_engines_aside(call, chain, flat):
     refused(call("export", "export.output=logits", *flat), "class folders, for an accuracy")
+    keeps_its_engines(call, chain)
 
 
-@pytest.mark.parametrize("overrides", [["export.output=logits"], ["data.root=missing"]])
+def test_an_unknown_compute_capability_sets_no_engines_aside(call, chain):
+    done = call("export", "export.tensorrt.compute_capabilities=[SM90]")
+    refused(done, "compute capabilities out of SM75, SM80, SM86, SM89", "found: SM90")
+    keeps_its_engines(call, chain)
+
+
+def test_images_that_cannot_be_read_set_no_engines_aside(call, chain, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/text.jpg").write_text("no image")
+    done = call("export", "data.source=folder", f"data.root={tmp_path / 'images'}")
+    refused(done, "at least one image in", "none of 1", "cannot identify image file")
+    keeps_its_engines(call, chain)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["export.output=logits"],
+        ["data.root=missing"],
+        ["export.tensorrt.compute_capabilities=[SM90]"],
+    ],
+)
 def test_what_stops_a_late_stage_is_said_before_the_first(call, chain, flat, overrides):
     shutil.rmtree(chain.output_dir)
     result = call("run", *flat, *overrides)

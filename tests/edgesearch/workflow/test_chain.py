@@ -13,6 +13,7 @@ import edgesearch
 from edgesearch.data import Preprocess, open_images
 from edgesearch.space import Architecture, space_from_dict
 from edgesearch.supernet import ResNet
+from edgesearch.workflow.profile import table_digest
 
 
 def read(path):
@@ -66,6 +67,10 @@ class TestResult:
         assert manifest["calibration"]["images"] == 64
         assert len(manifest["calibration"]["sha256_of_pixels"]) == 64
         assert manifest["licence_of_data"] == "BSD-3-Clause"
+        space = space_from_dict(manifest["space"])
+        assert manifest["space_hash"] == space.space_hash
+        table = finished[0].output_dir / "latency" / manifest["table"]["file"]
+        assert manifest["table"]["sha256_of_measurements"] == table_digest(table)
         engine = manifest["files"]["subnet.fp16.engine"]
         assert engine["compute_capabilities"] == ["SM86", "SM89"]
         for name in ("subnet.onnx", "subnet.ort"):

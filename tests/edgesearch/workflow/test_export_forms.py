@@ -104,3 +104,35 @@ def test_eight_bits_are_judged_by_knn(chain):
     assert "kNN before" in done.stdout
     assert manifest["files"]["subnet.int8.ort"]["parity"]["knn_images"] == 359
     assert manifest["files"]["subnet.onnx"]["parity"]["top1_agreement"] == 1
+
+
+def test_engines_in_eight_bits_for_a_device_of_single_precision(chain):
+    pytest.importorskip("tensorrt_rtx_bindings")
+    done = chain.call(
+        "export", "export.tensorrt.precision=int8", "export.quantization=entropy", "data.holdout=0"
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((chain.output_dir / "engines/w0/manifest.json").read_text())
+    assert manifest["quantization"] == "entropy"
+    assert manifest["measured_file"] == "subnet.onnx"
+    files = manifest["files"]
+    assert files["subnet.int8.engine"]["compute_capabilities"] == ["SM86", "SM89"]
+    assert files["subnet.int8-tensorrt.onnx"]["parity"]["min_cosine"] >= 0.98
+    assert "no images with labels" in files["subnet.int8-tensorrt.onnx"]["knn_note"]
+    assert "subnet.int8.engine: tensorrt-rtx" in done.stdout
+
+
+def test_without_labels_eight_bits_are_not_judged_and_it_is_said(chain):
+    eight_bits = ("device.precision=int8", "data.holdout=0")
+    for stage in ("profile", "search"):
+        done = chain.call(stage, *eight_bits)
+        assert done.returncode == 0, done.stderr
+    done = chain.call("export", *eight_bits, NO_ENGINES)
+    assert done.returncode == 0, done.stderr
+    both = "subnet.int8.onnx, subnet.int8.ort"
+    said = f"{both}: not judged by kNN accuracy: there are no images with labels. Put those of"
+    assert done.stderr.count(f"w0: {said}") == 1
+    assert done.stdout.count(f"\n  {said}") == 1
+    files = json.loads((chain.output_dir / "engines/w0/manifest.json").read_text())["files"]
+    assert "data.holdout above 0" in files["subnet.int8.onnx"]["knn_note"]
+    assert "knn_note" not in files["subnet.onnx"]

@@ -12,6 +12,7 @@ from edgesearch.space import Architecture, known_spaces, load_space, space_from_
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.profile import (
     current_correction,
+    describe_doubt,
     load_table,
     profile,
     table_digest,
@@ -22,7 +23,13 @@ from edgesearch.workflow.workloads import (
     network_key,
     networks_to_measure,
 )
-from profilers import LatencyTable, MeasureConfig, TableError, TableMismatchError
+from profilers import (
+    LatencyTable,
+    MeasureConfig,
+    TableError,
+    TableMismatchError,
+    reference_ratio,
+)
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +253,17 @@ def networks_in(table, space):
 def test_a_space_with_few_architectures_has_fewer_networks():
     two = load_space("resnet_tiny", stem_widths=[16])
     assert len(correction_networks(two, 6)) <= two.size
+
+
+@pytest.mark.parametrize(
+    ("factor", "doubted"), [(1, False), (1.2, False), (1.3, True), (0.7, True)]
+)
+def test_a_network_that_the_reference_does_not_explain_is_told(path, factor, doubted):
+    table = LatencyTable.load(path)
+    scale, slower = table.session_scale(table.sessions[-1].number), reference_ratio(table)
+    figures = {"measured_p50": 2.0, "predicted": 2.0 / scale / slower / factor}
+    told = describe_doubt(table, figures)
+    assert bool(told) == doubted
+    if doubted:
+        assert f"it took {2 / scale:.3f} ms here, {factor * slower:.2f} times the" in told[0]
+        assert f"the reference workload took {slower:.2f} times as long" in told[0]

@@ -1,0 +1,61 @@
+"""Power of graphics cards, with a small script for `nvidia-smi`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from devices.power import PowerMeter
+
+Tree = Callable[..., Path]
+Program = Callable[..., Path]
+COUNTERS = {"sys/class/powercap/intel-rapl:0/energy_uj": "9000000"}
+
+
+def test_a_card_is_asked_for_its_own(tree: Tree, program: Program, tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    program("nvidia-smi", f'echo "$*" >> {asked}\necho 123.40')
+    power = PowerMeter(tree(COUNTERS), of_card=True)
+    assert power.mean_w() is None  # not that of the processor
+    power.sample()
+    assert power.mean_w() == pytest.approx(123.4)
+    assert asked.read_text() == "--query-gpu=power.draw --format=csv,noheader,nounits\n"
+    power.restart()
+    assert power.mean_w() is None
+
+
+def test_what_it_told_last_counts(tree: Tree, program: Program, tmp_path: Path) -> None:
+    program("nvidia-smi", "echo 20")
+    power = PowerMeter(tree({}), of_card=True)
+    power.sample()
+    assert power.mean_w() == pytest.approx(20)
+    program("nvidia-smi", "echo 250")
+    power.sample()
+    assert power.mean_w() == pytest.approx(250)
+
+
+def test_the_one_that_the_runtimes_see(
+    tree: Tree, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program("nvidia-smi", 'case "$*" in *--id=3) echo 77 ;; *) echo 1 ;; esac')
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    power = PowerMeter(tree({}), of_card=True)
+    power.sample()
+    assert power.mean_w() == pytest.approx(77)
+
+
+@pytest.mark.parametrize("script", ["echo '[N/A]'", "exit 9", "echo"])
+def test_a_card_that_does_not_tell(tree: Tree, program: Program, script: str) -> None:
+    program("nvidia-smi", script)
+    power = PowerMeter(tree(COUNTERS), of_card=True)
+    power.sample()
+    assert power.mean_w() is None
+
+
+def test_a_jetson_tells_of_the_whole_module(tree: Tree, program: Program) -> None:
+    program("nvidia-smi", "echo 1")
+    folder = "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon4"
+    rail = {"in1_label": "VDD_IN", "in1_input": "5000", "curr1_input": "2000"}
+    power = PowerMeter(tree({f"{folder}/{k}": v for k, v in rail.items()}), of_card=True)
+    power.sample()
+    assert power.mean_w() == pytest.approx(10)
