@@ -46,6 +46,7 @@ OVERRIDES = (
     "pretrain.projector_hidden_dim=256",
     "pretrain.knn_every_epochs=4",
     "pretrain.threads=1",
+    "evaluation.test_images=10000",
 )
 TARGET_TAU = 0.6
 COSTS = ("MACs", "parameters")
