@@ -169,6 +169,7 @@ def make_engines(config: Config) -> None:
         table=layout.table(device),
         tensorrt=arguments["tensorrt"],
         form={"batch": "fixed", "quantization": None},
+        calibration=pool.sample(resolution, 0, arguments["looked_at"].calibration_images),
     )
     for name, about in json.loads((folder / "manifest.json").read_text())["files"].items():
         parity = about.get("parity") or {}

@@ -175,9 +175,10 @@ def print_export(result: workflow.ExportResult) -> None:
 
 def _print_files(files: dict[str, Any]) -> None:
     """A winner's files, and how far each is from the trained network."""
+    from edgesearch.workflow.exported import unjudged  # loads torch, as what gave the result did
+
     header = ["file", "precision", "max error", "cosine", "top-1", "kNN before", "kNN after"]
     rows, notes = [], []
-    unjudged: dict[str, list[str]] = {}
     for name, about in files.items():
         parity = about.get("parity") or {}
         shown = [
@@ -189,15 +190,13 @@ def _print_files(files: dict[str, Any]) -> None:
         ]
         figures = ["–" if value is None else format(value, form) for value, form in shown]
         rows.append([f"  {name}", about.get("precision", "–"), *figures])
-        if "knn_note" in about:
-            unjudged.setdefault(about["knn_note"], []).append(name)
         if "compute_capabilities" in about:
             targets = ", ".join(about["compute_capabilities"])
             ran = "" if parity else "; not run here"
             notes.append(
                 f"  {name}: {about['runtime']} {about['runtime_version']} for {targets}{ran}"
             )
-    notes += [f"  {', '.join(names)}: {note}" for note, names in unjudged.items()]
+    notes += [f"  {note}" for note in unjudged(files)]
     _print_table([f"  {header[0]}", *header[1:]], rows)
     print(*notes, sep="\n", end="\n" if notes else "")
 

@@ -158,7 +158,6 @@ def search_arguments(config: Config) -> dict[str, Any]:
 
 def export_arguments(config: Config) -> dict[str, Any]:
     """Arguments of `workflow.export`."""
-    tensorrt = config.export.tensorrt
     return {
         "space": config.space.build(),
         "device": config.device.build(),
@@ -170,9 +169,7 @@ def export_arguments(config: Config) -> dict[str, Any]:
         "batch": config.export.batch,
         "quantization": config.export.quantization,
         "max_replacements": config.export.max_replacements,
-        "tensorrt": None
-        if tensorrt is None
-        else workflow.TensorRTTarget(tuple(tensorrt.compute_capabilities), tensorrt.precision),
+        "tensorrt": _tensorrt(config),
         "seed": config.seed,
         "cache_dir": config.profile.cache_dir,
         "accept": config.profile.accept,
@@ -261,6 +258,16 @@ def _images(config: Config) -> workflow.ImageSource:
         resize_ratio=data.resize_ratio,
         licence=data.licence,
     )
+
+
+def _tensorrt(config: Config) -> workflow.TensorRTTarget | None:
+    """What engines are built for; in int8 by themselves where the device runs such engines."""
+    section, device = config.export.tensorrt, config.device.build()
+    if section is None:
+        return None
+    runs_int8 = device.runtime.startswith("tensorrt") and device.precision == "int8"
+    precision = section.precision or ("int8" if runs_int8 else "fp16")
+    return workflow.TensorRTTarget(tuple(section.compute_capabilities), precision)
 
 
 def _looked_at(config: Config) -> workflow.SearchImages:

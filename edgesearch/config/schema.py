@@ -280,12 +280,13 @@ class TensorRTSection(Section):
         list[Annotated[str, Field(pattern=r"^SM\d{2,3}$")]], Field(min_length=1)
     ] = ["SM75", "SM86", "SM89", "SM120"]
     """GPU generations that one engine file serves."""
-    precision: Literal["fp16", "fp32", "int8"] = "fp16"
-    """Precision of weights and activations."""
+    precision: Literal["fp16", "fp32", "int8"] | None = None
+    """Precision of weights and activations; if null, int8 for a device that runs TensorRT in int8,
+    fp16 for any other."""
 
     @field_validator("precision")
     @classmethod
-    def _supported(cls, precision: str, info: ValidationInfo) -> str:
+    def _supported(cls, precision: str | None, info: ValidationInfo) -> str | None:
         if precision == "fp32" and "SM75" in info.data.get("compute_capabilities", ()):
             raise fault("fp16 is required for SM75, which lacks fp32 matrix products")
         return precision

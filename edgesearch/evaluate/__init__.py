@@ -2,7 +2,7 @@
 
 from edgesearch.evaluate.features import compute_features
 from edgesearch.evaluate.knn import knn_accuracy
-from edgesearch.evaluate.linear import fit_linear, linear_accuracy
+from edgesearch.evaluate.linear import fit_linear, linear_accuracy, require_two_classes
 from edgesearch.evaluate.rank_correlation import (
     Estimate,
     RankCorrelation,
@@ -19,4 +19,5 @@ __all__ = [
     "knn_accuracy",
     "linear_accuracy",
     "rank_correlations",
+    "require_two_classes",
 ]

@@ -134,6 +134,20 @@ def _accuracy(layer: nn.Linear, features: torch.Tensor, labels: torch.Tensor) ->
     return float((logits.argmax(dim=1) == labels).double().mean())
 
 
+def require_two_classes(labels: torch.Tensor) -> None:
+    """Refuse labels (N,) that no classifier can be trained with.
+
+    Raises:
+        DataError: Fewer than two classes occur.
+    """
+    if len(labels.unique()) < 2:
+        raise DataError(
+            "images of two classes or more, to train a linear classifier",
+            f"images of {len(labels.unique())} class(es) that can be read",
+            "Add class folders; an export needs none with export.output=features.",
+        )
+
+
 def fit_linear(
     features: torch.Tensor,
     labels: torch.Tensor,
@@ -156,12 +170,7 @@ def fit_linear(
     Raises:
         DataError: Fewer than two classes occur.
     """
-    if len(labels.unique()) < 2:
-        raise DataError(
-            "images of two classes or more, to train a linear classifier",
-            f"images of {len(labels.unique())} class(es) that can be read",
-            "Add class folders; an export needs none with export.output=features.",
-        )
+    require_two_classes(labels)
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 

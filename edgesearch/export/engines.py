@@ -43,7 +43,6 @@ TENSORRT_INT8_FILE = "subnet.int8-tensorrt.onnx"
 """In eight bits as TensorRT reads them, whatever the device is."""
 MEASURED_FILES = {"fp32": ONNX_FILE, "fp16": FP16_FILE, "int8": INT8_FILE}
 """The file that is measured on a device of a precision."""
-_TENSORRT_SOURCES = {"fp32": ONNX_FILE, "fp16": FP16_FILE, "int8": TENSORRT_INT8_FILE}
 WEIGHTS_FILE = "subnet.safetensors"
 _NO_LABELS = (
     "there are no images with labels. Put those of each class into a folder of its own (in shards: "
@@ -95,6 +94,7 @@ def build_engines(
     images: torch.Tensor,
     tensorrt: TensorRTTarget | None,
     precision: str = "fp32",
+    tensorrt_int8: str = TENSORRT_INT8_FILE,
     *,
     logits: bool = False,
     knn: KnnImages | None = None,
@@ -104,12 +104,13 @@ def build_engines(
     """Compile a winner's ONNX file, and check on real images whatever can run here.
 
     Args:
-        folder: Holds `ONNX_FILE`, for engines in eight bits `TENSORRT_INT8_FILE`, too, and gets the
+        folder: Holds `ONNX_FILE`, for engines in eight bits `tensorrt_int8`, too, and gets the
             other files.
         network: The subnet that the file came from.
         images: (N, C, H, W), normalised, to check on.
         tensorrt: What to build TensorRT engines for; None builds none.
         precision: That of the device: its file of `MEASURED_FILES` is in the folder, too.
+        tensorrt_int8: The file that TensorRT engines in eight bits are built from.
         logits: The network gives classes.
         knn: Labelled images, for accuracies before and after; None if there are none.
         knn_glance: So many of them do where a precision is not judged by its accuracy.
@@ -137,10 +138,11 @@ def build_engines(
             kind = "fp32" if source == onnx_path else precision
             files[ort_path.name] = check.on_processor(ort_path, kind)
     if tensorrt is not None:
-        source = folder / _TENSORRT_SOURCES[tensorrt.precision]
-        if source.name == FP16_FILE:
-            convert_to_fp16(onnx_path, source)
-        if source.name not in files or source.name == FP16_FILE:
+        sources = {"fp32": ONNX_FILE, "fp16": FP16_FILE, "int8": tensorrt_int8}
+        source = folder / sources[tensorrt.precision]
+        if source.name not in files:
+            if source.name == FP16_FILE:
+                convert_to_fp16(onnx_path, source)
             files[source.name] = check.on_processor(source, tensorrt.precision)
         engine_path = folder / f"subnet.{tensorrt.precision}{TensorRTRtxBuilder.suffix}"
         about = _build_tensorrt(source, engine_path, tensorrt, batch)

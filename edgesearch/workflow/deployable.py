@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +28,7 @@ from edgesearch.export import (
     build_engines,
     convert_to_fp16,
     make_manifest,
+    number_format,
     quantize_network,
     save_weights,
     write_kit,
@@ -37,7 +36,7 @@ from edgesearch.export import (
 )
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet import Subnet, SupernetWeights, recalibrate
-from edgesearch.workflow.events import Event, Report
+from edgesearch.workflow.exported import unjudged
 from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.profile import table_digest
 from edgesearch.workflow.search import SearchImages
@@ -126,6 +125,11 @@ def make_deployable(
     return Deployable(network, resolution, metadata, {**about, "image_set": pool.digest})
 
 
+def is_in_int8(device: DeviceSpec, tensorrt: TensorRTTarget | None) -> bool:
+    """Whether any of a winner's files is in eight bits."""
+    return "int8" in (device.precision, None if tensorrt is None else tensorrt.precision)
+
+
 def calibration_batches(calibration: torch.Tensor, batch: int) -> list[np.ndarray]:
     """What shows the ranges of activations in eight bits.
 
@@ -183,6 +187,37 @@ def write_in_format(
     return folder / INT8_FILE
 
 
+def write_for_tensorrt(
+    folder: Path, device: DeviceSpec, calibration: torch.Tensor, quantization: str
+) -> str:
+    """See to it that a folder holds the network in eight bits as TensorRT reads them.
+
+    Args:
+        folder: Holds the network in single precision, and what is measured on the device.
+        device: Where it is measured; if in such eight bits, that file is the one.
+        calibration: (N, C, H, W), normalised: shows the ranges of activations.
+        quantization: How they are chosen: one of `CALIBRATIONS`.
+
+    Returns:
+        The file's name.
+
+    Raises:
+        ExportError: The network cannot be quantized, or the file cannot be written.
+    """
+    wanted = number_format("int8", runtime="tensorrt-rtx")
+    measured = number_format(device.precision, runtime=device.runtime, provider=device.provider)
+    if measured == wanted:
+        return INT8_FILE
+    batches, path = calibration_batches(calibration, device.batch), folder / TENSORRT_INT8_FILE
+    quantize_network(folder / ONNX_FILE, path, wanted, batches, quantization)
+    return path.name
+
+
+def parity_images(pool: ImagePool, resolution: int, batch: int) -> torch.Tensor:
+    """Images (N, C, R, R), normalised, that engines are checked on: a batch of them at least."""
+    return pool.sample(resolution, 0, max(PARITY_IMAGES, batch))
+
+
 def write_winner(
     folder: Path,
     deployable: Deployable,
@@ -194,7 +229,7 @@ def write_winner(
     table: Path,
     tensorrt: TensorRTTarget | None,
     form: Mapping[str, Any],
-    calibration: torch.Tensor | None = None,
+    calibration: torch.Tensor,
 ) -> tuple[str, ...]:
     """Build a winner's engines from the ONNX file in its folder, check them, write the manifest.
 
@@ -218,20 +253,18 @@ def write_winner(
         ExportError: An engine differs from the subnet.
         CompileError: A runtime could not compile the network.
     """
-    images = pool.sample(deployable.resolution, 0, max(PARITY_IMAGES, device.batch))
     glance = min(KNN_IMAGES, max(int(KNN_GLANCE[0] / winner.macs), KNN_GLANCE[1]))
-    built_in = None if tensorrt is None else tensorrt.precision
-    knn_images = KNN_IMAGES if "int8" in (device.precision, built_in) else glance
-    if built_in == "int8" and calibration is not None:
-        batches, path = calibration_batches(calibration, device.batch), folder / TENSORRT_INT8_FILE
-        kind = "s8s8-symmetric"
-        quantize_network(folder / ONNX_FILE, path, kind, batches, form["quantization"])
+    knn_images = KNN_IMAGES if is_in_int8(device, tensorrt) else glance
+    for_tensorrt = TENSORRT_INT8_FILE
+    if tensorrt is not None and tensorrt.precision == "int8":
+        for_tensorrt = write_for_tensorrt(folder, device, calibration, form["quantization"])
     files: dict[str, dict[str, Any]] = build_engines(
         folder,
         deployable.network,
-        images,
+        parity_images(pool, deployable.resolution, device.batch),
         tensorrt,
         device.precision,
+        for_tensorrt,
         logits=deployable.network.output == "logits",
         batch=device.batch,
         knn=_knn_images(pool, deployable.resolution, knn_images),
@@ -264,16 +297,7 @@ def write_winner(
     write_kit(folder, engine, make_manifest(folder, files, facts))
     files[KIT] = {"about": f"{engine} with a program that runs it, for the device"}
     write_manifest(folder, files, facts)
-    return _unjudged(files)
-
-
-def _unjudged(files: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """Which files were not judged by something, one text for each reason."""
-    found: dict[str, list[str]] = {}
-    for name, about in files.items():
-        if "knn_note" in about:
-            found.setdefault(about["knn_note"], []).append(name)
-    return tuple(f"{', '.join(names)}: {note}" for note, names in found.items())
+    return unjudged(files)
 
 
 def _knn_images(pool: ImagePool, resolution: int, count: int) -> KnnImages | None:
@@ -299,36 +323,3 @@ def _kit_engine(files: Mapping[str, Mapping[str, Any]], device: DeviceSpec) -> s
     if device.runtime == "tensorrt-rtx" and wanted in files:
         return wanted
     return MEASURED_FILES[device.precision]
-
-
-def buildable(tensorrt: TensorRTTarget | None, report: Report) -> TensorRTTarget | None:
-    """The target, or None where it cannot be built for.
-
-    TensorRT for RTX has wheels for Linux on x86-64 only: elsewhere engines are left out.
-
-    Raises:
-        RuntimeMissingError: TensorRT for RTX is not installed, and could be.
-        CompileError: It does not know a compute capability.
-    """
-    if tensorrt is None:
-        return None
-    has_wheels = platform.system() == "Linux" and platform.machine() == "x86_64"
-    if has_wheels or importlib.util.find_spec("tensorrt_rtx_bindings") is not None:
-        TensorRTRtxBuilder(tensorrt.compute_capabilities)
-        return tensorrt
-    report(Event("export", "no TensorRT for RTX for this platform: its engines are left out"))
-    return None
-
-
-def check_batch(device: DeviceSpec, batch: str) -> None:
-    """Refuse an open batch for a runtime that builds engines for one size.
-
-    Raises:
-        ExportError: The runtime is one of TensorRT's.
-    """
-    if batch == "dynamic" and device.runtime != "onnxruntime":
-        raise ExportError(
-            f"export.batch=fixed for {device.runtime}, which builds engines for one size of batch",
-            "export.batch=dynamic",
-            "Set device.batch and leave export.batch as it is.",
-        )

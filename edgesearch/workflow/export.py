@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,13 @@ from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet import SupernetWeights
 from edgesearch.workflow.deployable import (
     Deployable,
-    buildable,
-    calibration_batches,
-    check_batch,
+    is_in_int8,
     make_deployable,
     write_in_format,
     write_winner,
 )
 from edgesearch.workflow.events import Event, Report, silent
+from edgesearch.workflow.exportable import buildable, check_batch, check_images, check_target
 from edgesearch.workflow.exported import (
     ExportResult,
     architectures,
@@ -143,6 +142,12 @@ def export(
                 "the set of images": pool.digest,
             },
         )
+        if stage.is_finished() and intact(layout, space):
+            report(Event("export", stage.begin()[1]))
+            return export_result(layout, space, skipped=True)
+        check_target(tensorrt)  # and all else before finished engines may be set aside
+        ranges = looked_at.calibration_images if is_in_int8(device, tensorrt) else None
+        check_images(pool, chosen.winners, device.batch, ranges, logits=output == "logits")
         exporter = _Exporter(
             space=space,
             device=device,
@@ -157,25 +162,16 @@ def export(
             accept=accept,
             report=report,
         )
-        if not stage.is_finished():  # before `begin`, which may set finished engines aside
-            exporter.check_images(chosen.winners)
-        done = _begin(stage, layout, space, report)
-        if not done:
-            _export_all(exporter, chosen, max_replacements, stage)
-        return export_result(layout, space, done)
-
-
-def _begin(stage: Stage, layout: Layout, space: SearchSpace, report: Report) -> bool:
-    """Begin, or find that all is there."""
-    done, message = stage.begin()
-    if done and not intact(layout, space):
-        done, message = False, "files of a winner are missing or changed: done again"
-    if message:
-        report(Event("export", message))
-    return done
+        _export_all(exporter, chosen, max_replacements, stage)
+        return export_result(layout, space, skipped=False)
 
 
 def _export_all(exporter: _Exporter, chosen: Winners, max_replacements: int, stage: Stage) -> None:
+    finished, message = stage.begin()
+    if finished:
+        message = "files of a winner are missing or changed: done again"
+    if message:
+        exporter.report(Event("export", message))
     try:
         measured = exporter.export_all(chosen, max_replacements)
     except KeyboardInterrupt:
@@ -345,17 +341,7 @@ class _Exporter:
 
     @property
     def _quantization(self) -> str | None:
-        built_in = None if self.tensorrt is None else self.tensorrt.precision
-        return self.quantization if "int8" in (self.device.precision, built_in) else None
-
-    def check_images(self, winners: Sequence[Winner]) -> None:
-        """Refuse images that lack labels for logits, cannot be read, or are too few."""
-        if self.output == "logits":
-            self.pool.require_labels()
-        for resolution in {winner.architecture.resolution for winner in winners}:
-            images = self._calibration(resolution)
-            if self._quantization is not None:
-                calibration_batches(images, self.device.batch)
+        return self.quantization if is_in_int8(self.device, self.tensorrt) else None
 
     def _deployable(self, architecture: Architecture) -> Deployable:
         return make_deployable(

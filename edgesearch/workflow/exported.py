@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,15 @@ class ExportResult:
     folders: tuple[Path, ...]
     manifests: tuple[dict[str, Any], ...]
     skipped: bool
+
+
+def unjudged(files: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Which of a manifest's files were not judged by something, one text for each reason."""
+    found: dict[str, list[str]] = {}
+    for name, about in files.items():
+        if "knn_note" in about:
+            found.setdefault(about["knn_note"], []).append(name)
+    return tuple(f"{', '.join(names)}: {note}" for note, names in found.items())
 
 
 def published(layout: Layout, space: SearchSpace) -> Winners:

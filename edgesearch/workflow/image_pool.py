@@ -142,6 +142,15 @@ class ImagePool:
         return train.labels is not None and test is not None and test.labels is not None
 
     @property
+    def readable_labels(self) -> torch.Tensor:
+        """Labels of the images that others are classified by; without labels, none.
+
+        What cannot be read is left out; of a very large set it is not looked for.
+        """
+        labels = self._with_labels.labels
+        return torch.empty(0, dtype=torch.int64) if labels is None else labels
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes; decodes nothing."""
         return (self._splits.labelled or self._splits.train).class_names

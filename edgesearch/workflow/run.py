@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgesearch.workflow.deployable import buildable, check_batch
 from edgesearch.workflow.events import silent
 from edgesearch.workflow.export import export
+from edgesearch.workflow.exportable import buildable, check_batch, check_target
 from edgesearch.workflow.exported import ExportResult
 from edgesearch.workflow.image_pool import ImagePool
+from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.pretrain import PretrainResult, pretrain
 from edgesearch.workflow.profile import ProfileResult, profile
 from edgesearch.workflow.search import SearchResult, search
+from edgesearch.workflow.stage import was_finished_with
 from edgesearch.workflow.summary import SummaryRow, summarise
 
 
@@ -62,7 +64,10 @@ def run(
 def _check_export(export_arguments: Mapping[str, Any]) -> None:
     """Find out before the first stage what would stop the last one."""
     check_batch(export_arguments["device"], export_arguments.get("batch", "fixed"))
-    buildable(export_arguments.get("tensorrt"), silent)
+    tensorrt = buildable(export_arguments.get("tensorrt"), silent)
+    engines = Layout(export_arguments["output_dir"]).engines
+    if tensorrt is not None and not was_finished_with(engines, "export.tensorrt", asdict(tensorrt)):
+        check_target(tensorrt)  # else these engines have been built
     channels = export_arguments["space"].in_channels
     pool = ImagePool(export_arguments["images"], channels, export_arguments.get("seed", 0))
     if export_arguments.get("output") == "logits":

@@ -100,11 +100,7 @@ class Stage:
         return plain
 
     def _read(self) -> dict[str, Any] | None:
-        try:
-            record: dict[str, Any] = json.loads((self.folder / RECORD).read_text("utf-8"))
-            return record if {"config", "inputs", "finished", "outputs"} <= set(record) else None
-        except (OSError, ValueError, TypeError):
-            return None
+        return _read_record(self.folder)
 
     def _write(self, finished: bool, outputs: Sequence[str]) -> None:
         record = {
@@ -115,6 +111,22 @@ class Stage:
             "outputs": list(outputs),
         }
         write_json(self.folder / RECORD, record)
+
+
+def was_finished_with(folder: Path, key: str, value: Any) -> bool:
+    """Whether a stage was finished in a folder with this value in its configuration."""
+    record = _read_record(folder)
+    if record is None or not record["finished"]:
+        return False
+    return bool(record["config"].get(key) == json.loads(json.dumps(value)))
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text("utf-8"))
+        return record if {"config", "inputs", "finished", "outputs"} <= set(record) else None
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _first_difference(path: str, before: Any, after: Any) -> tuple[str, Any, Any]:

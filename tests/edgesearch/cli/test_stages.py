@@ -154,6 +154,20 @@ def test_a_changed_value_changes_an_argument(override):
 
 
 @pytest.mark.parametrize(
+    ("overrides", "precision"),
+    [
+        (["device.name=rtx-pc"], "fp16"),
+        (["device.name=rtx-pc", "device.precision=int8"], "int8"),
+        (["device.name=rtx-pc", "device.precision=int8", "export.tensorrt.precision=fp16"], "fp16"),
+        (["device.precision=int8"], "fp16"),
+    ],
+)
+def test_engines_are_in_eight_bits_as_a_tensorrt_device_is(overrides, precision):
+    config = load_config("cifar10", ["data.root=images", *overrides])
+    assert stages.export_arguments(config)["tensorrt"].precision == precision
+
+
+@pytest.mark.parametrize(
     ("method", "override"),
     [
         ("byol", "pretrain.predictor_hidden_dim=64"),

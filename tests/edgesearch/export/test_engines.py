@@ -100,6 +100,23 @@ def test_an_engine_in_eight_bits(exported, subnet, images, tmp_path, precision):
     assert (INT8_FILE in files) == (precision == "int8")
 
 
+@needs_tensorrt
+def test_an_engine_is_built_from_the_measured_file(exported, subnet, images, tmp_path):
+    shutil.copy(exported / ONNX_FILE, tmp_path)
+    batches = np.split(images.numpy()[:16], 16)
+    quantize_network(exported / ONNX_FILE, tmp_path / INT8_FILE, "s8s8-symmetric", batches)
+    convert_to_fp16(exported / ONNX_FILE, tmp_path / "subnet.fp16.onnx")
+    for precision in ("int8", "fp16"):
+        path = tmp_path / f"subnet.{precision}.onnx"
+        before = path.stat()
+        target = TensorRTTarget(("SM86", "SM89"), precision)
+        files = build_engines(tmp_path, subnet, images, target, precision, INT8_FILE)
+        assert {path.name, f"subnet.{precision}.engine"} < set(files)
+        assert TENSORRT_INT8_FILE not in files
+        after = path.stat()
+        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_no_engine_where_none_is_wanted(exported, subnet, images, tmp_path):
     shutil.copy(exported / ONNX_FILE, tmp_path)
     assert set(build_engines(tmp_path, subnet, images, None)) == {"subnet.onnx", "subnet.ort"}

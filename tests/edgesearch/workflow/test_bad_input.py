@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import pytest
 from PIL import Image
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from devices import load_device
+from devices.runtimes.tensorrt_bindings import FAMILIES
 from edgesearch.cli.main import app
 from edgesearch.export import read_manifest
 
@@ -184,10 +186,86 @@ def test_images_that_cannot_be_read_set_no_engines_aside(call, chain, tmp_path):
     keeps_its_engines(call, chain)
 
 
+def test_fewer_images_than_a_batch_set_no_engines_aside(call, chain, flat):
+    for stage in ("profile", "search"):
+        result = call(stage, "device.batch=96")
+        assert result.exit_code == 0, result.output
+    few = call("export", "device.batch=96", *flat)
+    refused(few, "at least 96 images, which make a batch, to check engines on", "found: 80 images")
+    few = call("export", "device.batch=96", "export.tensorrt.precision=int8")  # 64 for calibration
+    refused(few, "at least 96 images, which make a batch, to quantize", "found: 64")
+    assert (chain.output_dir / "engines/w0/kit.zip").is_file()
+    assert not (chain.output_dir / "engines.1").exists()
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Overrides that name a folder of images in two classes, and its part by names."""
+    root = tmp_path / "labelled"
+    for part in ("train/a", "train/b", "test/a", "test/b"):
+        (root / part).mkdir(parents=True)
+        for number in range(20):
+            Image.new("L", (16, 16), 12 * number).save(root / part / f"{number}.png")
+    return root, ("data.source=folder", f"data.root={root}")
+
+
+def spoilt(folder):
+    for path in folder.rglob("*.png"):
+        path.write_text("no image")
+
+
+@pytest.mark.parametrize("output", ["features", "logits"])
+def test_labels_of_images_that_cannot_be_read_set_no_engines_aside(call, chain, labelled, output):
+    root, data = labelled
+    spoilt(root / "test")
+    done = call("export", f"export.output={output}", *data)
+    refused(done, f"at least one image in {root / 'test'} that can be read", "none of 40")
+    keeps_its_engines(call, chain)
+
+
+def test_classes_that_cannot_be_read_set_no_engines_aside(call, chain, labelled):
+    root, data = labelled
+    spoilt(root / "train/b")
+    done = call("export", "export.output=logits", *data)
+    refused(done, "images of two classes or more", "images of 1 class(es) that can be read")
+    keeps_its_engines(call, chain)
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Make modules impossible to import."""
+
+    def without(*names):
+        for name in names:
+            monkeypatch.setitem(sys.modules, name, None)
+
+    return without
+
+
+def test_a_finished_export_reads_no_weights(call, without):
+    without("safetensors")
+    result = call("export")
+    assert result.exit_code == 0, result.output
+    assert "finished before" in result.stderr
+
+
+@pytest.mark.parametrize("stage", ["export", "run"])
+def test_what_is_finished_needs_no_tensorrt(call, chain, without, stage):
+    without(*FAMILIES["tensorrt-rtx"].modules)
+    result = call(stage)
+    assert result.exit_code == 0, result.output
+    assert "export: finished before" in result.stderr
+    result = call(stage, "export.tensorrt.compute_capabilities=[SM86]")
+    refused(result, "TensorRT for RTX", "pip install")
+    assert "finished before" not in result.stderr
+    keeps_its_engines(call, chain)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         ["export.output=logits"],
+        ["device.name=rtx-pc", "export.batch=dynamic"],
         ["data.root=missing"],
         ["export.tensorrt.compute_capabilities=[SM90]"],
     ],

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import onnxruntime
@@ -11,7 +12,9 @@ import torch
 import edgesearch
 from devices import load_device
 from edgesearch.errors import ExportError
-from edgesearch.workflow.deployable import check_batch, write_in_format
+from edgesearch.export import INT8_FILE, ONNX_FILE, TENSORRT_INT8_FILE, number_format
+from edgesearch.workflow.deployable import write_for_tensorrt, write_in_format
+from edgesearch.workflow.exportable import check_batch
 
 NO_ENGINES = "export.tensorrt="
 
@@ -76,6 +79,19 @@ def test_eight_bits_need_images_to_be_calibrated_on(tmp_path, images, batch):
     message = f"at least {batch} images, which make a batch, to quantize .*; found: {images}\\."
     with pytest.raises(ExportError, match=message):
         write_in_format(tmp_path, "u8s8", torch.zeros(images, 1, 16, 16), batch)
+
+
+def test_eight_bits_of_a_tensorrt_device_are_made_once(finished, tmp_path):
+    shutil.copy(finished[0].output_dir / "engines/w0" / ONNX_FILE, tmp_path)
+    images = torch.randn(4, 1, 16, 16)
+    of_tensorrt = load_device("rtx-pc", precision="int8")
+    write_in_format(tmp_path, number_format("int8", runtime="tensorrt-rtx"), images, 1)
+    assert write_for_tensorrt(tmp_path, of_tensorrt, images, "minmax") == INT8_FILE
+    assert not (tmp_path / TENSORRT_INT8_FILE).exists()
+    measured = (tmp_path / INT8_FILE).read_bytes()
+    of_processor = load_device("local-cpu", precision="int8")
+    assert write_for_tensorrt(tmp_path, of_processor, images, "minmax") == TENSORRT_INT8_FILE
+    assert (tmp_path / TENSORRT_INT8_FILE).read_bytes() == measured
 
 
 def test_eight_bits_are_judged_by_knn(chain):
