@@ -1,6 +1,7 @@
 """Several budgets, devices and searches, on a finished run."""
 
 import json
+import re
 
 import pytest
 
@@ -77,7 +78,12 @@ def test_each_share_of_a_list_has_winners(chain):
     assert nothing.returncode == 2
     said = f"(search.budgets.latency_of_largest is a share of {budgets[1]:.4g} ms)"
     assert "the least that this space reaches is" in nothing.stderr
-    assert said in nothing.stderr
+    assert re.search(rf"latency_ms ≤ [\d.e-]+ {re.escape(said)}", nothing.stderr)
+    # What else binds is told without it.
+    where = "search.budgets={latency_of_largest: 1.0, macs: 5}"
+    few = chain.call("search", where).stderr
+    assert f"{said}, macs ≤ 5" in few
+    assert few.count("latency_of_largest") == 1
 
 
 def test_front_and_picture(chain):
