@@ -1,32 +1,52 @@
-"""How fast the machine of a table is now, by the reference workload alone."""
+"""Whether the machine of a table became slower for all work alike."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+
 from profilers.latency_table import LatencyTable
-from profilers.steadiness import base_level_ms
-from profilers.workload import REFERENCE_KEY
+from profilers.table_identity import machine_mismatches
+from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
 
 
-def reference_ratio(table: LatencyTable) -> float | None:
-    """Return what the reference workload took in the last session, as a multiple of the first.
+@dataclass(frozen=True)
+class Slowdown:
+    """How many times as long something took in the last session of a table as in its first.
 
-    Both are what it takes undisturbed. Sessions are joined by all that they share, of which the
-    reference is one among many: where the two disagree, blocks and networks were measured under
-    other conditions, or on another machine.
+    Attributes:
+        work: What both have measured, networks and blocks; the median of them.
+        reference: The reference workload.
+    """
+
+    work: float
+    reference: float
+
+
+def slowdown_of(table: LatencyTable) -> Slowdown | None:
+    """Compare the last session of a table with its first, by the fastest run of each key.
+
+    A busy machine slows down most runs of a session, and large networks more than the small
+    reference, but hardly ever all of the hundreds of runs of a key.
 
     Args:
         table: The table.
 
     Returns:
-        The multiple; None if it was not measured in both sessions.
+        None if there is nothing to compare: one session, of two machines, or without the
+        reference or anything else in both.
     """
-    sessions = [session.number for session in table.sessions]
-    minima_ms: dict[int, list[float]] = {}
-    if REFERENCE_KEY in table.kinds():
-        for (session, _), samples_ms in table.samples_ms(REFERENCE_KEY).items():
-            fastest_ms = min(samples_ms) / table.session_scale(session)
-            minima_ms.setdefault(session, []).append(fastest_ms)
-    if not sessions or not {sessions[0], sessions[-1]} <= minima_ms.keys():
+    if len(table.sessions) < 2:
         return None
-    first, last = (base_level_ms(minima_ms[session]) for session in (sessions[0], sessions[-1]))
-    return last / first
+    first, last = table.sessions[0], table.sessions[-1]
+    if machine_mismatches(first.fingerprint, last.fingerprint):
+        return None
+    fastest_ms = table.fastest_runs_ms()
+    former, latter = fastest_ms[first.number], fastest_ms[last.number]
+    ratios = {key: latter[key] / former[key] for key in latter.keys() & former.keys()}
+    reference = ratios.pop(REFERENCE_KEY, None)
+    ratios.pop(OVERHEAD_KEY, None)  # too short to tell anything
+    if reference is None or not ratios:
+        return None
+    return Slowdown(float(np.median(list(ratios.values()))), reference)

@@ -1,44 +1,86 @@
 """What the reference workload says of a machine, on tables that were written by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from profilers import LatencyTable, reference_ratio
-from profilers.workload import REFERENCE_KEY
+from profilers import LatencyTable, Slowdown, slowdown_of
+from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
 
 Write = Callable[..., Path]
+Line = dict[str, Any]
 
 
-def rounds(key: str, kind: str, ms: float, session: int) -> list[dict[str, Any]]:
-    facts = {"key": key, "type": kind, "session": session, "samples_ms": [ms, 1.1 * ms]}
-    return [{**facts, "round": number, "space_hash": "cafe"} for number in range(1, 5)]
+def rounds(key: str, kind: str, ms: Sequence[float], session: int) -> list[Line]:
+    """A round for each figure, with a run that took so long and a slower one."""
+    return [
+        {
+            **{"key": key, "type": kind, "session": session, "round": number},
+            **{"samples_ms": [3 * each, each], "space_hash": "cafe"},
+        }
+        for number, each in enumerate(ms, 1)
+    ]
 
 
-def reference(ms: float, session: int) -> list[dict[str, Any]]:
-    return rounds(REFERENCE_KEY, "reference", ms, session)
+def reference(session: int, *ms: float) -> list[Line]:
+    """The reference, at the begin and the end of each round."""
+    begins, ends = (rounds(REFERENCE_KEY, "reference", ms[at::2], session) for at in (0, 1))
+    return [line for pair in zip(begins, ends, strict=True) for line in pair]
 
 
-def test_it_is_its_own_whatever_networks_took(write: Write) -> None:
+def networks(session: int, *ms: float) -> list[Line]:
+    prefix, kind = ("", "network") if session == 1 else ("anchor/", "anchor")
+    return [
+        line
+        for name, factor in (("a", 1), ("b", 2), ("c", 3))
+        for line in rounds(f"{prefix}network/{name}", kind, [factor * each for each in ms], session)
+    ]
+
+
+def slowdown(write: Write, *lines: Line) -> Slowdown | None:
+    return slowdown_of(LatencyTable.load(write(*lines)))
+
+
+def test_each_is_its_own(write: Write) -> None:
+    lines = [*reference(1, 1, 1, 1, 1), *networks(1, 2, 2)]
+    lines += [*reference(2, 9, 9, 9, 9), *networks(2, 3, 3)]
+    lines += [*reference(3, 1.2, 1.2, 1.2, 1.2), *networks(3, 5, 5)]
+    assert slowdown(write, *lines) == Slowdown(pytest.approx(2.5), pytest.approx(1.2))
+
+
+@pytest.mark.parametrize("calm", range(4))
+def test_every_look_at_the_reference_counts(write: Write, calm: int) -> None:
+    looks = [2.0] * 4
+    looks[calm] = 1.0
+    lines = [*reference(1, *looks), *networks(1, 2, 2), *reference(2, 1, 1), *networks(2, 2)]
+    assert slowdown(write, *lines) == Slowdown(pytest.approx(1), pytest.approx(1))
+
+
+def test_a_busy_machine_is_no_slower_one(write: Write) -> None:
+    lines = [*reference(1, *[1] * 8), *networks(1, *[2] * 4)]
+    lines += [*reference(2, *[1.1] * 7, 1), *networks(2, 5, 5, 2, 5)]
+    assert slowdown(write, *lines) == Slowdown(pytest.approx(1), pytest.approx(1))
+
+
+def test_with_nothing_to_compare_nothing_is_said(write: Write) -> None:
+    here = [*reference(1, 1, 1), *networks(1, 2)]
+    overhead = [
+        *rounds(OVERHEAD_KEY, "overhead", [1], 1),
+        *rounds(OVERHEAD_KEY, "overhead", [1], 2),
+    ]
+    assert slowdown(write) is None
+    assert slowdown(write, *here) is None
+    assert slowdown(write, *here, *networks(2, 2)) is None
+    assert slowdown(write, *here, *overhead, *reference(2, 1, 1)) is None
+
+
+@pytest.mark.parametrize(("chip", "is_compared"), [("one", True), ("another", False)])
+def test_another_machine_is_expected_to_differ(write: Write, chip: str, is_compared: bool) -> None:
     lines = []
-    for session, network_ms, reference_ms in ((1, 2.0, 1.0), (2, 3.0, 9.9), (3, 5.0, 1.2)):
-        lines += reference(reference_ms, session)
-        for name in "abc":
-            prefix, kind = ("", "network") if session == 1 else ("anchor/", "anchor")
-            lines += rounds(f"{prefix}network/{name}", kind, network_ms, session)
-    table = LatencyTable.load(write(*lines))
-    assert table.session_scale(3) == pytest.approx(2 / 5)
-    assert reference_ratio(table) == pytest.approx(1.2)
-
-
-def test_one_session_is_as_fast_as_itself(write: Write) -> None:
-    assert reference_ratio(LatencyTable.load(write(*reference(1.0, 1)))) == pytest.approx(1)
-
-
-def test_without_it_nothing_is_said(write: Write) -> None:
-    blocks = [*rounds("block", "block", 1.0, 1), *rounds("block", "block", 1.0, 2)]
-    assert reference_ratio(LatencyTable.load(write(*blocks))) is None
-    assert reference_ratio(LatencyTable.load(write(*blocks, *reference(1.0, 2)))) is None
-    assert reference_ratio(LatencyTable.load(write())) is None
+    for session, each in ((1, "one"), (2, chip)):
+        facts = {"type": "session", "session": session, "measure": {}}
+        lines += [{**facts, "fingerprint": {"chip": each}}]
+        lines += [*reference(session, 1, 1), *networks(session, 2)]
+    assert (slowdown(write, *lines) is not None) == is_compared
