@@ -22,6 +22,8 @@ def two_devices(chain):
     for line in lines:
         if "samples_ms" in line:
             line["samples_ms"] = [3 * ms for ms in line["samples_ms"]]
+            if line.get("cold_ms") is not None:
+                line["cold_ms"] *= 3
         if line.get("type") == "correction":
             line["offset_ms"] *= 3
             line["per_block_ms"] = 3 * line.get("per_block_ms", 0.0)
