@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from devices.gpu import read_card_power_w
 from devices.machine import read_text
 
+SECONDS_BETWEEN_QUESTIONS = 0.2
+"""A graphics card is not asked more often: asking takes processor time beside the work."""
 _TOTAL_RAILS = ("VDD_IN", "VIN", "POM_5V_IN")
 """Rails of a Jetson that feed the whole module; where there is none, all rails together do."""
 
@@ -39,6 +42,7 @@ class PowerMeter:
     def restart(self) -> None:
         """Forget what was read."""
         self._wait_for_card()
+        self._asked = -math.inf
         self._card_w: float | None = None
         self._samples_w: list[float] = []
         self._began = time.monotonic()
@@ -49,20 +53,23 @@ class PowerMeter:
         readings = [(_number(volts), _number(amperes)) for volts, amperes in self._rails]
         if readings:
             self._samples_w.append(sum((mv or 0) * (ma or 0) for mv, ma in readings) / 1e6)
-        elif self._of_card and not self._asking.is_alive():
+        elif self._of_card and self._may_ask():
             # Beside what the card computes: the answer takes longer than it rests between two runs.
+            self._asked = time.monotonic()
             self._asking = threading.Thread(target=self._ask_card, daemon=True)
             self._asking.start()
 
     def mean_w(self) -> float | None:
         """Mean power since the last restart, in watts; None where nothing tells.
 
-        Of a graphics card it is what it told last.
+        Of a graphics card it is what it told last, now at the latest: what it tells later is of
+        its rest. Only if it told nothing yet, its answer is waited for.
         """
         if self._samples_w:
             return sum(self._samples_w) / len(self._samples_w)
         if self._of_card:
-            self._wait_for_card()
+            if self._card_w is None:
+                self._wait_for_card()
             return self._card_w
         if not self._counters:
             return None
@@ -73,8 +80,14 @@ class PowerMeter:
             used_uj += now - before if now >= before else now - before + overflow
         return used_uj / 1e6 / max(time.monotonic() - self._began, 1e-6)
 
+    def _may_ask(self) -> bool:
+        waited_s = time.monotonic() - self._asked
+        return waited_s >= SECONDS_BETWEEN_QUESTIONS and not self._asking.is_alive()
+
     def _ask_card(self) -> None:
-        self._card_w = read_card_power_w()
+        told_w = read_card_power_w()
+        if told_w is not None:  # one failed question does not undo the answer before
+            self._card_w = told_w
 
     def _wait_for_card(self) -> None:
         if self._asking.is_alive():

@@ -15,8 +15,8 @@ from profilers.merge_tables import MergeResult, merge_tables
 from profilers.meter import LocalMeter, Meter
 from profilers.network_measurement import NetworkMeasurement
 from profilers.open_meter import open_meter
-from profilers.reference_speed import reference_ratio
 from profilers.sessions import SessionFacts
+from profilers.slowdown import Slowdown, slowdown_of
 from profilers.steadiness import Steadiness
 from profilers.table_csv import table_csv
 from profilers.table_identity import Mismatch, refuse_other_runs
@@ -40,6 +40,7 @@ __all__ = [
     "Ratio",
     "RoundSamples",
     "SessionFacts",
+    "Slowdown",
     "Steadiness",
     "TableError",
     "TableMismatchError",
@@ -53,8 +54,8 @@ __all__ = [
     "median_ratio",
     "merge_tables",
     "open_meter",
-    "reference_ratio",
     "refuse_other_runs",
+    "slowdown_of",
     "table_csv",
     "usage_of",
 ]

@@ -20,6 +20,7 @@ from profilers.network_measurement import NetworkMeasurement
 from profilers.sessions import (
     SessionFacts,
     all_disturbed_stretches,
+    fastest_runs_ms,
     reference_levels_ms,
     session_scales,
     undisturbed,
@@ -259,6 +260,10 @@ class LatencyTable:
         samples_ms = self._rounds(key)
         numbers = [(record.session, record.round or 0) for record in self._counting(key)]
         return dict(zip(numbers, samples_ms, strict=True))
+
+    def fastest_runs_ms(self) -> dict[int, dict[str, float]]:
+        """Return the fastest run of each key by session, as it was measured there."""
+        return fastest_runs_ms(self._records)
 
     def networks(self, space_hash: str, kind: str = "network") -> list[NetworkMeasurement]:
         """Return the whole networks of a search space that were measured.

@@ -67,17 +67,24 @@ def session_scales(
 def _lows_by_session(
     records: Records, disturbed: Collection[tuple[int, int]]
 ) -> dict[int, dict[str, float]]:
-    rounds: dict[int, dict[str, list[LatencyRecord]]] = {}
-    for key, of_key in records.items():
-        if key == OVERHEAD_KEY:
-            continue  # too short to tell anything
-        for record in of_key:
-            of_session = rounds.setdefault(record.session, {})
-            of_session.setdefault(key.removeprefix(ANCHOR), []).append(record)
     return {
-        session: {key: _low_ms(of_key, disturbed) for key, of_key in of_session.items()}
-        for session, of_session in rounds.items()
+        session: {
+            key: _low_ms(of_key, disturbed)
+            for key, of_key in of_session.items()
+            if key != OVERHEAD_KEY  # too short to tell anything
+        }
+        for session, of_session in _by_session(records).items()
     }
+
+
+def _by_session(records: Records) -> dict[int, dict[str, list[LatencyRecord]]]:
+    """Records by session and key; an anchor has the key of the network that it is."""
+    found: dict[int, dict[str, list[LatencyRecord]]] = {}
+    for key, of_key in records.items():
+        for record in of_key:
+            of_session = found.setdefault(record.session, {})
+            of_session.setdefault(key.removeprefix(ANCHOR), []).append(record)
+    return found
 
 
 def _low_ms(records: Sequence[LatencyRecord], disturbed: Collection[tuple[int, int]]) -> float:
@@ -96,6 +103,17 @@ def undisturbed(
     """
     calm = [record for record in records if (record.session, record.stretch) not in disturbed]
     return calm or records
+
+
+def fastest_runs_ms(records: Records) -> dict[int, dict[str, float]]:
+    """Return the fastest run of each key by session, as it was measured there, anchors included."""
+    return {
+        session: {
+            key: min(min(record.samples_ms or ()) for record in of_key)
+            for key, of_key in of_session.items()
+        }
+        for session, of_session in _by_session(records).items()
+    }
 
 
 def reference_levels_ms(records: Records) -> dict[int, list[float]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from devices.errors import EngineError
 from devices.power import PowerMeter
 from devices.runtimes import Runtime, open_runtime
+from devices.runtimes.onnxruntime_runtime import ON_NVIDIA
 from devices.spec import DeviceSpec
 from devices.transports import SshTransport
 from profilers.agent_archive import write_agent
@@ -32,7 +33,7 @@ class Usage:
     Attributes:
         memory_bytes: What loading and running it adds to the memory of a process of its own, at
             its peak; None where that cannot be read, and for engines that are in a GPU's memory.
-        power_w: Mean power while it runs without a pause: of the whole device or, where a graphics
+        power_w: Mean power while it runs without a pause: of the whole device or, where an NVIDIA
             card runs it, of that card; None where neither is told.
         idle_power_w: The same before, at rest.
     """
@@ -95,7 +96,8 @@ def print_usage(request: str, path: str) -> None:
     spec = DeviceSpec.from_dict(json.loads(request))
     runtime = open_runtime(spec)
     on_gpu = spec.runtime != "onnxruntime" or spec.provider not in (None, "cpu", "xnnpack", "acl")
-    power = PowerMeter(of_card=on_gpu)
+    on_nvidia = spec.runtime != "onnxruntime" or spec.provider in ON_NVIDIA
+    power = PowerMeter(of_card=on_nvidia)
     _watch(power, lambda: time.sleep(_SECONDS_BETWEEN_SAMPLES))
     idle_power_w = power.mean_w()
     _try_out(runtime)

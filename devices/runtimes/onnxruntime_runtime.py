@@ -54,7 +54,8 @@ _PACKAGES = {
     "migraphx": "onnxruntime-migraphx",
     "qnn": "onnxruntime-qnn",
 }
-_WITH_CUDA_MEMORY = ("cuda", "tensorrt", "tensorrt-rtx")
+ON_NVIDIA = ("cuda", "tensorrt", "tensorrt-rtx")
+"""Providers that compute on an NVIDIA card, with inputs and outputs in its memory."""
 
 
 class OnnxRuntime:
@@ -127,7 +128,7 @@ class OnnxRuntime:
                 f"only {', '.join(session.get_providers())}",
                 "Check the driver and the libraries that the provider needs.",
             )
-        memory = "cuda" if self._provider in _WITH_CUDA_MEMORY else "cpu"
+        memory = "cuda" if self._provider in ON_NVIDIA else "cpu"
         return _OnnxSession(session, path, memory, self._batch)
 
 

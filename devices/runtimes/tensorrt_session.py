@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.errors import EngineError
+from devices.errors import CompileError, EngineError
 from devices.runtimes.checks import check_inputs, check_types, draw_inputs, written_whole
 from devices.runtimes.cuda_graph import CudaGraph
 from devices.runtimes.cuda_memory import Cuda, DeviceBuffer, Stream
@@ -214,7 +214,8 @@ def _make_context(
 
     def keep() -> None:
         if not known:
-            with written_whole(runtime_cache) as temporary:
+            # Only a cache: where it cannot be written, the engine is compiled each time.
+            with contextlib.suppress(CompileError), written_whole(runtime_cache) as temporary:
                 temporary.write_bytes(cache.serialize())
 
     return [config, cache, context], keep

@@ -41,6 +41,7 @@ class FeasibleSet:
         value_bytes: Bytes of a weight or activation in the device's precision.
         batch: Images in each run on the device.
         devices: Further devices, by name.
+        notes: What an error says beside a bound, by its name.
 
     Raises:
         InfeasibleError: No architecture keeps them all; says how far off the nearest is.
@@ -56,9 +57,11 @@ class FeasibleSet:
         value_bytes: int = 4,
         batch: int = 1,
         devices: Mapping[str, DeviceLatencies] | None = None,
+        notes: Mapping[str, str] | None = None,
     ) -> None:
         self.space = space
         self.budgets = budgets
+        self._notes = notes or {}
         live = space.max_over_blocks(lambda block: block.live_values)
         params = space.sum_over_blocks(lambda block: block.params)
         self.costs = {
@@ -111,7 +114,7 @@ class FeasibleSet:
         part.parts = (part,)
         if not len(part.indices):
             costs = {name: self.costs[name] for name in ranges}
-            raise infeasible(self.space, costs, ranges, self._runnable)
+            raise infeasible(self.space, costs, ranges, self._runnable, self._notes)
         return part
 
 

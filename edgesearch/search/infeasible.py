@@ -17,6 +17,7 @@ def infeasible(
     costs: Mapping[str, np.ndarray],
     ranges: Mapping[str, Range],
     runnable: np.ndarray,
+    notes: Mapping[str, str],
 ) -> InfeasibleError:
     """The error that says how far off the nearest architectures are.
 
@@ -25,8 +26,12 @@ def infeasible(
         costs: (size,) each, of what is bounded.
         ranges: The bounds, by the same names.
         runnable: (size,) which architectures can run on all devices.
+        notes: What to say beside a bound, by the same names.
     """
-    wanted = ", ".join(_condition(name, bound) for name, bound in ranges.items())
+    wanted = ", ".join(
+        _condition(name, bound) + (f" ({notes[name]})" if name in notes else "")
+        for name, bound in ranges.items()
+    )
     found = "the device can run none of them"
     if runnable.any():
         found = _nearest(space, costs, ranges, runnable)

@@ -54,9 +54,9 @@ from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder
 from edgesearch.workflow.profile import (
     current_correction,
-    describe_doubt,
     keep_correction,
     load_table,
+    tell_doubt,
     tell_speed,
     winner_key,
 )
@@ -220,6 +220,7 @@ class _Exporter:
             fitting, tries = self._within_budget(winner, reserves, max_replacements)
             max_replacements -= tries
             exported.append(self._finish(fitting))
+        tell_doubt(LatencyTable.load(self.layout.table(self.device)), "export", self.report)
         return replace(chosen, winners=tuple(exported), reserves=tuple(reserves))
 
     def _finished(self, winner: Winner) -> Winner | None:
@@ -372,9 +373,6 @@ class _Exporter:
             calibration=self._calibration(winner.architecture.resolution),
         )
         self.report(Event("export", f"{winner.name}: engines built and checked in {folder}"))
-        if not self.accept:  # a table of another machine is expected to differ
-            table = LatencyTable.load(self.layout.table(self.device))
-            notes += describe_doubt(table, winner.latency_ms[self.device.name])
         for note in notes:
             self.report(Event("export", f"{winner.name}: {note}"))
         return winner

@@ -80,27 +80,14 @@ class Tables:
         Raises:
             InfeasibleError: Nothing does.
         """
-        if latency_of_largest is None:
-            return self._within(budgets)
-        largest_ms = _largest_ms(self._model(self.table))
-        shares = latency_of_largest
-        latency_ms = (
-            tuple(share * largest_ms for share in shares)
-            if isinstance(shares, tuple)
-            else shares * largest_ms
-        )
-        try:
-            return self._within(replace(budgets, latency_ms=latency_ms))
-        except InfeasibleError as error:
-            raise InfeasibleError(
-                error.required,
-                f"{error.found} (search.budgets.latency_of_largest is a share of "
-                f"{largest_ms:.4g} ms)",
-                error.remedy,
-            ) from error
-
-    def _within(self, budgets: Budgets) -> FeasibleSet:
         model = self._model(self.table)
+        notes = {}
+        if latency_of_largest is not None:
+            largest_ms = _largest_ms(model)
+            budgets = replace(budgets, latency_ms=_scaled(latency_of_largest, largest_ms))
+            notes["latency_ms"] = (
+                f"search.budgets.latency_of_largest is a share of {largest_ms:.4g} ms"
+            )
         further = {}
         for name, table in self.further.items():
             other = self._model(table)
@@ -113,6 +100,7 @@ class Tables:
             value_bytes=VALUE_BYTES[self.device.precision],
             batch=self.device.batch,
             devices=further,
+            notes=notes,
         )
 
     def _model(self, table: LatencyTable) -> LatencyModel:
@@ -128,6 +116,12 @@ def _largest_ms(model: LatencyModel) -> float:
             "Set search.budgets.latency_ms instead, or choose a smaller space.",
         )
     return largest_ms
+
+
+def _scaled(shares: float | tuple[float, ...], largest_ms: float) -> float | tuple[float, ...]:
+    if isinstance(shares, tuple):
+        return tuple(share * largest_ms for share in shares)
+    return shares * largest_ms
 
 
 def _overrides(device: DeviceSpec) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,15 +36,16 @@ from profilers import (
     build_table,
     describe_table,
     open_meter,
-    reference_ratio,
     refuse_other_runs,
+    slowdown_of,
 )
 
 OTHER_SPEED = 0.05
 """A machine that differs by more than this share from that of an accepted table is told of."""
 DOUBTFUL = 1.25
-"""A table is doubted if a network takes so many times its prediction, or that much less, while the
-reference workload takes what it took before."""
+"""A table is doubted if its networks have slowed down so many times as much as the reference
+workload, or that much less. By the fastest runs, it is within a few per cent of 1 on a busy machine
+as well."""
 
 
 @dataclass(frozen=True)
@@ -300,29 +301,22 @@ def tell_speed(table: LatencyTable, stage: str, report: Report) -> None:
         report(Event(stage, text))
 
 
-def describe_doubt(table: LatencyTable, figures: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say if a network took much longer or less than predicted while the reference did not.
+def tell_doubt(table: LatencyTable, stage: str, report: Report) -> None:
+    """Tell if the networks of a table took much longer or less again while the reference did not.
 
-    Figures of a later session are judged by all that it shares with earlier ones. If the table was
-    too fast throughout, that makes a slower machine of this one, and predictions seem to hold.
-
-    Args:
-        table: Its last session measured the network.
-        figures: Of the network, as in winners.json.
-
-    Returns:
-        What to tell the user; nothing if there is no doubt, or nothing to judge by.
+    Sessions are joined by all that they share, of which the reference is one among many. If all
+    else in the table was too fast, that makes a slower machine of this one, and predictions seem to
+    hold.
     """
-    reference = reference_ratio(table)
-    taken_ms = figures["measured_p50"] / table.session_scale(table.sessions[-1].number)
-    factor = taken_ms / figures["predicted"]
-    if reference is None or 1 / DOUBTFUL <= factor / reference <= DOUBTFUL:
-        return ()
-    return (
-        f"it took {taken_ms:.3f} ms here, {factor:.2f} times the prediction, while the reference "
-        f"workload took {reference:.2f} times as long as when the table was begun: {table.path} "
-        "may not be what this machine does now. Move it away, profile and search again",
-    )
+    slowdown = slowdown_of(table)
+    if slowdown and not 1 / DOUBTFUL <= slowdown.work / slowdown.reference <= DOUBTFUL:
+        text = (
+            f"the fastest runs of networks of {table.path} took {slowdown.work:.2f} times as long "
+            f"as when it was begun, those of the reference workload {slowdown.reference:.2f} "
+            "times: the table may not be what this machine does now, or it was busy, then or now. "
+            "If it was not, move the table away, profile and search again"
+        )
+        report(Event(stage, text))
 
 
 def table_digest(path: Path) -> str:

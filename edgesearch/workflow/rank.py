@@ -153,6 +153,7 @@ def rank(
                     "rank.accuracy": settings.accuracy,
                 },
                 inputs,
+                no_more=("rank.subnets", "rank.seed"),
             )
             weights = SupernetWeights.load(layout.weights, space)
             latency_ms = _latencies(space, device, layout, accept, report) if first else None
@@ -162,26 +163,25 @@ def rank(
             ranker = SharedWork(_Ranker(agreement, judge, settings.accuracy), space.macs)
             distributed.of_all(None)  # none refuses: `begin` may set a former ranking aside
             if not first:
-                with _says_where(layout):
+                with _says_where(layout.ranked_subnets):
                     ranker.help()
                 return cast(RankResult, distributed.of_first(None))
             tell_of_processes("rank", report)
-            done, message = stage.begin()
-            if message:
-                report(Event("rank", message))
-            subnets = _fill(layout, space, settings, ranker, report)
+            chosen = spread_subnets(space, settings.subnets, settings.seed)
+            found = _begin(stage, layout, chosen, report)
+            subnets = _fill(found, chosen, settings, ranker, report)
             result = _analyse(subnets, space, latency_ms, agreement.images, settings, layout)
             stage.finish([layout.ranked_subnets.name, result.report_path.name])
             return distributed.of_first(result)
 
 
 @contextmanager
-def _says_where(layout: Layout) -> Iterator[None]:
+def _says_where(path: Path) -> Iterator[None]:
     """Tell the user who stops a ranking where its subnets are."""
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(f"ranking stopped; its subnets are in {layout.ranked_subnets}") from None
+        raise Interrupted(f"ranking stopped; its subnets are in {path}") from None
 
 
 def _judge(pool: ImagePool, evaluation: EvaluationSettings, looked_at: SearchImages) -> SubnetJudge:
@@ -267,22 +267,38 @@ class _Ranker:
             yield RankedSubnet(architecture, self._accuracy(features), scores)
 
 
+def _begin(
+    stage: Stage, layout: Layout, chosen: Sequence[Architecture], report: Report
+) -> RankedSubnets:
+    """Find out which subnets are known, of this ranking or of one with others, and tell it."""
+    done, message = stage.begin()
+    found = RankedSubnets(layout.ranked_subnets)
+    known, wanted = sum(each in found.subnets for each in chosen), len(chosen)
+    counted = f"{known} of {wanted} subnets are known"
+    if done and known == wanted:
+        message = f"finished before: all {wanted} subnets are known"
+    elif done:
+        stage.reopen()
+        message = counted
+    elif known:
+        message = f"{message}; {counted}"
+    if message:
+        report(Event("rank", message))
+    return found
+
+
 def _fill(
-    layout: Layout,
-    space: SearchSpace,
+    found: RankedSubnets,
+    chosen: Sequence[Architecture],
     settings: RankSettings,
     ranker: SharedWork[Architecture, RankedSubnet],
     report: Report,
 ) -> list[RankedSubnet]:
     """Score and evaluate what is missing, one subnet for each process at a time."""
-    found = RankedSubnets(layout.ranked_subnets)
-    chosen = spread_subnets(space, settings.subnets, settings.seed)
     missing = [architecture for architecture in chosen if architecture not in found.subnets]
     number = len(chosen) - len(missing)
-    if missing and number:
-        report(Event("rank", f"{number} of {len(chosen)} subnets are known"))
     count = distributed.world_size()
-    with _says_where(layout):
+    with _says_where(found.path):
         for start in range(0, len(missing), count):
             for subnet in ranker(missing[start : start + count]):
                 found.add(subnet)

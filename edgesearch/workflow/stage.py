@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ class Stage:
         folder: Holds what the stage writes, and the record of it.
         config: The part of the configuration that it depends on, in plain values.
         inputs: Digests of what it reads, by a name to show.
+        no_more: Keys that records of earlier versions have and that never mattered to what is kept.
     """
 
     name: str
     folder: Path
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
+    no_more: Collection[str] = ()
 
     def begin(self) -> tuple[bool, str]:
         """Find out what is to be done, and record that it has begun.
@@ -68,6 +70,10 @@ class Stage:
             and all((self.folder / name).exists() for name in record["outputs"])
         )
 
+    def reopen(self) -> None:
+        """Record that there is more to do; what is there stays."""
+        self._write(False, ())
+
     def finish(self, outputs: Sequence[str]) -> None:
         """Record that the stage is finished.
 
@@ -87,7 +93,7 @@ class Stage:
         for kind, now in (("config", self.plain_config()), ("inputs", dict(self.inputs))):
             former = record[kind]
             for key in now | former:  # the first that stands in the configuration is told
-                if former.get(key) != now.get(key):
+                if key not in self.no_more and former.get(key) != now.get(key):
                     if kind == "inputs":
                         return f"{key} has changed"
                     path, before, after = _first_difference(key, former.get(key), now.get(key))

@@ -1,5 +1,6 @@
 """Power of graphics cards, with a small script for `nvidia-smi`."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,14 +25,66 @@ def test_a_card_is_asked_for_its_own(tree: Tree, program: Program, tmp_path: Pat
     assert power.mean_w() is None
 
 
-def test_what_it_told_last_counts(tree: Tree, program: Program, tmp_path: Path) -> None:
-    program("nvidia-smi", "echo 20")
-    power = PowerMeter(tree({}), of_card=True)
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card may be asked as often as it answers."""
+    monkeypatch.setattr("devices.power.SECONDS_BETWEEN_QUESTIONS", 0)
+
+
+def sample_and_wait(power: PowerMeter) -> None:
     power.sample()
-    assert power.mean_w() == pytest.approx(20)
+    power._wait_for_card()
+
+
+@pytest.mark.usefixtures("eager")
+def test_what_it_told_last_counts(tree: Tree, program: Program) -> None:
+    power = PowerMeter(tree({}), of_card=True)
+    for answer in ("echo 20", "echo 250"):
+        program("nvidia-smi", answer)
+        sample_and_wait(power)
+    assert power.mean_w() == pytest.approx(250)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("script", ["exit 9", "echo '[N/A]'"])
+def test_a_question_that_fails_undoes_no_answer(tree: Tree, program: Program, script: str) -> None:
+    power = PowerMeter(tree({}), of_card=True)
+    for answer in ("echo 250", script):
+        program("nvidia-smi", answer)
+        sample_and_wait(power)
+    assert power.mean_w() == pytest.approx(250)
+
+
+@pytest.mark.usefixtures("eager")
+def test_what_it_tells_after_the_work_does_not_count(
+    tree: Tree, program: Program, tmp_path: Path
+) -> None:
+    power = PowerMeter(tree({}), of_card=True)
     program("nvidia-smi", "echo 250")
+    sample_and_wait(power)
+    # It answers once the test lets it.
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    program("nvidia-smi", f"read line < {gate}\necho 20")
     power.sample()
     assert power.mean_w() == pytest.approx(250)
+    gate.write_text("now\n")
+    power.restart()
+    assert power.mean_w() is None
+
+
+def test_it_is_not_asked_all_the_time(
+    tree: Tree, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("devices.power.time.monotonic", lambda: now[0])
+    asked = tmp_path / "asked"
+    program("nvidia-smi", f"echo once >> {asked}\necho 1")
+    power = PowerMeter(tree({}), of_card=True)
+    for _ in range(10):
+        now[0] += 0.05
+        sample_and_wait(power)
+    assert 2 <= asked.read_text().count("once") <= 3
 
 
 def test_the_one_that_the_runtimes_see(

@@ -1,7 +1,9 @@
 """One engine, or two in turn: figures by hand, on real models, and on a board."""
 
 import contextlib
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from devices import DeviceSpec, Fingerprint, ReplayRuntime
+from devices import DeviceSpec, Fingerprint, OnnxRuntime, ReplayRuntime
 from devices.errors import EngineError
 from devices.power import PowerMeter
-from profilers import LocalMeter, MeasureConfig, ProfilerError, bench_engines, open_meter, usage_of
+from profilers import (
+    LocalMeter,
+    MeasureConfig,
+    ProfilerError,
+    bench_engines,
+    open_meter,
+    usage,
+    usage_of,
+)
 
 
 @pytest.fixture
@@ -115,6 +125,40 @@ def test_on_a_board(board: Any, large: Path, exactly: Callable[..., MeasureConfi
     assert found.memory_bytes is not None
     assert found.memory_bytes > 14 << 20
     assert board.left() == []
+
+
+@pytest.mark.parametrize(
+    ("runtime", "provider", "is_asked"),
+    [
+        ("onnxruntime", None, False),
+        ("onnxruntime", "acl", False),
+        ("onnxruntime", "openvino", False),
+        ("onnxruntime", "coreml", False),
+        ("onnxruntime", "cuda", True),
+        ("onnxruntime", "tensorrt-rtx", True),
+        ("tensorrt", None, True),
+        ("tensorrt-rtx", None, True),
+    ],
+)
+def test_only_an_nvidia_card_is_asked_for_power(
+    runtime: str,
+    provider: str | None,
+    is_asked: bool,
+    write_block: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(usage, "SECONDS", 0.01)
+    monkeypatch.setattr(usage, "open_runtime", lambda spec: OnnxRuntime())
+    monkeypatch.setattr("devices.power.read_card_power_w", lambda: 77.0)
+    # A processor without counters: what is told is told by the card.
+    monkeypatch.setattr(usage, "PowerMeter", partial(PowerMeter, write_block("block").parent))
+    spec = DeviceSpec("some", runtime=runtime, provider=provider)
+    usage.print_usage(json.dumps(spec.to_dict()), str(write_block("block")))
+    told = json.loads(capsys.readouterr().out)
+    assert told["power_w"] == told["idle_power_w"] == (77 if is_asked else None)
+    on_processor = provider in (None, "acl") and runtime == "onnxruntime"
+    assert (told["memory_bytes"] is not None) == on_processor
 
 
 def write(folder: Path, **values: object) -> None:

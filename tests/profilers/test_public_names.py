@@ -19,6 +19,7 @@ def test_profilers() -> None:
         "Ratio",
         "RoundSamples",
         "SessionFacts",
+        "Slowdown",
         "Steadiness",
         "TableError",
         "TableMismatchError",
@@ -32,8 +33,8 @@ def test_profilers() -> None:
         "median_ratio",
         "merge_tables",
         "open_meter",
-        "reference_ratio",
         "refuse_other_runs",
+        "slowdown_of",
         "table_csv",
         "usage_of",
     }

@@ -193,6 +193,24 @@ def test_what_is_compiled_for_an_engine_from_elsewhere_is_kept_as_well(
     assert kept.stat().st_mtime_ns == made
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".engine"])
+def test_where_nothing_can_be_kept_engines_are_loaded_all_the_same(
+    suffix: str, emulate_gpu: Callable[..., Any], convolution: Path, tmp_path: Path
+) -> None:
+    gpu = emulate_gpu()
+    gpu.tensorrt.IRuntimeConfig = gpu.RuntimeConfig
+    runtime = TensorRTRuntime("tensorrt")
+    path = {".onnx": convolution, ".engine": tmp_path / "carried.engine"}[suffix]
+    TensorRTBuilder("tensorrt").build(convolution, tmp_path / "carried.engine")
+    kept = set((tmp_path / "cache").rglob("*.compiled"))
+    runtime.load(path).close()
+    (compiled,) = set((tmp_path / "cache").rglob("*.compiled")) - kept
+    compiled.unlink()
+    compiled.mkdir()  # refuses a file of its name, for an administrator as well
+    assert runtime.load(path).time_ms(1)
+    assert compiled.is_dir()
+
+
 def test_another_gpu_or_version_has_engines_of_its_own(
     emulate_gpu: Callable[..., Any], convolution: Path
 ) -> None:

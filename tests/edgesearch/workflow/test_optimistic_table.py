@@ -120,14 +120,15 @@ def test_a_table_that_is_too_fast_throughout_is_doubted(chain):
     fitted = [json.loads(line) for line in text if '"correction"' in line][-1]
     smaller = {name: TOO_SMALL * fitted[name] for name in ("offset_ms", "per_block_ms")}
     path.write_text("\n".join([*text, json.dumps({**fitted, **smaller})]) + "\n")
-    done = chain.call("search")
+    done = chain.call("search", "search.budgets={latency_ms: [900, 1000], macs: 700000}")
     assert done.returncode == 0, done.stderr
-    done = chain.call("export", "export.tensorrt=")
+    # What may differ does not: the table is of this machine, and doubted all the same.
+    done = chain.call("export", "export.tensorrt=", "profile.accept=[chip]")
     assert done.returncode == 0, done.stderr
-    said = re.search(
-        r"w0: it took [\d.]+ ms here, ([\d.]+) times the prediction, while the reference workload "
-        rf"took ([\d.]+) times as long as when the table was begun: {path} may not be what",
+    said = re.findall(
+        rf"fastest runs of networks of {path} took ([\d.]+) times as long as when it was begun, "
+        r"those of the reference workload ([\d.]+) times",
         done.stderr,
     )
-    assert said is not None, done.stderr
-    assert float(said[1]) / float(said[2]) > 1.25
+    assert len(said) == 1, done.stderr  # of two winners
+    assert float(said[0][0]) / float(said[0][1]) > 1.25

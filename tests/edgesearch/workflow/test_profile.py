@@ -12,10 +12,10 @@ from edgesearch.space import Architecture, known_spaces, load_space, space_from_
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.profile import (
     current_correction,
-    describe_doubt,
     load_table,
     profile,
     table_digest,
+    tell_doubt,
     winner_key,
 )
 from edgesearch.workflow.workloads import (
@@ -28,8 +28,9 @@ from profilers import (
     MeasureConfig,
     TableError,
     TableMismatchError,
-    reference_ratio,
+    slowdown_of,
 )
+from profilers.workload import REFERENCE_KEY
 
 
 @pytest.fixture(scope="module")
@@ -256,14 +257,23 @@ def test_a_space_with_few_architectures_has_fewer_networks():
 
 
 @pytest.mark.parametrize(
-    ("factor", "doubted"), [(1, False), (1.2, False), (1.3, True), (0.7, True)]
+    ("quotient", "doubted"), [(1, False), (1.2, False), (1.3, True), (0.7, True)]
 )
-def test_a_network_that_the_reference_does_not_explain_is_told(path, factor, doubted):
-    table = LatencyTable.load(path)
-    scale, slower = table.session_scale(table.sessions[-1].number), reference_ratio(table)
-    figures = {"measured_p50": 2.0, "predicted": 2.0 / scale / slower / factor}
-    told = describe_doubt(table, figures)
+def test_a_slowdown_that_the_reference_does_not_share_is_told(path, quotient, doubted):
+    found = slowdown_of(LatencyTable.load(path))
+    # What the first session measured, but for the reference, is made so much faster or slower.
+    factor = found.work / found.reference / quotient
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    for line in lines:
+        if line.get("session") == 1 and line.get("samples_ms") and line["key"] != REFERENCE_KEY:
+            line["samples_ms"] = [factor * each for each in line["samples_ms"]]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    told = []
+    tell_doubt(LatencyTable.load(path), "export", told.append)
     assert bool(told) == doubted
     if doubted:
-        assert f"it took {2 / scale:.3f} ms here, {factor * slower:.2f} times the" in told[0]
-        assert f"the reference workload took {slower:.2f} times as long" in told[0]
+        slower = f"{quotient * found.reference:.2f} times as long as when it was begun"
+        assert f"the fastest runs of networks of {path} took {slower}" in told[0].message
+        assert (
+            f"those of the reference workload {found.reference:.2f} times: the" in told[0].message
+        )

@@ -100,7 +100,7 @@ class TestResult:
     def test_for_people(self, ranked, tmp_path):
         done = ranked[0].copied(tmp_path).run("rank", *FEW)
         assert done.returncode == 0, done.stderr
-        assert "finished before" in done.stderr
+        assert "finished before: all 6 subnets are known" in done.stderr
         assert done.stdout.splitlines()[1].split()[0] == "agreement"
         assert "of 6 subnets, scored on 64 images; 2 bins by predicted latency" in done.stdout
 
@@ -137,12 +137,52 @@ class TestAgain:
         result = call("rank.subnets=9", "--json")
         assert result.exit_code == 0, result.output
         assert "rank: 6 of 9 subnets are known" in result.stderr
+        assert "finished before" not in result.stderr
         assert result.stderr.count("rank 9/9: agreement") == 1
         after = lines_of(chain)
         assert after[:6] == before
         assert (len(after), len(rows_of(chain))) == (9, 9)
-        assert json.loads(call("--json").stdout)["subnets"] == 6
-        assert lines_of(chain) == after
+
+    def test_fewer_are_known(self, call, chain):
+        before = lines_of(chain)
+        result = call("rank.subnets=4", "--json")
+        assert "rank: finished before: all 4 subnets are known" in result.stderr
+        assert (json.loads(result.stdout)["subnets"], len(rows_of(chain))) == (4, 4)
+        assert lines_of(chain) == before
+        assert "all 6 subnets are known" in call().stderr
+
+    def test_another_seed_draws_others(self, call, chain):
+        record = json.loads((chain.output_dir / "rank/stage.json").read_text("utf-8"))
+        space = space_from_dict(record["config"]["space"])
+        known, wanted = (set(spread_subnets(space, 6, seed)) for seed in (0, 5))
+        assert known != wanted
+        result = call("rank.seed=5")
+        assert f"rank: {len(known & wanted)} of 6 subnets are known" in result.stderr
+        assert "finished before" not in result.stderr
+        assert len(lines_of(chain)) == len(known | wanted)
+
+    def test_stopped_on_the_way_to_more_it_says_so(self, call, chain, monkeypatch):
+        def add_and_stop(found, subnet):
+            add(found, subnet)
+            raise KeyboardInterrupt
+
+        add = RankedSubnets.add
+        with monkeypatch.context() as patch:
+            patch.setattr(RankedSubnets, "add", add_and_stop)
+            assert call("rank.subnets=9").exit_code == 130
+        result = call("rank.subnets=9")
+        assert result.exit_code == 0, result.output
+        said = "rank: going on where it was stopped; 7 of 9 subnets are known"
+        assert said in " ".join(result.stderr.split())
+        assert "finished before: all 9 subnets are known" in call("rank.subnets=9").stderr
+
+    def test_of_an_earlier_version_it_is_kept(self, call, chain):
+        path = chain.output_dir / "rank/stage.json"
+        record = json.loads(path.read_text("utf-8"))
+        record["config"] |= {"rank.subnets": 120, "rank.seed": 3}
+        path.write_text(json.dumps(record), "utf-8")
+        assert "finished before: all 6 subnets are known" in call().stderr
+        assert not (chain.output_dir / "rank.1").exists()
 
     def test_another_score_is_ranked_anew(self, call, chain):
         result = call("search.score=relation", "--json")

@@ -88,6 +88,19 @@ def test_a_key_that_came_or_went_is_named(finished, folder):
     assert "search.widths has changed from None to [1, 2]" in finished.begin()[1]
 
 
+def test_a_key_that_is_recorded_no_more_is_no_change(finished, folder):
+    now = Stage("search", folder, {"search.evaluations": 10}, INPUTS, no_more=["search.widths"])
+    assert now.is_finished()
+    assert now.begin() == finished.begin()
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_reopened_stage_goes_on(finished, folder):
+    finished.reopen()
+    assert finished.begin() == (False, "going on where it was stopped")
+    assert (folder / "result.json").exists()
+
+
 def test_a_changed_input_is_named(finished, folder):
     done, message = Stage("search", folder, CONFIG, {"the weights": "bb"}).begin()
     assert not done
