@@ -169,6 +169,7 @@ def export(
 def _export_all(exporter: _Exporter, chosen: Winners, max_replacements: int, stage: Stage) -> None:
     finished, message = stage.begin()
     if finished:
+        stage.reopen()
         message = "files of a winner are missing or changed: done again"
     if message:
         exporter.report(Event("export", message))

@@ -195,6 +195,7 @@ def test_an_operator_that_the_quantizer_cannot_run_is_named(exported, images, tm
     [
         ({"runtime": "tensorrt-rtx", "machine": "x86_64"}, "s8s8-symmetric"),
         ({"runtime": "onnxruntime", "provider": "tensorrt"}, "s8s8-symmetric"),
+        ({"runtime": "onnxruntime", "provider": "tensorrt-rtx"}, "s8s8-symmetric"),
         ({"runtime": "onnxruntime", "machine": "aarch64"}, "s8s8"),
         (
             {
