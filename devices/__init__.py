@@ -5,6 +5,7 @@ from devices.fingerprint import Fingerprint, take_fingerprint
 from devices.gpu import read_gpu
 from devices.machine import read_machine
 from devices.runtimes import (
+    ON_NVIDIA,
     EngineBuilder,
     EngineHeader,
     OnnxRuntime,
@@ -26,6 +27,7 @@ from devices.runtimes import (
 from devices.spec import DeviceSpec, known_devices, load_device, read_catalog
 
 __all__ = [
+    "ON_NVIDIA",
     "DetectedRuntime",
     "DeviceSpec",
     "EngineBuilder",

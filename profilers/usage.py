@@ -14,8 +14,7 @@ from pathlib import Path
 
 from devices.errors import EngineError
 from devices.power import PowerMeter
-from devices.runtimes import Runtime, open_runtime
-from devices.runtimes.onnxruntime_runtime import ON_NVIDIA
+from devices.runtimes import ON_NVIDIA, Runtime, open_runtime
 from devices.spec import DeviceSpec
 from devices.transports import SshTransport
 from profilers.agent_archive import write_agent

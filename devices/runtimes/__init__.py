@@ -3,7 +3,7 @@
 from devices.runtimes.engine_header import EngineHeader, read_engine_header
 from devices.runtimes.onnx_inputs import fix_batch, read_inputs
 from devices.runtimes.onnx_layers import explain_failure, layer_of, modules_of
-from devices.runtimes.onnxruntime_runtime import OnnxRuntime, OrtBuilder
+from devices.runtimes.onnxruntime_runtime import ON_NVIDIA, OnnxRuntime, OrtBuilder
 from devices.runtimes.open_runtime import RUNTIMES, open_runtime
 from devices.runtimes.protocol import EngineBuilder, Runtime, Session
 from devices.runtimes.replay_runtime import ReplayRuntime
@@ -11,6 +11,7 @@ from devices.runtimes.tensorrt_builder import TensorRTBuilder, TensorRTRtxBuilde
 from devices.runtimes.tensorrt_runtime import TensorRTRuntime
 
 __all__ = [
+    "ON_NVIDIA",
     "RUNTIMES",
     "EngineBuilder",
     "EngineHeader",

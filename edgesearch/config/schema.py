@@ -281,8 +281,8 @@ class TensorRTSection(Section):
     ] = ["SM75", "SM86", "SM89", "SM120"]
     """GPU generations that one engine file serves."""
     precision: Literal["fp16", "fp32", "int8"] | None = None
-    """Precision of weights and activations; if null, int8 for a device that runs TensorRT in int8,
-    fp16 for any other."""
+    """Precision of weights and activations; if null, int8 for a device whose runtime is TensorRT
+    and whose precision is int8, fp16 for any other."""
 
     @field_validator("precision")
     @classmethod

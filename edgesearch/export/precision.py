@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from devices import ON_NVIDIA
 from edgesearch.export.onnx_files import save_model
 
 NUMBER_FORMATS = ("fp32", "fp16", "u8s8", "u8s8-reduced", "s8s8", "s8s8-symmetric")
 """What a precision is on a runtime and processor. The names of the integer ones say the types of
 activations and weights. `reduced` leaves weights seven bits; `symmetric` has no zero points."""
 
-_OF_NVIDIA = ("cuda", "tensorrt", "tensorrt-rtx")
 _WITH_DOT_PRODUCTS = {"avx_vnni", "avx512_vnni", "amx_int8"}
 
 
@@ -42,7 +42,7 @@ def number_format(
     """
     if precision != "int8":
         return precision
-    if runtime.startswith("tensorrt") or provider in _OF_NVIDIA:
+    if runtime.startswith("tensorrt") or provider in ON_NVIDIA:
         return "s8s8-symmetric"
     if machine.lower() in ("aarch64", "arm64"):
         return "s8s8"

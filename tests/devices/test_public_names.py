@@ -8,6 +8,7 @@ import devices
 import devices.runtimes
 
 RUNTIME_NAMES = {
+    "ON_NVIDIA",
     "EngineBuilder",
     "EngineHeader",
     "OnnxRuntime",
