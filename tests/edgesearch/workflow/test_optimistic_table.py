@@ -3,10 +3,11 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from edgesearch.latency import LatencyModel
-from edgesearch.space import Architecture, space_from_dict
+from edgesearch.space import space_from_dict
 from edgesearch.workflow.profile import current_correction
 from profilers import LatencyTable
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
@@ -84,16 +85,16 @@ def test_a_slow_winner_is_replaced_and_the_correction_updated(chain, optimistic)
     assert figures["interval"][0] <= budget_ms
     assert figures["predicted"] == pytest.approx(figures["measured_p50"], rel=0.4)
 
+    # Coefficients of two corrections cannot be compared: one may stand for sums of warm blocks, the
+    # other for sums of cold ones. What they make of every network can.
     table = LatencyTable.load(path)
     assert path.read_text().count('"correction"') > corrections
-    shipped = Architecture.from_dict(winner["architecture"])
-    promises = [
-        LatencyModel.from_table(space, each, current_correction(space, each)).predict(shipped)
+    former, updated = (
+        LatencyModel.from_table(space, each, current_correction(space, each)).predict_all()
         for each in (before, table)
-    ]
-    assert promises[1].median_ms > 1.5 * promises[0].median_ms
-    former, updated = (current_correction(space, each) for each in (before, table))
-    assert updated.scale > 1.5 * former.scale
+    )
+    assert (updated > former).all()
+    assert np.median(updated / former) > 1.5
 
 
 def test_nothing_fast_enough_is_an_error_with_the_numbers(chain, optimistic):
