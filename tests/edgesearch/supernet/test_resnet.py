@@ -39,6 +39,32 @@ def test_output_of_each_block_has_the_shape_that_the_space_names():
         torch.testing.assert_close(network(torch.zeros(1, 3, 75, 75)).shape[1], network.feature_dim)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["resnet_tiny", "resnet50to101"])
+def test_a_block_gives_what_the_paper_says_and_leaves_its_input(name, training):
+    space = load_space(name)
+    torch.manual_seed(0)
+    network = ResNet(space.blocks(space.largest)).train(training)
+    for block in network.residual_blocks()[:2]:
+        convs = [name for name, _ in block.named_children() if name.startswith("conv")]
+        norms = [name.replace("conv", "bn") for name in convs]
+        torch.nn.init.ones_(block.get_submodule(norms[-1]).weight)
+        x = torch.randn(4, block.conv1.in_channels, 9, 9, requires_grad=True)
+        before = x.detach().clone()
+        expected = x
+        for conv, norm in zip(convs, norms, strict=True):
+            inner = expected if conv == convs[0] else expected.relu()
+            expected = block.get_submodule(norm)(block.get_submodule(conv)(inner))
+        expected = (expected + (x if block.downsample is None else block.downsample(x))).relu()
+        outputs = block(x)
+        assert torch.equal(outputs, expected)
+        assert torch.equal(x, before)
+        inputs = [x, *block.parameters()]
+        gradients = torch.autograd.grad(outputs.square().sum(), inputs)
+        plain = torch.autograd.grad(expected.square().sum(), inputs)
+        assert all(torch.equal(a, b) for a, b in zip(gradients, plain, strict=True))
+
+
 @pytest.mark.parametrize("name", ["resnet_tiny", "resnet50to101"])
 def test_initialisation(name):
     space = load_space(name)
