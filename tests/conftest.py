@@ -146,6 +146,8 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     for line in process.stderr:
         if "Server listening" in line:
             break
+    else:
+        pytest.fail(f"the server of the test has ended before it listened at port {port}")
     found = Board(folder / "config", tmp, process.pid, port)
     yield found
     found.cut()

@@ -334,7 +334,7 @@ def test_killed_again_and_again_it_is_finished_in_the_end(
             cwd=REPOSITORY,
             capture_output=True,
             check=False,
-            timeout=60,
+            timeout=600,
         )
         assert process.returncode == -signal.SIGKILL, process.stderr.decode()
         assert before <= samples(path) < wanted

@@ -111,7 +111,7 @@ def test_killed_at_random_moments_it_reaches_the_same_table(
         sizes.append(path.stat().st_size)
     assert sizes == sorted(set(sizes))
     process = start(tmp_path, rounds)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stderr
     made = rounds_by_key(path)
     assert sorted(made) == [workload.key for workload in blocks]
@@ -129,7 +129,7 @@ def test_when_the_disk_is_full_what_was_written_is_kept(
     pytest.importorskip("resource", reason="needs a limit on the size of files")
     # The limit also holds for the models that the profiler writes for itself: 231 kB.
     process = start(tmp_path, 4000, limit_bytes=300_000)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 2, stderr
     assert "to append to the latency table" in stdout
     assert str(tmp_path / "table.jsonl") in stdout
@@ -140,7 +140,7 @@ def test_when_the_disk_is_full_what_was_written_is_kept(
         assert LatencyTable.load(tmp_path / "table.jsonl").rounds("block/a") > 100
     count = max(map(len, before.values())) + 2
     process = start(tmp_path, count)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     after = rounds_by_key(tmp_path / "table.jsonl")
     assert sorted(after) == sorted(before)
     assert all(len(set(rounds)) == len(rounds) == count for rounds in after.values())
@@ -149,7 +149,7 @@ def test_when_the_disk_is_full_what_was_written_is_kept(
 def test_when_the_disk_is_full_no_table_is_begun(blocks: list[Workload], tmp_path: Path) -> None:
     pytest.importorskip("resource", reason="needs a limit on the size of files")
     process = start(tmp_path, 2, limit_bytes=100)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 2, stderr
     assert "to write the latency table" in stdout
     assert sorted(os.listdir(tmp_path)) == ["a.onnx", "b.onnx", "c.onnx"]
@@ -160,6 +160,6 @@ def test_when_the_temporary_folder_is_full_it_is_named(
 ) -> None:
     pytest.importorskip("resource", reason="needs a limit on the size of files")
     process = start(tmp_path, 2, limit_bytes=50_000)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 2, stderr
     assert f"to write two small models to {tempfile.gettempdir()}; found: File too" in stdout

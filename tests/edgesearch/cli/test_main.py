@@ -17,7 +17,7 @@ def edgesearch(*arguments, cwd=None):
         text=True,
         cwd=cwd,
         check=False,
-        timeout=120,
+        timeout=600,
     )
 
 

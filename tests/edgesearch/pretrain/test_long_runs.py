@@ -91,7 +91,7 @@ def in_a_process(task):
         "cloudpickle.loads(sys.stdin.buffer.read())()"
     )
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, input=cloudpickle.dumps(task), timeout=120).returncode
+    return subprocess.run(command, input=cloudpickle.dumps(task), timeout=600).returncode
 
 
 def metrics_of(folder):

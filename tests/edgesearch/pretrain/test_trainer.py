@@ -264,7 +264,7 @@ def in_a_process(task):
         "cloudpickle.loads(sys.stdin.buffer.read())()"
     )
     pickled = cloudpickle.dumps(task)
-    return subprocess.run([sys.executable, "-c", code], input=pickled, timeout=60).returncode
+    return subprocess.run([sys.executable, "-c", code], input=pickled, timeout=600).returncode
 
 
 def kill_myself(*_):

@@ -59,9 +59,11 @@ def test_each_budget_of_a_list_has_winners(chain):
     assert all(r["predicted"] <= r["budget"] for r in reserves)
     assert f"latency ≤ {tight:.3f} and 1000.000 ms, each by itself" in done.stdout
     assert "budget ms" in done.stdout
+    # Measured by a busy machine, none might keep the first one; both of these are kept by any.
+    searched(chain, "search.budgets.latency_ms=[900,1000]", "search.reserves=2")
     exported = chain.call("export", "export.tensorrt=")
     assert exported.returncode == 0, exported.stderr
-    assert "1000.000 ms" in exported.stdout
+    assert "900.000 ms" in exported.stdout and "1000.000 ms" in exported.stdout
     assert (chain.output_dir / "engines/w1/subnet.onnx").exists()
 
 

@@ -185,12 +185,14 @@ class TestReplacement:
             if not json.loads(line).get("key", "").startswith("winner/")
         ]
         session = 1 + max(json.loads(line).get("session", 0) for line in kept) - exports_ago
+        measured = []
         for architecture in slow:
             for number in range(1, 100):
                 record = {"type": "network", "key": f"winner/features/{architecture}/{session}"}
                 record |= {"session": 1, "round": number, "samples_ms": samples_ms}
                 record |= {"architecture": architecture.to_dict()}
-                kept.append(json.dumps({**record, "space_hash": chosen["space_hash"]}))
+                measured.append(json.dumps({**record, "space_hash": chosen["space_hash"]}))
+        kept = chain.before_the_first_look(kept, measured)
         table.write_text("\n".join(kept) + "\n")
         return table, candidates
 

@@ -239,7 +239,7 @@ def test_runs_on_a_board(kit, images, board, tmp_path):
         unpack = [sys.executable, "-m", "zipfile", "-e", archive, folder]
         assert transport.start(unpack).wait(60) == 0
         program = [sys.executable, f"{folder}/run.py", there, "--save", f"{folder}/out.npz"]
-        out, err = transport.start([*program, "--json"]).communicate(timeout=120)
+        out, err = transport.start([*program, "--json"]).communicate(timeout=600)
         assert json.loads(out)["results"][0]["image"] == there, err
         check_outputs(f"{folder}/out.npz", kit.engine, images[:1])
     finally:

@@ -128,12 +128,13 @@ def test_blocks_and_networks_are_a_change(path, space):
 
 
 def test_more_rounds_refit_the_correction(chain, path, space, device):
+    measure = MeasureConfig(rounds=5, max_rounds=1000)  # until so many are undisturbed
     former = current_correction(space, LatencyTable.load(path))
     made = profile(
         space=space,
         device=device,
         output_dir=chain.output_dir,
-        measure=MeasureConfig(rounds=5),
+        measure=measure,
         networks=7,
     )
     assert not made.skipped
@@ -144,7 +145,7 @@ def test_more_rounds_refit_the_correction(chain, path, space, device):
         space=space,
         device=device,
         output_dir=chain.output_dir,
-        measure=MeasureConfig(rounds=5),
+        measure=measure,
         networks=7,
     )
     assert again.skipped
