@@ -7,7 +7,8 @@ It reads one JSON object a line on its standard input and answers so on its stan
   key, and `{"done": true}`;
 - anything that fails by `{"fault": …}`.
 
-It ends when its input does, so that a lost connection leaves no process behind.
+Before all this it says a line with its argument, the token of its connection: what comes earlier is
+not its own. It ends when its input does, so that a lost connection leaves no process behind.
 """
 
 from __future__ import annotations
@@ -37,16 +38,20 @@ _REFERENCE_RUNS = 30
 def main() -> None:
     """Answer until the input ends; or, as `usage DEVICE FILE`, say what an engine needs."""
     cache_beside(Path(sys.argv[0]))
-    if sys.argv[1:2] == ["usage"]:
+    if sys.argv[1] == "usage":
         print_usage(*sys.argv[2:])
         return
     answers = _private_output()
     requests = _requests()
 
-    def say(answer: Mapping[str, Any]) -> None:
-        answers.write(json.dumps(answer) + "\n")
+    def write(line: str) -> None:
+        answers.write(line + "\n")
         answers.flush()
 
+    def say(answer: Mapping[str, Any]) -> None:
+        write(json.dumps(answer))
+
+    write("\n" + sys.argv[1])
     try:
         meter, hello = _open(requests.get())
         say(hello)
