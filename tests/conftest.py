@@ -75,6 +75,11 @@ class Board:
             pytest.skip("only bash reads .bashrc for the commands of ssh")
         (self.home / ".bashrc").write_text(f"cd {self.home}\n{commands}\n")
 
+    def silence(self) -> None:
+        """Let all connections fall silent: what runs over there hears nothing of their end."""
+        for pid in self.connections():
+            os.kill(pid, signal.SIGSTOP)
+
     def stop(self) -> None:
         """Switch the board off."""
         connections = self.connections()

@@ -26,7 +26,8 @@ _MAKE_FOLDER = """
 umask 077
 folder=${TMPDIR:-/tmp}/edgesearch-$(id -u)-$1
 find "${TMPDIR:-/tmp}" -maxdepth 1 -name "edgesearch-$(id -u)-*" -mtime +1 -exec rm -rf {} + 2>&-
-mkdir -p "$folder" && cd "$folder" && printf '\n%s\n' "$2" && pwd && ls
+mkdir -p "$folder" && cd "$folder" && printf %s "$2" > connection &&
+printf '\n%s\n' "$2" && pwd && ls
 """
 _PUT = """
 cd "$1" && cat > "$2.partial" && [ "$(wc -c < "$2.partial")" -eq "$3" ] && mv "$2.partial" "$2"
@@ -66,7 +67,8 @@ class SshTransport:
     def connect(self) -> None:
         """Reach the board, and make the folder if it is not there.
 
-        Each connection has a token of its own, `self.connection`.
+        The file `connection` in the folder tells programs over there which connection is the
+        newest: each one has a token of its own, `self.connection`.
 
         Raises:
             UnreachableError: If the board cannot be reached, or refuses the user.

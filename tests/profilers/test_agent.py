@@ -1,8 +1,12 @@
 """The program that measures on a board, as a process of its own."""
 
+import fcntl
+import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,11 +48,59 @@ def start_agent(folder: Path) -> Iterator[StartAgent]:
             process.kill()
 
 
+def request(process: subprocess.Popen[bytes], runtime: str) -> None:
+    """Ask for a runtime that does not exist: the answer repeats its name."""
+    assert process.stdin is not None
+    asked = {"spec": {"name": "board", "runtime": runtime}, "own_models": {}}
+    process.stdin.write(json.dumps(asked).encode() + b"\n")
+    process.stdin.flush()
+
+
 def test_the_agent_ends_with_its_input(start_agent: StartAgent) -> None:
     process = start_agent()
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(timeout=60) == 0
+
+
+def newer(folder: Path) -> None:
+    (folder / "connection").write_text("second")
+
+
+@pytest.mark.parametrize("change", [newer, shutil.rmtree])
+def test_the_agent_ends_though_its_input_stays_open(
+    start_agent: StartAgent, folder: Path, change: Callable[[Path], None]
+) -> None:
+    process = start_agent()
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == [b"\n", b"first\n"]
+    # More than a pipe holds, and nobody reads it: writing does not return.
+    request(process, "x" * (4 << 20))
+    assert process.stdout.read(1) == b"{"
+    assert process.poll() is None
+    change(folder)
+    assert process.wait(timeout=60) == 0
+
+
+def test_an_agent_waits_for_the_one_before_it(start_agent: StartAgent, folder: Path) -> None:
+    if not Path("/proc/locks").exists():
+        pytest.skip("no /proc/locks, which tells who waits")
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    process = start_agent()
+    request(process, "none")
+    deadline = time.monotonic() + 60
+    while not any("->" in line and f" {process.pid} " in line for line in waiting()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.close(lock)
+    assert process.stdout is not None
+    assert b"fault" in process.stdout.read()
+
+
+def waiting() -> list[str]:
+    return Path("/proc/locks").read_text("utf-8").splitlines()
 
 
 def test_engines_built_on_a_board_go_with_the_rest(

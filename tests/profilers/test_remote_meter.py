@@ -118,6 +118,24 @@ def test_a_cut_connection_is_made_again(
     assert board.left() == []
 
 
+def test_an_agent_behind_a_silent_connection_makes_way(
+    board: Any, blocks: list[Workload], exactly: Exactly
+) -> None:
+    with contextlib.closing(remote_meter.RemoteMeter(board.spec(), "board")) as meter:
+        (first,) = board.agents()
+        measuring = meter.measure(blocks, (), exactly(rounds=100_000), {})
+        next(measuring)
+        board.silence()
+        transport = meter._transport  # its end of the connection is given up
+        transport._quietly(["ssh", *transport._options, "-O", "exit", "--", "board"])
+        assert first in board.agents()
+        assert any(found.session == 1 for found in measuring)
+        (second,) = board.agents()
+        assert first != second
+    assert board.left() == []
+    wait_until(lambda: not board.agents())
+
+
 def test_a_board_that_stays_away_is_given_up(
     board: Any, blocks: list[Workload], exactly: Exactly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
