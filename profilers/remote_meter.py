@@ -153,6 +153,10 @@ class RemoteMeter:
         )
 
 
+_NOT_RUN = (126, 127)
+"""Exit status of a shell that cannot run a program, or does not find it."""
+
+
 class _Agent:
     """The program over there: one line out, one line in."""
 
@@ -216,7 +220,7 @@ class _Agent:
         said = b"".join(self._said).decode(errors="replace").strip()
         host, python = self._transport.host, self._python
         last = said.splitlines()[-1] if said else f"exit status {status}"
-        if status == 127 or "not found" in last:
+        if status in _NOT_RUN:
             remedy = "Install Python 3.10 or newer there, or name its interpreter: device.python."
             return RuntimeMissingError(f"the interpreter {python!r} on {host}", last, remedy)
         if "edgesearch needs" in last:

@@ -221,6 +221,28 @@ def test_lines_between_those_of_the_agent_are_named(board: Any, tmp_path: Path, 
     assert board.left() == []
 
 
+def test_an_interpreter_that_cannot_be_run_is_named(board: Any, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeMissingError, match="the interpreter .* on board; .*device.python"):
+        open_meter(board.spec(python=str(tmp_path)))
+
+
+def test_something_else_that_is_not_found_is_no_missing_interpreter(
+    board: Any, tmp_path: Path
+) -> None:
+    python = interpreter(tmp_path, "echo KeyError: it was not found >&2\nexit 1")
+    with pytest.raises(DeviceError, match="commands to work .* status 1: KeyError: it was not"):
+        open_meter(board.spec(python=python))
+
+
+def test_a_numpy_that_does_not_fit_is_named(board: Any, tmp_path: Path) -> None:
+    lost = "/lib/libc.so.6: version `GLIBC_2.99' not found (required by core.so)"
+    (tmp_path / "numpy.py").write_text(f'raise ImportError("PLEASE READ THIS\\n\\n{lost}\\n")')
+    python = interpreter(tmp_path, f'export PYTHONPATH={tmp_path}\nexec {sys.executable} "$@"')
+    message = "Python 3.10 with numpy on board; found: .*GLIBC_2.99' not found.*pip install numpy"
+    with pytest.raises(RuntimeMissingError, match=message):
+        open_meter(board.spec(python=python))
+
+
 def test_a_board_of_another_architecture_is_named(board: Any) -> None:
     with pytest.raises(
         DeviceError, match="on board: a machine of architecture riscv64 for .*found"
