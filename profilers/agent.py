@@ -7,16 +7,21 @@ It reads one JSON object a line on its standard input and answers so on its stan
   key, and `{"done": true}`;
 - anything that fails by `{"fault": …}`.
 
-It ends when its input does, so that a lost connection leaves no process behind.
+Before all this it says a line with its argument, the token of its connection: what comes earlier is
+not its own. It ends when its input does, so that a lost connection leaves no process behind, and
+when the file `connection` beside it no longer holds its token: a connection that fell silent leaves
+the input open.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,21 +37,29 @@ from profilers.workload import REFERENCE_KEY, Workload
 
 PROTOCOL = 1
 _REFERENCE_RUNS = 30
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def main() -> None:
     """Answer until the input ends; or, as `usage DEVICE FILE`, say what an engine needs."""
     cache_beside(Path(sys.argv[0]))
-    if sys.argv[1:2] == ["usage"]:
+    if sys.argv[1] == "usage":
         print_usage(*sys.argv[2:])
         return
+    folder, token = Path(sys.argv[0]).absolute().parent, sys.argv[1]
     answers = _private_output()
     requests = _requests()
+    _end_after(folder / "connection", token)
 
-    def say(answer: Mapping[str, Any]) -> None:
-        answers.write(json.dumps(answer) + "\n")
+    def write(line: str) -> None:
+        answers.write(line + "\n")
         answers.flush()
 
+    def say(answer: Mapping[str, Any]) -> None:
+        write(json.dumps(answer))
+
+    write("\n" + token)
+    _wait_for_former(folder / "lock")
     try:
         meter, hello = _open(requests.get())
         say(hello)
@@ -80,6 +93,31 @@ def _requests() -> queue.Queue[dict[str, Any]]:
 
     threading.Thread(target=read, daemon=True).start()
     return requests
+
+
+def _end_after(connection: Path, token: str) -> None:
+    """End the process, whatever it is doing, when there is a newer connection, or no folder."""
+
+    def is_newest() -> bool:
+        try:
+            return connection.read_bytes() == token.encode()
+        except OSError:
+            return False
+
+    def look() -> None:
+        while is_newest():
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        os._exit(0)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+def _wait_for_former(path: Path) -> None:
+    """Wait until the agent of the connection before has ended: two would disturb each other."""
+    import fcntl
+
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)
 
 
 def _open(request: Mapping[str, Any]) -> tuple[LocalMeter, dict[str, Any]]:

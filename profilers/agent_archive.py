@@ -13,7 +13,7 @@ if sys.version_info < (3, 10):
 try:
     import numpy
 except ImportError as error:
-    sys.exit("edgesearch needs numpy there: " + str(error))
+    sys.exit("edgesearch needs numpy there: " + str(error).strip().split("\\n")[-1])
 from profilers.agent import main
 
 main()

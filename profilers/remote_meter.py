@@ -114,7 +114,7 @@ class RemoteMeter:
                 key: self._transport.put(path)
                 for key, path in write_own_models(Path(folder)).items()
             }
-        self._agent = _Agent(self._transport, [self._spec.python, program])
+        self._agent = _Agent(self._transport, self._spec.python, program)
         local = replace(self._spec, transport="local", hosts=(), ssh_config=None)
         hello = self._agent.ask({"spec": local.to_dict(), "own_models": own_models})
         self.fingerprints.append(Fingerprint.from_dict(hello["fingerprint"]))
@@ -153,13 +153,18 @@ class RemoteMeter:
         )
 
 
+_NOT_RUN = (126, 127)
+"""Exit status of a shell that cannot run a program, or does not find it."""
+
+
 class _Agent:
     """The program over there: one line out, one line in."""
 
-    def __init__(self, transport: SshTransport, command: Sequence[str]) -> None:
+    def __init__(self, transport: SshTransport, python: str, program: str) -> None:
         self._transport = transport
-        self._command = command
-        self._process = transport.start(command)
+        self._python = python
+        self._process = transport.start([python, program, transport.connection])
+        self._has_begun = False
         self._said: list[bytes] = []
         self._reader = threading.Thread(target=self._collect_errors, daemon=True)
         self._reader.start()
@@ -185,24 +190,37 @@ class _Agent:
         Raises:
             ConnectionLostError: If the connection was lost.
             UserError: If it says that something is not as required over there.
+            DeviceError: If something else is printed between its lines.
         """
+        token = self._transport.connection.encode()
+        while not self._has_begun:  # until then it is the shell that prints
+            self._has_begun = self._line() == token
+        line = self._line()
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise self._transport.intrusion(line.decode(errors="replace"))
+        if "fault" in answer:
+            raise agent.decode_error(answer["fault"], self._transport.host)
+        return answer
+
+    def _line(self) -> bytes:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line.endswith(b"\n"):
             raise self._ended()
-        answer: dict[str, Any] = json.loads(line)
-        if "fault" in answer:
-            raise agent.decode_error(answer["fault"], self._transport.host)
-        return answer
+        return line.strip()
 
     def _ended(self) -> DeviceError:
         """Why there is no answer."""
         status = self._process.wait()
         self._reader.join(timeout=5)
         said = b"".join(self._said).decode(errors="replace").strip()
-        host, python = self._transport.host, self._command[0]
+        host, python = self._transport.host, self._python
         last = said.splitlines()[-1] if said else f"exit status {status}"
-        if status == 127 or "not found" in last:
+        if status in _NOT_RUN:
             remedy = "Install Python 3.10 or newer there, or name its interpreter: device.python."
             return RuntimeMissingError(f"the interpreter {python!r} on {host}", last, remedy)
         if "edgesearch needs" in last:

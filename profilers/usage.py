@@ -74,15 +74,16 @@ def usage_of(spec: DeviceSpec, path: Path) -> Usage:
 
 def _answer(command: Sequence[str], process: subprocess.Popen[bytes]) -> Usage:
     out, err = process.communicate()
-    lines = out.decode(errors="replace").splitlines()
-    if process.returncode or not lines:
+    # Beside what libraries and the start-up files of a shell print.
+    answers = [line for line in out.decode(errors="replace").splitlines() if line[:1] == "{"]
+    if process.returncode or not answers:
         said = err.decode(errors="replace").strip().splitlines()
         raise EngineError(
             f"a process that runs {command[-1]}",
             said[-1] if said else f"exit status {process.returncode}",
             "Check the free memory of the device.",
         )
-    return Usage(**json.loads(lines[-1]))
+    return Usage(**json.loads(answers[-1]))
 
 
 def print_usage(request: str, path: str) -> None:

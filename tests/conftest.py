@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -33,12 +34,14 @@ class Board:
     Attributes:
         config: Configuration file for the client, in which `board` and `twin` are the server.
         tmp: The folder for temporary files over there.
+        home: The user's folder over there, where the shell looks for its start-up files.
         pid: Of the server.
         port: Of the server.
     """
 
     config: Path
     tmp: Path
+    home: Path
     pid: int
     port: int
 
@@ -55,14 +58,27 @@ class Board:
 
     def agents(self) -> list[int]:
         """Agents that run over there."""
+        # Not the clients here, whose command lines end so.
+        command = f"^{sys.executable} {self.tmp}/edgesearch-"
         found = subprocess.run(
-            ["pgrep", "-f", f"{self.tmp}/edgesearch-"], capture_output=True, text=True, check=False
+            ["pgrep", "-f", command], capture_output=True, text=True, check=False
         )
         return [int(pid) for pid in found.stdout.split()]
 
     def left(self) -> list[Path]:
         """Folders of ours over there."""
         return list(self.tmp.glob("edgesearch-*"))
+
+    def greet(self, commands: str) -> None:
+        """Let the user's shell over there run some commands in its start-up file."""
+        if Path(pwd.getpwuid(os.geteuid()).pw_shell).name != "bash":
+            pytest.skip("only bash reads .bashrc for the commands of ssh")
+        (self.home / ".bashrc").write_text(f"cd {self.home}\n{commands}\n")
+
+    def silence(self) -> None:
+        """Let all connections fall silent: what runs over there hears nothing of their end."""
+        for pid in self.connections():
+            os.kill(pid, signal.SIGSTOP)
 
     def stop(self) -> None:
         """Switch the board off."""
@@ -78,7 +94,7 @@ class Board:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _configure(folder: Path, tmp: Path, port: int) -> None:
+def _configure(folder: Path, tmp: Path, home: Path, port: int) -> None:
     """Write the configurations of the server and of the client, with the server's key."""
     (folder / "sshd_config").write_text(
         f"""
@@ -91,7 +107,7 @@ StrictModes no
 UsePAM no
 PasswordAuthentication no
 PermitRootLogin prohibit-password
-SetEnv TMPDIR={tmp}
+SetEnv TMPDIR={tmp} HOME={home}
 """
     )
     public = (folder / "host_key.pub").read_text()
@@ -130,15 +146,16 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     for name in ("host_key", "user_key"):
         key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(key, check=True)
-    tmp = folder / "tmp"
+    tmp, home = folder / "tmp", folder / "home"
     tmp.mkdir()
+    home.mkdir()
     shutil.copy(folder / "user_key.pub", folder / "authorized")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where the server wants to be confined
-    _configure(folder, tmp, port)
+    _configure(folder, tmp, home, port)
     process = subprocess.Popen(
         [server, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=subprocess.PIPE, text=True
     )
@@ -148,7 +165,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
             break
     else:
         pytest.fail(f"the server of the test has ended before it listened at port {port}")
-    found = Board(folder / "config", tmp, process.pid, port)
+    found = Board(folder / "config", tmp, home, process.pid, port)
     yield found
     found.cut()
     process.kill()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import re
 import shlex
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -16,16 +19,21 @@ from devices.errors import ConnectionLostError, DeviceError, UnreachableError
 CONNECT_SECONDS = 10
 _FAILED = 255
 """Exit status of ssh where ssh itself failed, not the command over there."""
+_MOST_SHOWN = 200
 _NO_CLIENT = ("the OpenSSH client", "no program `ssh`", "Install it: apt install openssh-client")
 
 _MAKE_FOLDER = """
 umask 077
 folder=${TMPDIR:-/tmp}/edgesearch-$(id -u)-$1
 find "${TMPDIR:-/tmp}" -maxdepth 1 -name "edgesearch-$(id -u)-*" -mtime +1 -exec rm -rf {} + 2>&-
-mkdir -p "$folder" && cd "$folder" && pwd && ls
+mkdir -p "$folder" && cd "$folder" && printf %s "$2" > connection &&
+printf '\n%s\n' "$2" && pwd && ls
 """
 _PUT = """
 cd "$1" && cat > "$2.partial" && [ "$(wc -c < "$2.partial")" -eq "$3" ] && mv "$2.partial" "$2"
+"""
+_REMOVE = """
+case $1 in /*) [ "${1##*/}" = "edgesearch-$(id -u)-$2" ] && rm -rf -- "$1" ;; esac
 """
 
 
@@ -34,7 +42,7 @@ class SshTransport:
 
     The user's own ssh configuration, keys and agent apply; nothing is ever asked for. All commands
     share one connection; if it is lost, the next command makes another one, and the folder is
-    still there.
+    still there. What the user's shell over there prints as it starts is not taken for an answer.
 
     Args:
         host: Name of the board for the ssh client.
@@ -53,18 +61,27 @@ class SshTransport:
             *("-o", "ControlPersist=60", *(("-F", ssh_config) if ssh_config else ())),
         ]
         self.folder = ""
+        self.connection = ""
         self._there: set[str] = set()
 
     def connect(self) -> None:
         """Reach the board, and make the folder if it is not there.
 
+        The file `connection` in the folder tells programs over there which connection is the
+        newest: each one has a token of its own, `self.connection`.
+
         Raises:
             UnreachableError: If the board cannot be reached, or refuses the user.
-            DeviceError: If the folder cannot be made.
+            DeviceError: If the folder cannot be made, or something else answers.
         """
-        answer = self._run(["sh", "-c", _MAKE_FOLDER, "sh", self._name], lost=UnreachableError)
-        self.folder, *names = answer.splitlines()
-        self._there = set(names)
+        token = uuid.uuid4().hex
+        command = ["sh", "-c", _MAKE_FOLDER, "sh", self._name, token]
+        printed = self._run(command, lost=UnreachableError)
+        _, _, answer = printed.partition(f"\n{token}\n")
+        folder, *names = answer.splitlines() or [""]
+        if not re.fullmatch(rf"/(.*/)?edgesearch-\d+-{re.escape(self._name)}", folder):
+            raise self.intrusion(answer or printed)
+        self.folder, self.connection, self._there = folder, token, set(names)
 
     def put(self, path: Path) -> str:
         """Send a file into the folder, under the digest of its content; not twice.
@@ -131,10 +148,24 @@ class SshTransport:
             "Check that machine.",
         )
 
+    def intrusion(self, printed: str) -> DeviceError:
+        """Say that something else was printed where an answer was due.
+
+        Args:
+            printed: What was printed.
+        """
+        first = ([line for line in printed.splitlines() if line.strip()] or [""])[0]
+        return DeviceError(
+            f"answers of our own programs alone from {self.host}",
+            repr(first[:_MOST_SHOWN]) if first else "nothing",
+            "Let the start-up files of the shell there (.bashrc, say) print nothing, and not end "
+            f"the shell, where there is no terminal: `ssh {self.host} echo yes` prints yes alone.",
+        )
+
     def close(self) -> None:
         """Remove the folder over there, and end the connection; never an error."""
         if self.folder:
-            self._quietly(self._client(["rm", "-rf", "--", self.folder]))
+            self._quietly(self._client(["sh", "-c", _REMOVE, "sh", self.folder, self._name]))
             self.folder = ""
         self._quietly(["ssh", *self._options, "-O", "exit", "--", self.host])
         self._control.cleanup()
@@ -164,7 +195,7 @@ class SshTransport:
             if isinstance(failure, ConnectionLostError):
                 failure = lost(failure.required, failure.found, failure.remedy)
             raise failure
-        return done.stdout.decode()
+        return os.fsdecode(done.stdout)
 
     def _quietly(self, command: Sequence[str]) -> None:
         null = subprocess.DEVNULL

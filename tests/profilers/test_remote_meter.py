@@ -14,29 +14,25 @@ from typing import Any
 
 import pytest
 
-from devices.cache_dir import default_cache_dir
 from devices.errors import (
-    CompileError,
     ConnectionLostError,
     DeviceError,
     EngineError,
     RuntimeMissingError,
     UnreachableError,
 )
-from devices.transports import SshTransport
 from profilers import (
     LatencyTable,
     MeasureConfig,
     Measurement,
     Workload,
-    agent,
     boards_meter,
     build_table,
     open_meter,
     remote_meter,
+    usage_of,
 )
-from profilers.agent_archive import write_agent
-from profilers.measure import KeyHistory, RoundSamples
+from profilers.measure import KeyHistory
 
 Exactly = Callable[..., MeasureConfig]
 
@@ -122,6 +118,24 @@ def test_a_cut_connection_is_made_again(
     assert board.left() == []
 
 
+def test_an_agent_behind_a_silent_connection_makes_way(
+    board: Any, blocks: list[Workload], exactly: Exactly
+) -> None:
+    with contextlib.closing(remote_meter.RemoteMeter(board.spec(), "board")) as meter:
+        (first,) = board.agents()
+        measuring = meter.measure(blocks, (), exactly(rounds=100_000), {})
+        next(measuring)
+        board.silence()
+        transport = meter._transport  # its end of the connection is given up
+        transport._quietly(["ssh", *transport._options, "-O", "exit", "--", "board"])
+        assert first in board.agents()
+        assert any(found.session == 1 for found in measuring)
+        (second,) = board.agents()
+        assert first != second
+    assert board.left() == []
+    wait_until(lambda: not board.agents())
+
+
 def test_a_board_that_stays_away_is_given_up(
     board: Any, blocks: list[Workload], exactly: Exactly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,38 +147,6 @@ def test_a_board_that_stays_away_is_given_up(
         with pytest.raises(ConnectionLostError, match="connection to board .*Connection refused"):
             list(measuring)
     wait_until(lambda: not board.agents())
-
-
-def test_the_agent_ends_with_its_input(tmp_path: Path) -> None:
-    archive = tmp_path / "agent.pyz"
-    write_agent(archive)
-    process = subprocess.Popen(
-        [sys.executable, str(archive)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"]},
-    )
-    assert process.stdin is not None
-    process.stdin.close()
-    assert process.wait(timeout=600) == 0
-
-
-def test_engines_built_on_a_board_go_with_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("EDGESEARCH_CACHE", raising=False)
-    agent.cache_beside(tmp_path / "agent.pyz")
-    assert default_cache_dir() == tmp_path / "cache"
-    monkeypatch.setenv("EDGESEARCH_CACHE", "/kept")
-    agent.cache_beside(tmp_path / "agent.pyz")
-    assert default_cache_dir() == Path("/kept")
-
-
-def test_the_same_sources_give_the_same_archive(tmp_path: Path) -> None:
-    write_agent(tmp_path / "a.pyz")
-    write_agent(tmp_path / "b.pyz")
-    assert (tmp_path / "a.pyz").read_bytes() == (tmp_path / "b.pyz").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -192,6 +174,73 @@ def test_a_missing_interpreter_is_named(board: Any) -> None:
         RuntimeMissingError, match="the interpreter '/no/python' on board; .*device.python"
     ):
         open_meter(board.spec(python="/no/python"))
+
+
+@pytest.mark.parametrize(
+    "start_up", ["echo my-documents", "printf my-documents", "trap 'echo my-documents' EXIT"]
+)
+def test_what_the_shell_prints_as_it_starts_is_no_answer(
+    board: Any, blocks: list[Workload], exactly: Exactly, start_up: str
+) -> None:
+    (board.home / "my-documents").mkdir()
+    (board.home / "my-documents" / "thesis.txt").write_text("the only copy")
+    board.greet(start_up)
+    found = Counter(m.key for m in measured(board, blocks, exactly(rounds=2)))
+    assert found["block/a"] == found["block/b"] == found["block/c"] == 2
+    assert (board.home / "my-documents" / "thesis.txt").read_text() == "the only copy"
+    assert board.left() == []
+    wait_until(lambda: not board.agents())
+
+
+def test_what_the_shell_prints_is_no_usage(board: Any, blocks: list[Workload]) -> None:
+    board.greet("echo Welcome; trap 'echo Goodbye' EXIT")
+    assert usage_of(board.spec(), blocks[0].onnx_path).memory_bytes is not None
+    assert board.left() == []
+
+
+def interpreter(folder: Path, commands: str) -> str:
+    """A script in place of an interpreter."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{commands}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_an_interpreter_may_print_before_it_begins(board: Any, tmp_path: Path) -> None:
+    python = interpreter(tmp_path, f'echo activated\nexec {sys.executable} "$@"')
+    with contextlib.closing(open_meter(board.spec(python=python))) as meter:
+        assert len(meter.fingerprints) == 1
+
+
+@pytest.mark.parametrize("line", ["Low battery", "5"])
+def test_lines_between_those_of_the_agent_are_named(board: Any, tmp_path: Path, line: str) -> None:
+    python = interpreter(tmp_path, f'echo "$2"\necho {line}')
+    message = f"our own programs alone from board; found: '{line}'. .*bashrc.*`ssh board echo yes`"
+    with pytest.raises(DeviceError, match=message):
+        open_meter(board.spec(python=python))
+    assert board.left() == []
+
+
+def test_an_interpreter_that_cannot_be_run_is_named(board: Any, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeMissingError, match="the interpreter .* on board; .*device.python"):
+        open_meter(board.spec(python=str(tmp_path)))
+
+
+def test_something_else_that_is_not_found_is_no_missing_interpreter(
+    board: Any, tmp_path: Path
+) -> None:
+    python = interpreter(tmp_path, "echo KeyError: it was not found >&2\nexit 1")
+    with pytest.raises(DeviceError, match="commands to work .* status 1: KeyError: it was not"):
+        open_meter(board.spec(python=python))
+
+
+def test_a_numpy_that_does_not_fit_is_named(board: Any, tmp_path: Path) -> None:
+    lost = "/lib/libc.so.6: version `GLIBC_2.99' not found (required by core.so)"
+    (tmp_path / "numpy.py").write_text(f'raise ImportError("PLEASE READ THIS\\n\\n{lost}\\n")')
+    python = interpreter(tmp_path, f'export PYTHONPATH={tmp_path}\nexec {sys.executable} "$@"')
+    message = "Python 3.10 with numpy on board; found: .*GLIBC_2.99' not found.*pip install numpy"
+    with pytest.raises(RuntimeMissingError, match=message):
+        open_meter(board.spec(python=python))
 
 
 def test_a_board_of_another_architecture_is_named(board: Any) -> None:
@@ -232,36 +281,6 @@ def test_a_full_disk_over_there_is_named(board: Any, tmp_path: Path) -> None:
             open_meter(board.spec())
     finally:
         subprocess.run(["umount", str(board.tmp)], check=True)
-
-
-def test_arguments_reach_the_program_as_they_are(board: Any) -> None:
-    transport = SshTransport("board", "x", str(board.config))
-    try:
-        transport.connect()
-        words = ["a b", "$(touch /tmp/never)", "'", "*", ";", "-n"]
-        process = transport.start([sys.executable, "-c", "import sys; print(sys.argv[1:])", *words])
-        output, _ = process.communicate(timeout=600)
-        assert output.decode().strip() == str(words)
-    finally:
-        transport.close()
-
-
-def test_a_file_is_sent_once(board: Any, tmp_path: Path) -> None:
-    transport = SshTransport("board", "x", str(board.config))
-    try:
-        transport.connect()
-        (tmp_path / "model.onnx").write_bytes(b"x" * 300_000)
-        there = Path(transport.put(tmp_path / "model.onnx"))
-        assert there.read_bytes() == b"x" * 300_000
-        there.write_bytes(b"not again")
-        assert transport.put(tmp_path / "model.onnx") == str(there)
-        assert there.read_bytes() == b"not again"
-        # Known to those who come later, too.
-        transport.connect()
-        transport.put(tmp_path / "model.onnx")
-        assert there.read_bytes() == b"not again"
-    finally:
-        transport.close()
 
 
 def test_boards_of_one_kind_share_the_work(
@@ -309,17 +328,6 @@ def test_boards_of_different_kinds_are_refused(board: Any, monkeypatch: pytest.M
     with pytest.raises(DeviceError, match="boards of one kind: chip .* on board; found: 'another'"):
         open_meter(spec)
     assert board.left() == []
-
-
-def test_what_crosses_the_wire_comes_back_as_it_was() -> None:
-    samples = Measurement(3, "a", RoundSamples(2.0, (1.0, 1.5)), 1)
-    assert agent.decode_measurement(agent.encode_measurement(samples), 1) == samples
-    failure = Measurement(3, "a", EngineError("this", "that", "Do."))
-    back = agent.decode_measurement(agent.encode_measurement(failure), 0)
-    assert str(back.outcome) == "this; found: that. Do."
-    error = agent.decode_error(agent.encode_error(CompileError("this", "that", "Do.")), "pi")
-    assert isinstance(error, CompileError)
-    assert str(error) == "on pi: this; found: that. Do."
 
 
 def test_unused_history_is_sent_as_it_is(board: Any, blocks: list[Workload]) -> None:
