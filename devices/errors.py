@@ -24,6 +24,13 @@ class UserError(Exception):
         return f"{self.required}; found: {self.found}. {self.remedy}"
 
 
+class UserNotice(UserWarning):
+    """Something that the user should know, and need not mend.
+
+    The command line prints it as one line.
+    """
+
+
 class DeviceError(UserError):
     """A device, or what is installed on it, is not as required."""
 

@@ -12,6 +12,7 @@ from devices.gpu import read_gpu
 from devices.machine import read_machine
 
 _TUPLES = ("instruction_sets", "affinity", "frequency_khz")
+_TAKE_AGAIN = "Take the fingerprint again with this version."
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ class Fingerprint:
         Fields after `governor` may be missing: older tables do not have them.
 
         Raises:
-            DeviceError: If other fields are missing, or some are unknown.
+            DeviceError: If other fields are missing, some are unknown, or the frequency is no pair.
         """
+        if not isinstance(values, Mapping):
+            raise DeviceError("fields of a fingerprint", repr(values), _TAKE_AGAIN)
         known = {each.name for each in fields(cls)}
         optional = {
             each.name
@@ -89,8 +92,9 @@ class Fingerprint:
             raise DeviceError(
                 f"a fingerprint has the fields {', '.join(sorted(known))}",
                 ", ".join(sorted(map(str, values))) or "none",
-                "Take the fingerprint again with this version.",
+                _TAKE_AGAIN,
             )
+        _check_frequency(values.get("frequency_khz"))
         tuples = {name: tuple(values[name]) for name in _TUPLES if values.get(name) is not None}
         return cls(**{**values, **tuples})
 
@@ -124,6 +128,13 @@ def take_fingerprint(
         **read_machine(root),
         **(read_gpu(root) if on_gpu else {}),
     )
+
+
+def _check_frequency(found: Any) -> None:
+    is_pair = isinstance(found, (list, tuple)) and [type(khz) for khz in found] == [int, int]
+    if found is not None and not is_pair:
+        required = "the lowest and the highest frequency as frequency_khz of a fingerprint"
+        raise DeviceError(required, repr(found), _TAKE_AGAIN)
 
 
 def _computes_on_gpu(runtime_name: str, provider: object) -> bool:

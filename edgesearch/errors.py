@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from devices.errors import UserError as UserError
+from devices.errors import UserNotice as UserNotice
 
 
 class ConfigError(UserError):

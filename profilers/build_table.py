@@ -48,7 +48,7 @@ def build_table(
         anchors: Networks that the table has already. They are measured again beside what is
             missing, so that a faster or slower state of the machine is known from more than the
             reference workload; their own figures stay as they are.
-        retry_errors: Whether to try again what failed before.
+        retry_errors: Whether to measure anew what failed before.
         accept: Fields in which a table may differ from the device; see `LatencyTable.load`. One
             of another runtime, precision, batch or thread count may be read, not added to.
         on_progress: Is told how many rounds of workloads are done, of how many at least.
@@ -75,12 +75,13 @@ def build_table(
     with TableFile(path, header) as file:
         found = meter.fingerprints[0]
         table = LatencyTable.load(path, expect=spec, expect_fingerprint=found, accept=accept)
-        history = {key: table.history(key) for key in keys}
+        failed = set(table.errors)
+        history = {key: KeyHistory() if key in failed else table.history(key) for key in keys}
         missing = {
             workload.key: workload
             for workload in workloads
             if config.lacks_rounds(history[workload.key])
-            and (retry_errors or workload.key not in table.errors)
+            and (retry_errors or workload.key not in failed)
         }
         if not missing:
             return table

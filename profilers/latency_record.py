@@ -54,6 +54,10 @@ class LatencyRecord:
             raise ValueError(f"session {self.session!r}")
         if (self.samples_ms is None) == (self.error is None):
             raise ValueError("exactly one of samples_ms and error is required")
+        if self.error is not None and not isinstance(self.error, str):
+            raise ValueError(f"error {self.error!r}")
+        if self.architecture is not None and not isinstance(self.architecture, Mapping):
+            raise ValueError(f"architecture {self.architecture!r}")
         if self.samples_ms is not None:
             if not _is_number(self.round):
                 raise ValueError(f"round {self.round!r}")

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from devices.errors import DeviceError
 from devices.fingerprint import Fingerprint
 from devices.spec import DeviceSpec
 from profilers import statistics
@@ -24,10 +23,12 @@ from profilers.sessions import (
     reference_levels_ms,
     session_scales,
     undisturbed,
+    what_was_wanted,
 )
 from profilers.steadiness import UNSETTLED_SHARE, Steadiness, base_level_ms
 from profilers.table_file import TableFile, read_table
-from profilers.table_identity import Mismatch, check_identity
+from profilers.table_identity import Mismatch, check_identity, read_identity
+from profilers.table_lines import read_correction, read_merge, read_session
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
 
 
@@ -88,15 +89,7 @@ class LatencyTable:
             TableMismatchError: If it is of another device; names the field.
         """
         header, lines = read_table(path)
-        try:
-            spec = DeviceSpec.from_dict(header["device"])
-            fingerprint = Fingerprint.from_dict(header["fingerprint"])
-        except (KeyError, TypeError, DeviceError) as error:
-            raise TableError(
-                f"{path} must name its device and fingerprint in line 1",
-                str(error),
-                "Move it away and measure again.",
-            ) from error
+        spec, fingerprint = read_identity(path, header)
         accepted = check_identity(
             path, (spec, expect), (fingerprint, expect_fingerprint), accept=accept
         )
@@ -171,11 +164,11 @@ class LatencyTable:
         relative = [
             value / base_ms[session] for session, levels in levels_ms.items() for value in levels
         ]
-        last = max(self._configs, default=0)
-        config = self._configs[last] if last else MeasureConfig()
         keys = [key for kind in ("block", *NETWORK_KINDS) for key in self.keys(kind)]
         unsettled = tuple(
-            key for key in keys if config.lacks_rounds(replace(self.history(key), attempts=0))
+            key
+            for key in keys
+            if self._wanted(key).lacks_rounds(replace(self.history(key), attempts=0))
         )
         return Steadiness(
             stretches=sum(map(len, levels_ms.values())),
@@ -185,6 +178,16 @@ class LatencyTable:
             unsettled=unsettled,
             settled=len(unsettled) <= UNSETTLED_SHARE * len(keys),
         )
+
+    def _wanted(self, key: str) -> MeasureConfig:
+        """What a key has to reach; a correction says how many rounds were asked for by `profile`.
+
+        That says nothing of networks held out, which are another command's.
+        """
+        records = self._records[key]
+        corrections = self._corrections.values() if records[0].kind != "validation" else ()
+        asked = max((values.get("rounds", 0) for values in corrections), default=0)
+        return what_was_wanted({record.session for record in records}, self._configs, asked)
 
     def low_quantile_ms(self, key: str) -> float:
         """Return what the work itself takes, undisturbed and without the fixed cost of a run.
@@ -338,25 +341,22 @@ class LatencyTable:
             ValueError: If it is no line of a table; or a KeyError, TypeError or ProfilerError.
         """
         if values.get("type") == "correction":
-            self._corrections[values["space_hash"]] = {
-                name: value for name, value in values.items() if name != "type"
-            }
+            correction = read_correction(values)
+            self._corrections[correction["space_hash"]] = correction
             return
         if values.get("type") == "merge":
+            merged = read_merge(values)
             # What was fitted before knows nothing of what follows.
             self._corrections.clear()
-            number = values["session"]
-            self._last_session = max(self._last_session, number)
+            self._last_session = max(self._last_session, merged.number)
             # A session that is only continued stays what it is.
-            self._facts.setdefault(number, SessionFacts(number, values["source"]))
+            self._facts.setdefault(merged.number, merged)
             return
         if values.get("type") == "session":
-            number = values["session"]
-            self._configs[number] = MeasureConfig(**values["measure"])
-            merged_from = self._facts.get(number, SessionFacts(number)).merged_from
-            self._facts[number] = SessionFacts(
-                number, merged_from, values.get("began"), values.get("fingerprint") or {}
-            )
+            facts, config = read_session(values)
+            self._configs[facts.number] = config
+            before = self._facts.get(facts.number, facts)
+            self._facts[facts.number] = replace(facts, merged_from=before.merged_from)
             return
         record = LatencyRecord.from_dict(values)
         self._last_session = max(self._last_session, record.session)

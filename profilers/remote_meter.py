@@ -17,7 +17,6 @@ from typing import Any
 from devices.errors import (
     ConnectionLostError,
     DeviceError,
-    EngineError,
     RuntimeMissingError,
     UnreachableError,
 )
@@ -28,7 +27,8 @@ from profilers import agent
 from profilers.agent_archive import write_agent
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, RoundSamples
 from profilers.meter import write_own_models
-from profilers.workload import Workload
+from profilers.steadiness import disturbed_stretches
+from profilers.workload import REFERENCE_KEY, Workload
 
 PAUSES_SECONDS = (1, 2, 5, 10, 20, 40)
 """Before each attempt to reach a board again; after these without any progress it is given up."""
@@ -74,21 +74,25 @@ class RemoteMeter:
         Raises:
             ConnectionLostError: If the connection was lost and cannot be made again.
         """
-        known = dict(history)
+        known = {workload.key: history.get(workload.key, KeyHistory()) for workload in workloads}
         left = {workload.key: workload for workload in workloads}
-        failures = 0
+        failures, spent = 0, 0.0
         self.fingerprints = self.fingerprints[-1:]
         while left:
+            made: list[tuple[str, float]] = []
+            rest = replace(config, max_seconds=max(config.max_seconds - spent, 1e-3))
             try:
                 if self._agent is None:
                     self._connect()
-                for found in self._measure(list(left.values()), anchors, config, known):
+                before, begin = spent, time.monotonic()
+                for found in self._measure(list(left.values()), anchors, rest, known):
                     failures = 0
                     yield found
-                    if found.key in left:
-                        known[found.key] = _with(known.get(found.key), found)
-                        if isinstance(found.outcome, EngineError):
-                            del left[found.key]
+                    spent = before + time.monotonic() - begin
+                    if isinstance(found.outcome, RoundSamples):
+                        made.append((found.key, min(found.outcome.warm_ms)))
+                    else:
+                        left.pop(found.key, None)
                 return
             except (ConnectionLostError, UnreachableError) as error:
                 self._hang_up()
@@ -96,7 +100,14 @@ class RemoteMeter:
                     raise self._lost(error) from error
                 time.sleep(PAUSES_SECONDS[failures])
                 failures += 1
-            left = {key: w for key, w in left.items() if config.lacks_rounds(_of(known, key))}
+            known = _with(known, made, config.tolerance)
+            # Where the time is over, only the least number of rounds is still made.
+            enough = config.minimum_rounds if spent >= config.max_seconds else config.most_rounds
+            left = {
+                key: workload
+                for key, workload in left.items()
+                if config.lacks_rounds(known[key]) and known[key].attempts < enough
+            }
 
     def close(self) -> None:
         """End the agent and remove what was sent; see `Meter.close`."""
@@ -250,14 +261,20 @@ class _Agent:
                 stream.close()
 
 
-def _of(history: Mapping[str, KeyHistory], key: str) -> KeyHistory:
-    return history.get(key, KeyHistory())
+def _with(
+    history: Mapping[str, KeyHistory], made: Sequence[tuple[str, float]], tolerance: float
+) -> dict[str, KeyHistory]:
+    """Histories with the rounds of one connection: keys and fastest runs, in their order.
 
-
-def _with(before: KeyHistory | None, found: Measurement) -> KeyHistory:
-    """The history of a key with one more round."""
-    before = before or KeyHistory()
-    if not isinstance(found.outcome, RoundSamples):
-        return before
-    minima_ms = (*before.minima_ms, min(found.outcome.warm_ms))
-    return KeyHistory(minima_ms, before.attempts + 1)
+    Those in which the machine was disturbed do not count, as in `measure_rounds`.
+    """
+    levels_ms = [fastest_ms for key, fastest_ms in made if key == REFERENCE_KEY]
+    disturbed = disturbed_stretches(levels_ms, tolerance)
+    found, stretch = dict(history), 0
+    for key, fastest_ms in made:
+        stretch += key == REFERENCE_KEY
+        if key in found:
+            counting = () if stretch in disturbed else (fastest_ms,)
+            minima_ms = (*found[key].minima_ms, *counting)
+            found[key] = KeyHistory(minima_ms, found[key].attempts + 1)
+    return found

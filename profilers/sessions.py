@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -140,3 +140,23 @@ def all_disturbed_stretches(
             levels_ms, configs.get(session, MeasureConfig()).tolerance
         )
     )
+
+
+def what_was_wanted(
+    sessions: Collection[int], configs: Mapping[int, MeasureConfig], asked_rounds: int = 0
+) -> MeasureConfig:
+    """Return what a key has to reach to be known as well as was asked.
+
+    A session may have wanted more rounds than are asked for in the end: one that was killed did,
+    and the export measures its winners longer. So it is the last word that counts, not the most
+    that was ever wanted; where no word is known, it is the least.
+
+    Args:
+        sessions: Those that measured the key.
+        configs: How sessions were measured.
+        asked_rounds: Rounds that were asked for when measuring was last finished; 0 if unknown.
+    """
+    wanted = [configs.get(session, MeasureConfig()) for session in sessions]
+    most = max(wanted, key=lambda config: config.rounds)
+    last_word = asked_rounds or min(config.rounds for config in wanted)
+    return replace(most, rounds=min(most.rounds, last_word))

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from devices.errors import UserNotice
 from profilers.errors import TableError
 
 FORMAT = 1
@@ -23,7 +24,7 @@ _HEADER_MAX_BYTES = 1 << 16
 def read_table(path: Path) -> tuple[dict[str, Any], list[tuple[int, dict[str, Any]]]]:
     """Read a table.
 
-    A torn last line, which a killed writer leaves, is dropped with a warning.
+    A torn last line, which a killed writer leaves, is dropped with a `UserNotice`.
 
     Args:
         path: The table.
@@ -194,10 +195,11 @@ def _intact_length(data: bytes) -> int:
 
 
 def _warn_of_torn_line(path: Path) -> None:
-    warnings.warn(
-        f"{path}: its last line is torn and dropped; what it held is measured again",
-        stacklevel=3,
+    text = (
+        f"{path}: its last line is torn, as a command that was killed leaves it, and does not "
+        "count; `edgesearch profile` measures what is missing"
     )
+    warnings.warn(text, UserNotice, stacklevel=3)
 
 
 def _check_is_regular(descriptor: int, path: Path) -> None:
@@ -229,9 +231,12 @@ def _os_errors_as_table_errors(path: Path, action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        is_only_read = action == "read" or isinstance(error, FileNotFoundError)
         raise TableError(
             f"to {action} the latency table {path}",
             error.strerror or str(error),
-            "Check the path, its permissions and the free space; then run the same again: "
+            "Check the path and its permissions."
+            if is_only_read
+            else "Check the path, its permissions and the free space; then run the same again: "
             "what was measured is kept.",
         ) from error

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devices.errors import DeviceError
 from devices.fingerprint import Fingerprint
 from devices.spec import IDENTITY_FIELDS, MEASURED_FIELDS, DeviceSpec
-from profilers.errors import TableMismatchError
+from profilers.errors import TableError, TableMismatchError
 
 _RUN_FIELDS = ("runtime", "provider", "precision", "batch", "threads")
 """What a run is. Latencies of different runs have no place in one table; those of machines that
@@ -29,6 +30,25 @@ class Mismatch:
     field: str
     wanted: Any
     found: Any
+
+
+def read_identity(path: Path, header: Mapping[str, Any]) -> tuple[DeviceSpec, Fingerprint]:
+    """Return the device and the machine that a table's header names.
+
+    Raises:
+        TableError: If it does not.
+    """
+    try:
+        return (
+            DeviceSpec.from_dict(header["device"]),
+            Fingerprint.from_dict(header["fingerprint"]),
+        )
+    except (KeyError, TypeError, DeviceError) as error:
+        raise TableError(
+            f"{path} must name its device and fingerprint in line 1",
+            str(error),
+            "Move it away and measure again.",
+        ) from error
 
 
 def spec_mismatches(found: DeviceSpec, wanted: DeviceSpec) -> list[Mismatch]:

@@ -68,6 +68,7 @@ def _contents(table: LatencyTable) -> list[str]:
     found = [
         f"It holds {_listed(counts)}, measured in {_counted(len(sessions), 'session')}{when}"
         f"{failed}.",
+        *_failure(table),
         f"{steadiness[0].upper()}{steadiness[1:]}.",
     ]
     sources = sorted({session.merged_from for session in sessions if session.merged_from})
@@ -82,6 +83,19 @@ def _contents(table: LatencyTable) -> list[str]:
                 f"not {mismatch.wanted!r}."
             )
     return found
+
+
+def _failure(table: LatencyTable) -> list[str]:
+    """Why the first key could not run, a block if there is one, and what can be done about it."""
+    kinds = table.kinds()
+    for key, error in sorted(table.errors.items(), key=lambda item: kinds[item[0]] != "block"):
+        why = " ".join(error.split()).rstrip(".")
+        return [
+            f"{key} could not run because of: {why}. If that has passed, as a lack of memory does, "
+            "`edgesearch profile` and `validate` try again what they need of what could not run "
+            "with profile.retry_errors=true."
+        ]
+    return []
 
 
 def _corrections(table: LatencyTable) -> list[str]:

@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import typer
 
@@ -24,6 +25,7 @@ from edgesearch.errors import (
     ProcessStopped,
     StageError,
     UserError,
+    UserNotice,
 )
 
 Result = TypeVar("Result")
@@ -70,7 +72,7 @@ def guarded(work: Callable[[], Result], as_json: bool) -> Result:
         typer.Exit: With 2 if something of the user's has to be mended, 130 if the work was
             stopped by SIGINT or SIGTERM, 1 if the fault is ours.
     """
-    with _Stops() as stops:
+    with _notices_as_lines(), _Stops() as stops:
         try:
             return work()
         except typer.BadParameter:
@@ -83,6 +85,33 @@ def guarded(work: Callable[[], Result], as_json: bool) -> Result:
             if stops.received:  # libraries turn an interrupt into errors of their own
                 raise _stopped(KeyboardInterrupt()) from None
             raise _exit_after(error, as_json) from error
+
+
+@contextmanager
+def _notices_as_lines() -> Iterator[None]:
+    """While active, a notice is a line on standard error, which is there once."""
+    shown = set()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserNotice)
+        others = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if not issubclass(category, UserNotice):
+                others(message, category, filename, lineno, file, line)
+            elif str(message) not in shown and is_first_process():
+                shown.add(str(message))
+                print(f"note: {message}", file=sys.stderr, flush=True)
+
+        warnings.showwarning = show
+        yield
 
 
 def _exit_after(error: Exception, as_json: bool) -> typer.Exit:

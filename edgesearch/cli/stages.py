@@ -55,6 +55,7 @@ def profile_arguments(config: Config) -> dict[str, Any]:
         "networks": config.profile.networks,
         "cache_dir": config.profile.cache_dir,
         "accept": config.profile.accept,
+        "retry_errors": config.profile.retry_errors,
     }
 
 
@@ -69,6 +70,7 @@ def validate_arguments(config: Config) -> dict[str, Any]:
         "seed": config.validation.seed,
         "cache_dir": config.profile.cache_dir,
         "accept": config.profile.accept,
+        "retry_errors": config.profile.retry_errors,
     }
 
 

@@ -193,6 +193,8 @@ class ProfileSection(Section):
     """Keeps the exported blocks, for other devices and runs; the user's cache folder if null."""
     accept: list[str] = []
     """Fields in which a latency table may differ from the device, such as driver or name."""
+    retry_errors: bool = False
+    """Whether `profile` and `validate` try again blocks and networks that could not run before."""
 
     @field_validator("max_rounds")
     @classmethod

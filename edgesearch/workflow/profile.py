@@ -30,7 +30,6 @@ from edgesearch.workflow.workloads import (
 from profilers import (
     LatencyTable,
     MeasureConfig,
-    Meter,
     Steadiness,
     Workload,
     build_table,
@@ -86,6 +85,7 @@ def profile(
     networks: int = 12,
     cache_dir: Path | None = None,
     accept: Collection[str] = (),
+    retry_errors: bool = False,
     export_csv: bool = False,
     report: Report = silent,
 ) -> ProfileResult:
@@ -99,6 +99,7 @@ def profile(
         networks: Whole subnets measured in the same rounds, at least six.
         cache_dir: Keeps exported blocks; the user's cache folder if None.
         accept: Fields in which a table that is there may differ from the device; see `load_table`.
+        retry_errors: Whether to try again blocks and networks that could not run before.
         export_csv: Whether to write the figures beside the table, as `<device>-<identity>.csv`.
         report: Is told what happens.
 
@@ -110,7 +111,10 @@ def profile(
         layout = Layout(output_dir)
         path = layout.table(device)
         before = LatencyTable.load(path, expect=device, accept=accept) if path.exists() else None
-        complete = before is not None and not _missing(space, before, networks, measure)
+        complete = before is not None and not _missing(
+            space, before, networks, measure, retry_errors
+        )
+        options = dict(spec=device, config=measure, accept=accept, retry_errors=retry_errors)
         if before is not None and complete and device.transport != "local":
             table = before  # no need to reach the device
             _tell_accepted(before, "profile", report)
@@ -129,7 +133,7 @@ def profile(
                         space, device, meter.fingerprints[0], layout.networks, cache_dir, report
                     ) as files:
                         table = _measure(
-                            path, files, before, networks, measure, device, meter, accept, report
+                            path, files, before, networks, report, meter=meter, **options
                         )
         correction = current_correction(space, table)
         model = LatencyModel.from_table(space, table, correction if complete else None)
@@ -167,25 +171,22 @@ def _measure(
     files: WorkloadFiles,
     before: LatencyTable | None,
     networks: int,
-    measure: MeasureConfig,
-    device: DeviceSpec,
-    meter: Meter,
-    accept: Collection[str],
     report: Report,
+    **options: Any,
 ) -> LatencyTable:
-    """Measure the blocks and some networks; others if those had blocks that cannot run."""
+    """Measure the blocks and some networks; others if those had blocks that cannot run.
+
+    `options` are arguments of `build_table`.
+    """
     if before is not None:
         refuse_other_runs(path, before.accepted)  # before blocks are exported, which takes long
 
     def measured(workloads: Sequence[Workload], table: LatencyTable | None) -> LatencyTable:
         return build_table(
             path,
-            spec=device,
             workloads=workloads,
-            meter=meter,
-            config=measure,
             anchors=files.anchors(table) if table else (),
-            accept=accept,
+            **options,
             on_progress=lambda done, total: report(
                 Event("profile", "rounds measured", done, total)
             ),
@@ -323,9 +324,9 @@ def table_digest(path: Path) -> str:
     """Tells whether the blocks and networks of a table have been measured anew.
 
     What the export of a search's own results appends does not count: corrections, winners, and
-    what is measured beside them.
+    what is measured beside them. Nor does another error of what could not run before.
     """
-    digest = hashlib.sha256()
+    digest, failed = hashlib.sha256(), set()
     data = path.read_bytes()
     for line in data[: data.rfind(b"\n") + 1].splitlines():  # the last one may be torn
         try:
@@ -334,6 +335,13 @@ def table_digest(path: Path) -> str:
             continue
         kind = values.get("type", "block")
         if kind == "block" or (kind == "network" and not is_winner(values["key"])):
+            key = values.get("key")  # the header has none
+            if "error" not in values:
+                failed.discard(key)
+            elif key in failed:
+                continue
+            else:
+                failed.add(key)
             digest.update(line)
     return digest.hexdigest()
 
@@ -353,8 +361,9 @@ def _missing(
     table: LatencyTable,
     networks: int,
     measure: MeasureConfig,
+    retry_errors: bool,
 ) -> list[str]:
-    """Keys that lack rounds.
+    """Keys that lack rounds, those with an error only if they are to be tried again.
 
     Where time or rounds were used up, those that were made are enough: the
     correction that follows a measuring tells for how many rounds it was done.
@@ -371,4 +380,4 @@ def _missing(
     chosen = networks_to_measure(space, table, networks)
     wanted += [network_key("network", space, architecture) for architecture in chosen]
     errors = table.errors
-    return [key for key in wanted if key not in errors and is_lacking(key)]
+    return [key for key in wanted if (retry_errors if key in errors else is_lacking(key))]

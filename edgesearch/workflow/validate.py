@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,6 +81,7 @@ def validate(
     seed: int = 0,
     cache_dir: Path | None = None,
     accept: Collection[str] = (),
+    retry_errors: bool = False,
     report: Report = silent,
 ) -> ValidateResult:
     """Measure whole networks that no prediction was fitted to, and compare.
@@ -96,6 +98,7 @@ def validate(
         seed: Which networks to draw.
         cache_dir: Keeps exported blocks; the user's cache folder if None.
         accept: Fields in which the table may differ from the device; see `load_table`.
+        retry_errors: Whether to try again networks that could not run before.
         report: Is told what happens.
 
     Raises:
@@ -109,9 +112,8 @@ def validate(
         fitted = {Architecture.from_dict(n.architecture) for n in table.networks(space.space_hash)}
         chosen = held_out_networks(space, networks, seed, fitted)
         try:
-            table = _measure(
-                space, device, layout, table, chosen, measure, cache_dir, accept, report
-            )
+            options = dict(config=measure, accept=accept, retry_errors=retry_errors)
+            table = _measure(space, device, layout, table, chosen, cache_dir, report, **options)
         except KeyboardInterrupt:
             raise Interrupted(f"validation stopped; what was measured is in {path}") from None
         if accept:
@@ -164,11 +166,11 @@ def _measure(
     layout: Layout,
     table: LatencyTable,
     chosen: Sequence[Architecture],
-    measure: MeasureConfig,
     cache_dir: Path | None,
-    accept: Collection[str],
     report: Report,
+    **options: Any,
 ) -> LatencyTable:
+    """Measure networks; `options` are arguments of `build_table`."""
     with (
         contextlib.closing(open_meter(device)) as meter,
         WorkloadFiles(
@@ -180,9 +182,8 @@ def _measure(
             spec=device,
             workloads=files.networks(chosen, VALIDATION),
             meter=meter,
-            config=measure,
             anchors=files.anchors(table, VALIDATION_ANCHORS),
-            accept=accept,
+            **options,
             on_progress=lambda done, total: report(
                 Event("validate", "rounds measured", done, total)
             ),

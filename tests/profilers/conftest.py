@@ -121,6 +121,17 @@ def replay() -> Callable[..., ReplayRuntime]:
     return make
 
 
+def _correction(space_hash: str = "cafe", **changes: Any) -> dict[str, Any]:
+    figures = {"offset_ms": 0.1, "scale": 1.0, "p95_ratio": 1.1, "networks": 6, "fit_mape": 0.01}
+    return {"type": "correction", "space_hash": space_hash, **figures, **changes}
+
+
+@pytest.fixture
+def correction() -> Callable[..., dict[str, Any]]:
+    """Makes the line of a correction."""
+    return _correction
+
+
 def _rounds_by_key(path: Path) -> dict[str, list[tuple[int, int]]]:
     found: dict[str, list[tuple[int, int]]] = {}
     for line in path.read_text().splitlines()[1:]:

@@ -207,6 +207,20 @@ def test_errors_are_tried_again_on_demand(
     assert table.rounds("block/late") == 3
 
 
+def test_what_failed_is_measured_from_the_beginning(
+    build: Build, blocks: list[Workload], tmp_path: Path, exactly: Exactly
+) -> None:
+    # An error after rounds that are enough for whoever asks for fewer.
+    build(blocks)
+    path = tmp_path / "table.jsonl"
+    error = {"key": "block/b", "session": 1, "error": "no memory"}
+    path.write_text(path.read_text() + json.dumps(error) + "\n")
+    assert build(blocks).errors == {"block/b": "no memory"}
+    table = build(blocks, config=exactly(rounds=2), retry_errors=True)
+    assert table.errors == {}
+    assert [table.rounds(workload.key) for workload in blocks] == [3, 5, 3]
+
+
 def test_what_fails_while_running_is_recorded(build: Build, blocks: list[Workload]) -> None:
     class Failing(CountingRuntime):
         def load(self, path: Path) -> Session:
@@ -287,14 +301,14 @@ def test_a_torn_line_is_measured_again(
 
 
 def test_two_writers_refuse_each_other(
-    build: Build, blocks: list[Workload], tmp_path: Path
+    build: Build, blocks: list[Workload], tmp_path: Path, correction: Callable[..., Any]
 ) -> None:
     table = build(blocks[:1])
     with TableFile(tmp_path / "table.jsonl"):
         with pytest.raises(TableError, match="one process at a time; found: another one"):
             build(blocks)
         with pytest.raises(TableError, match="one process at a time"):
-            table.append_correction({"space_hash": "cafe"})
+            table.append_correction(correction())
         # Reading is allowed at any time.
         assert LatencyTable.load(tmp_path / "table.jsonl").rounds("block/a") == 3
     assert build(blocks).rounds("block/c") == 3

@@ -20,6 +20,7 @@ from profilers import (
 )
 
 Write = Callable[..., Path]
+Correction = Callable[..., dict[str, Any]]
 
 
 def block(key: str, *rounds: list[float], session: int = 1, **more: Any) -> list[dict[str, Any]]:
@@ -151,27 +152,27 @@ def test_a_missing_key_is_named_with_what_to_do(write: Write) -> None:
             of_percentile("b", 95)
 
 
-def test_the_last_correction_of_a_space_counts(write: Write) -> None:
-    path = write(
-        {"type": "correction", "space_hash": "cafe", "scale": 1.0},
-        {"type": "correction", "space_hash": "beef", "scale": 3.0},
-    )
+def test_the_last_correction_of_a_space_counts(write: Write, correction: Correction) -> None:
+    path = write(correction(scale=1.0), correction("beef", scale=3.0))
     table = LatencyTable.load(path)
-    table.append_correction({"space_hash": "cafe", "scale": 2.0})
+    table.append_correction(correction(scale=2.0))
     for found in (table, LatencyTable.load(path)):
-        assert found.correction("cafe") == {"space_hash": "cafe", "scale": 2.0}
-        assert found.correction("beef") == {"space_hash": "beef", "scale": 3.0}
+        for space_hash, scale in (("cafe", 2.0), ("beef", 3.0)):
+            expected = correction(space_hash, scale=scale)
+            assert found.correction(space_hash) == {
+                name: value for name, value in expected.items() if name != "type"
+            }
         assert found.correction("none") is None
 
 
-def test_appending_cuts_a_torn_line_off(write: Write) -> None:
+def test_appending_cuts_a_torn_line_off(write: Write, correction: Correction) -> None:
     path = write(*block("a", [1.0]))
     intact = path.read_bytes()
     path.write_bytes(intact + b'{"key": "a", "sess')
     with pytest.warns(UserWarning, match="last line is torn"):
         table = LatencyTable.load(path)
     with pytest.warns(UserWarning, match="last line is torn"):
-        table.append_correction({"space_hash": "cafe"})
+        table.append_correction(correction())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert LatencyTable.load(path).correction("cafe") is not None
@@ -204,7 +205,9 @@ def test_a_table_cut_anywhere_loads_or_is_no_table(write: Write) -> None:
         (b"[1, 2]", "one JSON object in each line; found: line 3"),
         (b'{"key": "a", "session": 1}', "line 3: exactly one of samples_ms and error"),
         (b'{"type": "guess", "key": "a", "session": 1, "error": "x"}', "line 3: .*'guess'"),
-        (b'{"type": "correction"}', "line 3: 'space_hash'"),
+        (b'{"type": "correction"}', "line 3: space_hash None, which must be a text"),
+        (b'{"type": "merge", "session": 2}', "line 3: source None, which must be a text"),
+        (b'{"type": "session", "session": 2}', "line 3: measure None, which must be an object"),
     ],
 )
 def test_a_damaged_line_is_named(line: bytes, message: str, write: Write) -> None:

@@ -106,16 +106,17 @@ def test_what_both_have_from_a_common_copy_is_not_doubled(write: Write, session:
     assert samples(mine) == samples(hers)
 
 
-def test_corrections_have_to_be_fitted_again(write: Write, session: Session) -> None:
-    correction = {"type": "correction", "space_hash": "cafe", "networks": 6, "fit_mape": 0.01}
-    path = write(*session(1, a=2.0), correction)
-    other = write(*session(1, 2.0, a=3.0), {**correction, "networks": 7}, name="other.jsonl")
+def test_corrections_have_to_be_fitted_again(
+    write: Write, session: Session, correction: Callable[..., dict[str, Any]]
+) -> None:
+    path = write(*session(1, a=2.0), correction())
+    other = write(*session(1, 2.0, a=3.0), correction(networks=7), name="other.jsonl")
     assert LatencyTable.load(path).correction("cafe") is not None
     merge_tables(path, other)
     assert LatencyTable.load(path).corrections == {}
-    LatencyTable.load(path).append_correction({"space_hash": "cafe", "networks": 8})
+    LatencyTable.load(path).append_correction(correction(networks=8))
     merge_tables(path, other)
-    assert LatencyTable.load(path).corrections == {"cafe": {"space_hash": "cafe", "networks": 8}}
+    assert LatencyTable.load(path).corrections["cafe"]["networks"] == 8
 
 
 def test_an_error_is_taken_over_only_where_nothing_is_known(write: Write, session: Session) -> None:

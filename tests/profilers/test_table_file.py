@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,13 +41,22 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         TableFile(tmp_path / "file" / "t.jsonl", {"format": 1}).__enter__()
 
 
+def test_the_remedy_fits_what_was_tried(tmp_path: Path) -> None:
+    with pytest.raises(TableError) as caught:
+        LatencyTable.load(tmp_path / "none.jsonl")
+    assert caught.value.remedy == "Check the path and its permissions."
+    with pytest.raises(TableError) as caught:
+        TableFile(tmp_path, {"format": 1}).__enter__()
+    assert "then run the same again: what was measured is kept" in caught.value.remedy
+
+
 def test_appending_to_a_table_that_is_gone_is_refused(
-    build: Build, blocks: list[Workload], tmp_path: Path
+    build: Build, blocks: list[Workload], tmp_path: Path, correction: Callable[..., Any]
 ) -> None:
     table = build(blocks[:1])
     (tmp_path / "table.jsonl").unlink()
     with pytest.raises(TableError, match="to write the latency table .*No such file"):
-        table.append_correction({"space_hash": "cafe"})
+        table.append_correction(correction())
     assert not (tmp_path / "table.jsonl").exists()
 
 

@@ -81,20 +81,30 @@ def test_contents_and_sessions(write: Write, rounds: Rounds, fingerprint: Finger
     assert "\nSession 2 was measured with driver '570', not '560'.\n" in said
 
 
+def test_why_something_could_not_run_and_what_to_do(write: Write, rounds: Rounds) -> None:
+    network = {"type": "network", "architecture": {}, "space_hash": "cafe"}
+    errors = [
+        {"key": "n", "session": 1, "error": "no memory", **network},
+        {"key": "b", "session": 1, "error": "no kernel\n  of this kind."},
+    ]
+    said = describe_table(LatencyTable.load(write(*rounds("a", [1.0]), *errors)))
+    assert "2 keys could not run.\nb could not run because of: no kernel of this kind. If" in said
+    assert "`edgesearch profile`" in said
+    assert "with profile.retry_errors=true.\n" in said
+    said = describe_table(LatencyTable.load(write(*rounds("a", [1.0]), errors[0])))
+    assert "\nn could not run because of: no memory. If" in said
+
+
 def test_an_unsettled_machine_is_not_passed_over(write: Write, rounds: Rounds) -> None:
     said = describe_table(LatencyTable.load(write(*rounds("a", [1.0]))))
     assert "\nTHE MACHINE NEVER SETTLED: " in said
     assert "measured in 1 session.\n" in said
 
 
-def test_errors_of_predictions(write: Write, rounds: Rounds) -> None:
-    fitted = {
-        "type": "correction",
-        "space_hash": "0123456789abcdef",
-        "networks": 12,
-        "fit_mape": 0.011,
-        "loo_mape": 0.02,
-    }
+def test_errors_of_predictions(
+    write: Write, rounds: Rounds, correction: Callable[..., dict[str, Any]]
+) -> None:
+    fitted = correction("0123456789abcdef", networks=12, fit_mape=0.011, loo_mape=0.02)
     begin = "Predictions in the space 01234567 are fitted to 12 networks: mean error 1.1%"
     path = write(*rounds("a", [1.0]), fitted)
     said = describe_table(LatencyTable.load(path)).split("\n")[-1]

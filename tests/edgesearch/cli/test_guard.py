@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import signal
+import warnings
 
 import pytest
 import typer
@@ -14,6 +15,7 @@ from edgesearch.errors import (
     ProcessFailed,
     ProcessStopped,
     StageError,
+    UserNotice,
 )
 
 
@@ -28,6 +30,29 @@ def code_of(error, as_json=False):
 
 def test_gives_back_what_the_work_gives():
     assert guarded(lambda: 7, False) == 7
+
+
+def test_a_notice_is_one_line_wherever_it_comes_from(capsys):
+    def work():
+        for text in ("a line is torn", "a line is torn", "another one"):
+            warnings.warn(text, UserNotice, stacklevel=1)
+        warnings.warn("a line is torn", UserNotice, stacklevel=2)
+        return 7
+
+    assert guarded(work, True) == 7
+    assert capsys.readouterr() == ("", "note: a line is torn\nnote: another one\n")
+
+
+def test_what_libraries_warn_of_is_theirs():
+    with pytest.warns(DeprecationWarning, match="old"):
+        guarded(lambda: warnings.warn("old", DeprecationWarning, stacklevel=1), False)
+
+
+def test_of_several_processes_one_gives_notice(capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    guarded(lambda: warnings.warn("torn", UserNotice, stacklevel=1), False)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_the_user_can_mend_is_one_message_and_2(capsys):

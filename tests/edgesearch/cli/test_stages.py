@@ -64,6 +64,7 @@ def plain(value):
         "profile.interval=0.05",
         "profile.cache_dir=elsewhere",
         "profile.accept=[driver,name]",
+        "profile.retry_errors=true",
         "validation.networks=9",
         "validation.seed=3",
         "pretrain.epochs=50",

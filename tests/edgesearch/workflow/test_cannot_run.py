@@ -85,6 +85,30 @@ def test_they_are_counted_by_profile_and_search_and_never_chosen(chain, space, s
         assert winner["architecture"]["stem_width"] == min(space.stem_widths)
 
 
+def test_they_are_tried_again_if_that_is_asked_for_and_said_to_be_possible(chain, space, spoilt):
+    key, path, cache = spoilt
+    shown = chain.call("profile", cache).stdout
+    assert f"{key} could not run because of: " in shown
+    assert "NOT_IMPLEMENTED" in shown
+    assert "profile.retry_errors=true" in shown
+    # The cause has passed; nobody tries again unasked.
+    mended = f"profile.cache_dir={chain.output_dir / 'mended'}"
+    for stage in ("profile", "search"):
+        done = chain.call(stage, mended)
+        assert done.returncode == 0, done.stderr
+    assert key in LatencyTable.load(path).errors
+    again = json.loads(chain.call("profile", mended, "profile.retry_errors=true", "--json").stdout)
+    assert (again["skipped"], again["failed_blocks"], again["cannot_run"]) == (False, [], 0)
+    table = LatencyTable.load(path)
+    assert key not in table.errors
+    assert table.rounds(key) > 0
+    assert f"{key} could not run" not in again["description"]
+    before = path.read_bytes()
+    retried = chain.call("profile", mended, "profile.retry_errors=true", "--json")
+    assert json.loads(retried.stdout)["skipped"]
+    assert path.read_bytes() == before
+
+
 def test_a_device_that_runs_everything_is_not_spoken_of(finished):
     assert "cannot run" not in finished[1].stdout
     chain, _ = finished

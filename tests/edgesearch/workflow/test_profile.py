@@ -127,6 +127,18 @@ def test_blocks_and_networks_are_a_change(path, space):
     assert len(digests) == 4
 
 
+def test_to_fail_again_is_no_change_and_to_run_after_all_is_one(path):
+    error = {"key": "head/in1/hw1", "error": "no memory"}
+    append(path, session=9, **error)
+    before = table_digest(path)
+    append(path, session=10, **{**error, "error": "still none"})
+    assert table_digest(path) == before
+    append(path, key=error["key"], session=11, round=1, samples_ms=[1.0])
+    measured = table_digest(path)
+    append(path, session=12, **error)
+    assert len({before, measured, table_digest(path)}) == 3
+
+
 def test_more_rounds_refit_the_correction(chain, path, space, device):
     measure = MeasureConfig(rounds=5, max_rounds=1000)  # until so many are undisturbed
     former = current_correction(space, LatencyTable.load(path))

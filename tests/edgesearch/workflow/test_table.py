@@ -85,6 +85,25 @@ class TestWords:
         refused(invoke("table", tmp_path / "none"), "to read the latency table", "No such file")
         refused(invoke("table", tmp_path), "Is a directory")
 
+    def test_wrong_lines_are_refused_by_file_and_number(self, path):
+        number = len(path.read_text("utf-8").splitlines()) + 1
+        with path.open("a", encoding="utf-8") as file:
+            file.write('{"type": "correction", "space_hash": "cafe", "networks": 6}\n{}\n')
+        refused(invoke("table", path), f"{path} must hold", f"found: line {number}: offset_ms")
+
+    def test_a_torn_line_is_told_of_once(self, path, tmp_path):
+        hers = shutil.copy(path, tmp_path / "hers.jsonl")
+        for torn in (path, hers):
+            with torn.open("a", encoding="utf-8") as file:
+                file.write('{"key": "a", "sess')
+        told = [f"note: {torn}: its last line is torn" for torn in (path, hers)]
+        shown = passed(invoke("table", hers)).stderr
+        assert shown.startswith(told[1])
+        assert shown.count("\n") == 1
+        shown = passed(invoke("table", path, "--merge", hers)).stderr
+        assert [shown.count(line) for line in told] == [1, 1]
+        assert "UserNotice" not in shown
+
 
 class TestCsv:
     def test_profile_writes_it_with_predictions(self, call, path):
