@@ -61,8 +61,8 @@ def machine_mismatches(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> l
     """Return the fields in which two machines would have to agree to share a table, and do not.
 
     Args:
-        found: Fields of a fingerprint, by name. One that is None or left out is not known, and
-            differs from nothing.
+        found: Fields of a fingerprint, by name. One that is None, an empty text or left out is
+            not known, and differs from nothing.
         wanted: The same.
     """
     compared = [
@@ -127,7 +127,7 @@ def refuse_other_runs(path: Path, accepted: Iterable[Mismatch]) -> None:
 
 
 def _is_known(mismatch: Mismatch) -> bool:
-    return mismatch.wanted is not None and mismatch.found is not None
+    return mismatch.wanted not in (None, "") and mismatch.found not in (None, "")
 
 
 def _plain(value: Any) -> Any:

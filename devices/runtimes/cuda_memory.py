@@ -14,8 +14,8 @@ from devices.errors import DeviceError, EngineError, RuntimeMissingError
 _GPU = "an NVIDIA GPU and its driver"
 NO_GPU_REMEDY = (
     "Install the driver (nvidia-smi must list the GPU), or do it where the GPU is: run the same "
-    "command on that machine or, if ssh reaches it, `edgesearch export CONFIG device.transport=ssh "
-    "device.host=NAME` on this one."
+    "command on that machine or, if ssh reaches it, on this one with device.transport=ssh "
+    "device.host=NAME (`bench`: transport=ssh host=NAME)."
 )
 _RUN_REMEDY = "Free memory of the GPU, or look for other programs that disturb it."
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 
-from devices.errors import DeviceError
+from devices.errors import DeviceError, RuntimeMissingError
 from devices.runtimes.onnxruntime_runtime import OnnxRuntime
 from devices.runtimes.protocol import Runtime
+from devices.runtimes.tensorrt_bindings import load_bindings
 from devices.runtimes.tensorrt_runtime import TensorRTRuntime
 from devices.spec import PRECISIONS, DeviceSpec
 
@@ -62,3 +63,22 @@ def open_runtime(spec: DeviceSpec) -> Runtime:
             "Choose another precision, runtime or provider.",
         )
     return RUNTIMES[spec.runtime](spec)
+
+
+def installed_version(runtime: str) -> str | None:
+    """Return the version of a runtime that is installed here, without reaching for a GPU.
+
+    Args:
+        runtime: A key of `RUNTIMES`.
+
+    Returns:
+        None if it is not installed, or there is no such runtime.
+    """
+    if runtime not in RUNTIMES:
+        return None
+    try:
+        if runtime == OnnxRuntime.name:
+            return OnnxRuntime().version
+        return str(load_bindings(runtime).__version__)
+    except RuntimeMissingError:
+        return None

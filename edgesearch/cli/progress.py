@@ -20,6 +20,8 @@ class Progress:
     def __init__(self) -> None:
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
+        self._last: Event | None = None
+        self._held_back: Event | None = None
         self._last_line = 0.0
         self._last_sign = time.monotonic()
 
@@ -54,28 +56,60 @@ class Progress:
     def _advance(self, event: Event) -> None:
         """Move a bar; one for parts goes when the last whole is done."""
         within = f"{event.stage} within"
-        bar = within if event.within else f"{event.stage} {event.total}"
-        if bar not in self._tasks:
+        bar = within if event.within else event.stage
+        if bar not in self._tasks or not (event.within or self._goes_on(event)):
             stage = "" if event.within else event.stage
             self._tasks[bar] = self._bars.add_task("", total=event.total, stage=stage)
         elif event.within and event.done == 1:
             self._bars.reset(self._tasks[bar], total=event.total)
-        self._bars.update(self._tasks[bar], completed=event.done, description=event.message)
-        if not event.within and event.done == event.total and within in self._tasks:
-            self._bars.remove_task(self._tasks.pop(within))
+        self._bars.update(
+            self._tasks[bar], completed=event.done, total=event.total, description=event.message
+        )
+        if not event.within:
+            self._last = event
+            if event.done == event.total and within in self._tasks:
+                self._bars.remove_task(self._tasks.pop(within))
+
+    def _goes_on(self, event: Event) -> bool:
+        """Whether an event counts the same work as the last one that counted whole units.
+
+        While a work goes on its total may change, such as that of rounds on a busy machine, or its
+        message, but not both at once.
+        """
+        last = self._last
+        if last is None or last.stage != event.stage:
+            return False
+        progress = (event.done or 0) - (last.done or 0)
+        if last.message == event.message:
+            return progress >= 0
+        return last.total == event.total and progress > 0
 
     def _print(self, event: Event) -> None:
         now = time.monotonic()
-        counted = event.done is not None
+        counted = event.done is not None and not event.within
+        last = self._last if counted and self._goes_on(event) else None
+        if counted and last is None:
+            self._print_held_back()
         if event.within and now - self._last_sign < SECONDS_OF_SILENCE:
             return
-        if counted and not event.within and event.done != event.total:
-            if now - self._last_line < SECONDS_BETWEEN_LINES:
-                return
+        if counted:
+            is_complete = event.done == event.total
+            says_it_again = is_complete and last is not None and last.done == last.total
+            self._last = event
+            if not is_complete or says_it_again:
+                if now - self._last_line < SECONDS_BETWEEN_LINES:
+                    self._held_back = event if is_complete else None
+                    return
+                self._held_back = None
             self._last_line = now
         self._last_sign = now
-        count = f" {event.done}/{event.total}" if counted else ""
-        print(f"{event.stage}{count}: {event.message}", file=sys.stderr, flush=True)
+        _print_line(event)
+
+    def _print_held_back(self) -> None:
+        """The last state of a finished work is told, however soon after the line before."""
+        if self._held_back is not None:
+            _print_line(self._held_back)
+        self._held_back = None
 
     def __exit__(
         self,
@@ -83,5 +117,11 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._print_held_back()
         if self._bars is not None:
             self._bars.stop()
+
+
+def _print_line(event: Event) -> None:
+    count = "" if event.done is None else f" {event.done}/{event.total}"
+    print(f"{event.stage}{count}: {event.message}", file=sys.stderr, flush=True)

@@ -319,6 +319,8 @@ def print_devices(result: workflow.DevicesResult) -> None:
         return
     print("detected here:")
     _print_entries({**result.machine, **result.gpu})
+    if result.gpu["gpu"] is None:
+        print("  gpu: no NVIDIA GPU detected")
     print("runtimes:")
     for runtime in result.runtimes:
         providers = f" ({', '.join(runtime.providers)})" if runtime.providers else ""

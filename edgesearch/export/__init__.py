@@ -23,6 +23,7 @@ from edgesearch.export.manifest import (
     write_manifest,
 )
 from edgesearch.export.onnx_export import assemble_network, export_blocks, export_network
+from edgesearch.export.onnx_files import is_whole_model
 from edgesearch.export.precision import convert_to_fp16, number_format
 from edgesearch.export.quantize import convert_block, quantize_network
 from edgesearch.export.verify import KnnImages, Parity, compare, verify_engine
@@ -48,6 +49,7 @@ __all__ = [
     "convert_to_fp16",
     "export_blocks",
     "export_network",
+    "is_whole_model",
     "load_subnet",
     "make_manifest",
     "number_format",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model, atomically; two processes that write the same one do no harm.
+    """Write a model, atomically and to the disk; two processes that write the same one do no harm.
 
     Raises:
         ExportError: It cannot be written.
@@ -26,7 +26,10 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(model.SerializeToString())
+        with partial.open("wb") as file:
+            file.write(model.SerializeToString())
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -34,6 +37,18 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
         raise ExportError(
             f"a writable place for {path}", str(error), "Free space or choose another place."
         ) from error
+
+
+def is_whole_model(path: Path) -> bool:
+    """Whether a file is a model, and neither cut off nor spoilt in a way that shows."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        onnx.checker.check_model(onnx.load(path))
+    except (DecodeError, onnx.checker.ValidationError, OSError):
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ class Tables:
         space: The search space.
         device: The device that winners are measured on.
         table: Its table.
-        further: Tables of further devices, which are only read.
+        further: Tables of further devices, which may be other machines and are only read.
         digests: By a name to show, what tells whether a table has been measured anew.
     """
 
@@ -59,7 +59,7 @@ class Tables:
         for other in further:
             try:
                 tables[other.name] = load_table(
-                    layout.table(other), space, other, accept, "search", report
+                    layout.table(other), space, other, accept, "search", report, elsewhere=True
                 )
             except StageError as error:
                 raise StageError(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from devices import DeviceSpec
+from devices import DeviceSpec, Fingerprint, installed_version, take_fingerprint
 from edgesearch.errors import Interrupted, StageError
 from edgesearch.latency import Correction, LatencyModel
 from edgesearch.space import Architecture, SearchSpace
@@ -116,8 +116,10 @@ def profile(
         )
         options = dict(spec=device, config=measure, accept=accept, retry_errors=retry_errors)
         if before is not None and complete and device.transport != "local":
-            table = before  # no need to reach the device
+            table = before
             _tell_accepted(before, "profile", report)
+            boards = ", ".join(device.hosts)
+            report(Event("profile", f"the table is complete: what {boards} is now was not asked"))
         else:
             with contextlib.closing(open_meter(device)) as meter:
                 if before is not None:
@@ -240,8 +242,13 @@ def load_table(
     accept: Collection[str] = (),
     stage: str = "profile",
     report: Report = silent,
+    *,
+    elsewhere: bool = False,
 ) -> LatencyTable:
     """The table of a device, checked to be of this device and space.
+
+    A device that is reached locally is this machine: then chip, versions and so on are compared,
+    too, as far as they are known without its GPU. Boards are compared by what measures on them.
 
     Args:
         path: The table.
@@ -253,6 +260,7 @@ def load_table(
             another runtime, provider, precision, batch or thread count can only be read.
         stage: The stage that wants it.
         report: Is told in what it differs.
+        elsewhere: The device may be another machine, however it is reached.
 
     Raises:
         StageError: There is no table, or it is of another space.
@@ -264,7 +272,8 @@ def load_table(
             "no such file",
             "Run `edgesearch profile` with the same configuration first.",
         )
-    table = LatencyTable.load(path, expect=device, accept=accept)
+    here = _this_machine(device) if device.transport == "local" and not elsewhere else None
+    table = LatencyTable.load(path, expect=device, expect_fingerprint=here, accept=accept)
     _tell_accepted(table, stage, report)
     known = set(table.keys()) | set(table.errors)
     lacking = [key for key in block_keys(space) if key not in known]
@@ -276,6 +285,12 @@ def load_table(
             "Run `edgesearch profile` with the same configuration first.",
         )
     return table
+
+
+def _this_machine(device: DeviceSpec) -> Fingerprint:
+    """What there is here for a device; a runtime that is not installed has no version."""
+    version = installed_version(device.runtime) or ""
+    return take_fingerprint(device.runtime, version, {"provider": device.provider})
 
 
 def _tell_accepted(table: LatencyTable, stage: str, report: Report) -> None:

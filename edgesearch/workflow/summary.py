@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from devices import DeviceSpec
@@ -23,6 +24,7 @@ from edgesearch.workflow.scoring import make_agreement
 from edgesearch.workflow.search import SearchImages
 from edgesearch.workflow.stage import Stage, prefixed
 from edgesearch.workflow.winners import Winners
+from profilers import LatencyTable
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,10 @@ class _Summary:
             )
         return rows
 
+    @cached_property
+    def _table(self) -> LatencyTable:
+        return load_table(self.layout.table(self.device), self.space, self.device, self.accept)
+
     def _row(self, subject: Subject, agreement: Agreement, comparison: Comparison) -> SummaryRow:
         has_labels = self.pool.has_labels
         knn = comparison.judge.knn(comparison.features(subject)) if has_labels else None
@@ -175,7 +181,7 @@ class _Summary:
         if not subject.trained:
             network = comparison.random.embedder(architecture)
             return replace(row, agreement=agreement.of_network(network, architecture.resolution))
-        table = load_table(self.layout.table(self.device), self.space, self.device, self.accept)
+        table = self._table
         model = LatencyModel.from_table(self.space, table, current_correction(self.space, table))
         measured = {
             Architecture.from_dict(network.architecture): network

@@ -16,7 +16,13 @@ import numpy as np
 from devices import DeviceSpec, Fingerprint
 from devices.cache_dir import default_cache_dir
 from edgesearch.errors import SpaceError
-from edgesearch.export import assemble_network, convert_block, export_blocks, number_format
+from edgesearch.export import (
+    assemble_network,
+    convert_block,
+    export_blocks,
+    is_whole_model,
+    number_format,
+)
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.workflow.events import Event, Report, silent
 from profilers import LatencyTable, Workload
@@ -200,7 +206,7 @@ class WorkloadFiles:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def blocks(self) -> dict[str, Path]:
-        """The file of each block by its key; those that are not there yet are exported.
+        """The file of each block by its key; those that are not there, or damaged, are exported.
 
         Raises:
             ExportError: The exporter failed, or a file cannot be written.
@@ -257,7 +263,8 @@ class WorkloadFiles:
             self._export_absent(exported, resolution)
             return exported
         converted = {block.key: self._path(block.key, self.number_format) for block in blocks}
-        absent = [block for block in blocks if not converted[block.key].exists()]
+        missing = self._absent(converted)
+        absent = [block for block in blocks if block.key in missing]
         self._export_absent({block.key: exported[block.key] for block in absent}, resolution)
         for done, block in enumerate(absent, 1):
             convert_block(
@@ -272,7 +279,7 @@ class WorkloadFiles:
         return converted
 
     def _export_absent(self, paths: Mapping[str, Path], resolution: int) -> None:
-        absent = {key: path for key, path in paths.items() if not path.exists()}
+        absent = self._absent(paths)
 
         def tell(done: int, total: int) -> None:
             message = f"networks with the blocks for {resolution} px exported"
@@ -280,6 +287,16 @@ class WorkloadFiles:
 
         if absent:
             export_blocks(self.space, resolution, absent, batch=self._batch, on_progress=tell)
+
+    def _absent(self, paths: Mapping[str, Path]) -> dict[str, Path]:
+        """Those of some files that are not there, or damaged, which is told."""
+        damaged = {
+            k: path for k, path in paths.items() if path.exists() and not is_whole_model(path)
+        }
+        if damaged:
+            message = f"damaged files of blocks in {self._cache} are written again: {len(damaged)}"
+            self._report(Event("profile", message))
+        return {key: path for key, path in paths.items() if key in damaged or not path.exists()}
 
     def _path(self, key: str, form: str) -> Path:
         """The name tells the block; its digest, the rest of what decides the content."""

@@ -21,6 +21,7 @@ RUNTIME_NAMES = {
     "TensorRTRuntime",
     "explain_failure",
     "fix_batch",
+    "installed_version",
     "layer_of",
     "modules_of",
     "open_runtime",

@@ -74,7 +74,7 @@ def test_the_message_says_all_that_has_to_be_accepted(path: Path, spec: DeviceSp
 
 def test_what_is_not_known_of_a_machine_differs_from_nothing(path: Path) -> None:
     machine = LatencyTable.load(path).fingerprint
-    unknown = replace(machine, gpu=None, driver=None, power_mode=None)
+    unknown = replace(machine, gpu=None, driver=None, power_mode=None, runtime_version="")
     assert LatencyTable.load(path, expect_fingerprint=unknown).accepted == ()
 
 

@@ -13,6 +13,7 @@ from devices.errors import DeviceError, EngineError, RuntimeMissingError
 from devices.runtimes.cuda_graph import CudaGraph
 from devices.runtimes.cuda_memory import (
     CUDA_PACKAGES,
+    NO_GPU_REMEDY,
     Cuda,
     CudaBindings,
     _BindingsBuffer,
@@ -217,6 +218,12 @@ def test_without_a_driver_cuda_bindings_say_so() -> None:
         CudaBindings()
     with pytest.raises(DeviceError, match="an NVIDIA GPU and its driver; .*nvidia-smi must list"):
         open_cuda()
+
+
+def test_what_to_do_without_a_gpu_is_for_every_command() -> None:
+    assert "the same command on that machine" in NO_GPU_REMEDY
+    assert "with device.transport=ssh device.host=NAME (`bench`: transport=ssh" in NO_GPU_REMEDY
+    assert "CONFIG" not in NO_GPU_REMEDY
 
 
 @without_gpu

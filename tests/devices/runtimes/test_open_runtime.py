@@ -1,11 +1,19 @@
 """From a description to a runtime."""
 
 import platform
+import sys
 
 import onnxruntime
 import pytest
 
-from devices import DeviceSpec, known_devices, load_device, open_runtime, read_catalog
+from devices import (
+    DeviceSpec,
+    installed_version,
+    known_devices,
+    load_device,
+    open_runtime,
+    read_catalog,
+)
 from devices.errors import DeviceError
 from devices.runtimes import RUNTIMES
 
@@ -14,6 +22,22 @@ def test_every_device_of_the_catalog_has_a_runtime() -> None:
     assert known_devices()
     for name in known_devices():
         assert read_catalog(name)["runtime"] in RUNTIMES
+
+
+def test_installed_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = open_runtime(load_device("local-cpu")).version
+    assert installed_version("onnxruntime") == version
+    assert installed_version("tflite") is None
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for name in ("tensorrt", "tensorrt_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert installed_version("onnxruntime") is None
+    assert installed_version("tensorrt") is None
+
+
+def test_the_version_of_tensorrt_is_known_without_a_gpu() -> None:
+    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+    assert installed_version("tensorrt-rtx") == trt.__version__
 
 
 def test_local_cpu_opens_onnxruntime() -> None:

@@ -123,7 +123,9 @@ def test_the_network_to_try_things_out_with_is_built(
 def test_for_the_gpu_here_there_must_be_one(
     bindings: ModuleType, convolution: Path, tmp_path: Path
 ) -> None:
-    message = r"convolution.onnx for this GPU; .*CUDA driver.* `edgesearch export CONFIG device.tr"
+    message = (
+        r"convolution.onnx for this GPU; .*CUDA driver.*the same command .* device.transport=ssh"
+    )
     with pytest.raises(CompileError, match=message):
         TensorRTBuilder("tensorrt-rtx").build(convolution, tmp_path / "network.engine")
     assert not (tmp_path / "network.engine").exists()

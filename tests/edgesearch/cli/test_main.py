@@ -6,8 +6,10 @@ import sys
 
 import onnxruntime
 import pytest
+from typer.testing import CliRunner
 
 from devices import known_devices
+from edgesearch.cli.main import app
 
 
 def edgesearch(*arguments, cwd=None):
@@ -82,6 +84,16 @@ def test_devices_for_people():
         assert f"\n{name} " in f"\n{shown}"
     assert f"onnxruntime: {onnxruntime.__version__} (" in shown
     assert "CPUExecutionProvider" in shown
+
+
+@pytest.mark.parametrize("gpu", [None, "NVIDIA H100"])
+def test_devices_tells_of_a_gpu_or_that_there_is_none(monkeypatch, gpu):
+    found = dict.fromkeys(("gpu", "compute_capability", "gpu_memory_bytes", "driver"))
+    monkeypatch.setattr("edgesearch.workflow.devices.read_gpu", lambda: {**found, "gpu": gpu})
+    shown = CliRunner().invoke(app, ["devices"]).stdout
+    assert f"\n  gpu: {gpu or 'no NVIDIA GPU detected'}\n" in shown
+    assert shown.count("gpu: ") == 1
+    assert json.loads(CliRunner().invoke(app, ["devices", "--json"]).stdout)["gpu"]["gpu"] == gpu
 
 
 def test_devices_show_says_what_to_install():

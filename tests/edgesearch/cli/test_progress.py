@@ -49,6 +49,43 @@ def test_within_a_long_epoch_a_line_a_minute_is_printed(clock, capsys):
     ]
 
 
+def rounds(shown, clock, pairs, seconds):
+    for done, total in pairs:
+        clock.now += seconds
+        shown.show(Event("profile", "rounds measured", done, total))
+
+
+MORE_THAN_PLANNED = [(done, max(done, 6)) for done in range(1, 31)]
+
+
+def test_more_rounds_than_planned_are_told_as_seldom_as_the_others(clock, capsys):
+    with progress.Progress() as shown:
+        rounds(shown, clock, MORE_THAN_PLANNED, 0.25)
+        printed = capsys.readouterr().err.splitlines()
+        counts = [line.removesuffix(": rounds measured") for line in printed]
+        assert counts == [f"profile {each}" for each in ("1/6", "6/6", "14/14", "22/22", "30/30")]
+        rounds(shown, clock, [(31, 31), (32, 32)], 0.25)
+        shown.show(Event("profile", "a notice"))
+        assert capsys.readouterr().err == "profile: a notice\n"
+    assert capsys.readouterr().err == "profile 32/32: rounds measured\n"
+
+
+def test_the_last_of_more_rounds_than_planned_is_told_before_the_next_work(clock, capsys):
+    with progress.Progress() as shown:
+        rounds(shown, clock, [(1, 1), (2, 2), (3, 3), (1, 1)], 0.25)
+        shown.show(Event("validate", "rounds measured", 1, 1))
+    lines = [f"profile {n}/{n}: rounds measured\n" for n in (1, 3, 1)]
+    assert capsys.readouterr().err == "".join([*lines, "validate 1/1: rounds measured\n"])
+
+
+def test_short_works_of_equal_length_are_all_told(clock, capsys):
+    with progress.Progress() as shown:
+        for resolution in (16, 24, 32):
+            shown.show(Event("profile", f"{resolution} px exported", 1, 1))
+    printed = capsys.readouterr().err
+    assert printed == "".join(f"profile 1/1: {n} px exported\n" for n in (16, 24, 32))
+
+
 ON_A_TERMINAL = """
 import time
 from edgesearch.cli.progress import Progress
@@ -65,10 +102,22 @@ print("out")
 """
 
 
-def shown_on_a_terminal(columns):
+ROUNDS_ON_A_TERMINAL = """
+from edgesearch.cli.progress import Progress
+from edgesearch.workflow import Event
+with Progress() as progress:
+    for done, total in ((1, 2), (2, 2)):
+        progress.show(Event("profile", "blocks exported", done, total))
+    for done in range(1, 31):
+        progress.show(Event("profile", "rounds measured", done, max(done, 6)))
+print("out")
+"""
+
+
+def shown_on_a_terminal(columns, program=ON_A_TERMINAL):
     terminal, its_end = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
-    command = [sys.executable, "-c", ON_A_TERMINAL]
+    command = [sys.executable, "-c", program]
     process = subprocess.Popen(command, stderr=its_end, stdout=subprocess.PIPE, env=environment)
     os.close(its_end)
     shown = b""
@@ -103,3 +152,11 @@ def test_on_a_narrow_terminal_nothing_is_cut_off():
     assert all(f"{step}/4" in text for step in (1, 2, 3))
     assert "1/2" in text and "2/2" in text
     assert "…" not in text
+
+
+def test_on_a_terminal_more_rounds_than_planned_move_one_bar():
+    text = shown_on_a_terminal(160, ROUNDS_ON_A_TERMINAL)
+    last_drawing = text[text.rindex("2/2") :]
+    assert last_drawing.count("blocks exported") == 1
+    assert last_drawing.count("rounds measured") == 1
+    assert "30/30" in last_drawing

@@ -19,6 +19,7 @@ def two_devices(chain):
     board = load_device("raspberry-pi-5", transport="local")
     lines = [json.loads(line) for line in table.read_text("utf-8").splitlines()]
     lines[0]["device"] = board.to_dict()
+    lines[0]["fingerprint"].update(chip="Raspberry Pi 5", runtime_version="1.20.0")
     for line in lines:
         if "samples_ms" in line:
             line["samples_ms"] = [3 * ms for ms in line["samples_ms"]]

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -51,6 +52,16 @@ def refused(result, *messages):
 def rows(csv_path):
     with csv_path.open(encoding="utf-8", newline="") as file:
         return {row["key"]: row for row in csv.DictReader(file)}
+
+
+def write_header(path, field, value):
+    """Let a table be of another machine; return what it was of."""
+    first, rest = path.read_text("utf-8").split("\n", 1)
+    header = json.loads(first)
+    was = header["fingerprint"][field]
+    header["fingerprint"][field] = value
+    path.write_text(f"{json.dumps(header)}\n{rest}", "utf-8")
+    return was
 
 
 class TestWords:
@@ -164,11 +175,7 @@ class TestAcceptedMismatches:
         assert winners["winners"][0]["latency_ms"]["mine"]["measured_p50"] > 0
 
     def test_of_the_machine(self, call, path):
-        first, rest = path.read_text("utf-8").split("\n", 1)
-        header = json.loads(first)
-        chip = header["fingerprint"]["chip"]
-        header["fingerprint"]["chip"] = "hers"
-        path.write_text(f"{json.dumps(header)}\n{rest}", "utf-8")
+        chip = write_header(path, "chip", "hers")
         sessions = LatencyTable.load(path).last_session
         refused(call("profile"), f"must be of chip {chip!r}\n  found: chip 'hers'")
         refused(call("validate", "validation.networks=2"), f"must be of chip {chip!r}")
@@ -180,6 +187,33 @@ class TestAcceptedMismatches:
         assert table.last_session == sessions + 1
         assert table.sessions[-1].fingerprint["chip"] == chip
         assert f"was measured with chip {chip!r}, not 'hers'." in share_table(path).description
+
+    @pytest.mark.parametrize("field", ["chip", "runtime_version"])
+    def test_every_command_with_a_table_of_this_machine_compares_it(self, call, path, field):
+        here = write_header(path, field, "another")
+        message = f"must be of {field} {here!r}\n  found: {field} 'another'"
+        for stage in ("profile", "validate", "search", "rank", "export"):
+            refused(call(stage), message, f"take it as it is: profile.accept=[{field}]")
+        told = f"the table is of {field} 'another', not {here!r}"
+        for stage in ("profile", "search"):
+            assert told in passed(call(stage, f"profile.accept=[{field}]")).stderr
+
+    def test_a_board_is_not_asked_for_what_is_there_already(self, call, path):
+        write_header(path, "chip", "another")
+        board = ("device.transport=ssh", "device.host=nowhere.invalid")
+        said = "the table is complete: what nowhere.invalid is now was not asked"
+        assert said in passed(call("profile", *board)).stderr
+        passed(call("search", *board))
+
+    def test_the_version_of_a_runtime_that_is_not_here_is_not_compared(
+        self, call, path, monkeypatch
+    ):
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        passed(call("search"))
+        write_header(path, "runtime_version", "another")
+        passed(call("search"))
+        chip = write_header(path, "chip", "another")
+        refused(call("search"), f"must be of chip {chip!r}\n  found: chip 'another'")
 
     def test_a_machine_of_another_speed_is_told_of(self, call, path):
         first, *rest = path.read_text("utf-8").splitlines()

@@ -1,11 +1,13 @@
 """Files of blocks that are exported once, and of networks that do not stay."""
 
+import os
 from dataclasses import replace
 
 import onnx
 import pytest
 
 from devices import DeviceSpec, take_fingerprint
+from edgesearch.export import is_whole_model
 from edgesearch.space import ResNetSpace
 from edgesearch.workflow.workloads import WorkloadFiles, correction_networks
 
@@ -81,6 +83,37 @@ def test_a_file_that_is_gone_is_exported_again(files):
         second.blocks()
     assert gone.exists()
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("left", [0, 500, -1])
+def test_a_damaged_file_is_written_again(files, space, precision, left):
+    with files([], precision) as first:
+        whole = first.blocks()
+    damaged = next(path for key, path in whole.items() if key.startswith("head"))
+    damaged.write_bytes(damaged.read_bytes()[:left])
+    told = []
+    with files(told, precision) as second:
+        assert second.blocks() == whole
+        second.networks([space.largest], "network")
+    assert is_whole_model(damaged)
+    cache = damaged.parent
+    assert told[0].message == f"damaged files of blocks in {cache} are written again: 1"
+    assert told[0].done is None
+    told.clear()
+    with files(told, precision) as third:
+        third.blocks()
+    assert told == []
+
+
+def test_files_are_on_the_disk_before_they_get_their_names(files, monkeypatch):
+    done = []
+    fsync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (done.append("fsync"), fsync(number)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("replace"), rename(*names)))
+    with files([]) as found:
+        count = len(found.blocks())
+    assert done == ["fsync", "replace"] * count
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
