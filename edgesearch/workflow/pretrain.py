@@ -15,15 +15,14 @@ from edgesearch.export import sha256_of
 from edgesearch.pretrain import (
     METHODS,
     Augmentation,
-    DenseCL,
     Hardware,
     Method,
-    MoCoV2,
     Share,
     Trainer,
     TrainerConfig,
     distributed,
     make_loader,
+    queues_of,
 )
 from edgesearch.space import SearchSpace
 from edgesearch.supernet import SupernetWeights
@@ -218,10 +217,11 @@ def _trainer(
 
 def _warn_of_large_queue(model: Method, pool: ImagePool, report: Report) -> None:
     """Say so if the negatives of a contrastive method are mostly views of the same images."""
-    if not isinstance(model, MoCoV2 | DenseCL) or model.queue.size <= len(pool.train) // 4:
+    size = max((queue.size for queue in queues_of(model) if queue.negatives), default=0)
+    if size <= len(pool.train) // 4:
         return
     large = (
-        f"a queue of {model.queue.size} is more than a quarter of the {len(pool.train)} images: "
+        f"a queue of {size} is more than a quarter of the {len(pool.train)} images: "
         "most negatives are views of images still in it, and kNN accuracy suffers "
         "(pretrain.queue_size)"
     )
