@@ -135,7 +135,8 @@ def pretrain(
                 torch.set_num_threads(threads or torch.get_num_threads())
                 model = METHODS[method](space, **method_options, seed=trainer.seed)
                 if init is not None:
-                    _start_from(model, _weights_file(init), space)
+                    others = _start_from(model, _weights_file(init), space)
+                    _warn_of_other_method(others, method, report)
                 runner = _trainer(
                     model, pool, layout, trainer, views, hardware, knn_k, stage, report
                 )
@@ -242,6 +243,16 @@ def _warn_of_small_images(pool: ImagePool, resolution: int, report: Report) -> N
         report(Event("pretrain", small))
 
 
+def _warn_of_other_method(others: str | None, method: str, report: Report) -> None:
+    """Say so if the weights to start from are those of another method."""
+    if others not in (None, method):
+        start = (
+            f"the weights to start from were trained by {others}: {method} takes over the "
+            "backbones, and the projectors of the same shape (pretrain.init)"
+        )
+        report(Event("pretrain", start))
+
+
 def _weights_file(init: Path) -> Path:
     """The weights of another run: its output folder, its supernet folder, or the file."""
     layout = Layout(init)
@@ -268,8 +279,12 @@ def _digest_of_init(init: Path | None, layout: Layout) -> dict[str, str]:
     return {f"pretrain.init {path}": sha256_of(path)}
 
 
-def _start_from(model: Method, path: Path, space: SearchSpace) -> None:
-    """Take over the backbones, and the projectors where they have the same shape."""
+def _start_from(model: Method, path: Path, space: SearchSpace) -> str | None:
+    """Take over the backbones, and the projectors where they have the same shape.
+
+    Returns:
+        The method that trained them, None where that is not known.
+    """
     weights = SupernetWeights.load(path, space)
     query = weights.query, weights.query_projector, weights.query_dense_projector
     key = weights.key, weights.key_projector, weights.key_dense_projector
@@ -284,3 +299,4 @@ def _start_from(model: Method, path: Path, space: SearchSpace) -> None:
             own = {name: tensor.shape for name, tensor in projector.state_dict().items()}
             if own == {name: tensor.shape for name, tensor in state.items()}:
                 projector.load_state_dict(dict(state))
+    return weights.method
