@@ -26,7 +26,7 @@ from edgesearch.pretrain import (
 )
 from edgesearch.space import SearchSpace
 from edgesearch.supernet import SupernetWeights
-from edgesearch.workflow.events import Event, Report, silent
+from edgesearch.workflow.events import Event, Report, silent, teller
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.knn_monitor import KnnMonitor
 from edgesearch.workflow.layout import Layout
@@ -113,7 +113,7 @@ def pretrain(
         ProcessFailed: Another process of the run has failed.
         UserError: Something about images, configuration or files has to be mended.
     """
-    with distributed.processes():
+    with distributed.processes(notice=teller("pretrain", report)):
         first = distributed.rank() == 0
         report = report if first else silent
         pool = ImagePool(images, space.in_channels, trainer.seed, decode_all=views.batched)
