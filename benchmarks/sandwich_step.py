@@ -3,9 +3,9 @@
 Forward and backward, with gradients that are allocated and added to on both sides, the same weights
 and memory format; the supernet and the static networks take turns, subnet by subnet.
 
-Usage: python benchmarks/sandwich_step.py [SPACE] [RESOLUTION] [BATCH] [ALTERNATIONS]
-[DEVICE] [MODE] (resnet_small 32 64 20 cpu eager by default; DEVICE may be cuda; MODE may be compiled,
-for all networks of both sides). Run nothing else meanwhile. The part for a GPU has not been run yet.
+Usage: python benchmarks/sandwich_step.py [SPACE] [RESOLUTION] [BATCH] [ALTERNATIONS] [DEVICE]
+[MODE] (resnet_small 32 64 20 cpu eager by default; DEVICE may be cuda, and MODE compiled: then the
+networks of both sides are). Run nothing else meanwhile. The part for a GPU has not been run yet.
 """
 
 from __future__ import annotations
