@@ -3,10 +3,13 @@
 Accuracy: the quick start (handwritten digits that come with scikit-learn), trained with each option
 and several seeds; kNN of held-out images as in `edgesearch evaluate`, and the mean difference from
 the training without any option with the same seeds. Time: steps of all options take turns on the
-same images. Started again with the same output folder, it goes on where it was stopped.
+same images. At equal time: the released order of events beside the training without it for as many
+more epochs as its steps take longer. Started again with the same output folder, it goes on where it
+was stopped.
 
 Usage: python benchmarks/sandwich_options.py OUTPUT_DIR [ALTERNATIONS]
-(100 by default; 0 leaves the times out. For these, run nothing else meanwhile.)
+(100 by default; 0 leaves out the times and what follows from them. For these, run nothing else
+meanwhile.)
 """
 
 from __future__ import annotations
@@ -63,17 +66,40 @@ def main() -> None:
     found = {name: [accuracies(name, seed, Path(output_dir)) for seed in SEEDS] for name in OPTIONS}
     print("  kNN, mean of the seeds, and its difference from the baseline (of the single seeds)")
     for name, rows in found.items():
-        cells = [cell([r[s] for r in rows], [b[s] for b in found["baseline"]]) for s in SUBNETS]
-        texts = "  ".join(f"{s} {text}" for s, text in zip(SUBNETS, cells, strict=True))
-        print(f"  {' '.join(OPTIONS[name]) or name:38}{texts}")
+        report_accuracies(" ".join(OPTIONS[name]) or name, rows, found["baseline"])
     if alternations:
-        report_times(configs, alternations)
+        longer = report_times(configs, alternations)["faithful"]
+        epochs = round(configs["baseline"].pretrain.epochs * longer)
+        rows = [accuracies("baseline", seed, Path(output_dir), epochs) for seed in SEEDS]
+        print("  kNN at equal time, and the differences from this baseline")
+        report_accuracies(f"baseline, {epochs} epochs", rows, rows)
+        report_accuracies(" ".join(OPTIONS["faithful"]), found["faithful"], rows)
 
 
-def accuracies(name: str, seed: int, output_dir: Path) -> dict[str, float]:
-    """Train with an option unless that is done, and judge the subnets by name."""
-    place = [f"output_dir={output_dir / f'{name}-{seed}'}", f"seed={seed}"]
-    config = load_config(CONFIG, [*SHARED, *OPTIONS[name], *place])
+def report_accuracies(
+    label: str, rows: list[dict[str, float]], baseline: list[dict[str, float]]
+) -> None:
+    """Print the accuracies of each subnet, of a row for each seed."""
+    cells = [cell([r[s] for r in rows], [b[s] for b in baseline]) for s in SUBNETS]
+    texts = "  ".join(f"{s} {text}" for s, text in zip(SUBNETS, cells, strict=True))
+    print(f"  {label:38}{texts}")
+
+
+def accuracies(
+    name: str, seed: int, output_dir: Path, epochs: int | None = None
+) -> dict[str, float]:
+    """Train with an option unless that is done, and judge the subnets by name.
+
+    Args:
+        name: Of the option.
+        seed: Of the training.
+        output_dir: Keeps all trainings.
+        epochs: If not as many as all others have.
+    """
+    folder = f"{name}-{seed}" if epochs is None else f"{name}-{epochs}-epochs-{seed}"
+    own = [*OPTIONS[name], f"output_dir={output_dir / folder}", f"seed={seed}"]
+    own += [] if epochs is None else [f"pretrain.epochs={epochs}"]
+    config = load_config(CONFIG, [*SHARED, *own])
     knn = knn_judge(config, workflow.pretrain(**pretrain_arguments(config)).weights_path)
     subnets = named_subnets(config.space.build())
     row = {name: knn(Subject(name, subnet)) for name, subnet in subnets.items()}
@@ -89,10 +115,13 @@ def cell(values: Sequence[float], baseline: Sequence[float]) -> str:
     return f"{statistics.mean(values):.1%} {mean:+.1f} ({spread})"
 
 
-def report_times(configs: dict[str, Config], alternations: int) -> None:
+def report_times(configs: dict[str, Config], alternations: int) -> dict[str, float]:
     """Print the median ratio of each option's step to the baseline's.
 
     A training with `largest_only_epochs` has steps of two kinds; its ratio is that of their mean.
+
+    Returns:
+        The ratios by the option's name.
     """
     torch.set_num_threads(1)
     steps = {name: stepper(config) for name, config in configs.items()}
@@ -104,6 +133,7 @@ def report_times(configs: dict[str, Config], alternations: int) -> None:
             times_s[name].append(time.perf_counter() - start)
     times_s = {name: times[2:] for name, times in times_s.items()}
     print(f"  time of a step, median of {alternations}, in turns, on 1 thread")
+    ratios = {}
     for name, config in configs.items():
         alone = config.pretrain.largest_only_epochs / config.pretrain.epochs
         ratio = statistics.median(
@@ -114,6 +144,8 @@ def report_times(configs: dict[str, Config], alternations: int) -> None:
         kind = " alone; mean step of the training" if alone else ""
         label = " ".join(OPTIONS[name]) or name
         print(f"  {label:38}{median_ms:7.1f} ms{kind}, ratio {ratio:.3f}")
+        ratios[name] = ratio
+    return ratios
 
 
 def stepper(config: Config) -> Callable[[int], StepResult]:

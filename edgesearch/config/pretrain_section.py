@@ -137,7 +137,8 @@ class PretrainSection(Section):
     distill: NotNegative = 0.0
     """Weight of the squared distance of the smaller subnets' embeddings from the key encoder's."""
     faithful: bool = False
-    """Steps in the order of DATA's released code, to see what the order does (MoCo v2)."""
+    """Steps in the order of DATA's released code, to see what the order does (MoCo v2): they are
+    slower, and as many of them were better in short trainings on digits (benchmarks/RESULTS.md)."""
     augmentation: AugmentationSection = Field(default={}, validate_default=True)
     """How two views are made of an image."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -148,7 +149,8 @@ class PretrainSection(Section):
     """Passes that each process's share of a batch is cut into, for batches that do not fit."""
     bn_group_size: Annotated[int, Field(ge=2)] | None = None
     """Images normalised together in training, whatever the number of processes and passes; null
-    for all of a pass, which are batch_size / (processes · accumulation)."""
+    for all of a pass, which are batch_size / (processes · accumulation). A group holds one view of
+    each image; SimCLR with null normalises both views of all its images together."""
     compile: bool = False
     """Compile the largest and the smallest network (torch.compile; needs a compiler)."""
     workers: CountFromZero = 2

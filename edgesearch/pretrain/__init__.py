@@ -9,7 +9,7 @@ from edgesearch.pretrain.densecl import DenseCL
 from edgesearch.pretrain.epoch_report import EpochReport, StepReport
 from edgesearch.pretrain.faithful import faithful_step
 from edgesearch.pretrain.hardware import Hardware
-from edgesearch.pretrain.key_queue import KeyQueue
+from edgesearch.pretrain.key_queue import KeyQueue, queues_of
 from edgesearch.pretrain.lars import LARS
 from edgesearch.pretrain.loader import Share, make_loader
 from edgesearch.pretrain.method import Method
@@ -53,6 +53,7 @@ __all__ = [
     "distributed",
     "faithful_step",
     "make_loader",
+    "queues_of",
     "sandwich_architectures",
     "sandwich_step",
 ]

@@ -8,7 +8,7 @@ through Gloo, which notices at once when a process has ended.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -19,13 +19,17 @@ from torch import nn
 
 from edgesearch.errors import Interrupted, ProcessesError, ProcessFailed, ProcessStopped
 from edgesearch.pretrain.dead_worker import dead_worker
-from edgesearch.pretrain.stop_signals import StopSignals
+from edgesearch.pretrain.stop_signals import StopSignals, ended_by_signals
 
 Value = TypeVar("Value")
 STEP_TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others within a step."""
 EPOCH_TIMEOUT = timedelta(hours=6)
 """How long the others wait for what the first process does alone, such as an evaluation."""
+_START_ALL = (
+    "Start them all, with `torchrun --nproc-per-node N -m edgesearch …`; to run one process alone, "
+    "unset WORLD_SIZE."
+)
 _ENDED = "edgesearch/ended"
 _STOPS = (Interrupted, KeyboardInterrupt)
 _waits = 0
@@ -53,8 +57,14 @@ def alone() -> Iterator[None]:
         _alone = False
 
 
+def _tell_nobody(message: str) -> None:
+    pass
+
+
 @contextmanager
-def processes(timeout: timedelta = STEP_TIMEOUT) -> Iterator[None]:
+def processes(
+    timeout: timedelta = STEP_TIMEOUT, notice: Callable[[str], None] = _tell_nobody
+) -> Iterator[None]:
     """Join the processes that the environment names, if there are several.
 
     Whatever ends one of them ends all. Of the errors and interrupts in several processes only the
@@ -63,6 +73,7 @@ def processes(timeout: timedelta = STEP_TIMEOUT) -> Iterator[None]:
 
     Args:
         timeout: How long a process waits for the others at most.
+        notice: Is told whom this process waits for, if it is the first on its machine.
 
     Raises:
         Interrupted: This process was stopped by the user.
@@ -70,10 +81,10 @@ def processes(timeout: timedelta = STEP_TIMEOUT) -> Iterator[None]:
         ProcessStopped: Another process was stopped, and says so.
         ProcessesError: The processes do not find each other, or one of them ended without a word.
     """
-    if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if dist.is_initialized() or _number("WORLD_SIZE", 1) == 1:
         yield
         return
-    _join(timeout)
+    _join(timeout, notice)
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
@@ -87,20 +98,40 @@ def processes(timeout: timedelta = STEP_TIMEOUT) -> Iterator[None]:
         _leave()
 
 
-def _join(timeout: timedelta) -> None:
+def _join(timeout: timedelta, notice: Callable[[str], None]) -> None:
+    count, local = _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
+    if not 0 <= _number("RANK") < count:
+        raise ProcessesError(
+            f"RANK from 0 to {count - 1} for {count} processes (WORLD_SIZE)",
+            f"RANK {os.environ['RANK']}",
+            _START_ALL,
+        )
+    address = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
     gpus = torch.cuda.device_count()
-    local = int(os.environ.get("LOCAL_RANK", 0))
     if gpus:
         torch.cuda.set_device(local % gpus)
     backend = "cpu:gloo,cuda:nccl" if gpus and dist.is_nccl_available() else "gloo"
     try:
-        dist.init_process_group(backend, timeout=timeout)
+        with ended_by_signals():
+            if local == 0:
+                notice(f"waiting for {count} processes at {address}")
+            dist.init_process_group(backend, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise ProcessesError(
-            f"{os.environ['WORLD_SIZE']} processes that find each other",
+            f"{count} processes (WORLD_SIZE) that find each other at {address}",
             str(error).splitlines()[0],
-            "Start them all, with `torchrun --nproc-per-node N -m edgesearch …`.",
+            _START_ALL,
         ) from error
+
+
+def _number(name: str, default: int | None = None) -> int:
+    """A number of the environment."""
+    given = os.environ.get(name, default)
+    try:
+        return int(str(given))
+    except ValueError:
+        found = "none" if given is None else repr(given)
+        raise ProcessesError(f"a number in the variable {name}", found, _START_ALL) from None
 
 
 def _leave() -> None:

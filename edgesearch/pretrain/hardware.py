@@ -13,8 +13,9 @@ from torch import nn
 
 from edgesearch.errors import TrainingError
 from edgesearch.pretrain import distributed
+from edgesearch.pretrain.key_queue import queues_of
 from edgesearch.pretrain.method import Method, Views
-from edgesearch.pretrain.passes import Passes
+from edgesearch.pretrain.passes import Passes, settings_near
 
 _GIB = 2**30
 _SAFE_SHARE = 0.9
@@ -238,10 +239,12 @@ def _remedy(method: Method, passes: Passes, share: int, fitting: int, each_bytes
         and _FEWEST <= share // parts <= fitting
         and share // parts % group == 0
     ]
-    smaller = fitting // group * group * passes.accumulation * distributed.world_size()
+    step = group * passes.accumulation * distributed.world_size()
+    smaller = range(step, fitting // group * step + 1, step)
     advice = [f"pretrain.accumulation={cuts[0]}"] if cuts and not method.batch_is_negatives else []
     if smaller:
-        advice.append(f"pretrain.batch_size={smaller} or less")
+        any_less = " or less" if step == 1 and not queues_of(method) else ""
+        advice.append(settings_near(method, smaller[-1], smaller) + any_less)
     if passes.precision == "fp32":
         advice.append("pretrain.precision=bf16")
     return f"{about} {', or '.join(advice)}."

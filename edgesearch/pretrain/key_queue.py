@@ -19,14 +19,16 @@ class KeyQueue(nn.Module):
         dim: Length of a key.
         size: Keys kept, a multiple of the batch size. The first ones are drawn from torch's
             random state.
+        negatives: Whether the loss tells queries from these keys: those of the same image mislead.
     """
 
     keys: torch.Tensor
     """(dim, size), columns of length 1."""
     position: torch.Tensor
 
-    def __init__(self, dim: int, size: int) -> None:
+    def __init__(self, dim: int, size: int, *, negatives: bool = True) -> None:
         super().__init__()
+        self.negatives = negatives
         self.register_buffer("keys", F.normalize(torch.randn(dim, size), dim=0))
         self.register_buffer("position", torch.zeros((), dtype=torch.long))
 
@@ -55,3 +57,9 @@ class KeyQueue(nn.Module):
         position, count = int(self.position), len(keys)
         self.keys[:, position : position + count] = keys.T
         self.position.fill_((position + count) % self.size)
+
+
+def queues_of(method: object) -> list[KeyQueue]:
+    """The queues of a method, all of one size; none where it remembers no keys."""
+    assert isinstance(method, nn.Module)
+    return [module for module in method.modules() if isinstance(module, KeyQueue)]

@@ -10,6 +10,7 @@ from torch import nn
 
 from edgesearch.errors import TrainingError
 from edgesearch.pretrain import distributed
+from edgesearch.pretrain.key_queue import queues_of
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.precision import autocast
 from edgesearch.pretrain.randomness import order_of_epoch, seed_of
@@ -119,6 +120,24 @@ def _joined(structures: list[Any]) -> Any:
     return type(first)(*joined) if hasattr(first, "_fields") else tuple(joined)
 
 
+def settings_near(method: Method, batch_size: int, batches: range) -> str:
+    """Settings with a batch that the queue holds whole ones of, or a queue that does.
+
+    Args:
+        method: What is trained.
+        batch_size: The batch to be near to: at least half of it, at most twice as many.
+        batches: Batches that can be trained; not empty.
+    """
+    queue = max((queue.size for queue in queues_of(method)), default=0)
+    close = range(batch_size // 2, 2 * batch_size + 1)
+    whole = [batch for batch in batches if batch in close and queue % batch == 0]
+    near = min(whole or batches, key=lambda batch: abs(batch - batch_size))
+    if queue % near == 0:
+        return f"pretrain.batch_size={near}"
+    fitting = max(1, round(queue / near)) * near
+    return f"pretrain.batch_size={near} and pretrain.queue_size={fitting}"
+
+
 def _check(method: Method, batch_size: int, group_size: int | None, accumulation: int) -> None:
     world = distributed.world_size()
     if accumulation > 1 and method.batch_is_negatives:
@@ -128,13 +147,14 @@ def _check(method: Method, batch_size: int, group_size: int | None, accumulation
             "Set pretrain.accumulation=1 and a batch_size that fits, or use more processes.",
         )
     if batch_size % (world * accumulation):
-        cut = world * accumulation
-        near = max(1, round(batch_size / cut)) * cut
+        step = world * accumulation * (group_size or 1)
+        first = step if group_size else 2 * step  # a normalisation needs 2 images
+        batches = range(first, max(first, 2 * batch_size) + 1, step)
         raise TrainingError(
             f"a pretrain.batch_size that {world} processes and pretrain.accumulation "
             f"{accumulation} divide",
             f"pretrain.batch_size {batch_size}",
-            f"Set pretrain.batch_size={near}, or another number of processes "
+            f"Set {settings_near(method, batch_size, batches)}, or another number of processes "
             "(torchrun --nproc-per-node).",
         )
     in_a_pass = batch_size // (world * accumulation)

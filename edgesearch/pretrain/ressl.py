@@ -104,7 +104,7 @@ class ReSSL(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.query = new_encoder(space, projector_hidden_dim, projector_dim, projector_bn)
-            self.queue = KeyQueue(projector_dim, queue_size)
+            self.queue = KeyQueue(projector_dim, queue_size, negatives=False)
         self.key = copy.deepcopy(self.query).requires_grad_(False)
 
     def views(self, augmentation: Augmentation) -> tuple[Augmentation, Augmentation]:

@@ -117,8 +117,9 @@ def sandwich_step(
             finite.append(loss.detach().isfinite())
         losses.append(parts)
         if number == 0:
-            spread = spread_of(distributed.gather_rows(torch.cat(seen)))
-            teacher = seen[0] if teacher is None and distill else teacher
+            of_largest = torch.cat(seen)
+            spread = spread_of(distributed.gather_rows(of_largest))
+            teacher = of_largest if teacher is None and distill else teacher
     means = [sum(map(float, parts)) / len(parts) for parts in losses]
     result = exchanged(method, StepResult(means, float(spread), all(map(bool, finite))))
     if result.finite:

@@ -89,7 +89,8 @@ class SimCLR(nn.Module):
     def loss(self, views: Views, targets: None) -> SubnetLoss:
         """The loss of the active architecture on both views, which are one batch to it.
 
-        It is that of the global batch, the same in all processes.
+        It is that of the global batch, the same in all processes. Where normalisations go by groups
+        of images (`BatchGroups`), a group holds one view of each; else both views of all.
         """
         embeddings = self.query(self.query.resized(torch.cat(views)))
         first, second = embeddings.chunk(2)

@@ -163,7 +163,8 @@ class Trainer:
         """The present weights."""
         query = states_of(self.method.query)
         key = query if self.method.key is None else states_of(self.method.key)
-        return SupernetWeights(self.method.space, *query[:2], *key[:2], query[2], key[2])
+        name = self.identity.get("pretrain.method")
+        return SupernetWeights(self.method.space, *query[:2], *key[:2], query[2], key[2], name)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step: linear warm-up, then half a cosine to 0."""

@@ -37,6 +37,7 @@ class SupernetWeights:
         key_projector: State of the projector behind it.
         query_dense_projector: State of the projector for places, where there is one (DenseCL).
         key_dense_projector: State of that of the moving average.
+        method: Name of the method that trained them; None where that is not known.
     """
 
     space: SearchSpace
@@ -46,6 +47,7 @@ class SupernetWeights:
     key_projector: State
     query_dense_projector: State | None = None
     key_dense_projector: State | None = None
+    method: str | None = None
 
     def subnet(self, architecture: Architecture) -> ResNet:
         """A trained subnet, images to features; to be recalibrated before use."""
@@ -84,6 +86,8 @@ class SupernetWeights:
         about = {"format": FORMAT, "space": self.space.to_dict()}
         if self.key is self.query:
             about["key"] = "query"
+        if self.method is not None:
+            about["method"] = self.method
         metadata = {"edgesearch": json.dumps(about)}
         partial = path.with_suffix(".partial")
         try:
@@ -141,6 +145,7 @@ class SupernetWeights:
                 parts[f"{key}.projector"],
                 parts.get("query.dense_projector"),
                 parts.get(f"{key}.dense_projector"),
+                about.get("method"),
             )
         except (
             OSError,

@@ -29,5 +29,10 @@ class Event:
 Report = Callable[[Event], None]
 
 
+def teller(stage: str, report: Report) -> Callable[[str], None]:
+    """Tells of a stage what is not counted."""
+    return lambda message: report(Event(stage, message))
+
+
 def silent(event: Event) -> None:
     """Tells nobody."""

@@ -15,19 +15,18 @@ from edgesearch.export import sha256_of
 from edgesearch.pretrain import (
     METHODS,
     Augmentation,
-    DenseCL,
     Hardware,
     Method,
-    MoCoV2,
     Share,
     Trainer,
     TrainerConfig,
     distributed,
     make_loader,
+    queues_of,
 )
 from edgesearch.space import SearchSpace
 from edgesearch.supernet import SupernetWeights
-from edgesearch.workflow.events import Event, Report, silent
+from edgesearch.workflow.events import Event, Report, silent, teller
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.knn_monitor import KnnMonitor
 from edgesearch.workflow.layout import Layout
@@ -114,7 +113,7 @@ def pretrain(
         ProcessFailed: Another process of the run has failed.
         UserError: Something about images, configuration or files has to be mended.
     """
-    with distributed.processes():
+    with distributed.processes(notice=teller("pretrain", report)):
         first = distributed.rank() == 0
         report = report if first else silent
         pool = ImagePool(images, space.in_channels, trainer.seed, decode_all=views.batched)
@@ -136,7 +135,8 @@ def pretrain(
                 torch.set_num_threads(threads or torch.get_num_threads())
                 model = METHODS[method](space, **method_options, seed=trainer.seed)
                 if init is not None:
-                    _start_from(model, _weights_file(init), space)
+                    others = _start_from(model, _weights_file(init), space)
+                    _warn_of_other_method(others, method, report)
                 runner = _trainer(
                     model, pool, layout, trainer, views, hardware, knn_k, stage, report
                 )
@@ -218,10 +218,11 @@ def _trainer(
 
 def _warn_of_large_queue(model: Method, pool: ImagePool, report: Report) -> None:
     """Say so if the negatives of a contrastive method are mostly views of the same images."""
-    if not isinstance(model, MoCoV2 | DenseCL) or model.queue.size <= len(pool.train) // 4:
+    size = max((queue.size for queue in queues_of(model) if queue.negatives), default=0)
+    if size <= len(pool.train) // 4:
         return
     large = (
-        f"a queue of {model.queue.size} is more than a quarter of the {len(pool.train)} images: "
+        f"a queue of {size} is more than a quarter of the {len(pool.train)} images: "
         "most negatives are views of images still in it, and kNN accuracy suffers "
         "(pretrain.queue_size)"
     )
@@ -240,6 +241,16 @@ def _warn_of_small_images(pool: ImagePool, resolution: int, report: Report) -> N
             "networks would see as much (space.resolutions)"
         )
         report(Event("pretrain", small))
+
+
+def _warn_of_other_method(others: str | None, method: str, report: Report) -> None:
+    """Say so if the weights to start from are those of another method."""
+    if others not in (None, method):
+        start = (
+            f"the weights to start from were trained by {others}: {method} takes over the "
+            "backbones, and the projectors of the same shape (pretrain.init)"
+        )
+        report(Event("pretrain", start))
 
 
 def _weights_file(init: Path) -> Path:
@@ -268,8 +279,12 @@ def _digest_of_init(init: Path | None, layout: Layout) -> dict[str, str]:
     return {f"pretrain.init {path}": sha256_of(path)}
 
 
-def _start_from(model: Method, path: Path, space: SearchSpace) -> None:
-    """Take over the backbones, and the projectors where they have the same shape."""
+def _start_from(model: Method, path: Path, space: SearchSpace) -> str | None:
+    """Take over the backbones, and the projectors where they have the same shape.
+
+    Returns:
+        The method that trained them, None where that is not known.
+    """
     weights = SupernetWeights.load(path, space)
     query = weights.query, weights.query_projector, weights.query_dense_projector
     key = weights.key, weights.key_projector, weights.key_dense_projector
@@ -284,3 +299,4 @@ def _start_from(model: Method, path: Path, space: SearchSpace) -> None:
             own = {name: tensor.shape for name, tensor in projector.state_dict().items()}
             if own == {name: tensor.shape for name, tensor in state.items()}:
                 projector.load_state_dict(dict(state))
+    return weights.method

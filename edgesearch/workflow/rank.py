@@ -22,7 +22,7 @@ from edgesearch.search import Agreement, ScoreOptions, ScoreVariants
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet import SupernetWeights
 from edgesearch.workflow.evaluation import EvaluationSettings, SubnetJudge
-from edgesearch.workflow.events import Event, Report, silent
+from edgesearch.workflow.events import Event, Report, silent, teller
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder, write_json
@@ -132,7 +132,7 @@ def rank(
         UserError: Something is missing or does not fit.
     """
     layout = Layout(output_dir)
-    with distributed.processes(TIMEOUT):
+    with distributed.processes(TIMEOUT, teller("rank", report)):
         first = distributed.rank() == 0
         report = report if first else silent
         with output_folder(output_dir) if first else nullcontext():

@@ -22,7 +22,7 @@ from edgesearch.search import (
 )
 from edgesearch.space import SearchSpace
 from edgesearch.supernet import SupernetWeights
-from edgesearch.workflow.events import Event, Report, silent
+from edgesearch.workflow.events import Event, Report, silent, teller
 from edgesearch.workflow.feasible import Tables
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
@@ -154,7 +154,7 @@ def search(
     wanted = {"winners": winners, "reserves": reserves}
     proposed_by: dict[str, Any] = {"evaluations": evaluations, "population": population}
     chosen_by = {"strategy": strategy, "candidates_at_once": candidates_at_once, **proposed_by}
-    with distributed.processes(TIMEOUT):
+    with distributed.processes(TIMEOUT, teller("search", report)):
         if distributed.rank() > 0:
             return _help(space, images, layout, looked_at, scored_by, seed, threads)
         with output_folder(output_dir):

@@ -216,8 +216,7 @@ def test_override_below_an_alias_leaves_the_other_place_alone(write):
         ),
         (
             "pretrain.method=mocov2",
-            "pretrain.method: one of moco_v2, byol, densecl, ressl, simclr is required; "
-            "found: 'mocov2'",
+            f"pretrain.method: one of {', '.join(METHOD_DEFAULTS)} is required; found: 'mocov2'",
         ),
         (
             "pretrain.dense_weight=0.5",

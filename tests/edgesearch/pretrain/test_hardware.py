@@ -157,6 +157,10 @@ class TestOptimizers:
         assert fused.param_groups[0]["lr"] == 0.3
 
 
+QUEUES = {"moco_v2": 64, "ressl": 72}
+"""The first one holds whole batches of 16."""
+
+
 class TestMemory:
     def test_what_fits_is_measured_with_few_images(self):
         memory = FakeMemory(free=20 * EACH)
@@ -184,8 +188,16 @@ class TestMemory:
                 "moco_v2",
                 20,
                 {"group_size": 16},
-                "accumulation=4, or pretrain.batch_size=16 or less",
+                "accumulation=4, or pretrain.batch_size=16, or pretrain.precision",
             ),
+            ("moco_v2", 20, {}, "pretrain.batch_size=16, or pretrain.precision"),
+            (
+                "ressl",
+                20,
+                {"group_size": 16},
+                "batch_size=16 and pretrain.queue_size=64, or pretrain.precision",
+            ),
+            ("byol", 20, {"accumulation": 2}, "or pretrain.batch_size=36, or pretrain.precision"),
             ("moco_v2", 20, {"group_size": 32}, "18 images fit .*: set pretrain.precision=bf16"),
             (
                 "simclr",
@@ -198,7 +210,8 @@ class TestMemory:
         ],
     )
     def test_advice(self, new_method, two_views, monkeypatch, name, free, options, remedy):
-        method, memory = new_method(name), FakeMemory(free * EACH)
+        queue = {"queue_size": QUEUES[name]} if name in QUEUES else {}
+        method, memory = new_method(name, **queue), FakeMemory(free * EACH)
         plain = method.loss
 
         def loss(views, targets):
@@ -211,9 +224,9 @@ class TestMemory:
         error = out_of_memory(method, two_views(64), passes, memory, found)
         with pytest.raises(TrainingError, match=remedy):
             raise error
-        assert "memory for passes of 64 images on the device; found: CUDA out of memory" in str(
-            error
-        )
+        count = 64 // passes.accumulation
+        said = f"memory for passes of {count} images on the device; found: CUDA out of memory"
+        assert said in str(error)
         assert all(weight.grad is None for weight in method.parameters())
 
     def test_of_the_supernet_itself(self, new_method, tmp_path, monkeypatch):

@@ -3,8 +3,18 @@
 import pytest
 import torch
 
+from edgesearch.config.method_defaults import METHOD_DEFAULTS
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain import METHODS, distributed, sandwich_architectures, sandwich_step
+from edgesearch.pretrain import (
+    METHODS,
+    SimCLR,
+    distributed,
+    queues_of,
+    sandwich_architectures,
+    sandwich_step,
+)
+from edgesearch.pretrain.byol import cosine_distance
+from edgesearch.pretrain.method import SubnetLoss
 from edgesearch.pretrain.passes import Passes
 from edgesearch.supernet import DynamicBatchNorm2d
 
@@ -90,12 +100,29 @@ class TestNormalisations:
         torch.testing.assert_close(method.loss(views, keys).embeddings, keys)
 
 
+class Keyless(SimCLR):
+    """No key encoder, and no image is compared with another one."""
+
+    batch_is_negatives = False
+
+    def loss(self, views, targets):
+        first, second = (self.query(self.query.resized(view)) for view in views)
+        return SubnetLoss(cosine_distance(first, second), first)
+
+
 class TestAccumulation:
-    @pytest.mark.parametrize("name", [name for name in METHODS if name != "simclr"])
+    @pytest.mark.parametrize("name", [n for n, m in METHODS.items() if not m.batch_is_negatives])
     def test_gives_the_gradients_of_one_pass(self, new_method, two_views, pinhole, name):
+        queue = {"queue_size": 16} if "queue_size" in METHOD_DEFAULTS[name].options else {}
+        self.check(lambda: new_method(name, **queue), two_views, pinhole)
+
+    def test_without_a_key_encoder_all_parts_are_distilled(self, two_views, pinhole):
+        self.check(lambda: Keyless(pinhole, projector_dim=6).train(), two_views, pinhole)
+
+    def check(self, new, two_views, pinhole):
         found = []
         for accumulation in (1, 2):
-            method = new_method(name, **({} if name == "byol" else {"queue_size": 16}))
+            method = new()
             passes = Passes(method, 8, group_size=2, accumulation=accumulation)
             optimizer = torch.optim.SGD(method.query.parameters(), 0.0)
             architectures = sandwich_architectures(pinhole, 1, 0, 0)
@@ -103,8 +130,8 @@ class TestAccumulation:
             result = sandwich_step(method, two_views(8), architectures, optimizer, **options)
             gradients = {n: p.grad for n, p in method.named_parameters() if p.requires_grad}
             figures = torch.tensor([*result.losses, result.spread])
-            queue = method.queue.keys if name != "byol" else torch.ones(1)
-            found.append({**gradients, "figures": figures, "queue": queue})
+            queues = {f"queue {n}": queue.keys for n, queue in enumerate(queues_of(method))}
+            found.append({**gradients, **queues, "figures": figures})
         for key, value in found[0].items():
             torch.testing.assert_close(found[1][key], value, rtol=1e-3, atol=1e-5, msg=key)
 
@@ -119,15 +146,39 @@ class TestRefusals:
         with pytest.raises(TrainingError, match="accumulation 1 for SimCLR, whose negatives are"):
             Passes(new_method("simclr"), 8, accumulation=2)
 
-    @pytest.mark.parametrize(("batch_size", "better"), [(10, 8), (2, 4), (15, 16)])
-    def test_batch_that_is_not_divided(self, new_method, monkeypatch, batch_size, better):
+    @pytest.mark.parametrize(
+        ("batch_size", "queue_size", "options", "better", "queue"),
+        [
+            (10, 64, {}, 8, None),
+            (2, 64, {}, 8, None),  # two images for each process
+            (15, 48, {}, 16, None),
+            (15, 72, {}, 12, None),  # the nearest would not divide the queue
+            (15, 64, {"group_size": 8}, 32, None),
+            (3, 64, {"group_size": 8}, 32, None),
+            (62, 245, {}, 60, 240),
+            (64, 256, {"accumulation": 3}, 60, 240),
+            (63, None, {}, 64, None),
+        ],
+    )
+    def test_batch_that_is_not_divided(
+        self, new_method, monkeypatch, batch_size, queue_size, options, better, queue
+    ):
         monkeypatch.setattr(distributed, "world_size", lambda: 4)
+
+        def method(queue_size):
+            if queue_size is None:
+                return new_method("byol")
+            return new_method("moco_v2", queue_size=queue_size)
+
+        also = "" if queue is None else f" and pretrain.queue_size={queue}"
         expected = (
-            "batch_size that 4 processes and pretrain.accumulation 1 divide; found: "
-            f"pretrain.batch_size {batch_size}.*Set pretrain.batch_size={better}"
+            f"batch_size that 4 processes and pretrain.accumulation . divide; found: "
+            f"pretrain.batch_size {batch_size}.*Set pretrain.batch_size={better}{also}, or another"
         )
         with pytest.raises(TrainingError, match=f"(?s){expected}"):
-            Passes(new_method("moco_v2"), batch_size)
+            Passes(method(queue_size), batch_size, **options)
+        Passes(method(queue or queue_size), better, **options)
+        assert (queue or queue_size or better) % better == 0
 
     def test_groups_across_passes(self, new_method, monkeypatch):
         monkeypatch.setattr(distributed, "world_size", lambda: 2)

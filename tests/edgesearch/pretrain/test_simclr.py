@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from edgesearch.pretrain.passes import Passes
 from edgesearch.pretrain.simclr import nt_xent
 
 
@@ -49,6 +50,20 @@ def test_both_views_are_one_batch_to_a_subnet(new_method, two_views, pinhole):
     both = method.query(method.query.resized(torch.cat(views))).detach()
     torch.testing.assert_close(embeddings, both[:4])
     assert loss.item() == pytest.approx(slow_nt_xent(both[:4], both[4:], 0.3), rel=1e-4)
+
+
+def test_groups_of_the_whole_batch_hold_one_view_each(new_method, two_views, pinhole):
+    """Unlike no groups, where both views are normalised together."""
+    found = []
+    for size in (None, 4):
+        method, views = new_method("simclr"), two_views()
+        Passes(method, 4, group_size=size)
+        method.activate(pinhole.largest)
+        found.append(method.loss(views, None))
+        alone = method.query(method.query.resized(views[0]))
+        same = torch.allclose(found[-1].embeddings, alone, atol=1e-5)
+        assert same == (size is not None)
+    assert not torch.isclose(found[0].value, found[1].value)
 
 
 def test_there_is_no_key_encoder(new_method):

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from edgesearch.pretrain.stop_signals import StopSignals
+from edgesearch.pretrain.stop_signals import StopSignals, ended_by_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -57,6 +57,9 @@ def test_does_nothing_in_another_thread():
 def test_what_is_ignored_stays_ignored():
     former = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        with ended_by_signals():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         with StopSignals() as signals:
             signal.raise_signal(signal.SIGINT)
         assert signals.received is None

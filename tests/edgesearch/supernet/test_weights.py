@@ -48,6 +48,7 @@ def test_come_back_from_a_file(tmp_path, bn):
         found = getattr(loaded, name)
         assert set(found) == set(state)
         assert all(torch.equal(found[key], state[key]) for key in state)
+    assert loaded.method is None
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
 
@@ -62,6 +63,11 @@ def test_without_a_moving_average_the_trained_weights_are_saved_once(tmp_path):
     assert loaded.key_projector is loaded.query_projector
     images = torch.randn(3, 3, 32, 32)
     assert torch.equal(loaded.reference()(images), weights.embedder(SPACE.largest)(images))
+
+
+def test_the_method_comes_back(path):
+    dataclasses.replace(make_weights(), method="byol").save(path)
+    assert SupernetWeights.load(path, SPACE).method == "byol"
 
 
 def test_projectors_for_places_come_back(tmp_path):
