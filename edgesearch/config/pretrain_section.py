@@ -234,6 +234,16 @@ class PretrainSection(Section):
             raise fault(f"fewer epochs than pretrain.epochs ({epochs}) are required")
         return some_epochs
 
+    @field_validator("loss_weights")
+    @classmethod
+    def _not_all_zero(
+        cls, weights: tuple[float, float, float], info: ValidationInfo
+    ) -> tuple[float, float, float]:
+        largest, smallest, each_random = weights
+        if not (largest or smallest or (each_random and info.data.get("random_subnets") != 0)):
+            raise fault("a weight above 0 is required for a network that each step trains")
+        return weights
+
     @field_validator("faithful")
     @classmethod
     def _order_of_moco_v2(cls, faithful: bool, info: ValidationInfo) -> bool:

@@ -91,7 +91,8 @@ def load_state(
             raise error from None
         damaged = path.exists()  # a kill between the two renamings loses nothing
         if damaged:
-            notice(f"{path} is damaged ({error.found}): going on from the state before it")
+            place = _place(**state["progress"])
+            notice(f"{path} is damaged: going on from the state before it, that {place}")
     for field, value in identity.items():
         found = state["identity"].get(field)
         if found != value:
@@ -104,6 +105,11 @@ def load_state(
         with contextlib.suppress(OSError):
             os.replace(path, path.with_suffix(".damaged"))
     return state
+
+
+def _place(epoch: int, step: int, **_: Any) -> str:
+    """Where a run stood, given its progress: whole epochs, and steps of the next one."""
+    return f"after step {step} of epoch {epoch + 1}" if step else f"after epoch {epoch}"
 
 
 def _read(path: Path) -> dict[str, Any]:

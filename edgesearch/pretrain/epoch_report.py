@@ -9,6 +9,10 @@ from edgesearch.pretrain.sandwich import StepResult
 
 COLLAPSED = 0.01
 """Embeddings that are apart by less are the same for all images; fresh networks reach 0.03."""
+COLLAPSED_STEPS = 100
+"""Steps in a row that show a collapse; an epoch if that is shorter."""
+OPENING = 300
+"""Steps at the beginning that show none; an epoch if that is shorter."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class EpochReport:
         loss_random: Mean loss of the random subnets, None without any.
         spread: How far the largest network's embeddings are apart, mean over the steps: 0 if all
             are the same, about 1 if they point in all directions.
-        collapsed: Whether the spread shows, after the first epoch, that nothing can be learnt.
+        collapsed: Whether the spread of the last steps shows that nothing can be learnt.
         lr: Learning rate of the last step.
         duration_s: Wall time since the epoch was begun or resumed.
         images_per_s: Images trained on in this time, by wall time.
@@ -65,6 +69,8 @@ class StepReport:
         loss: Mean loss of the largest network in this epoch so far.
         images_per_s: Images trained on in this epoch, by wall time.
         remaining_s: Time to the end of the run, at the mean pace since it was begun or resumed.
+        spread: As in an epoch's report, of this step.
+        collapsed: As in an epoch's report.
     """
 
     epoch: int
@@ -74,6 +80,8 @@ class StepReport:
     loss: float
     images_per_s: float
     remaining_s: float
+    spread: float
+    collapsed: bool
 
 
 @dataclass
@@ -81,7 +89,7 @@ class Progress:
     """Where a run stands: epochs done, steps done in this epoch, and sums over these.
 
     `replaced` counts what this process replaced; in a saved state, what all did.
-    `level` is the highest mean loss of the largest network in an epoch, the first one left out.
+    `same` counts the last steps, of earlier epochs too, whose embeddings were the same.
     """
 
     epoch: int = 0
@@ -89,13 +97,14 @@ class Progress:
     loss_sums: list[float] = field(default_factory=list)
     spread_sum: float = 0.0
     replaced: int = 0
-    level: float = 0.0
+    same: int = 0
 
     def add(self, result: StepResult) -> None:
         """Count a step."""
         previous = self.loss_sums or [0.0] * len(result.losses)
         self.loss_sums = [a + b for a, b in zip(previous, result.losses, strict=True)]
         self.spread_sum += result.spread
+        self.same = self.same + 1 if result.spread < COLLAPSED else 0
         self.step += 1
 
     @property
@@ -105,8 +114,16 @@ class Progress:
 
     def next_epoch(self) -> Progress:
         """Where the run stands when the epoch is done."""
-        level = max(self.level, self.loss_largest) if self.epoch > 0 else self.level
-        return Progress(self.epoch + 1, level=level)
+        return Progress(self.epoch + 1, same=self.same)
+
+    def collapsed(self, steps: int) -> bool:
+        """Whether the last steps show a collapse.
+
+        Args:
+            steps: Those of an epoch.
+        """
+        done = self.epoch * steps + self.step
+        return done >= min(OPENING, steps) and self.same >= min(COLLAPSED_STEPS, steps)
 
     def report(
         self,
@@ -130,15 +147,14 @@ class Progress:
         """
         _, *others = [total / self.step for total in self.loss_sums]
         smallest, randoms = others[0] if others else None, others[1:]
-        spread = self.spread_sum / self.step
         return EpochReport(
             epoch=self.epoch + 1,
             epochs=epochs,
             loss_largest=self.loss_largest,
             loss_smallest=smallest,
             loss_random=sum(randoms) / len(randoms) if randoms else None,
-            spread=spread,
-            collapsed=spread < COLLAPSED and self.epoch > 0,
+            spread=self.spread_sum / self.step,
+            collapsed=self.collapsed(self.step),
             lr=lr,
             duration_s=timer.duration_s,
             images_per_s=timer.images_per_s,

@@ -2,58 +2,75 @@
 
 from __future__ import annotations
 
-import statistics
-from collections import deque
+from dataclasses import dataclass
 
 from edgesearch.errors import TrainingError
 
 EXPLODED = 3.0
-"""Times the level. Chance is what the loss of a healthy training may come back to, not more."""
-STEPS = 100
+"""Times the level. Chance is what the loss of a healthy training may come back to, not more; and
+a loss that rises ever more slowly, as while a queue fills, stays below twice its mean so far."""
+OPENING = 20
+"""Steps before there is a level: the first losses, against a queue of random vectors, are none."""
+PATIENCE = 50
+"""High steps that may be a spike."""
 UNSTABLE = (
     "Set a smaller pretrain.lr or more pretrain.warmup_epochs. The last good state, if there was "
-    "one yet, has been kept, and model.safetensors is of the last whole epoch (for pretrain.init)."
+    "one yet, has been kept, and model.safetensors is of the last good epoch (for pretrain.init)."
 )
 """What to do about a training that blows up."""
 
 
+@dataclass
 class LossWatch:
-    """Watches the loss of the largest network.
+    """Watches the loss of the largest network, whatever the epochs; part of the state of a run.
 
-    It has exploded when the median of the last 100 steps (or of an epoch, if that is shorter) is
-    more than three times the highest mean of an earlier epoch. The first epoch does not count: the
-    loss may begin far below its level, as long as a queue holds random vectors.
+    The level is the highest mean that the steps so far have had at any time; a step is high if its
+    loss is more than three times the level, and counts for no mean. The loss has exploded when
+    there have been 50 more high steps than others since the first of them.
 
-    Args:
-        steps_per_epoch: Steps in an epoch.
+    Attributes:
+        steps: Steps that count for the mean.
+        mean: Their mean loss.
+        level: The highest mean so far; 0 in the first steps.
+        high: High steps that no other step has made up for.
     """
 
-    def __init__(self, steps_per_epoch: int) -> None:
-        self._recent: deque[float] = deque(maxlen=min(STEPS, steps_per_epoch))
+    steps: int = 0
+    mean: float = 0.0
+    level: float = 0.0
+    high: int = 0
 
-    def add(self, loss: float, level: float, where: str) -> bool:
+    @property
+    def usual(self) -> bool:
+        """Whether the loss is at its level, so that the present state is a good one."""
+        return self.high == 0
+
+    def add(self, loss: float, where: str, *, last: bool = False) -> None:
         """Look at the loss of a step.
 
         Args:
             loss: The loss.
-            level: The highest mean of an earlier epoch; 0 if there is none.
             where: The step, to be named in a message.
-
-        Returns:
-            Whether this step's loss is within its bounds.
+            last: No step comes after it to tell a spike from an explosion: one high step is a
+                spike, more are an explosion.
 
         Raises:
             TrainingError: The loss has exploded.
         """
-        self._recent.append(loss)
-        most = EXPLODED * level
-        if not level or loss <= most:
-            return True
-        median = statistics.median_low(self._recent)
-        if len(self._recent) == self._recent.maxlen and median > most:
+        most = EXPLODED * self.level
+        if self.level and loss > most:
+            self.high += 1
+        else:
+            self.high = max(0, self.high - 1)
+            self.steps += 1
+            self.mean += (loss - self.mean) / self.steps
+            if self.steps >= OPENING:
+                self.level = max(self.level, self.mean)
+        if self.high > (1 if last else PATIENCE - 1):
             raise TrainingError(
-                f"a loss of at most {most:.4g}, {EXPLODED:g} times that of an earlier epoch",
-                f"a median of {median:.4g} in the last {len(self._recent)} steps, at {where}",
+                f"a loss of at most {most:.4g}, {EXPLODED:g} times the highest mean so far",
+                f"more in {self.high} steps, up to {where}, the last {loss:.4g}",
                 UNSTABLE,
             )
-        return False
+        if last:
+            self.high = 0

@@ -107,7 +107,7 @@ class Trainer:
         self.progress = Progress()
         self.log = RunLog(output_dir, config.tensorboard)
         self.stopped_by: signal.Signals | None = None
-        self._watch = LossWatch(loader.steps_per_epoch)
+        self._watch = LossWatch()
         self._begun = self._saved = time.monotonic()
         self._steps_before = 0
         self._passes: Passes | None = None
@@ -121,8 +121,9 @@ class Trainer:
             The weights, as in model.safetensors.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; the state of the last whole step has been kept.
-                One that comes in the last step or later only sets `stopped_by`.
+            Interrupted: SIGINT or SIGTERM came; the state of the last whole step has been kept,
+                or the last good one where the loss may be exploding. A signal that comes in the
+                last step or later only sets `stopped_by`.
             TrainingError: A loss or a weight is not finite, the loss has exploded, or a process
                 that loads images has died; the last good state has been kept.
             CheckpointError: The state in the output folder is damaged or of another run.
@@ -209,9 +210,9 @@ class Trainer:
         """Watch the loss, report, and within an epoch save the state when it is time."""
         progress, config, steps = self.progress, self.config, self.loader.steps_per_epoch
         where = f"step {self._steps_done - 1} (epoch {progress.epoch + 1})"
-        usual = self._watch.add(result.losses[0], progress.level, where)
+        self._watch.add(result.losses[0], where, last=self._steps_done == config.epochs * steps)
         if self.on_step:
-            self.on_step(self._step_report(timer))
+            self.on_step(self._step_report(timer, result.spread))
         if progress.step == steps:
             return
         if stop := self._heard(signals):
@@ -221,7 +222,7 @@ class Trainer:
                 f"pre-training stopped by {stop.name} in epoch "
                 f"{progress.epoch + 1} of {config.epochs}"
             )
-        if usual and time.monotonic() - self._saved >= 60 * config.checkpoint_minutes:
+        if time.monotonic() - self._saved >= 60 * config.checkpoint_minutes:
             self._save_state()
 
     def _heard(self, signals: StopSignals) -> signal.Signals | None:
@@ -233,7 +234,7 @@ class Trainer:
         self._replaced_by_others = sum(replaced) - own
         return signal.Signals(max(numbers)) if max(numbers) else None
 
-    def _step_report(self, timer: EpochTimer) -> StepReport:
+    def _step_report(self, timer: EpochTimer, spread: float) -> StepReport:
         progress, steps = self.progress, self.loader.steps_per_epoch
         pace_s = (time.monotonic() - self._begun) / (self._steps_done - self._steps_before)
         return StepReport(
@@ -244,6 +245,8 @@ class Trainer:
             loss=progress.loss_largest,
             images_per_s=timer.images_per_s,
             remaining_s=pace_s * (self.config.epochs * steps - self._steps_done),
+            spread=spread,
+            collapsed=progress.collapsed(steps),
         )
 
     def _train_step(self, views: Views, step: int) -> StepResult:
@@ -307,8 +310,9 @@ class Trainer:
             return
         every = config.monitor_every_epochs
         due = every > 0 and (epoch == config.epochs or epoch % every == 0)
+        good = self._watch.usual
         weights = self.weights()
-        monitor = self.monitor(weights) if self.monitor and due else {}
+        monitor = self.monitor(weights) if self.monitor and due and good else {}
         report = self.progress.report(
             epochs=config.epochs,
             lr=self.learning_rate(self._steps_done - 1),
@@ -319,7 +323,8 @@ class Trainer:
         )
         self.progress = self.progress.next_epoch()
         self.log.write(report)
-        weights.save(self.weights_path)
+        if good:
+            weights.save(self.weights_path)
         if report.best_epoch == epoch:
             weights.save(self.best_path)
         self._save_state()
@@ -338,7 +343,8 @@ class Trainer:
                 )
 
     def _save_state(self) -> None:
-        if not self._first:
+        """Keep the state, unless its loss may be exploding: then the last good one is kept."""
+        if not self._first or not self._watch.usual:
             return
         self._check_weights()
         replaced = self.progress.replaced + self._replaced_by_others
@@ -347,6 +353,7 @@ class Trainer:
             {
                 "identity": self.identity,
                 "progress": vars(self.progress) | {"replaced": replaced},
+                "watch": vars(self._watch),
                 "threads": torch.get_num_threads(),
                 "processes": distributed.world_size(),
                 "accumulation": self.hardware.accumulation,
@@ -365,7 +372,10 @@ class Trainer:
             return
         self.method.load_state_dict(state["method"])
         load_optimizer(self.optimizer, state["optimizer"])
-        self.progress = Progress(**state["progress"])
+        progress = dict(state["progress"])
+        level = progress.pop("level", 0.0)  # of the watch, in a state of a former version
+        self._watch = LossWatch(**state.get("watch", {"level": level}))
+        self.progress = Progress(**progress)
         if not self._first:
             self.progress.replaced = 0  # the first counts them
             return

@@ -29,24 +29,24 @@ class TrainingTeller:
         self.report(Event("pretrain", message))
 
     def step(self, step: StepReport) -> None:
-        """Tell of a step."""
+        """Tell of a step, and of a collapse that it shows."""
         left = timedelta(seconds=round(step.remaining_s))
         message = (
             f"epoch {step.epoch}, loss {step.loss:.3f}, {step.images_per_s:,.0f} images/s, "
             f"{left} left of the run"
         )
         self.report(Event("pretrain", message, step.step, step.steps, within=True))
+        if step.collapsed and not self.collapse_told:
+            self.collapse_told = True
+            self.notice(
+                f"the embeddings of all images have become the same (spread {step.spread:.4f}): "
+                "nothing is learnt so. Set pretrain.projector_bn=true, a smaller pretrain.lr or "
+                "pretrain.weight_decay, or stronger views"
+            )
 
     def epoch(self, epoch: EpochReport) -> None:
         """Tell of an epoch."""
         self.report(Event("pretrain", self._epoch_message(epoch), epoch.epoch, epoch.epochs))
-        if epoch.collapsed and not self.collapse_told:
-            self.collapse_told = True
-            self.notice(
-                f"the embeddings of all images have become the same (spread {epoch.spread:.4f}): "
-                "nothing is learnt so. Set pretrain.projector_bn=true, a smaller pretrain.lr or "
-                "pretrain.weight_decay, or stronger views"
-            )
 
     def _epoch_message(self, epoch: EpochReport) -> str:
         parts = [f"loss {epoch.loss_largest:.3f} largest"]

@@ -63,7 +63,8 @@ class TestStateBefore:
     def path(self, tmp_path):
         path = tmp_path / "state.pt"
         for number in range(3):
-            save_state(path, {"identity": IDENTITY, "number": number})
+            progress = {"epoch": 2, "step": 7 * number, "replaced": 0}
+            save_state(path, {"identity": IDENTITY, "number": number, "progress": progress})
         return path
 
     def test_is_kept(self, path):
@@ -73,8 +74,21 @@ class TestStateBefore:
 
     def test_stands_in_for_a_damaged_one_and_says_so(self, path):
         path.write_bytes(path.read_bytes()[:100])
-        with pytest.warns(UserWarning, match=r"state.pt is damaged \(.*: going on from the state"):
+        with pytest.warns(UserWarning, match=r"state.pt is damaged: going on .*, that after"):
             assert load_state(path, IDENTITY)["number"] == 1
+
+    @pytest.mark.parametrize(
+        ("progress", "place"),
+        [({"epoch": 2, "step": 7}, "step 7 of epoch 3"), ({"epoch": 2, "step": 0}, "epoch 2")],
+    )
+    def test_is_told_with_its_place(self, path, progress, place):
+        for _ in range(2):
+            save_state(path, {"identity": IDENTITY, "progress": progress})
+        path.write_bytes(b"garbage")
+        told = []
+        load_state(path, IDENTITY, told.append)
+        expected = f"{path} is damaged: going on from the state before it, that after {place}"
+        assert told == [expected]
 
     def test_stays_whole_when_the_next_one_is_damaged_too(self, path):
         for _ in range(2):

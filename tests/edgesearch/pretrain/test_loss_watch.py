@@ -1,32 +1,89 @@
 """When a loss counts as exploded."""
 
+import math
+
 import pytest
 
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain.loss_watch import LossWatch
+from edgesearch.pretrain.loss_watch import OPENING, PATIENCE, LossWatch
+
+
+def watch_of(*losses):
+    watch = LossWatch()
+    for step, loss in enumerate(losses):
+        watch.add(loss, f"step {step}")
+    return watch
 
 
 def test_a_spike_is_told_from_an_explosion():
-    watch = LossWatch(5)
-    losses = (1, 2.9, 1, 90, 3, 7)
-    assert [watch.add(loss, 1.0, "here") for loss in losses] == [True] * 3 + [False, True, False]
+    watch = watch_of(*[1.0] * 100)
+    seen = []
+    for loss in (2.9, 90, 3.5, 1, 1, 1):
+        watch.add(loss, "here")
+        seen.append(watch.usual)
+    assert seen == [True, False, False, False, True, True]
+    assert watch.level < 1.1
+
+
+def test_an_explosion_is_told_with_its_step_and_a_remedy():
+    watch = watch_of(*[5.0] * 30, *[50.0] * (PATIENCE - 1))
     message = (
-        "a loss of at most 3, 3 times that of an earlier epoch; found: a median of 7 in the last 5 "
-        "steps, at step 9. Set a smaller pretrain.lr or more pretrain.warmup_epochs"
+        "a loss of at most 15, 3 times the highest mean so far; found: more in 50 steps, up to "
+        "step 79 .epoch 4., the last 49. Set a smaller pretrain.lr or more pretrain.warmup_epochs"
     )
     with pytest.raises(TrainingError, match=message):
-        watch.add(9, 1.0, "step 9")
+        watch.add(49.0, "step 79 (epoch 4)")
 
 
-def test_a_hundred_steps_are_waited_for_at_most():
-    watch = LossWatch(5000)
-    for _ in range(99):
-        assert not watch.add(10.0, 1.0, "here")
-    with pytest.raises(TrainingError, match="in the last 100 steps"):
-        watch.add(10.0, 1.0, "here")
+def test_an_explosion_with_low_steps_in_between():
+    with pytest.raises(TrainingError, match="more in 50 steps, up to step 127"):
+        watch_of(*[5.0] * 30, *[50.0, 50.0, 50.0, 6.0] * 100)
 
 
-def test_a_level_that_is_not_known_is_no_level():
-    """In the first epochs a queue of random vectors makes the loss begin far too low."""
-    watch = LossWatch(2)
-    assert all(watch.add(loss, 0.0, "here") for loss in (0.1, 8.0, 8.0, 8.0))
+def test_one_that_grows_slowly():
+    with pytest.raises(TrainingError, match="3 times the highest mean"):
+        watch_of(*[5.0] * 1000, *(5.0 * 1.005**step for step in range(1000)))
+
+
+def test_the_level_outlives_a_low_loss():
+    """Chance is what a loss may come back to."""
+    assert watch_of(*[4.0] * 30, *[0.1] * 5000, *[4.0] * 200).level == 4
+
+
+@pytest.mark.parametrize("each", [0.01, 0.1, 1.0, 16.0, 256.0])
+@pytest.mark.parametrize("size", [256, 4096, 131072])
+@pytest.mark.parametrize("first", [0.0, 0.4])
+def test_a_queue_that_fills_makes_no_explosion(each, size, first):
+    """`each` keys a step become as hard negatives as the positive is near; at first there is none.
+
+    The loss rises from about 0 to the logarithm of their number, fast or in thousands of steps.
+    """
+    losses = [first + math.log1p(min(size, each * step)) for step in range(5000)]
+    watch = LossWatch()
+    for loss in losses:
+        watch.add(loss, "here")
+        assert watch.usual
+    assert watch.level >= losses[-1] / 3
+
+
+def test_the_first_steps_have_no_level():
+    assert watch_of(*[0.1] * (OPENING - 1), 9.0).usual
+    assert not watch_of(*[0.1] * OPENING, 9.0).usual
+
+
+class TestLastStep:
+    def test_alone_is_a_spike(self):
+        watch = watch_of(*[1.0] * 30)
+        watch.add(9.0, "here", last=True)
+        assert watch.usual
+
+    def test_that_is_not_the_first_high_one_is_of_an_explosion(self):
+        watch = watch_of(*[1.0] * 30, 9.0)
+        with pytest.raises(TrainingError, match="more in 2 steps, up to step 31, the last 8"):
+            watch.add(8.0, "step 31", last=True)
+
+    def test_at_its_level_it_ends_a_spike(self):
+        watch = watch_of(*[1.0] * 30, 9.0, 9.0)
+        assert not watch.usual
+        watch.add(1.0, "here", last=True)
+        assert watch.usual

@@ -154,7 +154,7 @@ def test_half_written_state_of_a_stopped_training(call, stopped):
     result = call("pretrain", "--json")
     assert result.exit_code == 0, result.output
     json.loads(result.stdout)
-    told = r"pretrain: .*state.pt is damaged \(.*\): going on from the state before it"
+    told = r"pretrain: .*state.pt is damaged: going on from the state before it, that after epoch 1"
     assert len(re.findall(told, result.stderr)) == 1
     assert "pretrain 2/2" in result.stderr
     assert "pretrain 1/2" not in result.stderr

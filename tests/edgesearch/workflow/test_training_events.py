@@ -25,6 +25,21 @@ def epoch_of(number=4, **values):
     return EpochReport(**{**whole, **values})
 
 
+def step_of(number=120, **values):
+    whole = {
+        "epoch": 3,
+        "epochs": 20,
+        "step": number,
+        "steps": 400,
+        "loss": 5.1234,
+        "images_per_s": 511.7,
+        "remaining_s": 11400.4,
+        "spread": 0.5,
+        "collapsed": False,
+    }
+    return StepReport(**{**whole, **values})
+
+
 def told(workers, *epochs):
     events = []
     teller = TrainingTeller(events.append, workers)
@@ -35,16 +50,7 @@ def told(workers, *epochs):
 
 def test_a_step():
     events = []
-    step = StepReport(
-        epoch=3,
-        epochs=20,
-        step=120,
-        steps=400,
-        loss=5.1234,
-        images_per_s=511.7,
-        remaining_s=11400.4,
-    )
-    TrainingTeller(events.append, 2).step(step)
+    TrainingTeller(events.append, 2).step(step_of())
     (event,) = events
     assert event.message == "epoch 3, loss 5.123, 512 images/s, 3:10:00 left of the run"
     assert (event.stage, event.done, event.total, event.within) == ("pretrain", 120, 400, True)
@@ -81,8 +87,13 @@ def test_replaced_images():
 
 
 def test_a_collapse_is_told_once():
-    messages = told(2, *(epoch_of(n, spread=0.004, collapsed=n > 1) for n in (1, 2, 3)))
-    assert len(messages) == 4
+    events = []
+    teller = TrainingTeller(events.append, 2)
+    for number in (1, 2, 3):
+        teller.step(step_of(number, spread=0.004, collapsed=number > 1))
+    teller.epoch(epoch_of(collapsed=True))
+    messages = [event.message for event in events]
+    assert len(messages) == 5
     assert messages[2].startswith(
         "the embeddings of all images have become the same (spread 0.0040"
     )
