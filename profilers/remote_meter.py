@@ -84,15 +84,18 @@ class RemoteMeter:
             try:
                 if self._agent is None:
                     self._connect()
-                before, begin = spent, time.monotonic()
+                before, begin = spent, None
                 for found in self._measure(list(left.values()), anchors, rest, known):
-                    failures = 0
+                    if begin is None and isinstance(found.outcome, RoundSamples):
+                        begin = time.monotonic()  # loading is no measuring
+                    if found.key in left:
+                        failures = 0
                     yield found
-                    spent = before + time.monotonic() - begin
                     if isinstance(found.outcome, RoundSamples):
                         made.append((found.key, min(found.outcome.warm_ms)))
                     else:
                         left.pop(found.key, None)
+                    spent = before if begin is None else before + time.monotonic() - begin
                 return
             except (ConnectionLostError, UnreachableError) as error:
                 self._hang_up()

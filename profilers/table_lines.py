@@ -28,7 +28,8 @@ def read_correction(values: Mapping[str, Any]) -> dict[str, Any]:
     left_out = values.get("loo_mape")
     _check(values, "loo_mape", left_out is None or _is_number(left_out), "a number")
     _check(values, "networks", _is_count(values.get("networks")), "a whole number from 1 on")
-    _check(values, "rounds", _is_count(values.get("rounds", 1)), "a whole number from 1 on")
+    for name in ("rounds", "last_session"):
+        _check(values, name, _is_count(values.get(name, 1)), "a whole number from 1 on")
     checked = values.get("validation")
     if checked is not None:
         names = ("n", "mape", "worst")

@@ -56,12 +56,11 @@ from edgesearch.workflow.profile import (
     current_correction,
     keep_correction,
     load_table,
-    tell_doubt,
-    tell_speed,
     winner_key,
 )
 from edgesearch.workflow.search import SearchImages, check_searched_for
 from edgesearch.workflow.stage import Stage, prefixed
+from edgesearch.workflow.tell_table import tell_doubt, tell_speed
 from edgesearch.workflow.winners import Winner, Winners, read_winner
 from edgesearch.workflow.workloads import WorkloadFiles
 from profilers import LatencyTable, MeasureConfig, Meter, Workload, build_table, open_meter

@@ -21,6 +21,7 @@ from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder
 from edgesearch.workflow.table import write_csv
+from edgesearch.workflow.tell_table import tell_accepted, tell_speed
 from edgesearch.workflow.workloads import (
     WorkloadFiles,
     block_keys,
@@ -36,15 +37,7 @@ from profilers import (
     describe_table,
     open_meter,
     refuse_other_runs,
-    slowdown_of,
 )
-
-OTHER_SPEED = 0.05
-"""A machine that differs by more than this share from that of an accepted table is told of."""
-DOUBTFUL = 1.25
-"""A table is doubted if its networks have slowed down so many times as much as the reference
-workload, or that much less. By the fastest runs, it is within a few per cent of 1 on a busy machine
-as well."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +110,7 @@ def profile(
         options = dict(spec=device, config=measure, accept=accept, retry_errors=retry_errors)
         if before is not None and complete and device.transport != "local":
             table = before
-            _tell_accepted(before, "profile", report)
+            tell_accepted(before, "profile", report)
             boards = ", ".join(device.hosts)
             report(Event("profile", f"the table is complete: what {boards} is now was not asked"))
         else:
@@ -127,7 +120,7 @@ def profile(
                     before = LatencyTable.load(
                         path, expect=device, expect_fingerprint=found, accept=accept
                     )
-                    _tell_accepted(before, "profile", report)
+                    tell_accepted(before, "profile", report)
                 if before is not None and complete:
                     table = before
                 else:
@@ -140,7 +133,8 @@ def profile(
         correction = current_correction(space, table)
         model = LatencyModel.from_table(space, table, correction if complete else None)
         if correction is None or not complete:
-            keep_correction(space, table, model.correction, rounds=measure.rounds)
+            done = dict(rounds=measure.rounds, last_session=table.last_session)
+            keep_correction(space, table, model.correction, **done)
         if accept:
             tell_speed(table, "profile", report)
         keys = block_keys(space)
@@ -226,10 +220,12 @@ def keep_correction(
         space: The space that it was fitted for.
         table: Gets the line.
         correction: The correction.
-        **facts: `rounds` that were wanted, or the errors found in a `validation`.
+        **facts: `rounds` wanted up to the `last_session`, or errors found in a `validation`.
     """
     before = table.correction(space.space_hash) or {}
-    kept = {"rounds": before["rounds"]} if "rounds" in before else {}
+    kept: dict[str, Any] = {
+        name: before[name] for name in ("rounds", "last_session") if name in before
+    }
     table.append_correction(
         {"space_hash": space.space_hash, **kept, **facts, **correction.to_dict()}
     )
@@ -274,7 +270,7 @@ def load_table(
         )
     here = _this_machine(device) if device.transport == "local" and not elsewhere else None
     table = LatencyTable.load(path, expect=device, expect_fingerprint=here, accept=accept)
-    _tell_accepted(table, stage, report)
+    tell_accepted(table, stage, report)
     known = set(table.keys()) | set(table.errors)
     lacking = [key for key in block_keys(space) if key not in known]
     if lacking or current_correction(space, table) is None:
@@ -291,48 +287,6 @@ def _this_machine(device: DeviceSpec) -> Fingerprint:
     """What there is here for a device; a runtime that is not installed has no version."""
     version = installed_version(device.runtime) or ""
     return take_fingerprint(device.runtime, version, {"provider": device.provider})
-
-
-def _tell_accepted(table: LatencyTable, stage: str, report: Report) -> None:
-    for mismatch in table.accepted:
-        text = (
-            f"accepted, as profile.accept says: the table is of {mismatch.field} "
-            f"{mismatch.found!r}, not {mismatch.wanted!r}"
-        )
-        report(Event(stage, text))
-
-
-def tell_speed(table: LatencyTable, stage: str, report: Report) -> None:
-    """Tell if the machine of the last session is not as fast as that of the first.
-
-    All figures are those of the first: a table of another machine, which was accepted, makes of
-    what is measured here what that machine would have taken.
-    """
-    factor = table.session_scale(table.sessions[-1].number)
-    if abs(factor - 1) > OTHER_SPEED:
-        text = (
-            f"the machine of the table's last session is {factor:.2f} times as fast as that of "
-            "its first, of which all latencies are given"
-        )
-        report(Event(stage, text))
-
-
-def tell_doubt(table: LatencyTable, stage: str, report: Report) -> None:
-    """Tell if the networks of a table took much longer or less again while the reference did not.
-
-    Sessions are joined by all that they share, of which the reference is one among many. If all
-    else in the table was too fast, that makes a slower machine of this one, and predictions seem to
-    hold.
-    """
-    slowdown = slowdown_of(table)
-    if slowdown and not 1 / DOUBTFUL <= slowdown.work / slowdown.reference <= DOUBTFUL:
-        text = (
-            f"the fastest runs of networks of {table.path} took {slowdown.work:.2f} times as long "
-            f"as when it was begun, those of the reference workload {slowdown.reference:.2f} "
-            "times: the table may not be what this machine does now, or it was busy, then or now. "
-            "If it was not, move the table away, profile and search again"
-        )
-        report(Event(stage, text))
 
 
 def table_digest(path: Path) -> str:
@@ -380,14 +334,16 @@ def _missing(
 ) -> list[str]:
     """Keys that lack rounds, those with an error only if they are to be tried again.
 
-    Where time or rounds were used up, those that were made are enough: the
-    correction that follows a measuring tells for how many rounds it was done.
+    Where time or rounds were used up, those that were made are enough: the correction that follows
+    a measuring tells for how many rounds it was done. A measuring after it was stopped.
     """
-    measured_for = (table.correction(space.space_hash) or {}).get("rounds", 0)
+    done = table.correction(space.space_hash) or {}
+    until = done.get("last_session", math.inf) if done.get("rounds", 0) >= measure.rounds else 0
 
     def is_lacking(key: str) -> bool:
         history = table.history(key)
-        if measured_for >= measure.rounds:
+        sessions = [session for session, _ in table.samples_ms(key)] if history.attempts else []
+        if max(sessions, default=0) <= until:
             return history.attempts < measure.minimum_rounds
         return measure.lacks_rounds(history)
 

@@ -18,11 +18,8 @@ from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder, write_json
 from edgesearch.workflow.plots import plot_predictions
-from edgesearch.workflow.profile import (
-    keep_correction,
-    load_table,
-    tell_speed,
-)
+from edgesearch.workflow.profile import keep_correction, load_table
+from edgesearch.workflow.tell_table import tell_speed
 from edgesearch.workflow.workloads import WorkloadFiles, held_out_networks
 from profilers import LatencyTable, MeasureConfig, Steadiness, build_table, open_meter
 

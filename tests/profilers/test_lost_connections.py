@@ -39,6 +39,7 @@ class CutOff(remote_meter.RemoteMeter):
         assert set(history) == {"a"}
         self.asked.append((config.max_seconds, history["a"]))
         levels_ms, is_lost = next(self._connections)
+        self.seconds += 1000  # until the models are there and loaded, which is no measuring
         for level_ms in levels_ms:
             self.seconds += 10
             yield Measurement(1, "reference", RoundSamples(level_ms, (level_ms,)))
@@ -69,12 +70,29 @@ def test_the_time_is_that_of_all_connections(monkeypatch: pytest.MonkeyPatch) ->
     config = MeasureConfig(rounds=9, max_seconds=100)
     meter = CutOff(([1.0] * 3, True), ([1.0] * 2, True), ([1.0], False))
     assert meter.rounds(monkeypatch, config) == 6
-    assert [seconds for seconds, _ in meter.asked] == [100, 70, 50]
+    # The time from the first look at the machine on.
+    assert [seconds for seconds, _ in meter.asked] == [100, 80, 70]
 
 
 def test_when_the_time_is_over_a_cut_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     config = MeasureConfig(rounds=9, max_seconds=20, minimum_rounds=3)
     assert CutOff(([1.0] * 3, True)).rounds(monkeypatch, config) == 3
-    meter = CutOff(([1.0] * 2, True), ([1.0], False))
-    assert meter.rounds(monkeypatch, config) == 3
+    meter = CutOff(([1.0] * 3, True), ([1.0], False))
+    config = MeasureConfig(rounds=9, max_seconds=20, minimum_rounds=4)
+    assert meter.rounds(monkeypatch, config) == 4
     assert 0 < meter.asked[1][0] < 1
+
+
+def test_connections_that_only_reach_the_reference_are_not_made_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Useless(CutOff):
+        def _measure(self, *_: Any) -> Iterator[Measurement]:
+            self.asked.append((0.0, KeyHistory()))
+            yield Measurement(1, "reference", RoundSamples(1.0, (1.0,)))
+            raise ConnectionLostError("a connection that lasts", "none", "Check it.")
+
+    meter = Useless()
+    with pytest.raises(ConnectionLostError):
+        meter.rounds(monkeypatch, MeasureConfig())
+    assert len(meter.asked) == 1 + len(remote_meter.PAUSES_SECONDS)

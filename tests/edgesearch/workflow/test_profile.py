@@ -1,13 +1,16 @@
 """The table's way into the search: what fits, what is refused, what counts as a change."""
 
 import json
+import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from devices import load_device
-from edgesearch.errors import StageError
+from devices.errors import EngineError
+from edgesearch.errors import Interrupted, StageError
 from edgesearch.space import Architecture, known_spaces, load_space, space_from_dict
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.profile import (
@@ -15,9 +18,9 @@ from edgesearch.workflow.profile import (
     load_table,
     profile,
     table_digest,
-    tell_doubt,
     winner_key,
 )
+from edgesearch.workflow.tell_table import tell_doubt
 from edgesearch.workflow.workloads import (
     correction_networks,
     network_key,
@@ -28,8 +31,10 @@ from profilers import (
     MeasureConfig,
     TableError,
     TableMismatchError,
+    open_meter,
     slowdown_of,
 )
+from profilers.measure import Measurement
 from profilers.workload import REFERENCE_KEY
 
 
@@ -257,6 +262,55 @@ def test_networks_that_a_table_has_stay(chain, path, space, device):
     assert again.skipped
     assert path.read_text("utf-8") == text
     assert networks_to_measure(space, table, 7) == correction_networks(space, 7)
+
+
+class StoppedMeter:
+    """A real meter of which a key fails, or that is stopped after some rounds of it."""
+
+    def __init__(self, device, key, fails=False, stops_after=None):
+        self.meter = open_meter(device)
+        self.fingerprints = self.meter.fingerprints
+        self.key, self.fails, self.stops_after = key, fails, stops_after
+
+    def measure(self, workloads, anchors, config, history):
+        others = [workload for workload in workloads if workload.key != self.key]
+        if self.fails and len(others) < len(workloads):
+            yield Measurement(1, self.key, EngineError("memory", "none", "Free some."))
+            workloads = others
+        rounds = 0
+        for found in self.meter.measure(workloads, anchors, config, history):
+            yield found
+            rounds += found.key == self.key
+            if rounds == self.stops_after:
+                raise KeyboardInterrupt
+
+    def close(self):
+        self.meter.close()
+
+
+def test_a_stopped_retry_of_what_failed_goes_on(space, device, tmp_path, monkeypatch):
+    key = space.stem_block(max(space.stem_widths), 16).key
+    measure = MeasureConfig(rounds=8, interval=1.0, max_rounds=1000)
+
+    def profiled(**options):
+        meter = partial(StoppedMeter, key=key, **options)
+        monkeypatch.setattr(sys.modules["edgesearch.workflow.profile"], "open_meter", meter)
+        return profile(
+            space=space,
+            device=device,
+            output_dir=tmp_path,
+            measure=measure,
+            networks=6,
+            retry_errors=True,
+        )
+
+    assert profiled(fails=True).failed_blocks == (key,)
+    with pytest.raises(Interrupted):
+        profiled(stops_after=2)
+    made = profiled()
+    assert not made.skipped and not made.failed_blocks
+    assert LatencyTable.load(made.table_path).rounds(key) >= 8
+    assert profiled().skipped
 
 
 def networks_in(table, space):
