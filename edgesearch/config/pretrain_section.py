@@ -242,6 +242,8 @@ class PretrainSection(Section):
         largest, smallest, each_random = weights
         if not (largest or smallest or (each_random and info.data.get("random_subnets") != 0)):
             raise fault("a weight above 0 is required for a network that each step trains")
+        if info.data.get("largest_only_epochs") and not largest:
+            raise fault("a weight above 0 of the largest is required by largest_only_epochs")
         return weights
 
     @field_validator("faithful")

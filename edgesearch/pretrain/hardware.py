@@ -240,7 +240,8 @@ def _remedy(method: Method, passes: Passes, share: int, fitting: int, each_bytes
         and share // parts % group == 0
     ]
     step = group * passes.accumulation * distributed.world_size()
-    smaller = range(step, fitting // group * step + 1, step)
+    first = step if passes.group_size else _FEWEST * step  # a normalisation needs 2 images
+    smaller = range(first, fitting // group * step + 1, step)
     advice = [f"pretrain.accumulation={cuts[0]}"] if cuts and not method.batch_is_negatives else []
     if smaller:
         any_less = " or less" if step == 1 and not queues_of(method) else ""

@@ -32,7 +32,7 @@ from edgesearch.pretrain.hardware import (
     out_of_memory,
 )
 from edgesearch.pretrain.loader import ViewLoader
-from edgesearch.pretrain.loss_watch import UNSTABLE, LossWatch
+from edgesearch.pretrain.loss_watch import UNSTABLE, LossWatch, chance_of
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.passes import Passes
@@ -107,7 +107,7 @@ class Trainer:
         self.progress = Progress()
         self.log = RunLog(output_dir, config.tensorboard)
         self.stopped_by: signal.Signals | None = None
-        self._watch = LossWatch()
+        self._watch, self._chance = LossWatch(), 0.0
         self._begun = self._saved = time.monotonic()
         self._steps_before = 0
         self._passes: Passes | None = None
@@ -121,9 +121,8 @@ class Trainer:
             The weights, as in model.safetensors.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; the state of the last whole step has been kept,
-                or the last good one where the loss may be exploding. A signal that comes in the
-                last step or later only sets `stopped_by`.
+            Interrupted: SIGINT or SIGTERM came; the last good state has been kept. A signal that
+                comes in the last step or later only sets `stopped_by`.
             TrainingError: A loss or a weight is not finite, the loss has exploded, or a process
                 that loads images has died; the last good state has been kept.
             CheckpointError: The state in the output folder is damaged or of another run.
@@ -210,7 +209,8 @@ class Trainer:
         """Watch the loss, report, and within an epoch save the state when it is time."""
         progress, config, steps = self.progress, self.config, self.loader.steps_per_epoch
         where = f"step {self._steps_done - 1} (epoch {progress.epoch + 1})"
-        self._watch.add(result.losses[0], where, last=self._steps_done == config.epochs * steps)
+        is_last = self._steps_done == config.epochs * steps
+        self._watch.add(result.losses[0], where, chance=self._chance, last=is_last)
         if self.on_step:
             self.on_step(self._step_report(timer, result.spread))
         if progress.step == steps:
@@ -218,10 +218,8 @@ class Trainer:
         if stop := self._heard(signals):
             self._save_state()
             distributed.wait_for_first()
-            raise Interrupted(
-                f"pre-training stopped by {stop.name} in epoch "
-                f"{progress.epoch + 1} of {config.epochs}"
-            )
+            place = f"epoch {progress.epoch + 1} of {config.epochs}"
+            raise Interrupted(f"pre-training stopped by {stop.name} in {place}")
         if time.monotonic() - self._saved >= 60 * config.checkpoint_minutes:
             self._save_state()
 
@@ -255,6 +253,7 @@ class Trainer:
         if self._passes is None:
             batch_size = len(views[0]) * distributed.world_size()
             self._passes = self.hardware.passes(self.method, batch_size, self.config.seed)
+            self._chance = chance_of(self.method, batch_size)
         self._passes.step = step
         first, second = (
             view.to(self.device, non_blocking=True, memory_format=torch.channels_last)
@@ -325,6 +324,8 @@ class Trainer:
         self.log.write(report)
         if good:
             weights.save(self.weights_path)
+        else:
+            self.notice(f"the loss is high as epoch {epoch} ends: its weights and state are not kept")
         if report.best_epoch == epoch:
             weights.save(self.best_path)
         self._save_state()

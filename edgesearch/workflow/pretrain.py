@@ -169,7 +169,9 @@ def _fit(runner: Trainer, stage: Stage, layout: Layout) -> None:
     try:
         runner.fit()
     except Interrupted as error:
-        raise Interrupted(f"{error}; its state is in {runner.state_path}") from None
+        path = runner.state_path
+        state = f"its last good state is in {path}" if path.exists() else "it has no state yet"
+        raise Interrupted(f"{error}; {state}") from None
     if distributed.rank() == 0:
         stage.finish([layout.weights.name])
     if runner.stopped_by is not None:
