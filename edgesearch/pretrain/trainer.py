@@ -325,7 +325,7 @@ class Trainer:
         if good:
             weights.save(self.weights_path)
         else:
-            self.notice(f"the loss is high as epoch {epoch} ends: its weights and state are not kept")
+            self.notice(f"the loss is high as epoch {epoch} ends: weights and state are not kept")
         if report.best_epoch == epoch:
             weights.save(self.best_path)
         self._save_state()

@@ -142,7 +142,7 @@ def test_a_spike_at_the_end_of_an_epoch_stops_nothing(tmp_path):
         notice=told.append,
     )
     trainer.fit()
-    assert told == ["the loss is high as epoch 3 ends: its weights and state are not kept"]
+    assert told == ["the loss is high as epoch 3 ends: weights and state are not kept"]
     assert seen == [1, 2, 2, 4, 5]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert [line["best_epoch"] for line in lines] == [1, 2, 2, 4, 5]
