@@ -138,7 +138,7 @@ class PretrainSection(Section):
     """Weight of the squared distance of the smaller subnets' embeddings from the key encoder's."""
     faithful: bool = False
     """Steps in the order of DATA's released code, to see what the order does (MoCo v2): they are
-    slower, and as many of them were better in short trainings on digits (benchmarks/RESULTS.md)."""
+    slower, and were better in short trainings on digits (benchmarks/RESULTS.md)."""
     augmentation: AugmentationSection = Field(default={}, validate_default=True)
     """How two views are made of an image."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
