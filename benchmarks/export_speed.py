@@ -37,7 +37,9 @@ from score_cost import random_weights
 from devices import OnnxRuntime, Session, take_fingerprint
 from edgesearch.cli.stages import export_arguments
 from edgesearch.config import Config, load_config
-from edgesearch.export import KnnImages, export_network, number_format
+from edgesearch.export.onnx_export import export_network
+from edgesearch.export.precision import number_format
+from edgesearch.export.verify import KnnImages
 from edgesearch.workflow.deployable import make_deployable, write_in_format, write_winner
 from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.layout import Layout
@@ -183,7 +185,7 @@ def make_engines(config: Config) -> None:
 
 def prepared(config: Config) -> tuple[Winner, ImagePool, Any]:
     """The measured winner, the images, and the winner's network."""
-    from edgesearch.supernet import SupernetWeights
+    from edgesearch.supernet.weights import SupernetWeights
 
     arguments = export_arguments(config)
     layout, space = Layout(config.output_dir), arguments["space"]

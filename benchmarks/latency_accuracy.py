@@ -24,7 +24,7 @@ import numpy as np
 from machine import print_machine
 
 from edgesearch.config import load_config
-from edgesearch.latency import PredictionError, prediction_error
+from edgesearch.latency.prediction_error import PredictionError, prediction_error
 from edgesearch.space import Architecture, SearchSpace
 from profilers import LatencyTable
 

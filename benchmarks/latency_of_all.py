@@ -13,7 +13,8 @@ import time
 
 from machine import print_machine
 
-from edgesearch.latency import Correction, LatencyModel
+from edgesearch.latency.correction import Correction
+from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.space import load_space
 
 REPEATS = 7

@@ -28,7 +28,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgesearch.space import Architecture, SearchSpace, space_from_dict
-from edgesearch.supernet import Supernet
+from edgesearch.supernet.supernet import Supernet
 
 THREADS = 2
 TARGET = 0.97

@@ -23,7 +23,7 @@ from edgesearch import workflow
 from edgesearch.cli.results import print_rank
 from edgesearch.cli.stages import pretrain_arguments, profile_arguments, rank_arguments
 from edgesearch.config import load_config
-from edgesearch.evaluate import RankCorrelation
+from edgesearch.evaluate.rank_correlation import RankCorrelation
 
 CONFIG = "cifar10_simclr"
 OVERRIDES = (

@@ -27,8 +27,9 @@ from subnets import SUBNETS, knn_judge, named_subnets
 from edgesearch import workflow
 from edgesearch.cli.stages import pretrain_arguments
 from edgesearch.config import Config, load_config
-from edgesearch.pretrain import METHODS, MoCoV2
 from edgesearch.pretrain.faithful import faithful_step
+from edgesearch.pretrain.methods import METHODS
+from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures, sandwich_step
 from edgesearch.workflow.comparison import Subject
 

@@ -22,7 +22,8 @@ from torch import nn
 
 from edgesearch.pretrain.sandwich import sandwich_architectures
 from edgesearch.space import load_space
-from edgesearch.supernet import Supernet, extract
+from edgesearch.supernet.extract import extract
+from edgesearch.supernet.supernet import Supernet
 
 THREADS = 2
 

@@ -22,10 +22,12 @@ import torch
 from machine import print_machine
 from torch import nn
 
-from edgesearch.search import Agreement, ScoreOptions
+from edgesearch.search.agreement import Agreement, ScoreOptions
 from edgesearch.search.similarity import cosine_of_embeddings
 from edgesearch.space import Architecture, SearchSpace, load_space
-from edgesearch.supernet import Projector, Supernet, SupernetWeights
+from edgesearch.supernet.projector import Projector
+from edgesearch.supernet.supernet import Supernet
+from edgesearch.supernet.weights import SupernetWeights
 
 THREADS = 2
 BATCH = 128

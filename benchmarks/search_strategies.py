@@ -23,9 +23,12 @@ from machine import print_machine
 
 from edgesearch.cli.stages import pretrain_arguments
 from edgesearch.config import load_config
-from edgesearch.search import Budgets, FeasibleSet, Range, ScoreOptions, make_strategy
+from edgesearch.search.agreement import ScoreOptions
+from edgesearch.search.budgets import Budgets, Range
+from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.strategies import make_strategy
 from edgesearch.space import Architecture
-from edgesearch.supernet import SupernetWeights
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow import SearchImages, pretrain
 from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.scoring import make_agreement

@@ -8,7 +8,7 @@ from pathlib import Path
 from edgesearch.cli.stages import evaluate_arguments
 from edgesearch.config import Config
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet import SupernetWeights
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow.comparison import Comparison, Subject
 from edgesearch.workflow.image_pool import ImagePool
 

@@ -16,9 +16,10 @@ from machine import print_machine
 
 from edgesearch.cli.stages import search_arguments
 from edgesearch.config import load_config
-from edgesearch.search import Agreement, compare_domains
+from edgesearch.search.agreement import Agreement
+from edgesearch.search.ranking import compare_domains
 from edgesearch.space import Architecture
-from edgesearch.supernet import SupernetWeights
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of

@@ -25,7 +25,7 @@ import numpy as np
 from machine import print_machine
 
 from edgesearch.config import load_config
-from edgesearch.latency import LatencyModel
+from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.space import Architecture
 from profilers import LatencyTable
 

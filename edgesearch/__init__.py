@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgesearch.config import Config, load_config
-    from edgesearch.export import load_subnet
+    from edgesearch.export.load_subnet import load_subnet
     from edgesearch.space import Architecture, SearchSpace, load_space
 
 __version__ = "0.1.0"
@@ -32,7 +32,7 @@ _ROOMS = {
     "SearchSpace": "edgesearch.space",
     "load_config": "edgesearch.config",
     "load_space": "edgesearch.space",
-    "load_subnet": "edgesearch.export",
+    "load_subnet": "edgesearch.export.load_subnet",
 }
 
 

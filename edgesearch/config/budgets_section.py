@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from devices.spec import DeviceSpec, known_devices, load_device
-from edgesearch.config.fields import FORM, Positive, PositiveFraction, Section, fault
 from edgesearch.errors import UserError
+from edgesearch.settings import FORM, Positive, PositiveFraction, Settings, fault
 
 
-class RangeSection(Section):
+class RangeSection(Settings):
     """Both ends of what is allowed."""
 
     min: Positive | None = None
@@ -52,7 +52,7 @@ Shares = Annotated[_Share | _Shares, _one_of("a share, or a list of them")]
 """Shares of something, in the same way."""
 
 
-class DeviceBudgetsSection(Section):
+class DeviceBudgetsSection(Settings):
     """Budgets on a further device, whose latency table has been measured in the same output_dir."""
 
     latency_ms: Bound | None = None
@@ -84,7 +84,7 @@ class DeviceBudgetsSection(Section):
         return load_device(name, **own)
 
 
-class BudgetsSection(Section):
+class BudgetsSection(Settings):
     """What candidates have to keep; what is null does not bind."""
 
     latency_ms: Bounds | None = None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edgesearch.config.fields import Count, Positive, Section
+from edgesearch.settings import Count, Positive, Settings
 
 
-class EvaluationSection(Section):
+class EvaluationSection(Settings):
     """How accuracies of subnets are computed, in `evaluate` and at the end of `run`.
 
     Features are those of the backbone, its normalisation recalibrated on

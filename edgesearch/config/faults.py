@@ -11,18 +11,18 @@ from typing import get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from edgesearch.config.fields import FORM, Section
+from edgesearch.settings import FORM, Settings
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 60
 
 
-def describe_faults(error: ValidationError, schema: type[Section]) -> list[str]:
+def describe_faults(error: ValidationError, schema: type[Settings]) -> list[str]:
     """One line for each fault: the path of the key, what is required and what was found."""
     return [_describe(details, schema) for details in error.errors(include_url=False)]
 
 
-def _describe(details: ErrorDetails, schema: type[Section]) -> str:
+def _describe(details: ErrorDetails, schema: type[Settings]) -> str:
     path = ".".join(part for part in map(str, details["loc"]) if not part.startswith(FORM))
     found = shortened(details["input"])
     if details["type"] == "extra_forbidden":
@@ -46,7 +46,7 @@ def shortened(value: object) -> str:
     return "nothing (null)" if value is None else _REPR.repr(value)
 
 
-def _suggestion(path: str, schema: type[Section]) -> str:
+def _suggestion(path: str, schema: type[Settings]) -> str:
     """A known key that may have been meant: beside the unknown one, or of the same name."""
     section, _, key = path.rpartition(".")
     known = list(_paths(schema))
@@ -60,10 +60,10 @@ def _suggestion(path: str, schema: type[Section]) -> str:
     return f"; known here: {', '.join(beside)}" if beside else ""
 
 
-def _paths(schema: type[Section], prefix: str = "") -> Iterator[str]:
+def _paths(schema: type[Settings], prefix: str = "") -> Iterator[str]:
     """The paths of all keys."""
     for name, field in schema.model_fields.items():
         yield prefix + name
         for annotation in (field.annotation, *get_args(field.annotation)):
-            if isinstance(annotation, type) and issubclass(annotation, Section):
+            if isinstance(annotation, type) and issubclass(annotation, Settings):
                 yield from _paths(annotation, f"{prefix}{name}.")

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from edgesearch.config.fields import (
+from edgesearch.config.method_defaults import METHOD_DEFAULTS
+from edgesearch.settings import (
     Batch,
     Count,
     CountFromZero,
@@ -14,11 +15,10 @@ from edgesearch.config.fields import (
     NotNegative,
     Positive,
     PositiveFraction,
-    Section,
+    Settings,
     UserPath,
     fault,
 )
-from edgesearch.config.method_defaults import METHOD_DEFAULTS
 
 _TRAINING = METHOD_DEFAULTS["moco_v2"].training
 _OPTIONS = {
@@ -28,7 +28,7 @@ _OPTIONS = {
 }
 
 
-class JitterSection(Section):
+class JitterSection(Settings):
     """Random changes of colour; each strength is the range around no change."""
 
     brightness: NotNegative = 0.4
@@ -43,7 +43,7 @@ class JitterSection(Section):
     """Share of the views that are changed."""
 
 
-class AugmentationSection(Section):
+class AugmentationSection(Settings):
     """How two views are made of an image; what a method does with it stands in its file.
 
     Source: Chen et al., "Improved Baselines with Momentum Contrastive Learning" (2020).
@@ -80,7 +80,7 @@ def _own() -> Any:
     return Field(default=None, validate_default=True)
 
 
-class PretrainSection(Section):
+class PretrainSection(Settings):
     """How the supernet is trained without labels: a self-supervised method by the sandwich rule.
 
     What is left out is as in the method's paper; null means the same for the method's own

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edgesearch.config.fields import Count, CountFromZero, Section
+from edgesearch.settings import Count, CountFromZero, Settings
 
 
-class RankSection(Section):
+class RankSection(Settings):
     """How it is found out whether the score orders subnets as their accuracy does."""
 
     subnets: Annotated[int, Field(ge=4)] = 120

@@ -15,24 +15,24 @@ from devices.spec import (
 )
 from edgesearch.config.budgets_section import BudgetsSection
 from edgesearch.config.evaluation_section import EvaluationSection
-from edgesearch.config.fields import (
+from edgesearch.config.pretrain_section import PretrainSection
+from edgesearch.config.rank_section import RankSection
+from edgesearch.errors import UserError
+from edgesearch.settings import (
     Batch,
     Count,
     CountFromZero,
     Fraction,
     Positive,
     PositiveFraction,
-    Section,
+    Settings,
     UserPath,
     fault,
 )
-from edgesearch.config.pretrain_section import PretrainSection
-from edgesearch.config.rank_section import RankSection
-from edgesearch.errors import UserError
 from edgesearch.space import SearchSpace, load_space, space_from_dict
 
 
-class SpaceSection(Section):
+class SpaceSection(Settings):
     """The search space: one that comes with edgesearch, or one's own.
 
     Without `family`, `name` names a space that comes with edgesearch, and all other keys replace
@@ -68,7 +68,7 @@ class SpaceSection(Section):
         return self
 
 
-class DeviceSection(Section):
+class DeviceSection(Settings):
     """The device that networks are chosen for; fields that are given replace the device's own."""
 
     name: str = "local-cpu"
@@ -127,7 +127,7 @@ class DeviceSection(Section):
         return self
 
 
-class DataSection(Section):
+class DataSection(Settings):
     """The images."""
 
     source: Literal["folder", "shards", "torchvision", "digits"] = "folder"
@@ -174,7 +174,7 @@ class DataSection(Section):
         return std
 
 
-class ProfileSection(Section):
+class ProfileSection(Settings):
     """How the latency table is measured."""
 
     rounds: Count = 12
@@ -217,7 +217,7 @@ class ProfileSection(Section):
         return accept
 
 
-class ValidationSection(Section):
+class ValidationSection(Settings):
     """How predicted latencies are judged."""
 
     networks: Annotated[int, Field(ge=2)] = 24
@@ -226,7 +226,7 @@ class ValidationSection(Section):
     """Which networks are drawn."""
 
 
-class SearchSection(Section):
+class SearchSection(Settings):
     """How subnets are chosen."""
 
     strategy: Literal["surrogate", "evolution", "tpe", "random", "exhaustive"] = "surrogate"
@@ -275,7 +275,7 @@ class SearchSection(Section):
         return population
 
 
-class TensorRTSection(Section):
+class TensorRTSection(Settings):
     """TensorRT-RTX engines, built with or without a GPU."""
 
     compute_capabilities: Annotated[
@@ -294,7 +294,7 @@ class TensorRTSection(Section):
         return precision
 
 
-class ExportSection(Section):
+class ExportSection(Settings):
     """What is made of the winners."""
 
     output: Literal["features", "logits", "embeddings", "stages"] = "features"
@@ -310,7 +310,7 @@ class ExportSection(Section):
     """TensorRT-RTX engines; null builds none."""
 
 
-class Config(Section):
+class Config(Settings):
     """A whole configuration."""
 
     output_dir: UserPath

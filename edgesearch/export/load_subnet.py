@@ -14,7 +14,9 @@ from edgesearch.errors import ExportError, SpaceError
 from edgesearch.export.engines import WEIGHTS_FILE
 from edgesearch.export.manifest import MANIFEST, check_listed
 from edgesearch.space import Architecture, space_from_dict
-from edgesearch.supernet import Projector, ResNet, Subnet
+from edgesearch.supernet.projector import Projector
+from edgesearch.supernet.resnet import ResNet
+from edgesearch.supernet.subnet import Subnet
 
 _REMEDY = "Name a subnet.safetensors that `edgesearch export` wrote, or its folder."
 

@@ -13,7 +13,7 @@ from torch import nn
 from edgesearch.errors import ExportError
 from edgesearch.export.onnx_files import quiet, save_model
 from edgesearch.space import Block, SearchSpace, covering_networks
-from edgesearch.supernet import ResNet
+from edgesearch.supernet.resnet import ResNet
 
 if TYPE_CHECKING:
     import onnx

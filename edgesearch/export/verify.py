@@ -12,7 +12,7 @@ import torch
 
 from devices import Runtime, Session
 from edgesearch.errors import ExportError
-from edgesearch.evaluate import knn_accuracy
+from edgesearch.evaluate.knn import knn_accuracy
 from edgesearch.export.onnx_export import INPUT_NAME
 
 Outputs = np.ndarray | Sequence[np.ndarray]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from edgesearch.data import Preprocess
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.pretrain.randomness import uniforms
 from edgesearch.pretrain.views import (
     BLUR_SIGMA,

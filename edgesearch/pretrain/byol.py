@@ -18,7 +18,7 @@ from edgesearch.pretrain.method import Encode, SubnetLoss, Views, at_once
 from edgesearch.pretrain.precision import in_full_precision
 from edgesearch.pretrain.views import Augmentation
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet import Projector
+from edgesearch.supernet.projector import Projector
 
 SECOND_BLUR = 0.1
 """Blur of the second views as a share of that of the first (appendix B, table 6)."""

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgesearch.space import SearchSpace
-from edgesearch.supernet import Projector, Supernet
+from edgesearch.supernet.projector import Projector
+from edgesearch.supernet.supernet import Supernet
 
 State = dict[str, torch.Tensor]
 

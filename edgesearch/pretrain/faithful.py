@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain import distributed
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.passes import Passes
 from edgesearch.pretrain.sandwich import StepResult, exchanged, spread_of
 from edgesearch.pretrain.trainer_config import TrainerConfig
+from edgesearch.processes import distributed
 from edgesearch.space import Architecture
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain import distributed
 from edgesearch.pretrain.key_queue import queues_of
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.passes import Passes, settings_near
+from edgesearch.processes import distributed
 
 _GIB = 2**30
 _SAFE_SHARE = 0.9

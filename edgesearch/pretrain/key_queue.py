@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain.distributed import gather_rows
+from edgesearch.processes.distributed import gather_rows
 
 
 class KeyQueue(nn.Module):

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from edgesearch.data import ImageSet, Preprocess
+from edgesearch.data.image_set import ImageSet
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError
 from edgesearch.pretrain.batched_views import BatchedViews, to_device
 from edgesearch.pretrain.method import Views

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain import distributed
 from edgesearch.pretrain.key_queue import queues_of
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.precision import autocast
 from edgesearch.pretrain.randomness import order_of_epoch, seed_of
-from edgesearch.supernet import BatchGroups, set_batch_groups
+from edgesearch.processes import distributed
+from edgesearch.supernet.dynamic_ops import BatchGroups, set_batch_groups
 
 _SHUFFLE = 0x5B
 """Tells the seeds of these permutations from those of other things."""

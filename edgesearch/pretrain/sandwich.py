@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from edgesearch.pretrain import distributed
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.passes import Passes
 from edgesearch.pretrain.randomness import seed_of
+from edgesearch.processes import distributed
 from edgesearch.space import Architecture, SearchSpace
 
 _RUNNING_STATISTICS = ("running_mean", "running_var")

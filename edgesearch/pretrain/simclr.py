@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgesearch.pretrain.distributed import gather_rows
 from edgesearch.pretrain.encoder import new_encoder
 from edgesearch.pretrain.method import Encode, SubnetLoss, Views, at_once
 from edgesearch.pretrain.precision import in_full_precision
 from edgesearch.pretrain.views import Augmentation
+from edgesearch.processes.distributed import gather_rows
 from edgesearch.space import Architecture, SearchSpace
 
 

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from edgesearch.errors import Interrupted, TrainingError
-from edgesearch.pretrain import distributed
 from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
 from edgesearch.pretrain.dead_worker import dead_worker
 from edgesearch.pretrain.encoder import states_of
@@ -40,7 +39,8 @@ from edgesearch.pretrain.run_log import RunLog
 from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures, sandwich_step
 from edgesearch.pretrain.stop_signals import StopSignals
 from edgesearch.pretrain.trainer_config import OPTIMIZERS, TrainerConfig, load_optimizer
-from edgesearch.supernet import SupernetWeights
+from edgesearch.processes import distributed
+from edgesearch.supernet.weights import SupernetWeights
 
 Monitor = Callable[[SupernetWeights], dict[str, float]]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torchvision.transforms import v2
 
-from edgesearch.data import Preprocess
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.pretrain.randomness import seed_of
 
 

@@ -25,7 +25,9 @@ from edgesearch.search.similarity import (
     self_similarity,
 )
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet import ResNet, SupernetWeights, recalibrate_all
+from edgesearch.supernet.calibrate import recalibrate_all
+from edgesearch.supernet.resnet import ResNet
+from edgesearch.supernet.weights import SupernetWeights
 
 ImagesAt = Callable[[int, int, int], torch.Tensor]
 """(resolution R, first, last) to normalised images (last - first, C, R, R), the same each time."""

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from edgesearch.space import Architecture, Block, SearchSpace
-from edgesearch.supernet import ResNet
+from edgesearch.supernet.resnet import ResNet
 
 FAMILY_BYTES = 1 << 30
 """Weights and kept outputs of the networks that are run together, at most."""

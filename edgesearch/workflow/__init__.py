@@ -1,13 +1,16 @@
 """The stages as functions: the Python API, one file for each command."""
 
-from edgesearch.export import TensorRTTarget
-from edgesearch.pretrain import Augmentation, Hardware, TrainerConfig
-from edgesearch.search import Budgets, LatencyBudgets, Range, ScoreOptions
+from edgesearch.events import Event, Report
+from edgesearch.export.engines import TensorRTTarget
+from edgesearch.pretrain.hardware import Hardware
+from edgesearch.pretrain.trainer_config import TrainerConfig
+from edgesearch.pretrain.views import Augmentation
+from edgesearch.search.agreement import ScoreOptions
+from edgesearch.search.budgets import Budgets, LatencyBudgets, Range
 from edgesearch.workflow.bench import BenchedEngine, BenchResult, bench
 from edgesearch.workflow.devices import DevicesResult, describe_devices
 from edgesearch.workflow.evaluate import EvaluatedRow, EvaluateResult, evaluate
 from edgesearch.workflow.evaluation import EvaluationSettings
-from edgesearch.workflow.events import Event, Report
 from edgesearch.workflow.export import export
 from edgesearch.workflow.exported import ExportResult
 from edgesearch.workflow.image_pool import ImageSource

@@ -11,8 +11,8 @@ from typing import Any
 from devices import DeviceSpec, Fingerprint, fix_batch, read_engine_header, read_inputs
 from devices.errors import EngineError
 from edgesearch.errors import Interrupted, StageError
-from edgesearch.export import check_listed, check_runtime
-from edgesearch.workflow.events import Event, Report, silent
+from edgesearch.events import Event, Report, silent
+from edgesearch.export.manifest import check_listed, check_runtime
 from profilers import (
     MeasureConfig,
     Ratio,

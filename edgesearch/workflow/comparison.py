@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet import SupernetWeights, random_like
+from edgesearch.supernet.weights import SupernetWeights, random_like
 from edgesearch.workflow.evaluation import EvaluationSettings, LabelledFeatures, SubnetJudge
 from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.winners import Winner

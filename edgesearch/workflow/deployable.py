@@ -14,28 +14,28 @@ import torch
 
 from devices import DeviceSpec, TensorRTRtxBuilder
 from edgesearch.errors import ExportError
-from edgesearch.evaluate import compute_features, fit_linear
-from edgesearch.export import (
+from edgesearch.evaluate.features import compute_features
+from edgesearch.evaluate.linear import fit_linear
+from edgesearch.export.engines import (
     FP16_FILE,
     INT8_FILE,
-    KIT,
     MEASURED_FILES,
     ONNX_FILE,
     TENSORRT_INT8_FILE,
     WEIGHTS_FILE,
-    KnnImages,
     TensorRTTarget,
     build_engines,
-    convert_to_fp16,
-    make_manifest,
-    number_format,
-    quantize_network,
     save_weights,
-    write_kit,
-    write_manifest,
 )
+from edgesearch.export.kit import KIT, write_kit
+from edgesearch.export.manifest import make_manifest, write_manifest
+from edgesearch.export.precision import convert_to_fp16, number_format
+from edgesearch.export.quantize import quantize_network
+from edgesearch.export.verify import KnnImages
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet import Subnet, SupernetWeights, recalibrate
+from edgesearch.supernet.calibrate import recalibrate
+from edgesearch.supernet.subnet import Subnet
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow.exported import unjudged
 from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.profile import table_digest

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from edgesearch.errors import Interrupted
+from edgesearch.events import Event, Report, silent
 from edgesearch.space import SearchSpace, find_architecture
-from edgesearch.supernet import SupernetWeights
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow.comparison import Comparison, Subject, subjects
 from edgesearch.workflow.evaluation import EvaluationSettings
 from edgesearch.workflow.evaluation_results import EvaluationResults
-from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from edgesearch.evaluate import compute_features, knn_accuracy, linear_accuracy
-from edgesearch.supernet import recalibrate
+from edgesearch.evaluate.features import compute_features
+from edgesearch.evaluate.knn import knn_accuracy
+from edgesearch.evaluate.linear import linear_accuracy
+from edgesearch.supernet.calibrate import recalibrate
 from edgesearch.workflow.image_pool import (
     LABELLED_TEST_IMAGES,
     LABELLED_TRAIN_IMAGES,

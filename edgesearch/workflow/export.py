@@ -13,17 +13,13 @@ import torch
 
 from devices import DeviceSpec
 from edgesearch.errors import ExportError, Interrupted
-from edgesearch.export import (
-    MANIFEST,
-    ONNX_FILE,
-    TensorRTTarget,
-    export_network,
-    read_manifest,
-    sha256_of,
-)
-from edgesearch.latency import LatencyModel
+from edgesearch.events import Event, Report, silent
+from edgesearch.export.engines import ONNX_FILE, TensorRTTarget
+from edgesearch.export.manifest import MANIFEST, read_manifest, sha256_of
+from edgesearch.export.onnx_export import export_network
+from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet import SupernetWeights
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow.deployable import (
     Deployable,
     is_in_int8,
@@ -31,7 +27,6 @@ from edgesearch.workflow.deployable import (
     write_in_format,
     write_winner,
 )
-from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.exportable import buildable, check_batch, check_images, check_target
 from edgesearch.workflow.exported import (
     ExportResult,

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from devices import DeviceSpec, TensorRTRtxBuilder
 from edgesearch.errors import ExportError
-from edgesearch.evaluate import require_two_classes
-from edgesearch.export import TensorRTTarget
+from edgesearch.evaluate.linear import require_two_classes
+from edgesearch.events import Event, Report
+from edgesearch.export.engines import TensorRTTarget
 from edgesearch.workflow.deployable import KNN_GLANCE, calibration_batches, parity_images
-from edgesearch.workflow.events import Event, Report
 from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.winners import Winner
 

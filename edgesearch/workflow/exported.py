@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import ExportError, StageError
-from edgesearch.export import read_manifest
+from edgesearch.export.manifest import read_manifest
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.workflow.latency_budgets import describe_broken, describe_budgets
 from edgesearch.workflow.layout import Layout

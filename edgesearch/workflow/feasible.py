@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 from devices import DeviceSpec
 from edgesearch.errors import InfeasibleError, StageError
-from edgesearch.latency import LatencyModel
-from edgesearch.search import Budgets, DeviceLatencies, FeasibleSet
+from edgesearch.events import Report
+from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.search.budgets import Budgets
+from edgesearch.search.constraints import DeviceLatencies, FeasibleSet
 from edgesearch.space import SearchSpace
-from edgesearch.workflow.events import Report
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.profile import current_correction, load_table, table_digest
 from profilers import LatencyTable

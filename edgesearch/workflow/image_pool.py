@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from devices.cache_dir import default_cache_dir
-from edgesearch.data import ImageSet, Preprocess, channel_statistics, open_images
+from edgesearch.data.image_set import ImageSet, channel_statistics
+from edgesearch.data.open_images import open_images
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError
 
 STATISTICS_IMAGES = 2000

@@ -9,7 +9,7 @@ import torch
 
 from edgesearch.errors import TrainingError
 from edgesearch.space import Architecture
-from edgesearch.supernet import SupernetWeights
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow.evaluation import SubnetJudge
 from edgesearch.workflow.image_pool import ImagePool
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgesearch.latency import LatencyPrediction
+from edgesearch.latency.latency_model import LatencyPrediction
 from profilers import LatencyTable
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgesearch.errors import StageError
-from edgesearch.export import sha256_of
+from edgesearch.export.manifest import sha256_of
 
 _held: set[IO[str]] = set()
 """The locks of this process."""

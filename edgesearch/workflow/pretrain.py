@@ -11,27 +11,24 @@ from typing import Any
 import torch
 
 from edgesearch.errors import CheckpointError, DataError, Interrupted
-from edgesearch.export import sha256_of
-from edgesearch.pretrain import (
-    METHODS,
-    Augmentation,
-    Hardware,
-    Method,
-    Share,
-    Trainer,
-    TrainerConfig,
-    distributed,
-    make_loader,
-    queues_of,
-)
+from edgesearch.events import Event, Report, silent, teller
+from edgesearch.export.manifest import sha256_of
+from edgesearch.pretrain.hardware import Hardware
+from edgesearch.pretrain.key_queue import queues_of
+from edgesearch.pretrain.loader import Share, make_loader
+from edgesearch.pretrain.method import Method
+from edgesearch.pretrain.methods import METHODS
+from edgesearch.pretrain.trainer import Trainer
+from edgesearch.pretrain.trainer_config import TrainerConfig
+from edgesearch.pretrain.views import Augmentation
+from edgesearch.processes import distributed
+from edgesearch.processes.shared_work import check_same_in_all
 from edgesearch.space import SearchSpace
-from edgesearch.supernet import SupernetWeights
-from edgesearch.workflow.events import Event, Report, silent, teller
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.knn_monitor import KnnMonitor
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder
-from edgesearch.workflow.shared_work import check_same_in_all
 from edgesearch.workflow.stage import Stage, prefixed
 from edgesearch.workflow.training_events import TrainingTeller
 

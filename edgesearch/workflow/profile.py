@@ -15,9 +15,10 @@ import numpy as np
 
 from devices import DeviceSpec, Fingerprint, installed_version, take_fingerprint
 from edgesearch.errors import Interrupted, StageError
-from edgesearch.latency import Correction, LatencyModel
+from edgesearch.events import Event, Report, silent
+from edgesearch.latency.correction import Correction
+from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder
 from edgesearch.workflow.table import write_csv

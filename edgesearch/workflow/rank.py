@@ -15,14 +15,21 @@ import torch
 
 from devices import DeviceSpec
 from edgesearch.errors import Interrupted
-from edgesearch.evaluate import RankCorrelation, rank_correlations
-from edgesearch.latency import LatencyModel
-from edgesearch.pretrain import distributed
-from edgesearch.search import Agreement, ScoreOptions, ScoreVariants
+from edgesearch.evaluate.rank_correlation import RankCorrelation, rank_correlations
+from edgesearch.events import Event, Report, silent, teller
+from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.processes import distributed
+from edgesearch.processes.shared_work import (
+    TIMEOUT,
+    SharedWork,
+    check_same_in_all,
+    tell_of_processes,
+)
+from edgesearch.search.agreement import Agreement, ScoreOptions
+from edgesearch.search.score_variants import ScoreVariants
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet import SupernetWeights
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow.evaluation import EvaluationSettings, SubnetJudge
-from edgesearch.workflow.events import Event, Report, silent, teller
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder, write_json
@@ -31,12 +38,6 @@ from edgesearch.workflow.rank_files import plot_ranking, write_csv
 from edgesearch.workflow.rank_results import RankedSubnet, RankedSubnets
 from edgesearch.workflow.scoring import make_agreement
 from edgesearch.workflow.search import WEIGHTS, SearchImages
-from edgesearch.workflow.shared_work import (
-    TIMEOUT,
-    SharedWork,
-    check_same_in_all,
-    tell_of_processes,
-)
 from edgesearch.workflow.stage import Stage, prefixed
 
 GOLDEN_RATIO = (1 + math.sqrt(5)) / 2

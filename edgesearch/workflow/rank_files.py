@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgesearch.evaluate import RankCorrelation
+from edgesearch.evaluate.rank_correlation import RankCorrelation
 from edgesearch.workflow.output_folder import write_bytes
 from edgesearch.workflow.rank_results import RankedSubnet
 

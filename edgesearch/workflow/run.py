@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgesearch.workflow.events import silent
+from edgesearch.events import silent
 from edgesearch.workflow.export import export
 from edgesearch.workflow.exportable import buildable, check_batch, check_target
 from edgesearch.workflow.exported import ExportResult

@@ -14,24 +14,18 @@ import numpy as np
 from torch import Tensor
 
 from edgesearch.errors import DataError, SearchError
-from edgesearch.search import (
-    Agreement,
-    FeasibleSet,
-    ImagesNeeded,
-    Ranking,
-    ScoreOptions,
-    ScoresOn,
-    Trial,
-    find_images_needed,
-    settle,
-)
+from edgesearch.events import Event, Report, silent
+from edgesearch.processes.shared_work import SharedWork
+from edgesearch.search.agreement import Agreement, ScoreOptions
+from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.images_needed import ImagesNeeded, ScoresOn, find_images_needed
+from edgesearch.search.ranking import Ranking, settle
+from edgesearch.search.trial_log import Trial
 from edgesearch.space import Architecture
-from edgesearch.supernet import SupernetWeights
-from edgesearch.workflow.events import Event, Report, silent
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow.image_pool import ImagePool
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import write_json
-from edgesearch.workflow.shared_work import SharedWork
 
 if TYPE_CHECKING:
     from edgesearch.workflow.search import SearchImages

@@ -11,25 +11,21 @@ import torch
 
 from devices import DeviceSpec
 from edgesearch.errors import StageError
-from edgesearch.export import sha256_of
-from edgesearch.pretrain import distributed
-from edgesearch.search import (
-    BATCH,
-    Agreement,
-    Budgets,
-    ScoreOptions,
-    make_strategy,
-)
+from edgesearch.events import Event, Report, silent, teller
+from edgesearch.export.manifest import sha256_of
+from edgesearch.processes import distributed
+from edgesearch.processes.shared_work import TIMEOUT, check_same_in_all, tell_of_processes
+from edgesearch.search.agreement import Agreement, ScoreOptions
+from edgesearch.search.budgets import Budgets
+from edgesearch.search.strategies import BATCH, make_strategy
 from edgesearch.space import SearchSpace
-from edgesearch.supernet import SupernetWeights
-from edgesearch.workflow.events import Event, Report, silent, teller
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow.feasible import Tables
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder, read_json
 from edgesearch.workflow.scoring import SharedScores, make_agreement
 from edgesearch.workflow.search_files import choose_winners, write_search
-from edgesearch.workflow.shared_work import TIMEOUT, check_same_in_all, tell_of_processes
 from edgesearch.workflow.stage import RECORD, Stage, prefixed
 from edgesearch.workflow.trials import find_trials, says_where
 from edgesearch.workflow.winners import Winners

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from edgesearch.search import FeasibleSet, Ranking, Trial, pareto_front
+from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.ranking import Ranking
+from edgesearch.search.search import pareto_front
+from edgesearch.search.trial_log import Trial
 from edgesearch.workflow.latency_budgets import MEDIAN, P95
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import write_json

@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 
 from devices import DeviceSpec
-from edgesearch.latency import LatencyModel
-from edgesearch.search import Agreement, ScoreOptions
+from edgesearch.events import Event, Report, silent
+from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.search.agreement import Agreement, ScoreOptions
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet import SupernetWeights
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow.comparison import Comparison, Subject, subjects
 from edgesearch.workflow.evaluation import EvaluationSettings
-from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import digest_of, output_folder, read_json, write_json

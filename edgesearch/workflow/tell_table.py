@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgesearch.workflow.events import Event, Report
+from edgesearch.events import Event, Report
 from profilers import LatencyTable, slowdown_of
 
 OTHER_SPEED = 0.05

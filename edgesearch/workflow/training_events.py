@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from edgesearch.pretrain import EpochReport, StepReport
-from edgesearch.workflow.events import Event, Report
+from edgesearch.events import Event, Report
+from edgesearch.pretrain.epoch_report import EpochReport, StepReport
 
 LONG_WAIT = 0.2
 """Share of the time from which on waiting for data is worth a remedy."""

@@ -7,17 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from edgesearch.errors import Interrupted
-from edgesearch.search import (
-    Agreement,
-    FeasibleSet,
-    ScoresOn,
-    Strategy,
-    Trial,
-    TrialLog,
-    run_search,
-)
+from edgesearch.events import Event, Report
+from edgesearch.search.agreement import Agreement
+from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.images_needed import ScoresOn
+from edgesearch.search.search import run_search
+from edgesearch.search.strategies import Strategy
+from edgesearch.search.trial_log import Trial, TrialLog
 from edgesearch.space import Architecture
-from edgesearch.workflow.events import Event, Report
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.scoring import Ranked, SharedScores, choose_images, settle_winners
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from devices import DeviceSpec
 from edgesearch.errors import Interrupted, LatencyError
-from edgesearch.latency import LatencyModel, PredictionError, prediction_error
+from edgesearch.events import Event, Report, silent
+from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.prediction_error import PredictionError, prediction_error
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.workflow.events import Event, Report, silent
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.output_folder import output_folder, write_json
 from edgesearch.workflow.plots import plot_predictions

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import StageError
-from edgesearch.search import Budgets, Range, Trial
+from edgesearch.search.budgets import Budgets, Range
+from edgesearch.search.trial_log import Trial
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.workflow.output_folder import read_json, write_json
 

@@ -16,15 +16,12 @@ import numpy as np
 from devices import DeviceSpec, Fingerprint
 from devices.cache_dir import default_cache_dir
 from edgesearch.errors import SpaceError
-from edgesearch.export import (
-    assemble_network,
-    convert_block,
-    export_blocks,
-    is_whole_model,
-    number_format,
-)
+from edgesearch.events import Event, Report, silent
+from edgesearch.export.onnx_export import assemble_network, export_blocks
+from edgesearch.export.onnx_files import is_whole_model
+from edgesearch.export.precision import number_format
+from edgesearch.export.quantize import convert_block
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.workflow.events import Event, Report, silent
 from profilers import LatencyTable, Workload
 
 EXPORT_FORMAT = 2

@@ -4,7 +4,7 @@ import pytest
 
 from edgesearch.cli.budgets import budget_arguments, describe_bound
 from edgesearch.config import load_config
-from edgesearch.search import LatencyBudgets, Range
+from edgesearch.search.budgets import LatencyBudgets, Range
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from edgesearch.data import ImageSet, Preprocess, channel_statistics
+from edgesearch.data.image_set import ImageSet, channel_statistics
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError
 
 RULE = Preprocess(8, 3, (0.5,) * 3, (0.25,) * 3)

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from edgesearch.data import open_images
+from edgesearch.data.open_images import open_images
 from edgesearch.errors import DataError
 
 

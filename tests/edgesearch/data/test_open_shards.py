@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edgesearch.data import open_images
+from edgesearch.data.open_images import open_images
 from edgesearch.data.open_shards import find_shards
 from edgesearch.errors import DataError
 

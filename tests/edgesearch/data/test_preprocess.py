@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from edgesearch.data import Preprocess
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError
 
 

@@ -11,7 +11,8 @@ from threading import Barrier
 
 import pytest
 
-from edgesearch.data import ImageSet, shards
+from edgesearch.data import shards
+from edgesearch.data.image_set import ImageSet
 from edgesearch.data.shards import index_shard
 from edgesearch.errors import DataError
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from edgesearch.data import open_images, torchvision_sets
+from edgesearch.data import torchvision_sets
+from edgesearch.data.open_images import open_images
 from edgesearch.errors import DataError
 
 

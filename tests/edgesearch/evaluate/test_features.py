@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from edgesearch.evaluate import compute_features
+from edgesearch.evaluate.features import compute_features
 from edgesearch.space import load_space
-from edgesearch.supernet import ResNet
+from edgesearch.supernet.resnet import ResNet
 
 SPACE = load_space("resnet_tiny")
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from edgesearch.evaluate import knn_accuracy
+from edgesearch.evaluate.knn import knn_accuracy
 
 
 def slow_accuracy(train, train_labels, test, test_labels, k, temperature):

@@ -7,8 +7,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from edgesearch.errors import DataError, TrainingError
-from edgesearch.evaluate import fit_linear, linear_accuracy
-from edgesearch.evaluate.linear import INVERSE_PENALTIES, _held_out, rank_penalties
+from edgesearch.evaluate.linear import (
+    INVERSE_PENALTIES,
+    _held_out,
+    fit_linear,
+    linear_accuracy,
+    rank_penalties,
+)
 
 
 def clusters(count, classes, seed, spread=0.6):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from edgesearch.evaluate import kendall_tau, rank_correlations
-from edgesearch.evaluate.rank_correlation import kendall_taus
+from edgesearch.evaluate.rank_correlation import kendall_tau, kendall_taus, rank_correlations
 
 
 def drawn(count, seed=0, ties=False):

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from edgesearch.export import ONNX_FILE, assemble_network, export_blocks, export_network
+from edgesearch.export.engines import ONNX_FILE
+from edgesearch.export.onnx_export import assemble_network, export_blocks, export_network
 from edgesearch.space import ResNetSpace
-from edgesearch.supernet import ResNet, recalibrate
+from edgesearch.supernet.calibrate import recalibrate
+from edgesearch.supernet.resnet import ResNet
 
 
 @pytest.fixture(scope="session")

@@ -13,20 +13,20 @@ from safetensors import safe_open
 
 from devices import OnnxRuntime, read_engine_header
 from edgesearch.errors import ExportError
-from edgesearch.export import (
+from edgesearch.export.engines import (
     INT8_FILE,
     ONNX_FILE,
     TENSORRT_INT8_FILE,
     WEIGHTS_FILE,
-    KnnImages,
     TensorRTTarget,
     build_engines,
-    export_network,
-    quantize_network,
     save_weights,
 )
+from edgesearch.export.onnx_export import export_network
 from edgesearch.export.precision import convert_to_fp16
-from edgesearch.supernet import ResNet
+from edgesearch.export.quantize import quantize_network
+from edgesearch.export.verify import KnnImages
+from edgesearch.supernet.resnet import ResNet
 
 CAPABILITIES = ("SM75", "SM86", "SM89", "SM120")
 needs_tensorrt = pytest.mark.skipif(

@@ -8,15 +8,10 @@ import pytest
 from onnx import numpy_helper
 
 from edgesearch.errors import ExportError
-from edgesearch.export import (
-    FP16_FILE,
-    INT8_FILE,
-    ONNX_FILE,
-    build_engines,
-    convert_to_fp16,
-    quantize_network,
-)
+from edgesearch.export.engines import FP16_FILE, INT8_FILE, ONNX_FILE, build_engines
 from edgesearch.export.first_difference import differs_from_file, differs_from_network
+from edgesearch.export.precision import convert_to_fp16
+from edgesearch.export.quantize import quantize_network
 
 
 def alike(expected, found):

@@ -5,7 +5,7 @@ import zipfile
 import pytest
 
 from edgesearch.errors import ExportError
-from edgesearch.export import KIT, write_kit
+from edgesearch.export.kit import KIT, write_kit
 
 
 @pytest.fixture

@@ -14,9 +14,12 @@ from torchvision.models.segmentation.fcn import FCN, FCNHead
 
 import edgesearch
 from edgesearch.errors import ExportError
-from edgesearch.export import WEIGHTS_FILE, save_weights, write_manifest
+from edgesearch.export.engines import WEIGHTS_FILE, save_weights
+from edgesearch.export.manifest import write_manifest
 from edgesearch.space import ResNetSpace
-from edgesearch.supernet import Projector, ResNet, Subnet
+from edgesearch.supernet.projector import Projector
+from edgesearch.supernet.resnet import ResNet
+from edgesearch.supernet.subnet import Subnet
 
 SPACE = ResNetSpace(
     name="detector",

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from edgesearch.errors import ExportError
-from edgesearch.export import MANIFEST, read_manifest, sha256_of, write_manifest
+from edgesearch.export.manifest import MANIFEST, read_manifest, sha256_of, write_manifest
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import torch
 
 from devices import OnnxRuntime
 from edgesearch.errors import ExportError
-from edgesearch.export import ONNX_FILE, assemble_network, export_blocks, export_network
-from edgesearch.export.onnx_export import OPSET
+from edgesearch.export.engines import ONNX_FILE
+from edgesearch.export.onnx_export import OPSET, assemble_network, export_blocks, export_network
 from edgesearch.space import covering_networks
 
 

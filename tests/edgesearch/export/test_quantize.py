@@ -10,15 +10,11 @@ from onnx import numpy_helper
 
 from devices import OnnxRuntime, modules_of
 from edgesearch.errors import ExportError
-from edgesearch.export import (
-    ONNX_FILE,
-    assemble_network,
-    convert_block,
-    number_format,
-    quantize_network,
-    verify_engine,
-)
-from edgesearch.export.quantize import CALIBRATIONS
+from edgesearch.export.engines import ONNX_FILE
+from edgesearch.export.onnx_export import assemble_network
+from edgesearch.export.precision import number_format
+from edgesearch.export.quantize import CALIBRATIONS, convert_block, quantize_network
+from edgesearch.export.verify import verify_engine
 
 INTEGER_FORMATS = ("u8s8", "u8s8-reduced", "s8s8", "s8s8-symmetric")
 

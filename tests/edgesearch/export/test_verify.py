@@ -8,7 +8,8 @@ from onnx import numpy_helper
 
 from devices import OnnxRuntime
 from edgesearch.errors import ExportError
-from edgesearch.export import ONNX_FILE, KnnImages, compare, verify_engine
+from edgesearch.export.engines import ONNX_FILE
+from edgesearch.export.verify import KnnImages, compare, verify_engine
 
 
 def test_figures_by_hand():

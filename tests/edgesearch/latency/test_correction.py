@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgesearch.errors import LatencyError
-from edgesearch.latency import BlockSums, Correction, fit_correction
+from edgesearch.latency.correction import BlockSums, Correction, fit_correction
 
 WARM = np.array([1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 9.0, 4.0])
 COLD = np.array([1.9, 2.2, 4.1, 6.5, 8.3, 15.0, 11.9, 4.4])

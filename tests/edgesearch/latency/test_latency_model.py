@@ -7,7 +7,7 @@ import pytest
 
 from devices import DeviceSpec, OnnxRuntime, take_fingerprint
 from edgesearch.errors import LatencyError
-from edgesearch.latency import LatencyModel
+from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.space import Architecture, ResNetSpace
 from profilers import LatencyTable, MissingKeyError
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from edgesearch.latency import PredictionError, prediction_error
+from edgesearch.latency.prediction_error import PredictionError, prediction_error
 
 
 def test_figures():

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from edgesearch.config.method_defaults import METHOD_DEFAULTS
-from edgesearch.pretrain import METHODS
+from edgesearch.pretrain.methods import METHODS
 from edgesearch.space import ResNetSpace
 
 PINHOLE = ResNetSpace(

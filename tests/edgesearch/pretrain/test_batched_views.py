@@ -6,10 +6,10 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from edgesearch.data import Preprocess
-from edgesearch.pretrain import Augmentation, BatchedViews
-from edgesearch.pretrain.batched_views import blur, crop_and_flip, jitter, luma
+from edgesearch.data.preprocess import Preprocess
+from edgesearch.pretrain.batched_views import BatchedViews, blur, crop_and_flip, jitter, luma
 from edgesearch.pretrain.randomness import uniforms
+from edgesearch.pretrain.views import Augmentation
 
 NOTHING = Augmentation((1.0, 1.0), *[0.0] * 9)
 QUARTER = Augmentation(crop_scale=(0.25, 1.0), flip_probability=0.5)

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgesearch.pretrain import Augmentation
 from edgesearch.pretrain.byol import cosine_distance
+from edgesearch.pretrain.views import Augmentation
 
 
 def slow_distance(predictions, keys):

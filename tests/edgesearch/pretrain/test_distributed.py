@@ -12,22 +12,19 @@ import pytest
 import torch
 
 from edgesearch.config.method_defaults import METHOD_DEFAULTS
-from edgesearch.data import Preprocess, open_images
+from edgesearch.data.open_images import open_images
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError, Interrupted, ProcessesError, ProcessFailed
-from edgesearch.pretrain import (
-    METHODS,
-    Augmentation,
-    Hardware,
-    Share,
-    Trainer,
-    TrainerConfig,
-    distributed,
-    faithful_step,
-    make_loader,
-    sandwich_architectures,
-    sandwich_step,
-)
+from edgesearch.pretrain.faithful import faithful_step
+from edgesearch.pretrain.hardware import Hardware
+from edgesearch.pretrain.loader import Share, make_loader
+from edgesearch.pretrain.methods import METHODS
 from edgesearch.pretrain.passes import Passes
+from edgesearch.pretrain.sandwich import sandwich_architectures, sandwich_step
+from edgesearch.pretrain.trainer import Trainer
+from edgesearch.pretrain.trainer_config import TrainerConfig
+from edgesearch.pretrain.views import Augmentation
+from edgesearch.processes import distributed
 from edgesearch.space import ResNetSpace
 
 SPACE = ResNetSpace(

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgesearch.data import ImageSet, Preprocess
-from edgesearch.pretrain import Augmentation, make_loader
+from edgesearch.data.image_set import ImageSet
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.pretrain.epoch_timer import EpochTimer
+from edgesearch.pretrain.loader import make_loader
+from edgesearch.pretrain.views import Augmentation
 
 IMAGES = ImageSet(torch.zeros(6, 1, 8, 8, dtype=torch.uint8).unbind(), 1, Path("zeros"))
 

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
-from edgesearch.pretrain import faithful_step, sandwich_architectures, sandwich_step
+from edgesearch.pretrain.faithful import faithful_step
 from edgesearch.pretrain.moco_v2 import info_nce
+from edgesearch.pretrain.sandwich import sandwich_architectures, sandwich_step
 
 LR = 0.05
 

@@ -8,23 +8,20 @@ import sys
 import pytest
 import torch
 
-from edgesearch.data import Preprocess, open_images
+from edgesearch.data.open_images import open_images
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain import (
-    METHODS,
-    Augmentation,
-    Hardware,
-    Trainer,
-    TrainerConfig,
-    distributed,
-    make_loader,
-    sandwich_step,
-)
-from edgesearch.pretrain.hardware import compile_ends, images_that_fit, out_of_memory
+from edgesearch.pretrain.hardware import Hardware, compile_ends, images_that_fit, out_of_memory
+from edgesearch.pretrain.loader import make_loader
+from edgesearch.pretrain.methods import METHODS
 from edgesearch.pretrain.moco_v2 import info_nce
 from edgesearch.pretrain.passes import Passes
 from edgesearch.pretrain.precision import autocast
-from edgesearch.pretrain.trainer_config import OPTIMIZERS, load_optimizer
+from edgesearch.pretrain.sandwich import sandwich_step
+from edgesearch.pretrain.trainer import Trainer
+from edgesearch.pretrain.trainer_config import OPTIMIZERS, TrainerConfig, load_optimizer
+from edgesearch.pretrain.views import Augmentation
+from edgesearch.processes import distributed
 
 CPU = torch.device("cpu")
 NO_GPU = not torch.cuda.is_available()

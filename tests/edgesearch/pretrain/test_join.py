@@ -11,7 +11,7 @@ import pytest
 import torch.distributed
 
 from edgesearch.errors import ProcessesError
-from edgesearch.pretrain import distributed
+from edgesearch.processes import distributed
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 

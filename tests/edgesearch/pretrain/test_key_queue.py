@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain import KeyQueue
+from edgesearch.pretrain.key_queue import KeyQueue
 
 
 def test_starts_with_keys_of_length_1():

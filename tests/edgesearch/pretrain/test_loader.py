@@ -7,10 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from edgesearch.data import ImageSet, Preprocess
+from edgesearch.data.image_set import ImageSet
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError
-from edgesearch.pretrain import Augmentation, BatchedViews, TorchvisionViews, make_loader
+from edgesearch.pretrain.batched_views import BatchedViews
+from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.randomness import order_of_epoch
+from edgesearch.pretrain.views import Augmentation, TorchvisionViews
 
 RULE = Preprocess(16, 3, (0.5,) * 3, (0.25,) * 3)
 RECIPES = (Augmentation(), Augmentation(blur_probability=0.0))

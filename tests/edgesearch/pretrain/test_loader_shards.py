@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from edgesearch.data import Preprocess, open_images
-from edgesearch.pretrain import Augmentation, make_loader
+from edgesearch.data.open_images import open_images
+from edgesearch.data.preprocess import Preprocess
+from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.randomness import order_of_epoch
+from edgesearch.pretrain.views import Augmentation
 
 RULE = Preprocess(16, 3, (0.5,) * 3, (0.25,) * 3)
 COUNT = 10

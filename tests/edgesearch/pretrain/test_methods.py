@@ -8,8 +8,10 @@ import torch
 
 from edgesearch.config.method_defaults import METHOD_DEFAULTS
 from edgesearch.config.pretrain_section import PretrainSection
-from edgesearch.pretrain import METHODS, Augmentation, sandwich_step
 from edgesearch.pretrain.encoder import Encoder
+from edgesearch.pretrain.methods import METHODS
+from edgesearch.pretrain.sandwich import sandwich_step
+from edgesearch.pretrain.views import Augmentation
 
 pytestmark = pytest.mark.parametrize("name", METHODS)
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgesearch.pretrain import MoCoV2
-from edgesearch.pretrain.moco_v2 import info_nce
+from edgesearch.pretrain.moco_v2 import MoCoV2, info_nce
 from edgesearch.space import Architecture, ResNetSpace
 
 SPACE = ResNetSpace(

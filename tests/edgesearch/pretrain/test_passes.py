@@ -5,18 +5,15 @@ import torch
 
 from edgesearch.config.method_defaults import METHOD_DEFAULTS
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain import (
-    METHODS,
-    SimCLR,
-    distributed,
-    queues_of,
-    sandwich_architectures,
-    sandwich_step,
-)
 from edgesearch.pretrain.byol import cosine_distance
+from edgesearch.pretrain.key_queue import queues_of
 from edgesearch.pretrain.method import SubnetLoss
+from edgesearch.pretrain.methods import METHODS
 from edgesearch.pretrain.passes import Passes
-from edgesearch.supernet import DynamicBatchNorm2d
+from edgesearch.pretrain.sandwich import sandwich_architectures, sandwich_step
+from edgesearch.pretrain.simclr import SimCLR
+from edgesearch.processes import distributed
+from edgesearch.supernet.dynamic_ops import DynamicBatchNorm2d
 
 
 def rows(count=8):

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from edgesearch.pretrain import Augmentation
 from edgesearch.pretrain.ressl import relation, relation_loss
+from edgesearch.pretrain.views import Augmentation
 
 
 def slow_relation(row, queue, temperature):

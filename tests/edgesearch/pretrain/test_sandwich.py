@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgesearch.pretrain import MoCoV2, SimCLR, sandwich_architectures, sandwich_step
-from edgesearch.pretrain.sandwich import spread_of
+from edgesearch.pretrain.moco_v2 import MoCoV2
+from edgesearch.pretrain.sandwich import sandwich_architectures, sandwich_step, spread_of
+from edgesearch.pretrain.simclr import SimCLR
 from edgesearch.space import load_space
 
 SPACE = load_space("resnet_tiny", in_channels=1)

@@ -13,18 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgesearch.data import Preprocess, open_images
+from edgesearch.data.open_images import open_images
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import CheckpointError, Interrupted, TrainingError
-from edgesearch.pretrain import (
-    Augmentation,
-    MoCoV2,
-    Trainer,
-    TrainerConfig,
-    make_loader,
-    sandwich_step,
-)
+from edgesearch.pretrain.loader import make_loader
+from edgesearch.pretrain.moco_v2 import MoCoV2
+from edgesearch.pretrain.sandwich import sandwich_step
+from edgesearch.pretrain.trainer import Trainer
+from edgesearch.pretrain.trainer_config import TrainerConfig
+from edgesearch.pretrain.views import Augmentation
 from edgesearch.space import ResNetSpace
-from edgesearch.supernet import SupernetWeights
+from edgesearch.supernet.weights import SupernetWeights
 
 SPACE = ResNetSpace(
     name="pinhole",

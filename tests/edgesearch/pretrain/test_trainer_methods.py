@@ -7,11 +7,16 @@ import torch
 from safetensors.torch import load_file
 
 from edgesearch.config.method_defaults import METHOD_DEFAULTS
-from edgesearch.data import Preprocess, open_images
+from edgesearch.data.open_images import open_images
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import CheckpointError, Interrupted, TrainingError
-from edgesearch.pretrain import METHODS, Augmentation, Trainer, TrainerConfig, make_loader
+from edgesearch.pretrain.loader import make_loader
+from edgesearch.pretrain.methods import METHODS
+from edgesearch.pretrain.trainer import Trainer
+from edgesearch.pretrain.trainer_config import TrainerConfig
+from edgesearch.pretrain.views import Augmentation
 from edgesearch.search.agreement import Agreement
-from edgesearch.supernet import SupernetWeights
+from edgesearch.supernet.weights import SupernetWeights
 
 IMAGES = open_images("digits", None, channels=1).train.subset(range(96))
 CONFIG = TrainerConfig(epochs=2, lr=0.05, warmup_epochs=1, distill=0.5, largest_only_epochs=1)

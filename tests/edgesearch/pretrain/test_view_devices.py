@@ -11,16 +11,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from edgesearch.cli.stages import pretrain_arguments
 from edgesearch.config import load_config, shipped_configs
-from edgesearch.data import ImageSet, Preprocess
-from edgesearch.pretrain import (
-    METHODS,
-    Augmentation,
-    BatchedViews,
-    batched_views,
-    loader,
-    make_loader,
-)
-from edgesearch.pretrain.batched_views import blur, to_device
+from edgesearch.data.image_set import ImageSet
+from edgesearch.data.preprocess import Preprocess
+from edgesearch.pretrain import batched_views, loader
+from edgesearch.pretrain.batched_views import BatchedViews, blur, to_device
+from edgesearch.pretrain.loader import make_loader
+from edgesearch.pretrain.methods import METHODS
+from edgesearch.pretrain.views import Augmentation
 
 EVERYTHING = Augmentation(solarize_probability=0.5)
 GPU = pytest.param("cuda", marks=pytest.mark.gpu)

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import ks_2samp
 
-from edgesearch.data import Preprocess
-from edgesearch.pretrain import Augmentation, BatchedViews, TorchvisionViews, batched_views
-from edgesearch.pretrain.batched_views import luma
+from edgesearch.data.preprocess import Preprocess
+from edgesearch.pretrain import batched_views
+from edgesearch.pretrain.batched_views import BatchedViews, luma
+from edgesearch.pretrain.views import Augmentation, TorchvisionViews
 
 VIEWS = 1000
 SIZE = 32

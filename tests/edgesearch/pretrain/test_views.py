@@ -4,10 +4,9 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from edgesearch.data import Preprocess
-from edgesearch.pretrain import Augmentation, TorchvisionViews
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.pretrain.randomness import seed_of
-from edgesearch.pretrain.views import blur_kernel_size, two_views
+from edgesearch.pretrain.views import Augmentation, TorchvisionViews, blur_kernel_size, two_views
 
 
 def make_views(channels=3, resolution=32, seed=0, **options):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from edgesearch.search import Budgets, FeasibleSet
+from edgesearch.search.budgets import Budgets
+from edgesearch.search.constraints import FeasibleSet
 from edgesearch.space import ResNetSpace
-from edgesearch.supernet import Projector, Supernet
+from edgesearch.supernet.projector import Projector
+from edgesearch.supernet.supernet import Supernet
 
 P95_RATIO = 1.25
 

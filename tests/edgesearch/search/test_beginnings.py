@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from edgesearch.search import Agreement, ScoreOptions
 from edgesearch.search import beginnings as beginnings_module
+from edgesearch.search.agreement import Agreement, ScoreOptions
 from edgesearch.search.beginnings import Member, families, from_stem_to_head
 from edgesearch.space import ResNetSpace
-from edgesearch.supernet import SupernetWeights
+from edgesearch.supernet.weights import SupernetWeights
 
 IMAGES, BATCH = 40, 16
 BOTTLENECKS = ResNetSpace(

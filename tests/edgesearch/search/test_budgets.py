@@ -3,7 +3,7 @@
 import pytest
 
 from edgesearch.errors import SearchError
-from edgesearch.search import Budgets, LatencyBudgets, Range
+from edgesearch.search.budgets import Budgets, LatencyBudgets, Range
 
 
 def test_a_range_that_holds_nothing_is_refused():

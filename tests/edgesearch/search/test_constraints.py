@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from edgesearch.errors import InfeasibleError
-from edgesearch.search import Budgets, DeviceLatencies, FeasibleSet, LatencyBudgets, Range
+from edgesearch.search.budgets import Budgets, LatencyBudgets, Range
+from edgesearch.search.constraints import DeviceLatencies, FeasibleSet
 from edgesearch.search.infeasible import number
 
 P95_RATIO = 1.25

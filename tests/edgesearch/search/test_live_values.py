@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesearch.export import export_network
+from edgesearch.export.onnx_export import export_network
 from edgesearch.space import ResNetSpace
-from edgesearch.supernet import ResNet
+from edgesearch.supernet.resnet import ResNet
 
 IN_PLACE = ("Relu", "Add")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgesearch.search import Interval, compare_domains, settle
+from edgesearch.search.ranking import Interval, compare_domains, settle
 from edgesearch.space import ResNetSpace
 
 SPACE = ResNetSpace("toy", "basic", "small", (4, 8, 12), ((4, 8),), ((1, 2, 3),), (16,))

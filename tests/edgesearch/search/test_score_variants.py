@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from edgesearch.search import Agreement, ScoreOptions, ScoreVariants
-from edgesearch.search.score_variants import NAMES, contrastive_loss
-from edgesearch.supernet import SupernetWeights
+from edgesearch.search.agreement import Agreement, ScoreOptions
+from edgesearch.search.score_variants import NAMES, ScoreVariants, contrastive_loss
+from edgesearch.supernet.weights import SupernetWeights
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,11 @@ import random
 import pytest
 
 from edgesearch.errors import Interrupted
-from edgesearch.search import (
-    Budgets,
-    FeasibleSet,
-    Trial,
-    TrialLog,
-    make_strategy,
-    pareto_front,
-    run_search,
-)
-from edgesearch.search.strategies import RandomStrategy
+from edgesearch.search.budgets import Budgets
+from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.search import pareto_front, run_search
+from edgesearch.search.strategies import RandomStrategy, make_strategy
+from edgesearch.search.trial_log import Trial, TrialLog
 
 
 @pytest.fixture

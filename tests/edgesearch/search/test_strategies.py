@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from edgesearch.errors import SearchError
-from edgesearch.search import Budgets, FeasibleSet, make_strategy
+from edgesearch.search.budgets import Budgets
+from edgesearch.search.constraints import FeasibleSet
 from edgesearch.search.strategies import (
     EvolutionStrategy,
     ExhaustiveStrategy,
@@ -18,6 +19,7 @@ from edgesearch.search.strategies import (
     SpreadStrategy,
     SurrogateStrategy,
     TPEStrategy,
+    make_strategy,
 )
 from edgesearch.space import load_space
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgesearch.errors import SearchError
-from edgesearch.search import Trial, TrialLog
+from edgesearch.search.trial_log import Trial, TrialLog
 
 IDENTITY = {"the latency table": "aa", "the supernet's weights": "bb"}
 

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgesearch.errors import SpaceError
 from edgesearch.space import Architecture, ResNetSpace, known_spaces, load_space, space_from_dict
-from edgesearch.supernet import ResNet
+from edgesearch.supernet.resnet import ResNet
 
 LITTLE = ResNetSpace(
     name="little",

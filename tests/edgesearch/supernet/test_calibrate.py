@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from edgesearch.space import load_space
-from edgesearch.supernet import ResNet, recalibrate
+from edgesearch.supernet.calibrate import recalibrate
+from edgesearch.supernet.resnet import ResNet
 
 SPACE = load_space("resnet_tiny")
 

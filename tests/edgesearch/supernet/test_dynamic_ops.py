@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgesearch.supernet import (
+from edgesearch.supernet.dynamic_ops import (
     BatchGroups,
     DynamicBatchNorm2d,
     DynamicConv2d,

@@ -7,7 +7,9 @@ import torch
 
 from edgesearch.errors import SpaceError
 from edgesearch.space import Architecture, ResNetSpace, load_space
-from edgesearch.supernet import Supernet, copy_leading, extract, recalibrate
+from edgesearch.supernet.calibrate import recalibrate
+from edgesearch.supernet.extract import copy_leading, extract
+from edgesearch.supernet.supernet import Supernet
 
 SPACES = {
     "tiny": load_space("resnet_tiny"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgesearch.supernet import Projector
+from edgesearch.supernet.projector import Projector
 
 
 @pytest.mark.parametrize("width", [12, 5])

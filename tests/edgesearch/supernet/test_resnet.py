@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from edgesearch.space import Architecture, Block, load_space
-from edgesearch.supernet import ResNet
+from edgesearch.supernet.resnet import ResNet
 
 RESNET50 = Architecture(64, (64, 128, 256, 512), (3, 4, 6, 3), 224)
 

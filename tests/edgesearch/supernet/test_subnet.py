@@ -7,7 +7,8 @@ from torchvision.models import resnet50
 from torchvision.models._utils import IntermediateLayerGetter
 
 from edgesearch.space import load_space
-from edgesearch.supernet import ResNet, Subnet
+from edgesearch.supernet.resnet import ResNet
+from edgesearch.supernet.subnet import Subnet
 
 
 @pytest.fixture(params=["resnet_tiny", "resnet50to101"])

@@ -5,7 +5,7 @@ import torch
 
 from edgesearch.errors import SpaceError
 from edgesearch.space import Architecture, load_space
-from edgesearch.supernet import Supernet
+from edgesearch.supernet.supernet import Supernet
 
 SPACE = load_space("resnet_tiny")
 

@@ -10,9 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edgesearch.errors import CheckpointError
-from edgesearch.pretrain import MoCoV2
+from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.space import load_space
-from edgesearch.supernet import Projector, Supernet, SupernetWeights, random_like, recalibrate
+from edgesearch.supernet.calibrate import recalibrate
+from edgesearch.supernet.projector import Projector
+from edgesearch.supernet.supernet import Supernet
+from edgesearch.supernet.weights import SupernetWeights, random_like
 
 SPACE = load_space("resnet_tiny")
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from devices import load_device
 from devices.runtimes.tensorrt_bindings import FAMILIES
 from edgesearch.cli.main import app
-from edgesearch.export import read_manifest
-from edgesearch.latency import LatencyModel
+from edgesearch.export.manifest import read_manifest
+from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.space import space_from_dict
 from edgesearch.workflow.profile import current_correction
 from profilers import LatencyTable

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from devices import OrtBuilder, TensorRTRtxBuilder, fix_batch, read_inputs
 from devices.errors import EngineError
 from edgesearch.cli.main import app
-from edgesearch.export import MANIFEST, write_manifest
+from edgesearch.export.manifest import MANIFEST, write_manifest
 
 
 def bench(*arguments):

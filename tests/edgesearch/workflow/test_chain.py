@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 import edgesearch
-from edgesearch.data import Preprocess, open_images
+from edgesearch.data.open_images import open_images
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.space import Architecture, space_from_dict
-from edgesearch.supernet import ResNet
+from edgesearch.supernet.resnet import ResNet
 from edgesearch.workflow.profile import table_digest
 
 

@@ -10,9 +10,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from edgesearch.cli.main import app
-from edgesearch.evaluate import compute_features, knn_accuracy, linear_accuracy
+from edgesearch.evaluate.features import compute_features
+from edgesearch.evaluate.knn import knn_accuracy
+from edgesearch.evaluate.linear import linear_accuracy
 from edgesearch.space import Architecture, space_from_dict
-from edgesearch.supernet import SupernetWeights, recalibrate
+from edgesearch.supernet.calibrate import recalibrate
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 
 NAMED = "stem8_w4-16_d2-1_r16"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgesearch.evaluate import knn_accuracy
+from edgesearch.evaluate.knn import knn_accuracy
 from edgesearch.workflow.evaluation import SubnetJudge
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 

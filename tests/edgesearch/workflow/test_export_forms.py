@@ -12,7 +12,8 @@ import torch
 import edgesearch
 from devices import load_device
 from edgesearch.errors import ExportError
-from edgesearch.export import INT8_FILE, ONNX_FILE, TENSORRT_INT8_FILE, number_format
+from edgesearch.export.engines import INT8_FILE, ONNX_FILE, TENSORRT_INT8_FILE
+from edgesearch.export.precision import number_format
 from edgesearch.workflow.deployable import write_for_tensorrt, write_in_format
 from edgesearch.workflow.exportable import check_batch
 

@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from devices.transports import SshTransport
-from edgesearch.data import Preprocess
 from edgesearch.data.decode import decode_image
+from edgesearch.data.preprocess import Preprocess
 from edgesearch.export import kit_program
 
 WITHOUT_PROJECT = (

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain import MoCoV2
 from edgesearch.pretrain.encoder import states_of
+from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.space import load_space
-from edgesearch.supernet import SupernetWeights
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.knn_monitor import KnnMonitor
 

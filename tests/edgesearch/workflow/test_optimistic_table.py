@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from edgesearch.latency import LatencyModel
+from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.space import Architecture, space_from_dict
 from edgesearch.workflow.profile import current_correction
 from profilers import LatencyTable

@@ -5,7 +5,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from edgesearch import workflow
-from edgesearch.pretrain import BYOL, METHODS, KeyQueue
+from edgesearch.pretrain.byol import BYOL
+from edgesearch.pretrain.key_queue import KeyQueue
+from edgesearch.pretrain.methods import METHODS
 from edgesearch.space import load_space
 
 SPACE = load_space("resnet_tiny", in_channels=1, stage_depths=[[1], [1], [1]])

@@ -7,16 +7,15 @@ import pytest
 import torch
 
 from edgesearch.errors import DataError
-from edgesearch.search import (
-    Budgets,
-    FeasibleSet,
-    ScoreOptions,
-    Trial,
-    compare_domains,
-    settle,
-)
+from edgesearch.search.agreement import ScoreOptions
+from edgesearch.search.budgets import Budgets
+from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.ranking import compare_domains, settle
+from edgesearch.search.trial_log import Trial
 from edgesearch.space import ResNetSpace, space_from_dict
-from edgesearch.supernet import Projector, Supernet, SupernetWeights
+from edgesearch.supernet.projector import Projector
+from edgesearch.supernet.supernet import Supernet
+from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.workflow.deployable import make_deployable
 from edgesearch.workflow.image_pool import ImagePool, ImageSource
 from edgesearch.workflow.layout import Layout

@@ -7,18 +7,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from edgesearch.errors import SearchError
-from edgesearch.search import (
-    Budgets,
-    DeviceLatencies,
-    FeasibleSet,
-    Interval,
-    LatencyBudgets,
-    Leader,
-    Ranking,
-    Trial,
-)
+from edgesearch.events import silent
+from edgesearch.search.budgets import Budgets, LatencyBudgets
+from edgesearch.search.constraints import DeviceLatencies, FeasibleSet
+from edgesearch.search.ranking import Interval, Leader, Ranking
+from edgesearch.search.trial_log import Trial
 from edgesearch.space import load_space
-from edgesearch.workflow.events import silent
 from edgesearch.workflow.layout import Layout
 from edgesearch.workflow.scoring import Ranked, settle_winners
 from edgesearch.workflow.search_files import choose_winners, write_search

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from edgesearch.errors import StageError
-from edgesearch.pretrain import distributed
-from edgesearch.workflow.shared_work import SharedWork, check_same_in_all, shares
+from edgesearch.processes import distributed
+from edgesearch.processes.shared_work import SharedWork, check_same_in_all, shares
 
 FILES = ("trials.jsonl", "images.json", "pareto.json", "ranking.json", "chosen.json")
 # Small batches and many images, so that there are moments to be stopped in.

@@ -10,7 +10,7 @@ import yaml
 
 from edgesearch import workflow
 from edgesearch.errors import StageError
-from edgesearch.pretrain import distributed
+from edgesearch.processes import distributed
 from edgesearch.space import load_space
 
 OVERRIDES = ("pretrain.epochs=1", "pretrain.batch_size=256", "pretrain.queue_size=256")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgesearch.pretrain import EpochReport, StepReport
+from edgesearch.pretrain.epoch_report import EpochReport, StepReport
 from edgesearch.workflow.training_events import TrainingTeller
 
 

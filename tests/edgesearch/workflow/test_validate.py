@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgesearch.errors import UserError
-from edgesearch.latency import LatencyModel
+from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.space import Architecture, space_from_dict
 from edgesearch.workflow.profile import current_correction, table_digest
 from edgesearch.workflow.workloads import correction_networks, held_out_networks

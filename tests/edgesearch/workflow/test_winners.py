@@ -5,7 +5,8 @@ import json
 import pytest
 
 from edgesearch.errors import StageError
-from edgesearch.search import Budgets, Trial
+from edgesearch.search.budgets import Budgets
+from edgesearch.search.trial_log import Trial
 from edgesearch.space import load_space
 from edgesearch.workflow.winners import Winners, from_trial, read_winner
 

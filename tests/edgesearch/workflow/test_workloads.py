@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from devices import DeviceSpec, take_fingerprint
-from edgesearch.export import is_whole_model
+from edgesearch.export.onnx_files import is_whole_model
 from edgesearch.space import ResNetSpace
 from edgesearch.workflow.workloads import WorkloadFiles, correction_networks
 

@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 import torch
 
 from edgesearch.errors import StageError
-from edgesearch.pretrain import distributed
-from edgesearch.workflow.events import Event, Report
+from edgesearch.events import Event, Report
+from edgesearch.processes import distributed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
