@@ -37,13 +37,13 @@ from score_cost import random_weights
 from devices import OnnxRuntime, Session, take_fingerprint
 from edgesearch.cli.stages import export_arguments
 from edgesearch.config import Config, load_config
-from edgesearch.export.onnx_export import export_network
-from edgesearch.export.precision import number_format
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.export.deployable import make_deployable, write_in_format, write_winner
 from edgesearch.export.verify import KnnImages
-from edgesearch.workflow.deployable import make_deployable, write_in_format, write_winner
-from edgesearch.workflow.image_pool import ImagePool
-from edgesearch.workflow.layout import Layout
-from edgesearch.workflow.winners import Winner, Winners
+from edgesearch.formats.onnx_export import export_network
+from edgesearch.formats.precision import number_format
+from edgesearch.run.layout import Layout
+from edgesearch.search.winners import Winner, Winners
 
 CAPABILITIES = "[SM75, SM86, SM89, SM120]"
 SEARCH = {

@@ -19,7 +19,7 @@ import sys
 
 from machine import print_machine
 
-from edgesearch import workflow
+from edgesearch import stages as workflow
 from edgesearch.cli.results import print_rank
 from edgesearch.cli.stages import pretrain_arguments, profile_arguments, rank_arguments
 from edgesearch.config import load_config

@@ -24,14 +24,14 @@ import torch
 from machine import print_machine
 from subnets import SUBNETS, knn_judge, named_subnets
 
-from edgesearch import workflow
+from edgesearch import stages as workflow
 from edgesearch.cli.stages import pretrain_arguments
 from edgesearch.config import Config, load_config
+from edgesearch.evaluate.comparison import Subject
 from edgesearch.pretrain.faithful import faithful_step
 from edgesearch.pretrain.methods import METHODS
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures, sandwich_step
-from edgesearch.workflow.comparison import Subject
 
 CONFIG = "quickstart"
 SHARED = (

@@ -23,15 +23,15 @@ from machine import print_machine
 
 from edgesearch.cli.stages import pretrain_arguments
 from edgesearch.config import load_config
+from edgesearch.data.image_pool import ImagePool
 from edgesearch.search.agreement import ScoreOptions
 from edgesearch.search.budgets import Budgets, Range
 from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.scoring import make_agreement
 from edgesearch.search.strategies import make_strategy
 from edgesearch.space import Architecture
+from edgesearch.stages import SearchImages, pretrain
 from edgesearch.supernet.weights import SupernetWeights
-from edgesearch.workflow import SearchImages, pretrain
-from edgesearch.workflow.image_pool import ImagePool
-from edgesearch.workflow.scoring import make_agreement
 
 RANDOM, EVALUATIONS, TIMED = 1000, 100, 40
 POPULATION = 25

@@ -21,10 +21,10 @@ from typing import Any
 from machine import print_machine
 from subnets import SUBNETS, knn_judge, named_subnets
 
-from edgesearch import workflow
+from edgesearch import stages as workflow
 from edgesearch.cli.stages import pretrain_arguments
 from edgesearch.config import Config, load_config
-from edgesearch.workflow.comparison import Subject
+from edgesearch.evaluate.comparison import Subject
 
 CONFIGS = {
     "moco_v2": "cifar10",

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from edgesearch.cli.stages import evaluate_arguments
 from edgesearch.config import Config
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.evaluate.comparison import Comparison, Subject
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet.weights import SupernetWeights
-from edgesearch.workflow.comparison import Comparison, Subject
-from edgesearch.workflow.image_pool import ImagePool
 
 SUBNETS = ("largest", "middle", "smallest")
 

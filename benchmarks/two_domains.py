@@ -16,15 +16,15 @@ from machine import print_machine
 
 from edgesearch.cli.stages import search_arguments
 from edgesearch.config import load_config
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.run.layout import Layout
+from edgesearch.run.output_folder import digest_of
 from edgesearch.search.agreement import Agreement
 from edgesearch.search.ranking import compare_domains
+from edgesearch.search.scoring import make_agreement
+from edgesearch.search.winners import Winners
 from edgesearch.space import Architecture
 from edgesearch.supernet.weights import SupernetWeights
-from edgesearch.workflow.image_pool import ImagePool
-from edgesearch.workflow.layout import Layout
-from edgesearch.workflow.output_folder import digest_of
-from edgesearch.workflow.scoring import make_agreement
-from edgesearch.workflow.winners import Winners
 
 
 def main() -> None:

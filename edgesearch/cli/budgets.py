@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgesearch import workflow
+from edgesearch import stages as workflow
 from edgesearch.config import BudgetsSection
 
 

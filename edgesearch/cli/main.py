@@ -131,7 +131,7 @@ def table(
     """What a latency table is, wherever its file comes from."""
 
     def work() -> Any:
-        from edgesearch.workflow.table import share_table
+        from edgesearch.stages.table import share_table
 
         return share_table(file, merge=merge or (), export_csv=export is not None)
 
@@ -212,7 +212,7 @@ def devices(
     def work() -> Any:
         if action not in (None, "show") or (action == "show") != (name is not None):
             raise typer.BadParameter("use `edgesearch devices` or `edgesearch devices show NAME`")
-        from edgesearch.workflow.devices import describe_devices
+        from edgesearch.stages.devices import describe_devices
 
         return describe_devices(name)
 

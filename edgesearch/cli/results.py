@@ -11,7 +11,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgesearch import workflow
+    from edgesearch import stages as workflow
 from edgesearch.cli.budgets import describe_bound
 
 
@@ -175,7 +175,7 @@ def print_export(result: workflow.ExportResult) -> None:
 
 def _print_files(files: dict[str, Any]) -> None:
     """A winner's files, and how far each is from the trained network."""
-    from edgesearch.workflow.exported import unjudged  # loads torch, as what gave the result did
+    from edgesearch.export.exported import unjudged  # loads torch, as what gave the result did
 
     header = ["file", "precision", "max error", "cosine", "top-1", "kNN before", "kNN after"]
     rows, notes = [], []

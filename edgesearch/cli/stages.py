@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgesearch import workflow
+from edgesearch import stages as workflow
 from edgesearch.cli.budgets import budget_arguments
 from edgesearch.cli.progress import Progress
 from edgesearch.config import Config, DeviceSection

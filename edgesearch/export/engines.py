@@ -26,8 +26,6 @@ from devices import (
 from devices.errors import DeviceError
 from edgesearch.errors import ExportError
 from edgesearch.export.first_difference import differs_from_file, differs_from_network
-from edgesearch.export.onnx_export import INPUT_NAME
-from edgesearch.export.precision import convert_to_fp16
 from edgesearch.export.verify import (
     TOLERANCES,
     KnnImages,
@@ -35,6 +33,8 @@ from edgesearch.export.verify import (
     fits,
     verify_engine,
 )
+from edgesearch.formats.onnx_export import INPUT_NAME
+from edgesearch.formats.precision import convert_to_fp16
 
 ONNX_FILE = "subnet.onnx"
 FP16_FILE = "subnet.fp16.onnx"

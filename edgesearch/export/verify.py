@@ -13,7 +13,7 @@ import torch
 from devices import Runtime, Session
 from edgesearch.errors import ExportError
 from edgesearch.evaluate.knn import knn_accuracy
-from edgesearch.export.onnx_export import INPUT_NAME
+from edgesearch.formats.onnx_export import INPUT_NAME
 
 Outputs = np.ndarray | Sequence[np.ndarray]
 """One output (N, …), or several."""

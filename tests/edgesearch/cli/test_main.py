@@ -89,7 +89,7 @@ def test_devices_for_people():
 @pytest.mark.parametrize("gpu", [None, "NVIDIA H100"])
 def test_devices_tells_of_a_gpu_or_that_there_is_none(monkeypatch, gpu):
     found = dict.fromkeys(("gpu", "compute_capability", "gpu_memory_bytes", "driver"))
-    monkeypatch.setattr("edgesearch.workflow.devices.read_gpu", lambda: {**found, "gpu": gpu})
+    monkeypatch.setattr("edgesearch.stages.devices.read_gpu", lambda: {**found, "gpu": gpu})
     shown = CliRunner().invoke(app, ["devices"]).stdout
     assert f"\n  gpu: {gpu or 'no NVIDIA GPU detected'}\n" in shown
     assert shown.count("gpu: ") == 1

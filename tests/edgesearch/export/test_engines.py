@@ -22,10 +22,10 @@ from edgesearch.export.engines import (
     build_engines,
     save_weights,
 )
-from edgesearch.export.onnx_export import export_network
-from edgesearch.export.precision import convert_to_fp16
-from edgesearch.export.quantize import quantize_network
 from edgesearch.export.verify import KnnImages
+from edgesearch.formats.onnx_export import export_network
+from edgesearch.formats.precision import convert_to_fp16
+from edgesearch.formats.quantize import quantize_network
 from edgesearch.supernet.resnet import ResNet
 
 CAPABILITIES = ("SM75", "SM86", "SM89", "SM120")

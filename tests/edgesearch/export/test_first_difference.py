@@ -10,8 +10,8 @@ from onnx import numpy_helper
 from edgesearch.errors import ExportError
 from edgesearch.export.engines import FP16_FILE, INT8_FILE, ONNX_FILE, build_engines
 from edgesearch.export.first_difference import differs_from_file, differs_from_network
-from edgesearch.export.precision import convert_to_fp16
-from edgesearch.export.quantize import quantize_network
+from edgesearch.formats.precision import convert_to_fp16
+from edgesearch.formats.quantize import quantize_network
 
 
 def alike(expected, found):

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesearch.export.onnx_export import export_network
+from edgesearch.formats.onnx_export import export_network
 from edgesearch.space import ResNetSpace
 from edgesearch.supernet.resnet import ResNet
 

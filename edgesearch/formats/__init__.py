@@ -1,0 +1,1 @@
+"""Networks and blocks as ONNX files, in each precision."""

@@ -1,0 +1,212 @@
+"""Networks and their blocks as ONNX files, all from one exporter and of one opset."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from edgesearch.errors import ExportError
+from edgesearch.formats.onnx_files import quiet, save_model
+from edgesearch.space import Block, SearchSpace, covering_networks
+from edgesearch.supernet.resnet import ResNet
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18
+INPUT_NAME = "images"
+
+
+def export_network(
+    network: nn.Module,
+    path: Path,
+    *,
+    input_shape: tuple[int, int, int, int],
+    output_names: Sequence[str],
+    open_batch: bool = False,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a network as one ONNX file, batch normalisation folded into the convolutions.
+
+    Args:
+        network: In evaluation mode; maps images to one tensor, or to several.
+        path: Gets the file, atomically.
+        input_shape: (N, C, H, W), fixed; the input is called "images".
+        output_names: Names of the outputs.
+        open_batch: Whether the file takes any number of images, not just N.
+        metadata: Goes into the model's metadata.
+
+    Raises:
+        ExportError: The exporter failed; where it lacks an operator, names it and the layer.
+    """
+    model = _export(network, input_shape, list(output_names), open_batch)
+    for key, value in (metadata or {}).items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    save_model(model, path)
+
+
+def export_blocks(
+    space: SearchSpace,
+    resolution: int,
+    paths: Mapping[str, Path],
+    *,
+    batch: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write blocks of a space, with random weights, each to an ONNX file of its own.
+
+    They are cut out of a few whole networks, so that each is just what it is inside of one.
+
+    Args:
+        space: Where the blocks are from.
+        resolution: Of the networks' input, in pixels.
+        paths: The file of each wanted block, by its key.
+        batch: N.
+        on_progress: Called with the number of exported networks and that of all.
+
+    Raises:
+        ExportError: The exporter failed.
+    """
+    from onnx.utils import Extractor
+
+    missing = dict(paths)
+    networks = covering_networks(space, resolution, missing)
+    for number, blocks in enumerate(networks, 1):
+        names = [f"block{index}" for index in range(len(blocks))]
+        shape = (batch, space.in_channels, resolution, resolution)
+        model = _export(_AllOutputs(blocks), shape, names)
+        extractor = Extractor(model)
+        for block, before, name in zip(blocks, [INPUT_NAME, *names], names, strict=False):
+            if block.key in missing:
+                cut = extractor.extract_model([before], [name])
+                save_model(cut, missing.pop(block.key))
+        if on_progress:
+            on_progress(number, len(networks))
+
+
+def assemble_network(blocks: Sequence[Block], paths: Mapping[str, Path], path: Path) -> None:
+    """Join block files to the whole network that `export_network` would write.
+
+    The weights are the blocks' random ones: the file is for measuring.
+
+    Args:
+        blocks: From stem to head.
+        paths: The file of each block, by its key.
+        path: Gets the network.
+    """
+    import onnx
+
+    loaded = {key: onnx.load(paths[key]) for key in {block.key for block in blocks}}
+    first = loaded[blocks[0].key]
+    whole = onnx.ModelProto(ir_version=first.ir_version, opset_import=first.opset_import)
+    whole.graph.name = path.stem
+    whole.graph.input.extend(first.graph.input)
+    given = first.graph.input[0].name
+    for index, block in enumerate(blocks):
+        given = _continue_with(whole.graph, loaded[block.key].graph, given, f"b{index}/")
+    output = whole.graph.output.add()
+    output.CopyFrom(loaded[blocks[-1].key].graph.output[0])
+    output.name = given
+    save_model(whole, path)
+
+
+def _continue_with(whole: onnx.GraphProto, part: onnx.GraphProto, given: str, prefix: str) -> str:
+    """Let a part follow on the tensor `given`; return the name of what it gives.
+
+    Weights are copied once: `onnx.compose` copies all that came before, with each part.
+    """
+
+    def renamed(name: str) -> str:
+        return given if name == part.input[0].name else name and prefix + name
+
+    for original in part.node:
+        node = whole.node.add()
+        node.CopyFrom(original)
+        node.name = prefix + node.name
+        node.input[:] = map(renamed, node.input)
+        node.output[:] = map(renamed, node.output)
+    for weights in part.initializer:
+        copied = whole.initializer.add()
+        copied.CopyFrom(weights)
+        copied.name = renamed(weights.name)
+    return renamed(part.output[0].name)
+
+
+class _AllOutputs(nn.Module):
+    """A network of random weights that gives the output of each of its blocks."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.network = ResNet(blocks).eval()
+        for module in self.network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                # Small enough to keep the sums of many blocks finite, in half precision too.
+                nn.init.constant_(module.weight, 0.5)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.network.forward_blocks(images))
+
+
+def _export(
+    network: nn.Module,
+    input_shape: tuple[int, ...],
+    output_names: list[str],
+    open_batch: bool = False,
+) -> onnx.ModelProto:
+    # Of a single image the exporter would take it that there never are more.
+    images = torch.zeros(max(input_shape[0], 2) if open_batch else input_shape[0], *input_shape[1:])
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            program = torch.onnx.export(
+                network.eval(),
+                (images,),
+                dynamo=True,
+                optimize=True,
+                input_names=[INPUT_NAME],
+                output_names=output_names,
+                opset_version=OPSET,
+                dynamic_shapes=({0: torch.export.Dim("batch")},) if open_batch else None,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ExportError(
+            f"a network that torch's exporter can write with opset {OPSET}",
+            _reason(error, network, images),
+            "Replace what it names in the network.",
+        ) from error
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+def _reason(error: BaseException, network: nn.Module, images: torch.Tensor) -> str:
+    """The first cause of an exporter's error; of an unknown operator with its layer."""
+    messages = [str(error)]
+    while error.__cause__ is not None:
+        error = error.__cause__
+        messages.append(str(error))
+    said = messages[-1].strip().splitlines()[0]
+    operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", said)
+    if operator is None:
+        return said
+    translated = re.search(r"Error when translating node %(\w+)", "\n".join(messages))
+    layer = _layer_of(translated[1], network, images) if translated else None
+    return f"the operator {operator[1]} of the layer {layer or '(torch names none)'}: {said}"
+
+
+def _layer_of(name: str, network: nn.Module, images: torch.Tensor) -> str | None:
+    """The innermost module with a node of the traced network; None if torch does not tell."""
+    with quiet():
+        program = torch.export.export(network, (images,)).run_decompositions()
+    for node in program.graph.nodes:
+        if node.name == name and node.meta.get("nn_module_stack"):
+            return str(list(node.meta["nn_module_stack"].values())[-1][0])
+    return None

@@ -1,0 +1,305 @@
+"""What is measured of a space: its blocks and some whole networks, as ONNX files."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from devices import DeviceSpec, Fingerprint
+from devices.cache_dir import default_cache_dir
+from edgesearch.errors import SpaceError
+from edgesearch.events import Event, Report, silent
+from edgesearch.formats.onnx_export import assemble_network, export_blocks
+from edgesearch.formats.onnx_files import is_whole_model
+from edgesearch.formats.precision import number_format
+from edgesearch.formats.quantize import convert_block
+from edgesearch.space import Architecture, SearchSpace
+from profilers import LatencyTable, Workload
+
+EXPORT_FORMAT = 2
+"""Counts changes of how blocks are exported or converted: files of another number are not used."""
+
+CANDIDATES = 256
+"""Architectures that are drawn to choose those from that span a space."""
+DRAWS = 16
+"""Times as many are drawn where some of them have blocks that cannot run."""
+RIDGE = 1e-3
+"""Keeps a fit defined to fewer networks than it has coefficients."""
+ANCHORS = 4
+"""Networks of a table that are measured again beside later ones, to compare the sessions."""
+
+
+def block_keys(space: SearchSpace) -> list[str]:
+    """The keys of all blocks that the space can need."""
+    return [b.key for size in space.resolutions for b in space.distinct_blocks(size)]
+
+
+def network_key(kind: str, space: SearchSpace, architecture: Architecture) -> str:
+    """The key under which a whole network is measured: tables may serve several spaces."""
+    return f"{kind}/{space.space_hash[:8]}/{architecture}"
+
+
+def networks_to_measure(
+    space: SearchSpace, table: LatencyTable | None, count: int
+) -> list[Architecture]:
+    """The networks that are measured beside the blocks, to correct predictions.
+
+    Args:
+        space: The search space.
+        table: What was measured so far. Networks in it stay, whatever they were chosen by, if they
+            are enough; else none is chosen with a block that the runtime cannot run.
+        count: How many.
+    """
+    if table is None:
+        return correction_networks(space, count)
+    measured = [
+        Architecture.from_dict(network.architecture)
+        for network in table.networks(space.space_hash)
+        if network.key.startswith("network/")
+    ]
+    measured = [network for network in measured if _can_run(space, network, table.errors)]
+    return measured if len(measured) >= count else correction_networks(space, count, table.errors)
+
+
+def correction_networks(
+    space: SearchSpace, count: int, failed: Collection[str] = ()
+) -> list[Architecture]:
+    """Architectures that span a space: those of least and most MACs, and others between.
+
+    The others are evenly spaced by MACs. Of the candidates about as large, the one is taken that
+    adds most widths, depths and resolutions that none has so far; of several such, the one of whose
+    latency a correction fitted to those so far would be least sure.
+
+    Args:
+        space: The search space.
+        count: How many; fewer if the space has no more, or few without failed blocks.
+        failed: Keys of blocks that none of them may have.
+    """
+    candidates = _candidates(space, failed)
+    if len(candidates) <= count:
+        return candidates
+    rows = _fitted_to(space, candidates)
+    chosen, last, inner = [0, len(candidates) - 1], len(candidates) - 2, count - 2
+    for i in range(inner):
+        held = {c for j in chosen for c in space.to_choices(candidates[j]).items()}
+        alike = range(1 + i * last // inner, 1 + (i + 1) * last // inner)
+        new = [space.to_choices(candidates[j]).items() - held for j in alike]
+        # A dimension of many values needs a new one in almost every network.
+        gains = [sum(len(space.choices[name]) for name, _ in choices) for choices in new]
+        variance = np.linalg.inv(rows[chosen].T @ rows[chosen] + RIDGE * np.eye(rows.shape[1]))
+        unsure = [float(rows[j] @ variance @ rows[j]) for j in alike]
+        chosen.append(max(zip(gains, unsure, alike, strict=True))[2])
+    return [candidates[j] for j in sorted(chosen)]
+
+
+def _fitted_to(space: SearchSpace, architectures: Sequence[Architecture]) -> np.ndarray:
+    """(N, 3) what a correction of relative errors is fitted to, MACs standing for the latency."""
+    macs = np.array([space.macs(architecture) for architecture in architectures], float)
+    counts = np.array([len(space.blocks(architecture)) for architecture in architectures], float)
+    rows = np.stack([np.ones(len(macs)), macs, counts], axis=1) / macs[:, None]
+    scaled: np.ndarray = rows / rows.mean(axis=0)
+    return scaled
+
+
+def _candidates(space: SearchSpace, failed: Collection[str]) -> list[Architecture]:
+    """Architectures without failed blocks, by their MACs."""
+    rng = random.Random(space.space_hash)
+    drawn = (space.sample(rng) for _ in range(CANDIDATES * (DRAWS if failed else 1)))
+    found = {
+        architecture
+        for architecture in itertools.chain((space.smallest, space.largest), drawn)
+        if _can_run(space, architecture, failed)
+    }
+    return sorted(found, key=lambda architecture: (space.macs(architecture), str(architecture)))
+
+
+def _can_run(space: SearchSpace, architecture: Architecture, failed: Collection[str]) -> bool:
+    return not failed or all(block.key not in failed for block in space.blocks(architecture))
+
+
+def held_out_networks(
+    space: SearchSpace, count: int, seed: int, fitted: Collection[Architecture]
+) -> list[Architecture]:
+    """Architectures to judge predictions by, drawn uniformly.
+
+    Args:
+        space: The search space.
+        count: How many.
+        seed: The same one gives the same architectures, except for those among `fitted`.
+        fitted: What predictions have been fitted to; none of it is drawn.
+
+    Raises:
+        SpaceError: The space has no such number of others.
+    """
+    others = space.size - len(set(fitted))
+    if count > others:
+        raise SpaceError(
+            f"at most {others} networks to validate with, for those not fitted to in {space.name}",
+            f"validation.networks {count}",
+            "Set a smaller validation.networks.",
+        )
+    rng = random.Random(f"held out/{seed}")
+    drawn: dict[Architecture, None] = {}
+    while len(drawn) < count:
+        architecture = space.sample(rng)
+        if architecture not in fitted:
+            drawn[architecture] = None
+    return list(drawn)
+
+
+class WorkloadFiles:
+    """The ONNX files that stand for a space on a device; a context manager.
+
+    Blocks are kept in a cache, under names that tell all that decides their content: a second
+    device, output folder or space that has the same blocks exports nothing. Whole networks are
+    joined from them as they are asked for, and are gone in the end: they take a lot of room.
+
+    Args:
+        space: The search space.
+        device: Where the files are to run.
+        fingerprint: What the device is.
+        folder: Gets the networks; removed in the end.
+        cache_dir: Has the blocks; see `default_cache_dir` for None.
+        report: Is told what happens.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        device: DeviceSpec,
+        fingerprint: Fingerprint,
+        folder: Path,
+        cache_dir: Path | None = None,
+        report: Report = silent,
+    ) -> None:
+        self.number_format = number_format(
+            device.precision,
+            runtime=device.runtime,
+            provider=device.provider,
+            machine=fingerprint.machine,
+            instruction_sets=fingerprint.instruction_sets,
+        )
+        self.space = space
+        self._batch = device.batch
+        self._folder = folder
+        self._cache = (cache_dir or default_cache_dir()) / "onnx"
+        self._report = report
+        self._blocks: dict[str, Path] = {}
+
+    def __enter__(self) -> WorkloadFiles:
+        """Do nothing yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the networks."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def blocks(self) -> dict[str, Path]:
+        """The file of each block by its key; those that are not there, or damaged, are exported.
+
+        Raises:
+            ExportError: The exporter failed, or a file cannot be written.
+        """
+        if not self._blocks:
+            for resolution in self.space.resolutions:
+                self._blocks.update(self._blocks_of(resolution))
+        return self._blocks
+
+    def networks(self, architectures: Sequence[Architecture], kind: str) -> list[Workload]:
+        """Whole networks, joined from the files of their blocks.
+
+        Args:
+            architectures: The networks.
+            kind: `network` or `validation`; see `Workload`.
+        """
+        return [
+            Workload(
+                key=network_key(kind, self.space, architecture),
+                onnx_path=self._network(architecture),
+                kind=kind,
+                architecture=architecture.to_dict(),
+                space_hash=self.space.space_hash,
+            )
+            for architecture in architectures
+        ]
+
+    def anchors(self, table: LatencyTable, count: int = ANCHORS) -> list[Workload]:
+        """Some networks of a table, from fast to slow, to compare sessions by.
+
+        A network that is loaded anew takes a per cent more or less: more of them are more exact.
+        """
+        found = [
+            Architecture.from_dict(network.architecture)
+            for network in sorted(
+                table.networks(self.space.space_hash), key=lambda network: network.median_ms
+            )
+            if network.key.startswith("network/")
+        ]
+        step = max(1, len(found) / count)
+        chosen = [found[int((index + 0.5) * step)] for index in range(min(count, len(found)))]
+        return self.networks(chosen, "network")
+
+    def _network(self, architecture: Architecture) -> Path:
+        path = self._folder / f"{architecture}.onnx"
+        if not path.exists():
+            assemble_network(self.space.blocks(architecture), self.blocks(), path)
+        return path
+
+    def _blocks_of(self, resolution: int) -> dict[str, Path]:
+        blocks = self.space.distinct_blocks(resolution)
+        exported = {block.key: self._path(block.key, "fp32") for block in blocks}
+        if self.number_format == "fp32":
+            self._export_absent(exported, resolution)
+            return exported
+        converted = {block.key: self._path(block.key, self.number_format) for block in blocks}
+        missing = self._absent(converted)
+        absent = [block for block in blocks if block.key in missing]
+        self._export_absent({block.key: exported[block.key] for block in absent}, resolution)
+        for done, block in enumerate(absent, 1):
+            convert_block(
+                exported[block.key],
+                converted[block.key],
+                self.number_format,
+                is_first=block.kind.startswith("stem"),
+                is_last=block.kind == "head",
+            )
+            message = f"blocks for {resolution} px converted to {self.number_format}"
+            self._report(Event("profile", message, done, len(absent)))
+        return converted
+
+    def _export_absent(self, paths: Mapping[str, Path], resolution: int) -> None:
+        absent = self._absent(paths)
+
+        def tell(done: int, total: int) -> None:
+            message = f"networks with the blocks for {resolution} px exported"
+            self._report(Event("profile", message, done, total))
+
+        if absent:
+            export_blocks(self.space, resolution, absent, batch=self._batch, on_progress=tell)
+
+    def _absent(self, paths: Mapping[str, Path]) -> dict[str, Path]:
+        """Those of some files that are not there, or damaged, which is told."""
+        damaged = {
+            k: path for k, path in paths.items() if path.exists() and not is_whole_model(path)
+        }
+        if damaged:
+            message = f"damaged files of blocks in {self._cache} are written again: {len(damaged)}"
+            self._report(Event("profile", message))
+        return {key: path for key, path in paths.items() if key in damaged or not path.exists()}
+
+    def _path(self, key: str, form: str) -> Path:
+        """The name tells the block; its digest, the rest of what decides the content."""
+        made_with = [EXPORT_FORMAT, form, version("torch")]
+        if form != "fp32":
+            made_with.append(version("onnxruntime"))
+        text = json.dumps([key, self._batch, *made_with])
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self._cache / f"{key.replace('/', '_')}-{form}-{digest}.onnx"

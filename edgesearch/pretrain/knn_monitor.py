@@ -1,0 +1,73 @@
+"""The kNN accuracies that tell how a training goes."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+import torch
+
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.errors import TrainingError
+from edgesearch.evaluate.judge import SubnetJudge
+from edgesearch.space import Architecture
+from edgesearch.supernet.weights import SupernetWeights
+
+CALIBRATION_IMAGES = 512
+BATCH_SIZE = 128
+
+
+class KnnMonitor:
+    """Accuracies of the largest and of the smallest subnet.
+
+    Batches that the device's memory does not hold beside the training are halved until it does.
+
+    Args:
+        pool: The images of the run, with labels.
+        k: Neighbours.
+        device: Where the networks run.
+        notice: Is told of smaller batches.
+    """
+
+    def __init__(
+        self, pool: ImagePool, k: int, device: torch.device, notice: Callable[[str], None]
+    ) -> None:
+        self.judge = SubnetJudge(pool, k, CALIBRATION_IMAGES, BATCH_SIZE, device=device)
+        self.notice = notice
+
+    def __call__(self, weights: SupernetWeights) -> dict[str, float]:
+        """`knn_largest` and `knn_smallest`, in 0 … 1.
+
+        Raises:
+            TrainingError: The device has no memory for the smallest batches.
+        """
+        space = weights.space
+        ends = {"knn_largest": space.largest, "knn_smallest": space.smallest}
+        return {name: self._accuracy(weights, end) for name, end in ends.items()}
+
+    def _accuracy(self, weights: SupernetWeights, architecture: Architecture) -> float:
+        while True:
+            network = weights.subnet(architecture).to(memory_format=torch.channels_last)
+            try:
+                return self.judge.accuracy(network, architecture.resolution)
+            except torch.cuda.OutOfMemoryError as error:
+                traceback.clear_frames(error.__traceback__)
+                found = str(error).splitlines()[0]
+            del network  # and only then, outside of `except`, what it held
+            self._halve(found)
+
+    def _halve(self, found: str) -> None:
+        judge = self.judge
+        if judge.batch_size <= 2:
+            raise TrainingError(
+                "memory for the kNN monitor on the device, beside the training",
+                f"{found}, with batches of {judge.batch_size} images",
+                "Set pretrain.knn_every_epochs=0, or a smaller pretrain.batch_size. The state "
+                "before this epoch has been kept.",
+            )
+        judge.batch_size //= 2
+        torch.cuda.empty_cache()
+        self.notice(
+            f"the device has no memory for the kNN monitor's batches of {2 * judge.batch_size}: it "
+            f"goes on with {judge.batch_size}"
+        )

@@ -1,0 +1,1 @@
+"""A run: its configuration, its files, and how its stages are done."""

@@ -1,0 +1,148 @@
+"""winners.json: what was chosen, what stands in reserve, and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edgesearch.errors import StageError
+from edgesearch.run.output_folder import read_json, write_json
+from edgesearch.search.budgets import Budgets, Range
+from edgesearch.search.trial_log import Trial
+from edgesearch.space import Architecture, SearchSpace
+
+
+@dataclass(frozen=True)
+class Winner:
+    """An architecture that was chosen, or stands in reserve.
+
+    Attributes:
+        name: Such as "w0"; that of a reserve is "r0" and so on.
+        architecture: The subnet.
+        agreement: Its score.
+        macs: Multiply-accumulates for one image.
+        params: Learnable parameters.
+        latency_ms: For each device's name: predicted and budget of the median, predicted_p95 and
+            budget_p95 of the 95th percentile (not there in files of earlier versions), and once it
+            was measured measured_p50, measured_p95, interval (of the median) and interval_p95.
+        replaced: What stood here before and turned out too slow.
+        agreement_interval: Where it is likely to be on all images of the domain; None in files of
+            earlier versions.
+        agreement_images: The number of images that it was computed on; None as above.
+    """
+
+    name: str
+    architecture: Architecture
+    agreement: float
+    macs: float
+    params: float
+    latency_ms: dict[str, dict[str, Any]]
+    replaced: tuple[dict[str, Any], ...] = ()
+    agreement_interval: tuple[float, float] | None = None
+    agreement_images: int | None = None
+
+    def with_latency(self, device: str, **figures: Any) -> Winner:
+        """The same winner with more figures for a device."""
+        merged = {**self.latency_ms.get(device, {}), **figures}
+        return replace(self, latency_ms={**self.latency_ms, device: merged})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        values = {**vars(self), "architecture": self.architecture.to_dict()}
+        values["replaced"] = list(self.replaced)
+        return values
+
+
+@dataclass(frozen=True)
+class Winners:
+    """All that was chosen for a task.
+
+    Attributes:
+        space: Name of the search space.
+        space_hash: Hash of the search space.
+        winners: What is exported.
+        reserves: What takes a winner's place, best first.
+        task: "classification", "detection" or "segmentation".
+    """
+
+    space: str
+    space_hash: str
+    winners: tuple[Winner, ...]
+    reserves: tuple[Winner, ...] = field(default=())
+    task: str = "classification"
+
+    def save(self, path: Path) -> None:
+        """Write the file, atomically."""
+        values = {
+            "space": self.space,
+            "space_hash": self.space_hash,
+            "task": self.task,
+            "winners": [winner.to_dict() for winner in self.winners],
+            "reserves": [winner.to_dict() for winner in self.reserves],
+        }
+        write_json(path, values)
+
+    @classmethod
+    def load(cls, path: Path, space: SearchSpace) -> Winners:
+        """Read what `save` wrote.
+
+        Raises:
+            StageError: It is missing, damaged, or of another space.
+        """
+        values = read_json(path, "search")
+        try:
+            if values["space_hash"] != space.space_hash:
+                raise StageError(
+                    f"winners of the space {space.name!r} ({space.space_hash}) in {path}",
+                    f"winners of {values['space']!r} ({values['space_hash']})",
+                    "Run `edgesearch search` with the same configuration first.",
+                )
+            return cls(
+                values["space"],
+                values["space_hash"],
+                tuple(map(read_winner, values["winners"])),
+                tuple(map(read_winner, values["reserves"])),
+                values["task"],
+            )
+        except (KeyError, TypeError) as error:
+            raise StageError(
+                f"the winners of a search in {path}",
+                f"{type(error).__name__}: {error}",
+                "Run `edgesearch search` again.",
+            ) from error
+
+
+def from_trial(
+    name: str, trial: Trial, device: str, *, predicted_p95_ms: float, budgets: Budgets
+) -> Winner:
+    """A winner as the search gives it, not yet measured."""
+    ranges = budgets.ranges()
+    latency: dict[str, Any] = {
+        "predicted": trial.latency_ms,
+        "predicted_p95": predicted_p95_ms,
+        "budget": ranges.get("latency_ms", Range()).max,
+        "budget_p95": ranges.get("latency_p95_ms", Range()).max,
+    }
+    return Winner(
+        name=name,
+        architecture=trial.architecture,
+        agreement=trial.agreement,
+        macs=trial.macs,
+        params=trial.params,
+        latency_ms={device: latency},
+    )
+
+
+def read_winner(values: Mapping[str, Any]) -> Winner:
+    """Read what `Winner.to_dict` wrote."""
+    fields = {name: values[name] for name in ("name", "agreement", "macs", "params", "latency_ms")}
+    interval = values.get("agreement_interval")
+    return Winner(
+        **fields,
+        architecture=Architecture.from_dict(values["architecture"]),
+        replaced=tuple(values["replaced"]),
+        agreement_interval=None if interval is None else (interval[0], interval[1]),
+        agreement_images=values.get("agreement_images"),
+    )

@@ -1,0 +1,71 @@
+"""Latency tables as files that people send each other: described, exported, merged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgesearch.run.layout import Layout
+from edgesearch.run.output_folder import write_bytes
+from profilers import LatencyTable, MergeResult, describe_table, merge_tables, table_csv
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """What a latency table is.
+
+    Attributes:
+        table_path: The file.
+        place: Where the stages look for it, in an output folder.
+        description: What it is, in words.
+        merges: What was taken over from other tables.
+        csv_path: Its figures as CSV; None if they were not asked for.
+    """
+
+    table_path: Path
+    place: Path
+    description: str
+    merges: tuple[MergeResult, ...]
+    csv_path: Path | None
+
+
+def share_table(path: Path, *, merge: Sequence[Path] = (), export_csv: bool = False) -> TableResult:
+    """Say what a table is, wherever the file comes from.
+
+    Args:
+        path: The table.
+        merge: Tables of the same device that are taken over into it first.
+        export_csv: Whether to write its figures beside it, as `<name>.table.csv`: without the
+            predictions, which only `profile` knows.
+
+    Raises:
+        TableError: A table cannot be read, or the first one not be written.
+        TableMismatchError: A table to merge is of another device; names the field.
+        StageError: The CSV file cannot be written.
+    """
+    merges = tuple(merge_tables(path, other) for other in merge)
+    table = LatencyTable.load(path)
+    return TableResult(
+        table_path=path,
+        place=Layout(Path()).table(table.spec),
+        description=describe_table(table),
+        merges=merges,
+        csv_path=write_csv(table) if export_csv else None,
+    )
+
+
+def write_csv(table: LatencyTable, predicted_ms: Mapping[str, float] | None = None) -> Path:
+    """Write a table's figures beside it; see `profilers.table_csv`.
+
+    Args:
+        table: The table.
+        predicted_ms: Predicted medians of networks, by key.
+
+    Raises:
+        StageError: The file cannot be written.
+    """
+    ending = "csv" if predicted_ms is not None else "table.csv"
+    path = table.path.with_name(f"{table.path.name.removesuffix('.jsonl')}.{ending}")
+    write_bytes(path, table_csv(table, predicted_ms).encode())
+    return path

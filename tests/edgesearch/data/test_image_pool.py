@@ -1,0 +1,183 @@
+"""The images of a run: the same for the same seed, whatever the folder looks like."""
+
+import pytest
+import torch
+from PIL import Image
+
+from edgesearch.data import image_pool
+from edgesearch.data.image_pool import ImagePool, ImageSource
+from edgesearch.errors import DataError
+
+
+def write_images(folder, classes=("",), count=10):
+    """Grey images whose pixels all equal their number."""
+    for index, name in enumerate(classes):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            grey = index * 100 + number * 5
+            Image.new("L", (12, 10), grey).save(folder / name / f"{number}.png")
+    return ImageSource("folder", folder, mean=(0.0,), std=(1.0,))
+
+
+def greys(images):
+    """The pixel values that images were written with."""
+    return [round(float(image[0, 4, 4]) * 255) for image in images]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return ImagePool(ImageSource("digits"), 1, 0)
+
+
+def test_samples_are_what_a_network_reads(digits):
+    images = digits.sample(16, 0, 50)
+    assert images.shape == (50, 1, 16, 16)
+    assert images.dtype == torch.float32
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert digits.has_labels
+    assert digits.skipped == 0
+
+
+def test_samples_are_normalised_by_the_statistics_of_the_images(digits):
+    images = digits.sample(64, 0, 500)
+    assert float(images.mean()) == pytest.approx(0, abs=0.05)
+    assert float(images.std()) == pytest.approx(1, abs=0.05)
+
+
+def test_given_statistics_are_used():
+    source = ImageSource("digits", mean=(0.0,), std=(0.5,))
+    images = ImagePool(source, 1, 0).sample(8, 0, 20)
+    assert float(images.min()) == 0
+    assert float(images.max()) == pytest.approx(2)
+
+
+def test_same_seed_same_images(digits):
+    again, other = (ImagePool(ImageSource("digits"), 1, seed) for seed in (0, 1))
+    assert torch.equal(digits.sample(16, 0, 30), again.sample(16, 0, 30))
+    assert not torch.equal(digits.sample(16, 0, 30), other.sample(16, 0, 30))
+    assert digits.digest == again.digest != other.digest
+
+
+def test_samples_go_on_where_others_end(digits):
+    whole = digits.sample(16, 0, 30)
+    assert torch.equal(whole[10:], digits.sample(16, 10, 20))
+    assert torch.equal(whole, digits.sample(16, 0, 30))
+
+
+def test_resolutions_show_the_same_images(digits):
+    small, large = digits.sample(8, 0, 50), digits.sample(16, 0, 50)
+    shrunk = torch.nn.functional.interpolate(large, (8, 8), mode="area")
+    away_from_others = (shrunk - small.roll(1, dims=0)).abs().mean()
+    assert float((shrunk - small).abs().mean()) < float(away_from_others) / 3
+
+
+def test_labelled_images_are_train_and_test(digits):
+    images = digits.labelled(8)
+    assert images.train.shape == (len(digits.train), 1, 8, 8)
+    assert images.test.shape == (len(digits.test), 1, 8, 8)
+    assert len(images.train) + len(images.test) == 1797
+    assert images.train_labels.unique().tolist() == list(range(10))
+    assert len(images.test_labels) == len(images.test)
+    assert images.train.dtype == torch.uint8
+    assert torch.equal(images.prepare(images.train), digits.preprocess(8).normalise(images.train))
+
+
+def test_labels_stay_with_their_images(tmp_path):
+    pool = ImagePool(write_images(tmp_path, ("a", "b")), 1, 0)
+    images = pool.labelled(8)
+    for pixels, labels in (
+        (images.train, images.train_labels),
+        (images.test, images.test_labels),
+    ):
+        assert [int(grey >= 100) for grey in greys(images.prepare(pixels))] == labels.tolist()
+
+
+def test_a_flat_folder_has_no_labels(tmp_path):
+    pool = ImagePool(write_images(tmp_path), 1, 0)
+    assert not pool.has_labels
+    assert pool.test is None
+    assert sorted(greys(pool.sample(8, 0, 10))) == list(range(0, 50, 5))
+    with pytest.raises(DataError, match=f"class folders, .*found: no labels, .* in {tmp_path}"):
+        pool.labelled(8)
+
+
+def test_unreadable_images_are_counted_and_left_out(tmp_path):
+    source = write_images(tmp_path)
+    (tmp_path / "3.png").write_bytes(b"nothing")
+    (tmp_path / "7.png").write_bytes((tmp_path / "7.png").read_bytes()[:30])
+    pool = ImagePool(source, 1, 0)
+    found = greys(pool.sample(8, 0, 10))
+    assert sorted(found) == [0, 5, 10, 20, 25, 30, 40, 45]
+    assert pool.skipped == 2
+
+
+@pytest.fixture
+def very_large(tmp_path, monkeypatch):
+    """A set of ten images that is handled as one of too many to decode at once."""
+    monkeypatch.setattr(image_pool, "DECODE_AT_ONCE", 5)
+    source = write_images(tmp_path)
+    (tmp_path / "3.png").write_bytes(b"nothing")
+    return source
+
+
+def test_of_a_very_large_set_unreadable_images_are_counted_as_they_are_used(very_large):
+    pool = ImagePool(very_large, 1, 0)
+    assert len(pool.train) == 10
+    assert pool.skipped == 0
+    assert len(pool.sample(8, 0, 10)) == 9
+    assert pool.skipped == 1
+
+
+def test_a_very_large_set_is_decoded_if_asked(very_large):
+    pool = ImagePool(very_large, 1, 0, decode_all=True)
+    assert len(pool.train) == 9
+    assert pool.skipped == 1
+
+
+def test_unreadable_images_of_both_splits_count(tmp_path):
+    source = write_images(tmp_path, ("train/a", "train/b", "test/a", "test/b"), 5)
+    for name in ("train/a/0.png", "test/b/4.png"):
+        (tmp_path / name).write_bytes(b"nothing")
+    pool = ImagePool(source, 1, 0)
+    images = pool.labelled(8)
+    assert (len(images.train), len(images.test)) == (9, 9)
+    assert pool.skipped == 2
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    source = write_images(tmp_path, count=2)
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"nothing")
+    pool = ImagePool(source, 1, 0)
+    with pytest.raises(DataError, match=f"at least one image in {tmp_path} .*none of 2"):
+        pool.sample(8, 0, 1)
+
+
+def test_fewer_images_than_wanted(tmp_path):
+    pool = ImagePool(write_images(tmp_path), 1, 0)
+    assert len(pool.sample(8, 6, 100)) == 4
+    message = "more than 10 images for calibration and search; found: 10 images. Add images"
+    with pytest.raises(DataError, match=message):
+        pool.sample(8, 10, 5)
+
+
+def test_a_moved_folder_holds_the_same_images(tmp_path):
+    pools = [ImagePool(write_images(tmp_path / name), 1, 0) for name in ("one", "two")]
+    assert pools[0].digest == pools[1].digest
+    assert torch.equal(*(pool.sample(8, 0, 10) for pool in pools))
+    assert len({tuple(ImageSource("folder", tmp_path / n).to_dict()) for n in ("a", "b")}) == 1
+    assert "root" not in ImageSource("folder", tmp_path).to_dict()
+
+
+def test_three_channels_of_grey_images(tmp_path):
+    write_images(tmp_path)
+    pool = ImagePool(ImageSource("folder", tmp_path), 3, 0)
+    assert pool.sample(8, 0, 4).shape == (4, 3, 8, 8)
+    assert len(pool.preprocess(8).mean) == 3
+
+
+def test_a_part_of_the_labelled_images(digits):
+    everything, part = digits.labelled(8), digits.labelled(8, 100, 50)
+    assert (len(part.train), len(part.test)) == (100, 50)
+    assert torch.equal(part.train, everything.train[:100])
+    assert torch.equal(part.test_labels, everything.test_labels[:50])

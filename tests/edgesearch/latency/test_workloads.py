@@ -1,0 +1,126 @@
+"""Files of blocks that are exported once, and of networks that do not stay."""
+
+import os
+from dataclasses import replace
+
+import onnx
+import pytest
+
+from devices import DeviceSpec, take_fingerprint
+from edgesearch.formats.onnx_files import is_whole_model
+from edgesearch.latency.workloads import WorkloadFiles, correction_networks
+from edgesearch.space import ResNetSpace
+
+FINGERPRINT = take_fingerprint("onnxruntime", "1")
+
+
+@pytest.fixture
+def space():
+    return ResNetSpace(
+        "toy", "basic", "small", (4, 8), ((4, 8), (8, 16)), ((1,), (1, 2)), (16, 24), in_channels=1
+    )
+
+
+@pytest.fixture
+def files(space, tmp_path):
+    """Files of a device, in a cache of the test's own; told messages go to `told`."""
+
+    def make(told, precision="fp32", batch=1, of=space):
+        device = DeviceSpec("local-cpu", precision=precision, batch=batch)
+        folder = tmp_path / "networks"
+        return WorkloadFiles(
+            of, device, FINGERPRINT, folder, tmp_path / "cache", lambda event: told.append(event)
+        )
+
+    return make
+
+
+def test_a_second_device_exports_nothing(files, space):
+    told = []
+    with files(told) as first:
+        paths = first.blocks()
+    assert {block.key for size in (16, 24) for block in space.distinct_blocks(size)} == set(paths)
+    assert any("16 px exported" in event.message for event in told)
+    assert any("24 px exported" in event.message for event in told)
+    told.clear()
+    with files(told) as second:
+        assert second.blocks() == paths
+    assert told == []
+    # Another space with the same blocks, too.
+    part = replace(space, stem_widths=(4,), stage_widths=((8,), (16,)), stage_depths=((1,),) * 2)
+    with files(told, of=part) as third:
+        assert set(third.blocks().items()) <= set(paths.items())
+    assert told == []
+
+
+def test_eight_bits_come_from_the_cached_blocks(files):
+    told = []
+    with files(told) as plain:
+        exported = plain.blocks()
+    told.clear()
+    with files(told, "int8") as quantized:
+        converted = quantized.blocks()
+    assert set(converted) == set(exported)
+    assert not set(converted.values()) & set(exported.values())
+    assert all("converted to " in event.message for event in told)
+
+
+def test_batches_have_files_of_their_own(files):
+    with files([]) as one, files([], batch=2) as two:
+        stems = [next(p for k, p in f.blocks().items() if "stem" in k) for f in (one, two)]
+    sizes = [
+        onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value for path in stems
+    ]
+    assert sizes == [1, 2]
+
+
+def test_a_file_that_is_gone_is_exported_again(files):
+    with files([]) as first:
+        gone = next(iter(first.blocks().values()))
+    gone.unlink()
+    told = []
+    with files(told) as second:
+        second.blocks()
+    assert gone.exists()
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("left", [0, 500, -1])
+def test_a_damaged_file_is_written_again(files, space, precision, left):
+    with files([], precision) as first:
+        whole = first.blocks()
+    damaged = next(path for key, path in whole.items() if key.startswith("head"))
+    damaged.write_bytes(damaged.read_bytes()[:left])
+    told = []
+    with files(told, precision) as second:
+        assert second.blocks() == whole
+        second.networks([space.largest], "network")
+    assert is_whole_model(damaged)
+    cache = damaged.parent
+    assert told[0].message == f"damaged files of blocks in {cache} are written again: 1"
+    assert told[0].done is None
+    told.clear()
+    with files(told, precision) as third:
+        third.blocks()
+    assert told == []
+
+
+def test_files_are_on_the_disk_before_they_get_their_names(files, monkeypatch):
+    done = []
+    fsync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (done.append("fsync"), fsync(number)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("replace"), rename(*names)))
+    with files([]) as found:
+        count = len(found.blocks())
+    assert done == ["fsync", "replace"] * count
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_networks_are_there_until_the_end(files, space, precision):
+    chosen = correction_networks(space, 6)
+    with files([], precision) as found:
+        workloads = found.networks(chosen, "network")
+        assert [w.architecture for w in workloads] == [a.to_dict() for a in chosen]
+        assert all(w.onnx_path.exists() for w in workloads)
+    assert not workloads[0].onnx_path.parent.exists()

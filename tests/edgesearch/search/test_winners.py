@@ -1,0 +1,95 @@
+"""winners.json as values."""
+
+import json
+
+import pytest
+
+from edgesearch.errors import StageError
+from edgesearch.search.budgets import Budgets
+from edgesearch.search.trial_log import Trial
+from edgesearch.search.winners import Winners, from_trial, read_winner
+from edgesearch.space import load_space
+
+
+@pytest.fixture(scope="module")
+def space():
+    return load_space("resnet_tiny")
+
+
+AS_SEARCHED = {"predicted": 2.0, "predicted_p95": 3.0, "budget": 4.0, "budget_p95": 5.0}
+
+
+@pytest.fixture
+def winners(space):
+    trials = [Trial(space.architecture(i), 1 - i / 10, 2.0 + i, 1e6, 1e4) for i in range(3)]
+    first, second, third = (
+        from_trial(
+            name,
+            trial,
+            "local-cpu",
+            predicted_p95_ms=1.5 * trial.latency_ms,
+            budgets=Budgets(latency_ms=4.0, latency_p95_ms=5.0),
+        )
+        for name, trial in zip(("w0", "r0", "r1"), trials, strict=True)
+    )
+    return Winners(space.name, space.space_hash, (first,), (second, third))
+
+
+def test_a_trial_becomes_a_winner(winners, space):
+    (winner,) = winners.winners
+    assert winner.architecture == space.architecture(0)
+    assert winner.latency_ms == {"local-cpu": AS_SEARCHED}
+    assert (winner.agreement, winner.macs, winner.params) == (1.0, 1e6, 1e4)
+
+
+def test_figures_are_added_to_those_of_the_device(winners):
+    (winner,) = winners.winners
+    measured = winner.with_latency("local-cpu", measured_p50=2.5).with_latency("board", budget=9)
+    assert measured.latency_ms == {
+        "local-cpu": {**AS_SEARCHED, "measured_p50": 2.5},
+        "board": {"budget": 9},
+    }
+    assert winner.latency_ms == {"local-cpu": AS_SEARCHED}
+
+
+def test_round_trip(winners, space, tmp_path):
+    path = tmp_path / "winners.json"
+    winners.save(path)
+    assert Winners.load(path, space) == winners
+    (winner,) = winners.winners
+    assert read_winner(json.loads(json.dumps(winner.to_dict()))) == winner
+
+
+def test_winners_of_another_space_are_refused(winners, tmp_path):
+    path = tmp_path / "winners.json"
+    winners.save(path)
+    other = load_space("resnet_tiny", in_channels=1)
+    message = (
+        rf"winners of the space 'resnet_tiny' \({other.space_hash}\) in {path}; "
+        rf"found: winners of 'resnet_tiny' \({winners.space_hash}\)"
+    )
+    with pytest.raises(StageError, match=message):
+        Winners.load(path, other)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda values: values.pop("space_hash"), "KeyError: 'space_hash'"),
+        (lambda values: values.update(winners=[{}]), "KeyError: 'name'"),
+        (lambda values: values.update(reserves=None), "TypeError"),
+    ],
+)
+def test_damaged_winners_are_refused(winners, space, tmp_path, spoil, reason):
+    path = tmp_path / "winners.json"
+    winners.save(path)
+    values = json.loads(path.read_text("utf-8"))
+    spoil(values)
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(StageError, match=f"the winners of a search in {path}; found: {reason}"):
+        Winners.load(path, space)
+
+
+def test_missing_winners_name_the_command(space, tmp_path):
+    with pytest.raises(StageError, match="found: no such file. Run `edgesearch search`"):
+        Winners.load(tmp_path / "winners.json", space)
