@@ -18,6 +18,7 @@ from edgesearch.config.evaluation_section import EvaluationSection
 from edgesearch.config.pretrain_section import PretrainSection
 from edgesearch.config.rank_section import RankSection
 from edgesearch.errors import UserError
+from edgesearch.families import load_space, space_from_dict
 from edgesearch.settings import (
     Batch,
     Count,
@@ -29,7 +30,7 @@ from edgesearch.settings import (
     UserPath,
     fault,
 )
-from edgesearch.space import SearchSpace, load_space, space_from_dict
+from edgesearch.space import SearchSpace
 
 
 class SpaceSection(Settings):

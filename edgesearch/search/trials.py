@@ -16,7 +16,7 @@ from edgesearch.search.scoring import Ranked, SharedScores, choose_images, settl
 from edgesearch.search.search import run_search
 from edgesearch.search.strategies import Strategy
 from edgesearch.search.trial_log import Trial, TrialLog
-from edgesearch.space import Architecture
+from edgesearch.space import Architecture, SearchSpace
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def find_trials(
     scores, most = SharedScores(scorer), scorer.images
     with says_where(layout):
         choose_images(scorer, scores, feasible, layout, score, seed, report)
-        log = _log(layout, {**score, "number of images": scorer.images}, report)
+        log = _log(layout, feasible.space, {**score, "number of images": scorer.images}, report)
         trials = _trials(feasible, proposer, scores, scorer.images, log, evaluations, report)
         ranked = settle_winners(
             scorer, scores, feasible, trials, **wanted, most=most, layout=layout, report=report
@@ -72,13 +72,15 @@ def find_trials(
     return trials, ranked
 
 
-def _log(layout: Layout, identity: Mapping[str, Any], report: Report) -> TrialLog:
+def _log(
+    layout: Layout, space: SearchSpace, identity: Mapping[str, Any], report: Report
+) -> TrialLog:
     """The log of a search, with the scores of former ones that were set aside.
 
     Those that depend on the same: where only budgets or the strategy have changed, nothing is
     scored twice.
     """
-    log = TrialLog(layout.trials, identity)
+    log = TrialLog(layout.trials, space, identity)
     for former in layout.former_searches(layout.trials.name):
         taken = log.adopt(former)
         if taken:

@@ -18,7 +18,7 @@ from edgesearch.run.layout import Layout
 from edgesearch.run.output_folder import digest_of, output_folder
 from edgesearch.run.stage import prefixed
 from edgesearch.search.winners import Winner, Winners
-from edgesearch.space import SearchSpace, find_architecture
+from edgesearch.space import SearchSpace
 from edgesearch.stages.search import SearchImages
 from edgesearch.supernet.weights import SupernetWeights
 
@@ -99,7 +99,7 @@ def evaluate(
         Interrupted: Stopped by the user; the same call goes on.
         UserError: Something is missing or does not fit.
     """
-    named = [find_architecture(space, text) for text in dict.fromkeys(architectures)]
+    named = [space.from_text(text) for text in dict.fromkeys(architectures)]
     with output_folder(output_dir):
         layout = Layout(output_dir)
         pool = ImagePool(images, space.in_channels, seed)

@@ -13,7 +13,7 @@ import torch
 
 from devices import DeviceSpec
 from edgesearch.data.image_pool import ImagePool, ImageSource
-from edgesearch.errors import ExportError, Interrupted
+from edgesearch.errors import ExportError, Interrupted, SpaceError
 from edgesearch.events import Event, Report, silent
 from edgesearch.export.deployable import (
     Deployable,
@@ -202,7 +202,7 @@ class _Exporter:
         for winner in chosen.winners:
             before = self._finished(winner)
             if before is not None:
-                used = [before, *map(read_winner, before.replaced)]
+                used = [before, *(read_winner(each, self.space) for each in before.replaced)]
                 used_up = architectures(used)
                 reserves = [
                     reserve
@@ -221,10 +221,12 @@ class _Exporter:
     def _finished(self, winner: Winner) -> Winner | None:
         """What was exported for a winner before this stage was stopped; None if it was not."""
         try:
-            before = read_winner(read_manifest(self.layout.engines / winner.name)["winner"])
-        except ExportError:
+            before = read_winner(
+                read_manifest(self.layout.engines / winner.name)["winner"], self.space
+            )
+        except (ExportError, SpaceError):
             return None
-        first = read_winner(before.replaced[0]) if before.replaced else before
+        first = read_winner(before.replaced[0], self.space) if before.replaced else before
         return before if first.architecture == winner.architecture else None
 
     def _within_budget(
@@ -301,7 +303,7 @@ class _Exporter:
                 key=winner_key(winner.architecture, self.output, session),
                 onnx_path=onnx_path,
                 kind="network",
-                architecture=winner.architecture.to_dict(),
+                architecture=dict(winner.architecture),
                 space_hash=self.space.space_hash,
             )
             return self._time(winner, workload, meter, files)

@@ -156,7 +156,7 @@ def profile(
 def _write_csv(space: SearchSpace, table: LatencyTable, model: LatencyModel) -> Path:
     """Write the figures of a table, with what is predicted for its networks of a space."""
     predicted_ms = {
-        network.key: model.predict(Architecture.from_dict(network.architecture)).median_ms
+        network.key: model.predict(space.from_choices(network.architecture)).median_ms
         for kind in ("network", "validation")
         for network in table.networks(space.space_hash, kind)
     }

@@ -169,7 +169,7 @@ def rank(
                 return cast(RankResult, distributed.of_first(None))
             tell_of_processes("rank", report)
             chosen = spread_subnets(space, settings.subnets, settings.seed)
-            found = _begin(stage, layout, chosen, report)
+            found = _begin(stage, layout, space, chosen, report)
             subnets = _fill(found, chosen, settings, ranker, report)
             result = _analyse(subnets, space, latency_ms, agreement.images, settings, layout)
             stage.finish([layout.ranked_subnets.name, result.report_path.name])
@@ -261,7 +261,7 @@ class _Ranker:
                 "agreement": float(own.mean()),
                 "MACs": float(space.macs(architecture)),
                 "parameters": float(space.params(architecture)),
-                "depth": float(sum(architecture.stage_depths)),
+                "depth": float(len(space.blocks(architecture))),
                 **self._variants(architecture, network),
             }
             features = self._judge.features_of_calibrated(network[0], architecture.resolution)
@@ -269,11 +269,15 @@ class _Ranker:
 
 
 def _begin(
-    stage: Stage, layout: Layout, chosen: Sequence[Architecture], report: Report
+    stage: Stage,
+    layout: Layout,
+    space: SearchSpace,
+    chosen: Sequence[Architecture],
+    report: Report,
 ) -> RankedSubnets:
     """Find out which subnets are known, of this ranking or of one with others, and tell it."""
     done, message = stage.begin()
-    found = RankedSubnets(layout.ranked_subnets)
+    found = RankedSubnets(layout.ranked_subnets, space)
     known, wanted = sum(each in found.subnets for each in chosen), len(chosen)
     counted = f"{known} of {wanted} subnets are known"
     if done and known == wanted:

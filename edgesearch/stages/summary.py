@@ -20,7 +20,7 @@ from edgesearch.run.stage import Stage, prefixed
 from edgesearch.search.agreement import Agreement, ScoreOptions
 from edgesearch.search.scoring import make_agreement
 from edgesearch.search.winners import Winners
-from edgesearch.space import Architecture, SearchSpace
+from edgesearch.space import SearchSpace
 from edgesearch.stages.profile import current_correction, load_table
 from edgesearch.stages.search import SearchImages
 from edgesearch.supernet.weights import SupernetWeights
@@ -184,7 +184,7 @@ class _Summary:
         table = self._table
         model = LatencyModel.from_table(self.space, table, current_correction(self.space, table))
         measured = {
-            Architecture.from_dict(network.architecture): network
+            self.space.from_choices(network.architecture): network
             for network in table.networks(self.space.space_hash)
         }
         predicted, found = model.predict(architecture), measured.get(architecture)

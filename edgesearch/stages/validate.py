@@ -107,7 +107,7 @@ def validate(
         layout = Layout(output_dir)
         path = layout.table(device)
         table = load_table(path, space, device, accept, "validate", report)
-        fitted = {Architecture.from_dict(n.architecture) for n in table.networks(space.space_hash)}
+        fitted = {space.from_choices(n.architecture) for n in table.networks(space.space_hash)}
         chosen = held_out_networks(space, networks, seed, fitted)
         try:
             options = dict(config=measure, accept=accept, retry_errors=retry_errors)
@@ -192,7 +192,7 @@ def _compare(
     model: LatencyModel, table: LatencyTable, chosen: Sequence[Architecture]
 ) -> list[ValidatedNetwork]:
     measured = {
-        Architecture.from_dict(network.architecture): network
+        model.space.from_choices(network.architecture): network
         for network in table.networks(model.space.space_hash, VALIDATION)
     }
     rows = []
