@@ -197,8 +197,9 @@ class TestAgain:
 
 
 def test_no_room(tmp_path):
-    found = RankedSubnets(tmp_path / "gone" / "subnets.jsonl")
-    subnet = RankedSubnet(load_space("resnet_tiny").smallest, 0.5, {"agreement": 0.9})
+    space = load_space("resnet_tiny")
+    found = RankedSubnets(tmp_path / "gone" / "subnets.jsonl", space)
+    subnet = RankedSubnet(space.smallest, 0.5, {"agreement": 0.9})
     message = "room to append to .*subnets.jsonl; found: No such file or directory. Free space"
     with pytest.raises(StageError, match=message):
         found.add(subnet)
