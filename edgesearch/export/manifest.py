@@ -173,3 +173,12 @@ def check_runtime(path: Path, manifest: Mapping[str, Any], runtime: str, version
         "Install that version, or compile the .onnx file beside it again: run the export with "
         "this version, or load the .onnx file.",
     )
+
+
+def unjudged(files: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Which of a manifest's files were not judged by something, one text for each reason."""
+    found: dict[str, list[str]] = {}
+    for name, about in files.items():
+        if "knn_note" in about:
+            found.setdefault(about["knn_note"], []).append(name)
+    return tuple(f"{', '.join(names)}: {note}" for note, names in found.items())
