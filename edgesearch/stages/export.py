@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from devices import DeviceSpec
+from devices.files import sha256_of
 from edgesearch.data.image_pool import ImagePool, ImageSource
 from edgesearch.errors import ExportError, Interrupted
 from edgesearch.events import Event, Report, silent
@@ -31,7 +32,7 @@ from edgesearch.export.exported import (
     intact,
     nothing_left,
 )
-from edgesearch.export.manifest import MANIFEST, read_manifest, sha256_of
+from edgesearch.export.manifest import MANIFEST, read_manifest
 from edgesearch.formats.onnx_export import export_network
 from edgesearch.latency.budgets import (
     broken_budgets,

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from devices.files import sha256_of
 from edgesearch.data.image_pool import ImagePool, ImageSource
 from edgesearch.errors import CheckpointError, DataError, Interrupted
 from edgesearch.events import Event, Report, silent, teller
-from edgesearch.export.manifest import sha256_of
 from edgesearch.pretrain.hardware import Hardware
 from edgesearch.pretrain.key_queue import queues_of
 from edgesearch.pretrain.knn_monitor import KnnMonitor

@@ -10,10 +10,10 @@ from typing import Any, cast
 import torch
 
 from devices import DeviceSpec
+from devices.files import sha256_of
 from edgesearch.data.image_pool import ImagePool, ImageSource
 from edgesearch.errors import StageError
 from edgesearch.events import Event, Report, silent, teller
-from edgesearch.export.manifest import sha256_of
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import TIMEOUT, check_same_in_all, tell_of_processes
 from edgesearch.run.layout import Layout
