@@ -309,9 +309,7 @@ def moco_step(device: str) -> Callable[..., None]:
     method.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(method.query.parameters(), 1e-3)
     size = (scale.batch, space.in_channels, scale.resolution, scale.resolution)
-    pair = tuple(
-        torch.randn(size).to(device, memory_format=torch.channels_last) for _ in range(2)
-    )
+    pair = tuple(torch.randn(size).to(device, memory_format=torch.channels_last) for _ in range(2))
     architectures = sandwich_architectures(space, 1, 0, 0)
 
     def step(make_passes: Callable[..., object] | None) -> None:
@@ -387,7 +385,9 @@ def run_step(name: str, folder: Path, device: str) -> str:
     step = STEPS[name]
     if step.gpu_only and device != "cuda":
         return "left out: needs a GPU"
-    missing = [pip for module, pip in step.needs.items() if importlib.util.find_spec(module) is None]
+    missing = [
+        pip for module, pip in step.needs.items() if importlib.util.find_spec(module) is None
+    ]
     if missing:
         return f"left out: pip install {' '.join(missing)}"
     work = folder / f"{name}.files"
@@ -417,7 +417,9 @@ def only(name: str, device: str) -> None:
     done = STEPS[name].work(device)
     if done is not None:
         at_root = name == "gpu_tests"
-        raise SystemExit(subprocess.run(done, check=False, cwd=ROOT if at_root else None).returncode)
+        raise SystemExit(
+            subprocess.run(done, check=False, cwd=ROOT if at_root else None).returncode
+        )
 
 
 def chosen_steps(names: str) -> Iterator[str]:
@@ -431,7 +433,9 @@ def chosen_steps(names: str) -> Iterator[str]:
 
 def main() -> None:
     """Run the steps, and print what became of each with its figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="gets a text file for each step, and summary.txt")
     parser.add_argument("--device", choices=tuple(SCALES), default="cuda")
     parser.add_argument("--steps", default="", help=f"of {', '.join(STEPS)}")
