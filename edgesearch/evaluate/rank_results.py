@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import SpaceError, StageError
-from edgesearch.space import Architecture
+from edgesearch.space import Architecture, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class RankedSubnet:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return {**asdict(self), "architecture": self.architecture.to_dict()}
+        return {**vars(self), "architecture": dict(self.architecture)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RankedSubnet:
+    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> RankedSubnet:
         """Read what `to_dict` wrote."""
-        architecture = Architecture.from_dict(values["architecture"])
+        architecture = space.from_choices(values["architecture"])
         return cls(architecture, float(values["accuracy"]), dict(values["scores"]))
 
 
@@ -43,12 +43,13 @@ class RankedSubnets:
 
     Args:
         path: The file; it may exist.
+        space: Of the subnets.
 
     Raises:
         StageError: The file is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, space: SearchSpace) -> None:
         self.path = path
         self.subnets: dict[Architecture, RankedSubnet] = {}
         if not path.exists():
@@ -60,7 +61,7 @@ class RankedSubnets:
                 file.truncate(len(whole))
         try:
             for line in whole.splitlines():
-                subnet = RankedSubnet.from_dict(json.loads(line))
+                subnet = RankedSubnet.from_dict(json.loads(line), space)
                 self.subnets[subnet.architecture] = subnet
         except (ValueError, KeyError, TypeError, AttributeError, SpaceError) as error:
             raise StageError(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import SearchError, UserError
-from edgesearch.space import Architecture
+from edgesearch.space import Architecture, SearchSpace
 
 FORMAT = 1
 
@@ -35,12 +35,12 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return {**asdict(self), "architecture": self.architecture.to_dict()}
+        return {**vars(self), "architecture": dict(self.architecture)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Trial:
+    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> Trial:
         """Read what `to_dict` wrote."""
-        architecture = Architecture.from_dict(values["architecture"])
+        architecture = space.from_choices(values["architecture"])
         return cls(**{**values, "architecture": architecture})
 
 
@@ -49,14 +49,16 @@ class TrialLog:
 
     Args:
         path: The file; it may exist.
+        space: The space that is searched.
         identity: What makes scores comparable; a file with another one is refused.
 
     Raises:
         SearchError: The file is damaged, or of another search (names the field).
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, space: SearchSpace, identity: Mapping[str, Any]) -> None:
         self.path = path
+        self._space = space
         self.trials: dict[Architecture, Trial] = {}
         header = json.loads(json.dumps({"format": FORMAT, "identity": dict(identity)}))
         self._header = header
@@ -77,7 +79,7 @@ class TrialLog:
             first, *lines = [json.loads(line) for line in whole.splitlines()]
             self._check(first, header)
             for line in lines:
-                trial = Trial.from_dict(line)
+                trial = Trial.from_dict(line, self._space)
                 self.trials[trial.architecture] = trial
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SearchError(
@@ -110,7 +112,7 @@ class TrialLog:
             first, *lines = path.read_bytes().split(b"\n")[:-1]
             if json.loads(first) != self._header:
                 return 0
-            found = [Trial.from_dict(json.loads(line)) for line in lines]
+            found = [Trial.from_dict(json.loads(line), self._space) for line in lines]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
             return 0
         new = [trial for trial in found if trial.architecture not in self.trials]
