@@ -27,7 +27,8 @@ from machine import print_machine
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgesearch.space import Architecture, SearchSpace, space_from_dict
+from edgesearch.families import space_from_dict
+from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet.supernet import Supernet
 
 THREADS = 2

@@ -112,7 +112,7 @@ def make_deployable(
         network.fc, network.output = classifier, output
     metadata = {
         "space": space.name,
-        "architecture": json.dumps(architecture.to_dict()),
+        "architecture": json.dumps(dict(architecture)),
         "preprocess": json.dumps(pool.preprocess(resolution).to_dict()),
         "classes": json.dumps(list(pool.class_names)),
         "output": output,

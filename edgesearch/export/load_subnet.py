@@ -13,9 +13,8 @@ from torch import nn
 from edgesearch.errors import ExportError, SpaceError
 from edgesearch.export.engines import WEIGHTS_FILE
 from edgesearch.export.manifest import MANIFEST, check_listed
-from edgesearch.space import Architecture, space_from_dict
+from edgesearch.families import space_from_dict
 from edgesearch.supernet.projector import Projector
-from edgesearch.supernet.resnet import ResNet
 from edgesearch.supernet.subnet import Subnet
 
 _REMEDY = "Name a subnet.safetensors that `edgesearch export` wrote, or its folder."
@@ -24,7 +23,7 @@ _REMEDY = "Name a subnet.safetensors that `edgesearch export` wrote, or its fold
 def load_subnet(path: str | Path, output: str | None = None) -> Subnet:
     """Read a winner's weights as a module of PyTorch.
 
-    Its parts have the names of torchvision's ResNet, so that torchvision's detectors and segmenters
+    The parts of a residual network have the names of torchvision's, whose detectors and segmenters
     take it as a backbone: `BackboneWithFPN(subnet, {"layer3": "0", "layer4": "1"},
     subnet.stage_channels[2:], 256)`. Only safetensors are read: no code of the file is run.
 
@@ -48,9 +47,9 @@ def load_subnet(path: str | Path, output: str | None = None) -> Subnet:
     try:
         about = _about(path, metadata)
         space = space_from_dict(about["space"])
-        architecture = Architecture.from_dict(about["architecture"])
+        architecture = space.from_choices(about["architecture"])
         with torch.random.fork_rng(devices=[]):
-            network = ResNet(space.blocks(architecture))
+            network = space.make_network(space.blocks(architecture))
             fc, projector = _head(tensors)
         subnet = Subnet(network, fc=fc, projector=projector)
         subnet.load_state_dict(tensors)

@@ -61,7 +61,7 @@ def networks_to_measure(
     if table is None:
         return correction_networks(space, count)
     measured = [
-        Architecture.from_dict(network.architecture)
+        space.from_choices(network.architecture)
         for network in table.networks(space.space_hash)
         if network.key.startswith("network/")
     ]
@@ -89,9 +89,9 @@ def correction_networks(
     rows = _fitted_to(space, candidates)
     chosen, last, inner = [0, len(candidates) - 1], len(candidates) - 2, count - 2
     for i in range(inner):
-        held = {c for j in chosen for c in space.to_choices(candidates[j]).items()}
+        held = {c for j in chosen for c in candidates[j].items()}
         alike = range(1 + i * last // inner, 1 + (i + 1) * last // inner)
-        new = [space.to_choices(candidates[j]).items() - held for j in alike]
+        new = [candidates[j].items() - held for j in alike]
         # A dimension of many values needs a new one in almost every network.
         gains = [sum(len(space.choices[name]) for name, _ in choices) for choices in new]
         variance = np.linalg.inv(rows[chosen].T @ rows[chosen] + RIDGE * np.eye(rows.shape[1]))
@@ -225,7 +225,7 @@ class WorkloadFiles:
                 key=network_key(kind, self.space, architecture),
                 onnx_path=self._network(architecture),
                 kind=kind,
-                architecture=architecture.to_dict(),
+                architecture=dict(architecture),
                 space_hash=self.space.space_hash,
             )
             for architecture in architectures
@@ -237,7 +237,7 @@ class WorkloadFiles:
         A network that is loaded anew takes a per cent more or less: more of them are more exact.
         """
         found = [
-            Architecture.from_dict(network.architecture)
+            self.space.from_choices(network.architecture)
             for network in sorted(
                 table.networks(self.space.space_hash), key=lambda network: network.median_ms
             )
@@ -268,8 +268,8 @@ class WorkloadFiles:
                 exported[block.key],
                 converted[block.key],
                 self.number_format,
-                is_first=block.kind.startswith("stem"),
-                is_last=block.kind == "head",
+                is_first=block.is_first,
+                is_last=block.is_last,
             )
             message = f"blocks for {resolution} px converted to {self.number_format}"
             self._report(Event("profile", message, done, len(absent)))

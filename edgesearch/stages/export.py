@@ -13,7 +13,7 @@ import torch
 
 from devices.files import sha256_of
 from edgesearch.data.image_pool import ImagePool
-from edgesearch.errors import ExportError, Interrupted, StageError
+from edgesearch.errors import ExportError, Interrupted, SpaceError, StageError
 from edgesearch.events import Event, silent
 from edgesearch.export.deployable import (
     Deployable,
@@ -223,7 +223,7 @@ class _Exporter:
         for winner in chosen.winners:
             before = self._finished(winner)
             if before is not None:
-                used = [before, *map(read_winner, before.replaced)]
+                used = [before, *(read_winner(each, self.run.space) for each in before.replaced)]
                 used_up = {each.architecture for each in used}
                 reserves = [
                     reserve
@@ -242,10 +242,11 @@ class _Exporter:
     def _finished(self, winner: Winner) -> Winner | None:
         """What was exported for a winner before this stage was stopped; None if it was not."""
         try:
-            before = read_winner(read_manifest(self.run.files.engines / winner.name)["winner"])
-        except ExportError:
+            manifest = read_manifest(self.run.files.engines / winner.name)
+            before = read_winner(manifest["winner"], self.run.space)
+        except (ExportError, SpaceError):
             return None
-        first = read_winner(before.replaced[0]) if before.replaced else before
+        first = read_winner(before.replaced[0], self.run.space) if before.replaced else before
         return before if first.architecture == winner.architecture else None
 
     def _within_budget(
@@ -315,7 +316,7 @@ class _Exporter:
                 key=winner_key(winner.architecture, self.settings.output, session),
                 onnx_path=onnx_path,
                 kind="network",
-                architecture=winner.architecture.to_dict(),
+                architecture=dict(winner.architecture),
                 space_hash=self.run.space.space_hash,
             )
             return self._time(winner, workload, meter, files)

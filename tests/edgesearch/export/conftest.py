@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from edgesearch.export.engines import ONNX_FILE
+from edgesearch.families.resnet.network import ResNet
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.formats.onnx_export import assemble_network, export_blocks, export_network
-from edgesearch.space import ResNetSpace
 from edgesearch.supernet.calibrate import recalibrate
-from edgesearch.supernet.resnet import ResNet
 
 
 @pytest.fixture(scope="session")

@@ -23,10 +23,10 @@ from edgesearch.export.engines import (
     save_weights,
 )
 from edgesearch.export.verify import KnnImages
+from edgesearch.families.resnet.network import ResNet
 from edgesearch.formats.onnx_export import export_network
 from edgesearch.formats.precision import convert_to_fp16
 from edgesearch.formats.quantize import quantize_network
-from edgesearch.supernet.resnet import ResNet
 
 CAPABILITIES = ("SM75", "SM86", "SM89", "SM120")
 needs_tensorrt = pytest.mark.skipif(

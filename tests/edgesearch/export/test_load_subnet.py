@@ -16,9 +16,9 @@ import edgesearch
 from edgesearch.errors import ExportError
 from edgesearch.export.engines import WEIGHTS_FILE, save_weights
 from edgesearch.export.manifest import write_manifest
-from edgesearch.space import ResNetSpace
+from edgesearch.families.resnet.network import ResNet
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.supernet.projector import Projector
-from edgesearch.supernet.resnet import ResNet
 from edgesearch.supernet.subnet import Subnet
 
 SPACE = ResNetSpace(

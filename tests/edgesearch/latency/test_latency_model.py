@@ -7,8 +7,9 @@ import pytest
 
 from devices import DeviceSpec, OnnxRuntime, take_fingerprint
 from edgesearch.errors import LatencyError
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.space import Architecture, ResNetSpace
+from edgesearch.space import Architecture
 from profilers import LatencyTable, MissingKeyError
 
 SPACE = ResNetSpace(

@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.pretrain.moco_v2 import MoCoV2, info_nce
-from edgesearch.space import Architecture, ResNetSpace
+from edgesearch.space import Architecture
 
 SPACE = ResNetSpace(
     name="pinhole",

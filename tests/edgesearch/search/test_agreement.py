@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from edgesearch.errors import SearchError
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.search import agreement as agreement_module
 from edgesearch.search.agreement import Agreement, ScoreOptions
 from edgesearch.search.beginnings import run_family
-from edgesearch.space import ResNetSpace
 from edgesearch.supernet.weights import SupernetWeights
 
 IMAGES = 48

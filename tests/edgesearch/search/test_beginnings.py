@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.search import beginnings as beginnings_module
 from edgesearch.search.agreement import Agreement, ScoreOptions
 from edgesearch.search.beginnings import Member, families, from_stem_to_head
-from edgesearch.space import ResNetSpace
 from edgesearch.supernet.weights import SupernetWeights
 
 IMAGES, BATCH = 40, 16
@@ -161,8 +161,7 @@ class TestFamilies:
     def test_kept_outputs_count(self, space, monkeypatch):
         """Two of them, of which the second goes on from the outputs of all but the last stage."""
         first, second = (
-            space.from_choices({**space.to_choices(space.largest), "stage2_depth": depth})
-            for depth in (2, 3)
+            space.from_choices({**space.largest, "stage2_depth": depth}) for depth in (2, 3)
         )
         assert [len(f) for f in families(space, [first, second], BATCH)] == [2]
         weights = 4 * (space.params(first) + space.params(second))

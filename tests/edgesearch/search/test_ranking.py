@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.search.ranking import Interval, compare_domains, settle
-from edgesearch.space import ResNetSpace
 
 SPACE = ResNetSpace("toy", "basic", "small", (4, 8, 12), ((4, 8),), ((1, 2, 3),), (16,))
 CONTENDERS = [SPACE.architecture(index) for index in range(6)]

@@ -9,6 +9,8 @@ import torch
 from edgesearch.data.image_pool import ImagePool, ImageSource
 from edgesearch.errors import DataError
 from edgesearch.export.deployable import make_deployable
+from edgesearch.families import space_from_dict
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.run.layout import Layout
 from edgesearch.search.agreement import ScoreOptions
 from edgesearch.search.budgets import Budgets
@@ -20,7 +22,6 @@ from edgesearch.search.scoring import (
     settle_winners,
 )
 from edgesearch.search.trial_log import Trial
-from edgesearch.space import ResNetSpace, space_from_dict
 from edgesearch.stages.search import SearchImages
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.supernet import Supernet

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from edgesearch.errors import SearchError
 from edgesearch.events import silent
+from edgesearch.families import load_space
 from edgesearch.run.layout import Layout
 from edgesearch.search.budgets import Budgets, LatencyBudgets
 from edgesearch.search.constraints import DeviceLatencies, FeasibleSet
@@ -16,7 +17,6 @@ from edgesearch.search.scoring import Ranked, settle_winners
 from edgesearch.search.search_files import choose_winners, write_search
 from edgesearch.search.trial_log import Trial
 from edgesearch.search.winners import read_winner
-from edgesearch.space import load_space
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from edgesearch.errors import StageError
+from edgesearch.families import load_space
 from edgesearch.search.budgets import Budgets
 from edgesearch.search.trial_log import Trial
 from edgesearch.search.winners import Winners, from_trial, read_winner
-from edgesearch.space import load_space
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from edgesearch.space import covering_networks, known_spaces, load_space
+from edgesearch.families import known_spaces, load_space
+from edgesearch.space import covering_networks
 
 
 def assert_connected(network):

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from edgesearch.errors import SpaceError
-from edgesearch.space import Architecture, find_architecture, load_space
+from edgesearch.families import load_space
+from edgesearch.space import Architecture, find_architecture
 
 SPACE = load_space("resnet_tiny")
 

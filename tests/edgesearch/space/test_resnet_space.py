@@ -8,8 +8,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgesearch.errors import SpaceError
-from edgesearch.space import Architecture, ResNetSpace, known_spaces, load_space, space_from_dict
-from edgesearch.supernet.resnet import ResNet
+from edgesearch.families import known_spaces, load_space, space_from_dict
+from edgesearch.families.resnet.network import ResNet
+from edgesearch.families.resnet.space import ResNetSpace
+from edgesearch.space import Architecture
 
 LITTLE = ResNetSpace(
     name="little",

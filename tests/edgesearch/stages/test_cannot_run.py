@@ -8,8 +8,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from devices import load_device, take_fingerprint
+from edgesearch.families import space_from_dict
 from edgesearch.latency.workloads import WorkloadFiles
-from edgesearch.space import Architecture, space_from_dict
+from edgesearch.space import Architecture
 from profilers import LatencyTable
 
 

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 import edgesearch
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
-from edgesearch.space import Architecture, space_from_dict
+from edgesearch.families import space_from_dict
+from edgesearch.families.resnet.network import ResNet
+from edgesearch.space import Architecture
 from edgesearch.stages.profile import table_digest
-from edgesearch.supernet.resnet import ResNet
 
 
 def read(path):

@@ -14,7 +14,8 @@ from edgesearch.data.image_pool import ImagePool, ImageSource
 from edgesearch.evaluate.features import compute_features
 from edgesearch.evaluate.knn import knn_accuracy
 from edgesearch.evaluate.linear import linear_accuracy
-from edgesearch.space import Architecture, space_from_dict
+from edgesearch.families import space_from_dict
+from edgesearch.space import Architecture
 from edgesearch.supernet.calibrate import recalibrate
 from edgesearch.supernet.weights import SupernetWeights
 

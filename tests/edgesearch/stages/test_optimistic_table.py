@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from edgesearch.families import space_from_dict
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.space import Architecture, space_from_dict
+from edgesearch.space import Architecture
 from edgesearch.stages.profile import current_correction
 from profilers import LatencyTable
 from profilers.latency_record import ANCHOR

@@ -11,6 +11,7 @@ import pytest
 from devices import load_device
 from devices.errors import EngineError
 from edgesearch.errors import Interrupted, StageError
+from edgesearch.families import known_spaces, load_space, space_from_dict
 from edgesearch.latency.tell_table import tell_doubt
 from edgesearch.latency.workloads import (
     correction_networks,
@@ -18,7 +19,7 @@ from edgesearch.latency.workloads import (
     networks_to_measure,
 )
 from edgesearch.run.layout import Layout
-from edgesearch.space import Architecture, known_spaces, load_space, space_from_dict
+from edgesearch.space import Architecture
 from edgesearch.stages.profile import (
     current_correction,
     load_table,
@@ -196,13 +197,13 @@ def test_networks_of_the_correction_cover_each_dimension(name, count):
     networks = correction_networks(space, count)
     assert len(networks) == count
     for dimension, values in space.choices.items():
-        found = {space.to_choices(architecture)[dimension] for architecture in networks}
+        found = {architecture[dimension] for architecture in networks}
         assert len(found) == min(len(values), count), dimension
 
 
 def test_twelve_networks_cover_a_space_of_one_resolution():
     space = load_space("resnet50to101", resolutions=[128])
-    chosen = [space.to_choices(a) for a in correction_networks(space, 12)]
+    chosen = [a for a in correction_networks(space, 12)]
     depths = {choices["stage3_depth"] for choices in chosen}
     assert len(depths) == 12, "of 13"
     for dimension, values in space.choices.items():

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from devices.errors import FileError
 from edgesearch.cli.main import app
 from edgesearch.evaluate.rank_results import RankedSubnet, RankedSubnets
-from edgesearch.space import load_space, space_from_dict
+from edgesearch.families import load_space, space_from_dict
 from edgesearch.stages.rank import spread_subnets
 
 FEW = ("rank.subnets=6", "rank.bins=2", "rank.draws=100")

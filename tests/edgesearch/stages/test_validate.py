@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from edgesearch.errors import UserError
+from edgesearch.families import space_from_dict
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.workloads import correction_networks, held_out_networks
-from edgesearch.space import Architecture, space_from_dict
+from edgesearch.space import Architecture
 from edgesearch.stages.profile import current_correction, table_digest
 from profilers import LatencyTable, median_ratio
 

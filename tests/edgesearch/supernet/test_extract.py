@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from edgesearch.errors import SpaceError
-from edgesearch.space import Architecture, ResNetSpace, load_space
+from edgesearch.families import load_space
+from edgesearch.families.resnet.space import ResNetSpace
+from edgesearch.space import Architecture
 from edgesearch.supernet.calibrate import recalibrate
 from edgesearch.supernet.extract import copy_leading, extract
 from edgesearch.supernet.supernet import Supernet

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torchvision
 
-from edgesearch.space import Architecture, Block, load_space
-from edgesearch.supernet.resnet import ResNet
+from edgesearch.families import load_space
+from edgesearch.families.resnet.network import ResNet
+from edgesearch.space import Architecture, Block
 
 RESNET50 = Architecture(64, (64, 128, 256, 512), (3, 4, 6, 3), 224)
 

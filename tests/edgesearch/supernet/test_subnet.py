@@ -6,8 +6,8 @@ from torch import nn
 from torchvision.models import resnet50
 from torchvision.models._utils import IntermediateLayerGetter
 
-from edgesearch.space import load_space
-from edgesearch.supernet.resnet import ResNet
+from edgesearch.families import load_space
+from edgesearch.families.resnet.network import ResNet
 from edgesearch.supernet.subnet import Subnet
 
 

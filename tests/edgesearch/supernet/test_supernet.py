@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from edgesearch.errors import SpaceError
-from edgesearch.space import Architecture, load_space
+from edgesearch.families import load_space
+from edgesearch.space import Architecture
 from edgesearch.supernet.supernet import Supernet
 
 SPACE = load_space("resnet_tiny")

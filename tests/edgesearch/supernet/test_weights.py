@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from devices.errors import FileError
 from edgesearch.errors import CheckpointError
+from edgesearch.families import load_space
 from edgesearch.pretrain.moco_v2 import MoCoV2
-from edgesearch.space import load_space
 from edgesearch.supernet.calibrate import recalibrate
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.supernet import Supernet
