@@ -23,7 +23,7 @@ from edgesearch.search.search import run_search
 from edgesearch.search.settings import SearchSettings
 from edgesearch.search.strategies import Strategy
 from edgesearch.search.trial_log import Trial, TrialLog
-from edgesearch.space import Architecture
+from edgesearch.space import Architecture, SearchSpace
 
 
 @contextmanager

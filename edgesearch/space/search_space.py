@@ -403,11 +403,11 @@ class SearchSpace(ABC):
         fold: np.ufunc,
         counted: bool,
     ) -> np.ndarray:
+        if digits is None:
+            self._refuse_if_large()
         blocks, runs = self._runs
         costs = np.array([*map(cost, blocks), 0.0])  # the last one, at -1, is that of no block
         shape = [len(values) for values in self.choices.values()]
-        if digits is None:
-            self._refuse_if_large()
         total = np.zeros(shape if digits is None else len(digits))
         for run in runs:
             values = costs[run.blocks] * run.counts if counted else costs[run.blocks]

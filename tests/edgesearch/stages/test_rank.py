@@ -198,8 +198,9 @@ class TestAgain:
 
 def test_no_room(tmp_path):
     (tmp_path / "file").touch()
-    found = RankedSubnets(tmp_path / "file" / "subnets.jsonl")
-    subnet = RankedSubnet(load_space("resnet_tiny").smallest, 0.5, {"agreement": 0.9})
+    space = load_space("resnet_tiny")
+    found = RankedSubnets(tmp_path / "file" / "subnets.jsonl", space)
+    subnet = RankedSubnet(space.smallest, 0.5, {"agreement": 0.9})
     message = "room to append to .*subnets.jsonl; found: File exists. Free space"
     with pytest.raises(FileError, match=message):
         found.add(subnet)
