@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgesearch.api import Run
     from edgesearch.config import Config, load_config
     from edgesearch.export.load_subnet import load_subnet
     from edgesearch.families import load_space
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Architecture",
     "Config",
+    "Run",
     "SearchSpace",
     "__version__",
     "load_config",
@@ -30,6 +32,7 @@ __all__ = [
 _ROOMS = {
     "Architecture": "edgesearch.space",
     "Config": "edgesearch.config",
+    "Run": "edgesearch.api",
     "SearchSpace": "edgesearch.space",
     "load_config": "edgesearch.config",
     "load_space": "edgesearch.families",

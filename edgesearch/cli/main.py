@@ -57,7 +57,7 @@ Export = Annotated[
 
 
 def _stage_command(name: str, description: str) -> None:
-    """Add the command of a stage, which is called after the function of `workflow` that it runs."""
+    """Add the command of a stage, which is called after the method of `Run` that it runs."""
 
     def command(config: ConfigArgument, overrides: Overrides = None, json: AsJson = False) -> None:
         _run(name, config, overrides, json)
@@ -70,13 +70,15 @@ def _run(
     name: str, config: str, overrides: list[str] | None, as_json: bool, **options: Any
 ) -> None:
     def work() -> Any:
+        check_processes(name)
         from edgesearch.config import load_config
 
-        check_processes(name)
         loaded = load_config(config, overrides or ())
-        from edgesearch.cli.stages import run_command
+        from edgesearch.api import Run
+        from edgesearch.cli.progress import Progress
 
-        return run_command(name, loaded, **options)
+        with Progress() as progress:
+            return getattr(Run(loaded, report=progress.show), name)(**options)
 
     _show(work, name, as_json)
 
@@ -173,12 +175,16 @@ def bench(
     """Time an engine on a device, alone or in turn with another one."""
 
     def work() -> Any:
-        from edgesearch.config import load_device_section
+        from edgesearch.config import load_device
 
-        section = load_device_section(device, overrides or ())
-        from edgesearch.cli.stages import run_bench
+        spec = load_device(device, overrides or ())
+        from edgesearch.cli.progress import Progress
+        from edgesearch.stages.bench import bench as measure
 
-        return run_bench(file, section, against=against, batch=batch, rounds=rounds)
+        with Progress() as progress:
+            return measure(
+                file, device=spec, against=against, batch=batch, rounds=rounds, report=progress.show
+            )
 
     _show(work, "bench", json)
 

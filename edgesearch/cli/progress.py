@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from edgesearch.stages import Event
+from edgesearch.events import Event
 
 SECONDS_BETWEEN_LINES = 2.0
 SECONDS_OF_SILENCE = 60.0

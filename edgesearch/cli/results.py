@@ -11,8 +11,18 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgesearch import stages as workflow
-from edgesearch.cli.budgets import describe_bound
+    from edgesearch.stages.bench import BenchResult
+    from edgesearch.stages.devices import DevicesResult
+    from edgesearch.stages.evaluate import EvaluateResult
+    from edgesearch.stages.export import ExportResult
+    from edgesearch.stages.pretrain import PretrainResult
+    from edgesearch.stages.profile import ProfileResult
+    from edgesearch.stages.rank import RankResult
+    from edgesearch.stages.run import RunResult
+    from edgesearch.stages.search import SearchResult
+    from edgesearch.stages.summary import SummaryRow
+    from edgesearch.stages.table import TableResult
+    from edgesearch.stages.validate import ValidateResult
 
 
 def print_json(result: Any) -> None:
@@ -33,7 +43,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def print_profile(result: workflow.ProfileResult) -> None:
+def print_profile(result: ProfileResult) -> None:
     """Print what the table is, and how networks are predicted from it."""
     correction = result.correction
     print(f"latency table: {result.table_path}\n{result.description}")
@@ -49,7 +59,7 @@ def print_profile(result: workflow.ProfileResult) -> None:
     _print_cannot_run(result.cannot_run, result.size)
 
 
-def print_table(result: workflow.TableResult) -> None:
+def print_table(result: TableResult) -> None:
     """Print what was merged, what the table is, and where it belongs."""
     for merged in result.merges:
         print(
@@ -61,7 +71,7 @@ def print_table(result: workflow.TableResult) -> None:
         print(result.csv_path)
 
 
-def print_validate(result: workflow.ValidateResult) -> None:
+def print_validate(result: ValidateResult) -> None:
     """Print predicted and measured latencies, and what separates them."""
     rows = [
         [
@@ -86,20 +96,20 @@ def print_validate(result: workflow.ValidateResult) -> None:
     print(f"{result.report_path}\n{result.plot_path}")
 
 
-def print_pretrain(result: workflow.PretrainResult) -> None:
+def print_pretrain(result: PretrainResult) -> None:
     """Print where the supernet is."""
     print(f"supernet: {result.weights_path}")
     if result.skipped_images:
         print(f"{result.skipped_images} unreadable images were left out")
 
 
-def print_search(result: workflow.SearchResult) -> None:
+def print_search(result: SearchResult) -> None:
     """Print the winners, each with its budget if there are several."""
     named = (
         ("latency", result.latency_budget_ms),
         ("95th percentile", result.latency_p95_budget_ms),
     )
-    bounds = [describe_bound(name, budget) for name, budget in named if budget is not None]
+    bounds = [_describe_bound(name, budget) for name, budget in named if budget is not None]
     bound = ", ".join(bounds) or "no bound on the latency"
     print(f"{result.feasible:,} of {result.size:,} architectures are within the budgets ({bound})")
     _print_cannot_run(result.cannot_run, result.size)
@@ -125,13 +135,21 @@ def print_search(result: workflow.SearchResult) -> None:
     print(result.plot_path)
 
 
-def _print_confidence(result: workflow.SearchResult) -> None:
-    if result.images is None:
-        return
+def _describe_bound(name: str, bound: Any) -> str:
+    """A bound on a latency in ms, as pareto.json has it: "latency ≤ 1.000 ms"."""
+    if isinstance(bound, list):
+        return f"{name} ≤ {' and '.join(f'{most:.3f}' for most in bound)} ms, each by itself"
+    if not isinstance(bound, dict):
+        return f"{name} ≤ {bound:.3f} ms"
+    least, most = bound["min"], bound["max"]
+    low = "" if least is None else f"{least:.3f} ms ≤ "
+    return f"{low}{name}" + ("" if most is None else f" ≤ {most:.3f} ms")
+
+
+def _print_confidence(result: SearchResult) -> None:
     for winner in result.winners.winners:
-        if winner.agreement_interval is not None:
-            low, high = winner.agreement_interval
-            print(f"{winner.name}: agreement {winner.agreement:.4f} ({low:.4f} to {high:.4f})")
+        low, high = winner.agreement_interval or (math.nan, math.nan)
+        print(f"{winner.name}: agreement {winner.agreement:.4f} ({low:.4f} to {high:.4f})")
     order = "settled" if result.settled else "not settled; more images (search.images) may tell"
     print(f"the best candidates were compared on {result.images:,} images: their order is {order}")
 
@@ -141,7 +159,7 @@ def _print_cannot_run(count: int | None, size: int) -> None:
         print(f"{count:,} of {size:,} architectures cannot run on the device and are left out")
 
 
-def print_export(result: workflow.ExportResult) -> None:
+def print_export(result: ExportResult) -> None:
     """Print the engines, and what was measured and replaced."""
     for winner, folder, manifest in zip(
         result.winners.winners, result.folders, result.manifests, strict=True
@@ -154,7 +172,7 @@ def print_export(result: workflow.ExportResult) -> None:
             within = "".join(
                 f", {text} {figures[name]:.3f} ms"
                 for text, name in budgets
-                if figures.get(name) is not None  # earlier versions wrote none for percentiles
+                if figures[name] is not None
             )
             low, high = figures["interval"]
             print(
@@ -175,7 +193,7 @@ def print_export(result: workflow.ExportResult) -> None:
 
 def _print_files(files: dict[str, Any]) -> None:
     """A winner's files, and how far each is from the trained network."""
-    from edgesearch.export.exported import unjudged  # loads torch, as what gave the result did
+    from edgesearch.export.manifest import unjudged  # loads torch, as what gave the result did
 
     header = ["file", "precision", "max error", "cosine", "top-1", "kNN before", "kNN after"]
     rows, notes = [], []
@@ -201,7 +219,7 @@ def _print_files(files: dict[str, Any]) -> None:
     print(*notes, sep="\n", end="\n" if notes else "")
 
 
-def print_run(result: workflow.RunResult) -> None:
+def print_run(result: RunResult) -> None:
     """Print the closing comparison and the engines."""
     header = ["", "agreement", "kNN", "params", "MACs", "predicted ms", "measured ms", "budget ms"]
     with_p95 = any(row.budget_p95_ms is not None for row in result.summary)
@@ -212,7 +230,7 @@ def print_run(result: workflow.RunResult) -> None:
     print_export(result.export)
 
 
-def _summary_row(row: workflow.SummaryRow, with_p95: bool) -> list[str]:
+def _summary_row(row: SummaryRow, with_p95: bool) -> list[str]:
     def shown(value: float | None, form: str) -> str:
         return "–" if value is None else format(value, form)
 
@@ -229,7 +247,7 @@ def _summary_row(row: workflow.SummaryRow, with_p95: bool) -> list[str]:
     ]
 
 
-def print_evaluate(result: workflow.EvaluateResult) -> None:
+def print_evaluate(result: EvaluateResult) -> None:
     """Print the accuracies, and what they were computed from."""
     rows = [
         [
@@ -250,7 +268,7 @@ def print_evaluate(result: workflow.EvaluateResult) -> None:
     print(result.results_path)
 
 
-def print_rank(result: workflow.RankResult) -> None:
+def print_rank(result: RankResult) -> None:
     """Print how well each score orders the subnets."""
     header = ["score", "tau", "95 %", "within bins", "95 %", "agreement less it", "within bins"]
     rows = [
@@ -276,7 +294,7 @@ def print_rank(result: workflow.RankResult) -> None:
     print(f"{result.report_path}\n{result.table_path}\n{result.plot_path}")
 
 
-def print_bench(result: workflow.BenchResult) -> None:
+def print_bench(result: BenchResult) -> None:
     """Print the figures of each engine, and how two compare."""
     there = result.fingerprint
     print(f"on {result.device}: {there.gpu or there.chip}; {there.runtime} {there.runtime_version}")
@@ -308,7 +326,7 @@ def print_bench(result: workflow.BenchResult) -> None:
     print(result.steadiness)
 
 
-def print_devices(result: workflow.DevicesResult) -> None:
+def print_devices(result: DevicesResult) -> None:
     """Print known devices and this machine; or one device, with what to install there."""
     width = max(len(device["name"]) for device in result.devices)
     for device in result.devices:

@@ -1,14 +1,6 @@
 """What a run is told: the YAML configuration, its defaults and its bounds."""
 
-from edgesearch.config.budgets_section import BudgetsSection
-from edgesearch.config.load_config import load_config, load_device_section, shipped_configs
-from edgesearch.config.schema import Config, DeviceSection
+from edgesearch.config.config import Config
+from edgesearch.config.load_config import load_config, load_device, shipped_configs
 
-__all__ = [
-    "BudgetsSection",
-    "Config",
-    "DeviceSection",
-    "load_config",
-    "load_device_section",
-    "shipped_configs",
-]
+__all__ = ["Config", "load_config", "load_device", "shipped_configs"]

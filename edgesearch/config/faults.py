@@ -19,7 +19,8 @@ _REPR.maxstring = _REPR.maxother = 60
 
 def describe_faults(error: ValidationError, schema: type[Settings]) -> list[str]:
     """One line for each fault: the path of the key, what is required and what was found."""
-    return [_describe(details, schema) for details in error.errors(include_url=False)]
+    described = (_describe(details, schema) for details in error.errors(include_url=False))
+    return [text.removeprefix(": ") for text in described]
 
 
 def _describe(details: ErrorDetails, schema: type[Settings]) -> str:

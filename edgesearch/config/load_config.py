@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from devices.spec import DeviceSpec
+from edgesearch.config.config import Config
 from edgesearch.config.faults import describe_faults, shortened
-from edgesearch.config.schema import Config, DeviceSection
 from edgesearch.config.yaml_values import parse_yaml
 from edgesearch.errors import ConfigError
+from edgesearch.latency.settings import DeviceSettings
+from edgesearch.settings import Settings
 
 SHIPPED = Path(__file__).parents[2] / "configs"
 
@@ -52,20 +55,11 @@ def load_config(path_or_name: str, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"valid YAML in {path}", str(error), "Correct this place.") from error
     values = {} if values is None else values
     faults += [fault for text in overrides if (fault := _override(values, text))]
-    try:
-        config = Config.model_validate(values)
-    except ValidationError as error:
-        faults += describe_faults(error, Config)
-    if faults:
-        raise ConfigError(
-            f"a configuration without faults in {path}",
-            f"{len(faults)} fault(s):" + "".join(f"\n  - {fault}" for fault in faults),
-            "\nCorrect the file, or give key=value on the command line.",
-        )
-    return config
+    remedy = "Correct the file, or give key=value on the command line."
+    return _validated(Config, values, faults, f"a configuration without faults in {path}", remedy)
 
 
-def load_device_section(name: str, overrides: Sequence[str] = ()) -> DeviceSection:
+def load_device(name: str, overrides: Sequence[str] = ()) -> DeviceSpec:
     """Choose a device without a configuration.
 
     Args:
@@ -75,20 +69,32 @@ def load_device_section(name: str, overrides: Sequence[str] = ()) -> DeviceSecti
     Raises:
         ConfigError: There are faults; the message names all of them.
     """
-    values: dict[str, Any] = {"device": {"name": name}}
-    texts = [text if text.startswith("device.") else f"device.{text}" for text in overrides]
+    values: dict[str, Any] = {"name": name}
+    texts = [text.removeprefix("device.") for text in overrides]
     faults = [fault for text in texts if (fault := _override(values, text))]
+    remedy = "Correct --device, or the key=value of its section."
+    return _validated(DeviceSettings, values, faults, "a device without faults", remedy).build()
+
+
+Model = TypeVar("Model", bound=Settings)
+
+
+def _validated(
+    schema: type[Model], values: Any, faults: list[str], required: str, remedy: str
+) -> Model:
+    """The settings of some values.
+
+    Raises:
+        ConfigError: There are faults, these or others; the message names all of them.
+    """
     try:
-        section = DeviceSection.model_validate(values["device"])
+        settings = schema.model_validate(values)
     except ValidationError as error:
-        faults += [text.removeprefix(": ") for text in describe_faults(error, DeviceSection)]
+        faults = [*faults, *describe_faults(error, schema)]
     if faults:
-        raise ConfigError(
-            "a device without faults",
-            f"{len(faults)} fault(s):" + "".join(f"\n  - {fault}" for fault in faults),
-            "\nCorrect --device, or the key=value of its section.",
-        )
-    return section
+        found = f"{len(faults)} fault(s):" + "".join(f"\n  - {fault}" for fault in faults)
+        raise ConfigError(required, found, f"\n{remedy}")
+    return settings
 
 
 def _find(path_or_name: str) -> Path:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,6 +12,7 @@ from devices.cache_dir import default_cache_dir
 from edgesearch.data.image_set import ImageSet, channel_statistics
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError
 
 STATISTICS_IMAGES = 2000
@@ -21,36 +20,6 @@ DECODE_AT_ONCE = 60_000
 """Up to so many images are decoded once when they are opened; more stay files."""
 LABELLED_TRAIN_IMAGES = 20_000
 LABELLED_TEST_IMAGES = 5_000
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """Where images come from and how they are fitted to a network.
-
-    Attributes:
-        source: "folder", "shards", "torchvision" or "digits".
-        root: The folder; of shards a pattern, too.
-        holdout: Share of each class held out for evaluation, where there are no splits.
-        mean: Mean of each channel, in 0 … 1; that of the images if None.
-        std: Standard deviation of each channel; that of the images if None.
-        resize_ratio: Short side before the centre crop, as a multiple of the resolution.
-        name: Name of the class of torchvision.
-        licence: That of the images, for manifests.
-    """
-
-    source: str = "folder"
-    root: Path | None = None
-    holdout: float = 0.2
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    resize_ratio: float = 1.0
-    name: str | None = None
-    licence: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """What the images are and how they are fitted; a folder may be moved, so not its path."""
-        apart = ("root", "licence")
-        return {name: value for name, value in asdict(self).items() if name not in apart}
 
 
 @dataclass(frozen=True)
@@ -92,7 +61,7 @@ class ImagePool:
     """
 
     def __init__(
-        self, source: ImageSource, channels: int, seed: int, decode_all: bool = False
+        self, source: DataSettings, channels: int, seed: int, decode_all: bool = False
     ) -> None:
         splits = open_images(
             source.source,
@@ -175,7 +144,7 @@ class ImagePool:
     @cached_property
     def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         if self._source.mean is not None and self._source.std is not None:
-            return self._source.mean, self._source.std
+            return tuple(self._source.mean), tuple(self._source.std)
         neutral = Preprocess(
             64, self._channels, (0.0,) * self._channels, (1.0,) * self._channels,
             self._source.resize_ratio,

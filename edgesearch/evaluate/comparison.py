@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from edgesearch.data.image_pool import ImagePool
-from edgesearch.evaluate.judge import EvaluationSettings, LabelledFeatures, SubnetJudge
-from edgesearch.search.winners import Winner
+from edgesearch.evaluate.judge import LabelledFeatures, SubnetJudge
+from edgesearch.evaluate.settings import EvaluationSettings
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet.weights import SupernetWeights, random_like
 
@@ -39,11 +39,11 @@ class Subject:
 
 
 def subjects(
-    space: SearchSpace, winners: Iterable[Winner], named: Iterable[Architecture] = ()
+    space: SearchSpace, winners: Mapping[str, Architecture], named: Iterable[Architecture] = ()
 ) -> list[Subject]:
-    """The winners, architectures that were named, and what they are compared with."""
+    """The winners by name, architectures that were named, and what they are compared with."""
     return [
-        *(Subject(f"winner {winner.name}", winner.architecture) for winner in winners),
+        *(Subject(f"winner {name}", architecture) for name, architecture in winners.items()),
         *(Subject("named", architecture) for architecture in named),
         Subject("largest", space.largest),
         Subject("smallest", space.smallest),
@@ -72,15 +72,7 @@ class Comparison:
         batch_size: int,
     ) -> None:
         self.weights = weights
-        self.judge = SubnetJudge(
-            pool,
-            settings.knn_k,
-            calibration_images,
-            batch_size,
-            settings.knn_temperature,
-            settings.train_images,
-            settings.test_images,
-        )
+        self.judge = SubnetJudge(pool, settings, calibration_images, batch_size)
 
     @cached_property
     def random(self) -> SupernetWeights:

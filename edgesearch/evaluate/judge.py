@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from edgesearch.data.image_pool import (
-    LABELLED_TEST_IMAGES,
-    LABELLED_TRAIN_IMAGES,
-    ImagePool,
-    LabelledImages,
-)
+from edgesearch.data.image_pool import ImagePool, LabelledImages
 from edgesearch.evaluate.features import compute_features
 from edgesearch.evaluate.knn import knn_accuracy
 from edgesearch.evaluate.linear import linear_accuracy
+from edgesearch.evaluate.settings import EvaluationSettings
 from edgesearch.supernet.calibrate import recalibrate
 
 FORWARD_BATCH = 256
 """Images in each pass at most."""
 PIXELS = 32
 """Height and width of images that are compared as they are."""
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """How accuracies are computed.
-
-    Attributes:
-        knn_k: Neighbours; all training images vote if there are fewer.
-        knn_temperature: T of a neighbour's weight exp(cosine / T).
-        train_images: Training images at most, a seeded part where there are more.
-        test_images: Images held out at most.
-    """
-
-    knn_k: int = 200
-    knn_temperature: float = 0.1
-    train_images: int = LABELLED_TRAIN_IMAGES
-    test_images: int = LABELLED_TEST_IMAGES
 
 
 class LabelledFeatures(NamedTuple):
@@ -63,40 +41,33 @@ class SubnetJudge:
 
     Args:
         pool: The images of the run, with labels.
-        k: Neighbours.
+        settings: How accuracies are computed.
         calibration_images: Images for the normalisation statistics.
         batch_size: Images in each pass for the statistics, and half of those in any other.
-        temperature: T of the neighbours' weights.
-        train_images: Training images at most.
-        test_images: Images held out at most.
         device: Where networks run; features come back from it.
     """
 
     def __init__(
         self,
         pool: ImagePool,
-        k: int,
+        settings: EvaluationSettings,
         calibration_images: int,
         batch_size: int,
-        temperature: float = 0.1,
-        train_images: int = LABELLED_TRAIN_IMAGES,
-        test_images: int = LABELLED_TEST_IMAGES,
         device: torch.device | str = "cpu",
     ) -> None:
         self.pool = pool
-        self.k = k
+        self.settings = settings
         self.calibration_images = calibration_images
         self.batch_size = batch_size
-        self.temperature = temperature
-        self.train_images = train_images
-        self.test_images = test_images
         self.device = torch.device(device)
         self._labelled: dict[int, LabelledImages] = {}
 
     def images(self, resolution: int) -> LabelledImages:
         """The labelled images at a resolution; those of the last one are kept."""
         if resolution not in self._labelled:
-            images = self.pool.labelled(resolution, self.train_images, self.test_images)
+            images = self.pool.labelled(
+                resolution, self.settings.train_images, self.settings.test_images
+            )
             self._labelled = {resolution: images}
         return self._labelled[resolution]
 
@@ -133,7 +104,9 @@ class SubnetJudge:
 
     def knn(self, features: LabelledFeatures) -> float:
         """kNN accuracy of features, in 0 … 1."""
-        return knn_accuracy(*features, k=self.k, temperature=self.temperature)
+        return knn_accuracy(
+            *features, k=self.settings.knn_k, temperature=self.settings.knn_temperature
+        )
 
     def linear(self, features: LabelledFeatures) -> float:
         """Accuracy of a linear probe of features, in 0 … 1."""

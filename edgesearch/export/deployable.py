@@ -28,16 +28,15 @@ from edgesearch.export.engines import (
     build_engines,
     save_weights,
 )
-from edgesearch.export.exported import unjudged
 from edgesearch.export.kit import KIT, write_kit
-from edgesearch.export.manifest import make_manifest, write_manifest
+from edgesearch.export.manifest import make_manifest, unjudged, write_manifest
 from edgesearch.export.verify import KnnImages
 from edgesearch.formats.precision import convert_to_fp16, number_format
 from edgesearch.formats.quantize import quantize_network
+from edgesearch.latency.tables import table_digest
+from edgesearch.search.settings import SearchSettings
 from edgesearch.search.winners import Winner
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.stages.profile import table_digest
-from edgesearch.stages.search import SearchImages
 from edgesearch.supernet.calibrate import recalibrate
 from edgesearch.supernet.subnet import Subnet
 from edgesearch.supernet.weights import SupernetWeights
@@ -81,7 +80,7 @@ def make_deployable(
     weights: SupernetWeights,
     pool: ImagePool,
     architecture: Architecture,
-    looked_at: SearchImages,
+    looked_at: SearchSettings,
     output: str,
 ) -> Deployable:
     """Take a subnet out of the supernet, calibrated as in the search.

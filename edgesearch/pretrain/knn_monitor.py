@@ -10,6 +10,7 @@ import torch
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import TrainingError
 from edgesearch.evaluate.judge import SubnetJudge
+from edgesearch.evaluate.settings import EvaluationSettings
 from edgesearch.space import Architecture
 from edgesearch.supernet.weights import SupernetWeights
 
@@ -32,7 +33,8 @@ class KnnMonitor:
     def __init__(
         self, pool: ImagePool, k: int, device: torch.device, notice: Callable[[str], None]
     ) -> None:
-        self.judge = SubnetJudge(pool, k, CALIBRATION_IMAGES, BATCH_SIZE, device=device)
+        settings = EvaluationSettings(knn_k=k)
+        self.judge = SubnetJudge(pool, settings, CALIBRATION_IMAGES, BATCH_SIZE, device)
         self.notice = notice
 
     def __call__(self, weights: SupernetWeights) -> dict[str, float]:

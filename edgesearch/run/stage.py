@@ -1,16 +1,20 @@
-"""Whether a stage has been done, and with what."""
+"""The stage runner: what a stage was made with, whether it is finished, and how it is done."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from edgesearch.run.output_folder import write_json
+from devices.files import write_json
+from edgesearch.events import Event
+from edgesearch.processes import distributed
+from edgesearch.run.context import RunContext
 
 RECORD = "stage.json"
+Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True)
@@ -20,16 +24,52 @@ class Stage:
     Attributes:
         name: Name of the stage.
         folder: Holds what the stage writes, and the record of it.
-        config: The part of the configuration that it depends on, in plain values.
+        settings: What it depends on in the configuration, in plain values by the paths of the keys.
         inputs: Digests of what it reads, by a name to show.
-        no_more: Keys that records of earlier versions have and that never mattered to what is kept.
     """
 
     name: str
     folder: Path
-    config: Mapping[str, Any]
+    settings: Mapping[str, Any]
     inputs: Mapping[str, str]
-    no_more: Collection[str] = ()
+
+    def do(
+        self,
+        run: RunContext,
+        prepare: Callable[[], Prepared],
+        work: Callable[[Prepared], Sequence[str]],
+        help: Callable[[Prepared], None] | None = None,
+    ) -> bool:
+        """Do what is not done yet; what was made with something else is set aside first.
+
+        Under torchrun all processes call this, and the first alone keeps the record.
+
+        Args:
+            run: Is told what happens.
+            prepare: Checks all that the work could be refused for, before anything is set aside;
+                what it returns is handed on.
+            work: Does the work; returns paths below the folder that have to exist for the stage to
+                be finished.
+            help: What the other processes do instead of `work`.
+
+        Returns:
+            Whether the stage was finished before.
+        """
+        first = distributed.rank() == 0
+        finished: bool = distributed.of_first(first and self.is_finished())
+        if not finished:
+            prepared = prepare()
+            distributed.of_all(None)  # barrier: every process passed its checks
+        message = self.begin()[1] if first else ""
+        if message:
+            run.report(Event(self.name, message))
+        if finished:
+            return True
+        if first:
+            self.finish(work(prepared))
+        else:
+            (help or work)(prepared)
+        return False
 
     def begin(self) -> tuple[bool, str]:
         """Find out what is to be done, and record that it has begun.
@@ -40,29 +80,29 @@ class Stage:
         Returns:
             Whether the stage is finished already, and what to tell about it.
         """
-        record = self._read()
+        record = read_record(self.folder)
         if record is None:
             message = ""
             if self.folder.exists() and any(self.folder.iterdir()):
                 message = f"no record of how {self.folder} was made; kept as {self._set_aside()}"
-            self._write(False, ())
+            self.reopen()
             return False, message
         change = self._change(record)
         if change:
             kept = self._set_aside()
-            self._write(False, ())
+            self.reopen()
             return False, f"{change}: done anew; what was there is kept as {kept}"
         if not record["finished"]:
             return False, "going on where it was stopped"
         missing = [name for name in record["outputs"] if not (self.folder / name).exists()]
         if missing:
-            self._write(False, ())
+            self.reopen()
             return False, f"{missing[0]} is gone: done again"
         return True, "finished before, and nothing it depends on has changed"
 
     def is_finished(self) -> bool:
         """Whether `begin` would find it so; changes nothing."""
-        record = self._read()
+        record = read_record(self.folder)
         return (
             record is not None
             and bool(record["finished"])
@@ -90,47 +130,37 @@ class Stage:
         return kept
 
     def _change(self, record: Mapping[str, Any]) -> str:
-        for kind, now in (("config", self.plain_config()), ("inputs", dict(self.inputs))):
+        for kind, now in (("settings", self.plain_settings()), ("inputs", dict(self.inputs))):
             former = record[kind]
             for key in now | former:  # the first that stands in the configuration is told
-                if key not in self.no_more and former.get(key) != now.get(key):
+                if former.get(key) != now.get(key):
                     if kind == "inputs":
                         return f"{key} has changed"
                     path, before, after = _first_difference(key, former.get(key), now.get(key))
                     return f"{path} has changed from {before!r} to {after!r}"
         return ""
 
-    def plain_config(self) -> dict[str, Any]:
-        """The configuration in plain JSON types."""
-        plain: dict[str, Any] = json.loads(json.dumps(dict(self.config)))
+    def plain_settings(self) -> dict[str, Any]:
+        """The settings in plain JSON types."""
+        plain: dict[str, Any] = json.loads(json.dumps(dict(self.settings)))
         return plain
-
-    def _read(self) -> dict[str, Any] | None:
-        return _read_record(self.folder)
 
     def _write(self, finished: bool, outputs: Sequence[str]) -> None:
         record = {
             "stage": self.name,
             "finished": finished,
-            "config": self.plain_config(),
+            "settings": self.plain_settings(),
             "inputs": dict(self.inputs),
             "outputs": list(outputs),
         }
         write_json(self.folder / RECORD, record)
 
 
-def was_finished_with(folder: Path, key: str, value: Any) -> bool:
-    """Whether a stage was finished in a folder with this value in its configuration."""
-    record = _read_record(folder)
-    if record is None or not record["finished"]:
-        return False
-    return bool(record["config"].get(key) == json.loads(json.dumps(value)))
-
-
-def _read_record(folder: Path) -> dict[str, Any] | None:
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of the stage that wrote to a folder; None without a whole one."""
     try:
         record: dict[str, Any] = json.loads((folder / RECORD).read_text("utf-8"))
-        return record if {"config", "inputs", "finished", "outputs"} <= set(record) else None
+        return record if {"settings", "inputs", "finished", "outputs"} <= set(record) else None
     except (OSError, ValueError, TypeError):
         return None
 
@@ -142,8 +172,3 @@ def _first_difference(path: str, before: Any, after: Any) -> tuple[str, Any, Any
             if before.get(key) != after.get(key):
                 return _first_difference(f"{path}.{key}", before.get(key), after.get(key))
     return path, before, after
-
-
-def prefixed(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by the path of their key in the configuration."""
-    return {f"{section}.{name}": value for name, value in values.items()}

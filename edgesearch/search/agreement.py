@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -16,6 +15,7 @@ from edgesearch.search.beginnings import (
     run_family,
     share_beginning,
 )
+from edgesearch.search.settings import SearchSettings
 from edgesearch.search.similarity import (
     alignment_of_places,
     cosine_of_embeddings,
@@ -57,24 +57,6 @@ DENSE_SCORES: dict[str, Compare] = {
 """How maps are compared for detection and segmentation."""
 
 
-@dataclass(frozen=True)
-class ScoreOptions:
-    """What agreement is.
-
-    Attributes:
-        task: "classification" compares whole images; "detection" and "segmentation" places of them.
-        score: "cosine" of embeddings (of rows of the self-similarity, for places), "relation" (the
-            correlation of similarities) or "cka" (centred kernel alignment).
-        reference: "key" (the moving average of the training) or "largest" (the largest subnet).
-        stages: Stages whose maps are compared, from 1 on; the last one if there are none.
-    """
-
-    task: str = "classification"
-    score: str = "cosine"
-    reference: str = "key"
-    stages: tuple[int, ...] = ()
-
-
 @torch.inference_mode()
 def run_network(network: nn.Sequential, images: torch.Tensor) -> Outputs:
     """What a backbone, followed by a projector, makes of a batch; the maps are of all stages."""
@@ -97,7 +79,7 @@ class Agreement:
         calibration_at: The images for the normalisation statistics.
         batch_size: Images in each forward pass.
         images: How many images are looked at.
-        options: What agreement is.
+        options: What agreement is: task, score, reference and stages.
 
     Raises:
         SearchError: A stage does not exist, or its maps are too small to have places.
@@ -110,7 +92,7 @@ class Agreement:
         calibration_at: CalibrationAt,
         batch_size: int,
         images: int,
-        options: ScoreOptions = ScoreOptions(),  # noqa: B008 (frozen)
+        options: SearchSettings = SearchSettings(),  # noqa: B008 (frozen)
     ) -> None:
         self.weights = weights
         self.images_at = images_at
@@ -279,12 +261,12 @@ def _backbone(network: nn.Sequential) -> Network:
     return backbone
 
 
-def _stages(space: SearchSpace, options: ScoreOptions) -> tuple[int, ...]:
+def _stages(space: SearchSpace, options: SearchSettings) -> tuple[int, ...]:
     """The stages whose maps are compared."""
     count = len(space.stages)
     if options.task == "classification":
         return ()
-    stages = options.stages or (count,)
+    stages = tuple(options.stages or (count,))
     for stage in stages:
         if not 1 <= stage <= count:
             raise SearchError(

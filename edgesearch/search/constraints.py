@@ -9,8 +9,8 @@ from functools import reduce
 
 import numpy as np
 
-from edgesearch.search.budgets import Budgets, Range
 from edgesearch.search.infeasible import infeasible
+from edgesearch.search.settings import Budgets, Range
 from edgesearch.space import Architecture, SearchSpace
 
 

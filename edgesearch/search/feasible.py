@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 from devices import DeviceSpec
 from edgesearch.errors import InfeasibleError, StageError
 from edgesearch.events import Report
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.run.layout import Layout
-from edgesearch.search.budgets import Budgets
+from edgesearch.latency.tables import corrected_model, load_table, table_digest
 from edgesearch.search.constraints import DeviceLatencies, FeasibleSet
+from edgesearch.search.settings import Budgets
 from edgesearch.space import SearchSpace
-from edgesearch.stages.profile import current_correction, load_table, table_digest
 from profilers import LatencyTable
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
@@ -42,25 +42,33 @@ class Tables:
     @classmethod
     def load(
         cls,
-        layout: Layout,
+        table_path: Callable[[DeviceSpec], Path],
         space: SearchSpace,
         device: DeviceSpec,
-        further: Sequence[DeviceSpec],
+        further: Iterable[DeviceSpec],
         accept: Collection[str],
         report: Report,
     ) -> Tables:
         """Read them.
 
+        Args:
+            table_path: Where a device's table is.
+            space: The search space.
+            device: The device that winners are measured on.
+            further: Further devices.
+            accept: Fields in which tables may differ; see `load_table`.
+            report: Is told in which they do.
+
         Raises:
             StageError: There is none, or it is of another space; says the command that makes it.
             TableMismatchError: It is of another device.
         """
-        table = load_table(layout.table(device), space, device, accept, "search", report)
+        table = load_table(table_path(device), space, device, accept, "search", report)
         tables = {}
         for other in further:
             try:
                 tables[other.name] = load_table(
-                    layout.table(other), space, other, accept, "search", report, elsewhere=True
+                    table_path(other), space, other, accept, "search", report, elsewhere=True
                 )
             except StageError as error:
                 raise StageError(
@@ -69,29 +77,27 @@ class Tables:
                     f"Run `edgesearch profile` with the same configuration and "
                     f"{_overrides(other)} first, and device.host=NAME if it is another machine.",
                 ) from error
-        paths = [layout.table(spec) for spec in (device, *further)]
+        paths = [table_path(spec) for spec in (device, *further)]
         digests = {f"the latency table {path.name}": table_digest(path) for path in paths}
         return cls(space, device, table, tables, digests)
 
-    def feasible(
-        self, budgets: Budgets, latency_of_largest: float | tuple[float, ...] | None
-    ) -> FeasibleSet:
-        """What keeps the budgets, the latency given in ms or as a share of the largest's.
+    def feasible(self, budgets: Budgets) -> FeasibleSet:
+        """What keeps the budgets.
 
         Raises:
             InfeasibleError: Nothing does.
         """
-        model = self._model(self.table)
+        model = corrected_model(self.space, self.table)
         notes = {}
-        if latency_of_largest is not None:
+        if budgets.latency_of_largest is not None:
             largest_ms = _largest_ms(model)
-            budgets = replace(budgets, latency_ms=_scaled(latency_of_largest, largest_ms))
+            budgets = budgets.with_largest(largest_ms)
             notes["latency_ms"] = (
                 f"search.budgets.latency_of_largest is a share of {largest_ms:.4g} ms"
             )
         further = {}
         for name, table in self.further.items():
-            other = self._model(table)
+            other = corrected_model(self.space, table)
             further[name] = DeviceLatencies(other.predict_all(), other.correction.p95_ratio)
         return FeasibleSet(
             self.space,
@@ -104,9 +110,6 @@ class Tables:
             notes=notes,
         )
 
-    def _model(self, table: LatencyTable) -> LatencyModel:
-        return LatencyModel.from_table(self.space, table, current_correction(self.space, table))
-
 
 def _largest_ms(model: LatencyModel) -> float:
     largest_ms = model.predict(model.space.largest).median_ms
@@ -117,12 +120,6 @@ def _largest_ms(model: LatencyModel) -> float:
             "Set search.budgets.latency_ms instead, or choose a smaller space.",
         )
     return largest_ms
-
-
-def _scaled(shares: float | tuple[float, ...], largest_ms: float) -> float | tuple[float, ...]:
-    if isinstance(shares, tuple):
-        return tuple(share * largest_ms for share in shares)
-    return shares * largest_ms
 
 
 def _overrides(device: DeviceSpec) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgesearch.errors import InfeasibleError
-from edgesearch.search.budgets import Range
+from edgesearch.search.settings import Range
 from edgesearch.space import SearchSpace
 
 

@@ -8,27 +8,25 @@ from dataclasses import asdict, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from devices.files import write_json
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import DataError, SearchError
 from edgesearch.events import Event, Report, silent
 from edgesearch.processes.shared_work import SharedWork
-from edgesearch.run.layout import Layout
-from edgesearch.run.output_folder import write_json
-from edgesearch.search.agreement import Agreement, ScoreOptions
+from edgesearch.search.agreement import Agreement
 from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.files import SearchFiles
 from edgesearch.search.images_needed import ImagesNeeded, ScoresOn, find_images_needed
 from edgesearch.search.ranking import Ranking, settle
+from edgesearch.search.settings import SearchSettings
 from edgesearch.search.trial_log import Trial
 from edgesearch.space import Architecture
 from edgesearch.supernet.weights import SupernetWeights
-
-if TYPE_CHECKING:
-    from edgesearch.stages.search import SearchImages
 
 FEWEST_IMAGES = 4
 """Below so many there are no correlations between images, and no intervals."""
@@ -46,8 +44,7 @@ class Ranked(NamedTuple):
 def make_agreement(
     weights: SupernetWeights,
     pool: ImagePool,
-    looked_at: SearchImages,
-    options: ScoreOptions,
+    settings: SearchSettings,
     report: Report = silent,
 ) -> Agreement:
     """The score, on the images that follow those of the calibration if there are enough.
@@ -56,7 +53,7 @@ def make_agreement(
         DataError: There are hardly any images.
         SearchError: The supernet has no such features.
     """
-    calibration, count, available = looked_at.calibration_images, looked_at.images, len(pool.train)
+    calibration, count, available = settings.calibration_images, settings.images, len(pool.train)
     if min(available, count) < FEWEST_IMAGES:
         raise DataError(
             f"at least {FEWEST_IMAGES} images to score candidates on",
@@ -68,7 +65,7 @@ def make_agreement(
         first, count = 0, min(count, available)
         few = (
             f"{available} images are fewer than search.calibration_images + search.images "
-            f"({calibration + looked_at.images}): candidates are scored on {count} images that "
+            f"({calibration + settings.images}): candidates are scored on {count} images that "
             "calibrate them, too; add images, or set both smaller"
         )
         report(Event("search", few))
@@ -78,9 +75,9 @@ def make_agreement(
             resolution, first, count, part=(start, end)
         ),
         calibration_at=lambda resolution: pool.sample(resolution, 0, calibration),
-        batch_size=looked_at.batch_size,
+        batch_size=settings.batch_size,
         images=count,
-        options=options,
+        options=settings,
     )
 
 
@@ -112,7 +109,7 @@ def choose_images(
     agreement: Agreement,
     scores_on: ScoresOn,
     feasible: FeasibleSet,
-    layout: Layout,
+    files: SearchFiles,
     score: Mapping[str, Any],
     seed: int,
     report: Report,
@@ -123,15 +120,15 @@ def choose_images(
         agreement: Gets the number; so far it has the largest.
         scores_on: Scores as it does.
         feasible: Some of these candidates are tried.
-        layout: Where the number is kept. A search that goes on keeps its number, and one that
+        files: Where the number is kept. A search that goes on keeps its number, and one that
             scores as a former one did takes over that one's.
         score: All that scores depend on.
         seed: Which candidates are tried.
         report: Is told what was found.
     """
     most = agreement.images
-    path = layout.images_needed
-    found = _images_known([path, *layout.former_searches(path.name)], score)
+    path = files.images_needed
+    found = _images_known([path, *files.former(path.name)], score)
     if found is None:
         chosen = np.random.default_rng(seed).permutation(feasible.indices)[:PILOTS]
         pilots = [feasible.space.architecture(int(index)) for index in chosen]
@@ -156,27 +153,23 @@ def _images_known(paths: Sequence[Path], score: Mapping[str, Any]) -> ImagesNeed
 
 
 def settle_winners(
-    agreement: Agreement,
     scores_on: ScoresOn,
     feasible: FeasibleSet,
     trials: Sequence[Trial],
-    winners: int,
-    reserves: int,
+    settings: SearchSettings,
+    first: int,
     most: int,
-    layout: Layout,
     report: Report,
 ) -> list[Ranked]:
     """Compare the best trials on more images until it is settled which of them are the winners.
 
     Args:
-        agreement: What scored them.
-        scores_on: Scores as it does.
+        scores_on: Scores them.
         feasible: Has the budgets; each has winners of its own.
         trials: All of a search, best first.
-        winners: How many are wanted.
-        reserves: How many more are ranked with them.
+        settings: How many winners are wanted, and how many reserves are ranked with them.
+        first: Images that they were scored on.
         most: Images at most.
-        layout: Where the rankings are kept, and the verdict over all of them.
         report: Is told what was found.
 
     Returns:
@@ -188,9 +181,9 @@ def settle_winners(
     """
     ranked = []
     for within in _trials_within(feasible, trials):
-        count = max(winners + reserves, 2 * winners)
+        count = max(settings.winners + settings.reserves, 2 * settings.winners)
         contenders = {trial.architecture: trial for trial in within[:count]}
-        ranking = settle(scores_on, list(contenders), winners, first=agreement.images, most=most)
+        ranking = settle(scores_on, list(contenders), settings.winners, first=first, most=most)
         verdict = "settled" if ranking.settled else "not settled on as many as there may be"
         text = f"the best {len(contenders)} compared on {ranking.images} images: their order is "
         report(Event("search", text + verdict))
@@ -199,14 +192,18 @@ def settle_winners(
             for leader in ranking.leaders
         ]
         ranked.append(Ranked([*compared, *within[count:]], ranking))
+    return ranked
+
+
+def write_ranking(files: SearchFiles, ranked: Sequence[Ranked]) -> None:
+    """Keep the rankings of all budgets, and the verdict over all of them."""
     rankings = [each.ranking for each in ranked]
     facts = {
         "images": max(ranking.images for ranking in rankings),
         "settled": all(ranking.settled for ranking in rankings),
         "rankings": [ranking.to_dict() for ranking in rankings],
     }
-    write_json(layout.ranking, facts)
-    return ranked
+    write_json(files.ranking, facts)
 
 
 def _trials_within(feasible: FeasibleSet, trials: Sequence[Trial]) -> list[list[Trial]]:

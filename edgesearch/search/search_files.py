@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
+from devices.files import write_json
 from edgesearch.latency.budgets import MEDIAN, P95
-from edgesearch.run.layout import Layout
-from edgesearch.run.output_folder import write_json
 from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.files import SearchFiles
 from edgesearch.search.plots import TrialsPlot, plot_trials
 from edgesearch.search.ranking import Ranking
 from edgesearch.search.scoring import Ranked
@@ -74,19 +74,19 @@ def _winner(name: str, trial: Trial, part: FeasibleSet, device: str) -> Winner:
 
 
 def write_search(
-    layout: Layout,
+    files: SearchFiles,
     feasible: FeasibleSet,
     trials: Sequence[Trial],
     chosen: Winners,
     device: str,
 ) -> None:
-    """Write `pareto.json`, `pareto.png`, `chosen.json` and `winners.json`.
+    """Write `pareto.json`, `pareto.png` and `chosen.json`.
 
     Front and picture show what all trials were scored with, on the same images; the winners' own
     figures may be of more.
 
     Args:
-        layout: Where they are.
+        files: Where they are.
         feasible: Has the budgets and the costs.
         trials: All of the search.
         chosen: Winners and reserves.
@@ -95,6 +95,7 @@ def write_search(
     Raises:
         StageError: A file cannot be written.
     """
+    budgets = feasible.budgets.model_dump(mode="json")
     scored = {trial.architecture: trial.agreement for trial in trials}
     further = list(feasible.budgets.devices)
     keys = {device: "latency_ms", **{name: f"devices.{name}.latency_ms" for name in further}}
@@ -104,14 +105,14 @@ def write_search(
     }
     fronts = {name: pareto_front(seen) for name, seen in on_device.items()}
     write_json(
-        layout.pareto,
+        files.pareto,
         {
             "device": device,
             "feasible": len(feasible.indices),
             "cannot_run": feasible.cannot_run,
-            "latency_budget_ms": _plain(feasible.budgets.latency_ms),
-            "latency_p95_budget_ms": _plain(feasible.budgets.latency_p95_ms),
-            "budgets": asdict(feasible.budgets),
+            "latency_budget_ms": budgets["latency_ms"],
+            "latency_p95_budget_ms": budgets["latency_p95_ms"],
+            "budgets": budgets,
             "fronts": {
                 name: [_with_bytes(trial, feasible) for trial in front]
                 for name, front in fronts.items()
@@ -132,9 +133,8 @@ def write_search(
         )
         for name, front in fronts.items()
     ]
-    plot_trials(layout.pareto_plot, plots)
-    chosen.save(layout.chosen)
-    chosen.save(layout.winners)
+    plot_trials(files.pareto_plot, plots)
+    chosen.save(files.chosen)
 
 
 def _points(trials: Sequence[Trial]) -> list[tuple[float, float]]:
@@ -144,10 +144,3 @@ def _points(trials: Sequence[Trial]) -> list[tuple[float, float]]:
 def _with_bytes(trial: Trial, feasible: FeasibleSet) -> dict[str, Any]:
     names = ("activation_bytes", "weight_bytes")
     return trial.to_dict() | {name: feasible.cost(name, trial.architecture) for name in names}
-
-
-def _plain(bound: Any) -> Any:
-    """A bound in plain values: a number, several, or min and max."""
-    if isinstance(bound, tuple):
-        return list(bound)
-    return bound if bound is None or isinstance(bound, float | int) else asdict(bound)

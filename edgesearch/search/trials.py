@@ -8,35 +8,41 @@ from typing import Any
 
 from edgesearch.errors import Interrupted
 from edgesearch.events import Event, Report
-from edgesearch.run.layout import Layout
 from edgesearch.search.agreement import Agreement
 from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.files import SearchFiles
 from edgesearch.search.images_needed import ScoresOn
-from edgesearch.search.scoring import Ranked, SharedScores, choose_images, settle_winners
+from edgesearch.search.scoring import (
+    Ranked,
+    SharedScores,
+    choose_images,
+    settle_winners,
+    write_ranking,
+)
 from edgesearch.search.search import run_search
+from edgesearch.search.settings import SearchSettings
 from edgesearch.search.strategies import Strategy
 from edgesearch.search.trial_log import Trial, TrialLog
 from edgesearch.space import Architecture, SearchSpace
 
 
 @contextmanager
-def says_where(layout: Layout) -> Iterator[None]:
+def says_where(files: SearchFiles) -> Iterator[None]:
     """Tell the user who stops a search where its trials are."""
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(f"search stopped; its trials are in {layout.trials}") from None
+        raise Interrupted(f"search stopped; its trials are in {files.trials}") from None
 
 
 def find_trials(
     scorer: Agreement,
     feasible: FeasibleSet,
-    proposer: Strategy,
+    strategy: Strategy,
     score: Mapping[str, Any],
-    evaluations: int,
+    settings: SearchSettings,
     seed: int,
-    layout: Layout,
-    wanted: Mapping[str, int],
+    files: SearchFiles,
     report: Report,
 ) -> tuple[list[Trial], list[Ranked]]:
     """Find out how many images it takes, make the trials, and settle which of them are the best.
@@ -46,12 +52,11 @@ def find_trials(
     Args:
         scorer: The score, on as many images as there may be.
         feasible: What may be tried.
-        proposer: Proposes what is tried.
+        strategy: Proposes what is tried.
         score: All that scores depend on.
-        evaluations: How many trials to make.
+        settings: The numbers of trials, winners and reserves.
         seed: Which candidates find out about the images.
-        layout: Where the log is.
-        wanted: The numbers of `winners` and `reserves`.
+        files: Where the log is.
         report: Is told what happens.
 
     Returns:
@@ -61,27 +66,28 @@ def find_trials(
         Interrupted: Stopped by the user; the trials are kept.
     """
     scores, most = SharedScores(scorer), scorer.images
-    with says_where(layout):
-        choose_images(scorer, scores, feasible, layout, score, seed, report)
-        log = _log(layout, feasible.space, {**score, "number of images": scorer.images}, report)
-        trials = _trials(feasible, proposer, scores, scorer.images, log, evaluations, report)
-        ranked = settle_winners(
-            scorer, scores, feasible, trials, **wanted, most=most, layout=layout, report=report
+    with says_where(files):
+        choose_images(scorer, scores, feasible, files, score, seed, report)
+        log = _log(feasible.space, files, {**score, "number of images": scorer.images}, report)
+        trials = _trials(
+            feasible, strategy, scores, scorer.images, log, settings.evaluations, report
         )
+        ranked = settle_winners(scores, feasible, trials, settings, scorer.images, most, report)
+        write_ranking(files, ranked)
         scores.done()
     return trials, ranked
 
 
 def _log(
-    layout: Layout, space: SearchSpace, identity: Mapping[str, Any], report: Report
+    space: SearchSpace, files: SearchFiles, identity: Mapping[str, Any], report: Report
 ) -> TrialLog:
     """The log of a search, with the scores of former ones that were set aside.
 
     Those that depend on the same: where only budgets or the strategy have changed, nothing is
     scored twice.
     """
-    log = TrialLog(layout.trials, space, identity)
-    for former in layout.former_searches(layout.trials.name):
+    log = TrialLog(files.trials, space, identity)
+    for former in files.former(files.trials.name):
         taken = log.adopt(former)
         if taken:
             text = f"{taken} scores of a former search are taken over from {former.parent}"

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from devices.files import write_json
 from edgesearch.errors import StageError
-from edgesearch.run.output_folder import read_json, write_json
-from edgesearch.search.budgets import Budgets, Range
+from edgesearch.inputs import read_json
+from edgesearch.search.settings import Budgets, Range
 from edgesearch.search.trial_log import Trial
 from edgesearch.space import Architecture, SearchSpace
 
@@ -72,6 +73,11 @@ class Winners:
     winners: tuple[Winner, ...]
     reserves: tuple[Winner, ...] = field(default=())
     task: str = "classification"
+
+    @property
+    def architectures(self) -> dict[str, Architecture]:
+        """The architectures of the winners by name."""
+        return {winner.name: winner.architecture for winner in self.winners}
 
     def save(self, path: Path) -> None:
         """Write the file, atomically."""

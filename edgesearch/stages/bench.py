@@ -76,7 +76,7 @@ def bench(
     device: DeviceSpec,
     against: Path | None = None,
     batch: int | None = None,
-    measure: MeasureConfig | None = None,
+    rounds: int = 24,
     report: Report = silent,
 ) -> BenchResult:
     """Time an engine on a device, alone or in turn with another one.
@@ -89,7 +89,7 @@ def bench(
         device: Where it is timed, and with which runtime.
         against: Another one, measured in the same rounds.
         batch: Images in a run of a file whose batch is open; the device's if None.
-        measure: Rounds, runs and bounds of the measuring.
+        rounds: Rounds that have to count.
         report: Is told what happens.
 
     Raises:
@@ -112,7 +112,7 @@ def bench(
                 device,
                 meter,
                 files,
-                measure or MeasureConfig(),
+                MeasureConfig(rounds=rounds, interval=0.01),
                 lambda done, total: report(Event("bench", "rounds measured", done, total)),
             )
             usages = [usage_of(device, each) for each in files]

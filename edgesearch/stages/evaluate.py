@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from edgesearch.data.image_pool import ImagePool, ImageSource
 from edgesearch.errors import Interrupted
 from edgesearch.evaluate.comparison import Comparison, Subject, subjects
 from edgesearch.evaluate.evaluation_results import EvaluationResults
-from edgesearch.evaluate.judge import EvaluationSettings
-from edgesearch.events import Event, Report, silent
-from edgesearch.run.layout import Layout
-from edgesearch.run.output_folder import digest_of, output_folder
-from edgesearch.run.stage import prefixed
-from edgesearch.search.winners import Winner, Winners
-from edgesearch.space import SearchSpace
-from edgesearch.stages.search import SearchImages
-from edgesearch.supernet.weights import SupernetWeights
+from edgesearch.events import Event
+from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
+from edgesearch.search.winners import Winners
+from edgesearch.space import Architecture
 
 
 @dataclass(frozen=True)
@@ -66,83 +58,66 @@ class EvaluateResult:
     results_path: Path
 
 
-def evaluate(
-    *,
-    space: SearchSpace,
-    images: ImageSource,
-    output_dir: Path,
-    looked_at: SearchImages,
-    evaluation: EvaluationSettings,
-    architectures: Sequence[str] = (),
-    seed: int = 0,
-    threads: int | None = None,
-    report: Report = silent,
-) -> EvaluateResult:
+def evaluate(run: RunContext, *, architectures: Sequence[str] = ()) -> EvaluateResult:
     """kNN and linear probe of the winners, of named subnets, and of what to compare them with.
 
     Features are those of the backbone, before the projector, after recalibration on the same
     images as in search and export. What was evaluated before is not evaluated again.
 
     Args:
-        space: The search space.
-        images: Images with labels.
-        output_dir: Has the supernet, and the winners if there are any; gets
-            `evaluation/results.json`.
-        looked_at: Says which images the recalibration uses.
-        evaluation: How accuracies are computed.
+        run: Has the supernet, and the winners if there are any; gets `evaluation/results.json`.
         architectures: Subnets to evaluate besides, as they print themselves.
-        seed: That of the run.
-        threads: Of torch; as many as it chooses if None.
-        report: Is told what happens.
 
     Raises:
         Interrupted: Stopped by the user; the same call goes on.
         UserError: Something is missing or does not fit.
     """
-    named = [space.from_text(text) for text in dict.fromkeys(architectures)]
-    with output_folder(output_dir):
-        layout = Layout(output_dir)
-        pool = ImagePool(images, space.in_channels, seed)
+    named = [run.space.from_text(text) for text in dict.fromkeys(architectures)]
+    with run.writing():
+        pool = run.open_images()
         pool.require_labels()
-        calibration = {k: v for k, v in asdict(looked_at).items() if k != "images"}
-        identity = {
-            "the supernet's weights": digest_of(layout.weights, "pretrain"),
-            "the set of images": pool.digest,
-            "seed": seed,
-            **prefixed("data", images.to_dict()),
-            **prefixed("search", calibration),
-            **prefixed("evaluation", asdict(evaluation)),
-        }
-        weights = SupernetWeights.load(layout.weights, space)
-        results = EvaluationResults(layout.evaluation, identity)
-        compared = subjects(space, _winners(layout, space, report), named)
-        torch.set_num_threads(threads or torch.get_num_threads())
-        comparison = Comparison(weights, pool, evaluation, **calibration)
+        settings = run.config.search
+        decisive = run.decisive("score", "evaluation")
+        for apart in ("task", "score", "reference", "stages", "images"):  # calibration counts
+            del decisive[f"search.{apart}"]
+        identity = {**decisive, WEIGHTS: run.weights_digest(), IMAGES: pool.digest}
+        weights = run.load_weights()
+        results = EvaluationResults(run.files.evaluation, identity)
+        compared = subjects(run.space, _winners(run), named)
+        run.set_threads()
+        comparison = Comparison(
+            weights,
+            pool,
+            run.config.evaluation,
+            settings.calibration_images,
+            settings.batch_size,
+        )
         try:
-            _fill(results, compared, comparison, report)
+            _fill(run, results, compared, comparison)
         except KeyboardInterrupt:
             raise Interrupted(f"evaluation stopped; its results are in {results.path}") from None
-        return _result(results, compared, space, evaluation, report)
+        return _result(run, results, compared)
 
 
-def _winners(layout: Layout, space: SearchSpace, report: Report) -> Sequence[Winner]:
+def _winners(run: RunContext) -> Mapping[str, Architecture]:
     """The winners of the search; none, and a word about it, if there has been no search."""
-    if not layout.winners.exists():
-        report(Event("evaluate", "no winners among these: `edgesearch search` finds them"))
-        return ()
-    return Winners.load(layout.winners, space).winners
+    if not run.files.winners.exists():
+        run.teller("evaluate")("no winners among these: `edgesearch search` finds them")
+        return {}
+    return Winners.load(run.files.winners, run.space).architectures
 
 
 def _fill(
+    run: RunContext,
     results: EvaluationResults,
     compared: Sequence[Subject],
     comparison: Comparison,
-    report: Report,
 ) -> None:
     """Evaluate what the results lack."""
+    tell = run.teller("evaluate")
     missing = {subject.key: subject for subject in compared if subject.key not in results}
     if missing and len(missing) < len({subject.key for subject in compared}):
-        report(Event("evaluate", "what was evaluated before is not evaluated again"))
+        tell("what was evaluated before is not evaluated again")
     for number, (key, subject) in enumerate(missing.items(), 1):
         features = comparison.features(subject)
         knn, linear = comparison.judge.knn(features), comparison.judge.linear(features)
@@ -154,41 +129,35 @@ def _fill(
             test_images=len(features.test_labels),
         )
         text = f"{subject.name}: kNN {knn:.1%}, linear {linear:.1%}"
-        report(Event("evaluate", text, number, len(missing)))
+        run.report(Event("evaluate", text, number, len(missing)))
     if skipped := comparison.judge.pool.skipped:
-        report(Event("evaluate", f"{skipped} images could not be read and are left out"))
+        tell(f"{skipped} images could not be read and are left out")
 
 
 def _result(
-    results: EvaluationResults,
-    compared: Sequence[Subject],
-    space: SearchSpace,
-    evaluation: EvaluationSettings,
-    report: Report,
+    run: RunContext, results: EvaluationResults, compared: Sequence[Subject]
 ) -> EvaluateResult:
-    rows = tuple(
-        EvaluatedRow(
-            subject.name,
-            results[subject.key]["knn"],
-            results[subject.key]["linear"],
-            None if subject.architecture is None else space.params(subject.architecture),
-            None if subject.architecture is None else space.macs(subject.architecture),
-            None if subject.architecture is None else str(subject.architecture),
+    space, settings = run.space, run.config.evaluation
+    rows = []
+    for subject in compared:
+        figures, architecture = results[subject.key], subject.architecture
+        costs = (
+            (None, None, None)
+            if architecture is None
+            else (space.params(architecture), space.macs(architecture), str(architecture))
         )
-        for subject in compared
-    )
+        rows.append(EvaluatedRow(subject.name, figures["knn"], figures["linear"], *costs))
     images = results[compared[0].key]
-    voting = min(evaluation.knn_k, images["train_images"])
-    if voting < evaluation.knn_k:
-        few = (
-            f"evaluation.knn_k {evaluation.knn_k} is more than the {voting} training images: "
+    voting = min(settings.knn_k, images["train_images"])
+    if voting < settings.knn_k:
+        run.teller("evaluate")(
+            f"evaluation.knn_k {settings.knn_k} is more than the {voting} training images: "
             "all of them vote"
         )
-        report(Event("evaluate", few))
     return EvaluateResult(
-        rows,
+        tuple(rows),
         voting,
-        evaluation.knn_temperature,
+        settings.knn_temperature,
         images["train_images"],
         images["test_images"],
         results.path,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from devices import DeviceSpec
-from edgesearch.data.image_pool import ImagePool, ImageSource
-from edgesearch.errors import ExportError, Interrupted, SpaceError
-from edgesearch.events import Event, Report, silent
+from devices.files import sha256_of
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.errors import ExportError, Interrupted, SpaceError, StageError
+from edgesearch.events import Event, silent
 from edgesearch.export.deployable import (
     Deployable,
     is_in_int8,
@@ -24,18 +24,13 @@ from edgesearch.export.deployable import (
 )
 from edgesearch.export.engines import ONNX_FILE, TensorRTTarget
 from edgesearch.export.exportable import buildable, check_batch, check_images, check_target
-from edgesearch.export.exported import (
-    ExportResult,
-    architectures,
-    export_result,
-    intact,
-    nothing_left,
-)
-from edgesearch.export.manifest import MANIFEST, read_manifest, sha256_of
+from edgesearch.export.manifest import MANIFEST, read_manifest
+from edgesearch.export.settings import ExportSettings
 from edgesearch.formats.onnx_export import export_network
 from edgesearch.latency.budgets import (
     broken_budgets,
     describe_broken,
+    describe_budgets,
     fits_as_measured,
     fits_as_predicted,
     have_same_budgets,
@@ -43,22 +38,23 @@ from edgesearch.latency.budgets import (
     predicted_figures,
 )
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.latency.tell_table import tell_doubt, tell_speed
-from edgesearch.latency.workloads import WorkloadFiles
-from edgesearch.run.layout import Layout
-from edgesearch.run.output_folder import digest_of, output_folder
-from edgesearch.run.stage import Stage, prefixed
-from edgesearch.search.winners import Winner, Winners, read_winner
-from edgesearch.space import Architecture, SearchSpace
-from edgesearch.stages.profile import (
+from edgesearch.latency.tables import (
     current_correction,
     keep_correction,
     load_table,
+    tell_doubt,
+    tell_speed,
     winner_key,
 )
-from edgesearch.stages.search import SearchImages, check_searched_for
+from edgesearch.latency.workloads import WorkloadFiles
+from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
+from edgesearch.run.stage import Stage, read_record
+from edgesearch.search.winners import Winner, Winners, read_winner
+from edgesearch.space import Architecture
+from edgesearch.stages.profile import open_workloads
+from edgesearch.stages.search import check_searched_for
 from edgesearch.supernet.weights import SupernetWeights
-from profilers import LatencyTable, MeasureConfig, Meter, Workload, build_table, open_meter
+from profilers import LatencyTable, Meter, Workload, build_table, open_meter
 
 WINNER_ROUNDS = (4, 16)
 """A winner is measured in so many times the rounds of a block: on it depends what is shipped. One
@@ -67,133 +63,158 @@ busy, or the interval too wide to tell."""
 SECONDS_BEFORE_SECOND_LOOK = 1.0
 
 
-def export(
-    *,
-    space: SearchSpace,
-    device: DeviceSpec,
-    images: ImageSource,
-    output_dir: Path,
-    looked_at: SearchImages,
-    measure: MeasureConfig,
-    output: str = "features",
-    batch: str = "fixed",
-    quantization: str = "minmax",
-    max_replacements: int = 5,
-    tensorrt: TensorRTTarget | None = None,
-    seed: int = 0,
-    cache_dir: Path | None = None,
-    accept: Collection[str] = (),
-    report: Report = silent,
-) -> ExportResult:
+@dataclass(frozen=True)
+class ExportResult:
+    """What the stage left behind.
+
+    Attributes:
+        winners: With measured latencies, as in winners.json.
+        folders: The folder of each winner.
+        manifests: The manifest of each winner.
+        skipped: The stage had been finished before.
+    """
+
+    winners: Winners
+    folders: tuple[Path, ...]
+    manifests: tuple[dict[str, Any], ...]
+    skipped: bool
+
+
+def export(run: RunContext) -> ExportResult:
     """Export the winners, check them, measure them, and replace those that are too slow.
 
     Args:
-        space: The search space.
-        device: Where the winners are measured.
-        images: The images of the search; some are used for checking.
-        output_dir: Has table, supernet and search; gets `engines/`, rewrites `winners.json`.
-        looked_at: As in the search, so that winners are calibrated on the same images.
-        measure: Rounds, runs and bounds of the measuring.
-        output: "features", "logits" (needs labelled images), "embeddings" or "stages".
-        batch: "fixed", that of the device, or "dynamic", which TensorRT's runtimes do not take.
-        quantization: How ranges of eight bits are chosen: "minmax", "entropy" or "percentile".
-        max_replacements: Reserves that may be tried in all.
-        tensorrt: What TensorRT engines are built for; None builds none.
-        seed: That of the search.
-        cache_dir: Keeps exported blocks; the user's cache folder if None.
-        accept: Fields in which the table may differ from the device; see `load_table`.
-        report: Is told what happens.
+        run: Has table, supernet and search; gets `engines/`, rewrites `winners.json`.
 
     Raises:
         Interrupted: Stopped by the user; the same call goes on.
-        ExportError: A file differs from the subnet, or no reserve is fast enough.
         UserError: Something is missing or does not fit.
     """
-    check_batch(device, batch)
-    form = {"output": output, "batch": batch, "quantization": quantization}
-    with output_folder(output_dir):
-        tensorrt = buildable(tensorrt, report)
-        layout = Layout(output_dir)
-        chosen = Winners.load(layout.chosen, space)
-        load_table(layout.table(device), space, device, accept, "export", report)
-        check_searched_for(device, layout)
-        pool = ImagePool(images, space.in_channels, seed)
+    settings, device = run.config.export, run.device
+    check_batch(device, settings.batch)
+    with run.writing():
+        tensorrt = buildable(_target(run), run.report)
+        chosen = Winners.load(run.files.search.chosen, run.space)
+        accept = run.config.profile.accept
+        load_table(run.files.table(device), run.space, device, accept, "export", run.report)
+        check_searched_for(run)
+        pool = run.open_images()
         stage = Stage(
             "export",
-            layout.engines,
+            run.files.engines,
             {
-                "device": device.measured_fields,
-                "seed": seed,
-                **prefixed("data", {**images.to_dict(), "licence": images.licence}),
-                **prefixed("search", asdict(looked_at)),
-                **prefixed("export", form),
-                "export.max_replacements": max_replacements,
-                "export.tensorrt": None if tensorrt is None else asdict(tensorrt),
+                **run.decisive("device", "score", "export"),
+                "data.licence": run.config.data.licence,
+                "export.tensorrt": _described(tensorrt),
             },
             {
-                "the supernet's weights": digest_of(layout.weights, "pretrain"),
-                "the winners of the search": sha256_of(layout.chosen),
-                "the set of images": pool.digest,
+                WEIGHTS: run.weights_digest(),
+                "the winners of the search": sha256_of(run.files.search.chosen),
+                IMAGES: pool.digest,
             },
         )
-        if stage.is_finished() and intact(layout, space):
-            report(Event("export", stage.begin()[1]))
-            return export_result(layout, space, skipped=True)
-        check_target(tensorrt)  # and all else before finished engines may be set aside
-        ranges = looked_at.calibration_images if is_in_int8(device, tensorrt) else None
-        check_images(pool, chosen.winners, device.batch, ranges, logits=output == "logits")
-        exporter = _Exporter(
-            space=space,
-            device=device,
-            weights=SupernetWeights.load(layout.weights, space),
-            pool=pool,
-            layout=layout,
-            looked_at=looked_at,
-            measure=measure,
-            **form,
-            tensorrt=tensorrt,
-            cache_dir=cache_dir,
-            accept=accept,
-            report=report,
-        )
-        _export_all(exporter, chosen, max_replacements, stage)
-        return export_result(layout, space, skipped=False)
+        if stage.is_finished():
+            if _intact(run):
+                run.teller("export")(stage.begin()[1])
+                return _result(run, skipped=True)
+            stage.reopen()
+            run.teller("export")("files of a winner are missing or changed: done again")
+
+        def prepare() -> _Exporter:
+            check_target(tensorrt)
+            count = run.config.search.calibration_images
+            ranges = count if is_in_int8(device, tensorrt) else None
+            logits = settings.output == "logits"
+            check_images(pool, chosen.winners, device.batch, ranges, logits=logits)
+            return _Exporter(run, run.load_weights(), pool, tensorrt)
+
+        def work(exporter: _Exporter) -> list[str]:
+            try:
+                measured = exporter.export_all(chosen, settings.max_replacements)
+            except KeyboardInterrupt:
+                raise Interrupted("export stopped; finished winners are kept") from None
+            path = run.files.measured
+            measured.save(path)
+            return [*(f"{winner.name}/{MANIFEST}" for winner in measured.winners), path.name]
+
+        stage.do(run, prepare, work)
+        return _result(run, skipped=False)
 
 
-def _export_all(exporter: _Exporter, chosen: Winners, max_replacements: int, stage: Stage) -> None:
-    finished, message = stage.begin()
-    if finished:
-        stage.reopen()
-        message = "files of a winner are missing or changed: done again"
-    if message:
-        exporter.report(Event("export", message))
+def check_export(run: RunContext) -> None:
+    """Find out before the first stage what would stop the export.
+
+    Raises:
+        UserError: Something does.
+    """
+    check_batch(run.device, run.config.export.batch)
+    tensorrt = buildable(_target(run), silent)
+    record = read_record(run.files.engines) or {"finished": False}
+    built = record["finished"] and record["settings"].get("export.tensorrt")
+    if tensorrt is not None and built != _described(tensorrt):
+        check_target(tensorrt)
+    pool = run.open_images()
+    if run.config.export.output == "logits":
+        pool.require_labels()
+
+
+def _target(run: RunContext) -> TensorRTTarget | None:
+    """What engines are built for; in int8 by themselves where the device runs such engines."""
+    settings, device = run.config.export.tensorrt, run.device
+    if settings is None:
+        return None
+    runs_int8 = device.runtime.startswith("tensorrt") and device.precision == "int8"
+    precision = settings.precision or ("int8" if runs_int8 else "fp16")
+    return TensorRTTarget(tuple(settings.compute_capabilities), precision)
+
+
+def _described(tensorrt: TensorRTTarget | None) -> dict[str, Any] | None:
+    if tensorrt is None:
+        return None
+    capabilities = list(tensorrt.compute_capabilities)
+    return {"compute_capabilities": capabilities, "precision": tensorrt.precision}
+
+
+def _result(run: RunContext, skipped: bool) -> ExportResult:
+    """What a finished stage left behind; winners.json is made to say the same."""
+    files = run.files
+    winners = Winners.load(files.measured, run.space)
+    # A search that was done again and chose the same has written them without latencies.
+    found = files.winners.read_bytes() if files.winners.exists() else b""
+    if found != files.measured.read_bytes():
+        winners.save(files.winners)
+    folders = tuple(files.engines / winner.name for winner in winners.winners)
+    return ExportResult(winners, folders, tuple(map(read_manifest, folders)), skipped)
+
+
+def _intact(run: RunContext) -> bool:
+    """Whether all files that the winners' manifests list are as they were written."""
     try:
-        measured = exporter.export_all(chosen, max_replacements)
-    except KeyboardInterrupt:
-        raise Interrupted("export stopped; finished winners are kept") from None
-    path = exporter.layout.measured
-    measured.save(path)
-    stage.finish([*(f"{winner.name}/{MANIFEST}" for winner in measured.winners), path.name])
+        for winner in Winners.load(run.files.measured, run.space).winners:
+            read_manifest(run.files.engines / winner.name)
+    except (ExportError, StageError):
+        return False
+    return True
 
 
 @dataclass(frozen=True)
 class _Exporter:
-    """What every winner's export needs; see `export`."""
+    """What every winner's export needs."""
 
-    space: SearchSpace
-    device: DeviceSpec
+    run: RunContext
     weights: SupernetWeights
     pool: ImagePool
-    layout: Layout
-    looked_at: SearchImages
-    measure: MeasureConfig
-    output: str
-    batch: str
-    quantization: str
     tensorrt: TensorRTTarget | None
-    cache_dir: Path | None
-    accept: Collection[str]
-    report: Report
+
+    @property
+    def settings(self) -> ExportSettings:
+        """How winners are exported."""
+        return self.run.config.export
+
+    @property
+    def table_path(self) -> Path:
+        """The latency table, which gets what is measured."""
+        return self.run.files.table(self.run.device)
 
     def export_all(self, chosen: Winners, max_replacements: int) -> Winners:
         """Export each winner, or the reserve that takes its place."""
@@ -202,8 +223,8 @@ class _Exporter:
         for winner in chosen.winners:
             before = self._finished(winner)
             if before is not None:
-                used = [before, *(read_winner(each, self.space) for each in before.replaced)]
-                used_up = architectures(used)
+                used = [before, *(read_winner(each, self.run.space) for each in before.replaced)]
+                used_up = {each.architecture for each in used}
                 reserves = [
                     reserve
                     for reserve in reserves
@@ -215,18 +236,17 @@ class _Exporter:
             fitting, tries = self._within_budget(winner, reserves, max_replacements)
             max_replacements -= tries
             exported.append(self._finish(fitting))
-        tell_doubt(LatencyTable.load(self.layout.table(self.device)), "export", self.report)
+        tell_doubt(LatencyTable.load(self.table_path), "export", self.run.report)
         return replace(chosen, winners=tuple(exported), reserves=tuple(reserves))
 
     def _finished(self, winner: Winner) -> Winner | None:
         """What was exported for a winner before this stage was stopped; None if it was not."""
         try:
-            before = read_winner(
-                read_manifest(self.layout.engines / winner.name)["winner"], self.space
-            )
+            manifest = read_manifest(self.run.files.engines / winner.name)
+            before = read_winner(manifest["winner"], self.run.space)
         except (ExportError, SpaceError):
             return None
-        first = read_winner(before.replaced[0], self.space) if before.replaced else before
+        first = read_winner(before.replaced[0], self.run.space) if before.replaced else before
         return before if first.architecture == winner.architecture else None
 
     def _within_budget(
@@ -237,74 +257,67 @@ class _Exporter:
         candidate = winner
         while True:
             measured = self._measured(replace(candidate, name=winner.name))
-            figures = measured.latency_ms[self.device.name]
+            figures = measured.latency_ms[self.run.device.name]
             if not broken_budgets(figures):
                 return replace(measured, replaced=tuple(replaced)), len(replaced)
             replaced.append({**measured.to_dict(), "name": candidate.name})
             next_step = "the correction is updated and a reserve takes its place"
             text = f"{winner.name}: {describe_broken(figures)}; {next_step}"
-            self.report(Event("export", text))
+            self.run.report(Event("export", text))
             alike = [reserve for reserve in reserves if self._alike(reserve, winner)]
             fitting = self._feasible_reserves(self._updated_model(), alike)
             following = next(fitting, None) if len(replaced) <= max_replacements else None
             if following is None:
-                raise nothing_left(winner, replaced, self.device.name)
+                raise _nothing_left(winner, replaced, self.run.device.name)
             reserves.remove(next(r for r in reserves if r.name == following.name))
             candidate = following
 
     def _alike(self, reserve: Winner, winner: Winner) -> bool:
         """Whether a reserve is for the winner's budget."""
-        name = self.device.name
+        name = self.run.device.name
         return have_same_budgets(reserve.latency_ms[name], winner.latency_ms[name])
 
     def _feasible_reserves(self, model: LatencyModel, reserves: list[Winner]) -> Iterator[Winner]:
         """Reserves predicted within the budgets now, best score first, with that prediction."""
         for reserve in reserves:
             prediction = predicted_figures(model.predict(reserve.architecture))
-            predicted = reserve.with_latency(self.device.name, **prediction)
-            if fits_as_predicted(predicted.latency_ms[self.device.name]):
+            predicted = reserve.with_latency(self.run.device.name, **prediction)
+            if fits_as_predicted(predicted.latency_ms[self.run.device.name]):
                 yield predicted
 
     def _measured(self, winner: Winner) -> Winner:
         """Export the network and time it on the device."""
-        folder = self.layout.engines / winner.name
+        folder = self.run.files.engines / winner.name
         deployable = self._deployable(winner.architecture)
         resolution = winner.architecture.resolution
         export_network(
             deployable.network,
             folder / ONNX_FILE,
-            input_shape=(self.device.batch, self.space.in_channels, resolution, resolution),
+            input_shape=(self.run.device.batch, self.run.space.in_channels, resolution, resolution),
             output_names=deployable.output_names,
-            open_batch=self.batch == "dynamic",
+            open_batch=self.settings.batch == "dynamic",
             metadata=deployable.metadata,
         )
-        path = self.layout.table(self.device)
+        path = self.table_path
         with (
-            contextlib.closing(open_meter(self.device)) as meter,
-            WorkloadFiles(
-                self.space,
-                self.device,
-                meter.fingerprints[0],
-                self.layout.networks,
-                self.cache_dir,
-                self.report,
-            ) as files,
+            contextlib.closing(open_meter(self.run.device)) as meter,
+            open_workloads(self.run, meter) as files,
         ):
             onnx_path = write_in_format(
                 folder,
                 files.number_format,
                 self._calibration(resolution),
-                self.device.batch,
-                self.quantization,
+                self.run.device.batch,
+                self.settings.quantization,
             )
             # A key of its own each time: what a busy machine did to an export does not stay.
             session = LatencyTable.load(path).last_session + 1
             workload = Workload(
-                key=winner_key(winner.architecture, self.output, session),
+                key=winner_key(winner.architecture, self.settings.output, session),
                 onnx_path=onnx_path,
                 kind="network",
                 architecture=dict(winner.architecture),
-                space_hash=self.space.space_hash,
+                space_hash=self.run.space.space_hash,
             )
             return self._time(winner, workload, meter, files)
 
@@ -312,64 +325,90 @@ class _Exporter:
         self, winner: Winner, workload: Workload, meter: Meter, files: WorkloadFiles
     ) -> Winner:
         """Measure a winner; a second time and longer if it seems to be over a budget."""
-        path = self.layout.table(self.device)
+        path = self.table_path
         anchors = files.anchors(LatencyTable.load(path))
         for factor in WINNER_ROUNDS:
             if factor > WINNER_ROUNDS[0]:
                 time.sleep(SECONDS_BEFORE_SECOND_LOOK)
             table = build_table(
                 path,
-                spec=self.device,
+                spec=self.run.device,
                 workloads=[workload],
                 meter=meter,
-                config=replace(self.measure, rounds=factor * self.measure.rounds, max_rounds=None),
+                config=replace(
+                    self.run.config.profile.measure(self.run.config.seed),
+                    rounds=factor * self.run.config.profile.rounds,
+                    max_rounds=None,
+                ),
                 anchors=anchors,
-                accept=self.accept,
+                accept=self.run.config.profile.accept,
             )
             figures = measured_figures(table, workload.key)
-            measured = winner.with_latency(self.device.name, **figures)
-            if fits_as_measured(measured.latency_ms[self.device.name]):
+            measured = winner.with_latency(self.run.device.name, **figures)
+            if fits_as_measured(measured.latency_ms[self.run.device.name]):
                 break
-        if self.accept:
-            tell_speed(table, "export", self.report)
+        if self.run.config.profile.accept:
+            tell_speed(table, "export", self.run.report)
         return measured
 
     def _calibration(self, resolution: int) -> torch.Tensor:
-        return self.pool.sample(resolution, 0, self.looked_at.calibration_images)
+        return self.pool.sample(resolution, 0, self.run.config.search.calibration_images)
 
     @property
     def _quantization(self) -> str | None:
-        return self.quantization if is_in_int8(self.device, self.tensorrt) else None
+        return self.settings.quantization if is_in_int8(self.run.device, self.tensorrt) else None
 
     def _deployable(self, architecture: Architecture) -> Deployable:
         return make_deployable(
-            self.space, self.weights, self.pool, architecture, self.looked_at, self.output
+            self.run.space,
+            self.weights,
+            self.pool,
+            architecture,
+            self.run.config.search,
+            self.settings.output,
         )
 
     def _updated_model(self) -> LatencyModel:
         """Fit the correction again, now with the measured winners among its networks."""
-        table = load_table(self.layout.table(self.device), self.space, self.device, self.accept)
-        model = LatencyModel.from_table(self.space, table)
-        if model.correction != current_correction(self.space, table):
-            keep_correction(self.space, table, model.correction)
+        table = load_table(
+            self.table_path, self.run.space, self.run.device, self.run.config.profile.accept
+        )
+        model = LatencyModel.from_table(self.run.space, table)
+        if model.correction != current_correction(self.run.space, table):
+            keep_correction(self.run.space, table, model.correction)
         return model
 
     def _finish(self, winner: Winner) -> Winner:
         """Build and check the engines, then write the manifest."""
-        folder = self.layout.engines / winner.name
+        folder = self.run.files.engines / winner.name
         notes = write_winner(
             folder,
             self._deployable(winner.architecture),
             self.pool,
             winner,
-            space=self.space,
-            device=self.device,
-            table=self.layout.table(self.device),
+            space=self.run.space,
+            device=self.run.device,
+            table=self.table_path,
             tensorrt=self.tensorrt,
-            form={"batch": self.batch, "quantization": self._quantization},
+            form={"batch": self.settings.batch, "quantization": self._quantization},
             calibration=self._calibration(winner.architecture.resolution),
         )
-        self.report(Event("export", f"{winner.name}: engines built and checked in {folder}"))
+        self.run.report(Event("export", f"{winner.name}: engines built and checked in {folder}"))
         for note in notes:
-            self.report(Event("export", f"{winner.name}: {note}"))
+            self.run.report(Event("export", f"{winner.name}: {note}"))
         return winner
+
+
+def _nothing_left(winner: Winner, replaced: list[dict[str, Any]], device: str) -> ExportError:
+    """The error where no reserve is fast enough, with the numbers of all that were tried."""
+    wanted = describe_budgets(winner.latency_ms[device])
+    tried = "; ".join(
+        f"{former['name']}: {describe_broken(former['latency_ms'][device])}" for former in replaced
+    )
+    return ExportError(
+        f"a subnet for {winner.name} with {wanted} on {device}",
+        f"{len(replaced)} candidate(s) that are too slow ({tried}), and no further reserve is "
+        "predicted to be fast enough or may be tried",
+        "The correction has been updated: set more search.reserves and export.max_replacements, or "
+        "a higher budget. If the machine was busy, run the same command again when it is idle.",
+    )

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
-from edgesearch.data.image_pool import ImagePool, ImageSource
+from devices.files import sha256_of
+from edgesearch.config import Config
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import CheckpointError, DataError, Interrupted
-from edgesearch.events import Event, Report, silent, teller
-from edgesearch.export.manifest import sha256_of
+from edgesearch.events import Event, Report, silent
 from edgesearch.pretrain.hardware import Hardware
 from edgesearch.pretrain.key_queue import queues_of
 from edgesearch.pretrain.knn_monitor import KnnMonitor
@@ -26,9 +28,9 @@ from edgesearch.pretrain.training_events import TrainingTeller
 from edgesearch.pretrain.views import Augmentation
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import check_same_in_all
-from edgesearch.run.layout import Layout
-from edgesearch.run.output_folder import output_folder
-from edgesearch.run.stage import Stage, prefixed
+from edgesearch.run.context import RunContext
+from edgesearch.run.files import RunFiles
+from edgesearch.run.stage import Stage
 from edgesearch.space import SearchSpace
 from edgesearch.supernet.weights import SupernetWeights
 
@@ -70,11 +72,9 @@ class PretrainResult:
     skipped: bool
 
 
-def pretrain(
+def _pretrain(
+    run: RunContext,
     *,
-    space: SearchSpace,
-    images: ImageSource,
-    output_dir: Path,
     trainer: TrainerConfig,
     views: ViewOptions,
     hardware: Hardware = Hardware(),  # noqa: B008 (frozen)
@@ -83,7 +83,6 @@ def pretrain(
     threads: int | None = None,
     init: Path | None = None,
     knn_k: int = 200,
-    report: Report = silent,
 ) -> PretrainResult:
     """Train the supernet of a space on images without labels.
 
@@ -110,18 +109,24 @@ def pretrain(
         ProcessFailed: Another process of the run has failed.
         UserError: Something about images, configuration or files has to be mended.
     """
-    with distributed.processes(notice=teller("pretrain", report)):
+    space, images, output_dir, report = (
+        run.space,
+        run.config.data,
+        run.config.output_dir,
+        run.report,
+    )
+    with distributed.processes(notice=run.teller("pretrain")):
         first = distributed.rank() == 0
         report = report if first else silent
         pool = ImagePool(images, space.in_channels, trainer.seed, decode_all=views.batched)
         check_same_in_all({"the set of images": pool.digest})
-        layout = Layout(output_dir)
-        with output_folder(output_dir) if first else nullcontext():
+        layout = RunFiles(output_dir)
+        with run.writing() if first else nullcontext():
             options = {"method": method, **asdict(trainer), **asdict(views), **method_options}
             settings = {
                 "space": space.to_dict(),
                 "seed": trainer.seed,
-                **prefixed("data", images.to_dict()),
+                **images.decisive("data"),
                 **prefixed("pretrain", {k: v for k, v in options.items() if k not in _FREE}),
                 **prefixed("pretrain", _changes_of_results(hardware)),
             }
@@ -153,7 +158,7 @@ def _changes_of_results(hardware: Hardware) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value not in ("fp32", None)}
 
 
-def _tell_of_images(model: Method, pool: ImagePool, images: ImageSource, report: Report) -> None:
+def _tell_of_images(model: Method, pool: ImagePool, images: DataSettings, report: Report) -> None:
     if pool.skipped:
         left_out = f"{pool.skipped} images could not be read and are left out"
         report(Event("pretrain", left_out))
@@ -162,7 +167,7 @@ def _tell_of_images(model: Method, pool: ImagePool, images: ImageSource, report:
         _warn_of_small_images(pool, model.space.largest.resolution, report)
 
 
-def _fit(runner: Trainer, stage: Stage, layout: Layout) -> None:
+def _fit(runner: Trainer, stage: Stage, layout: RunFiles) -> None:
     try:
         runner.fit()
     except Interrupted as error:
@@ -178,7 +183,7 @@ def _fit(runner: Trainer, stage: Stage, layout: Layout) -> None:
 def _trainer(
     model: Method,
     pool: ImagePool,
-    layout: Layout,
+    layout: RunFiles,
     trainer: TrainerConfig,
     views: ViewOptions,
     hardware: Hardware,
@@ -206,7 +211,7 @@ def _trainer(
         loader,
         trainer,
         layout.supernet,
-        identity=stage.plain_config(),
+        identity=stage.plain_settings(),
         monitor=KnnMonitor(pool, knn_k, device, teller.notice) if labels else None,
         hardware=hardware,
         on_epoch=teller.epoch,
@@ -254,14 +259,14 @@ def _warn_of_other_method(others: str | None, method: str, report: Report) -> No
 
 def _weights_file(init: Path) -> Path:
     """The weights of another run: its output folder, its supernet folder, or the file."""
-    layout = Layout(init)
+    layout = RunFiles(init)
     for candidate in (layout.weights, init / layout.weights.name):
         if candidate.exists():
             return candidate
     return init
 
 
-def _digest_of_init(init: Path | None, layout: Layout) -> dict[str, str]:
+def _digest_of_init(init: Path | None, layout: RunFiles) -> dict[str, str]:
     if init is None:
         return {}
     path = _weights_file(init)
@@ -299,3 +304,71 @@ def _start_from(model: Method, path: Path, space: SearchSpace) -> str | None:
             if own == {name: tensor.shape for name, tensor in state.items()}:
                 projector.load_state_dict(dict(state))
     return weights.method
+
+
+def prefixed(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by the path of their key in the configuration."""
+    return {f"{section}.{name}": value for name, value in values.items()}
+
+
+def pretrain(run: RunContext) -> PretrainResult:
+    """Train the supernet of a space on images without labels."""
+    return _pretrain(run, **_arguments(run.config))
+
+
+def _arguments(config: Config) -> dict[str, Any]:
+    """Arguments of `pretrain`."""
+    section = config.pretrain
+    return {
+        "method": section.method,
+        "trainer": TrainerConfig(
+            epochs=section.epochs,
+            lr=section.lr,
+            weight_decay=section.weight_decay,
+            momentum=section.momentum,
+            warmup_epochs=section.warmup_epochs,
+            optimizer=section.optimizer,
+            random_subnets=section.random_subnets,
+            largest_only_epochs=section.largest_only_epochs,
+            loss_weights=section.loss_weights,
+            distill=section.distill,
+            faithful=section.faithful,
+            monitor_every_epochs=section.knn_every_epochs,
+            checkpoint_minutes=section.checkpoint_minutes,
+            tensorboard=section.tensorboard,
+            seed=config.seed,
+        ),
+        "hardware": Hardware(
+            device=section.device,
+            precision=section.precision,
+            bn_group_size=section.bn_group_size,
+            accumulation=section.accumulation,
+            compile=section.compile,
+        ),
+        "views": ViewOptions(
+            augmentation=_augmentation(config),
+            batched=section.augmentation.batched,
+            batch_size=section.batch_size,
+            workers=section.workers,
+        ),
+        "method_options": section.method_options(),
+        "threads": section.threads,
+        "init": section.init,
+        "knn_k": section.knn_k,
+    }
+
+
+def _augmentation(config: Config) -> Augmentation:
+    views = config.pretrain.augmentation
+    return Augmentation(
+        crop_scale=views.crop_scale,
+        flip_probability=views.flip_probability,
+        jitter_probability=views.jitter.probability,
+        brightness=views.jitter.brightness,
+        contrast=views.jitter.contrast,
+        saturation=views.jitter.saturation,
+        hue=views.jitter.hue,
+        grayscale_probability=views.grayscale_probability,
+        blur_probability=views.blur_probability,
+        solarize_probability=views.solarize_probability,
+    )

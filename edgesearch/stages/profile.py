@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from devices import DeviceSpec, Fingerprint, installed_version, take_fingerprint
-from edgesearch.errors import Interrupted, StageError
-from edgesearch.events import Event, Report, silent
+from edgesearch.errors import Interrupted
+from edgesearch.events import Event
 from edgesearch.latency.correction import Correction
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.latency.tell_table import tell_accepted, tell_speed
+from edgesearch.latency.table_csv import write_csv
+from edgesearch.latency.tables import (
+    current_correction,
+    keep_correction,
+    tell_accepted,
+    tell_speed,
+)
 from edgesearch.latency.workloads import (
     WorkloadFiles,
     block_keys,
     network_key,
     networks_to_measure,
 )
-from edgesearch.run.layout import Layout
-from edgesearch.run.output_folder import output_folder
+from edgesearch.run.context import RunContext
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.stages.table import write_csv
 from profilers import (
     LatencyTable,
-    MeasureConfig,
+    Meter,
     Steadiness,
     Workload,
     build_table,
@@ -70,74 +70,32 @@ class ProfileResult:
     csv_path: Path | None = None
 
 
-def profile(
-    *,
-    space: SearchSpace,
-    device: DeviceSpec,
-    output_dir: Path,
-    measure: MeasureConfig,
-    networks: int = 12,
-    cache_dir: Path | None = None,
-    accept: Collection[str] = (),
-    retry_errors: bool = False,
-    export_csv: bool = False,
-    report: Report = silent,
-) -> ProfileResult:
+def profile(run: RunContext, *, export_csv: bool = False) -> ProfileResult:
     """Measure what is missing from a device's latency table.
 
     Args:
-        space: Its blocks are measured at all its resolutions.
-        device: Where they run.
-        output_dir: Gets `latency/<device>-<identity>.jsonl`.
-        measure: Rounds, runs and bounds of the measuring.
-        networks: Whole subnets measured in the same rounds, at least six.
-        cache_dir: Keeps exported blocks; the user's cache folder if None.
-        accept: Fields in which a table that is there may differ from the device; see `load_table`.
-        retry_errors: Whether to try again blocks and networks that could not run before.
+        run: Gets `latency/<device>-<identity>.jsonl`.
         export_csv: Whether to write the figures beside the table, as `<device>-<identity>.csv`.
-        report: Is told what happens.
 
     Raises:
         Interrupted: Stopped by the user; the same call goes on.
         UserError: The table is of another device, or something cannot be read or written.
     """
-    with output_folder(output_dir):
-        layout = Layout(output_dir)
-        path = layout.table(device)
-        before = LatencyTable.load(path, expect=device, accept=accept) if path.exists() else None
-        complete = before is not None and not _missing(
-            space, before, networks, measure, retry_errors
-        )
-        options = dict(spec=device, config=measure, accept=accept, retry_errors=retry_errors)
-        if before is not None and complete and device.transport != "local":
-            table = before
-            tell_accepted(before, "profile", report)
-            boards = ", ".join(device.hosts)
-            report(Event("profile", f"the table is complete: what {boards} is now was not asked"))
-        else:
-            with contextlib.closing(open_meter(device)) as meter:
-                if before is not None:
-                    found = meter.fingerprints[0]
-                    before = LatencyTable.load(
-                        path, expect=device, expect_fingerprint=found, accept=accept
-                    )
-                    tell_accepted(before, "profile", report)
-                if before is not None and complete:
-                    table = before
-                else:
-                    with WorkloadFiles(
-                        space, device, meter.fingerprints[0], layout.networks, cache_dir, report
-                    ) as files:
-                        table = _measure(
-                            path, files, before, networks, report, meter=meter, **options
-                        )
+    with run.writing():
+        space, settings = run.space, run.config.profile
+        path = run.files.table(run.device)
+        before = None
+        if path.exists():
+            before = LatencyTable.load(path, expect=run.device, accept=settings.accept)
+        complete = before is not None and not _missing(run, before)
+        table = _measured(run, path, before, complete)
         correction = current_correction(space, table)
         model = LatencyModel.from_table(space, table, correction if complete else None)
         if correction is None or not complete:
-            done = dict(rounds=measure.rounds, last_session=table.last_session)
+            done = dict(rounds=settings.rounds, last_session=table.last_session)
             keep_correction(space, table, model.correction, **done)
-        if accept:
-            tell_speed(table, "profile", report)
+        if settings.accept:
+            tell_speed(table, "profile", run.report)
         keys = block_keys(space)
         return ProfileResult(
             table_path=path,
@@ -153,6 +111,39 @@ def profile(
         )
 
 
+def _measured(
+    run: RunContext, path: Path, before: LatencyTable | None, complete: bool
+) -> LatencyTable:
+    """The complete table, compared with the device as it is now."""
+    device, accept = run.device, run.config.profile.accept
+    if before is not None and complete and device.transport != "local":
+        tell_accepted(before, "profile", run.report)
+        boards = ", ".join(device.hosts)
+        run.teller("profile")(f"the table is complete: {boards} was not asked what it is now")
+        return before
+    with contextlib.closing(open_meter(device)) as meter:
+        if before is not None:
+            found = meter.fingerprints[0]
+            before = LatencyTable.load(path, expect=device, expect_fingerprint=found, accept=accept)
+            tell_accepted(before, "profile", run.report)
+            if complete:
+                return before
+        with open_workloads(run, meter) as files:
+            return _measure(run, path, files, before, meter)
+
+
+def open_workloads(run: RunContext, meter: Meter) -> WorkloadFiles:
+    """The blocks and networks of the run's space, as files for its device."""
+    return WorkloadFiles(
+        run.space,
+        run.device,
+        meter.fingerprints[0],
+        run.files.networks,
+        run.config.profile.cache_dir,
+        run.report,
+    )
+
+
 def _write_csv(space: SearchSpace, table: LatencyTable, model: LatencyModel) -> Path:
     """Write the figures of a table, with what is predicted for its networks of a space."""
     predicted_ms = {
@@ -164,36 +155,33 @@ def _write_csv(space: SearchSpace, table: LatencyTable, model: LatencyModel) -> 
 
 
 def _measure(
-    path: Path,
-    files: WorkloadFiles,
-    before: LatencyTable | None,
-    networks: int,
-    report: Report,
-    **options: Any,
+    run: RunContext, path: Path, files: WorkloadFiles, before: LatencyTable | None, meter: Meter
 ) -> LatencyTable:
-    """Measure the blocks and some networks; others if those had blocks that cannot run.
-
-    `options` are arguments of `build_table`.
-    """
+    """Measure the blocks and some networks; others if those had blocks that cannot run."""
+    settings = run.config.profile
     if before is not None:
         refuse_other_runs(path, before.accepted)  # before blocks are exported, which takes long
 
     def measured(workloads: Sequence[Workload], table: LatencyTable | None) -> LatencyTable:
         return build_table(
             path,
+            spec=run.device,
             workloads=workloads,
+            meter=meter,
+            config=settings.measure(run.config.seed),
             anchors=files.anchors(table) if table else (),
-            **options,
-            on_progress=lambda done, total: report(
+            accept=settings.accept,
+            retry_errors=settings.retry_errors,
+            on_progress=lambda done, total: run.report(
                 Event("profile", "rounds measured", done, total)
             ),
         )
 
     try:
         blocks = [Workload(key, onnx_path) for key, onnx_path in files.blocks().items()]
-        chosen = networks_to_measure(files.space, before, networks)
+        chosen = networks_to_measure(run.space, before, settings.networks)
         table = measured(blocks + files.networks(chosen, "network"), before)
-        instead = _unknown_networks(files.space, table, networks)
+        instead = _unknown_networks(run.space, table, settings.networks)
         return measured(files.networks(instead, "network"), table) if instead else table
     except KeyboardInterrupt:
         raise Interrupted(f"profiling stopped; what was measured is in {path}") from None
@@ -206,138 +194,14 @@ def _unknown_networks(space: SearchSpace, table: LatencyTable, count: int) -> li
     return [network for network in chosen if network_key("network", space, network) not in tried]
 
 
-def current_correction(space: SearchSpace, table: LatencyTable) -> Correction | None:
-    """The last correction that was fitted for a space; None if there is none."""
-    values = table.correction(space.space_hash)
-    return None if values is None else Correction.from_dict(values)
-
-
-def keep_correction(
-    space: SearchSpace, table: LatencyTable, correction: Correction, **facts: Any
-) -> None:
-    """Append a correction; facts about the measuring are taken over from the one before.
-
-    Args:
-        space: The space that it was fitted for.
-        table: Gets the line.
-        correction: The correction.
-        **facts: `rounds` wanted up to the `last_session`, or errors found in a `validation`.
-    """
-    before = table.correction(space.space_hash) or {}
-    kept: dict[str, Any] = {
-        name: before[name] for name in ("rounds", "last_session") if name in before
-    }
-    table.append_correction(
-        {"space_hash": space.space_hash, **kept, **facts, **correction.to_dict()}
-    )
-
-
-def load_table(
-    path: Path,
-    space: SearchSpace,
-    device: DeviceSpec,
-    accept: Collection[str] = (),
-    stage: str = "profile",
-    report: Report = silent,
-    *,
-    elsewhere: bool = False,
-) -> LatencyTable:
-    """The table of a device, checked to be of this device and space.
-
-    A device that is reached locally is this machine: then chip, versions and so on are compared,
-    too, as far as they are known without its GPU. Boards are compared by what measures on them.
-
-    Args:
-        path: The table.
-        space: Its blocks have to be in it, and a correction that was fitted for it: neither can be
-            taken from another space.
-        device: What it has to be of.
-        accept: Fields of a device or its fingerprint in which it may differ from this one. What is
-            measured into it later is made comparable by what both have measured. A table of
-            another runtime, provider, precision, batch or thread count can only be read.
-        stage: The stage that wants it.
-        report: Is told in what it differs.
-        elsewhere: The device may be another machine, however it is reached.
-
-    Raises:
-        StageError: There is no table, or it is of another space.
-        TableMismatchError: It is of another device, runtime, precision, batch or thread count.
-    """
-    if not path.exists():
-        raise StageError(
-            f"the latency table of {device.name} at {path}",
-            "no such file",
-            "Run `edgesearch profile` with the same configuration first.",
-        )
-    here = _this_machine(device) if device.transport == "local" and not elsewhere else None
-    table = LatencyTable.load(path, expect=device, expect_fingerprint=here, accept=accept)
-    tell_accepted(table, stage, report)
-    known = set(table.keys()) | set(table.errors)
-    lacking = [key for key in block_keys(space) if key not in known]
-    if lacking or current_correction(space, table) is None:
-        found = f"{len(lacking)} of its blocks are not in it, the first being {lacking[:1]}"
-        raise StageError(
-            f"a latency table of the space {space.name!r} at {path}",
-            found if lacking else "blocks, but no correction for this space",
-            "Run `edgesearch profile` with the same configuration first.",
-        )
-    return table
-
-
-def _this_machine(device: DeviceSpec) -> Fingerprint:
-    """What there is here for a device; a runtime that is not installed has no version."""
-    version = installed_version(device.runtime) or ""
-    return take_fingerprint(device.runtime, version, {"provider": device.provider})
-
-
-def table_digest(path: Path) -> str:
-    """Tells whether the blocks and networks of a table have been measured anew.
-
-    What the export of a search's own results appends does not count: corrections, winners, and
-    what is measured beside them. Nor does another error of what could not run before.
-    """
-    digest, failed = hashlib.sha256(), set()
-    data = path.read_bytes()
-    for line in data[: data.rfind(b"\n") + 1].splitlines():  # the last one may be torn
-        try:
-            values = json.loads(line)
-        except ValueError:  # garbage of a torn write, which reading the table drops
-            continue
-        kind = values.get("type", "block")
-        if kind == "block" or (kind == "network" and not is_winner(values["key"])):
-            key = values.get("key")  # the header has none
-            if "error" not in values:
-                failed.discard(key)
-            elif key in failed:
-                continue
-            else:
-                failed.add(key)
-            digest.update(line)
-    return digest.hexdigest()
-
-
-def winner_key(architecture: Architecture, output: str, session: int) -> str:
-    """The key under which an exported network is measured, from a session of measuring on."""
-    return f"winner/{output}/{architecture}/{session}"
-
-
-def is_winner(key: str) -> bool:
-    """Whether a key is that of an exported network."""
-    return key.startswith("winner/")
-
-
-def _missing(
-    space: SearchSpace,
-    table: LatencyTable,
-    networks: int,
-    measure: MeasureConfig,
-    retry_errors: bool,
-) -> list[str]:
+def _missing(run: RunContext, table: LatencyTable) -> list[str]:
     """Keys that lack rounds, those with an error only if they are to be tried again.
 
     Where time or rounds were used up, those that were made are enough: the correction that follows
     a measuring tells for how many rounds it was done. A measuring after it was stopped.
     """
+    space, settings = run.space, run.config.profile
+    measure = settings.measure(run.config.seed)
     done = table.correction(space.space_hash) or {}
     until = done.get("last_session", math.inf) if done.get("rounds", 0) >= measure.rounds else 0
 
@@ -349,7 +213,8 @@ def _missing(
         return measure.lacks_rounds(history)
 
     wanted = block_keys(space)
-    chosen = networks_to_measure(space, table, networks)
+    chosen = networks_to_measure(space, table, settings.networks)
     wanted += [network_key("network", space, architecture) for architecture in chosen]
     errors = table.errors
-    return [key for key in wanted if (retry_errors if key in errors else is_lacking(key))]
+    again = settings.retry_errors
+    return [key for key in wanted if (again if key in errors else is_lacking(key))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 
-from devices import DeviceSpec
-from edgesearch.data.image_pool import ImagePool, ImageSource
+from devices.files import write_json
 from edgesearch.errors import Interrupted
-from edgesearch.evaluate.judge import EvaluationSettings, SubnetJudge
+from edgesearch.evaluate.judge import SubnetJudge
 from edgesearch.evaluate.rank_correlation import RankCorrelation, rank_correlations
 from edgesearch.evaluate.rank_files import plot_ranking, write_csv
 from edgesearch.evaluate.rank_results import RankedSubnet, RankedSubnets
-from edgesearch.events import Event, Report, silent, teller
-from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.evaluate.settings import RankSettings
+from edgesearch.events import Event, Report, silent
+from edgesearch.latency.tables import corrected_model, load_table
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import (
     TIMEOUT,
@@ -29,37 +28,14 @@ from edgesearch.processes.shared_work import (
     check_same_in_all,
     tell_of_processes,
 )
-from edgesearch.run.layout import Layout
-from edgesearch.run.output_folder import digest_of, output_folder, write_json
-from edgesearch.run.stage import Stage, prefixed
-from edgesearch.search.agreement import Agreement, ScoreOptions
+from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
+from edgesearch.run.stage import Stage
+from edgesearch.search.agreement import Agreement
 from edgesearch.search.score_variants import ScoreVariants
 from edgesearch.search.scoring import make_agreement
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.stages.profile import current_correction, load_table
-from edgesearch.stages.search import WEIGHTS, SearchImages
-from edgesearch.supernet.weights import SupernetWeights
 
 GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
-
-
-@dataclass(frozen=True)
-class RankSettings:
-    """How the ranking is made.
-
-    Attributes:
-        subnets: How many are scored and evaluated.
-        accuracy: "knn" or "linear".
-        bins: Parts of equal numbers of subnets.
-        draws: Bootstrap draws.
-        seed: Which subnets are drawn.
-    """
-
-    subnets: int = 120
-    accuracy: str = "knn"
-    bins: int = 4
-    draws: int = 1000
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,88 +67,53 @@ class RankResult:
     plot_path: Path
 
 
-def rank(
-    *,
-    space: SearchSpace,
-    device: DeviceSpec,
-    images: ImageSource,
-    output_dir: Path,
-    looked_at: SearchImages,
-    evaluation: EvaluationSettings,
-    settings: RankSettings,
-    scored_by: ScoreOptions = ScoreOptions(),  # noqa: B008 (frozen)
-    seed: int = 0,
-    threads: int | None = None,
-    accept: Collection[str] = (),
-    report: Report = silent,
-) -> RankResult:
+def rank(run: RunContext) -> RankResult:
     """Score and evaluate subnets from all over the space, and compare the two orders.
 
     Goes on from where it was stopped, and from fewer subnets. Under `torchrun` the subnets are
     shared out among its processes, of which the first alone writes and reports. Each subnet is
     recalibrated once, on the same images as in search and export, for all its scores and its
-    accuracy.
+    accuracy. Bins are made by predicted latency if there is a table of the device.
 
     Args:
-        space: The search space.
-        device: If its table has been measured, bins are made by predicted latency.
-        images: Images with labels.
-        output_dir: Has the supernet; gets `rank/`.
-        looked_at: Which images are looked at, all of them.
-        evaluation: How accuracies are computed.
-        settings: How the ranking is made.
-        scored_by: What agreement is.
-        seed: That of the run.
-        threads: Of torch; as many as it chooses if None.
-        accept: Fields in which the table may differ from the device; see `load_table`.
-        report: Is told what happens.
+        run: Has the supernet; gets `rank/`.
 
     Raises:
         Interrupted: Stopped by the user; the same call goes on.
         ProcessFailed: Another process of the run has failed.
         UserError: Something is missing or does not fit.
     """
-    layout = Layout(output_dir)
-    with distributed.processes(TIMEOUT, teller("rank", report)):
+    with distributed.processes(TIMEOUT, run.teller("rank")):
         first = distributed.rank() == 0
-        report = report if first else silent
-        with output_folder(output_dir) if first else nullcontext():
-            pool = ImagePool(images, space.in_channels, seed)
+        report = run.report if first else silent
+        with run.writing() if first else nullcontext():
+            pool = run.open_images()
             pool.require_labels()
-            weights_digest = digest_of(layout.weights, "pretrain")
-            inputs = {WEIGHTS: weights_digest, "the set of images": pool.digest}
+            inputs = {WEIGHTS: run.weights_digest(), IMAGES: pool.digest}
             check_same_in_all(inputs)
-            stage = Stage(
-                "rank",
-                layout.rank,
-                {
-                    "space": space.to_dict(),
-                    "seed": seed,
-                    **prefixed("data", images.to_dict()),
-                    **prefixed("search", {**asdict(looked_at), **asdict(scored_by)}),
-                    **prefixed("evaluation", asdict(evaluation)),
-                    "rank.accuracy": settings.accuracy,
-                },
-                inputs,
-                no_more=("rank.subnets", "rank.seed"),
+            decisive = run.decisive("score", "evaluation", "rank")
+            stage = Stage("rank", run.files.rank, decisive, inputs)
+            weights = run.load_weights()
+            latency_ms = _latencies(run) if first else None
+            run.set_threads()
+            settings, looked_at = run.config.rank, run.config.search
+            agreement = make_agreement(weights, pool, looked_at, report)
+            judge = SubnetJudge(
+                pool, run.config.evaluation, looked_at.calibration_images, looked_at.batch_size
             )
-            weights = SupernetWeights.load(layout.weights, space)
-            latency_ms = _latencies(space, device, layout, accept, report) if first else None
-            torch.set_num_threads(threads or torch.get_num_threads())
-            agreement = make_agreement(weights, pool, looked_at, scored_by, report)
-            judge = _judge(pool, evaluation, looked_at)
-            ranker = SharedWork(_Ranker(agreement, judge, settings.accuracy), space.macs)
-            distributed.of_all(None)  # none refuses: `begin` may set a former ranking aside
+            ranker = SharedWork(_Ranker(agreement, judge, settings.accuracy), run.space.macs)
+            distributed.of_all(None)  # barrier: `begin` may set a former ranking aside
+            path = run.files.rank / "subnets.jsonl"
             if not first:
-                with _says_where(layout.ranked_subnets):
+                with _says_where(path):
                     ranker.help()
                 return cast(RankResult, distributed.of_first(None))
             tell_of_processes("rank", report)
-            chosen = spread_subnets(space, settings.subnets, settings.seed)
-            found = _begin(stage, layout, space, chosen, report)
+            chosen = spread_subnets(run.space, settings.subnets, settings.seed)
+            found = _begin(stage, RankedSubnets(path, run.space), chosen, report)
             subnets = _fill(found, chosen, settings, ranker, report)
-            result = _analyse(subnets, space, latency_ms, agreement.images, settings, layout)
-            stage.finish([layout.ranked_subnets.name, result.report_path.name])
+            result = _analyse(subnets, run, latency_ms, agreement.images)
+            stage.finish([path.name, result.report_path.name])
             return distributed.of_first(result)
 
 
@@ -185,28 +126,15 @@ def _says_where(path: Path) -> Iterator[None]:
         raise Interrupted(f"ranking stopped; its subnets are in {path}") from None
 
 
-def _judge(pool: ImagePool, evaluation: EvaluationSettings, looked_at: SearchImages) -> SubnetJudge:
-    return SubnetJudge(
-        pool,
-        evaluation.knn_k,
-        looked_at.calibration_images,
-        looked_at.batch_size,
-        evaluation.knn_temperature,
-        evaluation.train_images,
-        evaluation.test_images,
-    )
-
-
-def _latencies(
-    space: SearchSpace, device: DeviceSpec, layout: Layout, accept: Collection[str], report: Report
-) -> np.ndarray | None:
+def _latencies(run: RunContext) -> np.ndarray | None:
     """Predicted medians of all architectures in ms, (size,); None without a table."""
-    path = layout.table(device)
+    path = run.files.table(run.device)
     if not path.exists():
-        report(Event("rank", f"no latency table of {device.name}: bins are made by MACs"))
+        run.teller("rank")(f"no latency table of {run.device.name}: bins are made by MACs")
         return None
-    table = load_table(path, space, device, accept, "rank", report)
-    return LatencyModel.from_table(space, table, current_correction(space, table)).predict_all()
+    accept = run.config.profile.accept
+    table = load_table(path, run.space, run.device, accept, "rank", run.report)
+    return corrected_model(run.space, table).predict_all()
 
 
 def spread_subnets(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
@@ -269,15 +197,10 @@ class _Ranker:
 
 
 def _begin(
-    stage: Stage,
-    layout: Layout,
-    space: SearchSpace,
-    chosen: Sequence[Architecture],
-    report: Report,
+    stage: Stage, found: RankedSubnets, chosen: Sequence[Architecture], report: Report
 ) -> RankedSubnets:
     """Find out which subnets are known, of this ranking or of one with others, and tell it."""
     done, message = stage.begin()
-    found = RankedSubnets(layout.ranked_subnets, space)
     known, wanted = sum(each in found.subnets for each in chosen), len(chosen)
     counted = f"{known} of {wanted} subnets are known"
     if done and known == wanted:
@@ -316,19 +239,18 @@ def _fill(
 
 def _analyse(
     subnets: Sequence[RankedSubnet],
-    space: SearchSpace,
+    run: RunContext,
     latency_ms: np.ndarray | None,
     images: int,
-    settings: RankSettings,
-    layout: Layout,
 ) -> RankResult:
+    settings = run.config.rank
     accuracies = np.array([subnet.accuracy for subnet in subnets])
     scores = {
         name: np.array([subnet.scores[name] for subnet in subnets]) for name in subnets[0].scores
     }
     costs = scores["MACs"]
     if latency_ms is not None:
-        costs = np.array([latency_ms[space.index(subnet.architecture)] for subnet in subnets])
+        costs = np.array([latency_ms[run.space.index(subnet.architecture)] for subnet in subnets])
         scores["latency"] = costs
     ranks = np.argsort(np.argsort(costs, kind="stable"), kind="stable")
     bins = ranks * settings.bins // len(subnets)
@@ -345,9 +267,9 @@ def _analyse(
         bin_edges=tuple(
             (float(costs[bins == b].min()), float(costs[bins == b].max())) for b in np.unique(bins)
         ),
-        report_path=layout.rank / "rank.json",
-        table_path=layout.rank / "rank.csv",
-        plot_path=layout.rank / "rank.png",
+        report_path=run.files.rank / "rank.json",
+        table_path=run.files.rank / "rank.csv",
+        plot_path=run.files.rank / "rank.png",
     )
     write_json(result.report_path, without_nan(asdict(result)))
     write_csv(result.table_path, subnets, costs.tolist(), bins.tolist())

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
-from devices import DeviceSpec
-from edgesearch.data.image_pool import ImagePool, ImageSource
+from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import StageError
-from edgesearch.events import Event, Report, silent, teller
-from edgesearch.export.manifest import sha256_of
+from edgesearch.events import silent
+from edgesearch.inputs import read_json
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import TIMEOUT, check_same_in_all, tell_of_processes
-from edgesearch.run.layout import Layout
-from edgesearch.run.output_folder import digest_of, output_folder, read_json
-from edgesearch.run.stage import RECORD, Stage, prefixed
-from edgesearch.search.agreement import Agreement, ScoreOptions
-from edgesearch.search.budgets import Budgets
+from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
+from edgesearch.run.stage import RECORD, Stage
+from edgesearch.search.agreement import Agreement
+from edgesearch.search.constraints import FeasibleSet
 from edgesearch.search.feasible import Tables
 from edgesearch.search.scoring import SharedScores, make_agreement
 from edgesearch.search.search_files import choose_winners, write_search
-from edgesearch.search.strategies import BATCH, make_strategy
+from edgesearch.search.strategies import Strategy, make_strategy
 from edgesearch.search.trials import find_trials, says_where
 from edgesearch.search.winners import Winners
-from edgesearch.space import SearchSpace
 from edgesearch.supernet.weights import SupernetWeights
 
 OUTPUTS = (
@@ -38,23 +33,6 @@ OUTPUTS = (
     "chosen.json",
     "../winners.json",
 )
-WEIGHTS = "the supernet's weights"
-"""What the weights are called among the inputs of stages."""
-
-
-@dataclass(frozen=True)
-class SearchImages:
-    """Which images a search looks at.
-
-    Attributes:
-        images: Images on which agreement is computed, at most.
-        calibration_images: Other images, for the normalisation statistics of each candidate.
-        batch_size: Images in each forward pass.
-    """
-
-    images: int = 1024
-    calibration_images: int = 1024
-    batch_size: int = 128
 
 
 @dataclass(frozen=True)
@@ -69,10 +47,9 @@ class SearchResult:
         latency_budget_ms: Budget of the median latency: a number, several, or a section of min and
             max; None without one.
         latency_p95_budget_ms: That of its 95th percentile, alike.
-        cannot_run: Number of architectures that the device cannot run; None if the search was
-            finished by an earlier version, which did not count them.
-        images: Images on which the winners were compared; None as above.
-        settled: Whether their order is sure on these images; None as above.
+        cannot_run: Number of architectures that the device cannot run.
+        images: Images on which the winners were compared.
+        settled: Whether their order is sure on these images.
         skipped: The stage had been finished before.
     """
 
@@ -82,34 +59,13 @@ class SearchResult:
     size: int
     latency_budget_ms: Any
     latency_p95_budget_ms: Any
-    cannot_run: int | None
-    images: int | None
-    settled: bool | None
+    cannot_run: int
+    images: int
+    settled: bool
     skipped: bool
 
 
-def search(
-    *,
-    space: SearchSpace,
-    device: DeviceSpec,
-    images: ImageSource,
-    output_dir: Path,
-    budgets: Budgets,
-    latency_of_largest: float | tuple[float, ...] | None = None,
-    further_devices: Sequence[DeviceSpec] = (),
-    looked_at: SearchImages,
-    scored_by: ScoreOptions = ScoreOptions(),  # noqa: B008 (frozen)
-    strategy: str = "surrogate",
-    evaluations: int = 200,
-    population: int | None = None,
-    candidates_at_once: int = BATCH,
-    winners: int = 1,
-    reserves: int = 10,
-    seed: int = 0,
-    threads: int | None = None,
-    accept: Collection[str] = (),
-    report: Report = silent,
-) -> SearchResult:
+def search(run: RunContext) -> SearchResult:
     """Find the architectures of highest agreement within the budgets.
 
     Goes on from where it was stopped; does nothing if it is finished. Under `torchrun` the
@@ -117,28 +73,7 @@ def search(
     writes and reports. With as many threads each, any number of processes comes to the same.
 
     Args:
-        space: The search space.
-        device: Its table has to have been measured.
-        images: The target domain's images.
-        output_dir: Has table and supernet; gets `search/` and `winners.json`.
-        budgets: What the winners have to keep. With several of the latency, each has winners and
-            reserves of its own, from one search.
-        latency_of_largest: Bound on the median latency as a share of the largest network's, or
-            several.
-        further_devices: Those that `budgets.devices` names; their tables have to have been
-            measured.
-        looked_at: Which images are looked at.
-        scored_by: What agreement is.
-        strategy: "surrogate", "evolution", "tpe", "random" or "exhaustive".
-        evaluations: Candidates that are scored.
-        population: Of the evolution.
-        candidates_at_once: Candidates in each batch.
-        winners: How many to choose, for each budget.
-        reserves: How many to keep in reserve, for each budget.
-        seed: Of everything random.
-        threads: Of torch; as many as it chooses if None.
-        accept: Fields in which the table may differ from the device; see `load_table`.
-        report: Is told what happens.
+        run: Has the tables of all devices and the supernet; gets `search/` and `winners.json`.
 
     Raises:
         Interrupted: Stopped by the user; the same call goes on.
@@ -146,157 +81,121 @@ def search(
         ProcessFailed: Another process of the run has failed.
         UserError: Something is missing or does not fit.
     """
-    layout = Layout(output_dir)
-    wanted = {"winners": winners, "reserves": reserves}
-    proposed_by: dict[str, Any] = {"evaluations": evaluations, "population": population}
-    chosen_by = {"strategy": strategy, "candidates_at_once": candidates_at_once, **proposed_by}
-    with distributed.processes(TIMEOUT, teller("search", report)):
+    with distributed.processes(TIMEOUT, run.teller("search")):
         if distributed.rank() > 0:
-            return _help(space, images, layout, looked_at, scored_by, seed, threads)
-        with output_folder(output_dir):
-            tables = Tables.load(layout, space, device, further_devices, accept, report)
-            weights, pool, scored_on = _scored_with(space, images, layout, seed)
-            settings = _scored_by(space, seed, images, looked_at, scored_by)
+            return _help(run)
+        with run.writing():
+            budgets = run.config.search.budgets
+            tables = Tables.load(
+                run.files.table,
+                run.space,
+                run.device,
+                budgets.further_devices().values(),
+                run.config.profile.accept,
+                run.report,
+            )
+            weights, pool, inputs = _scored_with(run)
+            scored = {**run.decisive("score"), **inputs}
             stage = Stage(
                 "search",
-                layout.search,
-                {
-                    **settings,
-                    "device": device.measured_fields,
-                    **_bounds(budgets, latency_of_largest, further_devices),
-                    **prefixed("search", {**chosen_by, **wanted}),
-                },
-                {**tables.digests, **scored_on},
+                run.files.search.folder,
+                run.decisive("device", "search"),
+                {**tables.digests, **inputs},
             )
-            if not distributed.of_first(stage.is_finished()):
-                # Before `begin`, which may set a former search aside.
-                feasible = tables.feasible(budgets, latency_of_largest)
-                proposer = make_strategy(
-                    strategy, feasible, **proposed_by, seed=seed, batch=candidates_at_once
-                )
-                scorer = _scorer(weights, pool, looked_at, scored_by, threads, report)
-                distributed.of_all(None)  # none of the others refuses either
-            done, message = stage.begin()
-            if message:
-                report(Event("search", message))
-            if not done:
-                score = {**settings, **scored_on}
-                trials, ranked = find_trials(
-                    scorer, feasible, proposer, score, evaluations, seed, layout, wanted, report
-                )
-                chosen = choose_winners(feasible, ranked, device.name, **wanted)
-                chosen = replace(chosen, task=scored_by.task)
-                write_search(layout, feasible, trials, chosen, device.name)
-                stage.finish(OUTPUTS)
-            return distributed.of_first(_result(layout, space, done))
+
+            def prepare() -> tuple[FeasibleSet, Strategy, Agreement]:
+                feasible = tables.feasible(budgets)
+                strategy = make_strategy(feasible, run.config.search, run.config.seed)
+                return feasible, strategy, _scorer(run, weights, pool)
+
+            def work(prepared: tuple[FeasibleSet, Strategy, Agreement]) -> Sequence[str]:
+                _search(run, *prepared, scored)
+                return OUTPUTS
+
+            skipped = stage.do(run, prepare, work)
+            return distributed.of_first(_result(run, skipped))
 
 
-def _result(layout: Layout, space: SearchSpace, skipped: bool) -> SearchResult:
-    facts = read_json(layout.pareto, "search")
-    ranking = read_json(layout.ranking, "search") if layout.ranking.exists() else {}
+def _search(
+    run: RunContext,
+    feasible: FeasibleSet,
+    strategy: Strategy,
+    scorer: Agreement,
+    scored: dict[str, Any],
+) -> None:
+    settings, files, device = run.config.search, run.files.search, run.device.name
+    trials, ranked = find_trials(
+        scorer, feasible, strategy, scored, settings, run.config.seed, files, run.report
+    )
+    chosen = choose_winners(feasible, ranked, device, settings.winners, settings.reserves)
+    chosen = replace(chosen, task=settings.task)
+    write_search(files, feasible, trials, chosen, device)
+    chosen.save(run.files.winners)
+
+
+def _result(run: RunContext, skipped: bool) -> SearchResult:
+    facts = read_json(run.files.search.pareto, "search")
+    ranking = read_json(run.files.search.ranking, "search")
     return SearchResult(
-        winners=Winners.load(layout.winners, space),
-        plot_path=layout.pareto_plot,
+        winners=Winners.load(run.files.winners, run.space),
+        plot_path=run.files.search.pareto_plot,
         feasible=facts["feasible"],
-        size=space.size,
+        size=run.space.size,
         latency_budget_ms=facts["latency_budget_ms"],
-        latency_p95_budget_ms=facts.get("latency_p95_budget_ms"),  # earlier versions wrote none
-        cannot_run=facts.get("cannot_run"),
-        images=ranking.get("images"),
-        settled=ranking.get("settled"),
+        latency_p95_budget_ms=facts["latency_p95_budget_ms"],
+        cannot_run=facts["cannot_run"],
+        images=ranking["images"],
+        settled=ranking["settled"],
         skipped=skipped,
     )
 
 
-def _scored_by(
-    space: SearchSpace,
-    seed: int,
-    images: ImageSource,
-    looked_at: SearchImages,
-    options: ScoreOptions,
-) -> dict[str, Any]:
-    """The part of the configuration that scores depend on."""
-    chosen = {**asdict(looked_at), **asdict(options)}
-    values = {**prefixed("data", images.to_dict()), **prefixed("search", chosen)}
-    return {"space": space.to_dict(), "seed": seed, **values}
-
-
-def _bounds(
-    budgets: Budgets,
-    latency_of_largest: float | tuple[float, ...] | None,
-    further_devices: Sequence[DeviceSpec],
-) -> dict[str, Any]:
-    """What is bounded, by the keys of the configuration."""
-    values = asdict(budgets)
-    further = values.pop("devices")
-    for other in further_devices:
-        values[f"devices.{other.name}"] = {**other.measured_fields, **further.get(other.name, {})}
-    values["latency_of_largest"] = latency_of_largest
-    return prefixed("search.budgets", values)
-
-
-def _scored_with(
-    space: SearchSpace, images: ImageSource, layout: Layout, seed: int
-) -> tuple[SupernetWeights, ImagePool, dict[str, str]]:
+def _scored_with(run: RunContext) -> tuple[SupernetWeights, ImagePool, dict[str, str]]:
     """The supernet and the images, and digests of both, which are the same in all processes."""
-    weights = SupernetWeights.load(layout.weights, space)
-    pool = ImagePool(images, space.in_channels, seed)
-    digests = {WEIGHTS: sha256_of(layout.weights), "the set of images": pool.digest}
+    weights, pool = run.load_weights(), run.open_images()
+    digests = {WEIGHTS: run.weights_digest(), IMAGES: pool.digest}
     check_same_in_all(digests)
     return weights, pool, digests
 
 
-def _scorer(
-    weights: SupernetWeights,
-    pool: ImagePool,
-    looked_at: SearchImages,
-    scored_by: ScoreOptions,
-    threads: int | None,
-    report: Report,
-) -> Agreement:
-    torch.set_num_threads(threads or torch.get_num_threads())
+def _scorer(run: RunContext, weights: SupernetWeights, pool: ImagePool) -> Agreement:
+    run.set_threads()
+    report = run.report if distributed.rank() == 0 else silent
     tell_of_processes("search", report)
-    return make_agreement(weights, pool, looked_at, scored_by, report)
+    return make_agreement(weights, pool, run.config.search, report)
 
 
-def _help(
-    space: SearchSpace,
-    images: ImageSource,
-    layout: Layout,
-    looked_at: SearchImages,
-    scored_by: ScoreOptions,
-    seed: int,
-    threads: int | None,
-) -> SearchResult:
+def _help(run: RunContext) -> SearchResult:
     """Score what the first process hands out, and wait for its result."""
-    weights, pool, _ = _scored_with(space, images, layout, seed)
+    weights, pool, _ = _scored_with(run)
     if not distributed.of_first(False):
-        scorer = _scorer(weights, pool, looked_at, scored_by, threads, silent)
+        scorer = _scorer(run, weights, pool)
         distributed.of_all(None)
-        with says_where(layout):
+        with says_where(run.files.search):
             SharedScores(scorer).help()
     return cast(SearchResult, distributed.of_first(None))
 
 
-def check_searched_for(device: DeviceSpec, layout: Layout) -> None:
+def check_searched_for(run: RunContext) -> None:
     """Refuse winners that were searched for another device, or in another supernet.
 
     Raises:
         StageError: Names what differs.
     """
-    record = read_json(layout.search / RECORD, "search")
-    if record["inputs"].get(WEIGHTS) != digest_of(layout.weights, "pretrain"):
+    folder = run.files.search.folder
+    record = read_json(folder / RECORD, "search")
+    if record["inputs"].get(WEIGHTS) != run.weights_digest():
         raise StageError(
-            f"winners that were searched with the weights in {layout.weights}",
+            f"winners that were searched with the weights in {run.files.weights}",
             "winners of other weights",
             "Run `edgesearch search` with the same configuration first.",
         )
-    searched = record["config"]["device"]
-    for field, wanted in device.measured_fields.items():
+    searched = record["settings"]["device"]
+    for field, wanted in run.device.measured_fields.items():
         found = searched.get(field)
         if wanted != found:
             raise StageError(
-                f"winners for a device with {field} {wanted!r} in {layout.search}",
+                f"winners for a device with {field} {wanted!r} in {folder}",
                 f"winners for {field} {found!r}",
                 "Run `edgesearch search` with the same configuration first.",
             )

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
-from devices import DeviceSpec
-from edgesearch.data.image_pool import ImagePool, ImageSource
+from devices.files import write_json
+from edgesearch.data.image_pool import ImagePool
 from edgesearch.evaluate.comparison import Comparison, Subject, subjects
-from edgesearch.evaluate.judge import EvaluationSettings
-from edgesearch.events import Event, Report, silent
-from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.run.layout import Layout
-from edgesearch.run.output_folder import digest_of, output_folder, read_json, write_json
-from edgesearch.run.stage import Stage, prefixed
-from edgesearch.search.agreement import Agreement, ScoreOptions
+from edgesearch.inputs import digest_of, read_json
+from edgesearch.latency.tables import corrected_model, load_table
+from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
+from edgesearch.run.stage import Stage
+from edgesearch.search.agreement import Agreement
 from edgesearch.search.scoring import make_agreement
 from edgesearch.search.winners import Winners
-from edgesearch.space import SearchSpace
-from edgesearch.stages.profile import current_correction, load_table
-from edgesearch.stages.search import SearchImages
 from edgesearch.supernet.weights import SupernetWeights
 from profilers import LatencyTable
 
@@ -58,113 +51,77 @@ class SummaryRow:
     budget_p95_ms: float | None = None
 
 
-def summarise(
-    *,
-    space: SearchSpace,
-    device: DeviceSpec,
-    images: ImageSource,
-    output_dir: Path,
-    looked_at: SearchImages,
-    evaluation: EvaluationSettings,
-    scored_by: ScoreOptions = ScoreOptions(),  # noqa: B008 (frozen)
-    seed: int = 0,
-    accept: Collection[str] = (),
-    report: Report = silent,
-) -> list[SummaryRow]:
+def summarise(run: RunContext) -> list[SummaryRow]:
     """Compare the winners with the ends of the space, with untrained weights and with raw pixels.
 
     The untrained weights are those that the training started from, in the largest network.
 
     Args:
-        space: The search space.
-        device: Where latencies were measured.
-        images: The images of the run.
-        output_dir: Has everything; gets `summary/summary.json`.
-        looked_at: As in the search.
-        evaluation: How the kNN accuracy is computed.
-        scored_by: What agreement is, as in the search.
-        seed: That of the run.
-        accept: Fields in which the table may differ from the device; see `load_table`.
-        report: Is told what happens.
+        run: Has everything; gets `summary/summary.json`.
 
     Raises:
         UserError: Something is missing or does not fit.
     """
-    with output_folder(output_dir):
-        layout = Layout(output_dir)
-        pool = ImagePool(images, space.in_channels, seed)
-        stage = Stage(
-            "summary",
-            layout.summary,
-            {
-                **prefixed("evaluation", asdict(evaluation)),
-                **prefixed("search", {**asdict(looked_at), **asdict(scored_by)}),
-            },
-            {
-                "the supernet's weights": digest_of(layout.weights, "pretrain"),
-                layout.winners.name: digest_of(layout.winners, "search"),
-                "the set of images": pool.digest,
-            },
-        )
-        done, message = stage.begin()
+    with run.writing():
+        pool = run.open_images()
+        inputs = {
+            WEIGHTS: run.weights_digest(),
+            run.files.winners.name: digest_of(run.files.winners, "search"),
+            IMAGES: pool.digest,
+        }
+        stage = Stage("summary", run.files.summary, run.decisive("evaluation", "score"), inputs)
         path = stage.folder / "summary.json"
-        if message:
-            report(Event("summary", message))
-        if not done:
-            weights = SupernetWeights.load(layout.weights, space)
-            rows = _Summary(
-                space, device, layout, pool, weights, looked_at, scored_by, evaluation, accept
-            ).rows()
-            write_json(path, [asdict(row) for row in rows])
-            stage.finish([path.name])
+
+        def work(weights: SupernetWeights) -> list[str]:
+            write_json(path, [asdict(row) for row in _Summary(run, pool, weights).rows()])
+            return [path.name]
+
+        stage.do(run, run.load_weights, work)
         return [SummaryRow(**row) for row in read_json(path, "run")]
 
 
 @dataclass(frozen=True)
 class _Summary:
-    """What all rows need; see `summarise`."""
+    """What all rows need."""
 
-    space: SearchSpace
-    device: DeviceSpec
-    layout: Layout
+    run: RunContext
     pool: ImagePool
     weights: SupernetWeights
-    looked_at: SearchImages
-    scored_by: ScoreOptions
-    evaluation: EvaluationSettings
-    accept: Collection[str]
 
     def rows(self) -> list[SummaryRow]:
         """The winners, then what they are compared with."""
-        looked_at = self.looked_at
-        agreement = make_agreement(self.weights, self.pool, looked_at, self.scored_by)
+        run, looked_at = self.run, self.run.config.search
+        agreement = make_agreement(self.weights, self.pool, looked_at)
         comparison = Comparison(
             self.weights,
             self.pool,
-            self.evaluation,
+            run.config.evaluation,
             looked_at.calibration_images,
             looked_at.batch_size,
         )
-        winners = Winners.load(self.layout.winners, self.space).winners
+        winners = Winners.load(run.files.winners, run.space)
         rows = [
-            self._row(subject, agreement, comparison) for subject in subjects(self.space, winners)
+            self._row(subject, agreement, comparison)
+            for subject in subjects(run.space, winners.architectures)
         ]
-        for i, winner in enumerate(winners):
-            figures = winner.latency_ms[self.device.name]
+        for i, winner in enumerate(winners.winners):
+            figures = winner.latency_ms[run.device.name]
             rows[i] = replace(
                 rows[i],
                 predicted_ms=figures["predicted"],
                 measured_ms=figures["measured_p50"],
                 budget_ms=figures["budget"],
-                predicted_p95_ms=figures.get("predicted_p95"),
+                predicted_p95_ms=figures["predicted_p95"],
                 measured_p95_ms=figures["measured_p95"],
-                budget_p95_ms=figures.get("budget_p95"),
+                budget_p95_ms=figures["budget_p95"],
             )
         return rows
 
     @cached_property
     def _table(self) -> LatencyTable:
-        return load_table(self.layout.table(self.device), self.space, self.device, self.accept)
+        run = self.run
+        path, accept = run.files.table(run.device), run.config.profile.accept
+        return load_table(path, run.space, run.device, accept)
 
     def _row(self, subject: Subject, agreement: Agreement, comparison: Comparison) -> SummaryRow:
         has_labels = self.pool.has_labels
@@ -175,17 +132,17 @@ class _Summary:
         row = SummaryRow(
             subject.name,
             knn=knn,
-            params=self.space.params(architecture),
-            macs=self.space.macs(architecture),
+            params=self.run.space.params(architecture),
+            macs=self.run.space.macs(architecture),
         )
         if not subject.trained:
             network = comparison.random.embedder(architecture)
             return replace(row, agreement=agreement.of_network(network, architecture.resolution))
         table = self._table
-        model = LatencyModel.from_table(self.space, table, current_correction(self.space, table))
+        model = corrected_model(self.run.space, table)
         measured = {
-            self.space.from_choices(network.architecture): network
-            for network in table.networks(self.space.space_hash)
+            self.run.space.from_choices(network.architecture): network
+            for network in table.networks(self.run.space.space_hash)
         }
         predicted, found = model.predict(architecture), measured.get(architecture)
         runs = math.isfinite(predicted.median_ms)

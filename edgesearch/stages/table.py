@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesearch.run.layout import Layout
-from edgesearch.run.output_folder import write_bytes
-from profilers import LatencyTable, MergeResult, describe_table, merge_tables, table_csv
+from edgesearch.latency.table_csv import write_csv
+from edgesearch.run.files import RunFiles
+from profilers import LatencyTable, MergeResult, describe_table, merge_tables
 
 
 @dataclass(frozen=True)
@@ -48,24 +48,8 @@ def share_table(path: Path, *, merge: Sequence[Path] = (), export_csv: bool = Fa
     table = LatencyTable.load(path)
     return TableResult(
         table_path=path,
-        place=Layout(Path()).table(table.spec),
+        place=RunFiles(Path()).table(table.spec),
         description=describe_table(table),
         merges=merges,
         csv_path=write_csv(table) if export_csv else None,
     )
-
-
-def write_csv(table: LatencyTable, predicted_ms: Mapping[str, float] | None = None) -> Path:
-    """Write a table's figures beside it; see `profilers.table_csv`.
-
-    Args:
-        table: The table.
-        predicted_ms: Predicted medians of networks, by key.
-
-    Raises:
-        StageError: The file cannot be written.
-    """
-    ending = "csv" if predicted_ms is not None else "table.csv"
-    path = table.path.with_name(f"{table.path.name.removesuffix('.jsonl')}.{ending}")
-    write_bytes(path, table_csv(table, predicted_ms).encode())
-    return path

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from devices import DeviceSpec
+from devices.files import write_json
 from edgesearch.errors import Interrupted, LatencyError
-from edgesearch.events import Event, Report, silent
+from edgesearch.events import Event
 from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.plot import plot_predictions
 from edgesearch.latency.prediction_error import PredictionError, prediction_error
-from edgesearch.latency.tell_table import tell_speed
-from edgesearch.latency.workloads import WorkloadFiles, held_out_networks
-from edgesearch.run.layout import Layout
-from edgesearch.run.output_folder import output_folder, write_json
-from edgesearch.search.plots import plot_predictions
-from edgesearch.space import Architecture, SearchSpace
-from edgesearch.stages.profile import keep_correction, load_table
-from profilers import LatencyTable, MeasureConfig, Steadiness, build_table, open_meter
+from edgesearch.latency.tables import keep_correction, load_table, tell_speed
+from edgesearch.latency.workloads import held_out_networks
+from edgesearch.run.context import RunContext
+from edgesearch.space import Architecture
+from edgesearch.stages.profile import open_workloads
+from profilers import LatencyTable, Steadiness, build_table, open_meter
 
 VALIDATION = "validation"
 VALIDATION_ANCHORS = 8
@@ -69,120 +67,78 @@ class ValidateResult(PredictionError):
     plot_path: Path
 
 
-def validate(
-    *,
-    space: SearchSpace,
-    device: DeviceSpec,
-    output_dir: Path,
-    measure: MeasureConfig,
-    networks: int = 24,
-    seed: int = 0,
-    cache_dir: Path | None = None,
-    accept: Collection[str] = (),
-    retry_errors: bool = False,
-    report: Report = silent,
-) -> ValidateResult:
+def validate(run: RunContext) -> ValidateResult:
     """Measure whole networks that no prediction was fitted to, and compare.
 
     Networks that have all their rounds are not measured again: another seed draws others.
 
     Args:
-        space: The search space.
-        device: Its table has to have been measured.
-        output_dir: Has the table, which gets the measurements and the errors; gets
+        run: Has the latency table, which gets the measurements and the errors; gets
             `latency/<device>-<identity>.validation.json` and `.png`.
-        measure: Rounds, runs and bounds of the measuring.
-        networks: How many networks to draw.
-        seed: Which networks to draw.
-        cache_dir: Keeps exported blocks; the user's cache folder if None.
-        accept: Fields in which the table may differ from the device; see `load_table`.
-        retry_errors: Whether to try again networks that could not run before.
-        report: Is told what happens.
 
     Raises:
         Interrupted: Stopped by the user; the same call goes on.
         UserError: Something is missing or does not fit.
     """
-    with output_folder(output_dir):
-        layout = Layout(output_dir)
-        path = layout.table(device)
-        table = load_table(path, space, device, accept, "validate", report)
+    with run.writing():
+        space, settings, accept = run.space, run.config.validation, run.config.profile.accept
+        path = run.files.table(run.device)
+        table = load_table(path, space, run.device, accept, "validate", run.report)
         fitted = {space.from_choices(n.architecture) for n in table.networks(space.space_hash)}
-        chosen = held_out_networks(space, networks, seed, fitted)
+        chosen = held_out_networks(space, settings.networks, settings.seed, fitted)
         try:
-            options = dict(config=measure, accept=accept, retry_errors=retry_errors)
-            table = _measure(space, device, layout, table, chosen, cache_dir, report, **options)
+            table = _measure(run, table, chosen)
         except KeyboardInterrupt:
             raise Interrupted(f"validation stopped; what was measured is in {path}") from None
         if accept:
-            tell_speed(table, "validate", report)
+            tell_speed(table, "validate", run.report)
         model = LatencyModel.from_table(space, table)  # the networks were measured again beside
         rows = _compare(model, table, chosen)
         if len(rows) < len(chosen):
-            left_out = f"{len(chosen) - len(rows)} networks cannot run and are left out"
-            report(Event("validate", left_out))
-        errors = prediction_error(
-            np.array([row.predicted_ms for row in rows]),
-            np.array([row.measured_ms for row in rows]),
+            run.teller("validate")(
+                f"{len(chosen) - len(rows)} networks cannot run and are left out"
+            )
+        predicted_ms, measured_ms, predicted_p95_ms, measured_p95_ms = (
+            np.array([getattr(row, name) for row in rows])
+            for name in ("predicted_ms", "measured_ms", "predicted_p95_ms", "measured_p95_ms")
         )
+        errors = prediction_error(predicted_ms, measured_ms)
         keep_correction(space, table, model.correction, validation=errors.to_dict())
         result = ValidateResult(
             **asdict(errors),
-            p95_mape=float(
-                np.mean([abs(r.predicted_p95_ms / r.measured_p95_ms - 1) for r in rows])
-            ),
+            p95_mape=float(np.abs(predicted_p95_ms / measured_p95_ms - 1).mean()),
             steadiness=table.steadiness(),
             networks=tuple(rows),
             table_path=path,
             report_path=path.with_suffix(".validation.json"),
             plot_path=path.with_suffix(".validation.png"),
         )
-        _write_report(result, errors, seed)
-        plot_predictions(
-            result.plot_path,
-            [row.predicted_ms for row in rows],
-            [row.measured_ms for row in rows],
-            f"{space.name} on {device.name}: {len(rows)} networks, MAPE {errors.mape:.1%}",
-        )
+        figures = {
+            **errors.to_dict(),
+            "p95_mape": result.p95_mape,
+            "seed": settings.seed,
+            "settled": result.steadiness.settled,
+            "networks": [asdict(row) for row in rows],
+        }
+        write_json(result.report_path, figures)
+        title = f"{space.name} on {run.device.name}: {len(rows)} networks, MAPE {errors.mape:.1%}"
+        plot_predictions(result.plot_path, predicted_ms, measured_ms, title)
         return result
 
 
-def _write_report(result: ValidateResult, errors: PredictionError, seed: int) -> None:
-    figures = {
-        **errors.to_dict(),
-        "p95_mape": result.p95_mape,
-        "seed": seed,
-        "settled": result.steadiness.settled,
-        "networks": [asdict(row) for row in result.networks],
-    }
-    write_json(result.report_path, figures)
-
-
-def _measure(
-    space: SearchSpace,
-    device: DeviceSpec,
-    layout: Layout,
-    table: LatencyTable,
-    chosen: Sequence[Architecture],
-    cache_dir: Path | None,
-    report: Report,
-    **options: Any,
-) -> LatencyTable:
-    """Measure networks; `options` are arguments of `build_table`."""
-    with (
-        contextlib.closing(open_meter(device)) as meter,
-        WorkloadFiles(
-            space, device, meter.fingerprints[0], layout.networks, cache_dir, report
-        ) as files,
-    ):
+def _measure(run: RunContext, table: LatencyTable, chosen: Sequence[Architecture]) -> LatencyTable:
+    settings = run.config.profile
+    with contextlib.closing(open_meter(run.device)) as meter, open_workloads(run, meter) as files:
         return build_table(
-            layout.table(device),
-            spec=device,
+            table.path,
+            spec=run.device,
             workloads=files.networks(chosen, VALIDATION),
             meter=meter,
+            config=settings.measure(run.config.seed),
             anchors=files.anchors(table, VALIDATION_ANCHORS),
-            **options,
-            on_progress=lambda done, total: report(
+            accept=settings.accept,
+            retry_errors=settings.retry_errors,
+            on_progress=lambda done, total: run.report(
                 Event("validate", "rounds measured", done, total)
             ),
         )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from edgesearch.errors import SearchError
 from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.settings import SearchSettings
 from edgesearch.search.strategies.evolution import EvolutionStrategy
 from edgesearch.search.strategies.exhaustive import ExhaustiveStrategy
 from edgesearch.search.strategies.protocol import Strategy
@@ -12,36 +13,23 @@ from edgesearch.search.strategies.spread import SpreadStrategy
 from edgesearch.search.strategies.surrogate import SurrogateStrategy
 from edgesearch.search.strategies.tpe import TPEStrategy
 
-BATCH = 8
-"""Candidates that are proposed at a time. It is fixed, so that a search comes to the same however
-many processes score them."""
 
-
-def make_strategy(
-    name: str,
-    feasible: FeasibleSet,
-    *,
-    evaluations: int,
-    population: int | None,
-    seed: int,
-    batch: int = BATCH,
-) -> Strategy:
-    """The strategy of a name.
+def make_strategy(feasible: FeasibleSet, settings: SearchSettings, seed: int) -> Strategy:
+    """The strategy that the settings name.
 
     Where no more architectures are feasible than may be evaluated, all of them are. Evaluations are
     spread over the budgets if there are several.
 
     Args:
-        name: "surrogate", "evolution", "tpe", "random" or "exhaustive".
         feasible: What it may propose.
-        evaluations: How many architectures may be scored.
-        population: Of the evolution; at most a quarter of the evaluations, which is the default.
+        settings: strategy, evaluations, population (of the evolution; at most a quarter of the
+            evaluations, which is the default) and candidates_at_once.
         seed: Of everything random.
-        batch: Architectures in each proposal.
 
     Raises:
         SearchError: More architectures are feasible than "exhaustive" may evaluate.
     """
+    name, evaluations, batch = settings.strategy, settings.evaluations, settings.candidates_at_once
     if name == "exhaustive" and len(feasible.indices) > evaluations:
         raise SearchError(
             f"at most {evaluations:,} feasible architectures (search.evaluations) for the strategy "
@@ -55,7 +43,7 @@ def make_strategy(
         return SurrogateStrategy(feasible, seed, batch)
     batch = max(1, min(batch, evaluations // len(feasible.parts)))  # each budget gets a turn
     quarter = max(1, evaluations // len(feasible.parts) // 4)
-    kept = quarter if population is None else min(population, quarter)
+    kept = quarter if settings.population is None else min(settings.population, quarter)
     strategies: dict[str, Callable[[FeasibleSet], Strategy]] = {
         "evolution": lambda part: EvolutionStrategy(part, kept, seed, batch),
         "tpe": lambda part: TPEStrategy(part, seed, batch),
@@ -66,7 +54,6 @@ def make_strategy(
 
 
 __all__ = [
-    "BATCH",
     "EvolutionStrategy",
     "ExhaustiveStrategy",
     "RandomStrategy",

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devices import DeviceSpec
+from edgesearch.search.files import SearchFiles
 
 
 @dataclass(frozen=True)
-class Layout:
+class RunFiles:
     """The places below the output folder of a run.
 
     Attributes:
@@ -38,44 +39,9 @@ class Layout:
         return self.supernet / "model.safetensors"
 
     @property
-    def search(self) -> Path:
-        """Folder of the search."""
-        return self.output_dir / "search"
-
-    @property
-    def trials(self) -> Path:
-        """Every scored architecture."""
-        return self.search / "trials.jsonl"
-
-    @property
-    def pareto(self) -> Path:
-        """The trials that no other beats on each device, and how many were feasible."""
-        return self.search / "pareto.json"
-
-    def former_searches(self, name: str) -> list[Path]:
-        """Where files of this name are, or were, in searches that were set aside."""
-        folders = sorted(self.search.parent.glob(f"{self.search.name}.*"))
-        return [folder / name for folder in folders]
-
-    @property
-    def images_needed(self) -> Path:
-        """On how many images a search scores its candidates."""
-        return self.search / "images.json"
-
-    @property
-    def ranking(self) -> Path:
-        """How the best trials compare, and on how many images."""
-        return self.search / "ranking.json"
-
-    @property
-    def pareto_plot(self) -> Path:
-        """Picture of the trials, those that no other beats, the winners and the budgets."""
-        return self.search / "pareto.png"
-
-    @property
-    def chosen(self) -> Path:
-        """The winners as the search chose them."""
-        return self.search / "chosen.json"
+    def search(self) -> SearchFiles:
+        """The files of the search."""
+        return SearchFiles(self.output_dir / "search")
 
     @property
     def winners(self) -> Path:
@@ -101,11 +67,6 @@ class Layout:
     def rank(self) -> Path:
         """Folder of the command rank."""
         return self.output_dir / "rank"
-
-    @property
-    def ranked_subnets(self) -> Path:
-        """What the command rank has found of each subnet."""
-        return self.rank / "subnets.jsonl"
 
     @property
     def evaluation(self) -> Path:

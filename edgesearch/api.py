@@ -1,0 +1,71 @@
+"""The Python API: a run with its commands as methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgesearch.config import Config, load_config
+from edgesearch.events import Report, silent
+from edgesearch.run.context import RunContext
+from edgesearch.stages.evaluate import EvaluateResult, evaluate
+from edgesearch.stages.export import ExportResult, export
+from edgesearch.stages.pretrain import PretrainResult, pretrain
+from edgesearch.stages.profile import ProfileResult, profile
+from edgesearch.stages.rank import RankResult, rank
+from edgesearch.stages.run import RunResult, run_all
+from edgesearch.stages.search import SearchResult, search
+from edgesearch.stages.validate import ValidateResult, validate
+
+
+class Run(RunContext):
+    """A run: each command goes on from where it was stopped, and skips what is finished.
+
+    Args:
+        config: A YAML file, the name of a shipped configuration such as "quickstart", or a
+            configuration.
+        *overrides: Texts such as "pretrain.epochs=20", which replace values of a file.
+        report: Is told what happens.
+
+    Raises:
+        ConfigError: The configuration has faults; the message names all of them.
+    """
+
+    def __init__(
+        self, config: str | Path | Config, *overrides: str, report: Report = silent
+    ) -> None:
+        if not isinstance(config, Config):
+            config = load_config(str(config), overrides)
+        super().__init__(config, report)
+
+    def profile(self, *, export_csv: bool = False) -> ProfileResult:
+        """Build or resume the device's latency table; see `edgesearch.stages.profile`."""
+        return profile(self, export_csv=export_csv)
+
+    def validate(self) -> ValidateResult:
+        """Measure whole networks that the table has not seen, and compare."""
+        return validate(self)
+
+    def pretrain(self) -> PretrainResult:
+        """Train the supernet on images without labels."""
+        return pretrain(self)
+
+    def search(self) -> SearchResult:
+        """Find the best subnets within the budgets."""
+        return search(self)
+
+    def export(self) -> ExportResult:
+        """Compile, check and measure the winners."""
+        return export(self)
+
+    def evaluate(self, *, architectures: Sequence[str] = ()) -> EvaluateResult:
+        """kNN and linear probe of winners, named subnets and both ends of the space."""
+        return evaluate(self, architectures=architectures)
+
+    def rank(self) -> RankResult:
+        """Find out whether the score orders subnets as their accuracy does."""
+        return rank(self)
+
+    def run(self) -> RunResult:
+        """The four stages one after the other, and the closing comparison."""
+        return run_all(self)

@@ -1,0 +1,68 @@
+"""The whole configuration: the settings of all rooms."""
+
+from __future__ import annotations
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from edgesearch.config.pretrain_section import PretrainSection
+from edgesearch.data.settings import DataSettings
+from edgesearch.evaluate.settings import EvaluationSettings, RankSettings
+from edgesearch.export.settings import ExportSettings
+from edgesearch.latency.settings import DeviceSettings, ProfileSettings, ValidationSettings
+from edgesearch.search.settings import SearchSettings
+from edgesearch.settings import CountFromZero, Settings, UserPath, fault
+from edgesearch.space.settings import SpaceSettings
+
+
+class Config(Settings):
+    """A whole configuration."""
+
+    output_dir: UserPath
+    """Folder that everything is written to."""
+    seed: CountFromZero = 0
+    """Seed of everything random."""
+    space: SpaceSettings
+    """The search space."""
+    device: DeviceSettings = Field(default_factory=DeviceSettings)
+    """The device that networks are chosen for."""
+    data: DataSettings
+    """The images."""
+    profile: ProfileSettings = ProfileSettings()
+    """How the latency table is measured."""
+    validation: ValidationSettings = ValidationSettings()
+    """How predicted latencies are judged."""
+    pretrain: PretrainSection = PretrainSection()
+    """How the supernet is trained."""
+    search: SearchSettings = SearchSettings()
+    """How subnets are chosen."""
+    export: ExportSettings = ExportSettings()
+    """What is made of the winners."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """How accuracies of subnets are computed."""
+    rank: RankSettings = RankSettings()
+    """How it is found out whether the score orders subnets as their accuracy does."""
+
+    @field_validator("data")
+    @classmethod
+    def _channels(cls, data: DataSettings, info: ValidationInfo) -> DataSettings:
+        space = info.data.get("space")
+        if space is not None and data.mean is not None:
+            channels = space.build().in_channels
+            if len(data.mean) != channels:
+                raise fault(
+                    f"mean and std of {channels} value(s) are required, one for each channel of "
+                    "the space (space.in_channels)"
+                )
+        return data
+
+    @field_validator("search")
+    @classmethod
+    def _further_devices(cls, search: SearchSettings, info: ValidationInfo) -> SearchSettings:
+        device = info.data.get("device")
+        if device is not None and device.name in search.budgets.devices:
+            raise fault(
+                "names of further devices are required in search.budgets.devices",
+                repr(device.name),
+                "The budgets of the device itself stand in search.budgets.",
+            )
+        return search

@@ -1,0 +1,63 @@
+"""The section `data`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from edgesearch.settings import (
+    NO_EFFECT,
+    Fraction,
+    PositiveFraction,
+    Settings,
+    UserPath,
+    fault,
+)
+
+
+class DataSettings(Settings):
+    """The images. A folder may be moved: its path decides nothing, what is in it does."""
+
+    source: Literal["folder", "shards", "torchvision", "digits"] = "folder"
+    """A folder of images, tar shards, a set of torchvision, or scikit-learn's digits."""
+    root: Annotated[UserPath | None, NO_EFFECT] = Field(default=None, validate_default=True)
+    """Folder of the images, of the shards (or a pattern, `train-{000..146}.tar`), or of the set."""
+    name: str | None = Field(default=None, validate_default=True)
+    """Class of torchvision.datasets, such as CIFAR10; its files have to be there already."""
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of each class that is held out for evaluation where the images have no splits."""
+    mean: list[Fraction] | None = None
+    """Mean of each channel, of pixel values in 0 to 1; that of the images if null."""
+    std: list[PositiveFraction] | None = Field(default=None, validate_default=True)
+    """Standard deviation of each channel; that of the images if null."""
+    resize_ratio: Annotated[float, Field(ge=1)] = 1.0
+    """The short side is resized to this multiple of the resolution before the centre crop."""
+    licence: Annotated[str | None, NO_EFFECT] = None
+    """Licence of the images, such as CC-BY-4.0, which manifests of winners tell."""
+
+    @field_validator("root")
+    @classmethod
+    def _root_of_a_folder(cls, root: UserPath | None, info: ValidationInfo) -> UserPath | None:
+        source = info.data.get("source")
+        if root is None and source in ("folder", "shards", "torchvision"):
+            what = "of images" if source == "folder" else f"for data.source={source}"
+            raise fault(f"the path of the folder {what} is required (data.root=PATH)")
+        return root
+
+    @field_validator("name")
+    @classmethod
+    def _name_of_a_set(cls, name: str | None, info: ValidationInfo) -> str | None:
+        of_torchvision = info.data.get("source") == "torchvision"
+        if name is None and of_torchvision:
+            raise fault("the name of a class of torchvision.datasets is required (data.name=NAME)")
+        if name is not None and not of_torchvision and "source" in info.data:
+            raise fault("null is required for any data.source but torchvision")
+        return name
+
+    @field_validator("std")
+    @classmethod
+    def _as_mean(cls, std: list[float] | None, info: ValidationInfo) -> list[float] | None:
+        if "mean" in info.data and len(std or ()) != len(info.data["mean"] or ()):
+            raise fault("as many values as in data.mean are required (or null for both)")
+        return std

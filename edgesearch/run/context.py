@@ -1,0 +1,117 @@
+"""A run: what all its stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from devices import DeviceSpec
+from devices.locks import locked
+from edgesearch.config import Config
+from edgesearch.events import Event, Report, silent
+from edgesearch.inputs import digest_of
+from edgesearch.run.files import RunFiles
+from edgesearch.settings import SCORE
+from edgesearch.space import SearchSpace
+
+if TYPE_CHECKING:
+    from edgesearch.data.image_pool import ImagePool
+    from edgesearch.supernet.weights import SupernetWeights
+
+WEIGHTS = "the supernet's weights"
+IMAGES = "the set of images"
+"""What stages call their inputs in records and messages."""
+
+
+class RunContext:
+    """A configuration, the places of its files, and who is told what happens.
+
+    Args:
+        config: What the run is told.
+        report: Is told what happens.
+
+    Attributes:
+        files: The places of the files.
+    """
+
+    def __init__(self, config: Config, report: Report = silent) -> None:
+        self.config = config
+        self.report = report
+        self.files = RunFiles(config.output_dir)
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The search space."""
+        return self.config.space.build()
+
+    @cached_property
+    def device(self) -> DeviceSpec:
+        """The device that networks are chosen for."""
+        return self.config.device.build()
+
+    def teller(self, stage: str) -> Callable[[str], None]:
+        """Tells of a stage what is not counted."""
+        return lambda message: self.report(Event(stage, message))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other writers out of the output folder.
+
+        Raises:
+            FileError: It cannot be written to, or another process writes to it.
+        """
+        folder = self.files.output_dir
+        with locked(folder / ".lock", protects=folder):
+            yield
+
+    def open_images(self, decode_all: bool = False) -> ImagePool:
+        """The images of the run; see `ImagePool`.
+
+        Raises:
+            DataError: There are no images.
+        """
+        from edgesearch.data.image_pool import ImagePool
+
+        return ImagePool(self.config.data, self.space.in_channels, self.config.seed, decode_all)
+
+    def load_weights(self) -> SupernetWeights:
+        """The trained supernet.
+
+        Raises:
+            CheckpointError: It is missing, damaged, or of another space.
+        """
+        from edgesearch.supernet.weights import SupernetWeights
+
+        return SupernetWeights.load(self.files.weights, self.space)
+
+    def weights_digest(self) -> str:
+        """SHA-256 of the trained supernet.
+
+        Raises:
+            StageError: It is missing.
+        """
+        return digest_of(self.files.weights, "pretrain")
+
+    def set_threads(self) -> None:
+        """Let torch use as many threads as the configuration says."""
+        import torch
+
+        torch.set_num_threads(self.config.pretrain.threads or torch.get_num_threads())
+
+    def decisive(self, *sections: str) -> dict[str, Any]:
+        """What a result depends on that these sections went into, by the paths of the keys.
+
+        Space, seed and images count always; "score" stands for what of the section `search` scores
+        depend on.
+        """
+        found: dict[str, Any] = {"space": self.space.to_dict(), "seed": self.config.seed}
+        for section in ("data", *sections):
+            if section == "score":
+                found |= self.config.search.decisive("search", SCORE)
+            elif section == "device":
+                found[section] = self.device.measured_fields
+            else:
+                found |= getattr(self.config, section).decisive(section)
+        return found

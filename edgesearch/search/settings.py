@@ -1,0 +1,221 @@
+"""The section `search`: how subnets are chosen, and the budgets that they have to keep."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+
+from devices.spec import DeviceSpec
+from edgesearch.errors import UserError
+from edgesearch.latency.settings import MeasuredSettings, make_device
+from edgesearch.settings import (
+    FORM,
+    SCORE,
+    Batch,
+    Count,
+    CountFromZero,
+    Positive,
+    PositiveFraction,
+    Settings,
+    fault,
+)
+
+
+class Range(Settings):
+    """Both ends of what is allowed."""
+
+    min: Positive | None = None
+    """The least; no bound if null."""
+    max: Positive | None = None
+    """The most; no bound if null."""
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends as numbers, infinite where they are open."""
+        low = -math.inf if self.min is None else self.min
+        return low, math.inf if self.max is None else self.max
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> Range:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise fault("a min that is at most max is required", f"{self.min:g} to {self.max:g}")
+        return self
+
+
+def _form(value: Any) -> str:
+    """Which form a budget has; so faults are told of that form only."""
+    if isinstance(value, list | tuple):
+        return f"{FORM}list"
+    return f"{FORM}range" if isinstance(value, dict | Range) else f"{FORM}number"
+
+
+def _one_of(words: str) -> Discriminator:
+    """Tells the forms apart; the fault of any other is put in these words."""
+    return Discriminator(_form, custom_error_type="form", custom_error_message=f"must be {words}")
+
+
+_Range = Annotated[Range, Tag(f"{FORM}range")]
+_Number = Annotated[Positive, Tag(f"{FORM}number")]
+_Share = Annotated[PositiveFraction, Tag(f"{FORM}number")]
+_Several = Field(strict=False, min_length=1)
+_Numbers = Annotated[tuple[Positive, ...], _Several, Tag(f"{FORM}list")]
+_Shares = Annotated[tuple[PositiveFraction, ...], _Several, Tag(f"{FORM}list")]
+
+Bound = Annotated[_Number | _Range, _one_of("a number, or a section of min and max")]
+"""A number is an upper bound; a section has min and max."""
+Bounds = Annotated[_Number | _Range | _Numbers, Discriminator(_form)]
+"""A list is several upper bounds, each by itself."""
+Shares = Annotated[_Share | _Shares, _one_of("a share, or a list of them")]
+"""Shares of something, in the same way."""
+
+
+class DeviceBudgets(MeasuredSettings):
+    """Budgets on a further device, whose latency table has been measured in the same output_dir.
+
+    Its other fields are those of the section `device`.
+    """
+
+    latency_ms: Bound | None = None
+    """Median latency, in milliseconds."""
+    latency_p95_ms: Bound | None = None
+    """95th percentile of the latency, in milliseconds."""
+
+    def build(self, name: str) -> DeviceSpec:
+        """The device; nothing has to be known of how it is reached, as only its table is read.
+
+        Raises:
+            UnknownDeviceError: There is no such device, or a field is not valid.
+        """
+        fields = self.model_dump(exclude_none=True, include=set(MeasuredSettings.model_fields))
+        return make_device(name, **fields, transport="local")
+
+
+class Budgets(Settings):
+    """What candidates have to keep, all of it together; what is null does not bind."""
+
+    latency_ms: Bounds | None = None
+    """Median latency on the device, in milliseconds; a list is several budgets with own winners."""
+    latency_of_largest: Shares | None = None
+    """The same as a share of the largest network's predicted latency."""
+    latency_p95_ms: Bound | None = None
+    """95th percentile of the latency on the device, in milliseconds; binds beside the median's."""
+    params: Bound | None = None
+    """Learnable parameters."""
+    macs: Bound | None = None
+    """Multiply-accumulates for one image."""
+    activation_bytes: Bound | None = None
+    """Peak of the activations that are live at the same time, in the device's precision."""
+    weight_bytes: Bound | None = None
+    """Parameters in the device's precision: what a file of the network holds at least."""
+    devices: dict[str, DeviceBudgets] = {}
+    """Budgets on further devices, by their names."""
+
+    def each(self) -> tuple[Budgets, ...]:
+        """One for each budget of the latency, in their order."""
+        if not isinstance(self.latency_ms, tuple):
+            return (self,)
+        return tuple(
+            self.model_copy(update={"latency_ms": most}) for most in dict.fromkeys(self.latency_ms)
+        )
+
+    def with_largest(self, largest_ms: float) -> Budgets:
+        """The share of the largest network's latency as a bound in milliseconds."""
+        share = self.latency_of_largest
+        if share is None:
+            return self
+        most = (
+            tuple(each * largest_ms for each in share)
+            if isinstance(share, tuple)
+            else share * largest_ms
+        )
+        return self.model_copy(update={"latency_ms": most, "latency_of_largest": None})
+
+    def ranges(self) -> dict[str, Range]:
+        """What is bounded, by the path of its key below `search.budgets`; not of a list."""
+        apart = ("devices", "latency_of_largest")
+        bounds = {name: getattr(self, name) for name in Budgets.model_fields if name not in apart}
+        for device, latency in self.devices.items():
+            for name in ("latency_ms", "latency_p95_ms"):
+                bounds[f"devices.{device}.{name}"] = getattr(latency, name)
+        ranges = {
+            name: bound if isinstance(bound, Range) else Range(max=bound)
+            for name, bound in bounds.items()
+            if bound is not None
+        }
+        return {name: bound for name, bound in ranges.items() if bound != Range()}
+
+    def further_devices(self) -> dict[str, DeviceSpec]:
+        """The further devices by name."""
+        return {name: budgets.build(name) for name, budgets in self.devices.items()}
+
+    @field_validator("latency_of_largest")
+    @classmethod
+    def _one_latency(
+        cls, share: float | tuple[float, ...] | None, info: ValidationInfo
+    ) -> float | tuple[float, ...] | None:
+        if share is not None and info.data.get("latency_ms") is not None:
+            raise fault("either latency_ms or latency_of_largest is required, not both")
+        return share
+
+    @field_validator("devices")
+    @classmethod
+    def _known(cls, devices: dict[str, DeviceBudgets]) -> dict[str, DeviceBudgets]:
+        for name, budgets in devices.items():
+            try:
+                budgets.build(name)
+            except UserError as error:
+                raise fault(error.required, error.found, error.remedy) from error
+        return devices
+
+
+class SearchSettings(Settings):
+    """How subnets are chosen."""
+
+    strategy: Literal["surrogate", "evolution", "tpe", "random", "exhaustive"] = "surrogate"
+    """How candidates are proposed."""
+    evaluations: Count = 200
+    """Candidates that are scored."""
+    population: Annotated[int, Field(ge=2)] | None = None
+    """Population of the evolution, a quarter of the evaluations at most; chosen if null."""
+    budgets: Budgets = Budgets()
+    """What candidates have to keep."""
+    task: Annotated[Literal["classification", "detection", "segmentation"], SCORE] = (
+        "classification"
+    )
+    """What networks are for: whole images are compared, or places of them."""
+    score: Annotated[Literal["cosine", "relation", "cka"], SCORE] = "cosine"
+    """How two networks are compared: cosine of embeddings (for places: of the rows of their
+    self-similarity), relation (correlation of similarities), cka (centred kernel alignment)."""
+    reference: Annotated[Literal["key", "largest"], SCORE] = "key"
+    """What candidates are compared with: the key encoder, or the largest subnet."""
+    stages: Annotated[Annotated[list[Count], Field(min_length=1)] | None, SCORE] = None
+    """Stages whose maps are compared, for detection and segmentation; the last one if null."""
+    images: Annotated[Count, SCORE] = 1024
+    """Images on which agreement is computed, at most; fewer if these tell candidates apart."""
+    calibration_images: Annotated[Batch, SCORE] = 1024
+    """Images on which batch normalisation is calibrated for each candidate."""
+    batch_size: Annotated[Batch, SCORE] = 128
+    """Images in each forward pass."""
+    candidates_at_once: Count = 8
+    """Candidates that are proposed at a time; the same however many processes score them."""
+    winners: Count = 1
+    """Winners to export, for each budget if there are several."""
+    reserves: CountFromZero = 10
+    """Candidates next in rank, for each budget, which replace winners that turn out too slow."""
+
+    @field_validator("stages")
+    @classmethod
+    def _of_places(cls, stages: list[int] | None, info: ValidationInfo) -> list[int] | None:
+        if stages is not None and info.data.get("task") == "classification":
+            raise fault("null is required for the task classification, which compares no maps")
+        return stages
+
+    @field_validator("population")
+    @classmethod
+    def _quarter(cls, population: int | None, info: ValidationInfo) -> int | None:
+        evaluations = info.data.get("evaluations")
+        if population is not None and evaluations is not None and 4 * population > evaluations:
+            raise fault(f"a quarter of search.evaluations ({evaluations}) at most is required")
+        return population

@@ -1,0 +1,46 @@
+"""The section `space`."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict, model_validator
+
+from edgesearch.errors import UserError
+from edgesearch.families import load_space, space_from_dict
+from edgesearch.settings import Settings, fault
+from edgesearch.space import SearchSpace
+
+
+class SpaceSettings(Settings):
+    """The search space: one that comes with edgesearch, or one's own.
+
+    Without `family`, `name` names a space that comes with edgesearch, and all other keys replace
+    fields of it. With `family`, the keys define a new space.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str | None = None
+    """Name of a space that comes with edgesearch, or a new one's name."""
+    family: str | None = None
+    """Family of a new space."""
+
+    def build(self) -> SearchSpace:
+        """The space.
+
+        Raises:
+            SpaceError: There is no such space, or a field is not valid.
+        """
+        fields = self.model_extra or {}
+        if self.family is None:
+            return load_space(self.name or "", **fields)
+        return space_from_dict({"name": self.name or "own", "family": self.family, **fields})
+
+    @model_validator(mode="after")
+    def _valid(self) -> SpaceSettings:
+        if self.name is None and self.family is None:
+            raise fault("`name` of a space or `family` of a new one is required")
+        try:
+            self.build()
+        except UserError as error:
+            raise fault(error.required, error.found, error.remedy) from error
+        return self
