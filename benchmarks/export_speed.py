@@ -34,14 +34,13 @@ import numpy as np
 from machine import print_machine
 from score_cost import random_weights
 
-from devices import OnnxRuntime, Session, take_fingerprint
+from devices import OnnxRuntime, Session, load_device, take_fingerprint
 from edgesearch.cli.stages import export_arguments
 from edgesearch.config import Config, load_config
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.export.deployable import make_deployable, write_in_format, write_winner
 from edgesearch.export.verify import KnnImages
 from edgesearch.formats.onnx_export import export_network
-from edgesearch.formats.precision import number_format
 from edgesearch.run.layout import Layout
 from edgesearch.search.winners import Winner, Winners
 
@@ -203,12 +202,8 @@ def report_eight_bits(config: Config, single: Path, folder: Path, count: int) ->
     winner, pool, _ = prepared(config)
     runtime = OnnxRuntime(threads=os.cpu_count() or 1)
     found = take_fingerprint(runtime.name, runtime.version)
-    form = number_format(
-        "int8",
-        runtime=runtime.name,
-        machine=found.machine,
-        instruction_sets=found.instruction_sets,
-    )
+    device = load_device("local-cpu", precision="int8")
+    form = device.number_format(found.machine, found.instruction_sets)
     resolution = winner.architecture.resolution
     (folder / "int8").mkdir(exist_ok=True)
     shutil.copy(single, folder / "int8")

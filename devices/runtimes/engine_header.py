@@ -35,6 +35,15 @@ class EngineHeader:
     compute_capabilities: tuple[str, ...]
 
 
+def has_engine_header(path: Path) -> bool:
+    """Whether a file begins as engines of TensorRT for RTX do; False if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
 def read_engine_header(path: Path) -> EngineHeader:
     """Read what a TensorRT for RTX engine says of itself; needs neither library nor GPU.
 

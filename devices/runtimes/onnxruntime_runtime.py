@@ -1,11 +1,11 @@
-"""onnxruntime on the processor: sessions that can be timed, and `.ort` files."""
+"""onnxruntime: what it can do, sessions that can be timed, and `.ort` files."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from devices.errors import CompileError, EngineError, RuntimeMissingError
 from devices.runtimes.checks import check_inputs, check_types, draw_inputs, written_whole
 from devices.runtimes.onnx_layers import explain_failure
-from devices.runtimes.protocol import Session
+from devices.runtimes.protocol import Runtime, Session
+from devices.runtimes.record import RuntimeRecord
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -54,8 +55,72 @@ _PACKAGES = {
     "migraphx": "onnxruntime-migraphx",
     "qnn": "onnxruntime-qnn",
 }
-ON_NVIDIA = ("cuda", "tensorrt", "tensorrt-rtx")
+_ON_NVIDIA = ("cuda", "tensorrt", "tensorrt-rtx")
 """Providers that compute on an NVIDIA card, with inputs and outputs in its memory."""
+_ON_PROCESSOR = (None, "cpu", "xnnpack", "acl")
+_DOT_PRODUCTS = {"avx_vnni", "avx512_vnni", "amx_int8"}
+
+
+class OnnxRuntimeRecord(RuntimeRecord):
+    """What onnxruntime can do, with each of its execution providers."""
+
+    name = "onnxruntime"
+    endings = (".onnx", ".ort")
+    packages = ("onnxruntime",)
+    install = "pip install onnxruntime"
+    providers = tuple(PROVIDERS)
+
+    def open(self, threads: int, batch: int, provider: str | None) -> Runtime:
+        """Open it; see `RuntimeRecord.open`."""
+        return OnnxRuntime(threads, provider or "cpu", batch)
+
+    def installed_version(self) -> str:
+        """Its version; see `RuntimeRecord.installed_version`."""
+        return str(_onnxruntime().__version__)
+
+    def detect(self) -> tuple[str, tuple[str, ...]]:
+        """Import it, whichever package brings it; see `RuntimeRecord.detect`."""
+        try:
+            import onnxruntime
+
+            return onnxruntime.__version__, tuple(onnxruntime.get_available_providers())
+        except Exception as error:  # a broken installation may raise anything
+            found = f"cannot be imported: {error}"
+            raise RuntimeMissingError("the package onnxruntime", found, self.install) from error
+
+    def number_format(
+        self,
+        precision: str,
+        provider: str | None = None,
+        machine: str = "",
+        instruction_sets: Collection[str] = (),
+    ) -> str:
+        """Choose integers by what computes with them; see `RuntimeRecord.number_format`.
+
+        TensorRT wants signed numbers without zero points, Arm processors are fastest with signed
+        ones, x86 processors with unsigned activations. Where those lack the dot products of VNNI,
+        the sum of two products of eight bits saturates: weights then get seven bits (onnxruntime's
+        documentation of quantization).
+        """
+        if precision != "int8":
+            return precision
+        if provider in _ON_NVIDIA:
+            return "s8s8-symmetric"
+        if machine.lower() in ("aarch64", "arm64"):
+            return "s8s8"
+        return "u8s8" if _DOT_PRODUCTS & set(instruction_sets) else "u8s8-reduced"
+
+    def reason_against(self, precision: str, provider: str | None) -> str | None:
+        """Half precision is slower on processors; see `RuntimeRecord.reason_against`."""
+        if precision == "fp16" and provider in _ON_PROCESSOR:
+            return "onnxruntime computes it in fp32 on processors, which takes longer"
+        return None
+
+    def computes_on(self, provider: str | None) -> Literal["processor", "nvidia", "other"]:
+        """What a provider is for; see `RuntimeRecord.computes_on`."""
+        if provider in _ON_PROCESSOR:
+            return "processor"
+        return "nvidia" if provider in _ON_NVIDIA else "other"
 
 
 class OnnxRuntime:
@@ -128,7 +193,7 @@ class OnnxRuntime:
                 f"only {', '.join(session.get_providers())}",
                 "Check the driver and the libraries that the provider needs.",
             )
-        memory = "cuda" if self._provider in ON_NVIDIA else "cpu"
+        memory = "cuda" if self._provider in _ON_NVIDIA else "cpu"
         return _OnnxSession(session, path, memory, self._batch)
 
 

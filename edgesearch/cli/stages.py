@@ -263,13 +263,12 @@ def _images(config: Config) -> workflow.ImageSource:
 
 
 def _tensorrt(config: Config) -> workflow.TensorRTTarget | None:
-    """What engines are built for; in int8 by themselves where the device runs such engines."""
-    section, device = config.export.tensorrt, config.device.build()
+    section = config.export.tensorrt
     if section is None:
         return None
-    runs_int8 = device.runtime.startswith("tensorrt") and device.precision == "int8"
-    precision = section.precision or ("int8" if runs_int8 else "fp16")
-    return workflow.TensorRTTarget(tuple(section.compute_capabilities), precision)
+    return workflow.TensorRTTarget.of_device(
+        config.device.build(), section.compute_capabilities, section.precision
+    )
 
 
 def _looked_at(config: Config) -> workflow.SearchImages:

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator,
 
 from devices.spec import DeviceSpec, known_devices, load_device
 from edgesearch.errors import UserError
+from edgesearch.formats.precisions import precision_of
 from edgesearch.settings import FORM, Positive, PositiveFraction, Settings, fault
 
 
@@ -80,8 +81,11 @@ class DeviceBudgetsSection(Settings):
         own = {key: value for key, value in told.items() if not key.startswith("latency")}
         own["transport"] = "local"
         if name not in known_devices() and "runtime" in own:
-            return DeviceSpec.from_dict({"name": name, **own})
-        return load_device(name, **own)
+            device = DeviceSpec.from_dict({"name": name, **own})
+        else:
+            device = load_device(name, **own)
+        precision_of(device)  # refuses unknown ones
+        return device
 
 
 class BudgetsSection(Settings):

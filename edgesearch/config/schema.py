@@ -18,6 +18,7 @@ from edgesearch.config.evaluation_section import EvaluationSection
 from edgesearch.config.pretrain_section import PretrainSection
 from edgesearch.config.rank_section import RankSection
 from edgesearch.errors import UserError
+from edgesearch.formats.precisions import PRECISIONS, precision_of
 from edgesearch.settings import (
     Batch,
     Count,
@@ -108,8 +109,11 @@ class DeviceSection(Settings):
         if "hosts" in fields:
             fields = {"transport": "ssh", **fields}
         if fields["name"] not in known_devices() and "runtime" in fields:
-            return DeviceSpec.from_dict(fields)  # a device of the user's own
-        return load_device(fields.pop("name"), **fields)
+            device = DeviceSpec.from_dict(fields)  # a device of the user's own
+        else:
+            device = load_device(fields.pop("name"), **fields)
+        precision_of(device)  # refuses unknown ones
+        return device
 
     @field_validator("hosts")
     @classmethod
@@ -282,13 +286,15 @@ class TensorRTSection(Settings):
         list[Annotated[str, Field(pattern=r"^SM\d{2,3}$")]], Field(min_length=1)
     ] = ["SM75", "SM86", "SM89", "SM120"]
     """GPU generations that one engine file serves."""
-    precision: Literal["fp16", "fp32", "int8"] | None = None
-    """Precision of weights and activations; if null, int8 for a device whose runtime is TensorRT
-    and whose precision is int8, fp16 for any other."""
+    precision: str | None = None
+    """Precision of weights and activations; if null, that of the device if its runtime is TensorRT
+    and its precision less than fp32, fp16 for any other."""
 
     @field_validator("precision")
     @classmethod
     def _supported(cls, precision: str | None, info: ValidationInfo) -> str | None:
+        if precision is not None and precision not in PRECISIONS:
+            raise fault(f"one of {', '.join(PRECISIONS)} is required")
         if precision == "fp32" and "SM75" in info.data.get("compute_capabilities", ()):
             raise fault("fp16 is required for SM75, which lacks fp32 matrix products")
         return precision

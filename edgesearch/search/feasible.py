@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from devices import DeviceSpec
 from edgesearch.errors import InfeasibleError, StageError
 from edgesearch.events import Report
+from edgesearch.formats.precisions import precision_of
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.run.layout import Layout
 from edgesearch.search.budgets import Budgets
@@ -16,9 +17,6 @@ from edgesearch.search.constraints import DeviceLatencies, FeasibleSet
 from edgesearch.space import SearchSpace
 from edgesearch.stages.profile import current_correction, load_table, table_digest
 from profilers import LatencyTable
-
-VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
-"""Bytes of a weight or activation in each precision of a device."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class Tables:
             model.predict_all(),
             budgets,
             model.correction.p95_ratio,
-            value_bytes=VALUE_BYTES[self.device.precision],
+            value_bytes=precision_of(self.device).value_bytes,
             batch=self.device.batch,
             devices=further,
             notes=notes,

@@ -17,7 +17,7 @@ from devices import (
     ReplayRuntime,
     Runtime,
     Session,
-    TensorRTRtxBuilder,
+    TensorRTBuilder,
     TensorRTRuntime,
 )
 from devices.errors import CompileError, EngineError
@@ -121,7 +121,7 @@ class TestRuntime:
 
 def make_rtx_builder() -> EngineBuilder:
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
-    return TensorRTRtxBuilder(["SM86", "SM89"])
+    return TensorRTBuilder("tensorrt-rtx", ["SM86", "SM89"])
 
 
 BUILDERS: dict[str, Callable[[], EngineBuilder]] = {

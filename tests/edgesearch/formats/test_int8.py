@@ -12,11 +12,16 @@ from devices import OnnxRuntime, modules_of
 from edgesearch.errors import ExportError
 from edgesearch.export.engines import ONNX_FILE
 from edgesearch.export.verify import verify_engine
+from edgesearch.formats.int8 import INT8
 from edgesearch.formats.onnx_export import assemble_network
-from edgesearch.formats.precision import number_format
-from edgesearch.formats.quantize import CALIBRATIONS, convert_block, quantize_network
+from edgesearch.formats.precision import CALIBRATIONS, Calibration
+from edgesearch.formats.precisions import precision_with
 
-INTEGER_FORMATS = ("u8s8", "u8s8-reduced", "s8s8", "s8s8-symmetric")
+INTEGER_FORMATS = INT8.number_formats
+
+
+def quantize_network(path, int8_path, form, batches, method="minmax"):
+    INT8.convert(path, int8_path, form, calibration=Calibration(batches, method))
 
 
 @pytest.fixture
@@ -28,7 +33,7 @@ def converted(space, blocks, tmp_path):
         paths = {}
         for block in chain:
             paths[block.key] = tmp_path / blocks.paths[block.key].name
-            convert_block(
+            precision_with(form).convert(
                 blocks.paths[block.key],
                 paths[block.key],
                 form,
@@ -126,7 +131,7 @@ def test_a_quantized_network_gives_nearly_the_same(form, exported, images, expec
     path = tmp_path / "int8.onnx"
     pixels = images.numpy()
     quantize_network(exported / ONNX_FILE, path, form, [pixels[i : i + 1] for i in range(16)])
-    parity = verify_engine(path, OnnxRuntime(), pixels, expected, "int8")
+    parity = verify_engine(path, OnnxRuntime(), pixels, expected, INT8)
     assert 0.98 <= parity.min_cosine < 0.999999
     metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert metadata["space"] == "toy"
@@ -140,7 +145,7 @@ def test_ranges_are_chosen_in_different_ways(form, exported, images, expected, t
         path = tmp_path / f"{method}.onnx"
         batches = [pixels[i : i + 1] for i in range(12)]
         quantize_network(exported / ONNX_FILE, path, form, batches, method)
-        parity = verify_engine(path, OnnxRuntime(), pixels, expected, "int8")
+        parity = verify_engine(path, OnnxRuntime(), pixels, expected, INT8)
         assert parity.min_cosine < 0.999999
         scales = [
             float(numpy_helper.to_array(t).max())
@@ -184,29 +189,3 @@ def test_an_operator_that_the_quantizer_cannot_run_is_named(exported, images, tm
         quantize_network(
             tmp_path / "odd.onnx", tmp_path / "int8.onnx", "u8s8", [images.numpy()[:1]]
         )
-
-
-@pytest.mark.parametrize(
-    ("device", "expected"),
-    [
-        ({"runtime": "tensorrt-rtx", "machine": "x86_64"}, "s8s8-symmetric"),
-        ({"runtime": "onnxruntime", "provider": "tensorrt"}, "s8s8-symmetric"),
-        ({"runtime": "onnxruntime", "provider": "tensorrt-rtx"}, "s8s8-symmetric"),
-        ({"runtime": "onnxruntime", "machine": "aarch64"}, "s8s8"),
-        (
-            {
-                "runtime": "onnxruntime",
-                "machine": "x86_64",
-                "instruction_sets": ("avx2", "avx512_vnni"),
-            },
-            "u8s8",
-        ),
-        (
-            {"runtime": "onnxruntime", "machine": "x86_64", "instruction_sets": ("avx2",)},
-            "u8s8-reduced",
-        ),
-    ],
-)
-def test_eight_bits_are_those_that_a_device_likes(device, expected):
-    assert number_format("int8", **device) == expected
-    assert number_format("fp16", **device) == "fp16"
