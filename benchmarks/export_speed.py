@@ -43,6 +43,7 @@ from edgesearch.export.verify import KnnImages
 from edgesearch.formats.onnx_export import export_network
 from edgesearch.run.layout import Layout
 from edgesearch.search.winners import Winner, Winners
+from edgesearch.stages.profile import table_digest
 
 CAPABILITIES = "[SM75, SM86, SM89, SM120]"
 SEARCH = {
@@ -168,6 +169,7 @@ def make_engines(config: Config) -> None:
         space=space,
         device=device,
         table=layout.table(device),
+        table_digest=table_digest(layout.table(device)),
         tensorrt=arguments["tensorrt"],
         form={"batch": "fixed", "quantization": None},
         calibration=pool.sample(resolution, 0, arguments["looked_at"].calibration_images),
@@ -192,7 +194,13 @@ def prepared(config: Config) -> tuple[Winner, ImagePool, Any]:
     pool = ImagePool(arguments["images"], space.in_channels, arguments["seed"])
     weights = SupernetWeights.load(layout.weights, space)
     deployable = make_deployable(
-        space, weights, pool, winner.architecture, arguments["looked_at"], "features"
+        space,
+        weights,
+        pool,
+        winner.architecture,
+        "features",
+        calibration_images=config.search.calibration_images,
+        batch_size=config.search.batch_size,
     )
     return winner, pool, deployable
 

@@ -34,8 +34,6 @@ from edgesearch.formats.precision import Calibration, Precision
 from edgesearch.formats.precisions import PRECISIONS, precision_of, precision_with
 from edgesearch.search.winners import Winner
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.stages.profile import table_digest
-from edgesearch.stages.search import SearchImages
 from edgesearch.supernet.calibrate import recalibrate
 from edgesearch.supernet.subnet import Subnet
 from edgesearch.supernet.weights import SupernetWeights
@@ -79,8 +77,10 @@ def make_deployable(
     weights: SupernetWeights,
     pool: ImagePool,
     architecture: Architecture,
-    looked_at: SearchImages,
     output: str,
+    *,
+    calibration_images: int,
+    batch_size: int,
 ) -> Deployable:
     """Take a subnet out of the supernet, calibrated as in the search.
 
@@ -89,8 +89,9 @@ def make_deployable(
         weights: The trained supernet.
         pool: Images for calibration, and for the classifier.
         architecture: The subnet.
-        looked_at: Says which images the calibration uses.
         output: One of `OUTPUTS`.
+        calibration_images: Images that the search calibrates a subnet on.
+        batch_size: So many of them at a time.
 
     Raises:
         DataError: Logits are wanted, but the images have no labels.
@@ -102,8 +103,8 @@ def make_deployable(
     else:
         network = Subnet(subnet, "stages" if output == "stages" else "features")
     network = network.to(memory_format=torch.channels_last).eval()
-    calibration = pool.sample(resolution, 0, looked_at.calibration_images)
-    recalibrate(network, calibration, looked_at.batch_size)
+    calibration = pool.sample(resolution, 0, calibration_images)
+    recalibrate(network, calibration, batch_size)
     if output == "logits":
         images = pool.labelled(resolution)
         features = compute_features(network, images.train, prepare=images.prepare)
@@ -246,6 +247,7 @@ def write_winner(
     space: SearchSpace,
     device: DeviceSpec,
     table: Path,
+    table_digest: str,
     tensorrt: TensorRTTarget | None,
     form: Mapping[str, Any],
     calibration: torch.Tensor,
@@ -260,6 +262,7 @@ def write_winner(
         space: The search space.
         device: Where it was measured.
         table: The device's latency table.
+        table_digest: What identifies its measurements.
         tensorrt: What TensorRT engines are built for; None builds none.
         form: What else the manifest tells of how the files were made; its `quantization` is how
             ranges of activations are chosen.
@@ -302,7 +305,7 @@ def write_winner(
         "space_hash": space.space_hash,
         "device": device.to_dict(),
         **_measured_with(table),
-        "table": {"file": table.name, "sha256_of_measurements": table_digest(table)},
+        "table": {"file": table.name, "sha256_of_measurements": table_digest},
         "input": {
             "name": "images",
             "shape": [device.batch, space.in_channels, *[deployable.resolution] * 2],

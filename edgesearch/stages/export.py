@@ -54,6 +54,7 @@ from edgesearch.stages.profile import (
     current_correction,
     keep_correction,
     load_table,
+    table_digest,
     winner_key,
 )
 from edgesearch.stages.search import SearchImages, check_searched_for
@@ -341,7 +342,13 @@ class _Exporter:
 
     def _deployable(self, architecture: Architecture) -> Deployable:
         return make_deployable(
-            self.space, self.weights, self.pool, architecture, self.looked_at, self.output
+            self.space,
+            self.weights,
+            self.pool,
+            architecture,
+            self.output,
+            calibration_images=self.looked_at.calibration_images,
+            batch_size=self.looked_at.batch_size,
         )
 
     def _updated_model(self) -> LatencyModel:
@@ -363,6 +370,7 @@ class _Exporter:
             space=self.space,
             device=self.device,
             table=self.layout.table(self.device),
+            table_digest=table_digest(self.layout.table(self.device)),
             tensorrt=self.tensorrt,
             form={"batch": self.batch, "quantization": self._quantization},
             calibration=self._calibration(winner.architecture.resolution),
