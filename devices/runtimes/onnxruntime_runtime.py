@@ -13,6 +13,13 @@ from numpy.typing import NDArray
 from devices.errors import CompileError, EngineError, RuntimeMissingError
 from devices.runtimes.checks import check_inputs, check_types, draw_inputs, written_whole
 from devices.runtimes.onnx_layers import explain_failure
+from devices.runtimes.onnxruntime_session import (
+    CPU,
+    first_line,
+    import_onnxruntime,
+    open_session,
+    session_options,
+)
 from devices.runtimes.protocol import Runtime, Session
 from devices.runtimes.record import RuntimeRecord
 
@@ -29,10 +36,9 @@ _TYPES: dict[str, type[np.generic]] = {
     "tensor(int64)": np.int64,
     "tensor(bool)": np.bool_,
 }
-_CPU = "CPUExecutionProvider"
 
 PROVIDERS = {
-    "cpu": _CPU,
+    "cpu": CPU,
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
     "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
@@ -76,7 +82,7 @@ class OnnxRuntimeRecord(RuntimeRecord):
 
     def installed_version(self) -> str:
         """Its version; see `RuntimeRecord.installed_version`."""
-        return str(_onnxruntime().__version__)
+        return str(import_onnxruntime().__version__)
 
     def detect(self) -> tuple[str, tuple[str, ...]]:
         """Import it, whichever package brings it; see `RuntimeRecord.detect`."""
@@ -149,7 +155,7 @@ class OnnxRuntime:
         self._threads = threads
         self._batch = batch
         self._provider = provider
-        self.version: str = _onnxruntime().__version__
+        self.version: str = import_onnxruntime().__version__
         _check_provider(provider)
 
     @property
@@ -166,22 +172,19 @@ class OnnxRuntime:
 
     def load(self, path: Path) -> Session:
         """Load a model whose shapes are fixed, but for the batch; see `Runtime.load`."""
-        onnxruntime = _onnxruntime()
-        if path.suffix not in (".onnx", ".ort"):
-            raise EngineError("onnxruntime loads .onnx and .ort files", str(path), "Pass one.")
-        options = _session_options()
+        if path.suffix not in OnnxRuntimeRecord.endings:
+            endings = " and ".join(OnnxRuntimeRecord.endings)
+            raise EngineError(f"onnxruntime loads {endings} files", str(path), "Pass one.")
+        options = session_options()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.execution_mode = import_onnxruntime().ExecutionMode.ORT_SEQUENTIAL
         options.add_session_config_entry("session.force_spinning_stop", "1")
         wanted = PROVIDERS[self._provider]
-        providers = list(dict.fromkeys([wanted, _CPU]))
+        providers = list(dict.fromkeys([wanted, CPU]))
         try:
-            session = onnxruntime.InferenceSession(
-                str(path), options, providers=providers, enable_fallback=0
-            )
-        except Exception as error:  # onnxruntime's errors share no base class of their own
+            session = open_session(path, options, providers)
+        except Exception as error:
             raise EngineError(
                 f"onnxruntime {self.version} must be able to load {path}",
                 explain_failure(error, path, providers),
@@ -214,23 +217,16 @@ class OrtBuilder:
 
     def build(self, onnx_path: Path, engine_path: Path) -> None:
         """Compile a model; see `EngineBuilder.build`."""
-        onnxruntime = _onnxruntime()
-        levels = onnxruntime.GraphOptimizationLevel
-        options = _session_options()
-        options.graph_optimization_level = (
-            levels.ORT_ENABLE_EXTENDED if self._portable else levels.ORT_ENABLE_ALL
-        )
+        options = session_options("ORT_ENABLE_EXTENDED" if self._portable else "ORT_ENABLE_ALL")
         options.add_session_config_entry("session.save_model_format", "ORT")
         with written_whole(engine_path) as temporary:
             options.optimized_model_filepath = str(temporary)
             try:
-                onnxruntime.InferenceSession(
-                    str(onnx_path), options, providers=[_CPU], enable_fallback=0
-                )
-            except Exception as error:  # onnxruntime's errors share no base class of their own
+                open_session(onnx_path, options)
+            except Exception as error:
                 raise CompileError(
                     f"onnxruntime must be able to compile {onnx_path} to {engine_path}",
-                    explain_failure(error, onnx_path, [_CPU]),
+                    explain_failure(error, onnx_path, [CPU]),
                     "Check the model with onnx.checker, and that the folder can be written.",
                 ) from error
 
@@ -296,13 +292,13 @@ class _OnnxSession:
     def _failed(self, error: Exception) -> EngineError:
         return EngineError(
             f"onnxruntime must be able to run {self._path}",
-            _first_line(error),
+            first_line(error),
             "Export the model again.",
         )
 
     def _bind(self, session: onnxruntime.InferenceSession) -> Any:
         """Bind random inputs and, where their shape is known, outputs: no copies while timing."""
-        value = _onnxruntime().OrtValue
+        value = import_onnxruntime().OrtValue
         binding = session.io_binding()
         for name, array in draw_inputs(self.inputs, self._types).items():
             self._bound.append(array)  # the memory is shared
@@ -319,18 +315,8 @@ class _OnnxSession:
         return binding
 
 
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise RuntimeMissingError(
-            "the package onnxruntime", str(error), "Install it: pip install onnxruntime"
-        ) from error
-    return onnxruntime
-
-
 def _check_provider(provider: str) -> None:
-    available = _onnxruntime().get_available_providers()
+    available = import_onnxruntime().get_available_providers()
     offered = [name for name, full_name in PROVIDERS.items() if full_name in available]
     if provider not in offered:
         package = _PACKAGES.get(provider)
@@ -341,12 +327,6 @@ def _check_provider(provider: str) -> None:
             if package
             else "Choose another device.provider, or install a build of onnxruntime that has it.",
         )
-
-
-def _session_options() -> Any:
-    options = _onnxruntime().SessionOptions()
-    options.log_severity_level = 4  # its errors are raised; their copy on stderr helps nobody
-    return options
 
 
 def _fixed_shape(node: Any, path: Path, batch: int) -> tuple[int, ...]:
@@ -368,7 +348,3 @@ def _numpy_type(node: Any, path: Path) -> type[np.generic]:
             "Export the model with another input type.",
         )
     return _TYPES[node.type]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

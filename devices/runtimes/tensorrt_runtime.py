@@ -120,8 +120,9 @@ class TensorRTRuntime:
 
     def load(self, path: Path) -> Session:
         """Load an engine, or build a model with fixed shapes; see `Runtime.load`."""
-        if path.suffix not in (".onnx", ".engine"):
-            raise EngineError("TensorRT loads .onnx and .engine files", str(path), "Pass one.")
+        if path.suffix not in TensorRTRecord.endings:
+            endings = " and ".join(TensorRTRecord.endings)
+            raise EngineError(f"TensorRT loads {endings} files", str(path), "Pass one.")
         try:
             content = path.read_bytes()
         except OSError as error:
