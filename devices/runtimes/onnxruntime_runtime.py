@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,33 +38,38 @@ _TYPES: dict[str, type[np.generic]] = {
     "tensor(bool)": np.bool_,
 }
 
+_Unit = Literal["processor", "nvidia", "other"]
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider.
+
+    Attributes:
+        full_name: What onnxruntime calls it.
+        computes_on: What it is for; on an NVIDIA card, inputs and outputs are in its memory.
+        package: The build of onnxruntime that has it; None if it has to be built by hand.
+    """
+
+    full_name: str
+    computes_on: _Unit
+    package: str | None = None
+
+
 PROVIDERS = {
-    "cpu": CPU,
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "qnn": "QNNExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-    "acl": "ACLExecutionProvider",
+    "cpu": Provider(CPU, "processor"),
+    "cuda": Provider("CUDAExecutionProvider", "nvidia", "onnxruntime-gpu"),
+    "tensorrt": Provider("TensorrtExecutionProvider", "nvidia", "onnxruntime-gpu"),
+    "tensorrt-rtx": Provider("NvTensorRTRTXExecutionProvider", "nvidia", "onnxruntime-trt-rtx"),
+    "openvino": Provider("OpenVINOExecutionProvider", "other", "onnxruntime-openvino"),
+    "directml": Provider("DmlExecutionProvider", "other", "onnxruntime-directml"),
+    "coreml": Provider("CoreMLExecutionProvider", "other"),
+    "migraphx": Provider("MIGraphXExecutionProvider", "other", "onnxruntime-migraphx"),
+    "qnn": Provider("QNNExecutionProvider", "other", "onnxruntime-qnn"),
+    "xnnpack": Provider("XnnpackExecutionProvider", "processor"),
+    "acl": Provider("ACLExecutionProvider", "processor"),
 }
 """Execution providers by the names that a device gives them."""
-
-_PACKAGES = {
-    "cuda": "onnxruntime-gpu",
-    "tensorrt": "onnxruntime-gpu",
-    "tensorrt-rtx": "onnxruntime-trt-rtx",
-    "openvino": "onnxruntime-openvino",
-    "directml": "onnxruntime-directml",
-    "migraphx": "onnxruntime-migraphx",
-    "qnn": "onnxruntime-qnn",
-}
-_ON_NVIDIA = ("cuda", "tensorrt", "tensorrt-rtx")
-"""Providers that compute on an NVIDIA card, with inputs and outputs in its memory."""
-_ON_PROCESSOR = (None, "cpu", "xnnpack", "acl")
 _DOT_PRODUCTS = {"avx_vnni", "avx512_vnni", "amx_int8"}
 
 
@@ -110,7 +116,7 @@ class OnnxRuntimeRecord(RuntimeRecord):
         """
         if precision != "int8":
             return precision
-        if provider in _ON_NVIDIA:
+        if self.computes_on(provider) == "nvidia":
             return "s8s8-symmetric"
         if machine.lower() in ("aarch64", "arm64"):
             return "s8s8"
@@ -118,15 +124,13 @@ class OnnxRuntimeRecord(RuntimeRecord):
 
     def reason_against(self, precision: str, provider: str | None) -> str | None:
         """Half precision is slower on processors; see `RuntimeRecord.reason_against`."""
-        if precision == "fp16" and provider in _ON_PROCESSOR:
+        if precision == "fp16" and self.computes_on(provider) == "processor":
             return "onnxruntime computes it in fp32 on processors, which takes longer"
         return None
 
-    def computes_on(self, provider: str | None) -> Literal["processor", "nvidia", "other"]:
+    def computes_on(self, provider: str | None) -> _Unit:
         """What a provider is for; see `RuntimeRecord.computes_on`."""
-        if provider in _ON_PROCESSOR:
-            return "processor"
-        return "nvidia" if provider in _ON_NVIDIA else "other"
+        return PROVIDERS[provider or "cpu"].computes_on
 
 
 class OnnxRuntime:
@@ -180,7 +184,7 @@ class OnnxRuntime:
         options.inter_op_num_threads = 1
         options.execution_mode = import_onnxruntime().ExecutionMode.ORT_SEQUENTIAL
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        wanted = PROVIDERS[self._provider]
+        wanted = PROVIDERS[self._provider].full_name
         providers = list(dict.fromkeys([wanted, CPU]))
         try:
             session = open_session(path, options, providers)
@@ -196,7 +200,7 @@ class OnnxRuntime:
                 f"only {', '.join(session.get_providers())}",
                 "Check the driver and the libraries that the provider needs.",
             )
-        memory = "cuda" if self._provider in _ON_NVIDIA else "cpu"
+        memory = "cuda" if PROVIDERS[self._provider].computes_on == "nvidia" else "cpu"
         return _OnnxSession(session, path, memory, self._batch)
 
 
@@ -317,9 +321,9 @@ class _OnnxSession:
 
 def _check_provider(provider: str) -> None:
     available = import_onnxruntime().get_available_providers()
-    offered = [name for name, full_name in PROVIDERS.items() if full_name in available]
+    offered = [name for name, known in PROVIDERS.items() if known.full_name in available]
     if provider not in offered:
-        package = _PACKAGES.get(provider)
+        package = PROVIDERS[provider].package
         raise RuntimeMissingError(
             f"an execution provider that this build of onnxruntime has: {', '.join(offered)}",
             repr(provider),

@@ -1,7 +1,6 @@
 """From a description to a runtime."""
 
 import platform
-import sys
 
 import onnxruntime
 import pytest
@@ -22,16 +21,6 @@ def test_every_device_of_the_catalog_has_a_runtime() -> None:
     assert known_devices()
     for name in known_devices():
         assert read_catalog(name)["runtime"] in RUNTIMES
-
-
-def test_installed_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    version = open_runtime(load_device("local-cpu")).version
-    assert installed_version("onnxruntime") == version
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    for name in ("tensorrt", "tensorrt_bindings"):
-        monkeypatch.setitem(sys.modules, name, None)
-    assert installed_version("onnxruntime") is None
-    assert installed_version("tensorrt") is None
 
 
 def test_the_version_of_tensorrt_is_known_without_a_gpu() -> None:

@@ -6,12 +6,11 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from safetensors import safe_open
 
-from devices import OnnxRuntime, read_engine_header
+from devices import read_engine_header
 from edgesearch.errors import ExportError
 from edgesearch.export.engines import (
     ONNX_FILE,
@@ -178,22 +177,6 @@ def test_a_file_of_another_network_is_refused(exported, space, images, tmp_path)
     with pytest.raises(ExportError, match=r"subnet\.onnx equal to the trained network"):
         build_engines(tmp_path, other, images, None)
     assert not (tmp_path / "subnet.ort").exists()
-
-
-def test_half_precision_keeps_inputs_and_outputs(exported, tmp_path):
-    path = tmp_path / "half.onnx"
-    FP16.convert(exported / ONNX_FILE, path, "fp16")
-    graph = onnx.load(path).graph
-    types = {
-        entry.name: entry.type.tensor_type.elem_type for entry in (*graph.input, *graph.output)
-    }
-    assert set(types.values()) == {onnx.TensorProto.FLOAT}
-    kept = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 4}
-    assert kept == {onnx.TensorProto.FLOAT16}
-    assert path.stat().st_size < 0.8 * (exported / ONNX_FILE).stat().st_size
-    session = OnnxRuntime().load(path)
-    assert session.run({"images": np.ones((1, 1, 16, 16), np.float32)})["features"].dtype == "f4"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["half.onnx"]
 
 
 def test_weights_of_the_subnet_round_trip(subnet, tmp_path):

@@ -15,34 +15,12 @@ from edgesearch.export.verify import verify_engine
 from edgesearch.formats.int8 import INT8
 from edgesearch.formats.onnx_export import assemble_network
 from edgesearch.formats.precision import CALIBRATIONS, Calibration
-from edgesearch.formats.precisions import precision_with
 
 INTEGER_FORMATS = INT8.number_formats
 
 
 def quantize_network(path, int8_path, form, batches, method="minmax"):
     INT8.convert(path, int8_path, form, calibration=Calibration(batches, method))
-
-
-@pytest.fixture
-def converted(space, blocks, tmp_path):
-    """Converts all blocks; their paths."""
-
-    def convert(form):
-        chain = space.blocks(space.largest)
-        paths = {}
-        for block in chain:
-            paths[block.key] = tmp_path / blocks.paths[block.key].name
-            precision_with(form).convert(
-                blocks.paths[block.key],
-                paths[block.key],
-                form,
-                is_first=block is chain[0],
-                is_last=block is chain[-1],
-            )
-        return paths
-
-    return convert
 
 
 def operators(path, folder):
@@ -90,51 +68,6 @@ def test_for_tensorrt_only_what_convolutions_take_is_quantized(space, converted)
             assert {kinds[name] for name in node.input[:2]} == {"DequantizeLinear"}
         seen += len(convolutions)
     assert seen > 4
-
-
-@pytest.mark.parametrize(
-    ("form", "inside"), [("u8s8", onnx.TensorProto.UINT8), ("s8s8", onnx.TensorProto.INT8)]
-)
-def test_integers_pass_between_blocks(form, inside, space, converted):
-    paths = converted(form)
-    chain = space.blocks(space.largest)
-    for block in chain:
-        graph = onnx.load(paths[block.key]).graph
-        types = [tensor.type.tensor_type.elem_type for tensor in (graph.input[0], graph.output[0])]
-        outside = onnx.TensorProto.FLOAT
-        expected = [outside if block is chain[0] else inside]
-        expected += [outside if block is chain[-1] else inside]
-        assert types == expected
-
-
-def test_half_precision_passes_between_blocks(space, converted, tmp_path):
-    paths = converted("fp16")
-    graph = onnx.load(paths[space.blocks(space.largest)[1].key]).graph
-    for tensor in (graph.input[0], graph.output[0]):
-        assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
-    joined = tmp_path / "joined.onnx"
-    assemble_network(space.blocks(space.largest), paths, joined)
-    session = OnnxRuntime().load(joined)
-    (features,) = session.run({"images": np.zeros((2, 1, 16, 16), np.float32)}).values()
-    assert features.dtype == np.float32
-
-
-@pytest.mark.parametrize("form", [*INTEGER_FORMATS, "fp16"])
-def test_converted_blocks_can_be_timed(form, converted):
-    for path in converted(form).values():
-        session = OnnxRuntime().load(path)
-        assert min(session.time_ms(2)) > 0
-
-
-@pytest.mark.parametrize("form", INTEGER_FORMATS)
-def test_a_quantized_network_gives_nearly_the_same(form, exported, images, expected, tmp_path):
-    path = tmp_path / "int8.onnx"
-    pixels = images.numpy()
-    quantize_network(exported / ONNX_FILE, path, form, [pixels[i : i + 1] for i in range(16)])
-    parity = verify_engine(path, OnnxRuntime(), pixels, expected, INT8)
-    assert 0.98 <= parity.min_cosine < 0.999999
-    metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    assert metadata["space"] == "toy"
 
 
 @pytest.mark.parametrize("form", ["u8s8", "s8s8-symmetric"])
