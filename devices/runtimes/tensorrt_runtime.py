@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,13 +53,7 @@ class TensorRTRecord(RuntimeRecord):
         """Its version; see `RuntimeRecord.installed_version`."""
         return str(load_bindings(self.name).__version__)
 
-    def number_format(
-        self,
-        precision: str,
-        provider: str | None = None,
-        machine: str = "",
-        instruction_sets: Collection[str] = (),
-    ) -> str:
+    def number_format(self, precision: str, *_: Any, **__: Any) -> str:
         """Integers are signed, without zero points; see `RuntimeRecord.number_format`."""
         return "s8s8-symmetric" if precision == "int8" else precision
 

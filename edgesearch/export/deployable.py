@@ -30,7 +30,7 @@ from edgesearch.export.exported import unjudged
 from edgesearch.export.kit import KIT, write_kit
 from edgesearch.export.manifest import make_manifest, write_manifest
 from edgesearch.export.verify import KnnImages
-from edgesearch.formats.precision import Calibration, Precision
+from edgesearch.formats.precision import CALIBRATIONS, Calibration, Precision
 from edgesearch.formats.precisions import PRECISIONS, precision_of, precision_with
 from edgesearch.search.winners import Winner
 from edgesearch.space import Architecture, SearchSpace
@@ -163,26 +163,33 @@ def write_in_format(
     number_format: str,
     calibration: torch.Tensor,
     batch: int,
-    quantization: str | None = "minmax",
+    quantization: str | None = None,
+    name: str | None = None,
 ) -> Path:
-    """Write the network in a folder in the number format that its device runs.
+    """Write the network in a folder in the number format that a runtime wants.
 
     Args:
         folder: Holds the network in single precision.
-        number_format: What the device's runtime wants.
+        number_format: What the runtime wants.
         calibration: (N, C, H, W), normalised: shows the ranges of activations.
         batch: Images in each run.
-        quantization: How these are chosen: one of `CALIBRATIONS`; None where nothing needs them.
+        quantization: How these are chosen: one of `CALIBRATIONS`, the first if None.
+        name: Of the file; that of the precision if None.
 
     Returns:
-        The file that is measured; the one in single precision if that is the format.
+        The file; the one in single precision if that is the format.
 
     Raises:
         ExportError: The network cannot be converted, or the file cannot be written.
     """
     precision = precision_with(number_format)
-    path = folder / precision.file
-    _convert(folder, path, precision, number_format, calibration, batch, quantization)
+    path = folder / (name or precision.file)
+    ranges = None
+    if precision.needs_calibration:
+        batches = calibration_batches(calibration, batch)
+        ranges = Calibration(batches, quantization or CALIBRATIONS[0])
+    if precision.convert is not None:
+        precision.convert(folder / ONNX_FILE, path, number_format, calibration=ranges)
     return path
 
 
@@ -191,7 +198,7 @@ def write_for_tensorrt(
     device: DeviceSpec,
     precision: Precision,
     calibration: torch.Tensor,
-    quantization: str | None,
+    quantization: str | None = None,
 ) -> str:
     """Ensure that a folder holds the network as TensorRT engines of a precision are built from it.
 
@@ -209,28 +216,10 @@ def write_for_tensorrt(
         ExportError: The network cannot be converted, or the file cannot be written.
     """
     wanted, measured = RUNTIMES[TENSORRT_RTX].number_format(precision.name), device.number_format()
-    path = folder / precision.file_for(wanted, measured, "tensorrt")
+    name = precision.file_for(wanted, measured, "tensorrt")
     if wanted != measured:
-        _convert(folder, path, precision, wanted, calibration, device.batch, quantization)
-    return path.name
-
-
-def _convert(
-    folder: Path,
-    path: Path,
-    precision: Precision,
-    number_format: str,
-    calibration: torch.Tensor,
-    batch: int,
-    quantization: str | None,
-) -> None:
-    if precision.convert is None:
-        return
-    ranges = None
-    if precision.needs_calibration:
-        batches = calibration_batches(calibration, batch)
-        ranges = Calibration(batches, quantization or "minmax")
-    precision.convert(folder / ONNX_FILE, path, number_format, calibration=ranges)
+        write_in_format(folder, wanted, calibration, device.batch, quantization, name)
+    return name
 
 
 def parity_images(pool: ImagePool, resolution: int, batch: int) -> torch.Tensor:

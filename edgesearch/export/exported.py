@@ -1,4 +1,4 @@
-"""What an export finds of itself, and what it says where nothing is left."""
+"""Loads a finished export; the error when reserves run out."""
 
 from __future__ import annotations
 
