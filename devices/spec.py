@@ -207,22 +207,21 @@ def read_catalog(name: str) -> dict[str, Any]:
 
 
 def load_device(name: str, **overrides: Any) -> DeviceSpec:
-    """Read a device from the catalog, for use.
+    """Describe a device of the catalog, or one's own.
 
     Args:
-        name: Name of a device in the catalog.
+        name: Name of a device in the catalog; any other if its runtime is given.
         **overrides: Fields that replace the catalog's; `None` keeps what the catalog says.
-
-    Returns:
-        The description.
 
     Raises:
         UnknownDeviceError: If there is no such device, an override is at fault, or the device is
             far away and no host is given.
     """
+    chosen = {key: value for key, value in overrides.items() if value is not None}
+    if name not in known_devices() and "runtime" in chosen:
+        return DeviceSpec.from_dict({"name": name, **chosen})
     values = read_catalog(name)
     del values["install"]
-    chosen = {key: value for key, value in overrides.items() if value is not None}
     return DeviceSpec.from_dict({**values, **chosen})
 
 

@@ -1,4 +1,4 @@
-"""What an engine of TensorRT for RTX says of itself, without being loaded."""
+"""Reads the header of TensorRT for RTX engines, without loading them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model takes, read on this machine; and the same model for one size of batch."""
+"""Reads the inputs of a model, and fixes the size of an open batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layer of a network a runtime speaks of, or cannot run."""
+"""Names the layer of a network that a runtime cannot run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions of onnxruntime that say nothing on stderr and never run elsewhere than asked."""
+"""Opens sessions of onnxruntime that log nothing and never fall back to another provider."""
 
 from __future__ import annotations
 

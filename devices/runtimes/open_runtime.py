@@ -1,4 +1,4 @@
-"""From the description of a device to the runtime that runs engines on it."""
+"""Opens the runtime of a device."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from devices.spec import DeviceSpec, known_devices, load_device
+from devices.spec import DeviceSpec, load_device
 from edgesearch.errors import UserError
 from edgesearch.formats.precisions import precision_of
 from edgesearch.settings import FORM, Positive, PositiveFraction, Settings, fault
@@ -80,10 +80,7 @@ class DeviceBudgetsSection(Settings):
         told = self.model_dump(exclude_none=True)
         own = {key: value for key, value in told.items() if not key.startswith("latency")}
         own["transport"] = "local"
-        if name not in known_devices() and "runtime" in own:
-            device = DeviceSpec.from_dict({"name": name, **own})
-        else:
-            device = load_device(name, **own)
+        device = load_device(name, **own)
         precision_of(device)  # refuses unknown ones
         return device
 

@@ -10,7 +10,6 @@ from devices.spec import (
     IDENTITY_FIELDS,
     MEASURED_FIELDS,
     DeviceSpec,
-    known_devices,
     load_device,
 )
 from edgesearch.config.budgets_section import BudgetsSection
@@ -108,10 +107,7 @@ class DeviceSection(Settings):
             fields["hosts"] = [fields.pop("host")]
         if "hosts" in fields:
             fields = {"transport": "ssh", **fields}
-        if fields["name"] not in known_devices() and "runtime" in fields:
-            device = DeviceSpec.from_dict(fields)  # a device of the user's own
-        else:
-            device = load_device(fields.pop("name"), **fields)
+        device = load_device(fields.pop("name"), **fields)
         precision_of(device)  # refuses unknown ones
         return device
 

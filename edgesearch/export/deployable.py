@@ -1,4 +1,4 @@
-"""A winner as the network that is deployed, and its files."""
+"""Takes a winner out of the supernet, writes its files and its manifest."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def write_winner(
     """
     precision = precision_of(device)
     glance = min(KNN_IMAGES, max(int(KNN_GLANCE[0] / winner.macs), KNN_GLANCE[1]))
-    judged = [p for p in _precisions(device, tensorrt) if p.tolerance.max_knn_loss is not None]
+    judged = any(each.judged_by_labels for each in _precisions(device, tensorrt))
     source = ONNX_FILE
     if tensorrt is not None:
         source = write_for_tensorrt(

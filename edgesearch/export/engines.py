@@ -1,4 +1,4 @@
-"""From a subnet to the files that a device loads."""
+"""Compiles the ONNX files of a winner, and checks whatever can run here."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class _Check:
         """Images to judge a precision by, and the trained network's accuracy on them."""
         if self._knn is None:
             return None
-        judged = precision.tolerance.max_knn_loss is not None
+        judged = precision.judged_by_labels
         images = self._knn if judged else self._knn.first(self._glance)
         if not len(images.train) or not len(images.test):  # fewer than a batch tell nothing
             return None
@@ -229,7 +229,7 @@ class _Check:
             locate=lambda: self._locate(path, precision),
         )
         facts: dict[str, Any] = {"parity": parity.to_dict()}
-        if precision.tolerance.max_knn_loss is not None and parity.knn_after is None:
+        if precision.judged_by_labels and parity.knn_after is None:
             lacking = _NO_LABELS if self._knn is None else _FEW_LABELS.format(self._batch)
             facts["knn_note"] = f"not judged by kNN accuracy: {lacking}"
         return facts

@@ -1,4 +1,4 @@
-"""Where in a network the difference begins that its output shows."""
+"""Names the first layer whose output differs between a trained network and its files."""
 
 from __future__ import annotations
 

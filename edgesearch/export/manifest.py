@@ -1,4 +1,4 @@
-"""What was exported, from what, with what, and how it was checked."""
+"""manifest.json: the files of a winner, what they were made from and how they were checked."""
 
 from __future__ import annotations
 

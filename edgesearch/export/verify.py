@@ -1,4 +1,4 @@
-"""Does the exported network give what the trained one gives?"""
+"""Compares the outputs of exported networks with those of the trained one."""
 
 from __future__ import annotations
 

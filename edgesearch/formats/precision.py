@@ -97,6 +97,11 @@ class Precision:
     convert: Convert | None
     needs_calibration: bool = False
 
+    @property
+    def judged_by_labels(self) -> bool:
+        """Whether the accuracy of nearest neighbours decides on its files, besides their outputs."""
+        return self.tolerance.max_knn_loss is not None
+
     def file_for(self, number_format: str, measured_format: str, runtime: str) -> str:
         """Name of the file that a runtime's engines are built from.
 
