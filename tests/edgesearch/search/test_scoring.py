@@ -78,7 +78,15 @@ def trials_of(agreement, feasible):
 def test_candidates_are_the_networks_that_are_exported(weights, pool, agreement):
     """Bit by bit: the same images in the same order and batches went into their statistics."""
     for architecture in (SPACE.smallest, SPACE.architecture(20)):
-        exported = make_deployable(SPACE, weights, pool, architecture, LOOKED_AT, "features")
+        exported = make_deployable(
+            SPACE,
+            weights,
+            pool,
+            architecture,
+            "features",
+            calibration_images=LOOKED_AT.calibration_images,
+            batch_size=LOOKED_AT.batch_size,
+        )
         for _ in range(2):  # the second time its statistics are known
             scored = agreement.subnet(architecture)[0].state_dict()
             theirs = exported.network.state_dict()
