@@ -76,63 +76,13 @@ def validate_arguments(config: Config) -> dict[str, Any]:
 
 def pretrain_arguments(config: Config) -> dict[str, Any]:
     """Arguments of `workflow.pretrain`."""
-    section = config.pretrain
     return {
         "space": config.space.build(),
         "images": _images(config),
         "output_dir": config.output_dir,
-        "method": section.method,
-        "trainer": workflow.TrainerConfig(
-            epochs=section.epochs,
-            lr=section.lr,
-            weight_decay=section.weight_decay,
-            momentum=section.momentum,
-            warmup_epochs=section.warmup_epochs,
-            optimizer=section.optimizer,
-            random_subnets=section.random_subnets,
-            largest_only_epochs=section.largest_only_epochs,
-            loss_weights=section.loss_weights,
-            distill=section.distill,
-            faithful=section.faithful,
-            monitor_every_epochs=section.knn_every_epochs,
-            checkpoint_minutes=section.checkpoint_minutes,
-            tensorboard=section.tensorboard,
-            seed=config.seed,
-        ),
-        "hardware": workflow.Hardware(
-            device=section.device,
-            precision=section.precision,
-            bn_group_size=section.bn_group_size,
-            accumulation=section.accumulation,
-            compile=section.compile,
-        ),
-        "views": workflow.ViewOptions(
-            augmentation=_augmentation(config),
-            batched=section.augmentation.batched,
-            batch_size=section.batch_size,
-            workers=section.workers,
-        ),
-        "method_options": section.method_options(),
-        "threads": section.threads,
-        "init": section.init,
-        "knn_k": section.knn_k,
+        "settings": config.pretrain,
+        "seed": config.seed,
     }
-
-
-def _augmentation(config: Config) -> workflow.Augmentation:
-    views = config.pretrain.augmentation
-    return workflow.Augmentation(
-        crop_scale=views.crop_scale,
-        flip_probability=views.flip_probability,
-        jitter_probability=views.jitter.probability,
-        brightness=views.jitter.brightness,
-        contrast=views.jitter.contrast,
-        saturation=views.jitter.saturation,
-        hue=views.jitter.hue,
-        grayscale_probability=views.grayscale_probability,
-        blur_probability=views.blur_probability,
-        solarize_probability=views.solarize_probability,
-    )
 
 
 def search_arguments(config: Config) -> dict[str, Any]:

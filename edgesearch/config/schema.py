@@ -15,9 +15,9 @@ from devices.spec import (
 )
 from edgesearch.config.budgets_section import BudgetsSection
 from edgesearch.config.evaluation_section import EvaluationSection
-from edgesearch.config.pretrain_section import PretrainSection
 from edgesearch.config.rank_section import RankSection
 from edgesearch.errors import UserError
+from edgesearch.pretrain.settings import PretrainSettings
 from edgesearch.settings import (
     Batch,
     Count,
@@ -327,7 +327,7 @@ class Config(Settings):
     """How the latency table is measured."""
     validation: ValidationSection = ValidationSection()
     """How predicted latencies are judged."""
-    pretrain: PretrainSection = PretrainSection()
+    pretrain: PretrainSettings = PretrainSettings()
     """How the supernet is trained."""
     search: SearchSection = SearchSection()
     """How subnets are chosen."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain.epoch_report import EpochReport
+from edgesearch.pretrain.progress import EpochReport
 
 
 class RunLog:
@@ -39,8 +39,7 @@ class RunLog:
             partial.write_text("".join(lines), encoding="utf-8")
             os.replace(partial, self.metrics_path)
             for report in map(json.loads, lines):
-                if "best_epoch" in report:  # a former version kept no weights of the best
-                    self._note(report["epoch"], report["monitor"])
+                self._note(report["epoch"], report["monitor"])
         if self._open_writer is not None:
             folder = self.metrics_path.with_name("tensorboard")
             self._writer = self._open_writer(str(folder), purge_step=epoch + 1)

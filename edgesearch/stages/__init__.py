@@ -5,9 +5,6 @@ from edgesearch.evaluate.judge import EvaluationSettings
 from edgesearch.events import Event, Report
 from edgesearch.export.engines import TensorRTTarget
 from edgesearch.export.exported import ExportResult
-from edgesearch.pretrain.hardware import Hardware
-from edgesearch.pretrain.trainer_config import TrainerConfig
-from edgesearch.pretrain.views import Augmentation
 from edgesearch.search.agreement import ScoreOptions
 from edgesearch.search.budgets import Budgets, LatencyBudgets, Range
 from edgesearch.search.winners import Winner, Winners
@@ -15,7 +12,7 @@ from edgesearch.stages.bench import BenchedEngine, BenchResult, bench
 from edgesearch.stages.devices import DevicesResult, describe_devices
 from edgesearch.stages.evaluate import EvaluatedRow, EvaluateResult, evaluate
 from edgesearch.stages.export import export
-from edgesearch.stages.pretrain import PretrainResult, ViewOptions, pretrain
+from edgesearch.stages.pretrain import PretrainResult, pretrain
 from edgesearch.stages.profile import ProfileResult, profile
 from edgesearch.stages.rank import RankResult, RankSettings, rank
 from edgesearch.stages.run import RunResult, run
@@ -26,7 +23,6 @@ from edgesearch.stages.validate import ValidatedNetwork, ValidateResult, validat
 from profilers import MeasureConfig
 
 __all__ = [
-    "Augmentation",
     "BenchResult",
     "BenchedEngine",
     "Budgets",
@@ -36,7 +32,6 @@ __all__ = [
     "EvaluationSettings",
     "Event",
     "ExportResult",
-    "Hardware",
     "ImageSource",
     "LatencyBudgets",
     "MeasureConfig",
@@ -53,10 +48,8 @@ __all__ = [
     "SummaryRow",
     "TableResult",
     "TensorRTTarget",
-    "TrainerConfig",
     "ValidateResult",
     "ValidatedNetwork",
-    "ViewOptions",
     "Winner",
     "Winners",
     "bench",

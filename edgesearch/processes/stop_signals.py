@@ -1,13 +1,15 @@
-"""Stopping at a moment of one's own choice."""
+"""What SIGINT and SIGTERM do while a process is busy with something."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 
 
 class StopSignals:
@@ -22,19 +24,12 @@ class StopSignals:
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self._former[number] = signal.signal(number, self._note)
+        self._former = _handle(self._note)
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
+        _restore(self._former)
 
     def __exit__(
         self,
@@ -42,19 +37,30 @@ class StopSignals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._restore()
+        _restore(self._former)
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Let SIGINT and SIGTERM end the process at once, where a call never comes back to Python."""
-    former = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                former[number] = signal.signal(number, signal.SIG_DFL)
+    former = _handle(signal.SIG_DFL)
     try:
         yield
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+        _restore(former)
+
+
+def _handle(handler: Handler) -> dict[signal.Signals, Any]:
+    """Set the handler of both signals; the former handlers by signal."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {
+        number: signal.signal(number, handler)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    }
+
+
+def _restore(former: dict[signal.Signals, Any]) -> None:
+    for number, handler in former.items():
+        signal.signal(number, handler)
