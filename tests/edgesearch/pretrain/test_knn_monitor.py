@@ -7,7 +7,7 @@ from edgesearch.data.image_pool import ImagePool, ImageSource
 from edgesearch.errors import TrainingError
 from edgesearch.pretrain.encoder import states_of
 from edgesearch.pretrain.knn_monitor import KnnMonitor
-from edgesearch.pretrain.moco_v2 import MoCoV2
+from edgesearch.pretrain.method import make_method
 from edgesearch.space import load_space
 from edgesearch.supernet.weights import SupernetWeights
 
@@ -16,7 +16,7 @@ SPACE = load_space("resnet_tiny", in_channels=1, resolutions=[16])
 
 @pytest.fixture(scope="module")
 def weights():
-    method = MoCoV2(SPACE, queue_size=8, projector_hidden_dim=8, projector_dim=4)
+    method = make_method("moco_v2", SPACE, queue_size=8, projector_hidden_dim=8, projector_dim=4)
     states = states_of(method.query)
     return SupernetWeights(SPACE, *states[:2], *states[:2])
 
