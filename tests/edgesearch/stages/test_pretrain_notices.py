@@ -7,7 +7,8 @@ from safetensors.torch import load_file, save_file
 from edgesearch import stages as workflow
 from edgesearch.pretrain.byol import BYOL
 from edgesearch.pretrain.key_queue import KeyQueue
-from edgesearch.pretrain.methods import METHODS
+from edgesearch.pretrain.recipes import RECIPES, Recipe
+from edgesearch.pretrain.settings import PretrainSettings
 from edgesearch.space import load_space
 
 SPACE = load_space("resnet_tiny", in_channels=1, stage_depths=[[1], [1], [1]])
@@ -18,15 +19,18 @@ PREDICTOR = {"predictor_hidden_dim": 8}
 class Remembering(BYOL):
     """A method that nobody has heard of, with a queue."""
 
-    def __init__(self, space, *, negatives, **options):
-        super().__init__(space, **options)
-        self.remembered = KeyQueue(8, 512, negatives=negatives)
+    def build(self, dim, *, dense_weight, **options):
+        super().build(dim, **options)
+        self.remembered = KeyQueue(dim, 512, negatives=dense_weight > 0)
 
 
 @pytest.fixture
 def told(tmp_path, monkeypatch):
     """What a short training says."""
-    monkeypatch.setitem(METHODS, "remembering", Remembering)
+    byol = RECIPES["byol"]
+    options = {**byol.options, "dense_weight": 1.0}
+    recipe = Recipe(f"{__name__}:Remembering", byol.training, options)
+    monkeypatch.setitem(RECIPES, "remembering", recipe)
 
     def told(method, init=None, **options):
         events = []
@@ -34,12 +38,18 @@ def told(tmp_path, monkeypatch):
             space=SPACE,
             images=workflow.ImageSource("digits"),
             output_dir=tmp_path / method,
-            trainer=workflow.TrainerConfig(epochs=1, lr=0.01, monitor_every_epochs=0),
-            views=workflow.ViewOptions(workflow.Augmentation(flip_probability=0.0), True, 256),
-            method=method,
-            method_options={**HEADS, **options},
-            threads=1,
-            init=init,
+            settings=PretrainSettings(
+                method=method,
+                epochs=1,
+                lr=0.01,
+                knn_every_epochs=0,
+                threads=1,
+                init=init,
+                tensorboard=False,
+                augmentation={"batched": True, "flip_probability": 0.0},
+                **HEADS,
+                **options,
+            ),
             report=events.append,
         )
         return "\n".join(event.message for event in events)
@@ -49,7 +59,7 @@ def told(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("negatives", [True, False])
 def test_a_large_queue_of_negatives_of_any_method(told, negatives):
-    said = told("remembering", negatives=negatives, **PREDICTOR)
+    said = told("remembering", dense_weight=float(negatives), **PREDICTOR)
     assert ("a queue of 512 is more than a quarter of the 1438 images" in said) == negatives
 
 

@@ -1,32 +1,35 @@
 """What cannot be trained so is refused before anything of a former training is set aside."""
 
-import dataclasses
 import hashlib
 
 import pytest
 
 from edgesearch import stages as workflow
 from edgesearch.errors import CheckpointError, DataError, TrainingError
+from edgesearch.pretrain.settings import PretrainSettings
 from edgesearch.space import load_space
 
 SPACE = load_space("resnet_tiny", in_channels=1, stage_depths=[[1], [1], [1]])
-OPTIONS = {"queue_size": 256, "projector_hidden_dim": 16, "projector_dim": 8, "projector_bn": True}
-TRAINER = workflow.TrainerConfig(epochs=1, lr=0.01, monitor_every_epochs=0)
-VIEWS = workflow.ViewOptions(workflow.Augmentation(flip_probability=0.0), True, 256)
+SETTINGS = PretrainSettings(
+    epochs=1,
+    lr=0.01,
+    queue_size=256,
+    projector_hidden_dim=16,
+    projector_dim=8,
+    projector_bn=True,
+    knn_every_epochs=0,
+    threads=1,
+    tensorboard=False,
+    augmentation={"batched": True, "flip_probability": 0.0},
+)
 
 
-def pretrain(folder, **changes):
+def pretrain(folder, space=SPACE, **changes):
     return workflow.pretrain(
-        **{
-            "space": SPACE,
-            "images": workflow.ImageSource("digits"),
-            "output_dir": folder,
-            "trainer": TRAINER,
-            "views": VIEWS,
-            "method_options": OPTIONS,
-            "threads": 1,
-            **changes,
-        }
+        space=space,
+        images=workflow.ImageSource("digits"),
+        output_dir=folder,
+        settings=SETTINGS.model_copy(update=changes),
     )
 
 
@@ -46,17 +49,17 @@ def finished(tmp_path_factory):
     ("changes", "error", "message"),
     [
         (
-            {"views": dataclasses.replace(VIEWS, batch_size=2048)},
+            {"batch_size": 2048},
             DataError,
             "at least one batch of 2048 images for training; found: 1438 images",
         ),
         (
-            {"hardware": workflow.Hardware(bn_group_size=48)},
+            {"bn_group_size": 48},
             TrainingError,
             "a pretrain.bn_group_size that divides the 256 images",
         ),
         (
-            {"trainer": dataclasses.replace(TRAINER, distill=1.0, faithful=True)},
+            {"distill": 1.0, "faithful": True},
             TrainingError,
             "moco_v2 without distillation",
         ),

@@ -10,6 +10,7 @@ import yaml
 
 from edgesearch import stages as workflow
 from edgesearch.errors import StageError
+from edgesearch.pretrain.settings import PretrainSettings
 from edgesearch.processes import distributed
 from edgesearch.space import load_space
 
@@ -73,7 +74,5 @@ def test_other_images_than_those_of_the_first_process(tmp_path, monkeypatch):
             space=load_space("resnet_tiny", in_channels=1),
             images=workflow.ImageSource(source="digits"),
             output_dir=tmp_path,
-            trainer=workflow.TrainerConfig(epochs=1),
-            views=workflow.ViewOptions(workflow.Augmentation()),
-            method_options={},
+            settings=PretrainSettings(epochs=1),
         )

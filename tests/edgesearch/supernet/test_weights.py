@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edgesearch.errors import CheckpointError
-from edgesearch.pretrain.moco_v2 import MoCoV2
+from edgesearch.pretrain.method import make_method
 from edgesearch.space import load_space
 from edgesearch.supernet.calibrate import recalibrate
 from edgesearch.supernet.projector import Projector
@@ -264,9 +264,8 @@ class TestRandomLike:
 
     @pytest.mark.parametrize("bn", [True, False])
     def test_is_what_a_training_starts_from(self, bn):
-        method = MoCoV2(
-            SPACE, queue_size=8, projector_hidden_dim=10, projector_dim=6, projector_bn=bn, seed=3
-        )
+        heads = {"projector_hidden_dim": 10, "projector_dim": 6, "projector_bn": bn}
+        method = make_method("moco_v2", SPACE, 3, queue_size=8, **heads)
         weights = random_like(make_weights(bn), 3)
         for encoder, backbone, projector in (
             (method.query, weights.query, weights.query_projector),
