@@ -183,7 +183,7 @@ class WorkloadFiles:
         report: Report = silent,
     ) -> None:
         self.number_format = device.number_format(fingerprint.machine, fingerprint.instruction_sets)
-        self._convert = precision_with(self.number_format).convert
+        self._precision = precision_with(self.number_format)
         self.space = space
         self._batch = device.batch
         self._folder = folder
@@ -253,7 +253,7 @@ class WorkloadFiles:
     def _blocks_of(self, resolution: int) -> dict[str, Path]:
         blocks = self.space.distinct_blocks(resolution)
         exported = {block.key: self._path(block.key, EXPORTED) for block in blocks}
-        if self._convert is None:
+        if self._precision.convert is None:
             self._export_absent(exported, resolution)
             return exported
         converted = {block.key: self._path(block.key, self.number_format) for block in blocks}
@@ -261,7 +261,7 @@ class WorkloadFiles:
         absent = [block for block in blocks if block.key in missing]
         self._export_absent({block.key: exported[block.key] for block in absent}, resolution)
         for done, block in enumerate(absent, 1):
-            self._convert(
+            self._precision.write(
                 exported[block.key],
                 converted[block.key],
                 self.number_format,
