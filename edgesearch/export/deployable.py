@@ -34,9 +34,9 @@ from edgesearch.export.manifest import make_manifest, write_manifest
 from edgesearch.export.verify import KnnImages
 from edgesearch.formats.precision import convert_to_fp16, number_format
 from edgesearch.formats.quantize import quantize_network
+from edgesearch.latency.table import table_digest
 from edgesearch.search.winners import Winner
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.stages.profile import table_digest
 from edgesearch.stages.search import SearchImages
 from edgesearch.supernet.calibrate import recalibrate
 from edgesearch.supernet.subnet import Subnet

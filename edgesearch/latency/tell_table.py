@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgesearch.events import Event, Report
-from profilers import LatencyTable, slowdown_of
+from profilers import LatencyTable
 
 OTHER_SPEED = 0.05
 """A machine that differs by more than this share from that of an accepted table is told of."""
@@ -45,7 +45,7 @@ def tell_doubt(table: LatencyTable, stage: str, report: Report) -> None:
     else in the table was too fast, that makes a slower machine of this one, and predictions seem to
     hold.
     """
-    slowdown = slowdown_of(table)
+    slowdown = table.slowdown()
     if slowdown and not 1 / DOUBTFUL <= slowdown.work / slowdown.reference <= DOUBTFUL:
         text = (
             f"the fastest runs of networks of {table.path} took {slowdown.work:.2f} times as long "

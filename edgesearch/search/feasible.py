@@ -10,11 +10,12 @@ from devices import DeviceSpec
 from edgesearch.errors import InfeasibleError, StageError
 from edgesearch.events import Report
 from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.table import current_correction, table_digest
 from edgesearch.run.layout import Layout
 from edgesearch.search.budgets import Budgets
 from edgesearch.search.constraints import DeviceLatencies, FeasibleSet
 from edgesearch.space import SearchSpace
-from edgesearch.stages.profile import current_correction, load_table, table_digest
+from edgesearch.stages.profile import load_table
 from profilers import LatencyTable
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}

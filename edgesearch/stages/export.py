@@ -44,6 +44,7 @@ from edgesearch.latency.budgets import (
     predicted_figures,
 )
 from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.table import WINNER, about_network, current_correction, keep_correction
 from edgesearch.latency.tell_table import tell_doubt, tell_speed
 from edgesearch.latency.workloads import WorkloadFiles
 from edgesearch.run.layout import Layout
@@ -51,12 +52,7 @@ from edgesearch.run.output_folder import digest_of, output_folder
 from edgesearch.run.stage import Stage, prefixed
 from edgesearch.search.winners import Winner, Winners, read_winner
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.stages.profile import (
-    current_correction,
-    keep_correction,
-    load_table,
-    winner_key,
-)
+from edgesearch.stages.profile import load_table, winner_key
 from edgesearch.stages.search import SearchImages, check_searched_for
 from edgesearch.supernet.weights import SupernetWeights
 from profilers import LatencyTable, MeasureConfig, Meter, Workload, build_table, open_meter
@@ -301,9 +297,8 @@ class _Exporter:
             workload = Workload(
                 key=winner_key(winner.architecture, self.output, session),
                 onnx_path=onnx_path,
-                kind="network",
-                architecture=winner.architecture.to_dict(),
-                space_hash=self.space.space_hash,
+                kind=WINNER,
+                about=about_network(self.space, winner.architecture),
             )
             return self._time(winner, workload, meter, files)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,17 @@ from edgesearch.errors import Interrupted, StageError
 from edgesearch.events import Event, Report, silent
 from edgesearch.latency.correction import Correction
 from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.table import (
+    NETWORK,
+    VALIDATION,
+    WINNER,
+    correction_notes,
+    current_correction,
+    describe,
+    keep_correction,
+    measured_networks,
+    steadiness_of,
+)
 from edgesearch.latency.tell_table import tell_accepted, tell_speed
 from edgesearch.latency.workloads import (
     WorkloadFiles,
@@ -35,7 +44,6 @@ from profilers import (
     Steadiness,
     Workload,
     build_table,
-    describe_table,
     open_meter,
     refuse_other_runs,
 )
@@ -146,9 +154,9 @@ def profile(
             size=space.size,
             cannot_run=int(np.isinf(model.predict_all()).sum()),
             correction=model.correction,
-            steadiness=table.steadiness(),
+            steadiness=steadiness_of(table),
             skipped=complete,
-            description=describe_table(table),
+            description=describe(table),
             csv_path=_write_csv(space, table, model) if export_csv else None,
         )
 
@@ -156,9 +164,8 @@ def profile(
 def _write_csv(space: SearchSpace, table: LatencyTable, model: LatencyModel) -> Path:
     """Write the figures of a table, with what is predicted for its networks of a space."""
     predicted_ms = {
-        network.key: model.predict(Architecture.from_dict(network.architecture)).median_ms
-        for kind in ("network", "validation")
-        for network in table.networks(space.space_hash, kind)
+        network.key: model.predict(network.architecture).median_ms
+        for network in measured_networks(table, space.space_hash, NETWORK, VALIDATION, WINNER)
     }
     return write_csv(table, {key: ms for key, ms in predicted_ms.items() if math.isfinite(ms)})
 
@@ -204,32 +211,6 @@ def _unknown_networks(space: SearchSpace, table: LatencyTable, count: int) -> li
     tried = {*table.keys("network"), *table.errors}
     chosen = networks_to_measure(space, table, count)
     return [network for network in chosen if network_key("network", space, network) not in tried]
-
-
-def current_correction(space: SearchSpace, table: LatencyTable) -> Correction | None:
-    """The last correction that was fitted for a space; None if there is none."""
-    values = table.correction(space.space_hash)
-    return None if values is None else Correction.from_dict(values)
-
-
-def keep_correction(
-    space: SearchSpace, table: LatencyTable, correction: Correction, **facts: Any
-) -> None:
-    """Append a correction; facts about the measuring are taken over from the one before.
-
-    Args:
-        space: The space that it was fitted for.
-        table: Gets the line.
-        correction: The correction.
-        **facts: `rounds` wanted up to the `last_session`, or errors found in a `validation`.
-    """
-    before = table.correction(space.space_hash) or {}
-    kept: dict[str, Any] = {
-        name: before[name] for name in ("rounds", "last_session") if name in before
-    }
-    table.append_correction(
-        {"space_hash": space.space_hash, **kept, **facts, **correction.to_dict()}
-    )
 
 
 def load_table(
@@ -290,40 +271,9 @@ def _this_machine(device: DeviceSpec) -> Fingerprint:
     return take_fingerprint(device.runtime, version, {"provider": device.provider})
 
 
-def table_digest(path: Path) -> str:
-    """Tells whether the blocks and networks of a table have been measured anew.
-
-    What the export of a search's own results appends does not count: corrections, winners, and
-    what is measured beside them. Nor does another error of what could not run before.
-    """
-    digest, failed = hashlib.sha256(), set()
-    data = path.read_bytes()
-    for line in data[: data.rfind(b"\n") + 1].splitlines():  # the last one may be torn
-        try:
-            values = json.loads(line)
-        except ValueError:  # garbage of a torn write, which reading the table drops
-            continue
-        kind = values.get("type", "block")
-        if kind == "block" or (kind == "network" and not is_winner(values["key"])):
-            key = values.get("key")  # the header has none
-            if "error" not in values:
-                failed.discard(key)
-            elif key in failed:
-                continue
-            else:
-                failed.add(key)
-            digest.update(line)
-    return digest.hexdigest()
-
-
 def winner_key(architecture: Architecture, output: str, session: int) -> str:
     """The key under which an exported network is measured, from a session of measuring on."""
     return f"winner/{output}/{architecture}/{session}"
-
-
-def is_winner(key: str) -> bool:
-    """Whether a key is that of an exported network."""
-    return key.startswith("winner/")
 
 
 def _missing(
@@ -338,8 +288,8 @@ def _missing(
     Where time or rounds were used up, those that were made are enough: the correction that follows
     a measuring tells for how many rounds it was done. A measuring after it was stopped.
     """
-    done = table.correction(space.space_hash) or {}
-    until = done.get("last_session", math.inf) if done.get("rounds", 0) >= measure.rounds else 0
+    done = correction_notes(table).get(space.space_hash)
+    until = done.last_session if done and done.rounds >= measure.rounds else 0
 
     def is_lacking(key: str) -> bool:
         history = table.history(key)

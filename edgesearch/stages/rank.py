@@ -22,6 +22,7 @@ from edgesearch.evaluate.rank_files import plot_ranking, write_csv
 from edgesearch.evaluate.rank_results import RankedSubnet, RankedSubnets
 from edgesearch.events import Event, Report, silent, teller
 from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.table import current_correction
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import (
     TIMEOUT,
@@ -36,7 +37,7 @@ from edgesearch.search.agreement import Agreement, ScoreOptions
 from edgesearch.search.score_variants import ScoreVariants
 from edgesearch.search.scoring import make_agreement
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.stages.profile import current_correction, load_table
+from edgesearch.stages.profile import load_table
 from edgesearch.stages.search import WEIGHTS, SearchImages
 from edgesearch.supernet.weights import SupernetWeights
 

@@ -14,14 +14,15 @@ from edgesearch.evaluate.comparison import Comparison, Subject, subjects
 from edgesearch.evaluate.judge import EvaluationSettings
 from edgesearch.events import Event, Report, silent
 from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.table import current_correction, measured_networks
 from edgesearch.run.layout import Layout
 from edgesearch.run.output_folder import digest_of, output_folder, read_json, write_json
 from edgesearch.run.stage import Stage, prefixed
 from edgesearch.search.agreement import Agreement, ScoreOptions
 from edgesearch.search.scoring import make_agreement
 from edgesearch.search.winners import Winners
-from edgesearch.space import Architecture, SearchSpace
-from edgesearch.stages.profile import current_correction, load_table
+from edgesearch.space import SearchSpace
+from edgesearch.stages.profile import load_table
 from edgesearch.stages.search import SearchImages
 from edgesearch.supernet.weights import SupernetWeights
 from profilers import LatencyTable
@@ -184,8 +185,8 @@ class _Summary:
         table = self._table
         model = LatencyModel.from_table(self.space, table, current_correction(self.space, table))
         measured = {
-            Architecture.from_dict(network.architecture): network
-            for network in table.networks(self.space.space_hash)
+            network.architecture: network
+            for network in measured_networks(table, self.space.space_hash)
         }
         predicted, found = model.predict(architecture), measured.get(architecture)
         runs = math.isfinite(predicted.median_ms)

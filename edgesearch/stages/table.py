@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgesearch.latency.table import describe
 from edgesearch.run.layout import Layout
 from edgesearch.run.output_folder import write_bytes
-from profilers import LatencyTable, MergeResult, describe_table, merge_tables, table_csv
+from profilers import LatencyTable, MergeResult, merge_tables, table_csv
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def share_table(path: Path, *, merge: Sequence[Path] = (), export_csv: bool = Fa
     return TableResult(
         table_path=path,
         place=Layout(Path()).table(table.spec),
-        description=describe_table(table),
+        description=describe(table),
         merges=merges,
         csv_path=write_csv(table) if export_csv else None,
     )

@@ -15,16 +15,16 @@ from edgesearch.errors import Interrupted, LatencyError
 from edgesearch.events import Event, Report, silent
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.prediction_error import PredictionError, prediction_error
+from edgesearch.latency.table import VALIDATION, keep_correction, measured_networks, steadiness_of
 from edgesearch.latency.tell_table import tell_speed
 from edgesearch.latency.workloads import WorkloadFiles, held_out_networks
 from edgesearch.run.layout import Layout
 from edgesearch.run.output_folder import output_folder, write_json
 from edgesearch.search.plots import plot_predictions
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.stages.profile import keep_correction, load_table
+from edgesearch.stages.profile import load_table
 from profilers import LatencyTable, MeasureConfig, Steadiness, build_table, open_meter
 
-VALIDATION = "validation"
 VALIDATION_ANCHORS = 8
 """Twice those of other sessions: an error in joining the sessions is an error of each network."""
 
@@ -107,7 +107,7 @@ def validate(
         layout = Layout(output_dir)
         path = layout.table(device)
         table = load_table(path, space, device, accept, "validate", report)
-        fitted = {Architecture.from_dict(n.architecture) for n in table.networks(space.space_hash)}
+        fitted = {network.architecture for network in measured_networks(table, space.space_hash)}
         chosen = held_out_networks(space, networks, seed, fitted)
         try:
             options = dict(config=measure, accept=accept, retry_errors=retry_errors)
@@ -131,7 +131,7 @@ def validate(
             p95_mape=float(
                 np.mean([abs(r.predicted_p95_ms / r.measured_p95_ms - 1) for r in rows])
             ),
-            steadiness=table.steadiness(),
+            steadiness=steadiness_of(table),
             networks=tuple(rows),
             table_path=path,
             report_path=path.with_suffix(".validation.json"),
@@ -192,8 +192,8 @@ def _compare(
     model: LatencyModel, table: LatencyTable, chosen: Sequence[Architecture]
 ) -> list[ValidatedNetwork]:
     measured = {
-        Architecture.from_dict(network.architecture): network
-        for network in table.networks(model.space.space_hash, VALIDATION)
+        network.architecture: network
+        for network in measured_networks(table, model.space.space_hash, VALIDATION)
     }
     rows = []
     for architecture in chosen:

@@ -293,7 +293,7 @@ def test_boards_of_one_kind_share_the_work(
 ) -> None:
     monkeypatch.setattr(boards_meter, "REFERENCE_TOLERANCE", 1e9)  # they disturb each other here
     spec = board.spec("board", "twin")
-    network = Workload("network/x", write_block("x"), "network", {"depths": [1]}, "cafe")
+    network = Workload("network/x", write_block("x"), "network", {"depths": [1]})
     with contextlib.closing(open_meter(spec)) as meter:
         table = build_table(
             tmp_path / "table.jsonl",
@@ -305,7 +305,8 @@ def test_boards_of_one_kind_share_the_work(
     assert [table.rounds(w.key) for w in [*blocks, network]] == [3, 3, 3, 3]
     assert table.last_session == 2
     sessions = {key: {r.session for r in table._records[key]} for key in table._records}
-    assert sessions["reference"] == sessions["network/x"] | sessions["anchor/network/x"] == {1, 2}
+    anchored = {record.session for record in table._anchors["network/x"]}
+    assert sessions["reference"] == sessions["network/x"] | anchored == {1, 2}
     assert len(sessions["block/a"]) == len(sessions["block/b"]) == 1
     assert sessions["block/a"] != sessions["block/b"]
     assert board.left() == []

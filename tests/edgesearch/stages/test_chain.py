@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 import edgesearch
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.latency.table import table_digest
 from edgesearch.space import Architecture, space_from_dict
-from edgesearch.stages.profile import table_digest
 from edgesearch.supernet.resnet import ResNet
 
 
@@ -189,17 +189,18 @@ class TestReplacement:
         measured = []
         for architecture in slow:
             for number in range(1, 100):
-                record = {"type": "network", "key": f"winner/features/{architecture}/{session}"}
+                record = {"kind": "winner", "key": f"winner/features/{architecture}/{session}"}
                 record |= {"session": 1, "round": number, "samples_ms": samples_ms}
-                record |= {"architecture": architecture.to_dict()}
-                measured.append(json.dumps({**record, "space_hash": chosen["space_hash"]}))
+                about = {"architecture": architecture.to_dict()}
+                about |= {"space_hash": chosen["space_hash"]}
+                measured.append(json.dumps({**record, "about": about}))
         kept = chain.before_the_first_look(kept, measured)
         table.write_text("\n".join(kept) + "\n")
         return table, candidates
 
     def test_the_next_in_rank_takes_the_place(self, chain):
         table, candidates = self.slow_down(chain, 2)
-        corrections = table.read_text().count('"correction"')
+        corrections = table.read_text().count('"type": "note"')
         done = chain.run("export", "export.tensorrt=")
         assert done.returncode == 0, done.stderr
         broken = "its measured median of 5.000 ms (at least 5.000) is over the budget of 2.000 ms"
@@ -216,7 +217,7 @@ class TestReplacement:
         for name in ("w0", "r0"):
             shown = f"in place of {name}, which was measured at 5.000 ms (95th percentile 5.000)"
             assert shown in done.stdout
-        assert table.read_text().count('"correction"') > corrections
+        assert table.read_text().count('"type": "note"') > corrections
 
     def test_no_more_replacements_than_allowed(self, chain):
         self.slow_down(chain, 2)

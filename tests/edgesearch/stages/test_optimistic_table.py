@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.table import current_correction
 from edgesearch.space import Architecture, space_from_dict
-from edgesearch.stages.profile import current_correction
 from profilers import LatencyTable
 from profilers.latency_record import ANCHOR
 from profilers.measure import Measurement, RoundSamples
@@ -122,7 +122,7 @@ def test_a_slow_winner_is_replaced_and_the_correction_updated(chain, optimistic)
     promised_ms = chosen["latency_ms"]["local-cpu"]["predicted"]
     assert promised_ms <= budget_ms < true_ms
     before = LatencyTable.load(path)
-    corrections = path.read_text().count('"correction"')
+    corrections = path.read_text().count('"type": "note"')
 
     done = chain.call("export", "export.tensorrt=", "export.max_replacements=20")
     assert done.returncode == 0, done.stderr
@@ -142,7 +142,7 @@ def test_a_slow_winner_is_replaced_and_the_correction_updated(chain, optimistic)
     # Coefficients of two corrections cannot be compared: one may stand for sums of warm blocks, the
     # other for sums of cold ones. What they make of every network can.
     table = LatencyTable.load(path)
-    assert path.read_text().count('"correction"') > corrections
+    assert path.read_text().count('"type": "note"') > corrections
     former, updated = (
         LatencyModel.from_table(space, each, current_correction(space, each)).predict_all()
         for each in (before, table)
@@ -156,14 +156,14 @@ def test_nothing_fast_enough_is_an_error_with_the_numbers(chain, optimistic):
     budget_ms = 0.8 * float(truth.predict_all().min())
     first = search_all(chain, budget_ms)
     assert first["latency_ms"]["local-cpu"]["predicted"] <= budget_ms
-    corrections = path.read_text().count('"correction"')
+    corrections = path.read_text().count('"type": "note"')
     done = chain.call("export", "export.tensorrt=", "export.max_replacements=20")
     assert done.returncode == 2, done.stderr
     wanted = f"a subnet for w0 with a median within {budget_ms:.3f} ms on local-cpu"
     assert f"error: required: {wanted}" in done.stderr
     assert f"is over the budget of {budget_ms:.3f} ms), and no further reserve" in done.stderr
     assert "candidate(s) that are too slow (w0: its measured median of" in done.stderr
-    assert path.read_text().count('"correction"') > corrections
+    assert path.read_text().count('"type": "note"') > corrections
 
 
 def test_a_table_that_is_too_fast_throughout_is_doubted(chain):

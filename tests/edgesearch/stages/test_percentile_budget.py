@@ -82,8 +82,9 @@ def with_slow_percentile(chain):
     measured = []
     for candidate in candidates[:2]:
         architecture = Architecture.from_dict(candidate["architecture"])
-        record = {"type": "network", "key": f"winner/features/{architecture}/{session}"}
-        record |= {"architecture": architecture.to_dict(), "space_hash": chosen["space_hash"]}
+        record = {"kind": "winner", "key": f"winner/features/{architecture}/{session}"}
+        about = {"architecture": architecture.to_dict(), "space_hash": chosen["space_hash"]}
+        record |= {"about": about}
         record |= {"session": 1, "samples_ms": SOMETIMES_FAR_ABOVE_MS}
         measured += [json.dumps({**record, "round": number}) for number in range(1, 100)]
     lines = chain.before_the_first_look(lines, measured)

@@ -8,10 +8,15 @@ import pytest
 
 from edgesearch.errors import UserError
 from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.table import (
+    correction_notes,
+    current_correction,
+    measured_networks,
+    table_digest,
+)
 from edgesearch.latency.workloads import correction_networks, held_out_networks
 from edgesearch.space import Architecture, space_from_dict
-from edgesearch.stages.profile import current_correction, table_digest
-from profilers import LatencyTable, median_ratio
+from profilers import LatencyTable
 
 CONTRACT = {"n", "mape", "bias", "within_5", "within_10", "kendall_tau", "worst"}
 
@@ -54,14 +59,14 @@ def test_they_are_written_beside_the_table_and_into_it(chain, validated, table_p
     assert report["networks"] == validated["networks"]
     assert Path(validated["plot_path"]).read_bytes().startswith(b"\x89PNG\r\n")
     table = LatencyTable.load(table_path)
-    kept = table.correction(space.space_hash)["validation"]
+    kept = correction_notes(table)[space.space_hash].validation
     assert kept == {name: validated[name] for name in CONTRACT}
 
 
 def test_predictions_and_medians_come_from_the_table(validated, table_path, space):
     table = LatencyTable.load(table_path)
     model = LatencyModel.from_table(space, table, current_correction(space, table))
-    found = {n.key: n for n in table.networks(space.space_hash, "validation")}
+    found = {n.key: n for n in measured_networks(table, space.space_hash, "validation")}
     for network in validated["networks"]:
         measurement = found[f"validation/{space.space_hash[:8]}/{network['architecture']}"]
         architecture = Architecture.from_dict(measurement.architecture)
@@ -77,15 +82,15 @@ def test_held_out_networks_tell_predictions_only_how_restless_the_machine_is(
     before, digest = LatencyTable.load(table_path), table_digest(table_path)
     assert chain.run("validate", "validation.networks=3").returncode == 0
     after = LatencyTable.load(table_path)
-    assert len(after.networks(space.space_hash, "validation")) == 3
+    assert len(measured_networks(after, space.space_hash, "validation")) == 3
     fits = [LatencyModel.from_table(space, table).correction for table in (before, after)]
     for field in ("offset_ms", "scale", "per_block_ms"):
         former, latter = (getattr(fit, field) / fit.median_ratio for fit in fits)
         assert latter == pytest.approx(former)
     for field in ("cold", "p95_ratio", "networks", "fit_mape", "loo_mape"):
         assert getattr(fits[0], field) == getattr(fits[1], field)
-    anchored = [n.key for n in after.networks(space.space_hash)]
-    assert fits[1].median_ratio == median_ratio(after, anchored)
+    anchored = [n.key for n in measured_networks(after, space.space_hash)]
+    assert fits[1].median_ratio == after.median_ratio(anchored)
     assert current_correction(space, after) == fits[1]
     assert table_digest(table_path) == digest
 
