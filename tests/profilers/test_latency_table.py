@@ -2,13 +2,11 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from devices import DeviceSpec, Fingerprint
 from devices.errors import FileError, UserError
 from profilers import (
     KeyHistory,
@@ -17,7 +15,6 @@ from profilers import (
     MissingKeyError,
     Steadiness,
     TableError,
-    TableMismatchError,
 )
 from profilers.table_file import open_table
 
@@ -219,42 +216,6 @@ def test_another_format_is_refused(write: Write) -> None:
 def test_a_header_without_device_is_refused(header: dict[str, Any], write: Write) -> None:
     with pytest.raises(TableError, match="must name its device and fingerprint"):
         LatencyTable.load(write(**header))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"name": "board"},
-        {"runtime": "tensorrt"},
-        {"precision": "int8"},
-        {"batch": 4},
-        {"threads": 2},
-    ],
-)
-def test_a_table_of_another_device_is_refused_by_field(
-    change: dict[str, Any], write: Write, spec: DeviceSpec
-) -> None:
-    ((field, value),) = change.items()
-    path = write()
-    assert LatencyTable.load(path, expect=replace(spec, description="other")).spec == spec
-    message = f"must be of {field} {value!r}; found: {field} {getattr(spec, field)!r}"
-    with pytest.raises(TableMismatchError, match=message):
-        LatencyTable.load(path, expect=replace(spec, **change))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"chip": "other"}, {"runtime_version": "2.0"}, {"instruction_sets": ("sse",)}],
-)
-def test_a_table_of_another_machine_is_refused_by_field(
-    change: dict[str, Any], write: Write, fingerprint: Fingerprint
-) -> None:
-    ((field, value),) = change.items()
-    path = write()
-    moved = replace(fingerprint, governor="other", python="9", memory_bytes=1)
-    assert LatencyTable.load(path, expect_fingerprint=moved).fingerprint == fingerprint
-    with pytest.raises(TableMismatchError, match=f"must be of {field} .*found: {field} "):
-        LatencyTable.load(path, expect_fingerprint=replace(fingerprint, **change))
 
 
 def test_cold_runs_have_a_quantile_of_their_own(write: Write) -> None:

@@ -1,9 +1,6 @@
 """Tables that take over what others hold: whole, once, and never from another device."""
 
 import json
-import signal
-import subprocess
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -149,11 +146,7 @@ def test_a_session_without_measurements_is_left_out(write: Write, session: Sessi
     "change",
     [
         {"name": "board"},
-        {"runtime": "tensorrt"},
-        {"provider": "openvino"},
         {"precision": "int8"},
-        {"batch": 4},
-        {"threads": 2},
     ],
 )
 def test_a_table_of_another_device_is_refused_by_field(
@@ -293,55 +286,3 @@ def test_what_is_measured_after_a_stopped_merge_is_kept_apart(
         assert (table.rounds("block/b"), table.median_ms("block/b")) == (3, 3.0)
         assert len(table.sessions) == 4
         assert merge_tables(path, other).samples == 0
-
-
-PROGRAM = """
-import os, signal, sys
-from pathlib import Path
-from devices.files import JsonLines
-from profilers import merge_tables
-
-append, left = JsonLines.append, int(sys.argv[3])
-
-def append_and_die(self, values, **how):
-    global left
-    append(self, values, **how)
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-JsonLines.append = append_and_die
-merge_tables(Path(sys.argv[1]), Path(sys.argv[2]))
-"""
-
-
-def test_killed_again_and_again_it_is_finished_in_the_end(
-    write: Write, session: Session, rounds: Rounds
-) -> None:
-    path = write(*session(1, a=2.0))
-    many = [
-        line
-        for number in range(1, 5)
-        for line in (
-            *session(number, 1 + number / 7),
-            *rounds(f"k{number}", *[[n + number / 9] for n in range(1, 41)], session=number),
-        )
-    ]
-    other = write(*many, name="other.jsonl")
-    wanted = samples(path) + samples(other)
-    for kill_after in (1, 2, 30, 60):
-        before = samples(path)
-        process = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(path), str(other), str(kill_after)],
-            cwd=REPOSITORY,
-            capture_output=True,
-            check=False,
-            timeout=600,
-        )
-        assert process.returncode == -signal.SIGKILL, process.stderr.decode()
-        assert before <= samples(path) < wanted
-        assert describe_table(LatencyTable.load(path))
-    assert samples(path).total() > 80
-    merge_tables(path, other)
-    assert samples(path) == wanted
-    assert len(LatencyTable.load(path).sessions) == 5

@@ -22,7 +22,6 @@ from devices.errors import (
     UnreachableError,
 )
 from profilers import (
-    LatencyTable,
     MeasureConfig,
     Measurement,
     Workload,
@@ -337,12 +336,3 @@ def test_unused_history_is_sent_as_it_is(board: Any, blocks: list[Workload]) -> 
     with contextlib.closing(open_meter(board.spec())) as meter:
         found = Counter(m.key for m in meter.measure(blocks, (), config, history))
     assert (found["block/a"], found["block/b"], found["block/c"]) == (1, 0, 3)
-
-
-def test_a_table_of_the_board_loads(board: Any, blocks: list[Workload], tmp_path: Path) -> None:
-    path = tmp_path / "table.jsonl"
-    config = MeasureConfig(rounds=1, interval=1e9, tolerance=1e9)
-    with contextlib.closing(open_meter(board.spec())) as meter:
-        build_table(path, spec=board.spec(), workloads=blocks, meter=meter, config=config)
-    assert LatencyTable.load(path, expect=board.spec()).spec.hosts == ("board",)
-    assert ConnectionLostError.__mro__[1] is DeviceError
