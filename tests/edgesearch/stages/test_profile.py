@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from devices import load_device
-from devices.errors import EngineError, UserNotice
+from devices.errors import EngineError, FileError, UserNotice
 from edgesearch.errors import Interrupted, StageError
 from edgesearch.latency.table import (
     about_network,
@@ -24,12 +24,11 @@ from edgesearch.latency.workloads import (
     networks_to_measure,
 )
 from edgesearch.run.layout import Layout
-from edgesearch.space import Architecture, known_spaces, load_space, space_from_dict
+from edgesearch.space import known_spaces, load_space, space_from_dict
 from edgesearch.stages.profile import load_table, profile, winner_key
 from profilers import (
     LatencyTable,
     MeasureConfig,
-    TableError,
     TableMismatchError,
     open_meter,
 )
@@ -170,7 +169,7 @@ def test_more_rounds_refit_the_correction(chain, path, space, device):
 
 def test_a_file_that_is_no_table_is_refused_and_left_alone(chain, path, space, device):
     path.write_text("notes\n", encoding="utf-8")
-    with pytest.raises(TableError, match="a latency table.*; found: .*'notes"):
+    with pytest.raises(FileError, match="a latency table.*; found: .*'notes"):
         profile(
             space=space, device=device, output_dir=chain.output_dir, measure=MeasureConfig(rounds=2)
         )
@@ -313,7 +312,7 @@ def test_a_stopped_retry_of_what_failed_goes_on(space, device, tmp_path, monkeyp
 
 def networks_in(table, space):
     found = measured_networks(table, space.space_hash, "network")
-    return [Architecture.from_dict(network.architecture) for network in found]
+    return [network.architecture for network in found]
 
 
 def test_a_space_with_few_architectures_has_fewer_networks():

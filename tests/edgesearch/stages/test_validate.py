@@ -15,7 +15,7 @@ from edgesearch.latency.table import (
     table_digest,
 )
 from edgesearch.latency.workloads import correction_networks, held_out_networks
-from edgesearch.space import Architecture, space_from_dict
+from edgesearch.space import space_from_dict
 from profilers import LatencyTable
 
 CONTRACT = {"n", "mape", "bias", "within_5", "within_10", "kendall_tau", "worst"}
@@ -69,7 +69,7 @@ def test_predictions_and_medians_come_from_the_table(validated, table_path, spac
     found = {n.key: n for n in measured_networks(table, space.space_hash, "validation")}
     for network in validated["networks"]:
         measurement = found[f"validation/{space.space_hash[:8]}/{network['architecture']}"]
-        architecture = Architecture.from_dict(measurement.architecture)
+        architecture = measurement.architecture
         assert network["measured_ms"] == measurement.median_ms
         assert network["measured_p95_ms"] == measurement.p95_ms
         assert network["predicted_ms"] == model.predict(architecture).median_ms
