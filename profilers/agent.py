@@ -35,7 +35,6 @@ from profilers.meter import LocalMeter
 from profilers.usage import print_usage
 from profilers.workload import REFERENCE_KEY, Workload
 
-PROTOCOL = 1
 _REFERENCE_RUNS = 30
 _SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -124,7 +123,6 @@ def _open(request: Mapping[str, Any]) -> tuple[LocalMeter, dict[str, Any]]:
     finally:
         session.close()
     hello = {
-        "protocol": PROTOCOL,
         "fingerprint": fingerprint.to_dict(),
         "reference_ms": reference_ms,
     }

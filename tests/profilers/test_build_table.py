@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from devices import DeviceSpec, OnnxRuntime, ReplayRuntime, Runtime, Session
+from devices import OnnxRuntime, ReplayRuntime, Runtime, Session
 from devices.errors import EngineError, FileError
 from profilers import (
     LatencyTable,
     MeasureConfig,
     ProfilerError,
-    TableMismatchError,
     Workload,
 )
 from profilers.table_file import open_table
@@ -251,41 +250,9 @@ def test_a_runtime_that_cannot_run_anything_is_an_error(
         build(blocks, Closing(OnnxRuntime()))
 
 
-def test_sessions_are_closed(build: Build, blocks: list[Workload]) -> None:
-    sessions: list[Session] = []
-
-    class Keeping(CountingRuntime):
-        def load(self, path: Path) -> Session:
-            sessions.append(super().load(path))
-            return sessions[-1]
-
-    build(blocks, Keeping(OnnxRuntime()))
-    assert len(sessions) == 5
-    for session in sessions:
-        with pytest.raises(EngineError, match="closed"):
-            session.time_ms(1)
-
-
 def test_a_key_that_is_there_twice_is_named(build: Build, blocks: list[Workload]) -> None:
     with pytest.raises(ProfilerError, match="key of its own .*found: 'block/b'"):
         build([*blocks, blocks[1]])
-
-
-def test_a_table_of_another_device_is_left_alone(
-    build: Build, blocks: list[Workload], tmp_path: Path
-) -> None:
-    build(blocks)
-    before = (tmp_path / "table.jsonl").read_bytes()
-    with pytest.raises(TableMismatchError, match="threads 2; found: threads 1"):
-        build(blocks, spec=DeviceSpec("local-cpu", threads=2))
-    assert (tmp_path / "table.jsonl").read_bytes() == before
-
-
-def test_a_foreign_file_is_left_alone(build: Build, blocks: list[Workload], tmp_path: Path) -> None:
-    (tmp_path / "table.jsonl").write_bytes(b"my diary\nday 1")
-    with pytest.raises(FileError, match="a latency table.*begins with 'my diary"):
-        build(blocks)
-    assert (tmp_path / "table.jsonl").read_bytes() == b"my diary\nday 1"
 
 
 def test_a_torn_line_is_measured_again(

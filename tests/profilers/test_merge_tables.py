@@ -159,20 +159,6 @@ def test_a_table_of_another_device_is_refused_by_field(
     refused(path, other, f"other.jsonl must be of {field} .*, as .*; found: {field} {value!r}")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"chip": "other"}, {"runtime_version": "2.0"}, {"instruction_sets": ("sse",)}],
-)
-def test_a_table_of_another_machine_is_refused_by_field(
-    change: dict[str, Any], write: Write, session: Session, fingerprint: Fingerprint
-) -> None:
-    (field,) = change
-    path = write(*session(1, a=2.0))
-    machine = replace(fingerprint, **change).to_dict()
-    other = write(*session(1, 2.0, b=2.0), fingerprint=machine, name="other.jsonl")
-    refused(path, other, f"other.jsonl must be of {field} .*found: {field} ")
-
-
 def test_a_session_of_another_machine_is_refused(
     write: Write, session: Session, fingerprint: Fingerprint
 ) -> None:

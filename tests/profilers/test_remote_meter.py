@@ -83,6 +83,7 @@ def test_a_model_that_cannot_run_there_is_an_error_of_its_key(
     assert Counter(m.key for m in found)["block/a"] == 1
 
 
+@pytest.mark.slow
 def test_a_cut_connection_is_made_again(
     board: Any,
     blocks: list[Workload],
@@ -117,6 +118,7 @@ def test_a_cut_connection_is_made_again(
     assert board.left() == []
 
 
+@pytest.mark.slow
 def test_an_agent_behind_a_silent_connection_makes_way(
     board: Any, blocks: list[Workload], exactly: Exactly
 ) -> None:
@@ -135,6 +137,7 @@ def test_an_agent_behind_a_silent_connection_makes_way(
     wait_until(lambda: not board.agents())
 
 
+@pytest.mark.slow
 def test_a_board_that_stays_away_is_given_up(
     board: Any, blocks: list[Workload], exactly: Exactly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +259,7 @@ def test_missing_packages_are_named(board: Any, tmp_path: Path) -> None:
         open_meter(board.spec(python=bare))
 
 
+@pytest.mark.slow
 def test_a_missing_runtime_is_named(board: Any, tmp_path: Path) -> None:
     # An interpreter with numpy and nothing else.
     import numpy
@@ -269,6 +273,7 @@ def test_a_missing_runtime_is_named(board: Any, tmp_path: Path) -> None:
         open_meter(board.spec(python=bare))
 
 
+@pytest.mark.slow
 def test_a_full_disk_over_there_is_named(board: Any, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small file system")
@@ -311,6 +316,7 @@ def test_boards_of_one_kind_share_the_work(
     assert board.left() == []
 
 
+@pytest.mark.slow
 def test_boards_of_different_kinds_are_refused(board: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = board.spec("board", "twin")
     monkeypatch.setattr(boards_meter, "REFERENCE_TOLERANCE", -1.0)
