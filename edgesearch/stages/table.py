@@ -41,9 +41,8 @@ def share_table(path: Path, *, merge: Sequence[Path] = (), export_csv: bool = Fa
             predictions, which only `profile` knows.
 
     Raises:
-        TableError: A table cannot be read, or the first one not be written.
+        FileError: A table cannot be read, or the first one or the CSV file not be written.
         TableMismatchError: A table to merge is of another device; names the field.
-        StageError: The CSV file cannot be written.
     """
     merges = tuple(merge_tables(path, other) for other in merge)
     table = LatencyTable.load(path)
@@ -64,7 +63,7 @@ def write_csv(table: LatencyTable, predicted_ms: Mapping[str, float] | None = No
         predicted_ms: Predicted medians of networks, by key.
 
     Raises:
-        StageError: The file cannot be written.
+        FileError: The file cannot be written.
     """
     ending = "csv" if predicted_ms is not None else "table.csv"
     path = table.path.with_name(f"{table.path.name.removesuffix('.jsonl')}.{ending}")
