@@ -21,6 +21,7 @@ from edgesearch.formats.fp32 import FP32
 from edgesearch.formats.onnx_export import assemble_network, export_blocks
 from edgesearch.formats.onnx_files import is_whole_model
 from edgesearch.formats.precisions import precision_with
+from edgesearch.latency.table import NETWORK, about_network, measured_networks
 from edgesearch.space import Architecture, SearchSpace
 from profilers import LatencyTable, Workload
 
@@ -62,11 +63,7 @@ def networks_to_measure(
     """
     if table is None:
         return correction_networks(space, count)
-    measured = [
-        space.from_choices(network.architecture)
-        for network in table.networks(space.space_hash)
-        if network.key.startswith("network/")
-    ]
+    measured = [each.architecture for each in measured_networks(table, space, NETWORK)]
     measured = [network for network in measured if _can_run(space, network, table.errors)]
     return measured if len(measured) >= count else correction_networks(space, count, table.errors)
 
@@ -215,15 +212,14 @@ class WorkloadFiles:
 
         Args:
             architectures: The networks.
-            kind: `network` or `validation`; see `Workload`.
+            kind: `NETWORK` or `VALIDATION`.
         """
         return [
             Workload(
                 key=network_key(kind, self.space, architecture),
                 onnx_path=self._network(architecture),
                 kind=kind,
-                architecture=dict(architecture),
-                space_hash=self.space.space_hash,
+                about=about_network(self.space, architecture),
             )
             for architecture in architectures
         ]
@@ -233,16 +229,11 @@ class WorkloadFiles:
 
         A network that is loaded anew takes a per cent more or less: more of them are more exact.
         """
-        found = [
-            self.space.from_choices(network.architecture)
-            for network in sorted(
-                table.networks(self.space.space_hash), key=lambda network: network.median_ms
-            )
-            if network.key.startswith("network/")
-        ]
+        measured = measured_networks(table, self.space, NETWORK)
+        found = [each.architecture for each in sorted(measured, key=lambda each: each.median_ms)]
         step = max(1, len(found) / count)
         chosen = [found[int((index + 0.5) * step)] for index in range(min(count, len(found)))]
-        return self.networks(chosen, "network")
+        return self.networks(chosen, NETWORK)
 
     def _network(self, architecture: Architecture) -> Path:
         path = self._folder / f"{architecture}.onnx"
