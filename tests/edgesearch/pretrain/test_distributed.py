@@ -326,6 +326,7 @@ def assert_same_end(folder, undisturbed):
     assert all(torch.equal(state["method"][key], v) for key, v in expected["method"].items())
 
 
+@pytest.mark.slow
 class TestTraining:
     def test_the_first_alone_writes_and_reports(self, undisturbed):
         folder, reports = undisturbed
