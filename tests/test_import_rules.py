@@ -217,7 +217,7 @@ def test_light_parts_import_nothing_heavy(code):
 LACKING = """
 import sys; sys.modules.update(pydantic=None, nni=None)
 from edgesearch.evaluate import knn, linear
-from edgesearch.pretrain import hardware, loader, setup
+from edgesearch.pretrain import hardware, loader, make_trainer
 from edgesearch.pretrain.method import make_method
 from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.space import load_space

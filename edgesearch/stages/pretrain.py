@@ -10,8 +10,8 @@ from edgesearch.data.image_pool import ImagePool, ImageSource
 from edgesearch.errors import CheckpointError, Interrupted
 from edgesearch.events import Event, Report, silent, teller
 from edgesearch.export.manifest import sha256_of
+from edgesearch.pretrain.make_trainer import make_trainer, warn_of_images, weights_file
 from edgesearch.pretrain.settings import PretrainSettings
-from edgesearch.pretrain.setup import make_trainer, warn_of_images, weights_file
 from edgesearch.pretrain.trainer import Trainer
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import check_same_in_all
