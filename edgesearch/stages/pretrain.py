@@ -9,7 +9,7 @@ from pathlib import Path
 from devices.files import sha256_of
 from edgesearch.errors import CheckpointError, Interrupted
 from edgesearch.events import silent
-from edgesearch.pretrain.setup import make_trainer, warn_of_images, weights_file
+from edgesearch.pretrain.make_trainer import make_trainer, warn_of_images, weights_file
 from edgesearch.pretrain.trainer import Trainer
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import check_same_in_all

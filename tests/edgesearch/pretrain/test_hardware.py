@@ -297,6 +297,7 @@ class TestCompilation:
             ends.append(weights.query["conv1.weight"])
         torch.testing.assert_close(*ends, rtol=1e-3, atol=2e-3)  # it computes in another order
 
+    @pytest.mark.slow
     def test_without_a_compiler(self, tmp_path):
         # In a process of its own: torch remembers what it has found.
         code = (

@@ -23,14 +23,6 @@ def test_goes_round():
     assert int(queue.position) == 4
 
 
-def test_comes_back_from_a_state():
-    queue, other = KeyQueue(6, 12), KeyQueue(6, 12)
-    queue.put(torch.randn(4, 6))
-    other.load_state_dict(queue.state_dict())
-    assert torch.equal(other.keys, queue.keys)
-    assert int(other.position) == 4
-
-
 def test_a_queue_of_broken_batches_is_refused():
     with pytest.raises(TrainingError, match="a multiple of the batch of 4 images; found: .* 10"):
         KeyQueue(6, 10).put(torch.zeros(4, 6))

@@ -73,11 +73,6 @@ def test_epochs_that_are_run_again_stand_there_once(tmp_path):
     assert [line["loss_largest"] for line in lines] == [0.1, 7.0, 8.0, 9.0]
 
 
-def test_without_tensorboard_there_are_lines_only(tmp_path):
-    write(tmp_path, 0, [report_of(1)])
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
-
-
 def test_tensorboard_that_is_missing_is_said(tmp_path, monkeypatch):
     for name in ("tensorboard", "torch.utils.tensorboard"):
         monkeypatch.setitem(sys.modules, name, None)

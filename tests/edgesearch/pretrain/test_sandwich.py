@@ -76,13 +76,6 @@ class TestStep:
         assert passes == ["key", *ARCHITECTURES]
         assert steps == [4]
 
-    def test_queue_is_filled_once_with_the_keys_of_the_former_encoder(self, method, views):
-        keys = copy.deepcopy(method).targets(views)
-        before = method.queue.keys.clone()
-        sandwich_step(method, views, ARCHITECTURES, sgd(method))
-        torch.testing.assert_close(method.queue.keys, torch.cat([keys.T, before[:, 4:]], dim=1))
-        assert int(method.queue.position) == 4
-
     def test_gradients_are_the_sum_of_separate_passes(self, method, views):
         alone = copy.deepcopy(method)
         targets = alone.targets(views)
@@ -112,15 +105,6 @@ class TestStep:
         for each in (method, other):
             sandwich_step(each, views, ARCHITECTURES, sgd(each))
         assert all(map(torch.equal, method.query.parameters(), other.query.parameters()))
-
-    def test_average_moves_once_towards_the_new_weights(self, method, views):
-        before = parameters_of(method.key)
-        sandwich_step(method, views, ARCHITECTURES, sgd(method))
-        queries = parameters_of(method.query)
-        for name, parameter in method.key.named_parameters():
-            expected = 0.9 * before[name] + 0.1 * queries[name]
-            torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-7)
-        assert any((before[name] != p).any() for name, p in method.key.named_parameters())
 
     @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
     def test_nothing_moves_if_a_loss_is_not_finite(self, method, views, bad):
@@ -192,16 +176,6 @@ class TestDistillation:
         for name, gradient in distilled.items():
             own = plain[name] + (0 if expected[name] is None else 0.7 * expected[name])
             torch.testing.assert_close(gradient, own, rtol=1e-3, atol=1e-5)
-
-    def test_no_gradient_reaches_the_key_encoder(self, method, views):
-        sandwich_step(method, views, ARCHITECTURES, sgd(method), distill=1.0)
-        assert all(p.grad is None for p in method.key.parameters())
-
-    def test_costs_one_pass_of_the_key_encoder(self, method, views):
-        passes = []
-        method.key.register_forward_hook(lambda *_: passes.append("key"))
-        sandwich_step(method, views, ARCHITECTURES, sgd(method), distill=1.0)
-        assert len(passes) == 2
 
 
 class TestSpread:

@@ -1,4 +1,4 @@
-"""From settings, a space and images to a trainer that can begin."""
+"""From settings, a space and images to a trainer."""
 
 from __future__ import annotations
 
