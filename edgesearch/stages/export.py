@@ -42,6 +42,7 @@ from edgesearch.latency.tables import (
     current_correction,
     keep_correction,
     load_table,
+    table_digest,
     tell_doubt,
     tell_speed,
     winner_key,
@@ -159,13 +160,11 @@ def check_export(run: RunContext) -> None:
 
 
 def _target(run: RunContext) -> TensorRTTarget | None:
-    """What engines are built for; in int8 by themselves where the device runs such engines."""
-    settings, device = run.config.export.tensorrt, run.device
+    """What engines are built for."""
+    settings = run.config.export.tensorrt
     if settings is None:
         return None
-    runs_int8 = device.runtime.startswith("tensorrt") and device.precision == "int8"
-    precision = settings.precision or ("int8" if runs_int8 else "fp16")
-    return TensorRTTarget(tuple(settings.compute_capabilities), precision)
+    return TensorRTTarget.of_device(run.device, settings.compute_capabilities, settings.precision)
 
 
 def _described(tensorrt: TensorRTTarget | None) -> dict[str, Any] | None:
@@ -359,13 +358,15 @@ class _Exporter:
         return self.settings.quantization if is_in_int8(self.run.device, self.tensorrt) else None
 
     def _deployable(self, architecture: Architecture) -> Deployable:
+        looked_at = self.run.config.search
         return make_deployable(
             self.run.space,
             self.weights,
             self.pool,
             architecture,
-            self.run.config.search,
             self.settings.output,
+            calibration_images=looked_at.calibration_images,
+            batch_size=looked_at.batch_size,
         )
 
     def _updated_model(self) -> LatencyModel:
@@ -389,6 +390,7 @@ class _Exporter:
             space=self.run.space,
             device=self.run.device,
             table=self.table_path,
+            table_digest=table_digest(self.table_path),
             tensorrt=self.tensorrt,
             form={"batch": self.settings.batch, "quantization": self._quantization},
             calibration=self._calibration(winner.architecture.resolution),
