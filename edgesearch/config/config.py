@@ -7,11 +7,11 @@ from pydantic import Field, ValidationInfo, field_validator
 from edgesearch.data.settings import DataSettings
 from edgesearch.evaluate.settings import EvaluationSettings, RankSettings
 from edgesearch.export.settings import ExportSettings
+from edgesearch.families.settings import SpaceSettings
 from edgesearch.latency.settings import DeviceSettings, ProfileSettings, ValidationSettings
 from edgesearch.pretrain.settings import PretrainSettings
 from edgesearch.search.settings import SearchSettings
 from edgesearch.settings import CountFromZero, Settings, UserPath, fault
-from edgesearch.space.settings import SpaceSettings
 
 
 class Config(Settings):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from devices.errors import FileError
 from edgesearch.errors import CheckpointError
 from edgesearch.families import load_space
-from edgesearch.pretrain.moco_v2 import MoCoV2
+from edgesearch.pretrain.method import make_method
 from edgesearch.supernet.calibrate import recalibrate
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.supernet import Supernet
@@ -230,9 +230,8 @@ class TestRandomLike:
 
     @pytest.mark.parametrize("bn", [True, False])
     def test_is_what_a_training_starts_from(self, bn):
-        method = MoCoV2(
-            SPACE, queue_size=8, projector_hidden_dim=10, projector_dim=6, projector_bn=bn, seed=3
-        )
+        sizes = {"queue_size": 8, "projector_hidden_dim": 10, "projector_dim": 6}
+        method = make_method("moco_v2", SPACE, seed=3, projector_bn=bn, **sizes)
         weights = random_like(make_weights(bn), 3)
         for encoder, backbone, projector in (
             (method.query, weights.query, weights.query_projector),
