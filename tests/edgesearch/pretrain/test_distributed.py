@@ -14,6 +14,7 @@ import torch
 from edgesearch.config.method_defaults import METHOD_DEFAULTS
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError, Interrupted, ProcessesError, ProcessFailed
 from edgesearch.pretrain.faithful import faithful_step
 from edgesearch.pretrain.hardware import Hardware
@@ -286,7 +287,7 @@ def train(folder, happenings=None, rank=1, **options):
     method = fresh("moco_v2")
     hardware.passes(method, BATCH, 0)
     loader = make_loader(
-        open_images("digits", None, channels=1).train.subset(range(3 * BATCH)),
+        open_images(DataSettings(source="digits"), 1).train.subset(range(3 * BATCH)),
         (Augmentation(flip_probability=0.0),) * 2,
         Preprocess(16, 1, (0.3,), (0.37,)),
         batched=True,

@@ -14,6 +14,7 @@ import torch
 
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import Interrupted, TrainingError
 from edgesearch.pretrain.checkpoint import save_state
 from edgesearch.pretrain.loader import Share, make_loader
@@ -35,7 +36,7 @@ SPACE = ResNetSpace(
     in_channels=1,
 )
 BATCH, STEPS = 4, 22
-IMAGES = open_images("digits", None, channels=1).train.subset(range(BATCH * STEPS))
+IMAGES = open_images(DataSettings(source="digits"), 1).train.subset(range(BATCH * STEPS))
 EACH_STEP = 1e-9
 """Minutes between states so short that each step leaves one."""
 

@@ -10,6 +10,7 @@ import torch
 
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import TrainingError
 from edgesearch.pretrain.hardware import Hardware, compile_ends, images_that_fit, out_of_memory
 from edgesearch.pretrain.loader import make_loader
@@ -253,7 +254,7 @@ class TestMemory:
 
 def trainer(method, folder, epochs=1, **hardware):
     loader = make_loader(
-        open_images("digits", None, channels=1).train.subset(range(64)),
+        open_images(DataSettings(source="digits"), 1).train.subset(range(64)),
         method.views(Augmentation(flip_probability=0.0)),
         Preprocess(16, 1, (0.3,), (0.37,)),
         batched=True,

@@ -10,6 +10,7 @@ from PIL import Image
 
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.data.settings import DataSettings
 from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.randomness import order_of_epoch
 from edgesearch.pretrain.views import Augmentation
@@ -43,7 +44,7 @@ def shards(files, tmp_path):
 
 
 def batches(source, root, *, workers=0, epoch=0, first_step=0, batched=False):
-    images = open_images(source, root, 3).train
+    images = open_images(DataSettings(source=source, root=root), 3).train
     recipes = (Augmentation(),) * 2
     loader = make_loader(
         images, recipes, RULE, batched=batched, batch_size=3, seed=0, workers=workers

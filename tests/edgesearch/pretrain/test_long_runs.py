@@ -16,6 +16,7 @@ import torch
 
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import Interrupted, TrainingError
 from edgesearch.pretrain.checkpoint import save_state
 from edgesearch.pretrain.loader import make_loader
@@ -35,7 +36,7 @@ SPACE = ResNetSpace(
     resolutions=(8,),
     in_channels=1,
 )
-IMAGES = open_images("digits", None, channels=1).train.subset(range(32))
+IMAGES = open_images(DataSettings(source="digits"), 1).train.subset(range(32))
 STEPS, EPOCHS = 4, 3
 EACH_STEP = 1e-9
 """Minutes between states so short that each step leaves one."""

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import CheckpointError, Interrupted, TrainingError
 from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.moco_v2 import MoCoV2
@@ -35,7 +36,7 @@ SPACE = ResNetSpace(
     resolutions=(12, 16),
     in_channels=1,
 )
-IMAGES = open_images("digits", None, channels=1).train.subset(range(128))
+IMAGES = open_images(DataSettings(source="digits"), 1).train.subset(range(128))
 STEPS = 4
 CONFIG = TrainerConfig(epochs=3, lr=0.05, warmup_epochs=1)
 IDENTITY = {"space": SPACE.space_hash, "seed": 0}

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from edgesearch.config.method_defaults import METHOD_DEFAULTS
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import CheckpointError, Interrupted, TrainingError
 from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.methods import METHODS
@@ -18,7 +19,7 @@ from edgesearch.pretrain.views import Augmentation
 from edgesearch.search.agreement import Agreement
 from edgesearch.supernet.weights import SupernetWeights
 
-IMAGES = open_images("digits", None, channels=1).train.subset(range(96))
+IMAGES = open_images(DataSettings(source="digits"), 1).train.subset(range(96))
 CONFIG = TrainerConfig(epochs=2, lr=0.05, warmup_epochs=1, distill=0.5, largest_only_epochs=1)
 
 
