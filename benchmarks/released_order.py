@@ -18,10 +18,10 @@ import time
 import torch
 from machine import print_machine
 
+from edgesearch.families import load_space
 from edgesearch.pretrain.faithful import faithful_step
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.sandwich import sandwich_architectures, sandwich_step
-from edgesearch.space import load_space
 
 THREADS = 2
 TARGET = 0.80

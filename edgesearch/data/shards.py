@@ -19,6 +19,8 @@ from typing import Any, BinaryIO
 import torch
 
 from devices.cache_dir import default_cache_dir
+from devices.errors import FileError
+from devices.files import replacing
 from edgesearch.data.decode import EXTENSIONS, decode_image
 from edgesearch.data.folder import files_below, natural
 from edgesearch.data.image_set import ImageSet
@@ -254,11 +256,8 @@ def index_shard(path: Path) -> list[tuple[ShardImage, int | None]]:
 
 def _keep(kept: Path, rows: list[list[Any]]) -> None:
     """Write an index in one piece; where that cannot be, it is made again next time."""
-    beside = kept.with_name(f"{kept.name}.{os.getpid()}")
-    with contextlib.suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(rows), "utf-8")
-        beside.replace(kept)
+    with contextlib.suppress(FileError), replacing(kept, shared=True) as partial:
+        partial.write_text(json.dumps(rows), "utf-8")
 
 
 def _rows(shard: Shard) -> list[list[Any]]:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from devices.files import write_json
 from edgesearch.errors import Interrupted
 from edgesearch.evaluate.judge import SubnetJudge
 from edgesearch.evaluate.rank_correlation import RankCorrelation, rank_correlations
@@ -28,7 +29,6 @@ from edgesearch.processes.shared_work import (
     tell_of_processes,
 )
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
-from edgesearch.run.output_folder import write_json
 from edgesearch.run.stage import Stage
 from edgesearch.search.agreement import Agreement
 from edgesearch.search.score_variants import ScoreVariants
@@ -110,7 +110,7 @@ def rank(run: RunContext) -> RankResult:
                 return cast(RankResult, distributed.of_first(None))
             tell_of_processes("rank", report)
             chosen = spread_subnets(run.space, settings.subnets, settings.seed)
-            found = _begin(stage, path, chosen, report)
+            found = _begin(stage, RankedSubnets(path, run.space), chosen, report)
             subnets = _fill(found, chosen, settings, ranker, report)
             result = _analyse(subnets, run, latency_ms, agreement.images)
             stage.finish([path.name, result.report_path.name])
@@ -189,7 +189,7 @@ class _Ranker:
                 "agreement": float(own.mean()),
                 "MACs": float(space.macs(architecture)),
                 "parameters": float(space.params(architecture)),
-                "depth": float(sum(architecture.stage_depths)),
+                "depth": float(len(space.blocks(architecture))),
                 **self._variants(architecture, network),
             }
             features = self._judge.features_of_calibrated(network[0], architecture.resolution)
@@ -197,11 +197,10 @@ class _Ranker:
 
 
 def _begin(
-    stage: Stage, path: Path, chosen: Sequence[Architecture], report: Report
+    stage: Stage, found: RankedSubnets, chosen: Sequence[Architecture], report: Report
 ) -> RankedSubnets:
     """Find out which subnets are known, of this ranking or of one with others, and tell it."""
     done, message = stage.begin()
-    found = RankedSubnets(path)
     known, wanted = sum(each in found.subnets for each in chosen), len(chosen)
     counted = f"{known} of {wanted} subnets are known"
     if done and known == wanted:

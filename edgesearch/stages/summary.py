@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from devices.files import write_json
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.evaluate.comparison import Comparison, subjects
+from edgesearch.inputs import digest_of, read_json
 from edgesearch.latency.tables import corrected_model, load_table
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
-from edgesearch.run.output_folder import digest_of, read_json, write_json
 from edgesearch.run.stage import Stage
 from edgesearch.search.scoring import make_agreement
 from edgesearch.search.winners import Winners
@@ -109,7 +110,7 @@ class _Latencies:
         table = load_table(run.files.table(device), space, device, run.config.profile.accept)
         self._model = corrected_model(space, table)
         self._measured = {
-            Architecture.from_dict(network.architecture): network
+            space.from_choices(network.architecture): network
             for network in table.networks(space.space_hash)
         }
 

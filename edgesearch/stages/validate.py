@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from devices.files import write_json
 from edgesearch.errors import Interrupted, LatencyError
 from edgesearch.events import Event
 from edgesearch.latency.latency_model import LatencyModel
@@ -17,7 +18,6 @@ from edgesearch.latency.prediction_error import PredictionError, prediction_erro
 from edgesearch.latency.tables import keep_correction, load_table, tell_speed
 from edgesearch.latency.workloads import held_out_networks
 from edgesearch.run.context import RunContext
-from edgesearch.run.output_folder import write_json
 from edgesearch.space import Architecture
 from edgesearch.stages.profile import open_workloads
 from profilers import LatencyTable, Steadiness, build_table, open_meter
@@ -84,7 +84,7 @@ def validate(run: RunContext) -> ValidateResult:
         space, settings, accept = run.space, run.config.validation, run.config.profile.accept
         path = run.files.table(run.device)
         table = load_table(path, space, run.device, accept, "validate", run.report)
-        fitted = {Architecture.from_dict(n.architecture) for n in table.networks(space.space_hash)}
+        fitted = {space.from_choices(n.architecture) for n in table.networks(space.space_hash)}
         chosen = held_out_networks(space, settings.networks, settings.seed, fitted)
         try:
             table = _measure(run, table, chosen)
@@ -148,7 +148,7 @@ def _compare(
     model: LatencyModel, table: LatencyTable, chosen: Sequence[Architecture]
 ) -> list[ValidatedNetwork]:
     measured = {
-        Architecture.from_dict(network.architecture): network
+        model.space.from_choices(network.architecture): network
         for network in table.networks(model.space.space_hash, VALIDATION)
     }
     rows = []

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from edgesearch.config.method_defaults import METHOD_DEFAULTS
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.pretrain.methods import METHODS
-from edgesearch.space import ResNetSpace
 
 PINHOLE = ResNetSpace(
     name="pinhole",

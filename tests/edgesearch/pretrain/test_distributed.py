@@ -16,6 +16,7 @@ from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError, Interrupted, ProcessesError, ProcessFailed
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.pretrain.faithful import faithful_step
 from edgesearch.pretrain.hardware import Hardware
 from edgesearch.pretrain.loader import Share, make_loader
@@ -26,7 +27,6 @@ from edgesearch.pretrain.trainer import Trainer
 from edgesearch.pretrain.trainer_config import TrainerConfig
 from edgesearch.pretrain.views import Augmentation
 from edgesearch.processes import distributed
-from edgesearch.space import ResNetSpace
 
 SPACE = ResNetSpace(
     name="pinhole",

@@ -5,10 +5,10 @@ import torch
 
 from edgesearch.data.image_pool import ImagePool, ImageSource
 from edgesearch.errors import TrainingError
+from edgesearch.families import load_space
 from edgesearch.pretrain.encoder import states_of
 from edgesearch.pretrain.knn_monitor import KnnMonitor
 from edgesearch.pretrain.moco_v2 import MoCoV2
-from edgesearch.space import load_space
 from edgesearch.supernet.weights import SupernetWeights
 
 SPACE = load_space("resnet_tiny", in_channels=1, resolutions=[16])

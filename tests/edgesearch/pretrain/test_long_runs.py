@@ -18,13 +18,13 @@ from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.data.settings import DataSettings
 from edgesearch.errors import Interrupted, TrainingError
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.pretrain.checkpoint import save_state
 from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.trainer import Trainer
 from edgesearch.pretrain.trainer_config import TrainerConfig
 from edgesearch.pretrain.views import Augmentation
-from edgesearch.space import ResNetSpace
 
 SPACE = ResNetSpace(
     name="one stage",

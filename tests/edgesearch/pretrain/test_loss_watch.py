@@ -5,11 +5,11 @@ import math
 import pytest
 
 from edgesearch.errors import TrainingError
+from edgesearch.families import load_space
 from edgesearch.pretrain.byol import BYOL
 from edgesearch.pretrain.loss_watch import OPENING, PATIENCE, LossWatch, chance_of
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.simclr import SimCLR
-from edgesearch.space import load_space
 
 
 def watch_of(*losses):

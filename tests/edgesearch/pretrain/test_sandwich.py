@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from edgesearch.families import load_space
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.sandwich import sandwich_architectures, sandwich_step, spread_of
 from edgesearch.pretrain.simclr import SimCLR
-from edgesearch.space import load_space
 
 SPACE = load_space("resnet_tiny", in_channels=1)
 ARCHITECTURES = sandwich_architectures(SPACE, 1, seed=0, step=0)

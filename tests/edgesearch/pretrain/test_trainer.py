@@ -17,13 +17,13 @@ from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.data.settings import DataSettings
 from edgesearch.errors import CheckpointError, Interrupted, TrainingError
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.sandwich import sandwich_step
 from edgesearch.pretrain.trainer import Trainer
 from edgesearch.pretrain.trainer_config import TrainerConfig
 from edgesearch.pretrain.views import Augmentation
-from edgesearch.space import ResNetSpace
 from edgesearch.supernet.weights import SupernetWeights
 
 SPACE = ResNetSpace(

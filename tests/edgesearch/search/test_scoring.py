@@ -9,6 +9,8 @@ import torch
 from edgesearch.data.image_pool import ImagePool, ImageSource
 from edgesearch.errors import DataError
 from edgesearch.export.deployable import make_deployable
+from edgesearch.families import space_from_dict
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.run.layout import Layout
 from edgesearch.search.agreement import ScoreOptions
 from edgesearch.search.budgets import Budgets
@@ -20,7 +22,6 @@ from edgesearch.search.scoring import (
     settle_winners,
 )
 from edgesearch.search.trial_log import Trial
-from edgesearch.space import ResNetSpace, space_from_dict
 from edgesearch.stages.search import SearchImages
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.supernet import Supernet
@@ -77,7 +78,15 @@ def trials_of(agreement, feasible):
 def test_candidates_are_the_networks_that_are_exported(weights, pool, agreement):
     """Bit by bit: the same images in the same order and batches went into their statistics."""
     for architecture in (SPACE.smallest, SPACE.architecture(20)):
-        exported = make_deployable(SPACE, weights, pool, architecture, LOOKED_AT, "features")
+        exported = make_deployable(
+            SPACE,
+            weights,
+            pool,
+            architecture,
+            "features",
+            calibration_images=LOOKED_AT.calibration_images,
+            batch_size=LOOKED_AT.batch_size,
+        )
         for _ in range(2):  # the second time its statistics are known
             scored = agreement.subnet(architecture)[0].state_dict()
             theirs = exported.network.state_dict()

@@ -14,8 +14,8 @@ from devices import load_device
 from devices.runtimes.tensorrt_bindings import FAMILIES
 from edgesearch.cli.main import app
 from edgesearch.export.manifest import read_manifest
+from edgesearch.families import space_from_dict
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.space import space_from_dict
 from edgesearch.stages.profile import current_correction
 from profilers import LatencyTable
 

@@ -5,10 +5,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from edgesearch import stages as workflow
+from edgesearch.families import load_space
 from edgesearch.pretrain.byol import BYOL
 from edgesearch.pretrain.key_queue import KeyQueue
 from edgesearch.pretrain.methods import METHODS
-from edgesearch.space import load_space
 
 SPACE = load_space("resnet_tiny", in_channels=1, stage_depths=[[1], [1], [1]])
 HEADS = {"projector_hidden_dim": 16, "projector_dim": 8, "projector_bn": True}

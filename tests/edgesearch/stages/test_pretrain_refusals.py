@@ -7,7 +7,7 @@ import pytest
 
 from edgesearch import stages as workflow
 from edgesearch.errors import CheckpointError, DataError, TrainingError
-from edgesearch.space import load_space
+from edgesearch.families import load_space
 
 SPACE = load_space("resnet_tiny", in_channels=1, stage_depths=[[1], [1], [1]])
 OPTIONS = {"queue_size": 256, "projector_hidden_dim": 16, "projector_dim": 8, "projector_bn": True}

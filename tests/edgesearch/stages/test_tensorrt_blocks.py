@@ -5,9 +5,10 @@ import time
 import onnx
 import pytest
 
-from devices import DeviceSpec, TensorRTRtxBuilder, read_engine_header, take_fingerprint
+from devices import DeviceSpec, TensorRTBuilder, read_engine_header, take_fingerprint
+from edgesearch.families import load_space
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.latency.workloads import WorkloadFiles, correction_networks
-from edgesearch.space import ResNetSpace, load_space
 
 FINGERPRINT = take_fingerprint("tensorrt-rtx", "1")
 # SM75 has no matrix products in single precision, and those of int8 networks stay in it.
@@ -36,7 +37,7 @@ def build_all(tmp_path, cache):
 
     def build(space, precision, networks):
         device = DeviceSpec("rtx-pc", runtime="tensorrt-rtx", precision=precision)
-        builder = TensorRTRtxBuilder(CAPABILITIES[precision])
+        builder = TensorRTBuilder("tensorrt-rtx", CAPABILITIES[precision])
         folder = tmp_path / precision
         folder.mkdir()
         files = WorkloadFiles(space, device, FINGERPRINT, folder / "onnx", cache)

@@ -10,8 +10,8 @@ import yaml
 
 from edgesearch import stages as workflow
 from edgesearch.errors import StageError
+from edgesearch.families import load_space
 from edgesearch.processes import distributed
-from edgesearch.space import load_space
 
 OVERRIDES = ("pretrain.epochs=1", "pretrain.batch_size=256", "pretrain.queue_size=256")
 

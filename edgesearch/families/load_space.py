@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import SpaceError
-from edgesearch.space.resnet_space import ResNetSpace
+from edgesearch.families.resnet.space import ResNetSpace
+from edgesearch.space import SearchSpace
 
 CATALOG = Path(__file__).parent / "catalog"
-FAMILIES = {"resnet": ResNetSpace}
-
-SearchSpace = ResNetSpace
-"""The type of a search space; one family so far."""
+FAMILIES: dict[str, type[SearchSpace]] = {"resnet": ResNetSpace}
+"""Every family by its name."""
 
 
 def known_spaces() -> list[str]:

@@ -3,7 +3,7 @@
 import pytest
 
 from edgesearch.errors import SpaceError
-from edgesearch.space import known_spaces, load_space, space_from_dict
+from edgesearch.families import known_spaces, load_space, space_from_dict
 
 
 def test_shipped_spaces():
