@@ -31,7 +31,10 @@ class EvaluationResults:
         digest = hashlib.sha256(plain.encode()).hexdigest()[:16]
         empty = {"identity": json.loads(plain), "results": {}}
         try:
-            self._all = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            self._all: dict[str, Any] = {"evaluations": {}}
+            if path.exists():
+                self._all = json.loads(path.read_text(encoding="utf-8"))
+            here = self._all["evaluations"].setdefault(digest, empty)
             self._results: dict[str, dict[str, Any]] = self._all.setdefault(digest, empty)[
                 "results"
             ]
