@@ -35,9 +35,7 @@ class EvaluationResults:
             if path.exists():
                 self._all = json.loads(path.read_text(encoding="utf-8"))
             here = self._all["evaluations"].setdefault(digest, empty)
-            self._results: dict[str, dict[str, Any]] = self._all.setdefault(digest, empty)[
-                "results"
-            ]
+            self._results: dict[str, dict[str, Any]] = here["results"]
             for figures in self._results.values():
                 if set(figures) != FIGURES:
                     raise ValueError(f"the figures {', '.join(figures)}")
