@@ -24,8 +24,7 @@ import torch
 from machine import print_machine
 from subnets import SUBNETS, knn_judge, named_subnets
 
-from edgesearch import stages as workflow
-from edgesearch.cli.stages import pretrain_arguments
+from edgesearch import Run
 from edgesearch.config import Config, load_config
 from edgesearch.evaluate.comparison import Subject
 from edgesearch.pretrain.faithful import choose_step
@@ -100,8 +99,9 @@ def accuracies(
     own = [*OPTIONS[name], f"output_dir={output_dir / folder}", f"seed={seed}"]
     own += [] if epochs is None else [f"pretrain.epochs={epochs}"]
     config = load_config(CONFIG, [*SHARED, *own])
-    knn = knn_judge(config, workflow.pretrain(**pretrain_arguments(config)).weights_path)
-    subnets = named_subnets(config.space.build())
+    run = Run(config)
+    run.pretrain()
+    knn, subnets = knn_judge(run), named_subnets(run.space)
     row = {name: knn(Subject(name, subnet)) for name, subnet in subnets.items()}
     print(f"{name}, seed {seed}: {row}", file=sys.stderr, flush=True)
     return row

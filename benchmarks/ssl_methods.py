@@ -21,10 +21,9 @@ from typing import Any
 from machine import print_machine
 from subnets import SUBNETS, knn_judge, named_subnets
 
-from edgesearch import stages as workflow
-from edgesearch.cli.stages import pretrain_arguments
-from edgesearch.config import Config, load_config
+from edgesearch import Run
 from edgesearch.evaluate.comparison import Subject
+from edgesearch.events import Event
 
 CONFIGS = {
     "moco_v2": "cifar10",
@@ -69,9 +68,9 @@ def main() -> None:
     for method in methods:
         print(f"  {method}: {' '.join(OWN[method])}, the rest as in {CONFIGS[method]}", flush=True)
         place = [f"data.root={images}", f"output_dir={Path(output_dir) / method}"]
-        config = load_config(CONFIGS[method], [*SHARED, *OWN[method], *given, *place])
-        result = workflow.pretrain(**pretrain_arguments(config), report=tell)
-        rows += accuracies(method, config, result.weights_path, with_references=not rows)
+        run = Run(CONFIGS[method], *SHARED, *OWN[method], *given, *place, report=tell)
+        run.pretrain()
+        rows += accuracies(method, run, with_references=not rows)
     print(f"  {'':28}{''.join(f'{name:>10}' for name in SUBNETS)}   loss, first and last epoch")
     for row in rows:
         knn = "".join(f"{row[name]:10.1%}" if name in row else " " * 10 for name in SUBNETS)
@@ -81,13 +80,10 @@ def main() -> None:
         print(json.dumps(row))
 
 
-def accuracies(
-    method: str, config: Config, weights_path: Path, *, with_references: bool
-) -> list[dict[str, Any]]:
+def accuracies(method: str, run: Run, *, with_references: bool) -> list[dict[str, Any]]:
     """The rows of a trained method: raw pixels and random weights before it if asked for."""
-    space = config.space.build()
-    subnets = named_subnets(space)
-    knn = knn_judge(config, weights_path)
+    space = run.space
+    subnets, knn = named_subnets(space), knn_judge(run)
     rows: list[dict[str, Any]] = []
     if with_references:
         for name, subnet in subnets.items():
@@ -97,7 +93,7 @@ def accuracies(
             {"name": "random weights"}
             | {name: knn(Subject(name, subnet, False)) for name, subnet in subnets.items()},
         ]
-    metrics = weights_path.with_name("metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    metrics = (run.files.supernet / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     epochs = [json.loads(line) for line in metrics]
     return [
         *rows,
@@ -113,7 +109,7 @@ def accuracies(
     ]
 
 
-def tell(event: workflow.Event) -> None:
+def tell(event: Event) -> None:
     """Show how far it is, away from the results."""
     print(event, file=sys.stderr, flush=True)
 

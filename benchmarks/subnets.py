@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-from edgesearch.cli.stages import evaluate_arguments
-from edgesearch.config import Config
-from edgesearch.data.image_pool import ImagePool
+from edgesearch import Run
 from edgesearch.evaluate.comparison import Comparison, Subject
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet.weights import SupernetWeights
+from edgesearch.stages.evaluate import make_judge
 
 SUBNETS = ("largest", "middle", "smallest")
 
@@ -21,20 +18,10 @@ def named_subnets(space: SearchSpace) -> dict[str, Architecture]:
     return dict(zip(SUBNETS, (space.largest, middle, space.smallest), strict=True))
 
 
-def knn_judge(config: Config, weights_path: Path) -> Callable[[Subject], float]:
+def knn_judge(run: Run) -> Callable[[Subject], float]:
     """What computes kNN accuracies on held-out images, as `edgesearch evaluate` does.
 
     Args:
-        config: Of the run.
-        weights_path: Its supernet.
+        run: Has a trained supernet.
     """
-    arguments = evaluate_arguments(config)
-    space, looked_at = arguments["space"], arguments["looked_at"]
-    comparison = Comparison(
-        SupernetWeights.load(weights_path, space),
-        ImagePool(arguments["images"], space.in_channels, config.seed),
-        arguments["evaluation"],
-        looked_at.calibration_images,
-        looked_at.batch_size,
-    )
-    return lambda subject: comparison.judge.knn(comparison.features(subject))
+    return Comparison(run.load_weights(), make_judge(run, run.open_images())).knn

@@ -26,6 +26,8 @@ NO_EFFECT = _Mark()
 """Marks an option that changes no result: how fast, how often or where something is done."""
 SCORE = _Mark()
 """Marks an option of the search that the scores of its candidates depend on."""
+CALIBRATION = _Mark()
+"""Marks an option of the search that the features of a recalibrated subnet depend on."""
 
 
 class Settings(BaseModel):

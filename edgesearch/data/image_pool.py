@@ -8,7 +8,6 @@ from functools import cached_property, lru_cache
 
 import torch
 
-from devices.cache_dir import default_cache_dir
 from edgesearch.data.image_set import ImageSet, channel_statistics
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
@@ -18,8 +17,6 @@ from edgesearch.errors import DataError
 STATISTICS_IMAGES = 2000
 DECODE_AT_ONCE = 60_000
 """Up to so many images are decoded once when they are opened; more stay files."""
-LABELLED_TRAIN_IMAGES = 20_000
-LABELLED_TEST_IMAGES = 5_000
 
 
 @dataclass(frozen=True)
@@ -42,62 +39,56 @@ class LabelledImages:
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """A part of the images as a network reads them: float32, channels last."""
-        normalised = self.preprocess.normalise(images)
-        return normalised.contiguous(memory_format=torch.channels_last)
+        return _prepared(self.preprocess, images)
 
 
 class ImagePool:
     """Opens the images of a run; the same seed gives the same images in the same order.
 
     Args:
-        source: Where the images come from.
+        settings: Where the images come from.
         channels: 1 or 3, as the search space wants them.
         seed: Decides what is held out and what is sampled.
         decode_all: Find unreadable images on first use however many images there are; otherwise
             those of a very large set are found, and counted, as they are used.
+
+    Attributes:
+        digest: Tells whether the images are the same as another time.
+        skipped: Images that could not be read, so far.
 
     Raises:
         DataError: There are no images; on first use, too, if none can be read.
     """
 
     def __init__(
-        self, source: DataSettings, channels: int, seed: int, decode_all: bool = False
+        self, settings: DataSettings, channels: int, seed: int, decode_all: bool = False
     ) -> None:
-        splits = open_images(
-            source.source,
-            source.root,
-            channels,
-            source.holdout,
-            seed,
-            name=source.name,
-            cache_dir=default_cache_dir() / "shards",
-        )
+        splits = open_images(settings, channels, seed)
         parts = (splits.train, splits.test, splits.labelled)
         self.seed = seed
-        self.licence = source.licence
+        self.licence = settings.licence
         self.digest = "".join(part.digest() for part in parts if part is not None)
         self.skipped = 0
-        self._splits = splits
-        self._source = source
-        self._channels = channels
+        self._train, self._test = splits.train, splits.test
+        self._labelled = splits.labelled or splits.train
+        self._settings = settings
         self._decode_all = decode_all
         self._pixels = lru_cache(maxsize=16)(self._sample)
 
     @cached_property
     def train(self) -> ImageSet:
         """The training split; decoded on first use, what cannot be read adds to `skipped`."""
-        return self._readable(self._splits.train)
+        return self._readable(self._train)
 
     @cached_property
     def test(self) -> ImageSet | None:
         """The test split if there is one; decoded on first use."""
-        return None if self._splits.test is None else self._readable(self._splits.test)
+        return None if self._test is None else self._readable(self._test)
 
     @cached_property
     def _with_labels(self) -> ImageSet:
         """The images whose labels others are classified by."""
-        labelled = self._splits.labelled
-        return self.train if labelled is None else self._readable(labelled)
+        return self.train if self._labelled is self._train else self._readable(self._labelled)
 
     def _readable(self, images: ImageSet) -> ImageSet:
         if len(images) > DECODE_AT_ONCE and not self._decode_all:
@@ -109,8 +100,8 @@ class ImagePool:
     @property
     def has_labels(self) -> bool:
         """Whether there are labelled images to train and to evaluate on; decodes nothing."""
-        train, test = self._splits.labelled or self._splits.train, self._splits.test
-        return train.labels is not None and test is not None and test.labels is not None
+        labels = [each.labels for each in (self._labelled, self._test) if each is not None]
+        return len(labels) == 2 and all(each is not None for each in labels)
 
     @property
     def readable_labels(self) -> torch.Tensor:
@@ -124,7 +115,7 @@ class ImagePool:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes; decodes nothing."""
-        return (self._splits.labelled or self._splits.train).class_names
+        return self._labelled.class_names
 
     def require_labels(self) -> None:
         """Refuse images without labels.
@@ -135,27 +126,24 @@ class ImagePool:
         if not self.has_labels:
             raise DataError(
                 "class folders, for an accuracy or a classifier",
-                "no labels, or no test images with labels, in "
-                f"{self._splits.train.origin.absolute()}",
+                f"no labels, or no test images with labels, in {self._train.origin.absolute()}",
                 "Put the images of each class into a folder of its own (in shards: a .cls member "
                 "beside each image), with data.holdout above 0.",
             )
 
     @cached_property
     def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        if self._source.mean is not None and self._source.std is not None:
-            return tuple(self._source.mean), tuple(self._source.std)
-        neutral = Preprocess(
-            64, self._channels, (0.0,) * self._channels, (1.0,) * self._channels,
-            self._source.resize_ratio,
-        )  # fmt: skip
+        given, channels = self._settings, self._train.channels
+        if given.mean is not None and given.std is not None:
+            return tuple(given.mean), tuple(given.std)
+        neutral = Preprocess(64, channels, (0.0,) * channels, (1.0,) * channels, given.resize_ratio)
         chosen = self._order(len(self.train))[:STATISTICS_IMAGES]
         return channel_statistics(self.train.preprocessed(neutral, chosen).images)
 
     def preprocess(self, resolution: int) -> Preprocess:
         """How images are fitted to networks of a resolution."""
-        mean, std = self._normalisation
-        return Preprocess(resolution, self._channels, mean, std, self._source.resize_ratio)
+        ratio, channels = self._settings.resize_ratio, self._train.channels
+        return Preprocess(resolution, channels, *self._normalisation, ratio)
 
     def sample(
         self, resolution: int, first: int, count: int, part: tuple[int, int] | None = None
@@ -172,10 +160,7 @@ class ImagePool:
             (N, C, R, R) float32, normalised, in channels-last memory format.
         """
         pixels = self._pixels(resolution, first, count)
-        if part is not None:
-            pixels = pixels[slice(*part)]
-        images = self.preprocess(resolution).normalise(pixels)
-        return images.contiguous(memory_format=torch.channels_last)
+        return _prepared(self.preprocess(resolution), pixels[slice(*(part or (None,)))])
 
     def _sample(self, resolution: int, first: int, count: int) -> torch.Tensor:
         chosen = self._order(len(self.train))[first : first + count]
@@ -190,10 +175,7 @@ class ImagePool:
         return fitted.images
 
     def labelled(
-        self,
-        resolution: int,
-        train_images: int = LABELLED_TRAIN_IMAGES,
-        test_images: int = LABELLED_TEST_IMAGES,
+        self, resolution: int, train_images: int = 20_000, test_images: int = 5_000
     ) -> LabelledImages:
         """Images for accuracies and classifiers; a seeded part where there are more.
 
@@ -207,10 +189,9 @@ class ImagePool:
         """
         self.require_labels()
         preprocess = self.preprocess(resolution)
-        train, test = self._with_labels, self.test
-        assert test is not None
         parts = []
-        for images, limit in ((train, train_images), (test, test_images)):
+        for images, limit in ((self._with_labels, train_images), (self.test, test_images)):
+            assert images is not None
             fitted = images.preprocessed(preprocess, self._order(len(images))[:limit])
             assert fitted.labels is not None
             self.skipped += fitted.skipped
@@ -220,3 +201,7 @@ class ImagePool:
     def _order(self, count: int) -> Sequence[int]:
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randperm(count, generator=generator).tolist()
+
+
+def _prepared(preprocess: Preprocess, images: torch.Tensor) -> torch.Tensor:
+    return preprocess.normalise(images).contiguous(memory_format=torch.channels_last)

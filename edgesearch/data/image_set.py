@@ -1,26 +1,43 @@
-"""Many images with what is known about them."""
+"""Many images with their labels."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from edgesearch.data.decode import decode_image
 from edgesearch.data.preprocess import Preprocess
-from edgesearch.data.shards import ShardImage
 from edgesearch.errors import DataError
 
 STACKED_BYTES = 4 << 30
 """Images that are used as one tensor take no more."""
 CHUNK = 256
 """Images that are decoded ahead of whoever takes them."""
+
+
+class StoredImage(Protocol):
+    """An image that lies in a file with others; its source knows how to read it."""
+
+    @property
+    def size(self) -> int:
+        """Size of the encoded image in bytes."""
+
+    def name_below(self, origin: Path) -> str:
+        """Where it is, below the folder of the set."""
+
+    def load(self, channels: int) -> torch.Tensor:
+        """The pixels: (channels, H, W) uint8.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
 
 
 @dataclass(frozen=True)
@@ -43,14 +60,14 @@ class ImageSet:
     """A sequence of images, with labels if there are any.
 
     Attributes:
-        items: Each image as a file, as a member of a shard, or as pixels (C, H, W) uint8.
+        items: Each image as a file, as pixels (C, H, W) uint8, or as what a source reads.
         channels: Channels that images are given with, 1 or 3.
-        origin: Where the images come from: the folder of files or shards, or a name to show.
+        origin: Where the images come from: a folder, or a name to show.
         labels: (N,) int64 indices into `class_names`, or None.
         class_names: Names of the classes, empty without labels.
     """
 
-    items: tuple[Path | ShardImage | torch.Tensor, ...]
+    items: tuple[Path | torch.Tensor | StoredImage, ...]
     channels: int
     origin: Path
     labels: torch.Tensor | None = None
@@ -63,14 +80,14 @@ class ImageSet:
         """The pixels of an image: (C, H, W) uint8.
 
         Raises:
-            DataError: The file cannot be read.
+            DataError: The image cannot be read.
         """
         item = self.items[index]
         if isinstance(item, torch.Tensor):
             return item
-        if isinstance(item, ShardImage):
-            return decode_image(io.BytesIO(item.read()), self.channels, str(item))
-        return decode_image(item, self.channels)
+        if isinstance(item, Path):
+            return decode_image(item, self.channels)
+        return item.load(self.channels)
 
     def subset(self, indices: Sequence[int]) -> ImageSet:
         """The images of the given indices, in their order."""
@@ -80,8 +97,8 @@ class ImageSet:
     def digest(self) -> str:
         """64 hexadecimal digits that tell whether these are the same images as another time.
 
-        Files, and members of shards, count with their name below the folder and their size, so
-        that a large folder is read in seconds; pixels in memory count with every byte.
+        Images on the disk count with their name below `origin` and their size, so that a large
+        folder is read in seconds; pixels in memory count with every byte.
 
         Raises:
             DataError: A file is gone.
@@ -91,11 +108,10 @@ class ImageSet:
             if isinstance(item, torch.Tensor):
                 total.update(f"{tuple(item.shape)}".encode() + item.numpy().tobytes())
                 continue
-            if isinstance(item, ShardImage):
-                name = f"{item.shard.path.relative_to(self.origin).as_posix()}/{item.name}"
-                size = item.size
-            else:
+            if isinstance(item, Path):
                 name, size = item.relative_to(self.origin).as_posix(), _size(item)
+            else:
+                name, size = item.name_below(self.origin), item.size
             total.update(os.fsencode(name) + f" {size}\n".encode())
         if self.labels is not None:
             total.update(self.labels.numpy().tobytes())
@@ -106,7 +122,7 @@ class ImageSet:
 
         Args:
             max_bytes: Decoded images are kept in memory if all together take no more than this;
-                otherwise the files stay files.
+                otherwise the items stay what they are.
 
         Returns:
             The readable images, and the number of those left out.
@@ -142,10 +158,9 @@ class ImageSet:
             DataError: Not one can be read.
         """
         wanted = range(len(self)) if indices is None else indices
-        fitted = list(self._readable(wanted, preprocess))
-        labels = self.subset([index for index, _ in fitted]).labels
-        images = torch.stack([image for _, image in fitted])
-        return PreprocessedImages(images, labels, len(wanted) - len(fitted))
+        read, images = zip(*self._readable(wanted, preprocess), strict=True)
+        labels = self.subset(read).labels
+        return PreprocessedImages(torch.stack(images), labels, len(wanted) - len(read))
 
     def stack(self, max_bytes: int = STACKED_BYTES) -> torch.Tensor:
         """All images as one tensor (N, C, H, W) uint8.
@@ -163,10 +178,9 @@ class ImageSet:
             if isinstance(image, DataError):
                 raise image
             if image.shape != shape:
-                sizes = (f"{each.shape[-1]} × {each.shape[-2]}" for each in (stacked, image))
-                raise _no_stack(
-                    " and ".join(sizes) + f" pixels among {len(self)} images", max_bytes
-                )
+                first, other = (f"{each[-1]} × {each[-2]}" for each in (shape, image.shape))
+                found = f"{first} and {other} pixels among {len(self)} images"
+                raise _no_stack(found, max_bytes)
             stacked[index] = image
         return stacked
 
@@ -174,18 +188,17 @@ class ImageSet:
         self, indices: Sequence[int], transform: Callable[[torch.Tensor], torch.Tensor]
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """The readable ones among the images, transformed, each with its index."""
-        any_readable = False
-        first_reason = "no images at all"
+        any_readable, reason = False, ""
         for index, image in self._decoded(indices, transform):
-            if not isinstance(image, DataError):
+            if isinstance(image, DataError):
+                reason = reason or f"; the first: {image.found}"
+            else:
                 any_readable = True
                 yield index, image
-            elif first_reason == "no images at all":
-                first_reason = image.found
         if not any_readable:
             raise DataError(
                 f"at least one image in {self.origin} that can be read",
-                f"none of {len(indices)}; the first: {first_reason}",
+                f"none of {len(indices)}{reason}",
                 "Check the files of this folder.",
             )
 

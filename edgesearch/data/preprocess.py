@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ import torch.nn.functional as F
 
 from edgesearch.errors import DataError
 
-INTERPOLATIONS = ("bilinear", "bicubic")
 LONGEST_ASPECT = 4
 """Longer images are trimmed to this aspect first; what is cut off lies far outside the crop."""
 
@@ -33,7 +31,7 @@ class Preprocess:
         interpolation: "bilinear" or "bicubic".
 
     Raises:
-        DataError: A value is not valid; the message names all of those.
+        DataError: There are not as many values of mean or std as channels.
     """
 
     resolution: int
@@ -44,26 +42,13 @@ class Preprocess:
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        faults = []
-        if self.resolution < 1:
-            faults.append(f"resolution {self.resolution} (1 pixel at least)")
-        if self.channels not in (1, 3):
-            faults.append(f"channels {self.channels} (1 or 3)")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.channels:
-                faults.append(f"{len(values)} values of {name} (one for each of the channels)")
-        if any(not value > 0 for value in self.std):
-            faults.append(f"std {list(self.std)} (greater than 0)")
-        if not self.resize_ratio >= 1:
-            faults.append(f"resize_ratio {self.resize_ratio} (1 or more)")
-        if self.interpolation not in INTERPOLATIONS:
-            faults.append(f"interpolation {self.interpolation!r} ({' or '.join(INTERPOLATIONS)})")
-        if faults:
-            raise DataError(
-                f"preprocessing for {self.channels} channel(s) needs valid values",
-                "; ".join(faults),
-                "Correct these values of the section `data`.",
-            )
+                raise DataError(
+                    f"data.{name} of one value for each channel of the images, {self.channels}",
+                    f"{len(values)} values",
+                    f"Correct data.{name}, or leave out data.mean and data.std.",
+                )
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Resize and crop an image.
@@ -101,29 +86,9 @@ class Preprocess:
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
         return (images.float() / 255 - mean) / std
 
-    def with_resolution(self, resolution: int) -> Preprocess:
-        """The same rule for another resolution, in pixels."""
-        return replace(self, resolution=resolution)
-
     def to_dict(self) -> dict[str, Any]:
-        """The rule as plain JSON types."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            DataError: A field is missing, unknown or not valid.
-        """
-        names = [field.name for field in fields(cls)]
-        if set(values) != set(names):
-            raise DataError(
-                f"stored preprocessing has the fields {', '.join(names)}",
-                ", ".join(sorted(values)) or "none",
-                "Export the network again.",
-            )
-        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        """The rule as plain types, of which `Preprocess(**values)` is the same rule."""
+        return asdict(self)
 
 
 def _trim(image: torch.Tensor) -> torch.Tensor:

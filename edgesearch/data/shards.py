@@ -1,28 +1,142 @@
-"""Tar files of images, read in place: an index of the members, and their bytes."""
+"""Images from tar files, which are read in place: nothing is unpacked."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
+import io
 import json
 import os
+import re
 import tarfile
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+import torch
+
+from devices.cache_dir import default_cache_dir
 from devices.errors import FileError
 from devices.files import replacing
-from edgesearch.data.decode import EXTENSIONS
+from edgesearch.data.decode import EXTENSIONS, decode_image
+from edgesearch.data.folder import files_below, natural
+from edgesearch.data.image_set import ImageSet
+from edgesearch.data.settings import DataSettings
+from edgesearch.data.splits import (
+    TESTS,
+    TRAIN,
+    ImageSplits,
+    name_of_test_split,
+    with_classes_of,
+)
 from edgesearch.errors import DataError
 
 OPEN_SHARDS = 128
 """Shards that a process keeps open."""
 LABEL_KEYS = ("label", "cls")
 """Keys of a JSON member that may hold the label."""
-INDEX_FORMAT = 3
+
+_SPLIT = re.compile(
+    rf"(?<![a-z])({'|'.join([TRAIN, *sorted(TESTS, reverse=True)])})(?![a-z])", re.I
+)
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
+
+
+def open_shards(settings: DataSettings, root: Path, channels: int) -> ImageSplits:
+    """Find the images in shards; see `index_shard` for what is in a shard.
+
+    Shards with `train` in their name (or in that of a folder below the root) are the training
+    split and those with `val`, `validation` or `test` the test split, if there are both; otherwise
+    all shards are taken together.
+
+    Args:
+        settings: Not used beside the root.
+        root: A folder with `.tar` files at any depth, one such file, or a pattern with `*`, `?`,
+            `{000..146}` or `{train,val}` in it.
+        channels: Channels that images are given with, 1 or 3.
+
+    Raises:
+        DataError: There are no shards or no images in them, one is missing or damaged, or some
+            images have labels and others not.
+    """
+    shards = find_shards(root)
+    origin = root if root.is_dir() else Path(os.path.commonpath([each.parent for each in shards]))
+    splits: dict[str, list[Path]] = {}
+    for shard in shards:
+        splits.setdefault(_split_of(shard.relative_to(origin)), []).append(shard)
+    test = name_of_test_split(splits)
+    if test is None:
+        return ImageSplits(_image_set(shards, origin, channels))
+    return with_classes_of(*(_image_set(splits[name], origin, channels) for name in (TRAIN, test)))
+
+
+def find_shards(root: Path) -> list[Path]:
+    """The shards that a folder, a file or a pattern names, in the natural order of their names.
+
+    Raises:
+        DataError: There are none, or one that is named in full is missing.
+    """
+    if root.is_dir():
+        found = files_below(root, (".tar",))
+    else:
+        found = []
+        for pattern in _expanded(str(root)):
+            is_name = not glob.has_magic(pattern) or Path(pattern).exists()
+            found += map(Path, [pattern] if is_name else glob.glob(pattern, recursive=True))
+    if not found:
+        other = "no file that ends in .tar" if root.is_dir() else "no file of that name"
+        raise DataError(
+            f"shards (.tar, not compressed) at {root.absolute()}", other, "Correct `data.root`."
+        )
+    return sorted(set(found), key=natural)
+
+
+def _expanded(pattern: str) -> list[str]:
+    """A pattern without braces for each combination, as a shell writes them out."""
+    braces = _BRACES.search(pattern)
+    if braces is None:
+        return [pattern]
+    first, last, words = braces.groups()
+    if words is None:
+        numbers = range(int(first), int(last) + 1)
+        choices = [str(number).zfill(len(first)) for number in numbers]
+    else:
+        choices = words.split(",")
+    before, after = pattern[: braces.start()], pattern[braces.end() :]
+    return [whole for choice in choices for whole in _expanded(f"{before}{choice}{after}")]
+
+
+def _split_of(shard: Path) -> str:
+    """By the shard's own name, else by the nearest folder that tells."""
+    names = (_SPLIT.search(part) for part in reversed(shard.parts))
+    return next((name.group(1).lower() for name in names if name), "")
+
+
+def _image_set(shards: list[Path], origin: Path, channels: int) -> ImageSet:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        found = [entry for index in pool.map(index_shard, shards) for entry in index]
+    if not found:
+        raise DataError(
+            f"images in the {len(shards)} shard(s) in {origin.absolute()}",
+            "no member with the ending of an image",
+            "Put images there, or correct `data.root`.",
+        )
+    items = tuple(image for image, _ in found)
+    labels = [label for _, label in found if label is not None]
+    if not labels:
+        return ImageSet(items, channels, origin)
+    if len(labels) < len(items):
+        without = next(image for image, label in found if label is None)
+        raise DataError(
+            f"a label for each image of the shards in {origin.absolute()}, or for none",
+            f"{len(items) - len(labels)} of {len(items)} without, such as {without}",
+            "Add their .cls members, or leave out all of them.",
+        )
+    classes, indices = torch.tensor(labels).unique(return_inverse=True)
+    return ImageSet(items, channels, origin, indices, tuple(map(str, classes.tolist())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +172,18 @@ class ShardImage:
 
     def __str__(self) -> str:
         return f"{self.shard.path}: {self.name} (from byte {self.offset} on)"
+
+    def name_below(self, origin: Path) -> str:
+        """Path of the shard below the folder of the set, and name of the member."""
+        return f"{self.shard.path.relative_to(origin).as_posix()}/{self.name}"
+
+    def load(self, channels: int) -> torch.Tensor:
+        """The pixels: (channels, H, W) uint8.
+
+        Raises:
+            DataError: The image cannot be read, or the shard is gone or not as it was.
+        """
+        return decode_image(io.BytesIO(self.read()), channels, str(self))
 
     def read(self) -> bytes:
         """The content, by one read that moves no position: any thread or process may do so.
@@ -98,24 +224,16 @@ def _opened(shard: Shard) -> _Handle:
     return handle
 
 
-def _changed(shard: Shard, found: str) -> DataError:
-    return DataError(
-        f"the shard {shard.path} as it was when its index was made",
-        found,
-        "Leave the shards as they are while edgesearch works.",
-    )
-
-
-def index_shard(path: Path, cache_dir: Path | None = None) -> list[tuple[ShardImage, int | None]]:
+def index_shard(path: Path) -> list[tuple[ShardImage, int | None]]:
     """The images of a shard, in its order, each with its label if there is one.
 
     An image is any member with the ending of one. Members of the same key belong together, as in
     WebDataset: the label of `0001.jpg` is the whole number in `0001.cls`, or that under `label`
-    or `cls` in `0001.json`.
+    or `cls` in `0001.json`. The index is kept among the user's cached files, by path, size and
+    time of change of the shard.
 
     Args:
         path: An uncompressed tar file.
-        cache_dir: Keeps the index, by path, size and time of change of the shard.
 
     Raises:
         DataError: The shard cannot be read, is damaged or cut off (names the byte), or a label
@@ -126,23 +244,14 @@ def index_shard(path: Path, cache_dir: Path | None = None) -> list[tuple[ShardIm
     except OSError as error:
         raise _unreadable(path, error) from error
     shard = Shard(path, status.st_size, status.st_mtime_ns)
-    key = f"{INDEX_FORMAT} {path.absolute()} {shard.size} {shard.mtime_ns}"
-    digest = hashlib.sha256(os.fsencode(key)).hexdigest()
-    kept = None if cache_dir is None else cache_dir / f"{digest[:32]}.json"
-    rows = None if kept is None else _kept_rows(kept)
-    if rows is None:
-        rows = _rows(shard)
-        if kept is not None:
-            _keep(kept, rows)
-    return [(ShardImage(shard, name, offset, size), label) for name, offset, size, label in rows]
-
-
-def _kept_rows(kept: Path) -> list[list[Any]] | None:
+    key = os.fsencode(f"{path.absolute()} {shard.size} {shard.mtime_ns}")
+    kept = default_cache_dir() / "shards" / f"{hashlib.sha256(key).hexdigest()[:32]}.json"
     try:
         rows: list[list[Any]] = json.loads(kept.read_text("utf-8"))
     except (OSError, ValueError):
-        return None
-    return rows
+        rows = _rows(shard)
+        _keep(kept, rows)
+    return [(ShardImage(shard, name, offset, size), label) for name, offset, size, label in rows]
 
 
 def _keep(kept: Path, rows: list[list[Any]]) -> None:
@@ -152,28 +261,46 @@ def _keep(kept: Path, rows: list[list[Any]]) -> None:
 
 
 def _rows(shard: Shard) -> list[list[Any]]:
-    """Name, offset, size and label of each image."""
+    """Name, offset, size and label of each image; damage is told with the byte.
+
+    Archives that were written one after the other into a file (`cat`, `tar --concatenate`) have an
+    end each, and may have members of the same names; all of them are read.
+    """
     rows: list[list[Any]] = []
-    images: list[tuple[str, int, int]] = []
+    start: int | None = 0
+    try:
+        with shard.path.open("rb") as file:
+            while start is not None:
+                file.seek(start)
+                with tarfile.open(fileobj=file, mode="r:") as archive:
+                    rows += _rows_of(archive, shard)
+                    start = _after_the_end(shard, file, archive.offset)
+    except tarfile.ReadError as error:
+        if "end of data" in str(error):
+            raise _damaged(shard, shard.size, "a member is cut off") from error
+        raise _damaged(shard, 0, f"no uncompressed tar file ({error})") from error
+    except OSError as error:
+        raise _unreadable(shard.path, error) from error
+    return rows
+
+
+def _rows_of(archive: tarfile.TarFile, shard: Shard) -> list[list[Any]]:
+    images: list[tarfile.TarInfo] = []
     labels: dict[str, int] = {}
-    former: tarfile.TarFile | None = None
-    for archive, member in _members(shard):
-        if archive is not former:  # names are of one archive: another may have them again
-            rows += [[*image, _label_of(image[0], labels)] for image in images]
-            images, labels, former = [], {}, archive
+    for member in archive:
         name = PurePosixPath(member.name)
         ending = name.suffix.lower()
         if name.name.startswith(".") or not member.isreg() or member.issparse():
             continue
         if ending in EXTENSIONS:
-            images.append((member.name, member.offset_data, member.size))
+            images.append(member)
         elif ending in (".cls", ".json"):
             content = archive.extractfile(member)
             assert content is not None
             label = _label(f"{shard.path}: {member.name}", ending, content.read())
             if label is not None:
                 labels[str(name.with_suffix(""))] = label
-    return rows + [[*image, _label_of(image[0], labels)] for image in images]
+    return [[m.name, m.offset_data, m.size, _label_of(m.name, labels)] for m in images]
 
 
 def _label_of(name: str, labels: dict[str, int]) -> int | None:
@@ -188,8 +315,7 @@ def _label(where: str, ending: str, content: bytes) -> int | None:
         text = content.decode("utf-8")
         values = {"cls": int(text)} if ending == ".cls" else json.loads(text)
         label = next((values[key] for key in LABEL_KEYS if key in values), None)
-        whole = isinstance(label, int) and not isinstance(label, bool)
-        if label is None or (whole and abs(label) < 1 << 63):
+        if label is None or (type(label) is int and abs(label) < 1 << 63):
             return label
         found = repr(label)
     except (ValueError, TypeError):
@@ -199,28 +325,6 @@ def _label(where: str, ending: str, content: bytes) -> int | None:
         found,
         "Number the classes, or leave out this member.",
     )
-
-
-def _members(shard: Shard) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """All members; what is wrong with the file is told with the byte.
-
-    Archives that were written one after the other into a file (`cat`, `tar --concatenate`) have an
-    end each; all of them are read.
-    """
-    start: int | None = 0
-    try:
-        with shard.path.open("rb") as file:
-            while start is not None:
-                file.seek(start)
-                with tarfile.open(fileobj=file, mode="r:") as archive:
-                    yield from ((archive, member) for member in archive)
-                    start = _after_the_end(shard, file, archive.offset)
-    except tarfile.ReadError as error:
-        if "end of data" in str(error):
-            raise _damaged(shard, shard.size, "a member is cut off") from error
-        raise _damaged(shard, 0, f"no uncompressed tar file ({error})") from error
-    except OSError as error:
-        raise _unreadable(shard.path, error) from error
 
 
 def _after_the_end(shard: Shard, file: BinaryIO, end: int) -> int | None:
@@ -241,6 +345,14 @@ def _after_the_end(shard: Shard, file: BinaryIO, end: int) -> int | None:
             return place + zeros - zeros % tarfile.BLOCKSIZE
         place += len(blocks)
     return None
+
+
+def _changed(shard: Shard, found: str) -> DataError:
+    return DataError(
+        f"the shard {shard.path} as it was when its index was made",
+        found,
+        "Leave the shards as they are while edgesearch works.",
+    )
 
 
 def _damaged(shard: Shard, byte: int, reason: str) -> DataError:

@@ -1,21 +1,23 @@
-"""The split to train on and the one to evaluate on, and the names that tell them."""
+"""Images to train on, and others to evaluate on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 
 import torch
 
 from edgesearch.data.image_set import ImageSet
 from edgesearch.errors import DataError
 
-TEST_FOLDERS = ("val", "validation", "test")
-"""Names of what lies beside `train` and holds the test split; the first present one counts."""
+TRAIN = "train"
+TESTS = ("val", "validation", "test")
+"""Names of the test split, in folders and in shards; the first that there is counts."""
 
 
 @dataclass(frozen=True)
 class ImageSplits:
-    """Images to train on, and others to evaluate on.
+    """The images of a source.
 
     Attributes:
         train: Images to train on.
@@ -24,14 +26,23 @@ class ImageSplits:
     """
 
     train: ImageSet
-    test: ImageSet | None
+    test: ImageSet | None = None
     labelled: ImageSet | None = None
 
 
-def relabelled(test: ImageSet, train: ImageSet) -> ImageSet:
-    """The test split with labels that are indices into the classes of the training split."""
+def name_of_test_split(names: Container[str]) -> str | None:
+    """Which of these names is the test split; None if there is none, or no `train` beside it."""
+    return next((name for name in TESTS if name in names), None) if TRAIN in names else None
+
+
+def with_classes_of(train: ImageSet, test: ImageSet) -> ImageSplits:
+    """Both splits, labels of the test split as indices into the classes of the training split.
+
+    Raises:
+        DataError: The test split has other classes.
+    """
     if test.labels is None or train.labels is None:
-        return ImageSet(test.items, test.channels, test.origin)
+        return ImageSplits(train, replace(test, labels=None, class_names=()))
     unknown = [name for name in test.class_names if name not in train.class_names]
     if unknown:
         raise DataError(
@@ -40,20 +51,20 @@ def relabelled(test: ImageSet, train: ImageSet) -> ImageSet:
             "Give both splits the same class folders.",
         )
     indices = torch.tensor([train.class_names.index(name) for name in test.class_names])
-    return ImageSet(test.items, test.channels, test.origin, indices[test.labels], train.class_names)
+    labels = indices[test.labels]
+    return ImageSplits(train, replace(test, labels=labels, class_names=train.class_names))
 
 
-def held_out(images: ImageSet, share: float, seed: int) -> ImageSplits:
-    """Split off the same share of each class, but never all of it."""
+def hold_out(images: ImageSet, share: float, seed: int) -> ImageSplits:
+    """Split off the same share of each class as the test split, but never all of a class."""
     if images.labels is None:
-        return ImageSplits(images, None)
+        return ImageSplits(images)
     generator = torch.Generator().manual_seed(seed)
-    test: list[int] = []
+    test: set[int] = set()
     for label in range(len(images.class_names)):
         members = (images.labels == label).nonzero().flatten()
         count = min(round(len(members) * share), len(members) - 1)
         chosen = torch.randperm(len(members), generator=generator)[:count]
-        test += members[chosen].tolist()
-    held = set(test)
-    train = [index for index in range(len(images)) if index not in held]
+        test.update(members[chosen].tolist())
+    train = [index for index in range(len(images)) if index not in test]
     return ImageSplits(images.subset(train), images.subset(sorted(test)) if test else None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from edgesearch.data.decode import EXTENSIONS, pixels_of
 from edgesearch.data.image_set import ImageSet
+from edgesearch.data.settings import DataSettings
 from edgesearch.data.splits import ImageSplits
 from edgesearch.errors import DataError
 
@@ -25,14 +27,14 @@ MAX_BYTES = 4 << 30
 NO_SETS = ("DatasetFolder", "FakeData", "ImageFolder", "VisionDataset")
 
 
-def open_torchvision(name: str, root: Path, channels: int) -> ImageSplits:
+def open_torchvision(settings: DataSettings, root: Path, channels: int) -> ImageSplits:
     """Open one of torchvision's sets of images, by the name of its class; nothing is downloaded.
 
     The splits are those of the set. A set with a split `unlabeled` (STL10) is trained on that, and
     its labelled `train` is what others are classified by.
 
     Args:
-        name: Such as "CIFAR10".
+        settings: Has the name of the class, such as "CIFAR10".
         root: The folder that the class is given.
         channels: Channels that images are given with, 1 or 3.
 
@@ -40,65 +42,60 @@ def open_torchvision(name: str, root: Path, channels: int) -> ImageSplits:
         DataError: There is no such set, it is not at `root` or damaged, a package that it needs
             is missing, or it is none of single images.
     """
-    kind = _class_of(name)
+    kind = _class_of(str(settings.name))
     parameters = inspect.signature(kind).parameters
-    labelled = None
+    opened: list[Any] = []
     if "train" in parameters:
-        splits = [_open(kind, root, {"train": train}) for train in (True, False)]
+        opened = [_open(kind, root, {"train": train}) for train in (True, False)]
     elif "split" in parameters:
-        splits = [_first_split(kind, root, names) for names in (TRAIN_SPLITS, TEST_SPLITS)]
-        if splits[0] is None:
+        name, train = _first_split(kind, root, TRAIN_SPLITS)
+        if train is None:
             raise DataError(
                 f"a set of torchvision with a split for training ({', '.join(TRAIN_SPLITS)})",
-                f"{name}, which has others",
+                f"{kind.__name__}, which has others",
                 "Save its images as a folder, with data.source=folder.",
             )
-        if _has_split(splits[0], "unlabeled"):
-            labelled = _first_split(kind, root, ("train",))
+        opened = [train, _first_split(kind, root, TEST_SPLITS)[1]]
+        if name == "unlabeled":
+            opened.append(_first_split(kind, root, ("train",))[1])
     else:
-        splits = [_open(kind, root, {}), None]
-    opened = [None if s is None else _read(s, root, channels) for s in (*splits, labelled)]
-    names = _class_names(splits[0], opened)
-    train, test, with_labels = (None if s is None else _named(s, names) for s in opened)
-    assert train is not None
-    return ImageSplits(train, test, with_labels)
+        opened = [_open(kind, root, {})]
+    splits = [None if each is None else _read(each, root, channels) for each in opened]
+    labels = [each.labels for each in splits if each is not None and each.labels is not None]
+    names = _class_names(opened[0], max((int(each.max()) for each in labels), default=-1) + 1)
+    return ImageSplits(*(_named(each, names) for each in splits))  # type: ignore[arg-type]
 
 
 def _class_of(name: str) -> Any:
     from torchvision import datasets
 
-    known = [
-        each
-        for each, kind in vars(datasets).items()
+    known = {
+        each.lower(): each
+        for each, kind in sorted(vars(datasets).items())
         if inspect.isclass(kind)
         and issubclass(kind, datasets.VisionDataset)
         and each not in NO_SETS
-    ]
-    if name not in known:
-        lower = {each.lower(): each for each in sorted(known)}
-        near = difflib.get_close_matches(name.lower(), lower, 3)
+    }
+    if name not in known.values():
+        near = difflib.get_close_matches(name.lower(), known, 3)
         raise DataError(
             "data.name is the name of a class in torchvision.datasets, such as CIFAR10",
             repr(name),
-            f"Did you mean {' or '.join(lower[each] for each in near)}?"
+            f"Did you mean {' or '.join(known[each] for each in near)}?"
             if near
-            else f"Choose one of {', '.join(lower.values())}.",
+            else f"Choose one of {', '.join(known.values())}.",
         )
     return getattr(datasets, name)
 
 
-def _first_split(kind: Any, root: Path, names: tuple[str, ...]) -> Any:
-    """The set with the first of these splits that it knows; None if it knows none of them."""
+def _first_split(kind: Any, root: Path, names: Iterable[str]) -> tuple[str, Any]:
+    """The first of these splits that a set has; None in place of the set if it has none of them."""
     for name in names:
         try:
-            return _open(kind, root, {"split": name})
+            return name, _open(kind, root, {"split": name})
         except ValueError:
             continue
-    return None
-
-
-def _has_split(opened: Any, name: str) -> bool:
-    return name in (getattr(opened, "split", None), getattr(opened, "_split", None))
+    return "", None
 
 
 def _open(kind: Any, root: Path, options: Mapping[str, Any]) -> Any:
@@ -150,48 +147,45 @@ def _missing_package(error: BaseException | None) -> ImportError | None:
 
 def _read(opened: Any, root: Path, channels: int) -> ImageSet:
     """The images as files where the set knows them, otherwise as pixels in memory."""
-    items: list[Any] = []
-    labels: list[Any] = []
-    for path, label in _files_of(opened):
-        items.append(path)
-        labels.append(label)
-    if not items:
+    pairs: list[tuple[Any, Any]] = _files_of(opened)
+    if not pairs:
         room = MAX_BYTES
         for index in range(len(opened)):
             image, label = _single(opened, index)
-            items.append(pixels_of(image, channels))
-            labels.append(label)
-            room -= items[-1].nbytes
+            pairs.append((pixels_of(image, channels), label))
+            room -= pairs[-1][0].nbytes
             if room < 0:
                 raise DataError(
                     f"images that fit into {MAX_BYTES >> 30} GiB of memory",
                     f"more, in {len(opened)} images of {type(opened).__name__}",
                     "Save its images as a folder or as shards.",
                 )
-    if not items:
+    if not pairs:
         raise _not_of_images(type(opened), f"no images in {type(opened).__name__}")
+    items, labels = zip(*pairs, strict=True)
     whole = all(isinstance(each, (int, np.integer)) and each >= 0 for each in labels)
-    return ImageSet(tuple(items), channels, root, torch.tensor(labels).long() if whole else None)
+    return ImageSet(items, channels, root, torch.tensor(labels).long() if whole else None)
 
 
 def _single(opened: Any, index: int) -> tuple[Image.Image, Any]:
+    """The image of a sample, and its label; None in place of anything but one label."""
+    kind = type(opened)
     try:
-        sample = opened[index]
-        if isinstance(sample, tuple) and isinstance(sample[0], Image.Image):
-            sample[0].load()
+        image, *labels = opened[index]
+        if isinstance(image, Image.Image):
+            image.load()
     except Exception as error:  # as `decode_image`: nearly anything is raised on damaged files
         raise DataError(
-            f"images that can be read in torchvision's {type(opened).__name__}",
+            f"images that can be read in torchvision's {kind.__name__}",
             f"image {index}: {error or type(error).__name__}",
             "Get the set again, or save its images as a folder.",
         ) from error
-    if not isinstance(sample, tuple) or not isinstance(sample[0], Image.Image):
-        kind = type(opened)
+    if not isinstance(image, Image.Image):
         raise _not_of_images(kind, f"{kind.__name__}, whose samples are others")
-    return sample[0], sample[1] if len(sample) == 2 else None
+    return image, labels[0] if len(labels) == 1 else None
 
 
-def _files_of(opened: Any) -> list[tuple[Path, Any]]:
+def _files_of(opened: Any) -> list[tuple[Any, Any]]:
     """Files with their labels, under the names that torchvision's sets keep them."""
     pairs: list[Any] = []
     for name in ("samples", "_samples"):
@@ -205,21 +199,16 @@ def _files_of(opened: Any) -> list[tuple[Path, Any]]:
     return files if files[0][0].suffix.lower() in EXTENSIONS else []
 
 
-def _class_names(opened: Any, splits: list[ImageSet | None]) -> tuple[str, ...]:
+def _class_names(opened: Any, classes: int) -> tuple[str, ...]:
     """The set's own names if there are enough, otherwise numbers."""
-    highest = max(
-        (int(s.labels.max()) for s in splits if s is not None and s.labels is not None), default=-1
-    )
     names = getattr(opened, "classes", None) or ()
-    chosen = names if len(names) > highest else range(highest + 1)
+    chosen = names if len(names) >= classes else range(classes)
     # ImageNet has several names for a class.
     return tuple(", ".join(each) if isinstance(each, tuple) else str(each) for each in chosen)
 
 
-def _named(images: ImageSet, names: tuple[str, ...]) -> ImageSet:
-    if images.labels is None:
-        return images
-    return ImageSet(images.items, images.channels, images.origin, images.labels, names)
+def _named(images: ImageSet | None, names: tuple[str, ...]) -> ImageSet | None:
+    return images if images is None or images.labels is None else replace(images, class_names=names)
 
 
 def _not_of_images(kind: Any, found: str) -> DataError:

@@ -1,4 +1,4 @@
-"""What subnets are compared with, and the networks behind the lines of a comparison."""
+"""A comparison of subnets with the ends of the space, with untrained weights, and with pixels."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import nn
 
-from edgesearch.data.image_pool import ImagePool
 from edgesearch.evaluate.judge import LabelledFeatures, SubnetJudge
-from edgesearch.evaluate.settings import EvaluationSettings
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet.weights import SupernetWeights, random_like
 
@@ -37,6 +34,12 @@ class Subject:
             return "pixels"
         return str(self.architecture) if self.trained else f"random weights/{self.architecture}"
 
+    def costs(self, space: SearchSpace) -> tuple[int | None, int | None]:
+        """Learnable parameters and multiply-accumulates; None for pixels."""
+        if self.architecture is None:
+            return None, None
+        return space.params(self.architecture), space.macs(self.architecture)
+
 
 def subjects(
     space: SearchSpace, winners: Mapping[str, Architecture], named: Iterable[Architecture] = ()
@@ -52,27 +55,17 @@ def subjects(
     ]
 
 
+@dataclass(frozen=True)
 class Comparison:
     """Computes the features of subjects.
 
-    Args:
+    Attributes:
         weights: The trained supernet.
-        pool: The images of the run.
-        settings: How accuracies are computed.
-        calibration_images: Images for the normalisation statistics of each network.
-        batch_size: Images in each forward pass.
+        judge: Has the images, and computes the accuracies.
     """
 
-    def __init__(
-        self,
-        weights: SupernetWeights,
-        pool: ImagePool,
-        settings: EvaluationSettings,
-        calibration_images: int,
-        batch_size: int,
-    ) -> None:
-        self.weights = weights
-        self.judge = SubnetJudge(pool, settings, calibration_images, batch_size)
+    weights: SupernetWeights
+    judge: SubnetJudge
 
     @cached_property
     def random(self) -> SupernetWeights:
@@ -88,6 +81,9 @@ class Comparison:
         if subject.architecture is None:
             return self.judge.pixels(self.weights.space.largest.resolution)
         weights = self.weights if subject.trained else self.random
-        network: nn.Module = weights.subnet(subject.architecture)
-        network = network.to(memory_format=torch.channels_last)
+        network = weights.subnet(subject.architecture).to(memory_format=torch.channels_last)
         return self.judge.features(network, subject.architecture.resolution)
+
+    def knn(self, subject: Subject) -> float:
+        """kNN accuracy of a subject, in 0 … 1."""
+        return self.judge.knn(self.features(subject))

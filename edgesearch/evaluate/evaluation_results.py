@@ -11,8 +11,7 @@ from typing import Any
 from devices.files import write_json
 from edgesearch.errors import StageError
 
-FORMAT = 1
-FIGURES = ("knn", "linear", "train_images", "test_images")
+FIGURES = {"knn", "linear", "train_images", "test_images"}
 
 
 class EvaluationResults:
@@ -30,16 +29,15 @@ class EvaluationResults:
         self.path = path
         plain = json.dumps(dict(identity), sort_keys=True)
         digest = hashlib.sha256(plain.encode()).hexdigest()[:16]
-        self._all: dict[str, Any] = {"format": FORMAT, "evaluations": {}}
+        empty = {"identity": json.loads(plain), "results": {}}
         try:
+            self._all: dict[str, Any] = {"evaluations": {}}
             if path.exists():
-                self._all = self._read()
-            here = self._all["evaluations"].setdefault(
-                digest, {"identity": json.loads(plain), "results": {}}
-            )
+                self._all = json.loads(path.read_text(encoding="utf-8"))
+            here = self._all["evaluations"].setdefault(digest, empty)
             self._results: dict[str, dict[str, Any]] = here["results"]
             for figures in self._results.values():
-                if set(figures) != set(FIGURES):
+                if set(figures) != FIGURES:
                     raise ValueError(f"the figures {', '.join(figures)}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StageError(
@@ -48,16 +46,11 @@ class EvaluationResults:
                 "Move the file away to evaluate anew.",
             ) from error
 
-    def _read(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
-        if found["format"] != FORMAT:
-            raise ValueError(f"the format {found['format']!r}")
-        return found
-
     def __contains__(self, key: str) -> bool:
         return key in self._results
 
     def __getitem__(self, key: str) -> dict[str, Any]:
+        """The figures of a subject: knn and linear in 0 … 1, train_images and test_images."""
         return self._results[key]
 
     def add(

@@ -72,6 +72,8 @@ def rank_correlations(
         seed: Of the draws.
         confidence: Of the intervals.
     """
+    from scipy.stats import kendalltau
+
     count = len(accuracies)
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
@@ -88,7 +90,7 @@ def rank_correlations(
             _estimate(taus[0], confidence),
             _estimate(taus[1], confidence),
             tuple(
-                kendall_tau(scores[name][bins == each], accuracies[bins == each])
+                float(kendalltau(scores[name][bins == each], accuracies[bins == each]).statistic)
                 for each in np.unique(bins)
             ),
             _estimate(first[0] - taus[0], confidence),
@@ -98,16 +100,10 @@ def rank_correlations(
     ]
 
 
-def kendall_tau(x: np.ndarray, y: np.ndarray) -> float:
-    """Kendall's tau-b of two (N,); NaN if all of one are equal."""
-    count = len(x)
-    return float(kendall_taus(x, y, np.ones((1, count)), np.ones((count, count)))[0])
-
-
 def kendall_taus(
     x: np.ndarray, y: np.ndarray, weights: np.ndarray, pairs: np.ndarray
 ) -> np.ndarray:
-    """Kendall's tau-b for several draws at once.
+    """Kendall's tau-b for several draws at once, which scipy has for one only.
 
     Args:
         x: (N,).

@@ -13,7 +13,7 @@ from edgesearch.config import Config
 from edgesearch.events import Event, Report, silent
 from edgesearch.inputs import digest_of
 from edgesearch.run.files import RunFiles
-from edgesearch.settings import SCORE
+from edgesearch.settings import CALIBRATION, SCORE
 from edgesearch.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 WEIGHTS = "the supernet's weights"
 IMAGES = "the set of images"
 """What stages call their inputs in records and messages."""
+MARKED = {"score": SCORE, "calibration": CALIBRATION}
+"""Names for the parts of the section `search` that results outside of the search depend on."""
 
 
 class RunContext:
@@ -103,13 +105,13 @@ class RunContext:
     def decisive(self, *sections: str) -> dict[str, Any]:
         """What a result depends on that these sections went into, by the paths of the keys.
 
-        Space, seed and images count always; "score" stands for what of the section `search` scores
-        depend on.
+        Space, seed and images count always; "score" and "calibration" stand for what of the section
+        `search` scores of candidates, and features of recalibrated subnets, depend on.
         """
         found: dict[str, Any] = {"space": self.space.to_dict(), "seed": self.config.seed}
         for section in ("data", *sections):
-            if section == "score":
-                found |= self.config.search.decisive("search", SCORE)
+            if section in MARKED:
+                found |= self.config.search.decisive("search", MARKED[section])
             elif section == "device":
                 found[section] = self.device.measured_fields
             else:

@@ -11,6 +11,7 @@ from devices.spec import DeviceSpec
 from edgesearch.errors import UserError
 from edgesearch.latency.settings import MeasuredSettings, make_device
 from edgesearch.settings import (
+    CALIBRATION,
     FORM,
     SCORE,
     Batch,
@@ -194,9 +195,9 @@ class SearchSettings(Settings):
     """Stages whose maps are compared, for detection and segmentation; the last one if null."""
     images: Annotated[Count, SCORE] = 1024
     """Images on which agreement is computed, at most; fewer if these tell candidates apart."""
-    calibration_images: Annotated[Batch, SCORE] = 1024
+    calibration_images: Annotated[Batch, SCORE, CALIBRATION] = 1024
     """Images on which batch normalisation is calibrated for each candidate."""
-    batch_size: Annotated[Batch, SCORE] = 128
+    batch_size: Annotated[Batch, SCORE, CALIBRATION] = 128
     """Images in each forward pass."""
     candidates_at_once: Count = 8
     """Candidates that are proposed at a time; the same however many processes score them."""

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import Interrupted
 from edgesearch.evaluate.comparison import Comparison, Subject, subjects
 from edgesearch.evaluate.evaluation_results import EvaluationResults
+from edgesearch.evaluate.judge import SubnetJudge
 from edgesearch.events import Event
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.search.winners import Winners
@@ -76,27 +78,23 @@ def evaluate(run: RunContext, *, architectures: Sequence[str] = ()) -> EvaluateR
     with run.writing():
         pool = run.open_images()
         pool.require_labels()
-        settings = run.config.search
-        decisive = run.decisive("score", "evaluation")
-        for apart in ("task", "score", "reference", "stages", "images"):  # calibration counts
-            del decisive[f"search.{apart}"]
+        decisive = run.decisive("calibration", "evaluation")
         identity = {**decisive, WEIGHTS: run.weights_digest(), IMAGES: pool.digest}
-        weights = run.load_weights()
+        comparison = Comparison(run.load_weights(), make_judge(run, pool))
         results = EvaluationResults(run.files.evaluation, identity)
         compared = subjects(run.space, _winners(run), named)
         run.set_threads()
-        comparison = Comparison(
-            weights,
-            pool,
-            run.config.evaluation,
-            settings.calibration_images,
-            settings.batch_size,
-        )
         try:
             _fill(run, results, compared, comparison)
         except KeyboardInterrupt:
             raise Interrupted(f"evaluation stopped; its results are in {results.path}") from None
         return _result(run, results, compared)
+
+
+def make_judge(run: RunContext, pool: ImagePool) -> SubnetJudge:
+    """Computes accuracies of subnets as the configuration says."""
+    evaluation, search = run.config.evaluation, run.config.search
+    return SubnetJudge(pool, evaluation, search.calibration_images, search.batch_size)
 
 
 def _winners(run: RunContext) -> Mapping[str, Architecture]:
@@ -137,16 +135,19 @@ def _fill(
 def _result(
     run: RunContext, results: EvaluationResults, compared: Sequence[Subject]
 ) -> EvaluateResult:
-    space, settings = run.space, run.config.evaluation
+    settings = run.config.evaluation
     rows = []
     for subject in compared:
         figures, architecture = results[subject.key], subject.architecture
-        costs = (
-            (None, None, None)
-            if architecture is None
-            else (space.params(architecture), space.macs(architecture), str(architecture))
+        rows.append(
+            EvaluatedRow(
+                subject.name,
+                figures["knn"],
+                figures["linear"],
+                *subject.costs(run.space),
+                None if architecture is None else str(architecture),
+            )
         )
-        rows.append(EvaluatedRow(subject.name, figures["knn"], figures["linear"], *costs))
     images = results[compared[0].key]
     voting = min(settings.knn_k, images["train_images"])
     if voting < settings.knn_k:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from typing import Any
 
 from devices.files import write_json
 from edgesearch.data.image_pool import ImagePool
-from edgesearch.evaluate.comparison import Comparison, Subject, subjects
+from edgesearch.evaluate.comparison import Comparison, subjects
 from edgesearch.inputs import digest_of, read_json
 from edgesearch.latency.load_table import corrected_model, load_table
 from edgesearch.latency.table import measured_networks
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import Stage
-from edgesearch.search.agreement import Agreement
 from edgesearch.search.scoring import make_agreement
 from edgesearch.search.winners import Winners
+from edgesearch.space import Architecture
+from edgesearch.stages.evaluate import make_judge
 from edgesearch.supernet.weights import SupernetWeights
-from profilers import LatencyTable
 
 
 @dataclass(frozen=True)
@@ -74,83 +75,61 @@ def summarise(run: RunContext) -> list[SummaryRow]:
         path = stage.folder / "summary.json"
 
         def work(weights: SupernetWeights) -> list[str]:
-            write_json(path, [asdict(row) for row in _Summary(run, pool, weights).rows()])
+            write_json(path, [asdict(row) for row in _rows(run, pool, weights)])
             return [path.name]
 
         stage.do(run, run.load_weights, work)
         return [SummaryRow(**row) for row in read_json(path, "run")]
 
 
-@dataclass(frozen=True)
-class _Summary:
-    """What all rows need."""
+def _rows(run: RunContext, pool: ImagePool, weights: SupernetWeights) -> Iterator[SummaryRow]:
+    """The winners, then what they are compared with."""
+    winners = Winners.load(run.files.winners, run.space)
+    exported = {f"winner {each.name}": each.latency_ms[run.device.name] for each in winners.winners}
+    comparison = Comparison(weights, make_judge(run, pool))
+    agreement = make_agreement(weights, pool, run.config.search)
+    latencies = _Latencies(run)
+    for subject in subjects(run.space, winners.architectures):
+        knn = comparison.knn(subject) if pool.has_labels else None
+        row = SummaryRow(subject.name, None, knn, *subject.costs(run.space))
+        if subject.architecture is None:
+            yield row
+        elif not subject.trained:
+            network = comparison.random.embedder(subject.architecture)
+            score = agreement.of_network(network, subject.architecture.resolution)
+            yield replace(row, agreement=score)
+        else:
+            figures = latencies(subject.architecture, exported.get(subject.name))
+            yield replace(row, agreement=agreement(subject.architecture), **figures)
 
-    run: RunContext
-    pool: ImagePool
-    weights: SupernetWeights
 
-    def rows(self) -> list[SummaryRow]:
-        """The winners, then what they are compared with."""
-        run, looked_at = self.run, self.run.config.search
-        agreement = make_agreement(self.weights, self.pool, looked_at)
-        comparison = Comparison(
-            self.weights,
-            self.pool,
-            run.config.evaluation,
-            looked_at.calibration_images,
-            looked_at.batch_size,
-        )
-        winners = Winners.load(run.files.winners, run.space)
-        rows = [
-            self._row(subject, agreement, comparison)
-            for subject in subjects(run.space, winners.architectures)
-        ]
-        for i, winner in enumerate(winners.winners):
-            figures = winner.latency_ms[run.device.name]
-            rows[i] = replace(
-                rows[i],
-                predicted_ms=figures["predicted"],
-                measured_ms=figures["measured_p50"],
-                budget_ms=figures["budget"],
-                predicted_p95_ms=figures["predicted_p95"],
-                measured_p95_ms=figures["measured_p95"],
-                budget_p95_ms=figures["budget_p95"],
-            )
-        return rows
+class _Latencies:
+    """Latencies of subnets in ms by the fields of a row, from the device's table."""
 
-    @cached_property
-    def _table(self) -> LatencyTable:
-        run = self.run
-        path, accept = run.files.table(run.device), run.config.profile.accept
-        return load_table(path, run.space, run.device, accept)
+    def __init__(self, run: RunContext) -> None:
+        space, device = run.space, run.device
+        table = load_table(run.files.table(device), space, device, run.config.profile.accept)
+        self._model = corrected_model(space, table)
+        self._measured = {each.architecture: each for each in measured_networks(table, space)}
 
-    def _row(self, subject: Subject, agreement: Agreement, comparison: Comparison) -> SummaryRow:
-        has_labels = self.pool.has_labels
-        knn = comparison.judge.knn(comparison.features(subject)) if has_labels else None
-        architecture = subject.architecture
-        if architecture is None:
-            return SummaryRow(subject.name, knn=knn)
-        row = SummaryRow(
-            subject.name,
-            knn=knn,
-            params=self.run.space.params(architecture),
-            macs=self.run.space.macs(architecture),
-        )
-        if not subject.trained:
-            network = comparison.random.embedder(architecture)
-            return replace(row, agreement=agreement.of_network(network, architecture.resolution))
-        table = self._table
-        model = corrected_model(self.run.space, table)
-        measured = {
-            network.architecture: network for network in measured_networks(table, self.run.space)
-        }
-        predicted, found = model.predict(architecture), measured.get(architecture)
+    def __call__(
+        self, architecture: Architecture, exported: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """What the export measured of a winner; otherwise what the table says."""
+        if exported is not None:
+            return {
+                "predicted_ms": exported["predicted"],
+                "measured_ms": exported["measured_p50"],
+                "budget_ms": exported["budget"],
+                "predicted_p95_ms": exported["predicted_p95"],
+                "measured_p95_ms": exported["measured_p95"],
+                "budget_p95_ms": exported["budget_p95"],
+            }
+        predicted, measured = self._model.predict(architecture), self._measured.get(architecture)
         runs = math.isfinite(predicted.median_ms)
-        return replace(
-            row,
-            agreement=agreement(architecture),
-            predicted_ms=predicted.median_ms if runs else None,
-            measured_ms=None if found is None else found.median_ms,
-            predicted_p95_ms=predicted.p95_ms if runs else None,
-            measured_p95_ms=None if found is None else found.p95_ms,
-        )
+        return {
+            "predicted_ms": predicted.median_ms if runs else None,
+            "measured_ms": None if measured is None else measured.median_ms,
+            "predicted_p95_ms": predicted.p95_ms if runs else None,
+            "measured_p95_ms": None if measured is None else measured.p95_ms,
+        }

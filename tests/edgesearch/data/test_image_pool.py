@@ -3,11 +3,14 @@
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets
 
 from edgesearch.data import image_pool
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError
+
+DIGITS = DataSettings(source="digits")
 
 
 def write_images(folder, classes=("",), count=10):
@@ -17,7 +20,7 @@ def write_images(folder, classes=("",), count=10):
         for number in range(count):
             grey = index * 100 + number * 5
             Image.new("L", (12, 10), grey).save(folder / name / f"{number}.png")
-    return DataSettings("folder", folder, mean=(0.0,), std=(1.0,))
+    return DataSettings(source="folder", root=folder, mean=[0.0], std=[1.0])
 
 
 def greys(images):
@@ -27,33 +30,28 @@ def greys(images):
 
 @pytest.fixture(scope="module")
 def digits():
-    return ImagePool(DataSettings("digits"), 1, 0)
+    return ImagePool(DIGITS, 1, 0)
 
 
 def test_samples_are_what_a_network_reads(digits):
-    images = digits.sample(16, 0, 50)
-    assert images.shape == (50, 1, 16, 16)
+    images = digits.sample(64, 0, 500)
+    assert images.shape == (500, 1, 64, 64)
     assert images.dtype == torch.float32
     assert images.is_contiguous(memory_format=torch.channels_last)
-    assert digits.has_labels
-    assert digits.skipped == 0
-
-
-def test_samples_are_normalised_by_the_statistics_of_the_images(digits):
-    images = digits.sample(64, 0, 500)
     assert float(images.mean()) == pytest.approx(0, abs=0.05)
     assert float(images.std()) == pytest.approx(1, abs=0.05)
+    assert (digits.has_labels, digits.skipped) == (True, 0)
 
 
 def test_given_statistics_are_used():
-    source = DataSettings("digits", mean=(0.0,), std=(0.5,))
-    images = ImagePool(source, 1, 0).sample(8, 0, 20)
+    given = DataSettings(source="digits", mean=[0.0], std=[0.5])
+    images = ImagePool(given, 1, 0).sample(8, 0, 20)
     assert float(images.min()) == 0
     assert float(images.max()) == pytest.approx(2)
 
 
 def test_same_seed_same_images(digits):
-    again, other = (ImagePool(DataSettings("digits"), 1, seed) for seed in (0, 1))
+    again, other = (ImagePool(DIGITS, 1, seed) for seed in (0, 1))
     assert torch.equal(digits.sample(16, 0, 30), again.sample(16, 0, 30))
     assert not torch.equal(digits.sample(16, 0, 30), other.sample(16, 0, 30))
     assert digits.digest == again.digest != other.digest
@@ -62,7 +60,7 @@ def test_same_seed_same_images(digits):
 def test_samples_go_on_where_others_end(digits):
     whole = digits.sample(16, 0, 30)
     assert torch.equal(whole[10:], digits.sample(16, 10, 20))
-    assert torch.equal(whole, digits.sample(16, 0, 30))
+    assert torch.equal(whole[5:20], digits.sample(16, 0, 30, part=(5, 20)))
 
 
 def test_resolutions_show_the_same_images(digits):
@@ -78,14 +76,16 @@ def test_labelled_images_are_train_and_test(digits):
     assert images.test.shape == (len(digits.test), 1, 8, 8)
     assert len(images.train) + len(images.test) == 1797
     assert images.train_labels.unique().tolist() == list(range(10))
-    assert len(images.test_labels) == len(images.test)
     assert images.train.dtype == torch.uint8
     assert torch.equal(images.prepare(images.train), digits.preprocess(8).normalise(images.train))
+    part = digits.labelled(8, 100, 50)
+    assert (len(part.train), len(part.test)) == (100, 50)
+    assert torch.equal(part.train, images.train[:100])
+    assert torch.equal(part.test_labels, images.test_labels[:50])
 
 
 def test_labels_stay_with_their_images(tmp_path):
-    pool = ImagePool(write_images(tmp_path, ("a", "b")), 1, 0)
-    images = pool.labelled(8)
+    images = ImagePool(write_images(tmp_path, ("a", "b")), 1, 0).labelled(8)
     for pixels, labels in (
         (images.train, images.train_labels),
         (images.test, images.test_labels),
@@ -107,32 +107,8 @@ def test_unreadable_images_are_counted_and_left_out(tmp_path):
     (tmp_path / "3.png").write_bytes(b"nothing")
     (tmp_path / "7.png").write_bytes((tmp_path / "7.png").read_bytes()[:30])
     pool = ImagePool(source, 1, 0)
-    found = greys(pool.sample(8, 0, 10))
-    assert sorted(found) == [0, 5, 10, 20, 25, 30, 40, 45]
+    assert sorted(greys(pool.sample(8, 0, 10))) == [0, 5, 10, 20, 25, 30, 40, 45]
     assert pool.skipped == 2
-
-
-@pytest.fixture
-def very_large(tmp_path, monkeypatch):
-    """A set of ten images that is handled as one of too many to decode at once."""
-    monkeypatch.setattr(image_pool, "DECODE_AT_ONCE", 5)
-    source = write_images(tmp_path)
-    (tmp_path / "3.png").write_bytes(b"nothing")
-    return source
-
-
-def test_of_a_very_large_set_unreadable_images_are_counted_as_they_are_used(very_large):
-    pool = ImagePool(very_large, 1, 0)
-    assert len(pool.train) == 10
-    assert pool.skipped == 0
-    assert len(pool.sample(8, 0, 10)) == 9
-    assert pool.skipped == 1
-
-
-def test_a_very_large_set_is_decoded_if_asked(very_large):
-    pool = ImagePool(very_large, 1, 0, decode_all=True)
-    assert len(pool.train) == 9
-    assert pool.skipped == 1
 
 
 def test_unreadable_images_of_both_splits_count(tmp_path):
@@ -141,17 +117,26 @@ def test_unreadable_images_of_both_splits_count(tmp_path):
         (tmp_path / name).write_bytes(b"nothing")
     pool = ImagePool(source, 1, 0)
     images = pool.labelled(8)
-    assert (len(images.train), len(images.test)) == (9, 9)
-    assert pool.skipped == 2
+    assert (len(images.train), len(images.test), pool.skipped) == (9, 9, 2)
+
+
+def test_of_a_very_large_set_unreadable_images_are_counted_as_they_are_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_pool, "DECODE_AT_ONCE", 5)
+    source = write_images(tmp_path)
+    (tmp_path / "3.png").write_bytes(b"nothing")
+    pool = ImagePool(source, 1, 0)
+    assert (len(pool.train), pool.skipped) == (10, 0)
+    assert (len(pool.sample(8, 0, 10)), pool.skipped) == (9, 1)
+    asked = ImagePool(source, 1, 0, decode_all=True)
+    assert (len(asked.train), asked.skipped) == (9, 1)
 
 
 def test_nothing_readable_is_an_error(tmp_path):
     source = write_images(tmp_path, count=2)
     for path in tmp_path.iterdir():
         path.write_bytes(b"nothing")
-    pool = ImagePool(source, 1, 0)
     with pytest.raises(DataError, match=f"at least one image in {tmp_path} .*none of 2"):
-        pool.sample(8, 0, 1)
+        ImagePool(source, 1, 0).sample(8, 0, 1)
 
 
 def test_fewer_images_than_wanted(tmp_path):
@@ -163,22 +148,45 @@ def test_fewer_images_than_wanted(tmp_path):
 
 
 def test_a_moved_folder_holds_the_same_images(tmp_path):
-    pools = [ImagePool(write_images(tmp_path / name), 1, 0) for name in ("one", "two")]
+    settings = [write_images(tmp_path / name) for name in ("one", "two")]
+    pools = [ImagePool(each, 1, 0) for each in settings]
     assert pools[0].digest == pools[1].digest
     assert torch.equal(*(pool.sample(8, 0, 10) for pool in pools))
-    assert len({tuple(DataSettings("folder", tmp_path / n).to_dict()) for n in ("a", "b")}) == 1
-    assert "root" not in DataSettings("folder", tmp_path).to_dict()
+    assert settings[0].decisive("data") == settings[1].decisive("data")
 
 
 def test_three_channels_of_grey_images(tmp_path):
     write_images(tmp_path)
-    pool = ImagePool(DataSettings("folder", tmp_path), 3, 0)
+    pool = ImagePool(DataSettings(source="folder", root=tmp_path), 3, 0)
     assert pool.sample(8, 0, 4).shape == (4, 3, 8, 8)
     assert len(pool.preprocess(8).mean) == 3
 
 
-def test_a_part_of_the_labelled_images(digits):
-    everything, part = digits.labelled(8), digits.labelled(8, 100, 50)
-    assert (len(part.train), len(part.test)) == (100, 50)
-    assert torch.equal(part.train, everything.train[:100])
-    assert torch.equal(part.test_labels, everything.test_labels[:50])
+class HalfLabelled(datasets.VisionDataset):
+    """As STL-10: a split without labels, and two with them."""
+
+    def __init__(self, root, split="train"):
+        super().__init__(root)
+        self.split = datasets.utils.verify_str_arg(split, "split", ("unlabeled", "train", "test"))
+        self.classes = ["dark", "light"]
+
+    def __len__(self):
+        return {"unlabeled": 9, "train": 6, "test": 4}[self.split]
+
+    def __getitem__(self, index):
+        label = -1 if self.split == "unlabeled" else index % 2
+        return Image.new("L", (8, 8), 100 * (label + 1) + index), label
+
+
+def test_accuracies_where_training_images_have_no_labels(monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets, "HalfLabelled", HalfLabelled, raising=False)
+    settings = {"root": tmp_path, "name": "HalfLabelled", "mean": [0.0], "std": [1.0]}
+    pool = ImagePool(DataSettings(source="torchvision", **settings), 1, 0)
+    assert pool.has_labels
+    assert pool.class_names == ("dark", "light")
+    assert len(pool.sample(8, 0, 100)) == 9
+    images = pool.labelled(8)
+    assert (len(images.train), len(images.test)) == (6, 4)
+    assert (images.train[:, 0, 0, 0] >= 200).long().tolist() == images.train_labels.tolist()
+    assert pool.readable_labels.tolist() == [0, 1] * 3
+    assert len(pool.digest) == 3 * 64

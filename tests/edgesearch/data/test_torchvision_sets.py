@@ -14,6 +14,7 @@ from torchvision import datasets
 
 from edgesearch.data import torchvision_sets
 from edgesearch.data.open_images import open_images
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError
 
 
@@ -26,7 +27,9 @@ def md5(path):
 
 
 def opened(name, root, channels=3, **options):
-    return open_images("torchvision", root, channels, name=name, **options)
+    return open_images(
+        DataSettings(source="torchvision", root=root, name=name, **options), channels
+    )
 
 
 def write_idx(path, values):
@@ -99,12 +102,8 @@ def test_mnist(mnist, name):
         == tuple(getattr(datasets, name).classes)
     )
     assert splits.labelled is None
-
-
-def test_grey_images_in_three_channels(mnist):
-    images = opened("MNIST", mnist).train
-    assert images.load(0).shape == (3, 28, 28)
-    assert torch.equal(images.load(0)[2], opened("MNIST", mnist, 1).train.load(0)[0])
+    colour = opened(name, mnist).train.load(0)
+    assert torch.equal(colour, expected[0].expand(3, 28, 28))
 
 
 def test_cifar10(cifar):
@@ -189,39 +188,57 @@ def test_a_set_without_splits_has_a_share_held_out(tmp_path):
     assert splits.test.class_names == ("Forest", "River")
 
 
-def test_a_damaged_image_is_named(tmp_path, monkeypatch):
-    class Damaged(datasets.VisionDataset):
-        def __init__(self, root):
-            super().__init__(root)
+@pytest.fixture
+def fake(monkeypatch):
+    """Make a set of torchvision whose samples are what a function gives for an index."""
 
-        def __len__(self):
-            return 3
+    def fake(name, samples, count=2, **attributes):
+        class Fake(datasets.VisionDataset):
+            def __init__(self, root):
+                super().__init__(root)
 
-        def __getitem__(self, index):
-            (tmp_path / "broken.jpg").write_bytes(b"no image")
-            return Image.open(tmp_path / "broken.jpg"), 0
+            def __len__(self):
+                return count
 
-    monkeypatch.setattr(datasets, "Damaged", Damaged, raising=False)
-    message = "can be read in torchvision's Damaged; found: image 0: cannot identify image file"
-    with pytest.raises(DataError, match=message):
-        opened("Damaged", tmp_path)
+            def __getitem__(self, index):
+                return samples(index)
+
+        kind = type(name, (Fake,), attributes)
+        monkeypatch.setattr(datasets, name, kind, raising=False)
+        return name
+
+    return fake
 
 
-def test_several_names_of_a_class_become_one(tmp_path, monkeypatch):
-    class Named(datasets.VisionDataset):
-        classes = (("tench", "Tinca tinca"), ("goldfish",))
+GREY = Image.new("L", (4, 4))
 
-        def __init__(self, root):
-            super().__init__(root)
 
-        def __len__(self):
-            return 4
+def test_several_names_of_a_class_become_one(tmp_path, fake):
+    classes = (("tench", "Tinca tinca"), ("goldfish",))
+    named = fake("Named", lambda index: (GREY, index % 2), 4, classes=classes)
+    assert opened(named, tmp_path).train.class_names == ("tench, Tinca tinca", "goldfish")
 
-        def __getitem__(self, index):
-            return Image.new("RGB", (4, 4)), index % 2
 
-    monkeypatch.setattr(datasets, "Named", Named, raising=False)
-    assert opened("Named", tmp_path).train.class_names == ("tench, Tinca tinca", "goldfish")
+def test_labels_that_are_no_classes_are_left_out(tmp_path, fake):
+    splits = opened(fake("Attributes", lambda index: (GREY, torch.zeros(40))), tmp_path)
+    assert (len(splits.train), splits.train.labels, splits.test) == (2, None, None)
+
+
+def test_sets_that_cannot_be_used(tmp_path, fake):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    damaged = fake("Damaged", lambda index: (Image.open(tmp_path / "broken.jpg"), 0))
+    pairs = fake("Pairs", lambda index: ((GREY, GREY), 0))
+    empty = fake("Empty", None, 0)
+    for name, message in (
+        (damaged, "can be read in torchvision's Damaged; found: image 0: cannot identify image"),
+        (pairs, "single images, .*; found: Pairs, whose samples are others"),
+        (empty, "single images, .*; found: no images in Empty"),
+        ("CocoDetection", "single images.*; found: CocoDetection, which needs annFile"),
+        ("EMNIST", "a split for training .*; found: EMNIST, which has others"),
+        ("ImageNet", r"ImageNet in .*The documentation of torchvision.datasets.I"),
+    ):
+        with pytest.raises(DataError, match=message):
+            opened(name, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -240,13 +257,6 @@ def test_a_set_that_is_not_there_says_how_to_get_it(tmp_path, name, call):
     command = f"from torchvision.datasets import {name}; {call.format(root=tmp_path)}"
     assert caught.value.remedy == f'Get them once with: python -c "{command}"'
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_set_that_cannot_be_downloaded(tmp_path):
-    with pytest.raises(
-        DataError, match=r"ImageNet in .*The documentation of torchvision.datasets.I"
-    ):
-        opened("ImageNet", tmp_path)
 
 
 def test_a_damaged_file_is_refused(cifar):
@@ -272,58 +282,6 @@ def test_a_name_that_torchvision_does_not_have(tmp_path, name, remedy):
         opened(name, tmp_path)
 
 
-def test_sets_of_something_else_are_refused(tmp_path):
-    with pytest.raises(
-        DataError, match="single images.*; found: CocoDetection, which needs annFile"
-    ):
-        opened("CocoDetection", tmp_path)
-    with pytest.raises(DataError, match="a split for training .*; found: EMNIST, which has others"):
-        opened("EMNIST", tmp_path)
-
-
-class Pairs(datasets.VisionDataset):
-    """A set whose samples are pairs of images."""
-
-    count = 2
-
-    def __init__(self, root):
-        super().__init__(root)
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        return (Image.new("L", (4, 4)),) * 2, 0
-
-
-class Empty(Pairs):
-    count = 0
-
-
-class Attributes(Pairs):
-    def __getitem__(self, index):
-        return Image.new("L", (4, 4)), torch.zeros(40)
-
-
-class NeedsMore(Pairs):
-    def __init__(self, root):
-        import a_package_that_nobody_has  # noqa: F401
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        (Pairs, "single images, .*; found: Pairs, whose samples are others"),
-        (Empty, "single images, .*; found: no images in Empty"),
-        (NeedsMore, "reads NeedsMore with; found: No module .* pip install a_package_that_nobody"),
-    ],
-)
-def test_sets_that_cannot_be_used(tmp_path, monkeypatch, kind, message):
-    monkeypatch.setattr(datasets, kind.__name__, kind, raising=False)
-    with pytest.raises(DataError, match=message):
-        opened(kind.__name__, tmp_path)
-
-
 @pytest.mark.parametrize(("name", "package"), [("PCAM", "h5py"), ("StanfordCars", "scipy")])
 def test_a_missing_package_that_the_set_tells_of_in_other_words(
     tmp_path, monkeypatch, name, package
@@ -333,12 +291,6 @@ def test_a_missing_package_that_the_set_tells_of_in_other_words(
     message = f"that torchvision reads {name} with; found: .*{package}.* pip install {package}"
     with pytest.raises(DataError, match=message):
         opened(name, tmp_path)
-
-
-def test_labels_that_are_no_classes_are_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "Attributes", Attributes, raising=False)
-    splits = opened("Attributes", tmp_path)
-    assert (len(splits.train), splits.train.labels, splits.test) == (2, None, None)
 
 
 def test_more_than_memory_holds(mnist, monkeypatch):

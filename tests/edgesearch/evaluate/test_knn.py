@@ -29,7 +29,7 @@ def clusters(count, spread, seed):
     return features * (1 + labels[:, None]), labels
 
 
-@pytest.mark.parametrize("k", [1, 5, 20, 60])
+@pytest.mark.parametrize("k", [1, 5, 60, 200])
 @pytest.mark.parametrize("temperature", [0.05, 1.0])
 def test_equals_the_slow_vote(k, temperature):
     train, test = clusters(60, 0.6, 0), clusters(45, 0.6, 1)
@@ -38,23 +38,12 @@ def test_equals_the_slow_vote(k, temperature):
     assert knn_accuracy(*train, *test, k=k, temperature=temperature) == expected
 
 
-def test_separate_clusters_are_told_apart():
-    train, test = clusters(60, 0.01, 0), clusters(45, 0.01, 1)
-    assert knn_accuracy(*train, *test, k=15) == 1.0
-    assert knn_accuracy(*train, test[0], (test[1] + 1) % 3, k=15) == 0.0
-
-
 def test_features_without_meaning_give_chance():
     generator = torch.Generator().manual_seed(0)
     train, test = (torch.randn(n, 16, generator=generator) for n in (1000, 2000))
     train_labels, test_labels = (torch.randint(4, (n,), generator=generator) for n in (1000, 2000))
     accuracy = knn_accuracy(train, train_labels, test, test_labels, k=20)
     assert accuracy == pytest.approx(0.25, abs=0.05)
-
-
-def test_more_neighbours_than_images():
-    train, test = clusters(30, 0.6, 0), clusters(45, 0.6, 1)
-    assert knn_accuracy(*train, *test, k=200) == knn_accuracy(*train, *test, k=30)
 
 
 def test_more_images_than_fit_in_one_chunk():
@@ -67,7 +56,8 @@ def test_more_images_than_fit_in_one_chunk():
 
 
 def test_a_class_that_was_never_seen_is_never_right():
-    train, (features, _) = clusters(60, 0.1, 0), clusters(10, 0.1, 1)
+    train, (features, labels) = clusters(60, 0.01, 0), clusters(10, 0.01, 1)
+    assert knn_accuracy(*train, features, labels, k=5) == 1.0
     assert knn_accuracy(*train, features, torch.full((10,), 7), k=5) == 0.0
 
 

@@ -13,6 +13,7 @@ import torch
 
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError, Interrupted, ProcessesError, ProcessFailed
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.pretrain.faithful import faithful_step
@@ -290,7 +291,7 @@ class Hooked:
 def train(folder, happenings=None, rank=1):
     """Train in this process; what happens does so in one of the processes."""
     method, reports = fresh("moco_v2"), Reports()
-    images = open_images("digits", None, channels=1).train.subset(range(3 * BATCH))
+    images = open_images(DataSettings(source="digits"), 1).train.subset(range(3 * BATCH))
     views, rule = (SETTINGS.augmentation,) * 2, Preprocess(16, 1, (0.3,), (0.37,))
     loader = make_loader(images, views, rule, SETTINGS, 0)
     own = happenings if happenings and distributed.rank() == rank else {}

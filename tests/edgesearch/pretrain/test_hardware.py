@@ -11,6 +11,7 @@ import torch
 
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import TrainingError
 from edgesearch.pretrain.hardware import (
     compile_ends,
@@ -266,7 +267,7 @@ def trainer(method, folder, epochs=1, **options):
         augmentation={"batched": True, "flip_probability": 0.0},
         **{"device": "cpu", **options},
     )
-    images = open_images("digits", None, channels=1).train.subset(range(64))
+    images = open_images(DataSettings(source="digits"), 1).train.subset(range(64))
     views, rule = method.views(settings.augmentation), Preprocess(16, 1, (0.3,), (0.37,))
     loader = make_loader(images, views, rule, settings, 0)
     return Trainer(method, loader, settings, 0, folder, identity={})

@@ -24,7 +24,7 @@ def weights():
 
 @pytest.fixture(scope="module")
 def pool():
-    return ImagePool(DataSettings("digits"), 1, 0)
+    return ImagePool(DataSettings(source="digits"), 1, 0)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from PIL import Image
 from edgesearch.data.image_set import ImageSet
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError
 from edgesearch.pretrain import loader as loader_module
 from edgesearch.pretrain.batched_views import BatchedViews
@@ -170,7 +171,7 @@ class TestShards:
 
     @staticmethod
     def batches(source, root, *, workers=0, epoch=0, first_step=0, batched=False):
-        images = open_images(source, root, 3).train
+        images = open_images(DataSettings(source=source, root=root), 3).train
         loader = loader_of(images, batched=batched, batch_size=3, workers=workers)
         return list(loader.batches(epoch, first_step)), loader.replaced
 

@@ -16,6 +16,7 @@ import torch
 
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import CheckpointError, Interrupted, TrainingError
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.pretrain.checkpoint import save_state
@@ -40,7 +41,7 @@ SPACE = ResNetSpace(
     resolutions=(8,),
     in_channels=1,
 )
-IMAGES = open_images("digits", None, channels=1).train
+IMAGES = open_images(DataSettings(source="digits"), 1).train
 STEPS, EPOCHS = 4, 3
 HEADS = {
     "queue_size": 8,

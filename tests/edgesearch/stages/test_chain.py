@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import edgesearch
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
+from edgesearch.data.settings import DataSettings
 from edgesearch.families import space_from_dict
 from edgesearch.families.resnet.network import ResNet
 from edgesearch.stages.profile import table_digest
@@ -91,8 +92,12 @@ class TestResult:
         architecture = space.from_choices(json.loads(metadata["architecture"]))
         network = ResNet(space.blocks(architecture)).eval()
         network.load_state_dict(load_file(folder / "subnet.safetensors"))
-        preprocess = Preprocess.from_dict(json.loads(metadata["preprocess"]))
-        images = open_images("digits", None, 1).train.preprocessed(preprocess, range(5)).images
+        preprocess = Preprocess(**json.loads(metadata["preprocess"]))
+        images = (
+            open_images(DataSettings(source="digits"), 1)
+            .train.preprocessed(preprocess, range(5))
+            .images
+        )
         pixels = preprocess.normalise(images)
         session = onnxruntime.InferenceSession(folder / "subnet.onnx")
         assert [node.name for node in session.get_inputs()] == ["images"]

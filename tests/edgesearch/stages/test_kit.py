@@ -56,7 +56,7 @@ def images(tmp_path_factory):
 
 
 def expected_pixels(path, rule):
-    preprocess = Preprocess.from_dict(rule)
+    preprocess = Preprocess(**rule)
     pixels = preprocess(decode_image(path, rule["channels"]))
     return pixels, preprocess.normalise(pixels[None])[0].numpy()
 

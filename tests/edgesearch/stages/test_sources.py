@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
-from torchvision import datasets
 from typer.testing import CliRunner
 
 from edgesearch.cli.main import app
-from edgesearch.data.image_pool import ImagePool
-from edgesearch.data.settings import DataSettings
 
 FAST = ["pretrain.epochs=1", "search.evaluations=4", "search.population=", "export.tensorrt="]
 
@@ -88,13 +85,6 @@ def test_tiny_images_in_shards_are_said(call, shards, tmp_path):
     assert "images with a short side of 6 pixels are enlarged to 16" in result.stderr
 
 
-def test_a_pattern_of_shards(call, shards):
-    """It names one shard: there is no test split, so a share is held out of it."""
-    root = f"{shards[0]}/train-{{0..0}}.tar"
-    call("pretrain", "data.source=shards", root)
-    assert "finished before" in call("pretrain", "data.source=shards", root).stderr
-
-
 def write_mnist(root):
     """MNIST's own files, of scikit-learn's digits in the corner."""
     digits = load_digits()
@@ -137,36 +127,3 @@ def test_what_is_missing_is_said_in_one_message(chain, tmp_path, overrides, mess
     text = " ".join(result.stderr.split())
     assert text.count("error: required:") == 1
     assert all(message in text for message in messages)
-
-
-class HalfLabelled(datasets.VisionDataset):
-    """As STL-10: a split without labels, and two with them."""
-
-    def __init__(self, root, split="train"):
-        super().__init__(root)
-        self.split = datasets.utils.verify_str_arg(split, "split", ("unlabeled", "train", "test"))
-        self.classes = ["dark", "light"]
-
-    def __len__(self):
-        return {"unlabeled": 9, "train": 6, "test": 4}[self.split]
-
-    def __getitem__(self, index):
-        label = index % 2
-        shade = 200 * label + index
-        return Image.new("L", (8, 8), shade), -1 if self.split == "unlabeled" else label
-
-
-def test_accuracies_where_training_images_have_no_labels(monkeypatch, tmp_path):
-    monkeypatch.setattr(datasets, "HalfLabelled", HalfLabelled, raising=False)
-    source = DataSettings("torchvision", tmp_path, name="HalfLabelled", mean=(0.0,), std=(1.0,))
-    pool = ImagePool(source, 1, 0)
-    assert pool.has_labels
-    assert pool.class_names == ("dark", "light")
-    assert len(pool.sample(8, 0, 100)) == 9
-    images = pool.labelled(8)
-    assert (len(images.train), len(images.test)) == (6, 4)
-    light = (images.train[:, 0, 0, 0] >= 200).long()
-    assert light.tolist() == images.train_labels.tolist()
-    train_alone = ImagePool(source, 1, 0)._splits.train.digest()
-    assert pool.digest.startswith(train_alone)
-    assert len(pool.digest) == 3 * 64

@@ -1,0 +1,83 @@
+"""Images from a folder of files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from edgesearch.data.decode import EXTENSIONS
+from edgesearch.data.image_set import ImageSet
+from edgesearch.data.settings import DataSettings
+from edgesearch.data.splits import TRAIN, ImageSplits, name_of_test_split, with_classes_of
+from edgesearch.errors import DataError
+
+
+def open_folder(settings: DataSettings, root: Path, channels: int) -> ImageSplits:
+    """Find the image files in a folder, and the splits and classes that its folders tell.
+
+    Folders are searched at any depth; hidden ones are not.
+
+    - `train/` beside `val/`, `validation/` or `test/`: these are the splits (`train/` alone, too).
+    - Two or more folders with images, and no image beside them: each folder is a class.
+    - Anything else: all images are taken, without labels.
+
+    Raises:
+        DataError: There is no such folder, or there are no images in it or in one of its splits.
+    """
+    if not root.is_dir():
+        raise DataError(
+            f"a folder of images at {root.absolute()}",
+            "a file" if root.exists() else "nothing of that name",
+            "Correct `data.root`.",
+        )
+    names = {each.name for each in root.iterdir() if each.is_dir() and each.name[0] != "."}
+    test = name_of_test_split(names)
+    if test is not None:
+        return with_classes_of(*(_image_set(root / name, channels) for name in (TRAIN, test)))
+    return ImageSplits(_image_set(root / TRAIN if names == {TRAIN} else root, channels))
+
+
+def _image_set(root: Path, channels: int) -> ImageSet:
+    images = tuple(files_below(root, EXTENSIONS))
+    if not images:
+        raise DataError(
+            f"images in {root.absolute()}",
+            "no file that ends in " + ", ".join(EXTENSIONS),
+            "Put images there, or correct `data.root`.",
+        )
+    parts = [path.relative_to(root).parts for path in images]
+    classes = list(dict.fromkeys(names[0] for names in parts))
+    if len(classes) < 2 or any(len(names) == 1 for names in parts):
+        return ImageSet(images, channels, root)
+    labels = torch.tensor([classes.index(names[0]) for names in parts])
+    return ImageSet(images, channels, root, labels, tuple(classes))
+
+
+def files_below(root: Path, endings: Sequence[str]) -> list[Path]:
+    """Files of these endings at any depth, in natural order; hidden ones are left out."""
+    found = [path for path in _walked(root) if path.suffix.lower() in endings]
+    return sorted(found, key=lambda path: natural(path.relative_to(root)))
+
+
+def _walked(root: Path) -> Iterator[Path]:
+    """Links are followed, but none twice (they may form a circle)."""
+    visited = set()
+    for name, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(name)
+        folders[:] = [] if real in visited else sorted(f for f in folders if f[0] != ".")
+        if real not in visited:
+            visited.add(real)
+            yield from (Path(name, file) for file in files if not file.startswith("."))
+
+
+def natural(path: Path) -> list[tuple[list[tuple[int, str]], str]]:
+    """A key that sorts names as people do: `2.png` before `10.png`."""
+
+    def key(name: str) -> list[tuple[int, str]]:
+        return [(int(number or -1), text) for number, text in re.findall(r"(\d+)|(\D+)", name)]
+
+    return [(key(part), part) for part in path.parts]
