@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesearch.run.output_folder import write_bytes
+from devices.files import write_bytes
 
 
 @dataclass(frozen=True)

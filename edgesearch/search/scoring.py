@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from devices.files import write_json
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import DataError, SearchError
 from edgesearch.events import Event, Report, silent
 from edgesearch.processes.shared_work import SharedWork
-from edgesearch.run.output_folder import write_json
 from edgesearch.search.agreement import Agreement
 from edgesearch.search.constraints import FeasibleSet
 from edgesearch.search.files import SearchFiles

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from devices.files import write_json
 from edgesearch.latency.budgets import MEDIAN, P95
-from edgesearch.run.output_folder import write_json
 from edgesearch.search.constraints import FeasibleSet
 from edgesearch.search.files import SearchFiles
 from edgesearch.search.plots import TrialsPlot, plot_trials

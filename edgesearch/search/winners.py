@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from devices.files import write_json
 from edgesearch.errors import StageError
-from edgesearch.run.output_folder import read_json, write_json
+from edgesearch.inputs import read_json
 from edgesearch.search.settings import Budgets, Range
 from edgesearch.search.trial_log import Trial
 from edgesearch.space import Architecture, SearchSpace

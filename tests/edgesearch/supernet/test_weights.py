@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from devices.errors import FileError
 from edgesearch.errors import CheckpointError
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.space import load_space
@@ -117,7 +118,7 @@ def test_saving_replaces_the_former_file(path):
 
 def test_no_room(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="room to write .*; found: .* Free space or choose"):
+    with pytest.raises(FileError, match="room to write .*; found: .* Free space or choose"):
         make_weights().save(tmp_path / "file" / "model.safetensors")
 
 
@@ -126,7 +127,7 @@ def test_a_full_disk_leaves_the_former_file(path):
     soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard_limit))  # as if the disk were full
     try:
-        with pytest.raises(CheckpointError, match="room to write .*; found: .*too large"):
+        with pytest.raises(FileError, match="room to write .*; found: .*too large"):
             make_weights(bn=False).save(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft_limit, hard_limit))
