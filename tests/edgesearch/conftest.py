@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import edgesearch
 from edgesearch.cli.main import app
 from edgesearch.config import Config
-from edgesearch.space import space_from_dict
+from edgesearch.space import Architecture
 
 # One thread: the tests are small, and others may be at work on the same cores.
 torch.set_num_threads(1)
@@ -146,7 +146,11 @@ class Chain:
 
     @property
     def space(self):
-        return space_from_dict(CONFIG["space"])
+        return self.api().space
+
+    def architecture(self, values):
+        """The architecture that a file describes."""
+        return Architecture.from_dict(values)
 
     @property
     def table(self):
@@ -194,6 +198,11 @@ def wait_for(moment, *running):
         assert not ended, f"it ended before the moment: {ended[0].stderr.read()}"
         assert time.monotonic() < deadline, "the moment never came"
         time.sleep(0.002)
+
+
+@pytest.fixture(scope="session", name="wait_for")
+def _wait_for():
+    return wait_for
 
 
 @pytest.fixture(scope="session")

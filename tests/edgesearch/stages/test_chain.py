@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 import edgesearch
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.latency.tables import table_digest
-from edgesearch.space import Architecture, space_from_dict
 
 ENGINES = "engines/w0"
 
@@ -30,7 +29,7 @@ def test_winners_keep_the_contract(finished):
     assert winners["task"] == "classification"
     (winner,) = winners["winners"]
     assert winner["name"] == "w0"
-    architecture = Architecture.from_dict(winner["architecture"])
+    architecture = chain.architecture(winner["architecture"])
     assert chain.space.macs(architecture) == winner["macs"] <= 700_000
     assert chain.space.params(architecture) == winner["params"]
     figures = winner["latency_ms"]["local-cpu"]
@@ -63,7 +62,7 @@ def test_manifest_lists_every_file_with_its_hash(finished):
     assert manifest["calibration"]["images"] == 64
     assert len(manifest["calibration"]["sha256_of_pixels"]) == 64
     assert manifest["licence_of_data"] == "BSD-3-Clause"
-    assert manifest["space_hash"] == space_from_dict(manifest["space"]).space_hash
+    assert manifest["space_hash"] == chain.space.space_hash
     assert manifest["table"]["file"] == chain.table.name
     assert manifest["table"]["sha256_of_measurements"] == table_digest(chain.table)
     assert files["subnet.fp16.engine"]["compute_capabilities"] == ["SM86", "SM89"]

@@ -1,4 +1,4 @@
-"""Search and ranking in one and in two processes: one result, one writer and one end for all."""
+"""Training, search and ranking in two processes: one result, one writer and one end for all."""
 
 import contextlib
 import json
@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -25,14 +24,10 @@ LONG = (
 )
 
 
-def environment(**names):
-    return {**os.environ, "OMP_NUM_THREADS": "1", **{k: str(v) for k, v in names.items()}}
-
-
 def launch(*command, **names):
     return subprocess.Popen(
         command,
-        env=environment(**names),
+        env={**os.environ, "OMP_NUM_THREADS": "1", **{k: str(v) for k, v in names.items()}},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -56,18 +51,9 @@ def in_two(chain, *arguments, second=()):
     ]
 
 
-def wait_for(moment, *running):
-    deadline = time.monotonic() + 600
-    while not moment():
-        ended = [process for process in running if process.poll() is not None]
-        assert not ended, f"it ended before the moment: {ended[0].stderr.read()}"
-        assert time.monotonic() < deadline, "the moment never came"
-        time.sleep(0.002)
-
-
 def ends_of(running):
     """Exit codes, and what all of them said on standard error."""
-    said = [process.communicate(timeout=6000)[1] for process in running]
+    said = [process.communicate(timeout=600)[1] for process in running]
     return [process.returncode for process in running], "".join(said)
 
 
@@ -81,13 +67,13 @@ def worker(agent, rank):
     return None
 
 
-def lines(folder):
-    path = folder / "search/trials.jsonl"
-    return path.read_text("utf-8").splitlines() if path.exists() else []
+def trials(chain):
+    return chain.lines("search/trials.jsonl")
 
 
 def results(chain):
-    return {name: (chain.output_dir / "search" / name).read_bytes() for name in FILES}
+    paths = [*(chain.output_dir / "search" / name for name in FILES)]
+    return [path.read_bytes() for path in (*paths, chain.output_dir / "winners.json")]
 
 
 def without_search(finished, folder):
@@ -105,85 +91,22 @@ def fresh(finished, tmp_path):
 
 @pytest.fixture(scope="module")
 def undisturbed(finished, tmp_path_factory):
-    """A longer search by one process."""
+    """The results of a longer search by one process."""
     chain = without_search(finished, tmp_path_factory.mktemp("undisturbed"))
-    done = chain.call("search", *LONG)
-    assert done.returncode == 0, done.stderr
-    return results(chain), (chain.output_dir / "winners.json").read_bytes()
+    chain.passes("search", *LONG)
+    return results(chain)
 
 
-def test_two_processes_under_torchrun_come_to_the_same(fresh, undisturbed):
-    running = torchrun(fresh, "search", *LONG, "--json")
-    out, err = running.communicate(timeout=600)
-    assert running.returncode == 0, err
-    assert json.loads(out)["skipped"] is False
-    assert err.count("search: shared out among 2 processes, 1 threads each") == 1
-    assert err.count("search 24/24: agreement") == 1
-    assert (results(fresh), (fresh.output_dir / "winners.json").read_bytes()) == undisturbed
-
-
-@pytest.mark.slow
-def test_killed_three_times_by_any_number_of_processes(fresh, undisturbed):
-    """Before the first trial alone, then each of two processes in the midst of the trials."""
-    out = fresh.output_dir
-    alone = launch(*fresh.command("search", *LONG))
-    wait_for((out / "search/stage.json").exists, alone)
-    alone.kill()
-    alone.communicate(timeout=600)
-    assert len(lines(out)) < 5
-
-    both = in_two(fresh, "search", *LONG)
-    wait_for(lambda: len(lines(out)) > 4, *both)
-    both[1].kill()
-    codes, said = ends_of(both)
-    assert codes == [2, -signal.SIGKILL]
-    assert said.count("all 2 processes of the run\n  found: one that has ended") == 1
-    assert 4 < (known := len(lines(out))) < 25
-
-    agent = torchrun(fresh, "search", *LONG)
-    wait_for(lambda: len(lines(out)) > known, agent)
-    os.kill(worker(agent, 0), signal.SIGKILL)
-    codes, said = ends_of([agent])
-    assert codes != [0]
-    assert said.count("Run the same command again to go on.") + said.count("error: required") == 1
-    assert known < len(lines(out)) <= 25
-    assert not (out / "winners.json").exists()
-
-    done = fresh.call("search", *LONG)
-    assert done.returncode == 0, done.stderr
-    assert "going on where it was stopped" in done.stderr
-    assert (results(fresh), (out / "winners.json").read_bytes()) == undisturbed
-
-
-def test_a_signal_to_one_stops_both(fresh):
-    both = in_two(fresh, "search", *LONG)
-    wait_for(lambda: len(lines(fresh.output_dir)) > 4, *both)
-    both[1].send_signal(signal.SIGTERM)
-    codes, said = ends_of(both)
-    assert codes == [130, 130], said
-    assert said.count("search stopped; its trials are in") == 1
-    assert said.count("Run the same command again to go on.") == 1
-    assert "Traceback" not in said
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_torchrun_stops_both_and_any_number_goes_on(fresh, undisturbed, number):
-    agent = torchrun(fresh, "search", *LONG)
-    wait_for(lambda: len(lines(fresh.output_dir)) > 4, agent)
-    agent.send_signal(number)
-    codes, said = ends_of([agent])
-    assert codes != [0]
-    assert said.count("search stopped; its trials are in") == 1
-    assert said.count("Run the same command again to go on.") == 1
+def test_a_search_of_two_comes_to_the_same(fresh, undisturbed):
     codes, said = ends_of(in_two(fresh, "search", *LONG))
     assert codes == [0, 0], said
-    assert (results(fresh), (fresh.output_dir / "winners.json").read_bytes()) == undisturbed
+    assert said.count("search: shared out among 2 processes, 1 threads each") == 1
+    assert said.count("search 24/24: agreement") == 1
+    assert results(fresh) == undisturbed
 
 
 def test_a_fault_of_one_is_said_once_and_ends_both(fresh):
-    both = in_two(fresh, "search", second=("data.holdout=0.3",))
-    codes, said = ends_of(both)
+    codes, said = ends_of(in_two(fresh, "search", second=("data.holdout=0.3",)))
     assert codes == [2, 2]
     assert said.count("error: required:") == 1
     assert "the set of images to be the same for all processes\n  found: another for pro" in said
@@ -191,22 +114,91 @@ def test_a_fault_of_one_is_said_once_and_ends_both(fresh):
 
 
 @pytest.mark.slow
-def test_a_fault_of_the_first_is_said_once_and_ends_both(fresh):
-    shutil.rmtree(fresh.output_dir / "latency")
-    codes, said = ends_of(in_two(fresh, "search"))
-    assert codes == [2, 2]
+def test_training_under_torchrun_has_one_writer_and_one_voice(empty):
+    short = ("pretrain.epochs=1", "pretrain.batch_size=256", "pretrain.queue_size=256")
+    for skipped in (False, True):
+        running = torchrun(empty, "pretrain", *short, "pretrain.bn_group_size=32", "--json")
+        out, err = running.communicate(timeout=600)
+        assert running.returncode == 0, err
+        assert json.loads(out)["skipped"] is skipped
+        assert err.count("pretrain 1/1: loss") == (not skipped)
+    assert [json.loads(line)["epoch"] for line in empty.lines("supernet/metrics.jsonl")] == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "override", "message"),
+    [
+        ("pretrain", "pretrain.bn_group_size=48", "to one of 2, 4, 8, 16, 32."),
+        ("pretrain", "pretrain.epochs=none", "pretrain.epochs"),
+        ("run", "pretrain.bn_group_size=32", "required: one process for `edgesearch run`"),
+        ("search", "seed=0", "Run `edgesearch profile`"),
+    ],
+)
+def test_what_is_wrong_is_said_once_under_torchrun(empty, command, override, message):
+    (code,), said = ends_of([torchrun(empty, command, override)])
+    assert code != 0
     assert said.count("error: required:") == 1
-    assert "Run `edgesearch profile`" in said
+    assert message in said
+    assert "fault of edgesearch" not in said
 
 
+@pytest.mark.slow
+def test_killed_three_times_by_any_number_of_processes(fresh, undisturbed, wait_for):
+    """Before the first trial alone, then each of two processes in the midst of the trials."""
+    out = fresh.output_dir
+    alone = launch(*fresh.command("search", *LONG))
+    wait_for((out / "search/stage.json").exists, alone)
+    alone.kill()
+    alone.communicate(timeout=600)
+    assert len(trials(fresh)) < 5
+
+    both = in_two(fresh, "search", *LONG)
+    wait_for(lambda: len(trials(fresh)) > 4, *both)
+    both[1].kill()
+    codes, said = ends_of(both)
+    assert codes == [2, -signal.SIGKILL]
+    assert said.count("all 2 processes of the run\n  found: one that has ended") == 1
+    assert 4 < (known := len(trials(fresh))) < 25
+
+    agent = torchrun(fresh, "search", *LONG)
+    wait_for(lambda: len(trials(fresh)) > known, agent)
+    os.kill(worker(agent, 0), signal.SIGKILL)
+    codes, said = ends_of([agent])
+    assert codes != [0]
+    assert said.count("Run the same command again to go on.") + said.count("error: required") == 1
+    assert known < len(trials(fresh)) <= 25
+    assert not (out / "winners.json").exists()
+
+    assert "going on where it was stopped" in fresh.passes("search", *LONG).stderr
+    assert results(fresh) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [in_two, torchrun])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_both_and_any_number_goes_on(fresh, undisturbed, wait_for, start, number):
+    started = start(fresh, "search", *LONG)
+    running = started if isinstance(started, list) else [started]
+    wait_for(lambda: len(trials(fresh)) > 4, *running)
+    running[-1].send_signal(number)
+    codes, said = ends_of(running)
+    assert codes == [130, 130] if start is in_two else codes != [0]
+    assert said.count("search stopped; its trials are in") == 1
+    assert said.count("Run the same command again to go on.") == 1
+    assert "Traceback" not in said
+    fresh.passes("search", *LONG)
+    assert results(fresh) == undisturbed
+
+
+@pytest.mark.slow
 def test_ranking_in_two_processes_comes_to_the_same(fresh):
     few = ("rank.subnets=5", "rank.bins=2", "rank.draws=100")
     codes, said = ends_of(in_two(fresh, "rank", *few))
     assert codes == [0, 0], said
     assert said.count("rank 5/5: agreement") == 1
     both = shutil.move(fresh.output_dir / "rank", fresh.output_dir / "in_two")
-    done = fresh.call("rank", *few)
-    assert done.returncode == 0, done.stderr
+    fresh.passes("rank", *few)
     for name in ("subnets.jsonl", "rank.csv"):
         assert (both / name).read_bytes() == (fresh.output_dir / "rank" / name).read_bytes()
 
