@@ -8,7 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from devices import OrtBuilder, TensorRTRtxBuilder
+from devices import OrtBuilder, TensorRTRtxBuilder, fix_batch, read_inputs
+from devices.errors import EngineError
 from edgesearch.cli.main import app
 from edgesearch.export.manifest import MANIFEST, write_manifest
 
@@ -93,6 +94,16 @@ def test_an_open_batch_is_chosen_and_a_fixed_one_is_not(tmp_path, model):
     assert figures(two)["engines"][0]["batch"] == 2
     other = write_model(tmp_path / "other.onnx", 1, "height")
     refused(other, says=["must have fixed shapes, but for the batch", "height"])
+
+
+def test_open_batches_are_fixed_for_tensorrt(tmp_path):
+    path = write_model(tmp_path / "open.onnx", "batch")
+    fix_batch(path, tmp_path / "fixed.onnx", 3)
+    assert read_inputs(path) == {"images": ("batch", 3, 8, 8)}
+    assert read_inputs(tmp_path / "fixed.onnx") == {"images": (3, 3, 8, 8)}
+    path = write_model(tmp_path / "open.onnx", "batch", "height")
+    with pytest.raises(EngineError, match="must be open in their first dimension only"):
+        fix_batch(path, tmp_path / "fixed.onnx", 3)
 
 
 def test_what_is_no_engine_is_refused(tmp_path, model):
