@@ -13,9 +13,9 @@ import time
 
 from machine import print_machine
 
+from edgesearch.families import load_space
 from edgesearch.latency.correction import Correction
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.space import load_space
 
 REPEATS = 7
 SAMPLE = 2000

@@ -20,8 +20,8 @@ import torch
 from machine import print_machine
 from torch import nn
 
+from edgesearch.families import load_space
 from edgesearch.pretrain.sandwich import sandwich_architectures
-from edgesearch.space import load_space
 from edgesearch.supernet.extract import extract
 from edgesearch.supernet.supernet import Supernet
 

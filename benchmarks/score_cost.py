@@ -22,9 +22,10 @@ import torch
 from machine import print_machine
 from torch import nn
 
+from edgesearch.families import load_space
 from edgesearch.search.agreement import Agreement, ScoreOptions
 from edgesearch.search.similarity import cosine_of_embeddings
-from edgesearch.space import Architecture, SearchSpace, load_space
+from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.supernet import Supernet
 from edgesearch.supernet.weights import SupernetWeights

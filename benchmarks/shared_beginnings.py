@@ -17,13 +17,14 @@ import torch
 from score_cost import random_weights
 from torch import nn
 
+from edgesearch.families import load_space
 from edgesearch.processes.shared_work import shares
 from edgesearch.search.agreement import Agreement
-from edgesearch.search.beginnings import families, from_stem_to_head
+from edgesearch.search.beginnings import families
 from edgesearch.search.budgets import Budgets
 from edgesearch.search.constraints import FeasibleSet
 from edgesearch.search.strategies import make_strategy
-from edgesearch.space import Architecture, SearchSpace, load_space
+from edgesearch.space import Architecture, SearchSpace
 
 IMAGES = 16
 PROCESSES = (1, 2, 4)
@@ -51,7 +52,7 @@ def main() -> None:
     batches = []
     counted = Counted()
     while sum(map(len, batches)) < candidates:
-        batch = sorted(strategy.ask(), key=from_stem_to_head)
+        batch = space.by_beginning(strategy.ask())
         with counted:
             scores = [float(figures.mean()) for figures in agreement.all_scores(batch)]
         strategy.tell(dict(zip(batch, scores, strict=True)))

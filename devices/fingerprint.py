@@ -10,6 +10,7 @@ from typing import Any
 from devices.errors import DeviceError
 from devices.gpu import read_gpu
 from devices.machine import read_machine
+from devices.runtimes.known_runtimes import RUNTIMES
 
 _TUPLES = ("instruction_sets", "affinity", "frequency_khz")
 _TAKE_AGAIN = "Take the fingerprint again with this version."
@@ -120,13 +121,13 @@ def take_fingerprint(
         The fingerprint. What cannot be read is None, empty or zero, never an error.
     """
     settings = dict(settings or {})
-    on_gpu = _computes_on_gpu(runtime_name, settings.get("provider"))
+    on_nvidia = _computes_on_nvidia(runtime_name, settings.get("provider"))
     return Fingerprint(
         runtime=runtime_name,
         runtime_version=runtime_version,
         settings=settings,
         **read_machine(root),
-        **(read_gpu(root) if on_gpu else {}),
+        **(read_gpu(root) if on_nvidia else {}),
     )
 
 
@@ -137,7 +138,7 @@ def _check_frequency(found: Any) -> None:
         raise DeviceError(required, repr(found), _TAKE_AGAIN)
 
 
-def _computes_on_gpu(runtime_name: str, provider: object) -> bool:
+def _computes_on_nvidia(runtime_name: str, provider: str | None) -> bool:
     # A GPU that only waits decides nothing: its next driver must not cost the processor's tables.
-    words = f"{runtime_name} {provider}".lower()
-    return any(word in words for word in ("tensorrt", "cuda"))
+    record = RUNTIMES.get(runtime_name)
+    return record is not None and record.computes_on(provider) == "nvidia"

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from edgesearch.api import Run
     from edgesearch.config import Config, load_config
     from edgesearch.export.load_subnet import load_subnet
-    from edgesearch.space import Architecture, SearchSpace, load_space
+    from edgesearch.families import load_space
+    from edgesearch.space import Architecture, SearchSpace
 
 __version__ = "0.1.0"
 
@@ -34,7 +35,7 @@ _ROOMS = {
     "Run": "edgesearch.api",
     "SearchSpace": "edgesearch.space",
     "load_config": "edgesearch.config",
-    "load_space": "edgesearch.space",
+    "load_space": "edgesearch.families",
     "load_subnet": "edgesearch.export.load_subnet",
 }
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from devices import errors
 from devices.fingerprint import take_fingerprint
-from devices.runtimes import open_runtime
+from devices.runtimes.open_runtime import open_runtime
 from devices.spec import DeviceSpec
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, RoundSamples
 from profilers.meter import LocalMeter

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from devices.errors import EngineError
-from devices.runtimes import Session
+from devices.runtimes.protocol import Session
 from profilers import statistics, steadiness
 from profilers.errors import ProfilerError
 

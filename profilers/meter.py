@@ -10,7 +10,7 @@ from typing import Protocol
 
 from devices.errors import EngineError
 from devices.fingerprint import Fingerprint
-from devices.runtimes import Runtime, Session
+from devices.runtimes.protocol import Runtime, Session
 from profilers.errors import ProfilerError
 from profilers.latency_record import ANCHOR
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, measure_rounds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from devices.fingerprint import take_fingerprint
-from devices.runtimes import open_runtime
+from devices.runtimes.open_runtime import open_runtime
 from devices.spec import DeviceSpec
 from profilers.boards_meter import BoardsMeter
 from profilers.meter import LocalMeter, Meter

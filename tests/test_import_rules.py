@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("devices", "edgesearch", "profilers")
 
 FLOORS = (
-    {"errors", "settings", "events", "cache"},
+    {"errors", "settings", "events", "cache", "inputs"},
     {"space"},
     {"families"},
     {"data", "supernet", "processes"},
@@ -34,7 +34,7 @@ FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floo
 LIGHT = {"devices.errors", "devices.files", "devices.locks", "devices.signals", "devices.spec"}
 """What of `devices` every room may import."""
 ON_DEVICES = {"data", "supernet", "formats", "latency", "search", "export", "run", "stages"}
-ON_PROFILERS = {"latency", "export", "stages"}
+ON_PROFILERS = {"latency", "search", "export", "stages"}
 
 BOARD_PACKAGES = {
     *sys.stdlib_module_names,

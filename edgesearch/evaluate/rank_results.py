@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from devices.files import JsonLines
-from edgesearch.space import Architecture
+from edgesearch.space import Architecture, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class RankedSubnet:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return {**asdict(self), "architecture": self.architecture.to_dict()}
+        return {**vars(self), "architecture": dict(self.architecture)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RankedSubnet:
+    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> RankedSubnet:
         """Read what `to_dict` wrote."""
-        architecture = Architecture.from_dict(values["architecture"])
+        architecture = space.from_choices(values["architecture"])
         return cls(architecture, float(values["accuracy"]), dict(values["scores"]))
 
 
@@ -41,12 +41,13 @@ class RankedSubnets:
 
     Args:
         path: The file; it may exist.
+        space: Of the subnets.
 
     Raises:
         FileError: The file is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, space: SearchSpace) -> None:
         self.path = path
         self.subnets: dict[Architecture, RankedSubnet] = {}
         self._lines = JsonLines(
@@ -54,7 +55,7 @@ class RankedSubnets:
         )
         for number, values in self._lines.read(cut=True) if path.exists() else []:
             with self._lines.line(number):
-                subnet = RankedSubnet.from_dict(values)
+                subnet = RankedSubnet.from_dict(values, space)
             self.subnets[subnet.architecture] = subnet
 
     def add(self, subnet: RankedSubnet) -> None:

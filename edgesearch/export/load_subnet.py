@@ -1,4 +1,4 @@
-"""A winner back in Python."""
+"""Loads the weights of a winner as a module of PyTorch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from torch import nn
 
 from edgesearch.errors import ExportError, SpaceError
 from edgesearch.export.engines import WEIGHTS_FILE
-from edgesearch.export.manifest import MANIFEST, check_listed
-from edgesearch.space import Architecture, space_from_dict
+from edgesearch.export.manifest import check_listed
+from edgesearch.families import space_from_dict
 from edgesearch.supernet.projector import Projector
-from edgesearch.supernet.resnet import ResNet
 from edgesearch.supernet.subnet import Subnet
 
 _REMEDY = "Name a subnet.safetensors that `edgesearch export` wrote, or its folder."
@@ -24,7 +23,7 @@ _REMEDY = "Name a subnet.safetensors that `edgesearch export` wrote, or its fold
 def load_subnet(path: str | Path, output: str | None = None) -> Subnet:
     """Read a winner's weights as a module of PyTorch.
 
-    Its parts have the names of torchvision's ResNet, so that torchvision's detectors and segmenters
+    The parts of a residual network have the names of torchvision's, whose detectors and segmenters
     take it as a backbone: `BackboneWithFPN(subnet, {"layer3": "0", "layer4": "1"},
     subnet.stage_channels[2:], 256)`. Only safetensors are read: no code of the file is run.
 
@@ -46,11 +45,11 @@ def load_subnet(path: str | Path, output: str | None = None) -> Subnet:
     check_listed(path)
     tensors, metadata = _read(path)
     try:
-        about = _about(path, metadata)
+        about = _about(metadata)
         space = space_from_dict(about["space"])
-        architecture = Architecture.from_dict(about["architecture"])
+        architecture = space.from_choices(about["architecture"])
         with torch.random.fork_rng(devices=[]):
-            network = ResNet(space.blocks(architecture))
+            network = space.make_network(space.blocks(architecture))
             fc, projector = _head(tensors)
         subnet = Subnet(network, fc=fc, projector=projector)
         subnet.load_state_dict(tensors)
@@ -78,16 +77,10 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         ) from error
 
 
-def _about(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file says of itself; the space of files of earlier versions is in the manifest."""
+def _about(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file says of itself."""
     about = {name: json.loads(metadata[name]) for name in ("architecture", "preprocess", "classes")}
-    if "space_definition" in metadata:
-        space = json.loads(metadata["space_definition"])
-    else:
-        manifest = path.with_name(MANIFEST)
-        if not manifest.is_file():
-            raise ValueError(f"no definition of its space, and no {MANIFEST} beside it")
-        space = json.loads(manifest.read_text(encoding="utf-8"))["space"]
+    space = json.loads(metadata["space_definition"])
     return {**about, "space": space, "output": metadata["output"]}
 
 

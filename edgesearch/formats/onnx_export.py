@@ -13,7 +13,6 @@ from torch import nn
 from edgesearch.errors import ExportError
 from edgesearch.formats.onnx_files import quiet, save_model
 from edgesearch.space import Block, SearchSpace, covering_networks
-from edgesearch.supernet.resnet import ResNet
 
 if TYPE_CHECKING:
     import onnx
@@ -80,7 +79,7 @@ def export_blocks(
     for number, blocks in enumerate(networks, 1):
         names = [f"block{index}" for index in range(len(blocks))]
         shape = (batch, space.in_channels, resolution, resolution)
-        model = _export(_AllOutputs(blocks), shape, names)
+        model = _export(_AllOutputs(space, blocks), shape, names)
         extractor = Extractor(model)
         for block, before, name in zip(blocks, [INPUT_NAME, *names], names, strict=False):
             if block.key in missing:
@@ -141,11 +140,11 @@ def _continue_with(whole: onnx.GraphProto, part: onnx.GraphProto, given: str, pr
 class _AllOutputs(nn.Module):
     """A network of random weights that gives the output of each of its blocks."""
 
-    def __init__(self, blocks: Sequence[Block]) -> None:
+    def __init__(self, space: SearchSpace, blocks: Sequence[Block]) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.network = ResNet(blocks).eval()
+            self.network = space.make_network(blocks).eval()
         for module in self.network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 # Small enough to keep the sums of many blocks finite, in half precision too.

@@ -116,7 +116,7 @@ def _fit(
 ) -> Correction:
     # What was measured again counts as measured last: the machine may have been busy before.
     networks = table.networks(space.space_hash)
-    latest = {Architecture.from_dict(network.architecture): network for network in networks}
+    latest = {space.from_choices(network.architecture): network for network in networks}
     blocks = [space.blocks(architecture) for architecture in latest]
     warm = np.array([block_sum_ms(of_network, warm_ms) for of_network in blocks])
     # A network with a block that cannot run may have been measured all the same.

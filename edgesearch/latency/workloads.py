@@ -17,15 +17,17 @@ from devices import DeviceSpec, Fingerprint
 from devices.cache_dir import default_cache_dir
 from edgesearch.errors import SpaceError
 from edgesearch.events import Event, Report, silent
+from edgesearch.formats.fp32 import FP32
 from edgesearch.formats.onnx_export import assemble_network, export_blocks
 from edgesearch.formats.onnx_files import is_whole_model
-from edgesearch.formats.precision import number_format
-from edgesearch.formats.quantize import convert_block
+from edgesearch.formats.precisions import precision_with
 from edgesearch.space import Architecture, SearchSpace
 from profilers import LatencyTable, Workload
 
 EXPORT_FORMAT = 2
 """Counts changes of how blocks are exported or converted: files of another number are not used."""
+EXPORTED = FP32.name
+"""What the number format of blocks is called before they are converted."""
 
 CANDIDATES = 256
 """Architectures that are drawn to choose those from that span a space."""
@@ -61,7 +63,7 @@ def networks_to_measure(
     if table is None:
         return correction_networks(space, count)
     measured = [
-        Architecture.from_dict(network.architecture)
+        space.from_choices(network.architecture)
         for network in table.networks(space.space_hash)
         if network.key.startswith("network/")
     ]
@@ -89,9 +91,9 @@ def correction_networks(
     rows = _fitted_to(space, candidates)
     chosen, last, inner = [0, len(candidates) - 1], len(candidates) - 2, count - 2
     for i in range(inner):
-        held = {c for j in chosen for c in space.to_choices(candidates[j]).items()}
+        held = {c for j in chosen for c in candidates[j].items()}
         alike = range(1 + i * last // inner, 1 + (i + 1) * last // inner)
-        new = [space.to_choices(candidates[j]).items() - held for j in alike]
+        new = [candidates[j].items() - held for j in alike]
         # A dimension of many values needs a new one in almost every network.
         gains = [sum(len(space.choices[name]) for name, _ in choices) for choices in new]
         variance = np.linalg.inv(rows[chosen].T @ rows[chosen] + RIDGE * np.eye(rows.shape[1]))
@@ -180,13 +182,8 @@ class WorkloadFiles:
         cache_dir: Path | None = None,
         report: Report = silent,
     ) -> None:
-        self.number_format = number_format(
-            device.precision,
-            runtime=device.runtime,
-            provider=device.provider,
-            machine=fingerprint.machine,
-            instruction_sets=fingerprint.instruction_sets,
-        )
+        self.number_format = device.number_format(fingerprint.machine, fingerprint.instruction_sets)
+        self._convert = precision_with(self.number_format).convert
         self.space = space
         self._batch = device.batch
         self._folder = folder
@@ -225,7 +222,7 @@ class WorkloadFiles:
                 key=network_key(kind, self.space, architecture),
                 onnx_path=self._network(architecture),
                 kind=kind,
-                architecture=architecture.to_dict(),
+                architecture=dict(architecture),
                 space_hash=self.space.space_hash,
             )
             for architecture in architectures
@@ -237,7 +234,7 @@ class WorkloadFiles:
         A network that is loaded anew takes a per cent more or less: more of them are more exact.
         """
         found = [
-            Architecture.from_dict(network.architecture)
+            self.space.from_choices(network.architecture)
             for network in sorted(
                 table.networks(self.space.space_hash), key=lambda network: network.median_ms
             )
@@ -255,8 +252,8 @@ class WorkloadFiles:
 
     def _blocks_of(self, resolution: int) -> dict[str, Path]:
         blocks = self.space.distinct_blocks(resolution)
-        exported = {block.key: self._path(block.key, "fp32") for block in blocks}
-        if self.number_format == "fp32":
+        exported = {block.key: self._path(block.key, EXPORTED) for block in blocks}
+        if self._convert is None:
             self._export_absent(exported, resolution)
             return exported
         converted = {block.key: self._path(block.key, self.number_format) for block in blocks}
@@ -264,12 +261,12 @@ class WorkloadFiles:
         absent = [block for block in blocks if block.key in missing]
         self._export_absent({block.key: exported[block.key] for block in absent}, resolution)
         for done, block in enumerate(absent, 1):
-            convert_block(
+            self._convert(
                 exported[block.key],
                 converted[block.key],
                 self.number_format,
-                is_first=block.kind.startswith("stem"),
-                is_last=block.kind == "head",
+                is_first=block.is_first,
+                is_last=block.is_last,
             )
             message = f"blocks for {resolution} px converted to {self.number_format}"
             self._report(Event("profile", message, done, len(absent)))
@@ -298,7 +295,7 @@ class WorkloadFiles:
     def _path(self, key: str, form: str) -> Path:
         """The name tells the block; its digest, the rest of what decides the content."""
         made_with = [EXPORT_FORMAT, form, version("torch")]
-        if form != "fp32":
+        if form != EXPORTED:
             made_with.append(version("onnxruntime"))
         text = json.dumps([key, self._batch, *made_with])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]

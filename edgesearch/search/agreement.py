@@ -25,8 +25,8 @@ from edgesearch.search.similarity import (
     self_similarity,
 )
 from edgesearch.space import Architecture, SearchSpace
+from edgesearch.space.network import Network
 from edgesearch.supernet.calibrate import recalibrate_all
-from edgesearch.supernet.resnet import ResNet
 from edgesearch.supernet.weights import SupernetWeights
 
 ImagesAt = Callable[[int, int, int], torch.Tensor]
@@ -60,7 +60,7 @@ DENSE_SCORES: dict[str, Compare] = {
 @torch.inference_mode()
 def run_network(network: nn.Sequential, images: torch.Tensor) -> Outputs:
     """What a backbone, followed by a projector, makes of a batch; the maps are of all stages."""
-    stages = range(1, len(_backbone(network).stage_names) + 1)
+    stages = range(1, len(_backbone(network).stage_channels) + 1)
     (outputs,) = run_family([network], [0], images, stages)
     return outputs
 
@@ -255,15 +255,15 @@ class Agreement:
         return tuple(tensor[: last - first] for tensor in kept)
 
 
-def _backbone(network: nn.Sequential) -> ResNet:
+def _backbone(network: nn.Sequential) -> Network:
     backbone = network[0]
-    assert isinstance(backbone, ResNet)
+    assert isinstance(backbone, Network)
     return backbone
 
 
 def _stages(space: SearchSpace, options: SearchSettings) -> tuple[int, ...]:
     """The stages whose maps are compared."""
-    count = len(space.stage_widths)
+    count = len(space.stages)
     if options.task == "classification":
         return ()
     stages = tuple(options.stages or (count,))
@@ -288,4 +288,4 @@ def _stages(space: SearchSpace, options: SearchSettings) -> tuple[int, ...]:
 
 def _grid(space: SearchSpace, stage: int) -> int:
     """Height in places of the maps behind a stage of the largest network."""
-    return space.blocks(space.largest)[sum(space.largest.stage_depths[:stage])].out_hw
+    return list(space.stage_blocks(space.largest).values())[stage - 1][-1].out_shape[-1]

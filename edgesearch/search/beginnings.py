@@ -8,6 +8,7 @@ that are kept of the one before: no figure is another than without.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from edgesearch.space import Architecture, Block, SearchSpace
-from edgesearch.supernet.resnet import ResNet
+from edgesearch.space.network import Network
 
 FAMILY_BYTES = 1 << 30
 """Weights and kept outputs of the networks that are run together, at most."""
@@ -52,13 +53,6 @@ class Member:
     shared: int
 
 
-def from_stem_to_head(architecture: Architecture) -> tuple[int, ...]:
-    """The choices in the order in which they take effect: equal beginnings, equal first blocks."""
-    stages = zip(architecture.stage_widths, architecture.stage_depths, strict=True)
-    flat = (number for stage in stages for number in stage)
-    return (architecture.resolution, architecture.stem_width, *flat)
-
-
 def families(
     space: SearchSpace, architectures: Sequence[Architecture], batch_size: int
 ) -> list[list[Member]]:
@@ -70,12 +64,12 @@ def families(
         batch_size: Images in each forward pass.
 
     Returns:
-        Groups that are to be run one after another, all in order from stem to head.
+        Groups that are to be run one after another, sorted by their beginnings.
     """
     found: list[list[Member]] = []
     former: list[tuple[int, Block]] = []
     room = 0
-    for architecture in sorted(architectures, key=from_stem_to_head):
+    for architecture in space.by_beginning(architectures):
         blocks = _blocks(space, architecture)
         shared = 0
         while shared < min(len(blocks), len(former)) and blocks[shared] == former[shared]:
@@ -95,34 +89,26 @@ def families(
 
 def _values_behind(blocks: Sequence[tuple[int, Block]]) -> int:
     """Values of one image that come out of the last of some blocks."""
-    return blocks[-1][1].out_channels * blocks[-1][1].out_hw ** 2 if blocks else 0
+    return math.prod(blocks[-1][1].out_shape) if blocks else 0
 
 
 def _blocks(space: SearchSpace, architecture: Architecture) -> list[tuple[int, Block]]:
-    """Stem and residual blocks, each with the number of its stage."""
-    stem, *residual, _ = space.blocks(architecture)
-    depths = enumerate(architecture.stage_depths, 1)
-    stages = [stage for stage, depth in depths for _ in range(depth)]
-    return [(0, stem), *zip(stages, residual, strict=True)]
+    """All blocks but the pooling, each with the number of its part."""
+    parts = enumerate(space.blocks_of_parts(architecture))
+    return [(number, block) for number, blocks in parts for block in blocks][:-1]
 
 
-def share_beginning(network: ResNet, former: ResNet, count: int) -> None:
+def share_beginning(network: Network, former: Network, count: int) -> None:
     """Give a network the first modules of another one that begins alike.
 
     Args:
         network: Gets them.
         former: Has them.
-        count: How many, the stem being the first.
+        count: How many blocks.
     """
-    if not count:
-        return
-    network.conv1, network.bn1 = former.conv1, former.bn1
-    left = count - 1
-    for name, depth in zip(network.stage_names, network.active_depths, strict=True):
-        stages = [one.get_submodule(name) for one in (network, former)]
-        for number in range(min(depth, left)):
-            setattr(stages[0], str(number), getattr(stages[1], str(number)))
-        left -= min(depth, left)
+    for step in former.steps()[:count]:
+        for name in step.modules:
+            network.set_submodule(name, former.get_submodule(name))
 
 
 def run_family(
@@ -145,14 +131,13 @@ def run_family(
     kept = {0: images}
     for number, (network, first) in enumerate(zip(networks, shared, strict=True), 1):
         backbone, *head = network
-        assert isinstance(backbone, ResNet)
-        ends = [1 + sum(backbone.active_depths[:stage]) for stage in stages]
+        assert isinstance(backbone, Network)
+        ends = [backbone.stage_ends()[stage - 1] for stage in stages]
         needed = {*ends, *shared[number:]}
         kept = {level: output for level, output in kept.items() if level <= first}
         x = kept[first]
-        blocks = [backbone.forward_stem, *backbone.residual_blocks()]
-        for level, block in enumerate(blocks[first:], first + 1):
-            x = block(x)
+        for level, step in enumerate(backbone.steps()[first:], first + 1):
+            x = step.run(x)
             if level in needed:
                 kept[level] = x
         embeddings = features = x.mean(dim=(2, 3))

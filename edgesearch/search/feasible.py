@@ -10,15 +10,13 @@ from pathlib import Path
 from devices import DeviceSpec
 from edgesearch.errors import InfeasibleError, StageError
 from edgesearch.events import Report
+from edgesearch.formats.precisions import precision_of
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.tables import corrected_model, load_table, table_digest
 from edgesearch.search.constraints import DeviceLatencies, FeasibleSet
 from edgesearch.search.settings import Budgets
 from edgesearch.space import SearchSpace
 from profilers import LatencyTable
-
-VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
-"""Bytes of a weight or activation in each precision of a device."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class Tables:
             model.predict_all(),
             budgets,
             model.correction.p95_ratio,
-            value_bytes=VALUE_BYTES[self.device.precision],
+            value_bytes=precision_of(self.device).value_bytes,
             batch=self.device.batch,
             devices=further,
             notes=notes,

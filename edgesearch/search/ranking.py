@@ -82,7 +82,7 @@ class Ranking:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         leaders = [
-            {"architecture": leader.architecture.to_dict(), **asdict(leader.agreement)}
+            {"architecture": dict(leader.architecture), **asdict(leader.agreement)}
             for leader in self.leaders
         ]
         return {**vars(self), "leaders": leaders}

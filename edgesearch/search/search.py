@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from edgesearch.search.beginnings import from_stem_to_head
 from edgesearch.search.constraints import FeasibleSet
 from edgesearch.search.strategies import Strategy
 from edgesearch.search.trial_log import Trial, TrialLog
@@ -38,7 +37,7 @@ def run_search(
     try:
         while (left := evaluations - len(trials)) and (proposals := strategy.ask()):
             scores = {}
-            batch = sorted(proposals[:left], key=from_stem_to_head)
+            batch = feasible.space.by_beginning(proposals[:left])
             new = iter(scores_of([each for each in batch if each not in log.trials]))
             for architecture in batch:
                 known = log.trials.get(architecture)

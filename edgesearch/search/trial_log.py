@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from devices.files import JsonLines
 from edgesearch.errors import SearchError, UserError
-from edgesearch.space import Architecture
+from edgesearch.space import Architecture, SearchSpace
 
 FORMAT = 1
 
@@ -35,12 +35,12 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return {**asdict(self), "architecture": self.architecture.to_dict()}
+        return {**vars(self), "architecture": dict(self.architecture)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Trial:
+    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> Trial:
         """Read what `to_dict` wrote."""
-        architecture = Architecture.from_dict(values["architecture"])
+        architecture = space.from_choices(values["architecture"])
         return cls(**{**values, "architecture": architecture})
 
 
@@ -49,6 +49,7 @@ class TrialLog:
 
     Args:
         path: The file; it may exist.
+        space: The space that is searched.
         identity: What makes scores comparable; a file with another one is refused.
 
     Raises:
@@ -56,8 +57,9 @@ class TrialLog:
         SearchError: It is of another search; names the field.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, space: SearchSpace, identity: Mapping[str, Any]) -> None:
         self.path = path
+        self._space = space
         self.trials: dict[Architecture, Trial] = {}
         header = json.loads(json.dumps({"format": FORMAT, "identity": dict(identity)}))
         self._header = header
@@ -72,7 +74,7 @@ class TrialLog:
                 self._check(found, header)
                 continue
             with self._lines.line(number):
-                trial = Trial.from_dict(values)
+                trial = Trial.from_dict(values, self._space)
             self.trials[trial.architecture] = trial
 
     def _check(self, theirs: dict[str, Any], header: dict[str, Any]) -> None:
@@ -98,7 +100,7 @@ class TrialLog:
             lines = [values for _, values in JsonLines(path, "trials", "").read()]
             if lines[:1] != [self._header]:
                 return 0
-            found = [Trial.from_dict(values) for values in lines[1:]]
+            found = [Trial.from_dict(values, self._space) for values in lines[1:]]
         except (ValueError, KeyError, TypeError, AttributeError, UserError):
             return 0
         new = [trial for trial in found if trial.architecture not in self.trials]

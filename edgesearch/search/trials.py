@@ -23,7 +23,7 @@ from edgesearch.search.search import run_search
 from edgesearch.search.settings import SearchSettings
 from edgesearch.search.strategies import Strategy
 from edgesearch.search.trial_log import Trial, TrialLog
-from edgesearch.space import Architecture
+from edgesearch.space import Architecture, SearchSpace
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def find_trials(
     scores, most = SharedScores(scorer), scorer.images
     with says_where(files):
         choose_images(scorer, scores, feasible, files, score, seed, report)
-        log = _log(files, {**score, "number of images": scorer.images}, report)
+        log = _log(feasible.space, files, {**score, "number of images": scorer.images}, report)
         trials = _trials(
             feasible, strategy, scores, scorer.images, log, settings.evaluations, report
         )
@@ -78,13 +78,15 @@ def find_trials(
     return trials, ranked
 
 
-def _log(files: SearchFiles, identity: Mapping[str, Any], report: Report) -> TrialLog:
+def _log(
+    space: SearchSpace, files: SearchFiles, identity: Mapping[str, Any], report: Report
+) -> TrialLog:
     """The log of a search, with the scores of former ones that were set aside.
 
     Those that depend on the same: where only budgets or the strategy have changed, nothing is
     scored twice.
     """
-    log = TrialLog(files.trials, identity)
+    log = TrialLog(files.trials, space, identity)
     for former in files.former(files.trials.name):
         taken = log.adopt(former)
         if taken:

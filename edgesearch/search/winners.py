@@ -51,7 +51,7 @@ class Winner:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        values = {**vars(self), "architecture": self.architecture.to_dict()}
+        values = {**vars(self), "architecture": dict(self.architecture)}
         values["replaced"] = list(self.replaced)
         return values
 
@@ -108,8 +108,8 @@ class Winners:
             return cls(
                 values["space"],
                 values["space_hash"],
-                tuple(map(read_winner, values["winners"])),
-                tuple(map(read_winner, values["reserves"])),
+                tuple(read_winner(winner, space) for winner in values["winners"]),
+                tuple(read_winner(winner, space) for winner in values["reserves"]),
                 values["task"],
             )
         except (KeyError, TypeError) as error:
@@ -141,13 +141,13 @@ def from_trial(
     )
 
 
-def read_winner(values: Mapping[str, Any]) -> Winner:
+def read_winner(values: Mapping[str, Any], space: SearchSpace) -> Winner:
     """Read what `Winner.to_dict` wrote."""
     fields = {name: values[name] for name in ("name", "agreement", "macs", "params", "latency_ms")}
     interval = values.get("agreement_interval")
     return Winner(
         **fields,
-        architecture=Architecture.from_dict(values["architecture"]),
+        architecture=space.from_choices(values["architecture"]),
         replaced=tuple(values["replaced"]),
         agreement_interval=None if interval is None else (interval[0], interval[1]),
         agreement_images=values.get("agreement_images"),

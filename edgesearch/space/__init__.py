@@ -1,20 +1,13 @@
-"""What can be built: architectures, search spaces, and the blocks that they are made of."""
+"""The interface of a search space, and what is true of all spaces.
+
+A family of networks (`edgesearch.families`) declares its choices and its parts; numbering,
+sampling, sums over blocks and covering networks follow from them. `edgesearch.space.network` is
+the interface of the networks themselves; it needs torch and is not imported here.
+"""
 
 from edgesearch.space.architecture import Architecture
-from edgesearch.space.block import Block
+from edgesearch.space.block import Block, Part
 from edgesearch.space.cover import covering_networks
-from edgesearch.space.find_architecture import find_architecture
-from edgesearch.space.load_space import SearchSpace, known_spaces, load_space, space_from_dict
-from edgesearch.space.resnet_space import ResNetSpace
+from edgesearch.space.search_space import SearchSpace
 
-__all__ = [
-    "Architecture",
-    "Block",
-    "ResNetSpace",
-    "SearchSpace",
-    "covering_networks",
-    "find_architecture",
-    "known_spaces",
-    "load_space",
-    "space_from_dict",
-]
+__all__ = ["Architecture", "Block", "Part", "SearchSpace", "covering_networks"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 
 from edgesearch.space.block import Block
-from edgesearch.space.load_space import SearchSpace
+from edgesearch.space.search_space import SearchSpace
 
 Chain = tuple[Block, ...]
 
@@ -13,8 +14,8 @@ Chain = tuple[Block, ...]
 def covering_networks(space: SearchSpace, resolution: int, keys: Collection[str]) -> list[Chain]:
     """Networks in which every wanted block of a resolution occurs.
 
-    Each stage has at most two blocks, so a network need not belong to the space. One network
-    after the other is chosen to hold as many blocks as possible that are still missing.
+    One network after the other is chosen to hold as many blocks as possible that are still
+    missing. Equal blocks in a row stand there once, so a network need not belong to the space.
 
     Args:
         space: Where the blocks are from.
@@ -22,7 +23,7 @@ def covering_networks(space: SearchSpace, resolution: int, keys: Collection[str]
         keys: Of the wanted blocks.
 
     Returns:
-        For each network its blocks from stem to head.
+        For each network its blocks in order.
     """
     wanted = {block.key for block in space.distinct_blocks(resolution)} & set(keys)
     networks = []
@@ -34,26 +35,24 @@ def covering_networks(space: SearchSpace, resolution: int, keys: Collection[str]
 
 
 def _best_network(space: SearchSpace, resolution: int, wanted: set[str]) -> Chain:
-    """The network with the most wanted blocks, by dynamic programming over the stages."""
+    """The network with the most wanted blocks, by dynamic programming over the parts.
 
-    def gain(chain: Chain) -> int:
-        return len({block.key for block in chain} & wanted)
-
-    best: list[Chain] = [(space.stem_block(width, resolution),) for width in space.stem_widths]
-    for stage, widths in enumerate(space.stage_widths):
-        depth = min(2, max(space.stage_depths[stage]))
-        best = [
-            max(
-                (
-                    chain
-                    + space.stage_blocks(
-                        stage, chain[-1].out_channels, width, depth, chain[-1].out_hw
-                    )
-                    for chain in best
-                ),
-                key=gain,
-            )
-            for width in widths
-        ]
-    whole = [(*chain, space.head_block(chain[-1])) for chain in best]
-    return max(whole, key=gain)
+    After each part the best beginning is kept for each setting of the choices that matter later.
+    """
+    best: dict[tuple[tuple[str, int], ...], tuple[Chain, set[str]]] = {(): ((), set())}
+    for number, part in enumerate(space.parts, 1):
+        later = {name for following in space.parts[number:] for name in following.choices}
+        found: dict[tuple[tuple[str, int], ...], tuple[Chain, set[str]]] = {}
+        for known, (chain, held) in best.items():
+            new = [name for name in part.choices if name not in dict(known)]
+            for values in itertools.product(*(space.choices[name] for name in new)):
+                chosen = {**dict(known), **dict(zip(new, values, strict=True))}
+                blocks = part.blocks(resolution, *(chosen[name] for name in part.choices))
+                own = tuple(block for block, _ in itertools.groupby(blocks))
+                holds = held | ({block.key for block in own} & wanted)
+                state = tuple(item for item in chosen.items() if item[0] in later)
+                if state not in found or len(holds) > len(found[state][1]):
+                    found[state] = (chain + own, holds)
+        best = found
+    ((chain, _),) = best.values()
+    return chain

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import ConfigDict, model_validator
 
 from edgesearch.errors import UserError
+from edgesearch.families import load_space, space_from_dict
 from edgesearch.settings import Settings, fault
-from edgesearch.space import SearchSpace, load_space, space_from_dict
+from edgesearch.space import SearchSpace
 
 
 class SpaceSettings(Settings):

@@ -12,7 +12,7 @@ from edgesearch.evaluate.evaluation_results import EvaluationResults
 from edgesearch.events import Event
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.search.winners import Winners
-from edgesearch.space import Architecture, find_architecture
+from edgesearch.space import Architecture
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def evaluate(run: RunContext, *, architectures: Sequence[str] = ()) -> EvaluateR
         Interrupted: Stopped by the user; the same call goes on.
         UserError: Something is missing or does not fit.
     """
-    named = [find_architecture(run.space, text) for text in dict.fromkeys(architectures)]
+    named = [run.space.from_text(text) for text in dict.fromkeys(architectures)]
     with run.writing():
         pool = run.open_images()
         pool.require_labels()

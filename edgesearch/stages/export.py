@@ -13,7 +13,7 @@ import torch
 
 from devices.files import sha256_of
 from edgesearch.data.image_pool import ImagePool
-from edgesearch.errors import ExportError, Interrupted, StageError
+from edgesearch.errors import ExportError, Interrupted, SpaceError, StageError
 from edgesearch.events import Event, silent
 from edgesearch.export.deployable import (
     Deployable,
@@ -42,6 +42,7 @@ from edgesearch.latency.tables import (
     current_correction,
     keep_correction,
     load_table,
+    table_digest,
     tell_doubt,
     tell_speed,
     winner_key,
@@ -159,13 +160,11 @@ def check_export(run: RunContext) -> None:
 
 
 def _target(run: RunContext) -> TensorRTTarget | None:
-    """What engines are built for; in int8 by themselves where the device runs such engines."""
-    settings, device = run.config.export.tensorrt, run.device
+    """What engines are built for."""
+    settings = run.config.export.tensorrt
     if settings is None:
         return None
-    runs_int8 = device.runtime.startswith("tensorrt") and device.precision == "int8"
-    precision = settings.precision or ("int8" if runs_int8 else "fp16")
-    return TensorRTTarget(tuple(settings.compute_capabilities), precision)
+    return TensorRTTarget.of_device(run.device, settings.compute_capabilities, settings.precision)
 
 
 def _described(tensorrt: TensorRTTarget | None) -> dict[str, Any] | None:
@@ -223,7 +222,7 @@ class _Exporter:
         for winner in chosen.winners:
             before = self._finished(winner)
             if before is not None:
-                used = [before, *map(read_winner, before.replaced)]
+                used = [before, *(read_winner(each, self.run.space) for each in before.replaced)]
                 used_up = {each.architecture for each in used}
                 reserves = [
                     reserve
@@ -242,10 +241,11 @@ class _Exporter:
     def _finished(self, winner: Winner) -> Winner | None:
         """What was exported for a winner before this stage was stopped; None if it was not."""
         try:
-            before = read_winner(read_manifest(self.run.files.engines / winner.name)["winner"])
-        except ExportError:
+            manifest = read_manifest(self.run.files.engines / winner.name)
+            before = read_winner(manifest["winner"], self.run.space)
+        except (ExportError, SpaceError):
             return None
-        first = read_winner(before.replaced[0]) if before.replaced else before
+        first = read_winner(before.replaced[0], self.run.space) if before.replaced else before
         return before if first.architecture == winner.architecture else None
 
     def _within_budget(
@@ -315,7 +315,7 @@ class _Exporter:
                 key=winner_key(winner.architecture, self.settings.output, session),
                 onnx_path=onnx_path,
                 kind="network",
-                architecture=winner.architecture.to_dict(),
+                architecture=dict(winner.architecture),
                 space_hash=self.run.space.space_hash,
             )
             return self._time(winner, workload, meter, files)
@@ -358,13 +358,15 @@ class _Exporter:
         return self.settings.quantization if is_in_int8(self.run.device, self.tensorrt) else None
 
     def _deployable(self, architecture: Architecture) -> Deployable:
+        looked_at = self.run.config.search
         return make_deployable(
             self.run.space,
             self.weights,
             self.pool,
             architecture,
-            self.run.config.search,
             self.settings.output,
+            calibration_images=looked_at.calibration_images,
+            batch_size=looked_at.batch_size,
         )
 
     def _updated_model(self) -> LatencyModel:
@@ -388,6 +390,7 @@ class _Exporter:
             space=self.run.space,
             device=self.run.device,
             table=self.table_path,
+            table_digest=table_digest(self.table_path),
             tensorrt=self.tensorrt,
             form={"batch": self.settings.batch, "quantization": self._quantization},
             calibration=self._calibration(winner.architecture.resolution),

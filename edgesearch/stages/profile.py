@@ -147,7 +147,7 @@ def open_workloads(run: RunContext, meter: Meter) -> WorkloadFiles:
 def _write_csv(space: SearchSpace, table: LatencyTable, model: LatencyModel) -> Path:
     """Write the figures of a table, with what is predicted for its networks of a space."""
     predicted_ms = {
-        network.key: model.predict(Architecture.from_dict(network.architecture)).median_ms
+        network.key: model.predict(space.from_choices(network.architecture)).median_ms
         for kind in ("network", "validation")
         for network in table.networks(space.space_hash, kind)
     }

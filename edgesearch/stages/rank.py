@@ -110,7 +110,7 @@ def rank(run: RunContext) -> RankResult:
                 return cast(RankResult, distributed.of_first(None))
             tell_of_processes("rank", report)
             chosen = spread_subnets(run.space, settings.subnets, settings.seed)
-            found = _begin(stage, path, chosen, report)
+            found = _begin(stage, RankedSubnets(path, run.space), chosen, report)
             subnets = _fill(found, chosen, settings, ranker, report)
             result = _analyse(subnets, run, latency_ms, agreement.images)
             stage.finish([path.name, result.report_path.name])
@@ -189,7 +189,7 @@ class _Ranker:
                 "agreement": float(own.mean()),
                 "MACs": float(space.macs(architecture)),
                 "parameters": float(space.params(architecture)),
-                "depth": float(sum(architecture.stage_depths)),
+                "depth": float(len(space.blocks(architecture))),
                 **self._variants(architecture, network),
             }
             features = self._judge.features_of_calibrated(network[0], architecture.resolution)
@@ -197,11 +197,10 @@ class _Ranker:
 
 
 def _begin(
-    stage: Stage, path: Path, chosen: Sequence[Architecture], report: Report
+    stage: Stage, found: RankedSubnets, chosen: Sequence[Architecture], report: Report
 ) -> RankedSubnets:
     """Find out which subnets are known, of this ranking or of one with others, and tell it."""
     done, message = stage.begin()
-    found = RankedSubnets(path)
     known, wanted = sum(each in found.subnets for each in chosen), len(chosen)
     counted = f"{known} of {wanted} subnets are known"
     if done and known == wanted:

@@ -16,7 +16,6 @@ from edgesearch.run.stage import Stage
 from edgesearch.search.agreement import Agreement
 from edgesearch.search.scoring import make_agreement
 from edgesearch.search.winners import Winners
-from edgesearch.space import Architecture
 from edgesearch.supernet.weights import SupernetWeights
 from profilers import LatencyTable
 
@@ -142,7 +141,7 @@ class _Summary:
         table = self._table
         model = corrected_model(self.run.space, table)
         measured = {
-            Architecture.from_dict(network.architecture): network
+            self.run.space.from_choices(network.architecture): network
             for network in table.networks(self.run.space.space_hash)
         }
         predicted, found = model.predict(architecture), measured.get(architecture)

@@ -84,7 +84,7 @@ def validate(run: RunContext) -> ValidateResult:
         space, settings, accept = run.space, run.config.validation, run.config.profile.accept
         path = run.files.table(run.device)
         table = load_table(path, space, run.device, accept, "validate", run.report)
-        fitted = {Architecture.from_dict(n.architecture) for n in table.networks(space.space_hash)}
+        fitted = {space.from_choices(n.architecture) for n in table.networks(space.space_hash)}
         chosen = held_out_networks(space, settings.networks, settings.seed, fitted)
         try:
             table = _measure(run, table, chosen)
@@ -148,7 +148,7 @@ def _compare(
     model: LatencyModel, table: LatencyTable, chosen: Sequence[Architecture]
 ) -> list[ValidatedNetwork]:
     measured = {
-        Architecture.from_dict(network.architecture): network
+        model.space.from_choices(network.architecture): network
         for network in table.networks(model.space.space_hash, VALIDATION)
     }
     rows = []

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgesearch.space.network import Layers
+
 _ONEDNN_CHANNEL_BLOCK = 16
 """With fewer input channels oneDNN's gradient of a strided 1×1 convolution writes past its buffer
 when the memory format is channels_last: crashes and wrong gradients (its issue 6035, seen with
@@ -115,6 +117,10 @@ class DynamicBatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to the same shape, C being at most `num_features`."""
         return _batch_norm(self, input, self.groups, len(input))
+
+
+ELASTIC = Layers(DynamicConv2d, DynamicBatchNorm2d)
+"""What supernets are built of."""
 
 
 class GroupedBatchNorm1d(nn.BatchNorm1d):

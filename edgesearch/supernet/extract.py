@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from edgesearch.space import Architecture, SearchSpace
-from edgesearch.supernet.resnet import ResNet
+from edgesearch.space.network import Network
 
 
 def extract(
     space: SearchSpace, weights: Mapping[str, torch.Tensor], architecture: Architecture
-) -> ResNet:
+) -> Network:
     """Copy an architecture out of the weights of a supernet's backbone.
 
     Its normalisation statistics are the shared ones: `recalibrate` it before use.
@@ -31,7 +31,7 @@ def extract(
     """
     space.index(architecture)
     with torch.device("meta"):  # no initial values, which would be overwritten
-        network = ResNet(space.blocks(architecture))
+        network = space.make_network(space.blocks(architecture))
     network.to_empty(device="cpu")
     copy_leading(weights, network)
     return network.eval()

@@ -7,21 +7,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgesearch.supernet.resnet import ResNet
+from edgesearch.space.network import Network
 
 OUTPUTS = ("features", "logits", "embeddings", "stages")
 
 
 class Subnet(nn.Module):
-    """A residual network with one kind of output.
+    """A static network with one kind of output.
 
-    Names and order of its parts are those of torchvision's ResNet (conv1, bn1, relu, maxpool,
-    layer1 …, fc), so that torchvision's helpers can take features out of it by these names. A small
-    stem has no pooling: its `maxpool` does nothing. The projector, which torchvision does not know,
-    is called `projector`.
+    Its parts run in turn, under the names that the family gives them (residual networks have those
+    of torchvision: conv1, bn1, relu, maxpool, layer1 …), so that torchvision's helpers can take
+    maps out of it by name. Classifier and projector are called `fc` and `projector`.
 
     Args:
-        network: Gives stem and stages, which are shared with it, not copied.
+        network: Gives its parts, which are shared with it, not copied.
         output: "features" (N, D); "logits" (N, classes), which need `fc`; "embeddings" (N, E) of
             length 1, which need `projector`; or "stages", the maps (N, C, H, W) of all stages.
         fc: A linear classifier on the features.
@@ -36,23 +35,18 @@ class Subnet(nn.Module):
 
     def __init__(
         self,
-        network: ResNet,
+        network: Network,
         output: str = "features",
         fc: nn.Module | None = None,
         projector: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.conv1 = network.conv1
-        self.bn1 = network.bn1
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1) if network.max_pool else nn.Identity()
-        self.stage_names = list(network.stage_names)
-        self.stage_channels = []
-        for name in self.stage_names:
-            blocks = list(network.get_submodule(name).children())
-            self.add_module(name, nn.Sequential(*blocks))
-            convolutions = [m for m in blocks[0].modules() if isinstance(m, nn.Conv2d)]
-            self.stage_channels.append(convolutions[-1].out_channels)
+        parts = network.in_turn()
+        for name, module in parts.items():
+            self.add_module(name, module)
+        self._parts = list(parts)
+        self.stage_names = list(network.stage_channels)
+        self.stage_channels = list(network.stage_channels.values())
         self.feature_dim = network.feature_dim
         if fc is not None:
             self.fc = fc
@@ -63,11 +57,11 @@ class Subnet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """(N, C, H, W) to what `output` says."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        stages = []
-        for name in self.stage_names:
+        x, stages = images, []
+        for name in self._parts:
             x = self.get_submodule(name)(x)
-            stages.append(x)
+            if name in self.stage_names:
+                stages.append(x)
         if self.output == "stages":
             return stages
         features: torch.Tensor = x.mean(dim=(2, 3))

@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from edgesearch.space import Architecture, Block, SearchSpace
-from edgesearch.supernet.dynamic_ops import DynamicBatchNorm2d, DynamicConv2d
-from edgesearch.supernet.resnet import BasicBlock, Bottleneck, ResNet
+from edgesearch.space import Architecture, SearchSpace
+from edgesearch.supernet.dynamic_ops import ELASTIC
 
 
 class Supernet(nn.Module):
     """The largest network of a space, of which any architecture can be made the active part.
 
-    An architecture uses the leading channels of each layer and the leading blocks of each stage.
+    An architecture uses the leading part of each layer and the leading blocks of each stage.
 
     Source: DATA (CVPR 2022), section 3.1; Once-for-All (ICLR 2020) for the slicing.
     """
@@ -23,8 +22,7 @@ class Supernet(nn.Module):
     def __init__(self, space: SearchSpace) -> None:
         super().__init__()
         self.space = space
-        largest = space.blocks(space.largest)
-        self.backbone = ResNet(largest, DynamicConv2d, DynamicBatchNorm2d)
+        self.backbone = space.make_network(space.blocks(space.largest), ELASTIC)
         self.active = space.largest
         self._compiled: Callable[[torch.Tensor], list[torch.Tensor]] | None = None
         self._compiled_for: frozenset[Architecture] = frozenset()
@@ -41,11 +39,7 @@ class Supernet(nn.Module):
             SpaceError: It is not of this space.
         """
         self.space.index(architecture)
-        stem, *residual, _ = self.space.blocks(architecture)
-        _set_width(self.backbone.conv1, stem.out_channels)
-        self.backbone.active_depths = list(architecture.stage_depths)
-        for module, block in zip(self.backbone.residual_blocks(), residual, strict=True):
-            _set_widths(module, block)
+        self.backbone.activate(self.space.blocks(architecture))
         self.active = architecture
 
     def compile_for(self, architectures: Iterable[Architecture], backend: str = "inductor") -> None:
@@ -70,19 +64,3 @@ class Supernet(nn.Module):
         if self._compiled is None or self.active not in self._compiled_for:
             return self.backbone.forward_blocks(images)
         return self._compiled(images)
-
-
-def _set_widths(module: BasicBlock | Bottleneck, block: Block) -> None:
-    _set_width(module.conv1, block.mid_channels)
-    if isinstance(module, Bottleneck):
-        _set_width(module.conv2, block.mid_channels)
-        _set_width(module.conv3, block.out_channels)
-    else:
-        _set_width(module.conv2, block.out_channels)
-    if module.downsample is not None:
-        _set_width(module.downsample[0], block.out_channels)
-
-
-def _set_width(conv: nn.Module, channels: int) -> None:
-    assert isinstance(conv, DynamicConv2d)
-    conv.active_out_channels = channels

@@ -13,10 +13,11 @@ from torch import nn
 
 from devices.files import replacing
 from edgesearch.errors import CheckpointError, SpaceError
-from edgesearch.space import Architecture, SearchSpace, space_from_dict
+from edgesearch.families import space_from_dict
+from edgesearch.space import Architecture, SearchSpace
+from edgesearch.space.network import Network
 from edgesearch.supernet.extract import copy_leading, extract
 from edgesearch.supernet.projector import Projector
-from edgesearch.supernet.resnet import ResNet
 from edgesearch.supernet.supernet import Supernet
 
 State = Mapping[str, torch.Tensor]
@@ -48,7 +49,7 @@ class SupernetWeights:
     key_dense_projector: State | None = None
     method: str | None = None
 
-    def subnet(self, architecture: Architecture) -> ResNet:
+    def subnet(self, architecture: Architecture) -> Network:
         """A trained subnet, images to features; to be recalibrated before use."""
         return extract(self.space, self.query, architecture)
 

@@ -97,7 +97,9 @@ def test_what_is_looked_for() -> None:
 def test_what_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     found = by_name()
-    assert found["tensorrt"].missing == "not installed (pip install tensorrt)"
+    assert (found["tensorrt"].missing or "").startswith(
+        "not installed (pip install tensorrt; on a "
+    )
     assert found["pycuda"].missing == "not installed (pip install pycuda)"
     assert found["cuda-bindings"].missing == "not installed (pip install cuda-bindings)"
     assert "tensorrt-rtx-cu13-bindings" in (found["tensorrt-rtx"].missing or "")

@@ -82,9 +82,7 @@ def test_a_processors_table_outlives_a_new_driver(
     ("runtime", "settings"),
     [
         ("onnxruntime", {"provider": "cuda"}),
-        ("onnxruntime", {"provider": "CUDAExecutionProvider"}),
         ("onnxruntime", {"provider": "tensorrt"}),
-        ("onnxruntime", {"provider": "NvTensorRTRTXExecutionProvider"}),
         ("tensorrt", None),
         ("tensorrt-rtx", {}),
     ],

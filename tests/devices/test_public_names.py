@@ -5,10 +5,8 @@ import sys
 from pathlib import Path
 
 import devices
-import devices.runtimes
 
 RUNTIME_NAMES = {
-    "ON_NVIDIA",
     "EngineBuilder",
     "EngineHeader",
     "OnnxRuntime",
@@ -17,7 +15,6 @@ RUNTIME_NAMES = {
     "Runtime",
     "Session",
     "TensorRTBuilder",
-    "TensorRTRtxBuilder",
     "TensorRTRuntime",
     "explain_failure",
     "fix_batch",
@@ -45,11 +42,6 @@ def test_devices() -> None:
         "take_fingerprint",
     }
     assert all(hasattr(devices, name) for name in devices.__all__)
-
-
-def test_runtimes() -> None:
-    assert set(devices.runtimes.__all__) == RUNTIME_NAMES | {"RUNTIMES"}
-    assert all(hasattr(devices.runtimes, name) for name in devices.runtimes.__all__)
 
 
 def test_importing_loads_no_runtime() -> None:

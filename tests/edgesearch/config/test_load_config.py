@@ -10,8 +10,8 @@ import pytest
 import edgesearch
 from edgesearch.config import Config, load_config, shipped_configs
 from edgesearch.config.load_config import SHIPPED
-from edgesearch.config.method_defaults import METHOD_DEFAULTS
 from edgesearch.errors import ConfigError
+from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.search.settings import Budgets
 from edgesearch.settings import Settings
 
@@ -64,14 +64,14 @@ def test_recipe_of_data_is_written_out():
     written = load_config("imagenet_resnet50to101", ["data.root=images"]).pretrain
     left_out = {"predictor_hidden_dim", "dense_weight", "teacher_temperature", "threads", "init"}
     assert type(written).model_fields.keys() - written.model_fields_set == left_out
-    defaults = {**METHOD_DEFAULTS["moco_v2"].training, **METHOD_DEFAULTS["moco_v2"].options}
+    defaults = {**RECIPES["moco_v2"].training, **RECIPES["moco_v2"].options}
     assert {name: getattr(written, name) for name in defaults} == defaults
 
 
 def test_there_is_a_shipped_config_for_each_method():
     named = ["cifar10", *(n for n in shipped_configs() if n.startswith("cifar10_"))]
     methods = [load_config(name, ["data.root=images"]).pretrain.method for name in named]
-    assert sorted(methods) == sorted(METHOD_DEFAULTS)
+    assert sorted(methods) == sorted(RECIPES)
 
 
 def test_quickstart_keeps_to_what_was_seen_to_work():
@@ -94,13 +94,13 @@ def test_smallest_config_has_all_defaults(write):
     assert config.export.tensorrt.compute_capabilities == ["SM75", "SM86", "SM89", "SM120"]
 
 
-@pytest.mark.parametrize("method", METHOD_DEFAULTS)
+@pytest.mark.parametrize("method", RECIPES)
 def test_what_is_left_out_is_as_in_the_papers(write, method):
-    defaults = METHOD_DEFAULTS[method]
+    defaults = RECIPES[method]
     pretrain = load_config(write(), [f"pretrain.method={method}"]).pretrain
     assert pretrain.method_options() == defaults.options
     assert {name: getattr(pretrain, name) for name in defaults.training} == defaults.training
-    others = {name for d in METHOD_DEFAULTS.values() for name in d.options} - set(defaults.options)
+    others = {name for d in RECIPES.values() for name in d.options} - set(defaults.options)
     assert all(getattr(pretrain, name) is None for name in others)
     assert load_config(write(), [f"pretrain.method={method}", "pretrain.lr="]).pretrain == pretrain
 
@@ -252,7 +252,7 @@ FAULTS = [
         "pretrain.largest_only_epochs=200",
         "pretrain.largest_only_epochs: fewer epochs than pretrain.epochs (200) are required",
     ),
-    ("pretrain.method=mocov2", f"pretrain.method: one of {', '.join(METHOD_DEFAULTS)} is required"),
+    ("pretrain.method=mocov2", f"pretrain.method: one of {', '.join(RECIPES)} is required"),
     (
         "pretrain.dense_weight=0.5",
         "pretrain.dense_weight: null is required, since moco_v2 has no such option; "

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from edgesearch.evaluate.features import compute_features
-from edgesearch.space import load_space
-from edgesearch.supernet.resnet import ResNet
+from edgesearch.families import load_space
+from edgesearch.families.resnet.network import ResNet
 
 SPACE = load_space("resnet_tiny")
 

@@ -5,7 +5,7 @@ import pytest
 
 from edgesearch.errors import UserError
 from edgesearch.latency.workloads import correction_networks, held_out_networks
-from edgesearch.space import known_spaces, load_space
+from edgesearch.families import known_spaces, load_space
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +31,13 @@ def test_networks_of_the_correction_cover_each_dimension(name, count):
     networks = correction_networks(space, count)
     assert len(networks) == count
     for dimension, values in space.choices.items():
-        found = {space.to_choices(architecture)[dimension] for architecture in networks}
+        found = {architecture[dimension] for architecture in networks}
         assert len(found) == min(len(values), count), dimension
 
 
 def test_twelve_networks_cover_a_space_of_one_resolution():
     space = load_space("resnet50to101", resolutions=[128])
-    chosen = [space.to_choices(a) for a in correction_networks(space, 12)]
+    chosen = correction_networks(space, 12)
     depths = {choices["stage3_depth"] for choices in chosen}
     assert len(depths) == 12, "of 13"
     for dimension, values in space.choices.items():
@@ -63,12 +63,16 @@ def test_networks_of_the_correction_determine_its_fit_everywhere(name):
 def test_networks_without_failed_blocks_are_chosen():
     space = load_space("resnet50to101")
     failed = {
-        space.stem_block(width, size).key for width in space.stem_widths[1:] for size in (224, 256)
+        space.parts[0].blocks(size, width)[0].key
+        for width in space.stem_widths[1:]
+        for size in (224, 256)
     }
     networks = correction_networks(space, 12, failed)
     assert len(networks) == len(set(networks)) == 12
     assert all(failed.isdisjoint(b.key for b in space.blocks(a)) for a in networks)
-    everything = {space.stem_block(w, r).key for w in space.stem_widths for r in space.resolutions}
+    everything = {
+        space.parts[0].blocks(r, w)[0].key for w in space.stem_widths for r in space.resolutions
+    }
     assert correction_networks(space, 12, everything) == []
 
 

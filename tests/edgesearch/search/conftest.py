@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.search.budgets import Budgets
 from edgesearch.search.constraints import FeasibleSet
-from edgesearch.space import ResNetSpace
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.supernet import Supernet
 
@@ -36,7 +36,7 @@ def smooth(space):
     """A score that rises towards one architecture in the middle of the space."""
 
     def score(architecture):
-        chosen = space.to_choices(architecture)
+        chosen = architecture
         far = sum(abs(v.index(chosen[n]) - len(v) // 2) for n, v in space.choices.items())
         return -float(far)
 

@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
+from edgesearch.families.resnet.network import ResNet
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.formats.onnx_export import export_network
-from edgesearch.space import ResNetSpace
-from edgesearch.supernet.resnet import ResNet
 
 IN_PLACE = ("Relu", "Add")
 

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from edgesearch.data.image_pool import ImagePool, ImageSource
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError
 from edgesearch.export.deployable import make_deployable
+from edgesearch.families import space_from_dict
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.run.layout import Layout
 from edgesearch.search.agreement import ScoreOptions
 from edgesearch.search.budgets import Budgets
@@ -20,7 +23,6 @@ from edgesearch.search.scoring import (
     settle_winners,
 )
 from edgesearch.search.trial_log import Trial
-from edgesearch.space import ResNetSpace, space_from_dict
 from edgesearch.stages.search import SearchImages
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.supernet import Supernet
@@ -48,7 +50,7 @@ def weights():
 
 @pytest.fixture(scope="module")
 def pool():
-    return ImagePool(ImageSource("digits"), 1, 0)
+    return ImagePool(DataSettings("digits"), 1, 0)
 
 
 @pytest.fixture
@@ -77,7 +79,15 @@ def trials_of(agreement, feasible):
 def test_candidates_are_the_networks_that_are_exported(weights, pool, agreement):
     """Bit by bit: the same images in the same order and batches went into their statistics."""
     for architecture in (SPACE.smallest, SPACE.architecture(20)):
-        exported = make_deployable(SPACE, weights, pool, architecture, LOOKED_AT, "features")
+        exported = make_deployable(
+            SPACE,
+            weights,
+            pool,
+            architecture,
+            "features",
+            calibration_images=LOOKED_AT.calibration_images,
+            batch_size=LOOKED_AT.batch_size,
+        )
         for _ in range(2):  # the second time its statistics are known
             scored = agreement.subnet(architecture)[0].state_dict()
             theirs = exported.network.state_dict()
@@ -99,7 +109,7 @@ def test_a_domain_with_fewer_images_than_asked_is_said(weights, told, tmp_path):
 
     for number in range(40):
         Image.new("L", (8, 8), 6 * number).save(tmp_path / f"{number}.png")
-    pool = ImagePool(ImageSource("folder", tmp_path), 1, 0)
+    pool = ImagePool(DataSettings("folder", tmp_path), 1, 0)
     agreement = make_agreement(weights, pool, LOOKED_AT, ScoreOptions(), told.append)
     assert agreement.images == 40
     assert agreement.scores(SPACE.smallest).shape == (40,)
@@ -216,7 +226,7 @@ def stripes(folder, count=400):
         noise = rng.normal(0, 0.3, (16, 16))
         pixels = (127 + 80 * (wave + noise)).clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
-    return ImageSource("folder", folder)
+    return DataSettings("folder", folder)
 
 
 def test_two_domains_differ_or_the_report_says_that_they_agree(finished, tmp_path):
@@ -228,7 +238,7 @@ def test_two_domains_differ_or_the_report_says_that_they_agree(finished, tmp_pat
     looked_at = SearchImages(images=256, calibration_images=64, batch_size=64)
     within = [a for a in space if space.macs(a) <= 700_000]
     agreements, winners = [], []
-    for source in (ImageSource("digits"), stripes(tmp_path)):
+    for source in (DataSettings("digits"), stripes(tmp_path)):
         agreement = make_agreement(weights, ImagePool(source, 1, 0), looked_at, ScoreOptions())
         ranking = settle(agreement.all_scores, within, 1, first=64, most=256)
         agreements.append(agreement)

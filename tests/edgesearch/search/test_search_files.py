@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from edgesearch.errors import SearchError
 from edgesearch.events import silent
+from edgesearch.families import load_space
 from edgesearch.run.layout import Layout
 from edgesearch.search.budgets import Budgets, LatencyBudgets
 from edgesearch.search.constraints import DeviceLatencies, FeasibleSet
@@ -16,7 +17,6 @@ from edgesearch.search.scoring import Ranked, settle_winners
 from edgesearch.search.search_files import choose_winners, write_search
 from edgesearch.search.trial_log import Trial
 from edgesearch.search.winners import read_winner
-from edgesearch.space import load_space
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_winners_and_reserves_are_of_their_budget(feasible):
         low, high = winner.agreement_interval
         assert low < winner.agreement < high
         assert winner.agreement_images == 64
-        assert read_winner(json.loads(json.dumps(winner.to_dict()))) == winner
+        assert read_winner(json.loads(json.dumps(winner.to_dict())), feasible.space) == winner
 
 
 def test_the_picture_shows_trials_fronts_budgets_and_winners_of_each_device(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgesearch.errors import SearchError
+from edgesearch.families import load_space
 from edgesearch.search.budgets import Budgets
 from edgesearch.search.constraints import FeasibleSet
 from edgesearch.search.strategies import (
@@ -21,7 +22,6 @@ from edgesearch.search.strategies import (
     TPEStrategy,
     make_strategy,
 )
-from edgesearch.space import load_space
 
 BATCH = 4
 STRATEGIES = {
@@ -132,7 +132,7 @@ def test_finds_better_ones_than_chance(name, space, latency_ms, ask_all):
     feasible = FeasibleSet(space, latency_ms, Budgets(latency_ms=1.9), 1.0)
 
     def score(architecture):
-        return -sum(abs(value - 16) for value in space.to_choices(architecture).values())
+        return -sum(abs(value - 16) for value in architecture.values())
 
     def best(name, seed):
         asked = ask_all(STRATEGIES[name](feasible, seed), score, 60).asked
@@ -197,7 +197,7 @@ import numpy as np
 from edgesearch.errors import SearchError
 from edgesearch.search import Budgets, FeasibleSet
 from edgesearch.search.strategies import EvolutionStrategy
-from edgesearch.space import load_space
+from edgesearch.families import load_space
 space = load_space("resnet_tiny")
 strategy = EvolutionStrategy(FeasibleSet(space, np.ones(space.size), Budgets(), 1.0), 4, 0, 4)
 assert len(strategy.ask()) == 4
@@ -264,7 +264,7 @@ def test_surrogate_stays_within_a_large_set(ask_all, monkeypatch):
     feasible = FeasibleSet(space, macs / 1e6, Budgets(macs=float(np.median(macs))), 1.0)
 
     def score(architecture):
-        return float(np.log(space.macs(architecture))) + 0.1 * architecture.stage_depths[0]
+        return float(np.log(space.macs(architecture))) + 0.1 * architecture["stage1_depth"]
 
     asked = ask_all(SurrogateStrategy(feasible, 0, 8), score, 64).asked
     assert all(architecture in feasible for architecture in asked)

@@ -133,8 +133,8 @@ def test_networks_that_a_table_has_stay(chain):
     for network, other in zip(chosen, others, strict=True):
         key, renamed = (network_key("network", space, a) for a in (network, other))
         text = text.replace(key, renamed).replace(
-            f'"architecture": {json.dumps(network.to_dict())}, "space_hash"',
-            f'"architecture": {json.dumps(other.to_dict())}, "space_hash"',
+            f'"architecture": {json.dumps(dict(network))}, "space_hash"',
+            f'"architecture": {json.dumps(dict(other))}, "space_hash"',
         )
     path.write_text(text, "utf-8")
     table = LatencyTable.load(path)

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from edgesearch.evaluate.rank_results import RankedSubnets
-from edgesearch.space.settings import SpaceSettings
+from edgesearch.families import load_space
 from edgesearch.stages.rank import spread_subnets
 
 FEW = ("rank.subnets=6", "rank.bins=2", "rank.draws=100")
@@ -149,7 +149,7 @@ def test_images_without_labels(finished, tmp_path):
 class TestSpread:
     @pytest.mark.parametrize("name", ["resnet_tiny", "resnet_small"])
     def test_covers_the_range_and_depends_on_the_seed_only(self, name):
-        space = SpaceSettings(name=name).build()
+        space = load_space(name)
         chosen = spread_subnets(space, 40, 0)
         macs = np.array([space.macs(a) for a in chosen])
         assert len(set(chosen)) == 40

@@ -3,9 +3,10 @@
 import onnx
 import pytest
 
-from devices import DeviceSpec, TensorRTRtxBuilder, read_engine_header, take_fingerprint
+from devices import DeviceSpec, TensorRTBuilder, read_engine_header, take_fingerprint
 from edgesearch.latency.workloads import WorkloadFiles, correction_networks
-from edgesearch.space import ResNetSpace, load_space
+from edgesearch.families import load_space
+from edgesearch.families.resnet.space import ResNetSpace
 
 FINGERPRINT = take_fingerprint("tensorrt-rtx", "1")
 # SM75 has no matrix products in single precision, and those of int8 networks stay in it.
@@ -24,7 +25,7 @@ WEIGHTS = {
 def check_all(space, precision, networks, tmp_path):
     """Build engines of all blocks of a space and some whole networks, as they are measured."""
     device = DeviceSpec("rtx-pc", runtime="tensorrt-rtx", precision=precision)
-    builder = TensorRTRtxBuilder(CAPABILITIES[precision])
+    builder = TensorRTBuilder("tensorrt-rtx", CAPABILITIES[precision])
     with WorkloadFiles(space, device, FINGERPRINT, tmp_path / "onnx") as found:
         paths = list(found.blocks().values())
         assert len(paths) == sum(len(space.distinct_blocks(size)) for size in space.resolutions)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from edgesearch.space import load_space
+from edgesearch.families import load_space
+from edgesearch.families.resnet.network import ResNet
 from edgesearch.supernet.calibrate import recalibrate
-from edgesearch.supernet.resnet import ResNet
 
 SPACE = load_space("resnet_tiny")
 

@@ -1,0 +1,57 @@
+"""Search spaces by name, and from their description."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgesearch.errors import SpaceError
+from edgesearch.families.resnet.space import ResNetSpace
+from edgesearch.space import SearchSpace
+
+CATALOG = Path(__file__).parent / "catalog"
+FAMILIES: dict[str, type[SearchSpace]] = {"resnet": ResNetSpace}
+"""Every family by its name."""
+
+
+def known_spaces() -> list[str]:
+    """Names of the spaces that come with edgesearch."""
+    return sorted(path.stem for path in CATALOG.glob("*.yaml"))
+
+
+def load_space(name: str, **overrides: Any) -> SearchSpace:
+    """A space that comes with edgesearch, with some of its fields replaced.
+
+    Raises:
+        SpaceError: There is no space of that name, or a field is not valid.
+    """
+    import yaml
+
+    path = CATALOG / f"{name}.yaml"
+    if name not in known_spaces():
+        near = difflib.get_close_matches(name, known_spaces(), 1)
+        raise SpaceError(
+            f"the name of a space is one of {', '.join(known_spaces())}",
+            repr(name),
+            f"Did you mean {near[0]!r}?" if near else "Choose one of these, or define your own.",
+        )
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return space_from_dict({"name": name, **values, **overrides})
+
+
+def space_from_dict(values: Mapping[str, Any]) -> SearchSpace:
+    """The space of a description, as `to_dict` writes it.
+
+    Raises:
+        SpaceError: The family is unknown, or a field is missing, unknown or not valid.
+    """
+    family = values.get("family", "resnet")
+    if family not in list(FAMILIES):  # a list, as YAML may hold, has no hash
+        raise SpaceError(
+            f"the family of a space is one of {', '.join(FAMILIES)}",
+            repr(family),
+            "Correct the field `family`.",
+        )
+    return FAMILIES[family].from_dict(values)

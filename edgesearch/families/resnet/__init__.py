@@ -1,0 +1,1 @@
+"""Residual networks of elastic width, depth and resolution."""

@@ -1,0 +1,136 @@
+"""The search space of residual networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from edgesearch.families.resnet.block import BOTTLENECK_EXPANSION, ResNetBlock, strided
+from edgesearch.space import Part, SearchSpace
+
+if TYPE_CHECKING:
+    from edgesearch.families.resnet.network import ResNet
+    from edgesearch.space.network import Layers
+
+STEMS = ("imagenet", "small")
+BLOCKS = ("basic", "bottleneck")
+
+
+@dataclass(frozen=True)
+class ResNetSpace(SearchSpace):
+    """All residual networks whose widths, depths and resolution are drawn from given choices.
+
+    The first block of each stage has a projection shortcut; it halves the image from the second
+    stage on.
+
+    Source: DATA (CVPR 2022), section 3.1, whose space is `resnet50to101`.
+
+    Attributes:
+        name: Name of the space.
+        block: "basic" or "bottleneck".
+        stem: "imagenet" (7×7 of stride 2, max-pooling) or "small" (3×3).
+        stem_stride: Stride of a small stem; that of the ImageNet stem is 2.
+        stem_widths: Choices for the channels of the stem.
+        stage_widths: For each stage the choices for its width (in a bottleneck that of its middle).
+        stage_depths: For each stage the choices for its number of blocks.
+        resolutions: Choices for height and width of the input, in pixels.
+        in_channels: Channels of the input images.
+    """
+
+    name: str
+    block: str
+    stem: str
+    stem_widths: tuple[int, ...]
+    stage_widths: tuple[tuple[int, ...], ...]
+    stage_depths: tuple[tuple[int, ...], ...]
+    resolutions: tuple[int, ...]
+    stem_stride: int = 2
+    in_channels: int = 3
+    family: str = "resnet"
+
+    def faults(self) -> Iterator[str]:
+        """What is wrong with the fields, choices aside."""
+        if self.block not in BLOCKS:
+            yield f"block {self.block!r} (one of {', '.join(BLOCKS)})"
+        if self.stem not in STEMS:
+            yield f"stem {self.stem!r} (one of {', '.join(STEMS)})"
+        if self.stem_stride not in (1, 2) or (self.stem == "imagenet" and self.stem_stride != 2):
+            yield f"stem_stride {self.stem_stride} (1 or 2; 2 with the imagenet stem)"
+        if not self.stage_widths or len(self.stage_widths) != len(self.stage_depths):
+            yield (
+                f"{len(self.stage_widths)} entries in stage_widths and {len(self.stage_depths)} "
+                "in stage_depths (one of each for every stage)"
+            )
+
+    @property
+    def own_choices(self) -> dict[str, tuple[int, ...]]:
+        """Widths of stem and stages, then depths."""
+        return {
+            "stem_width": self.stem_widths,
+            **{f"stage{i}_width": widths for i, widths in enumerate(self.stage_widths, 1)},
+            **{f"stage{i}_depth": depths for i, depths in enumerate(self.stage_depths, 1)},
+        }
+
+    @property
+    def text_form(self) -> dict[str, tuple[str, ...]]:
+        """`stem16_w16-48-96_d2-1-2_r32`."""
+        stages = range(1, len(self.stage_widths) + 1)
+        return {
+            "stem": ("stem_width",),
+            "w": tuple(f"stage{i}_width" for i in stages),
+            "d": tuple(f"stage{i}_depth" for i in stages),
+            "r": ("resolution",),
+        }
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """Stem, stages (each depends on the width before it, too) and head."""
+        widths = ["stem_width", *(f"stage{i + 1}_width" for i in range(len(self.stage_widths)))]
+        stages = [
+            Part(
+                (widths[i], widths[i + 1], f"stage{i + 1}_depth"),
+                partial(self._stage, i),
+                f"layer{i + 1}",
+            )
+            for i in range(len(self.stage_widths))
+        ]
+        return (Part(("stem_width",), self._stem), *stages, Part((widths[-1],), self._head))
+
+    def make_network(self, blocks: Sequence[Any], layers: Layers | None = None) -> ResNet:
+        """A residual network of these blocks; see the base class."""
+        from edgesearch.families.resnet.network import ResNet
+        from edgesearch.space.network import PLAIN
+
+        return ResNet(blocks, layers or PLAIN)
+
+    @property
+    def expansion(self) -> int:
+        """Output channels of a block divided by its width."""
+        return BOTTLENECK_EXPANSION if self.block == "bottleneck" else 1
+
+    def _stem(self, resolution: int, width: int) -> tuple[ResNetBlock, ...]:
+        kind = f"stem_{self.stem}"
+        return (ResNetBlock(kind, self.in_channels, width, width, self.stem_stride, resolution),)
+
+    def _stage(
+        self, stage: int, resolution: int, before: int, width: int, depth: int
+    ) -> tuple[ResNetBlock, ...]:
+        """The blocks of a stage (counted from 0) behind one of width `before`, or the stem."""
+        in_channels, channels = before * (self.expansion if stage else 1), width * self.expansion
+        hw, stride = self._hw_before(stage, resolution), 2 if stage else 1
+        first = ResNetBlock(self.block, in_channels, width, channels, stride, hw, True)
+        rest = ResNetBlock(self.block, channels, width, channels, 1, first.out_hw)
+        return (first,) + (rest,) * (depth - 1)
+
+    def _head(self, resolution: int, width: int) -> tuple[ResNetBlock, ...]:
+        channels, hw = width * self.expansion, self._hw_before(len(self.stage_widths), resolution)
+        return (ResNetBlock("head", channels, channels, channels, 1, hw),)
+
+    def _hw_before(self, stage: int, resolution: int) -> int:
+        """Height and width of the input of a stage, or of the head behind the last one."""
+        hw = self._stem(resolution, 1)[0].out_hw
+        for _ in range(stage - 1):
+            hw = strided(hw, 2)
+        return hw

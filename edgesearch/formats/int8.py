@@ -1,0 +1,220 @@
+"""Weights and activations of eight bits, by onnxruntime's quantizer.
+
+The files hold pairs of QuantizeLinear and DequantizeLinear around each operation (QDQ), which every
+runtime turns into its own integer operations.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from devices import explain_failure
+from edgesearch.errors import ExportError
+from edgesearch.formats.onnx_files import quiet, save_model
+from edgesearch.formats.precision import Calibration, Precision, Tolerance
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class _Scheme:
+    """How a number format is quantized.
+
+    Attributes:
+        unsigned: Activations have no sign.
+        reduced: Weights have seven bits.
+        symmetric: No zero points, no quantized biases, and the inputs of convolutions only: what
+            TensorRT reads.
+    """
+
+    unsigned: bool
+    reduced: bool = False
+    symmetric: bool = False
+
+
+_SCHEMES = {
+    "u8s8": _Scheme(unsigned=True),
+    "u8s8-reduced": _Scheme(unsigned=True, reduced=True),
+    "s8s8": _Scheme(unsigned=False),
+    "s8s8-symmetric": _Scheme(unsigned=False, symmetric=True),
+}
+"""By number format: the names say the types of activations and weights."""
+
+_BATCHES_AT_ONCE = 4
+"""So many batches' activations are in memory at a time while their histograms are made."""
+
+
+def _convert(
+    onnx_path: Path,
+    path: Path,
+    number_format: str,
+    *,
+    is_first: bool = True,
+    is_last: bool = True,
+    calibration: Calibration | None = None,
+) -> None:
+    """Quantize statically, and for each output channel of a weight; see `Convert`."""
+    import onnx
+
+    model = onnx.load(onnx_path)
+    if calibration is None:
+        shape = [dimension.dim_value for dimension in _sizes(model.graph.input[0])]
+        random = np.random.default_rng(0)
+        calibration = Calibration(
+            [random.standard_normal(shape).astype(np.float32) for _ in range(2)]
+        )
+    quantized = _quantize(model, number_format, calibration)
+    quantized.metadata_props.extend(model.metadata_props)
+    # Where convolutions alone are quantized, sums and what follows them are not.
+    passes_integers = not _SCHEMES[number_format].symmetric
+    if passes_integers and not is_first:
+        _take_integers(quantized, number_format)
+    if passes_integers and not is_last:
+        _give_integers(quantized, number_format)
+    save_model(quantized, path)
+
+
+def _quantize(
+    model: onnx.ModelProto, number_format: str, calibration: Calibration
+) -> onnx.ModelProto:
+    import onnx
+    from onnxruntime.quantization import (
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    methods = {
+        "minmax": CalibrationMethod.MinMax,
+        "entropy": CalibrationMethod.Entropy,
+        "percentile": CalibrationMethod.Percentile,
+    }
+    options: dict[str, Any] = {}
+    inputs = calibration.batches
+    if calibration.method != "minmax":
+        # Named after another method, but it works for those that make histograms.
+        options["CalibStridedMinMax"] = math.gcd(len(inputs), _BATCHES_AT_ONCE)
+    scheme = _SCHEMES[number_format]
+    kinds = ["Conv", "Gemm"]
+    # TensorRT joins to a convolution what follows it, unless its output is quantized before.
+    symmetric = {
+        "ActivationSymmetric": True,
+        "WeightSymmetric": True,
+        "QuantizeBias": False,
+        "OpTypesToExcludeOutputQuantization": kinds,
+    }
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        path = Path(folder) / "quantized.onnx"
+        try:
+            quantize_static(
+                model,
+                path,
+                _Reader(model.graph.input[0].name, inputs),
+                quant_format=QuantFormat.QDQ,
+                activation_type=QuantType.QUInt8 if scheme.unsigned else QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                reduce_range=scheme.reduced,
+                op_types_to_quantize=kinds if scheme.symmetric else None,
+                calibrate_method=methods[calibration.method],
+                extra_options={**options, **(symmetric if scheme.symmetric else {})},
+            )
+            return onnx.load(path)
+        except Exception as error:  # the quantizer's errors share no base class of their own
+            raise ExportError(
+                f"a network that onnxruntime can quantize to {number_format}",
+                explain_failure(error, model, ["CPUExecutionProvider"]),
+                "Choose another precision, or check the free space of the temporary folder.",
+            ) from error
+
+
+class _Reader:
+    """Gives the quantizer its inputs, one after the other; all, or those of a range."""
+
+    def __init__(self, name: str, inputs: Sequence[np.ndarray]) -> None:
+        self._name = name
+        self._all = inputs
+        self._inputs: Iterator[np.ndarray] = iter(inputs)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Begin anew with a part of the inputs."""
+        self._inputs = iter(self._all[start_index:end_index])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        found = next(self._inputs, None)
+        return None if found is None else {self._name: found}
+
+
+def _take_integers(model: onnx.ModelProto, number_format: str) -> None:
+    """Let a quantized block begin with the integers that the one before gives.
+
+    A block whose first operation runs in single precision takes them as well.
+    """
+    from onnx import helper
+
+    graph, taken = model.graph, model.graph.input[0]
+    name = f"{taken.name}_QuantizeLinear_Output"
+    quantizers = [node for node in graph.node if name in node.output]
+    if quantizers:
+        graph.node.remove(quantizers[0])
+    else:
+        scale, zero = f"{taken.name}_scale", f"{taken.name}_zero_point"
+        kind = _integer_type(number_format)
+        graph.initializer.append(helper.make_tensor(scale, _FLOAT, [], [0.05]))
+        graph.initializer.append(helper.make_tensor(zero, kind, [], [0]))
+        dequantizer = helper.make_node("DequantizeLinear", [name, scale, zero], [taken.name])
+        graph.node.insert(0, dequantizer)
+    graph.input.remove(taken)
+    graph.input.append(_integer_tensor(name, taken, number_format))
+
+
+def _give_integers(model: onnx.ModelProto, number_format: str) -> None:
+    """Let a quantized block end with the integers that it gives to the next one."""
+    graph, given = model.graph, model.graph.output[0]
+    name = f"{given.name}_QuantizeLinear_Output"
+    for node in [node for node in graph.node if given.name in node.output and name in node.input]:
+        graph.node.remove(node)
+    graph.output.remove(given)
+    graph.output.append(_integer_tensor(name, given, number_format))
+
+
+_FLOAT, _UINT8, _INT8 = 1, 2, 3
+"""Types of tensors, as `onnx.TensorProto` numbers them."""
+
+
+def _integer_type(number_format: str) -> int:
+    return _UINT8 if _SCHEMES[number_format].unsigned else _INT8
+
+
+def _integer_tensor(name: str, like: Any, number_format: str) -> Any:
+    from onnx import helper
+
+    shape = [dimension.dim_value for dimension in _sizes(like)]
+    return helper.make_tensor_value_info(name, _integer_type(number_format), shape)
+
+
+def _sizes(tensor: Any) -> Any:
+    return tensor.type.tensor_type.shape.dim
+
+
+INT8 = Precision(
+    name="int8",
+    value_bytes=1,
+    file="subnet.int8.onnx",
+    tolerance=Tolerance(max_difference=0.5, min_cosine=0.98, max_knn_loss=0.01),
+    number_formats=tuple(_SCHEMES),
+    convert=_convert,
+    needs_calibration=True,
+)

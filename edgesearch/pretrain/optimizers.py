@@ -1,0 +1,100 @@
+"""The optimizers: SGD, and LARS with a learning rate for each layer.
+
+LARS goes by how large a layer's weights are against their gradients.
+
+Source: You et al., "Large batch training of convolutional networks" (2017, arXiv 1708.03888),
+algorithm 1; that biases and normalisations are left out as in SimCLR (ICML 2020) and BYOL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+
+
+class LARS(torch.optim.Optimizer):
+    """SGD with momentum whose layers move by a share of their own length.
+
+    Tensors with fewer than two dimensions (biases, scales of normalisations) are neither adapted
+    nor decayed. The layers of a supernet count whole, whatever part of them a subnet uses.
+
+    Args:
+        params: What to train.
+        lr: Learning rate.
+        momentum: Of the moving sum of updates.
+        weight_decay: L2 penalty.
+        trust: η, how far a layer moves at a learning rate of 1, as a share of its length.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[torch.nn.Parameter],
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 0.001,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Move all weights that have gradients; there is no closure to call."""
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if not weights:
+                continue
+            updates = self._updates(weights, group["weight_decay"], group["trust"])
+            buffers = [self._buffer(weight) for weight in weights]
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, updates, alpha=group["lr"])
+            torch._foreach_sub_(weights, buffers)
+
+    def _updates(
+        self, weights: list[torch.Tensor], weight_decay: float, trust: float
+    ) -> list[torch.Tensor]:
+        """The gradients; those of layers decayed and brought to η·|w|."""
+        updates = [weight.grad for weight in weights if weight.grad is not None]
+        layers = [number for number, weight in enumerate(weights) if weight.ndim > 1]
+        if not layers:
+            return updates
+        own = [weights[number] for number in layers]
+        changes = torch._foreach_add(
+            [updates[number] for number in layers], own, alpha=weight_decay
+        )
+        lengths = zip(torch._foreach_norm(own), torch._foreach_norm(changes), strict=True)
+        torch._foreach_mul_(changes, [_local_rate(*pair, trust) for pair in lengths])
+        for number, change in zip(layers, changes, strict=True):
+            updates[number] = change
+        return updates
+
+    def _buffer(self, weight: torch.Tensor) -> torch.Tensor:
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        buffer: torch.Tensor = state["momentum_buffer"]
+        return buffer
+
+
+def _local_rate(length: torch.Tensor, change: torch.Tensor, trust: float) -> torch.Tensor:
+    """η·|w| / |∇ + β·w|; 1 where one of them is 0, which happens to fresh weights only."""
+    return torch.where((length > 0) & (change > 0), trust * length / change, 1.0)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": partial(torch.optim.SGD, fused=True),
+    "lars": LARS,
+}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over what an optimizer remembers, but not how the machine that wrote it computed."""
+    ways = ("fused", "foreach")
+    own = [{way: group[way] for way in ways if way in group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, way in zip(optimizer.param_groups, own, strict=True):
+        group.update(way)

@@ -1,0 +1,466 @@
+"""The interface of a search space, and all that follows from its choices and parts."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import operator
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from edgesearch.errors import SpaceError
+from edgesearch.space.architecture import Architecture
+from edgesearch.space.block import Block, Part
+
+if TYPE_CHECKING:
+    from edgesearch.space.network import Layers, Network
+
+LIMIT = 10_000_000
+"""Spaces of more architectures are never laid out as a whole."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Equal blocks in a row, for every setting of the choices that decide a part.
+
+    Attributes:
+        axes: Positions of these choices in the space, the resolution first.
+        blocks: Number of the block among the distinct ones, -1 for none; an axis for each choice.
+        counts: How many there are, of the same shape.
+    """
+
+    axes: tuple[int, ...]
+    blocks: np.ndarray
+    counts: np.ndarray
+
+
+class SearchSpace(ABC):
+    """All networks of a family whose choices are drawn from given values.
+
+    A family's space is a frozen dataclass that declares its fields, `own_choices`, `parts`,
+    `text_form`, `faults` and `make_network`; everything else follows.
+
+    Architectures are numbered from 0 to `size` - 1, the last choice varying fastest. An
+    architecture is also a row of digits: for each choice the position of its value. Arrays of
+    digits (n, d) stand for any number of architectures of a space of any size; methods that lay
+    out the whole space say so, and refuse more than `LIMIT` architectures.
+
+    Attributes:
+        name: Name of the space.
+        family: Name of the family.
+        resolutions: Choices for height and width of the input, in pixels.
+        in_channels: Channels of the input images.
+    """
+
+    name: str
+    family: str
+    resolutions: tuple[int, ...]
+    in_channels: int
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    # What a family declares.
+
+    @property
+    @abstractmethod
+    def own_choices(self) -> dict[str, tuple[int, ...]]:
+        """Each choice but the resolution, with its values; must work for faulty fields, too."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> Sequence[Part]:
+        """The parts of a network in order; their blocks from images to features."""
+
+    @property
+    @abstractmethod
+    def text_form(self) -> dict[str, tuple[str, ...]]:
+        """The text of an architecture: letters, and the choices whose values follow them.
+
+        `{"w": ("width1", "width2"), "r": ("resolution",)}` gives texts such as `w8-16_r32`.
+        """
+
+    @abstractmethod
+    def faults(self) -> Iterator[str]:
+        """What is wrong with the family's own fields, choices aside."""
+
+    @abstractmethod
+    def make_network(self, blocks: Sequence[Any], layers: Layers | None = None) -> Network:
+        """A network with initial weights; imports torch.
+
+        Args:
+            blocks: Of this family, such as `blocks` gives; they fit together.
+            layers: What it is built of; plain layers if None.
+        """
+
+    # Fields.
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            SpaceError: With all faults at once.
+        """
+        faults = list(self.faults())
+        if self.in_channels not in (1, 3):
+            faults.append(f"in_channels {self.in_channels} (1 or 3)")
+        for name, values in self.choices.items():
+            if not _rising(values):
+                shown = list(values) if isinstance(values, tuple) else values
+                faults.append(f"{name} {shown} (a list of rising whole numbers from 1 on)")
+        if faults:
+            raise SpaceError(
+                f"the search space {self.name!r} needs valid choices",
+                "; ".join(faults),
+                "Correct these entries of the space.",
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SearchSpace:
+        """Make a space from plain values, as they stand in YAML.
+
+        Raises:
+            SpaceError: A field is missing, unknown or not valid.
+        """
+        known = {field.name for field in fields(cls)}
+        required = {field.name for field in fields(cls) if field.default is MISSING}
+        unknown, missing = sorted(set(values) - known), sorted(required - set(values))
+        if unknown or missing:
+            raise SpaceError(
+                f"a {values.get('family')} space has the fields {', '.join(sorted(known))}",
+                "; ".join(
+                    f"{what} {', '.join(names)}"
+                    for what, names in (("unknown", unknown), ("missing", missing))
+                    if names
+                ),
+                "Correct the definition of the space.",
+            )
+        try:
+            return cls(**{name: _frozen(value) for name, value in values.items()})
+        except TypeError as error:
+            raise SpaceError(
+                "choices of a space are lists of whole numbers",
+                str(error),
+                "Write them as lists; where each stage has its own, one list a stage.",
+            ) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The space as plain values."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @cached_property
+    def space_hash(self) -> str:
+        """16 hexadecimal digits over everything but the name."""
+        values = {k: v for k, v in self.to_dict().items() if k != "name"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    # Architectures.
+
+    @cached_property
+    def choices(self) -> dict[str, tuple[int, ...]]:
+        """Each choice with its values, in the order of the numbering; the resolution first."""
+        return {"resolution": self.resolutions, **self.own_choices}
+
+    @cached_property
+    def size(self) -> int:
+        """Number of architectures."""
+        return math.prod(len(values) for values in self.choices.values())
+
+    @cached_property
+    def largest(self) -> Architecture:
+        """The architecture with every choice at its largest."""
+        return self._make({name: values[-1] for name, values in self.choices.items()})
+
+    @cached_property
+    def smallest(self) -> Architecture:
+        """The architecture with every choice at its smallest."""
+        return self._make({name: values[0] for name, values in self.choices.items()})
+
+    def from_choices(self, chosen: Any) -> Architecture:
+        """The architecture of a value for each choice; reads its JSON form.
+
+        Raises:
+            SpaceError: It is no such mapping, or the architecture is not of the space; the message
+                names every value that is not, and the nearest architecture that is.
+        """
+        if not isinstance(chosen, Mapping) or set(chosen) != set(self.choices):
+            raise SpaceError(
+                f"an architecture of the space {self.name!r}, with {', '.join(self.choices)}",
+                str(list(chosen)) if isinstance(chosen, Mapping) else repr(chosen),
+                f"Correct the entry, or copy one from winners.json, such as {dict(self.largest)}.",
+            )
+        faults, nearest = [], {}
+        for name, values in self.choices.items():
+            value = chosen[name]
+            if type(value) is int:
+                nearest[name] = min(values, key=lambda near: (abs(near - value), near))  # noqa: B023
+            else:
+                nearest[name] = values[-1]
+            if type(value) is not int or value != nearest[name]:
+                faults.append(f"{name} {value!r} (one of {', '.join(map(str, values))})")
+        if faults:
+            raise SpaceError(
+                f"an architecture of the space {self.name!r}",
+                f"{'; '.join(faults)} in {self._text(chosen)}",
+                f"The nearest is {self._text(nearest)}.",
+            )
+        return self._make(chosen)
+
+    def from_text(self, text: str) -> Architecture:
+        """The architecture that `str` gives a text for, such as `stem16_w16-48-96_d2-1-2_r32`.
+
+        Raises:
+            SpaceError: The text is of another form, or the architecture is not of the space.
+        """
+        pattern = "_".join(
+            letters + "-".join([r"(\d+)"] * len(names)) for letters, names in self.text_form.items()
+        )
+        found = re.fullmatch(pattern, text.strip(), re.ASCII)
+        if found is None:
+            raise SpaceError(
+                f"an architecture of the space {self.name!r}, in the form {self.largest}",
+                repr(text),
+                "Copy one from what `edgesearch search` or `edgesearch validate` prints.",
+            )
+        names = itertools.chain(*self.text_form.values())
+        return self.from_choices(dict(zip(names, map(int, found.groups()), strict=True)))
+
+    def _text(self, chosen: Mapping[str, int]) -> str:
+        return "_".join(
+            letters + "-".join(str(chosen[name]) for name in names)
+            for letters, names in self.text_form.items()
+        )
+
+    def _make(self, chosen: Mapping[str, int]) -> Architecture:
+        values = tuple((name, chosen[name]) for name in self.choices)
+        return Architecture(values, self._text(chosen))
+
+    def __contains__(self, architecture: Architecture) -> bool:
+        return dict(architecture).keys() == self.choices.keys() and all(
+            architecture[name] in values for name, values in self.choices.items()
+        )
+
+    def index(self, architecture: Architecture) -> int:
+        """The number of an architecture.
+
+        Raises:
+            SpaceError: It is not of this space.
+        """
+        number = 0
+        if architecture not in self:
+            self.from_choices(architecture)  # raises
+        for name, values in self.choices.items():
+            number = number * len(values) + values.index(architecture[name])
+        return number
+
+    def architecture(self, index: int) -> Architecture:
+        """The architecture of a number; inverse of `index`.
+
+        Raises:
+            IndexError: The number is not in 0 … `size` - 1.
+        """
+        if not 0 <= index < self.size:
+            raise IndexError(f"architecture {index} of {self.size}")
+        chosen = {}
+        for name, values in reversed(self.choices.items()):
+            index, digit = divmod(index, len(values))
+            chosen[name] = values[digit]
+        return self._make(chosen)
+
+    def __iter__(self) -> Iterator[Architecture]:
+        """All architectures in order; refuses more than `LIMIT`."""
+        self._refuse_if_large()
+        return (self.architecture(index) for index in range(self.size))
+
+    def to_digits(self, architectures: Sequence[Architecture]) -> np.ndarray:
+        """(n, d) int64: for each architecture of the space the positions of its values."""
+        rows = [
+            [values.index(architecture[name]) for name, values in self.choices.items()]
+            for architecture in architectures
+        ]
+        return np.array(rows, np.int64).reshape(len(rows), len(self.choices))
+
+    def from_digits(self, digits: Sequence[int] | np.ndarray) -> Architecture:
+        """The architecture of one row of digits, (d,)."""
+        pairs = zip(self.choices.items(), digits, strict=True)
+        return self._make({name: values[int(digit)] for (name, values), digit in pairs})
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """An architecture drawn uniformly."""
+        return self.architecture(rng.randrange(self.size))
+
+    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Digits (count, d) of architectures drawn uniformly; some may be equal."""
+        lengths = [len(values) for values in self.choices.values()]
+        return rng.integers(0, lengths, (count, len(lengths)))
+
+    def mutate(
+        self, architecture: Architecture, rng: random.Random, probability: float
+    ) -> Architecture:
+        """Draw each choice anew with the given probability (it may fall on the same value)."""
+        chosen = dict(architecture)
+        for name, values in self.choices.items():
+            if rng.random() < probability:
+                chosen[name] = rng.choice(values)
+        return self._make(chosen)
+
+    def neighbours(self, digits: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Digits (m, d) of all architectures that differ from one, (d,), in one choice."""
+        rows = []
+        for axis, values in enumerate(self.choices.values()):
+            for digit in range(len(values)):
+                if digit != digits[axis]:
+                    rows.append([*digits[:axis], digit, *digits[axis + 1 :]])
+        return np.array(rows, np.int64).reshape(len(rows), len(self.choices))
+
+    # Blocks.
+
+    def by_beginning(self, architectures: Iterable[Architecture]) -> list[Architecture]:
+        """Sort architectures so that those with equal first blocks follow each other."""
+        names = dict.fromkeys(("resolution", *(name for p in self.parts for name in p.choices)))
+        return sorted(architectures, key=operator.itemgetter(*names))
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the stages."""
+        return [part.stage for part in self.parts if part.stage is not None]
+
+    def blocks_of_parts(self, architecture: Architecture) -> list[tuple[Block, ...]]:
+        """For each part the blocks of an architecture, in order."""
+        resolution = architecture.resolution
+        return [
+            tuple(part.blocks(resolution, *(architecture[name] for name in part.choices)))
+            for part in self.parts
+        ]
+
+    def blocks(self, architecture: Architecture) -> tuple[Block, ...]:
+        """The blocks of an architecture from images to features."""
+        return tuple(itertools.chain(*self.blocks_of_parts(architecture)))
+
+    def stage_blocks(self, architecture: Architecture) -> dict[str, tuple[Block, ...]]:
+        """The blocks of each stage, by its name."""
+        blocks = zip(self.parts, self.blocks_of_parts(architecture), strict=True)
+        return {part.stage: own for part, own in blocks if part.stage is not None}
+
+    def macs(self, architecture: Architecture) -> int:
+        """Multiply-accumulates for one image."""
+        return sum(block.macs for block in self.blocks(architecture))
+
+    def params(self, architecture: Architecture) -> int:
+        """Learnable parameters, without a classifier."""
+        return sum(block.params for block in self.blocks(architecture))
+
+    def feature_dim(self, architecture: Architecture) -> int:
+        """Length of the feature vector."""
+        return self.blocks(architecture)[-1].out_shape[0]
+
+    def distinct_blocks(self, resolution: int | None = None) -> tuple[Block, ...]:
+        """Every block that some architecture needs, each once.
+
+        Args:
+            resolution: Of the architectures; all if None.
+        """
+        blocks, runs = self._runs
+        if resolution is None:
+            return blocks
+        at = self.resolutions.index(resolution)
+        numbers = dict.fromkeys(number for run in runs for number in run.blocks[at].flat)
+        return tuple(blocks[number] for number in numbers if number >= 0)
+
+    def sum_over_blocks(
+        self, cost: Callable[[Block], float], digits: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Add up a cost over the blocks of many architectures at once.
+
+        Args:
+            cost: The cost of a block; called once for each distinct block of the space.
+            digits: (n, d), the architectures. If None, lays out the whole space in the order of
+                the numbering, and refuses more than `LIMIT`.
+
+        Returns:
+            (n,) float64.
+        """
+        return self._fold(cost, digits, np.add, counted=True)
+
+    def max_over_blocks(
+        self, cost: Callable[[Block], float], digits: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The highest cost, from 0 on, among the blocks; see `sum_over_blocks`."""
+        return self._fold(cost, digits, np.maximum, counted=False)
+
+    def _fold(
+        self,
+        cost: Callable[[Block], float],
+        digits: np.ndarray | None,
+        fold: np.ufunc,
+        counted: bool,
+    ) -> np.ndarray:
+        if digits is None:
+            self._refuse_if_large()
+        blocks, runs = self._runs
+        costs = np.array([*map(cost, blocks), 0.0])  # the last one, at -1, is that of no block
+        shape = [len(values) for values in self.choices.values()]
+        total = np.zeros(shape if digits is None else len(digits))
+        for run in runs:
+            values = costs[run.blocks] * run.counts if counted else costs[run.blocks]
+            if digits is None:
+                along = [length if axis in run.axes else 1 for axis, length in enumerate(shape)]
+                values = values.transpose(np.argsort(run.axes)).reshape(along)
+            else:
+                values = values[tuple(digits[:, run.axes].T)]
+            fold(total, values, out=total)
+        return total.ravel()
+
+    @cached_property
+    def _runs(self) -> tuple[tuple[Block, ...], list[_Run]]:
+        """The distinct blocks, and all runs of equal blocks from images to features."""
+        positions = {name: axis for axis, name in enumerate(self.choices)}
+        distinct: dict[str, tuple[int, Block]] = {}
+        runs = []
+        for part in self.parts:
+            names = ("resolution", *part.choices)
+            shape = [len(self.choices[name]) for name in names]
+            settings = itertools.product(*(self.choices[name] for name in names))
+            rows = [
+                [(block, len(list(equal))) for block, equal in itertools.groupby(part.blocks(*s))]
+                for s in settings
+            ]
+            for position in range(max(map(len, rows))):
+                numbers, counts = np.full(len(rows), -1), np.zeros(len(rows))
+                for at, row in enumerate(rows):
+                    if position < len(row):
+                        block, counts[at] = row[position]
+                        number, _ = distinct.setdefault(block.key, (len(distinct), block))
+                        numbers[at] = number
+                axes = tuple(positions[name] for name in names)
+                runs.append(_Run(axes, numbers.reshape(shape), counts.reshape(shape)))
+        return tuple(block for _, block in distinct.values()), runs
+
+    def _refuse_if_large(self) -> None:
+        if self.size > LIMIT:
+            raise SpaceError(
+                f"a space of at most {LIMIT:,} architectures, to go through all of them",
+                f"{self.size:,} in {self.name!r}",
+                "Choose fewer values for its choices.",
+            )
+
+
+def _rising(values: Any) -> bool:
+    """Whether this is a tuple, not empty, of rising whole numbers from 1 on."""
+    if not isinstance(values, tuple) or not values:
+        return False
+    whole = all(type(value) is int and value >= 1 for value in values)
+    return whole and list(values) == sorted(set(values))
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, all the way down."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,124 @@
+"""Eight bits: blocks as they are inside of networks, and networks that still give the same."""
+
+import collections
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+from devices import OnnxRuntime, modules_of
+from edgesearch.errors import ExportError
+from edgesearch.export.engines import ONNX_FILE
+from edgesearch.export.verify import verify_engine
+from edgesearch.formats.int8 import INT8
+from edgesearch.formats.onnx_export import assemble_network
+from edgesearch.formats.precision import CALIBRATIONS, Calibration
+
+INTEGER_FORMATS = INT8.number_formats
+
+
+def quantize_network(path, int8_path, form, batches, method="minmax"):
+    INT8.convert(path, int8_path, form, calibration=Calibration(batches, method))
+
+
+def operators(path, folder):
+    """How often each operator occurs in what onnxruntime makes of a file for any processor."""
+    optimised = folder / "optimised.onnx"
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(optimised)
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return collections.Counter(node.op_type for node in onnx.load(optimised).graph.node)
+
+
+@pytest.mark.parametrize("form", INTEGER_FORMATS)
+def test_joined_blocks_are_what_the_whole_network_is(form, space, blocks, converted, tmp_path):
+    joined, whole = tmp_path / "joined.onnx", tmp_path / "whole.onnx"
+    assemble_network(space.blocks(space.largest), converted(form), joined)
+    images = np.random.default_rng(0).standard_normal((2, 1, 16, 16)).astype(np.float32)
+    quantize_network(blocks.network, whole, form, [images])
+    found = operators(joined, tmp_path)
+    assert found == operators(whole, tmp_path)
+    if form.startswith("u8s8"):
+        convolutions = operators(blocks.network, tmp_path)
+        assert found["QLinearConv"] == convolutions["Conv"] + convolutions["FusedConv"] > 0
+        # Only the images are quantized, and only the features are turned back.
+        assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1
+
+
+def test_for_tensorrt_only_what_convolutions_take_is_quantized(space, converted):
+    # Else TensorRT could not join to a convolution what follows it.
+    seen = 0
+    for path in converted("s8s8-symmetric").values():
+        graph = onnx.load(path).graph
+        kinds = {name: node.op_type for node in graph.node for name in node.output}
+        takers = collections.defaultdict(set)
+        for node in graph.node:
+            for name in node.input:
+                takers[name].add(node.op_type)
+        for node in graph.node:
+            if node.op_type == "QuantizeLinear":
+                assert kinds.get(node.input[0]) not in ("Conv", "Gemm")
+            if node.op_type == "DequantizeLinear":
+                assert takers[node.output[0]] & {"Conv", "Gemm"}
+        convolutions = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+        for node in convolutions:
+            assert {kinds[name] for name in node.input[:2]} == {"DequantizeLinear"}
+        seen += len(convolutions)
+    assert seen > 4
+
+
+@pytest.mark.parametrize("form", ["u8s8", "s8s8-symmetric"])
+def test_ranges_are_chosen_in_different_ways(form, exported, images, expected, tmp_path):
+    pixels = images.numpy()
+    found = {}
+    for method in CALIBRATIONS:
+        path = tmp_path / f"{method}.onnx"
+        batches = [pixels[i : i + 1] for i in range(12)]
+        quantize_network(exported / ONNX_FILE, path, form, batches, method)
+        parity = verify_engine(path, OnnxRuntime(), pixels, expected, INT8)
+        assert parity.min_cosine < 0.999999
+        scales = [
+            float(numpy_helper.to_array(t).max())
+            for t in onnx.load(path).graph.initializer
+            if t.name.endswith("_scale")
+        ]
+        found[method] = tuple(scales)
+    assert len(set(found.values())) == len(CALIBRATIONS)
+    # What lies far out is cut off.
+    assert sum(found["percentile"]) < sum(found["minmax"])
+
+
+def test_histograms_are_of_all_images(exported, images, tmp_path):
+    # Read four at a time: the last four, and those that are left over, count as well.
+    pixels = images.numpy()[:6].copy()
+    pixels[5] *= 10
+    scales = []
+    for count in (5, 6):
+        path = tmp_path / f"{count}.onnx"
+        batches = [pixels[i : i + 1] for i in range(count)]
+        quantize_network(exported / ONNX_FILE, path, "u8s8", batches, "percentile")
+        (scale,) = (t for t in onnx.load(path).graph.initializer if t.name == "images_scale")
+        scales.append(float(numpy_helper.to_array(scale)))
+    assert scales[1] > 2 * scales[0]
+
+
+def test_what_cannot_be_quantized_is_said(exported, tmp_path):
+    with pytest.raises(ExportError, match="onnxruntime can quantize to u8s8"):
+        quantize_network(exported / ONNX_FILE, tmp_path / "int8.onnx", "u8s8", [])
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_an_operator_that_the_quantizer_cannot_run_is_named(exported, images, tmp_path):
+    model = onnx.load(exported / ONNX_FILE)
+    node = next(n for n in model.graph.node if n.op_type == "Relu" and modules_of(n))
+    node.op_type, node.domain = "NoSuch", "foreign"
+    model.opset_import.append(onnx.helper.make_opsetid("foreign", 1))
+    onnx.save(model, tmp_path / "odd.onnx")
+    message = r"quantize to u8s8; found: the operator NoSuch of the layer layer1\.0: "
+    with pytest.raises(ExportError, match=message):
+        quantize_network(
+            tmp_path / "odd.onnx", tmp_path / "int8.onnx", "u8s8", [images.numpy()[:1]]
+        )
