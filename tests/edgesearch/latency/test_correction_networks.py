@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from edgesearch.errors import UserError
-from edgesearch.latency.workloads import correction_networks, held_out_networks
 from edgesearch.families import known_spaces, load_space
+from edgesearch.latency.workloads import correction_networks, held_out_networks
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import onnx
 import pytest
 
 from devices import DeviceSpec, TensorRTBuilder, read_engine_header, take_fingerprint
-from edgesearch.latency.workloads import WorkloadFiles, correction_networks
 from edgesearch.families import load_space
 from edgesearch.families.resnet.space import ResNetSpace
+from edgesearch.latency.workloads import WorkloadFiles, correction_networks
 
 FINGERPRINT = take_fingerprint("tensorrt-rtx", "1")
 # SM75 has no matrix products in single precision, and those of int8 networks stay in it.
