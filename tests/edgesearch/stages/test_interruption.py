@@ -11,84 +11,35 @@ from pathlib import Path
 
 import pytest
 
-EPOCHS = "pretrain.epochs=6"
 # Many images, so that a trial takes long enough to be stopped in.
-SLOW = ("search.images=1024", "search.calibration_images=256")
+SLOW = ("search.evaluations=13", "search.images=1024", "search.calibration_images=256")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(finished, tmp_path_factory):
-    """A copy of the finished run in which longer stages ran through."""
-    chain = finished[0].copied(tmp_path_factory.mktemp("undisturbed"))
-    chain.passes("pretrain", EPOCHS)
+@pytest.mark.slow
+def test_a_killed_search_comes_to_the_same_end(chain, wait_for):
+    """How profiling and training are killed is tried in the tests of profilers and pretrain."""
     chain.passes("search", *SLOW)
-    return chain
-
-
-def check_stopped(done, number):
-    if number == signal.SIGKILL:
-        assert done.returncode == -signal.SIGKILL
-    else:
-        assert done.returncode == 130, done.stderr
-        assert "Run the same command again to go on." in done.stderr
-        assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_profile(chain, number):
-    table = chain.table
-    keys = {json.loads(line).get("key") for line in chain.lines(table)}
-    table.unlink()
-    when = lambda: len(chain.lines(table)) > 100  # noqa: E731
-    check_stopped(chain.stopped("profile", number, when, "profile.rounds=400"), number)
-    before = table.read_bytes()
-    chain.passes("profile")
-    assert table.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
-    measured = {json.loads(line).get("key") for line in chain.lines(table)}
-    of_winners = {key for key in keys if key and key.startswith("winner/")}
-    anchors = {key for key in keys | measured if key and key.startswith("anchor/")}
-    assert measured - anchors == keys - anchors - of_winners
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_pretrain(chain, undisturbed, number):
-    weights, metrics = "supernet/model.safetensors", "supernet/metrics.jsonl"
-    shutil.rmtree(chain.output_dir / "supernet")
-    when = lambda: len(chain.lines(metrics)) >= 2  # noqa: E731
-    check_stopped(chain.stopped("pretrain", number, when, EPOCHS), number)
-    assert "going on where it was stopped" in chain.passes("pretrain", EPOCHS).stderr
-    epochs = [json.loads(line)["epoch"] for line in chain.lines(metrics)]
-    assert epochs == [1, 2, 3, 4, 5, 6]
-    same = (undisturbed.output_dir / weights).read_bytes()
-    assert (chain.output_dir / weights).read_bytes() == same
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_search(chain, undisturbed, number):
-    for stage in ("supernet", "search"):
-        shutil.rmtree(chain.output_dir / stage)
-    shutil.copytree(undisturbed.output_dir / "supernet", chain.output_dir / "supernet")
+    undisturbed = [chain.lines(name) for name in ("search/trials.jsonl", "winners.json")]
+    shutil.rmtree(chain.output_dir / "search")
     when = lambda: len(chain.lines("search/trials.jsonl")) > 4  # noqa: E731
-    check_stopped(chain.stopped("search", number, when, *SLOW), number)
+    killed = chain.stopped("search", signal.SIGKILL, when, *SLOW)
+    assert killed.returncode == -signal.SIGKILL
     before = chain.lines("search/trials.jsonl")
     chain.passes("search", *SLOW)
-    assert chain.lines("search/trials.jsonl")[: len(before) - 1] == before[:-1]
-    for name in ("search/trials.jsonl", "winners.json"):
-        assert chain.lines(name) == undisturbed.lines(name)
+    after = [chain.lines(name) for name in ("search/trials.jsonl", "winners.json")]
+    assert after[0][: len(before) - 1] == before[:-1]
+    assert after == undisturbed
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
-)
-def test_export(chain, number):
+def test_a_stopped_export_goes_on(chain):
     shutil.rmtree(chain.output_dir / "engines")
     when = (chain.output_dir / "engines/w0/subnet.onnx").exists
-    check_stopped(chain.stopped("export", number, when), number)
+    stopped = chain.stopped("export", signal.SIGINT, when)
+    assert stopped.returncode == 130, stopped.stderr
+    assert "Run the same command again to go on." in stopped.stderr
+    assert "Traceback" not in stopped.stderr
     assert not (chain.output_dir / "engines/w0/manifest.json").exists()
-    chain.passes("export")
+    chain.passes("export", "export.tensorrt=")
     assert (chain.output_dir / "engines/w0/manifest.json").exists()
     assert "measured_p50" in (chain.output_dir / "winners.json").read_text()
 
