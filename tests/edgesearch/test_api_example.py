@@ -7,7 +7,7 @@ README = Path(__file__).parents[2] / "README.md"
 EXAMPLE = """\
 import edgesearch
 
-run = edgesearch.Run("quickstart", "pretrain.epochs=4", "search.evaluations=32")
+run = edgesearch.Run("quickstart", "pretrain.epochs=3", "search.evaluations=16")
 table = run.profile()  # measures the blocks of all networks on this machine
 print(table.description)
 run.pretrain()  # trains the supernet on images without labels

@@ -101,6 +101,7 @@ def test_a_search_of_two_comes_to_the_same(fresh, undisturbed):
     assert results(fresh) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_fault_of_one_is_said_once_and_ends_both(fresh):
     codes, said = ends_of(in_two(fresh, "search", second=("data.holdout=0.3",)))
     assert codes == [2, 2]
