@@ -188,7 +188,7 @@ def write_in_format(
         batches = calibration_batches(calibration, batch)
         ranges = Calibration(batches, quantization or CALIBRATIONS[0])
     if precision.convert is not None:
-        precision.convert(folder / ONNX_FILE, path, number_format, calibration=ranges)
+        precision.write(folder / ONNX_FILE, path, number_format, calibration=ranges)
     return path
 
 

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgesearch.formats.onnx_files import save_model
 from edgesearch.formats.precision import Calibration, Precision, Tolerance
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def _convert(
-    onnx_path: Path,
-    path: Path,
-    number_format: str,
-    *,
-    is_first: bool = True,
-    is_last: bool = True,
-    calibration: Calibration | None = None,
-) -> None:
-    """Convert to half precision; see `Convert`."""
-    import onnx
+    model: onnx.ModelProto, _: str, is_first: bool, is_last: bool, __: Calibration | None
+) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    model = onnx.load(onnx_path)
     outside = [*model.graph.input] * is_first + [*model.graph.output] * is_last
     model = convert_float_to_float16(model, keep_io_types=[value.name for value in outside])
     OnnxModel(model).topological_sort()  # the converter puts its casts at the end
-    save_model(model, path)
+    return model
 
 
 FP16 = Precision(

@@ -17,7 +17,7 @@ import numpy as np
 
 from devices import explain_failure
 from edgesearch.errors import ExportError
-from edgesearch.formats.onnx_files import quiet, save_model
+from edgesearch.formats.onnx_files import quiet
 from edgesearch.formats.precision import Calibration, Precision, Tolerance
 
 if TYPE_CHECKING:
@@ -53,18 +53,13 @@ _BATCHES_AT_ONCE = 4
 
 
 def _convert(
-    onnx_path: Path,
-    path: Path,
+    model: onnx.ModelProto,
     number_format: str,
-    *,
-    is_first: bool = True,
-    is_last: bool = True,
-    calibration: Calibration | None = None,
-) -> None:
-    """Quantize statically, and for each output channel of a weight; see `Convert`."""
-    import onnx
-
-    model = onnx.load(onnx_path)
+    is_first: bool,
+    is_last: bool,
+    calibration: Calibration | None,
+) -> onnx.ModelProto:
+    """Quantize statically, and for each output channel of a weight."""
     if calibration is None:
         shape = [dimension.dim_value for dimension in _sizes(model.graph.input[0])]
         random = np.random.default_rng(0)
@@ -79,7 +74,7 @@ def _convert(
         _take_integers(quantized, number_format)
     if passes_integers and not is_last:
         _give_integers(quantized, number_format)
-    save_model(quantized, path)
+    return quantized
 
 
 def _quantize(

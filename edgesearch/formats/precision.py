@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from edgesearch.formats.onnx_files import save_model
+
+if TYPE_CHECKING:
+    import onnx
 
 CALIBRATIONS = ("minmax", "entropy", "percentile")
 """How ranges of activations are chosen: all values, those that keep most information, or all but
@@ -42,36 +47,7 @@ class Calibration:
     method: str = "minmax"
 
 
-class Convert(Protocol):
-    """Makes the file of a precision from the one that torch exported."""
-
-    def __call__(
-        self,
-        onnx_path: Path,
-        path: Path,
-        number_format: str,
-        *,
-        is_first: bool = True,
-        is_last: bool = True,
-        calibration: Calibration | None = None,
-    ) -> None:
-        """Convert a network, or a block as it is inside of a network.
-
-        What passes from block to block has the type that it has there; images and outputs are in
-        single precision.
-
-        Args:
-            onnx_path: In single precision, with one input.
-            path: Gets the converted file, atomically.
-            number_format: One of the precision's.
-            is_first: It takes images.
-            is_last: It gives the network's outputs.
-            calibration: Shows ranges of activations; None takes random inputs, for files that are
-                only measured.
-
-        Raises:
-            ExportError: It cannot be converted, or the file cannot be written.
-        """
+Convert = Callable[["onnx.ModelProto", str, bool, bool, "Calibration | None"], "onnx.ModelProto"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +61,9 @@ class Precision:
         tolerance: How far that file may differ from the trained network.
         number_formats: What runtimes may want of it; see `RuntimeRecord.number_format`. Their names
             are those of no other precision.
-        convert: Makes its files; None if they are as torch exports them.
+        convert: Of a model in single precision, a number format, whether it takes the network's
+            images, whether it gives the network's outputs, and a calibration, makes the model in
+            this precision; None if that is what torch exports. See `write`.
         needs_calibration: Networks are converted with calibration images.
     """
 
@@ -99,8 +77,41 @@ class Precision:
 
     @property
     def judged_by_labels(self) -> bool:
-        """Whether the accuracy of nearest neighbours decides on its files, besides their outputs."""
+        """Whether the accuracy of nearest neighbours decides on its files, too."""
         return self.tolerance.max_knn_loss is not None
+
+    def write(
+        self,
+        onnx_path: Path,
+        path: Path,
+        number_format: str,
+        *,
+        is_first: bool = True,
+        is_last: bool = True,
+        calibration: Calibration | None = None,
+    ) -> None:
+        """Convert a network, or a block as it is inside of a network; `convert` must not be None.
+
+        What passes from block to block has the type that it has there; images and outputs are in
+        single precision.
+
+        Args:
+            onnx_path: In single precision, with one input.
+            path: Gets the converted file, atomically.
+            number_format: One of `number_formats`.
+            is_first: It takes images.
+            is_last: It gives the network's outputs.
+            calibration: Shows ranges of activations; None takes random inputs, for files that are
+                only measured.
+
+        Raises:
+            ExportError: It cannot be converted, or the file cannot be written.
+        """
+        import onnx
+
+        assert self.convert is not None
+        model = onnx.load(onnx_path)
+        save_model(self.convert(model, number_format, is_first, is_last, calibration), path)
 
     def file_for(self, number_format: str, measured_format: str, runtime: str) -> str:
         """Name of the file that a runtime's engines are built from.

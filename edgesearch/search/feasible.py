@@ -12,7 +12,8 @@ from edgesearch.errors import InfeasibleError, StageError
 from edgesearch.events import Report
 from edgesearch.formats.precisions import precision_of
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.latency.tables import corrected_model, load_table, table_digest
+from edgesearch.latency.load_table import corrected_model, load_table
+from edgesearch.latency.table import table_digest
 from edgesearch.search.constraints import DeviceLatencies, FeasibleSet
 from edgesearch.search.settings import Budgets
 from edgesearch.space import SearchSpace

@@ -38,14 +38,13 @@ from edgesearch.latency.budgets import (
     predicted_figures,
 )
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.latency.tables import (
+from edgesearch.latency.load_table import load_table, tell_doubt, tell_speed
+from edgesearch.latency.table import (
+    WINNER,
+    about_network,
     current_correction,
     keep_correction,
-    load_table,
     table_digest,
-    tell_doubt,
-    tell_speed,
-    winner_key,
 )
 from edgesearch.latency.workloads import WorkloadFiles
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
@@ -312,11 +311,10 @@ class _Exporter:
             # A key of its own each time: what a busy machine did to an export does not stay.
             session = LatencyTable.load(path).last_session + 1
             workload = Workload(
-                key=winner_key(winner.architecture, self.settings.output, session),
+                key=f"winner/{self.settings.output}/{winner.architecture}/{session}",
                 onnx_path=onnx_path,
-                kind="network",
-                architecture=dict(winner.architecture),
-                space_hash=self.run.space.space_hash,
+                kind=WINNER,
+                about=about_network(self.run.space, winner.architecture),
             )
             return self._time(winner, workload, meter, files)
 

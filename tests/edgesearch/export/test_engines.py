@@ -42,7 +42,7 @@ def quantized(exported, images, tmp_path):
         shutil.copy(exported / ONNX_FILE, tmp_path)
         batches = np.split(images.numpy()[:16], 16)
         path = tmp_path / name
-        INT8.convert(tmp_path / ONNX_FILE, path, form, calibration=Calibration(batches))
+        INT8.write(tmp_path / ONNX_FILE, path, form, calibration=Calibration(batches))
         return tmp_path
 
     return write
@@ -55,7 +55,7 @@ def built(exported, subnet, images, tmp_path_factory):
         pytest.skip("tensorrt-rtx-cu13-bindings are not installed")
     folder = tmp_path_factory.mktemp("engines")
     shutil.copy(exported / ONNX_FILE, folder)
-    FP16.convert(folder / ONNX_FILE, folder / FP16.file, "fp16")
+    FP16.write(folder / ONNX_FILE, folder / FP16.file, "fp16")
     files = build_engines(folder, subnet, images, TensorRTTarget(CAPABILITIES), FP32, FP16.file)
     return SimpleNamespace(folder=folder, files=files)
 
@@ -115,7 +115,7 @@ def test_an_engine_in_eight_bits(quantized, subnet, images, precision):
 @pytest.mark.parametrize("precision", [FP16, INT8], ids=["fp16", "int8"])
 def test_an_engine_is_built_from_the_measured_file(quantized, subnet, images, precision):
     folder = quantized("s8s8-symmetric")
-    FP16.convert(folder / ONNX_FILE, folder / FP16.file, "fp16")
+    FP16.write(folder / ONNX_FILE, folder / FP16.file, "fp16")
     before = (folder / precision.file).stat()
     target = TensorRTTarget(("SM86", "SM89"), precision.name)
     files = build_engines(folder, subnet, images, target, precision, precision.file)
@@ -163,7 +163,7 @@ def test_fewer_labels_than_a_batch_judge_nothing_and_say_so(subnet, images, tmp_
     )
     batches = np.split(images.numpy()[:15], 3)
     ranges = Calibration(batches)
-    INT8.convert(tmp_path / ONNX_FILE, tmp_path / INT8.file, "u8s8", calibration=ranges)
+    INT8.write(tmp_path / ONNX_FILE, tmp_path / INT8.file, "u8s8", calibration=ranges)
     shown = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
     knn = KnnImages(shown, torch.zeros(4), shown, torch.zeros(4), lambda part: part.float())
     files = build_engines(tmp_path, subnet, images, None, INT8, knn=knn, batch=5)

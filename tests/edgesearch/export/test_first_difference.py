@@ -51,7 +51,7 @@ def test_the_layer_is_named(exported, subnet, images, tmp_path, weight, layer):
 def test_in_half_precision(exported, images, tmp_path):
     path, pixels = exported / ONNX_FILE, images.numpy()[:1]
     half = tmp_path / "half.onnx"
-    FP16.convert(path, half, "fp16")
+    FP16.write(path, half, "fp16")
     assert differs_from_file(half, path, pixels, alike).startswith("no layer alone")
     changed = change(half, tmp_path / "changed.onnx", "layer2.0.conv1.weight")
     words = "the first layer that differs is layer2.0.bn1"
@@ -63,7 +63,7 @@ def test_in_eight_bits(exported, images, tmp_path, form):
     path, pixels = exported / ONNX_FILE, images.numpy()[:1]
     quantized = tmp_path / "int8.onnx"
     batches = [image[None] for image in images.numpy()]
-    INT8.convert(path, quantized, form, calibration=Calibration(batches))
+    INT8.write(path, quantized, form, calibration=Calibration(batches))
 
     def roughly(expected, found):
         lengths = np.linalg.norm(expected) * np.linalg.norm(found)
@@ -84,7 +84,7 @@ def test_in_eight_bits(exported, images, tmp_path, form):
 def test_a_failed_check_says_where(exported, subnet, images, tmp_path, precision):
     name = precision.file
     shutil.copy(exported / ONNX_FILE, tmp_path)
-    FP16.convert(exported / ONNX_FILE, tmp_path / "half.onnx", "fp16")
+    FP16.write(exported / ONNX_FILE, tmp_path / "half.onnx", "fp16")
     change(tmp_path / "half.onnx", tmp_path / name, "layer2.0.conv1.weight")
     message = rf"{name} equal to .* on 32 images; the first layer that differs is layer2\.0\.bn1"
     with pytest.raises(ExportError, match=message):

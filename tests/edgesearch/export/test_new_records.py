@@ -30,15 +30,14 @@ from profilers import MeasureConfig, Workload, build_table, open_meter
 # ---- The precision: weights are rounded to the upper half of their bits. ----
 
 
-def to_bf16(onnx_path, path, number_format, *, is_first=True, is_last=True, calibration=None):
-    model = onnx.load(onnx_path)
+def to_bf16(model, number_format, is_first, is_last, calibration):
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
         if values.dtype == np.float32:
             rounded = (np.ascontiguousarray(values).view(np.uint32) & 0xFFFF0000).view(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
     model.doc_string = f"{number_format} {is_first} {is_last}"
-    onnx.save(model, path)
+    return model
 
 
 BF16 = Precision(

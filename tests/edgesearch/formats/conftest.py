@@ -13,7 +13,7 @@ def converted(space, blocks, tmp_path_factory):
         chain, folder = space.blocks(space.largest), tmp_path_factory.mktemp("converted")
         paths = {block.key: folder / blocks.paths[block.key].name for block in chain}
         for block in chain:
-            precision_with(form).convert(
+            precision_with(form).write(
                 blocks.paths[block.key],
                 paths[block.key],
                 form,

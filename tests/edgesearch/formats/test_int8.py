@@ -20,7 +20,7 @@ INTEGER_FORMATS = INT8.number_formats
 
 
 def quantize_network(path, int8_path, form, batches, method="minmax"):
-    INT8.convert(path, int8_path, form, calibration=Calibration(batches, method))
+    INT8.write(path, int8_path, form, calibration=Calibration(batches, method))
 
 
 def operators(path, folder):

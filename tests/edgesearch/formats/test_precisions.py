@@ -55,7 +55,7 @@ class TestConvert:
         precision, pixels = precision_with(form), images.numpy()
         calibration = Calibration([pixels[i : i + 1] for i in range(16)])
         path = tmp_path / "converted.onnx"
-        precision.convert(exported / ONNX_FILE, path, form, calibration=calibration)
+        precision.write(exported / ONNX_FILE, path, form, calibration=calibration)
         parity = verify_engine(path, OnnxRuntime(), pixels, expected, precision)
         assert parity.max_difference > 1e-5
         assert types(path) == [TensorProto.FLOAT] * 2
