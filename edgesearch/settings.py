@@ -9,9 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Container
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError, to_jsonable_python
 
 FORM = "form:"
@@ -40,6 +47,9 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+    exclusive: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Pairs of options of which one at most may be given. On the command line, one of a pair
+    replaces the other of the file."""
 
     def decisive(self, section: str, mark: _Mark | None = None) -> dict[str, Any]:
         """The options that a result depends on, in plain values by the paths of their keys.
@@ -58,6 +68,14 @@ class Settings(BaseModel):
             else:
                 found[f"{section}.{name}"] = to_jsonable_python(value)
         return found
+
+    @field_validator("*")
+    @classmethod
+    def _one_of_a_pair(cls, value: Any, info: ValidationInfo) -> Any:
+        for first, second in cls.exclusive:
+            if info.field_name == second and None not in (value, info.data.get(first)):
+                raise fault(f"either {first} or {second} is required, not both")
+        return value
 
 
 def _counts(metadata: Container[Any], mark: _Mark | None) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -9,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
+from edgesearch import __version__
 from edgesearch.cli.guard import check_processes, guarded, is_first_process
 
 app = typer.Typer(
     name="edgesearch",
-    help="From unlabeled images, a search space and a device to engines within a latency budget.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -54,6 +56,24 @@ Export = Annotated[
         show_default=False,
     ),
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"edgesearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def edgesearch(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """From unlabeled images, a search space and a device to engines within a latency budget."""
 
 
 def _stage_command(name: str, description: str) -> None:
@@ -227,4 +247,7 @@ def devices(
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console may lack characters such as ≤
+            stream.reconfigure(errors="replace")
     app()

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from edgesearch.stages.table import TableResult
     from edgesearch.stages.validate import ValidateResult
 
+GAP = 2
+"""Spaces between the columns of a table."""
+NARROWEST_TEXT = 12
+"""Characters that a column of texts keeps on a narrow terminal."""
+
 
 def print_json(result: Any) -> None:
     """Print a result as one JSON object."""
@@ -270,7 +275,7 @@ def print_evaluate(result: EvaluateResult) -> None:
 
 def print_rank(result: RankResult) -> None:
     """Print how well each score orders the subnets."""
-    header = ["score", "tau", "95 %", "within bins", "95 %", "agreement less it", "within bins"]
+    header = ["score", "tau", "95 %", "within bins", "95 %", "Δ to agreement", "within bins"]
     rows = [
         [
             row.score,
@@ -344,7 +349,7 @@ def print_devices(result: DevicesResult) -> None:
         providers = f" ({', '.join(runtime.providers)})" if runtime.providers else ""
         print(f"  {runtime.name}: {runtime.version or runtime.missing}{providers}")
     for hazard in result.hazards:
-        print(f"mind: {hazard}")
+        print(f"warning: {hazard}")
 
 
 _APART = ("name", "description", "install")
@@ -358,9 +363,27 @@ def _print_entries(entries: dict[str, Any]) -> None:
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their entries; the first is flush left, the others flush right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, *rows):
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        print("  ".join(cells).rstrip())
+    """Columns that are as wide as their entries; only texts are folded on a narrow terminal."""
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+    least = natural = -GAP
+    for number, column in enumerate(zip(header, *rows, strict=True)):
+        is_text = number == 0 or header[number] == "architecture"
+        width = max(map(cell_len, column))
+        natural += width + GAP
+        least += GAP + (min(width, NARROWEST_TEXT) if is_text else width)
+        table.add_column(
+            Text(header[number]),
+            justify="left" if number == 0 else "right",
+            no_wrap=not is_text,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))  # texts are not read as markup
+    console = Console(highlight=False)
+    console.width = max(least, console.width) if console.is_terminal else natural
+    console.print(table, crop=False)

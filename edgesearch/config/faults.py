@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-from collections.abc import Iterator
-from typing import get_args
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -47,17 +47,37 @@ def shortened(value: object) -> str:
     return "nothing (null)" if value is None else _REPR.repr(value)
 
 
+def section_at(schema: type[Settings], names: Sequence[str]) -> type[Settings] | None:
+    """The settings of the section that some keys lead to; None if there is no such section."""
+    left = list(names)
+    while left:
+        field = schema.model_fields.get(left.pop(0))
+        inner = None if field is None else next(_sections(field.annotation), None)
+        if field is None or inner is None:
+            return None
+        if get_origin(field.annotation) is dict:
+            del left[:1]  # a name that the user has chosen
+        schema = inner
+    return schema
+
+
+def _sections(annotation: Any) -> Iterator[type[Settings]]:
+    """The sections among the forms that a value may have."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections(inner)
+
+
 def _suggestion(path: str, schema: type[Settings]) -> str:
     """A known key that may have been meant: beside the unknown one, or of the same name."""
-    section, _, key = path.rpartition(".")
-    known = list(_paths(schema))
-    beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section}
+    *names, key = path.split(".")
+    section = section_at(schema, names)
+    beside = [] if section is None else list(section.model_fields)
     near = difflib.get_close_matches(key, beside, 1)
-    if near:
-        return f"; did you mean {beside[near[0]]}?"
-    elsewhere = [name for name in known if name.rpartition(".")[2] == key]
-    if elsewhere:
-        return f"; did you mean {elsewhere[0]}?"
+    elsewhere = [known for known in _paths(schema) if known.rpartition(".")[2] == key]
+    if near or elsewhere:
+        return f"; did you mean {'.'.join([*names, *near]) if near else elsewhere[0]}?"
     return f"; known here: {', '.join(beside)}" if beside else ""
 
 
@@ -65,6 +85,6 @@ def _paths(schema: type[Settings], prefix: str = "") -> Iterator[str]:
     """The paths of all keys."""
     for name, field in schema.model_fields.items():
         yield prefix + name
-        for annotation in (field.annotation, *get_args(field.annotation)):
-            if isinstance(annotation, type) and issubclass(annotation, Settings):
-                yield from _paths(annotation, f"{prefix}{name}.")
+        between = "NAME." if get_origin(field.annotation) is dict else ""
+        for inner in _sections(field.annotation):
+            yield from _paths(inner, f"{prefix}{name}.{between}")

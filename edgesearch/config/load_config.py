@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from devices.spec import DeviceSpec
 from edgesearch.config.config import Config
-from edgesearch.config.faults import describe_faults, shortened
+from edgesearch.config.faults import describe_faults, section_at, shortened
 from edgesearch.config.yaml_values import parse_yaml
 from edgesearch.errors import ConfigError
 from edgesearch.latency.settings import DeviceSettings
@@ -31,7 +31,8 @@ def load_config(path_or_name: str, overrides: Sequence[str] = ()) -> Config:
     Args:
         path_or_name: Path of a YAML file, or the bare name of a configuration that comes with
             edgesearch, such as `quickstart`.
-        overrides: Texts `key.of.a.section=value`, the value in YAML; an empty one is null.
+        overrides: Texts `key.of.a.section=value`, the value in YAML; an empty one is null. Of two
+            options that exclude each other, the one that is given here replaces that of the file.
 
     Returns:
         The configuration. Relative paths in it start at the current folder.
@@ -54,7 +55,7 @@ def load_config(path_or_name: str, overrides: Sequence[str] = ()) -> Config:
     except ValueError as error:
         raise ConfigError(f"valid YAML in {path}", str(error), "Correct this place.") from error
     values = {} if values is None else values
-    faults += [fault for text in overrides if (fault := _override(values, text))]
+    faults += _override_all(Config, values, overrides)
     remedy = "Correct the file, or give key=value on the command line."
     return _validated(Config, values, faults, f"a configuration without faults in {path}", remedy)
 
@@ -71,7 +72,7 @@ def load_device(name: str, overrides: Sequence[str] = ()) -> DeviceSpec:
     """
     values: dict[str, Any] = {"name": name}
     texts = [text.removeprefix("device.") for text in overrides]
-    faults = [fault for text in texts if (fault := _override(values, text))]
+    faults = list(_override_all(DeviceSettings, values, texts))
     remedy = "Correct --device, or the key=value of its section."
     return _validated(DeviceSettings, values, faults, "a device without faults", remedy).build()
 
@@ -113,26 +114,43 @@ def _find(path_or_name: str) -> Path:
     )
 
 
-def _override(values: Any, text: str) -> str | None:
-    """Replace a value in place; what hinders that is returned. Unknown keys are found later."""
-    key, equals, value = text.partition("=")
-    *sections, name = key.strip().split(".")
-    if not equals or not all((*sections, name)):
-        return f"{text!r}: must have the form key.of.a.section=value"
-    try:
-        parsed, faults = parse_yaml(value)
-    except ValueError as error:
-        return f"{key}: must be valid YAML; found: {value!r} ({error})"
-    if faults:
-        return f"{key}: {faults[0]}"
-    for section in sections:
+def _override_all(schema: type[Settings], values: Any, texts: Sequence[str]) -> Iterator[str]:
+    """Replace values in place; what hinders that is yielded. Unknown keys are found later."""
+    given: set[str] = set()
+    for text in texts:
+        key, equals, value = text.partition("=")
+        *sections, name = key.strip().split(".")
+        if not equals or not all((*sections, name)):
+            yield f"{text!r}: must have the form key.of.a.section=value"
+            continue
+        try:
+            parsed, faults = parse_yaml(value)
+        except ValueError as error:
+            yield f"{key}: must be valid YAML; found: {value!r} ({error})"
+            continue
+        if faults:
+            yield f"{key}: {faults[0]}"
+            continue
+        section = _section_of(values, sections)
+        if not isinstance(section, dict):
+            where = ".".join(sections) or "the file"
+            yield f"{key}: {where} is no section; found: {shortened(section)}"
+            continue
+        section[name] = parsed
+        given.add(".".join((*sections, name)))
+        settings = section_at(schema, sections)
+        pairs = () if settings is None or parsed is None else settings.exclusive
+        for other in (each for pair in pairs if name in pair for each in pair if each != name):
+            if ".".join((*sections, other)) not in given:
+                section.pop(other, None)
+
+
+def _section_of(values: Any, names: Sequence[str]) -> Any:
+    """The values of a section, which is made where it is missing."""
+    for name in names:
         if isinstance(values, dict):
             # A copy, since an alias in the file may show the same section in another place.
-            inner = values.get(section)
-            values[section] = dict(inner or {}) if isinstance(inner, (dict, type(None))) else inner
-            values = values[section]
-    if not isinstance(values, dict):
-        where = ".".join(sections) or "the file"
-        return f"{key}: {where} is no section; found: {shortened(values)}"
-    values[name] = parsed
-    return None
+            inner = values.get(name)
+            values[name] = dict(inner or {}) if isinstance(inner, (dict, type(None))) else inner
+            values = values[name]
+    return values

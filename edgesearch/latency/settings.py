@@ -44,6 +44,8 @@ class MeasuredSettings(Settings):
 class DeviceSettings(MeasuredSettings):
     """The device that networks are chosen for; fields that are given replace the device's own."""
 
+    exclusive = (("host", "hosts"),)
+
     name: str = "local-cpu"
     """Name of a known device (`edgesearch devices`); or one's own, if the runtime is given."""
     transport: str | None = None
@@ -71,13 +73,6 @@ class DeviceSettings(MeasuredSettings):
         if "hosts" in fields:
             fields = {"transport": "ssh", **fields}
         return make_device(**fields)
-
-    @field_validator("hosts")
-    @classmethod
-    def _one_way(cls, hosts: list[str] | None, info: ValidationInfo) -> list[str] | None:
-        if hosts is not None and info.data.get("host") is not None:
-            raise fault("either host or hosts is required, not both")
-        return hosts
 
     @model_validator(mode="after")
     def _valid(self) -> DeviceSettings:

@@ -96,6 +96,8 @@ class DeviceBudgets(MeasuredSettings):
 class Budgets(Settings):
     """What candidates have to keep, all of it together; what is null does not bind."""
 
+    exclusive = (("latency_ms", "latency_of_largest"),)
+
     latency_ms: Bounds | None = None
     """Median latency on the device, in milliseconds; a list is several budgets with own winners."""
     latency_of_largest: Shares | None = None
@@ -150,15 +152,6 @@ class Budgets(Settings):
     def further_devices(self) -> dict[str, DeviceSpec]:
         """The further devices by name."""
         return {name: budgets.build(name) for name, budgets in self.devices.items()}
-
-    @field_validator("latency_of_largest")
-    @classmethod
-    def _one_latency(
-        cls, share: float | tuple[float, ...] | None, info: ValidationInfo
-    ) -> float | tuple[float, ...] | None:
-        if share is not None and info.data.get("latency_ms") is not None:
-            raise fault("either latency_ms or latency_of_largest is required, not both")
-        return share
 
     @field_validator("devices")
     @classmethod

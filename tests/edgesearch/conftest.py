@@ -1,14 +1,25 @@
-"""One thread for torch, one exported subnet, and a second family of networks."""
+"""What several rooms look at: one small run of the whole chain, one subnet, a second family."""
 
 import importlib.util
 import json
+import os
+import shutil
+import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
+from threadpoolctl import threadpool_limits
+from typer.testing import CliRunner
 
+import edgesearch
+from edgesearch.cli.main import app
+from edgesearch.config import Config
 from edgesearch.export.engines import ONNX_FILE
 from edgesearch.families import FAMILIES
 from edgesearch.families.resnet.network import ResNet
@@ -16,7 +27,221 @@ from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.formats.onnx_export import assemble_network, export_blocks, export_network
 from edgesearch.supernet.calibrate import recalibrate
 
+# One thread: the tests are small, and others may be at work on the same cores.
 torch.set_num_threads(1)
+threadpool_limits(1, "blas")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of processes that tests start
+
+CONFIG = {
+    "seed": 0,
+    "space": {
+        "name": "two stages",
+        "family": "resnet",
+        "block": "basic",
+        "stem": "small",
+        "in_channels": 1,
+        "stem_widths": [4, 8],
+        "stage_widths": [[4, 8], [8, 16]],
+        "stage_depths": [[1, 2], [1, 2]],
+        "resolutions": [16],
+    },
+    "data": {"source": "digits", "licence": "BSD-3-Clause"},
+    # So wide an interval that as many rounds are made on a busy machine as on an idle one.
+    "profile": {"rounds": 4, "networks": 6, "interval": 1.0},
+    "pretrain": {
+        "epochs": 2,
+        "batch_size": 64,
+        "queue_size": 128,
+        "projector_hidden_dim": 16,
+        "projector_dim": 8,
+        "projector_bn": True,
+        "threads": 1,
+        "knn_k": 5,
+        "augmentation": {"batched": True, "flip_probability": 0, "blur_probability": 0},
+    },
+    "search": {
+        "evaluations": 12,
+        "population": 3,
+        "images": 64,
+        "calibration_images": 64,
+        "batch_size": 64,
+        "reserves": 4,
+        # Far above what any of these takes, so that a busy machine changes nothing.
+        "budgets": {"latency_ms": 1000, "macs": 700000},
+    },
+    "evaluation": {"knn_k": 5, "train_images": 400},
+    "export": {"tensorrt": {"compute_capabilities": ["SM86", "SM89"]}},
+}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The small configuration and an output folder, by the command line or in Python."""
+
+    config: Path
+    output_dir: Path
+
+    def api(self, **sections):
+        """The run in Python; a section's values replace those of the small configuration."""
+        values = {**CONFIG, "output_dir": str(self.output_dir)}
+        for name, section in sections.items():
+            values[name] = {**values.get(name, {}), **section}
+        return edgesearch.Run(Config.model_validate(values))
+
+    def command(self, stage, *overrides):
+        where = (str(self.config), f"output_dir={self.output_dir}")
+        return [sys.executable, "-m", "edgesearch", stage, *where, *overrides]
+
+    def call(self, stage, *overrides):
+        """A command in this process, which has imported everything."""
+        command = self.command(stage, *overrides)
+        done = CliRunner().invoke(app, command[3:])
+        return subprocess.CompletedProcess(command, done.exit_code, done.stdout, done.stderr)
+
+    def passes(self, stage, *overrides):
+        """What a command prints that has to succeed."""
+        done = self.call(stage, *overrides)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def json(self, stage, *overrides):
+        """The result of a command."""
+        return json.loads(self.passes(stage, *overrides, "--json").stdout)
+
+    def refuses(self, stage, *overrides, says=()):
+        """The one message of a command that cannot do what it is asked for."""
+        done = self.call(stage, *overrides)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count("error: required:") == 1
+        assert "Traceback" not in done.stderr
+        for text in (says,) if isinstance(says, str) else says:
+            assert text in done.stderr
+        return done.stderr
+
+    def start(self, stage, *overrides):
+        """A command in a process of its own."""
+        return subprocess.Popen(
+            self.command(stage, *overrides),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def stopped(self, stage, number, when, *overrides):
+        """Start a stage, send it a signal as soon as `when()` is true, and wait for its end."""
+        process = self.start(stage, *overrides)
+        wait_for(when, process)
+        os.kill(process.pid, number)
+        out, err = process.communicate(timeout=600)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def copied(self, folder):
+        """The same state in another folder, where a test may spoil it."""
+        shutil.copytree(self.output_dir, folder / "out")
+        return Chain(self.config, folder / "out")
+
+    def read(self, name):
+        """A JSON file of the run."""
+        return json.loads((self.output_dir / name).read_text("utf-8"))
+
+    def write(self, name, values):
+        (self.output_dir / name).write_text(json.dumps(values), "utf-8")
+
+    def lines(self, name):
+        path = self.output_dir / name
+        return path.read_text("utf-8").splitlines() if path.exists() else []
+
+    @property
+    def space(self):
+        return self.api().space
+
+    def architecture(self, values):
+        """The architecture that a file describes."""
+        return self.space.from_choices(values)
+
+    @property
+    def table(self):
+        """The latency table's path."""
+        (path,) = (self.output_dir / "latency").glob("*.jsonl")
+        return path
+
+    def change_table(self, change):
+        """Replace the lines of the table by what `change` makes of their values."""
+        lines = change([json.loads(line) for line in self.table.read_text("utf-8").splitlines()])
+        self.table.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+
+    def measure_beforehand(self, candidates, samples_ms, exports_ago=0):
+        """Put 99 rounds of winners into the table, as the next export would measure them."""
+
+        def change(lines):
+            kept = [line for line in lines if not line.get("key", "").startswith("winner/")]
+            session = 1 + max(line.get("session", 0) for line in kept) - exports_ago
+            measured = [
+                {
+                    "type": "network",
+                    "key": f"winner/features/{candidate}/{session}",
+                    "architecture": dict(candidate),
+                    "space_hash": self.space.space_hash,
+                    "session": 1,
+                    "round": number,
+                    "samples_ms": samples_ms,
+                }
+                for candidate in candidates
+                for number in range(1, 100)
+            ]
+            # After the first look at the reference workload they would count as rounds of a busy
+            # machine whenever the last look met one.
+            first = next(n for n, line in enumerate(kept) if line.get("type") == "reference")
+            return [*kept[:first], *measured, *kept[first:]]
+
+        self.change_table(change)
+
+
+def wait_for(moment, *running):
+    """Wait until `moment()` is true, which has to be while some processes run."""
+    deadline = time.monotonic() + 600
+    while not moment():
+        ended = [process for process in running if process.poll() is not None]
+        assert not ended, f"it ended before the moment: {ended[0].stderr.read()}"
+        assert time.monotonic() < deadline, "the moment never came"
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="session", name="wait_for")
+def _wait_for():
+    return wait_for
+
+
+@pytest.fixture(scope="session")
+def small_config():
+    """The configuration of the small run, without an output folder."""
+    return CONFIG
+
+
+@pytest.fixture(scope="session")
+def config_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "chain.yaml"
+    path.write_text(yaml.safe_dump({"output_dir": "unused", **CONFIG}))
+    return path
+
+
+@pytest.fixture
+def empty(config_file, tmp_path):
+    """The small configuration with an output folder that is not there yet."""
+    return Chain(config_file, tmp_path / "out")
+
+
+@pytest.fixture(scope="session")
+def finished(config_file, tmp_path_factory):
+    """A finished run, and what it printed. Do not write into it: take `chain`."""
+    chain = Chain(config_file, tmp_path_factory.mktemp("finished") / "out")
+    return chain, chain.passes("run")
+
+
+@pytest.fixture
+def chain(finished, tmp_path):
+    """A copy of the finished run."""
+    return finished[0].copied(tmp_path)
 
 
 @pytest.fixture(scope="session")

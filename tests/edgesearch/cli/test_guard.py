@@ -104,22 +104,6 @@ def test_an_interrupt_that_a_library_made_an_error_of_its_own_is_130(number, err
     assert "Run the same command again to go on." in capsys.readouterr().err
 
 
-def test_signal_handlers_are_given_back():
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    former = [signal.getsignal(number) for number in numbers]
-    during = guarded(lambda: [signal.getsignal(number) for number in numbers], False)
-    assert not set(map(id, former)) & set(map(id, during))
-    assert [signal.getsignal(number) for number in numbers] == former
-
-
-def test_what_is_ignored_stays_ignored():
-    former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        assert guarded(lambda: signal.getsignal(signal.SIGTERM), False) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGTERM, former)
-
-
 class TestSeveralProcesses:
     """Under torchrun one process speaks, and the others leave after it."""
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from edgesearch.cli import progress
-from edgesearch.stages import Event
+from edgesearch.events import Event
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_short_works_of_equal_length_are_all_told(clock, capsys):
 ON_A_TERMINAL = """
 import time
 from edgesearch.cli.progress import Progress
-from edgesearch.stages import Event
+from edgesearch.events import Event
 with Progress() as progress:
     for epoch in (1, 2):
         for step in range(1, 5):
@@ -104,7 +104,7 @@ print("out")
 
 ROUNDS_ON_A_TERMINAL = """
 from edgesearch.cli.progress import Progress
-from edgesearch.stages import Event
+from edgesearch.events import Event
 with Progress() as progress:
     for done, total in ((1, 2), (2, 2)):
         progress.show(Event("profile", "blocks exported", done, total))

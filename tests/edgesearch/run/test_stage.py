@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from edgesearch.run.stage import RECORD, Stage, prefixed
+from edgesearch.config import Config
+from edgesearch.run.context import RunContext
+from edgesearch.run.stage import RECORD, Stage
 
-CONFIG = {"search.evaluations": 10, "search.widths": (1, 2)}
+SETTINGS = {"search.evaluations": 10, "search.widths": (1, 2)}
 INPUTS = {"the weights": "aa"}
 
 
@@ -17,7 +19,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def stage(folder):
-    return Stage("search", folder, CONFIG, INPUTS)
+    return Stage("search", folder, SETTINGS, INPUTS)
 
 
 @pytest.fixture
@@ -28,98 +30,81 @@ def finished(stage):
     return stage
 
 
-def test_first_run_tells_nothing(stage):
+def test_a_first_run_tells_nothing(stage, folder):
+    folder.mkdir()  # an empty folder is taken
     assert stage.begin() == (False, "")
     record = json.loads((stage.folder / RECORD).read_text("utf-8"))
-    assert record["finished"] is False
-    assert record["stage"] == "search"
+    assert (record["finished"], record["stage"]) == (False, "search")
 
 
-def test_stopped_run_goes_on(stage):
+def test_a_stopped_run_goes_on(stage):
     stage.begin()
     (stage.folder / "half").touch()
     assert stage.begin() == (False, "going on where it was stopped")
     assert (stage.folder / "half").exists()
 
 
-def test_finished_run_is_done(finished):
-    done, message = finished.begin()
-    assert done
-    assert message == "finished before, and nothing it depends on has changed"
-
-
-def test_whether_it_is_finished_can_be_asked_without_touching_anything(finished, folder):
-    changed = Stage("search", folder, CONFIG, {"the weights": "bb"})
+def test_a_finished_run_is_done(finished, folder):
     assert finished.is_finished()
-    assert not changed.is_finished()
-    assert not Stage("search", folder / "none", CONFIG, INPUTS).is_finished()
-    assert sorted(path.name for path in folder.iterdir()) == ["result.json", RECORD]
-    (folder / "result.json").unlink()
-    assert not finished.is_finished()
-
-
-def test_a_changed_key_is_named_with_both_values(finished, folder):
-    changed = Stage("search", folder, {**CONFIG, "search.evaluations": 20}, INPUTS)
-    done, message = changed.begin()
-    assert not done
-    kept = folder.with_name("search.1")
-    assert message == (
-        f"search.evaluations has changed from 10 to 20: done anew; what was there is kept as {kept}"
-    )
-    assert (kept / "result.json").exists()
-    assert [path.name for path in folder.iterdir()] == [RECORD]
-
-
-def test_of_a_section_the_changed_key_is_named(folder):
-    space = {"name": "tiny", "stem_widths": [8, 16], "deep": {"a": 1, "b": 2}}
-    others = [
-        ({**space, "stem_widths": [8]}, "space.stem_widths has changed from [8, 16] to [8]"),
-        ({**space, "deep": {"a": 1}}, "space.deep.b has changed from 2 to None"),
-        ({**space, "new": 1}, "space.new has changed from None to 1"),
-    ]
-    for other, message in others:
-        Stage("search", folder, {"space": space}, INPUTS).begin()
-        assert Stage("search", folder, {"space": other}, INPUTS).begin()[1].startswith(message)
-
-
-def test_a_key_that_came_or_went_is_named(finished, folder):
-    less = Stage("search", folder, {"search.evaluations": 10}, INPUTS)
-    assert "search.widths has changed from [1, 2] to None" in less.begin()[1]
-    assert "search.widths has changed from None to [1, 2]" in finished.begin()[1]
-
-
-def test_a_key_that_is_recorded_no_more_is_no_change(finished, folder):
-    now = Stage("search", folder, {"search.evaluations": 10}, INPUTS, no_more=["search.widths"])
-    assert now.is_finished()
-    assert now.begin() == finished.begin()
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-
-
-def test_a_reopened_stage_goes_on(finished, folder):
+    assert finished.begin() == (True, "finished before, and nothing it depends on has changed")
     finished.reopen()
     assert finished.begin() == (False, "going on where it was stopped")
     assert (folder / "result.json").exists()
 
 
-def test_a_changed_input_is_named(finished, folder):
-    done, message = Stage("search", folder, CONFIG, {"the weights": "bb"}).begin()
-    assert not done
-    assert message.startswith("the weights has changed: done anew")
+def test_whether_it_is_finished_can_be_asked_without_touching_anything(finished, folder):
+    assert not Stage("search", folder, SETTINGS, {"the weights": "bb"}).is_finished()
+    assert not Stage("search", folder / "none", SETTINGS, INPUTS).is_finished()
+    assert sorted(path.name for path in folder.iterdir()) == ["result.json", RECORD]
+    (folder / "result.json").unlink()
+    assert not finished.is_finished()
 
 
-def test_every_folder_that_is_set_aside_is_kept(finished, folder):
-    for evaluations in (20, 30, 40):
-        Stage("search", folder, {**CONFIG, "search.evaluations": evaluations}, INPUTS).begin()
-    assert [folder.with_name(f"search.{n}").exists() for n in (1, 2, 3, 4)] == [True] * 3 + [False]
+SPACE = {"name": "tiny", "widths": [8, 16], "deep": {"a": 1, "b": 2}}
 
 
-def test_a_stopped_run_of_another_configuration_is_set_aside(stage, folder):
-    stage.begin()
-    (folder / "half").touch()
-    done, message = Stage("search", folder, {**CONFIG, "search.evaluations": 20}, INPUTS).begin()
-    assert not done
-    assert "from 10 to 20" in message
-    assert not (folder / "half").exists()
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ({"images": 10}, {"images": 20}, "images has changed from 10 to 20"),
+        ({"widths": (1, 2)}, {}, "widths has changed from [1, 2] to None"),
+        ({}, {"widths": (1, 2)}, "widths has changed from None to [1, 2]"),
+        ({"space": SPACE}, {"space": {**SPACE, "widths": [8]}}, "space.widths has changed from ["),
+        (
+            {"space": SPACE},
+            {"space": {**SPACE, "deep": {"a": 1}}},
+            "space.deep.b has changed from 2 to None",
+        ),
+        (
+            {"space": SPACE},
+            {"space": {**SPACE, "new": 1}},
+            "space.new has changed from None to 1",
+        ),
+    ],
+)
+def test_the_key_that_has_changed_is_named_with_both_values(folder, before, after, message):
+    Stage("search", folder, before, INPUTS).begin()  # stopped ones are set aside, too
+    assert Stage("search", folder, after, INPUTS).begin()[1].startswith(message)
+
+
+def test_what_was_made_with_something_else_is_kept(finished, folder):
+    others = [
+        Stage("search", folder, {**SETTINGS, "search.evaluations": 20}, INPUTS),
+        Stage("search", folder, SETTINGS, {"the weights": "bb"}),
+        finished,
+    ]
+    kept = [folder.with_name(f"search.{number}") for number in (1, 2, 3)]
+    told = [other.begin() for other in others]
+    assert told[0] == (
+        False,
+        "search.evaluations has changed from 10 to 20: done anew; what was there is kept as "
+        f"{kept[0]}",
+    )
+    assert told[1][1].startswith("search.evaluations has changed from 20 to 10")
+    assert told[2][1].startswith("the weights has changed: done anew")
+    assert (kept[0] / "result.json").exists()
+    assert all(path.exists() for path in kept)
+    assert [path.name for path in folder.iterdir()] == [RECORD]
 
 
 def test_a_missing_output_is_done_again(finished):
@@ -130,28 +115,62 @@ def test_a_missing_output_is_done_again(finished):
     assert finished.begin() == (False, "going on where it was stopped")
 
 
-def test_a_folder_of_someone_else_is_kept_aside(stage, folder):
-    folder.mkdir()
-    (folder / "thesis.tex").touch()
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "7", "[{}]", '{"settings": {}}', "\udcff"])
+def test_without_a_whole_record_what_is_there_is_kept_aside(finished, folder, text):
+    (folder / RECORD).unlink()
+    if text is not None:
+        (folder / RECORD).write_text(text, "utf-8", errors="surrogateescape")
     kept = folder.with_name("search.1")
-    assert stage.begin() == (False, f"no record of how {folder} was made; kept as {kept}")
-    assert (kept / "thesis.tex").exists()
+    assert finished.begin() == (False, f"no record of how {folder} was made; kept as {kept}")
+    assert (kept / "result.json").exists()
 
 
-def test_an_empty_folder_is_taken(stage, folder):
-    folder.mkdir()
-    assert stage.begin() == (False, "")
-    assert not folder.with_name("search.1").exists()
+class TestDoing:
+    @pytest.fixture
+    def told(self):
+        return []
 
+    @pytest.fixture
+    def do(self, stage, small_config, tmp_path, told):
+        """Do the stage; what was called is in the list that is returned."""
+        config = Config.model_validate({**small_config, "output_dir": str(tmp_path)})
+        run = RunContext(config, lambda event: told.append(event.message))
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", "[{}]", '{"config": {}}', "\udcff"])
-def test_a_damaged_record_is_no_record(finished, text):
-    (finished.folder / RECORD).write_text(text, "utf-8", errors="surrogateescape")
-    done, message = finished.begin()
-    assert not done
-    assert message.startswith("no record of how")
-    assert (finished.folder.with_name("search.1") / "result.json").exists()
+        def do(fails_in=None):
+            called = []
 
+            def prepare():
+                called.append("prepare")
+                if fails_in == "prepare":
+                    raise ZeroDivisionError
+                return 7
 
-def test_keys_with_their_section():
-    assert prefixed("search", {"images": 3}) == {"search.images": 3}
+            def work(prepared):
+                called.append(f"work {prepared}")
+                if fails_in == "work":
+                    raise ZeroDivisionError
+                (stage.folder / "result.json").touch()
+                return ["result.json"]
+
+            called.append(stage.do(run, prepare, work))
+            return called
+
+        return do
+
+    def test_once(self, do, told, stage):
+        assert do() == ["prepare", "work 7", False]
+        assert told == []
+        assert do() == [True]
+        assert told == ["finished before, and nothing it depends on has changed"]
+        assert stage.is_finished()
+
+    def test_what_is_refused_touches_nothing(self, do, folder):
+        with pytest.raises(ZeroDivisionError):
+            do("prepare")
+        assert not folder.exists()
+
+    def test_what_is_stopped_goes_on(self, do, told):
+        with pytest.raises(ZeroDivisionError):
+            do("work")
+        assert do() == ["prepare", "work 7", False]
+        assert told == ["going on where it was stopped"]

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 import venv
@@ -63,7 +64,7 @@ def expected_pixels(path, rule):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize(("resolution", "ratio"), [(16, 1.0), (32, 1.15), (64, 1.0), (100, 1.1)])
+@pytest.mark.parametrize(("resolution", "ratio"), [(16, 1.0), (32, 1.15), (100, 1.1)])
 def test_prepares_images_as_for_training(images, channels, interpolation, resolution, ratio):
     assert len(images) == 9
     rule = {
@@ -90,19 +91,39 @@ def test_prepares_images_as_for_training(images, channels, interpolation, resolu
 
 
 @pytest.fixture
-def kit(finished, tmp_path):
-    """The unpacked kit of a winner, and what runs its program without the project."""
+def kit(finished, tmp_path, monkeypatch, capsys):
+    """The unpacked kit of a winner, and what runs its program."""
     folder = tmp_path / "kit"
-    with zipfile.ZipFile(finished[0].output_dir / "engines/w0/kit.zip") as archive:
+    engine = finished[0].output_dir / "engines/w0"
+    with zipfile.ZipFile(engine / "kit.zip") as archive:
         archive.extractall(folder)
 
     def run(*arguments):
+        """Without the project, in a process of its own."""
         command = [sys.executable, "-I", "-c", WITHOUT_PROJECT, folder / "run.py", *arguments]
         return subprocess.run(
             list(map(str, command)), capture_output=True, text=True, check=False, cwd=tmp_path
         )
 
-    return SimpleNamespace(folder=folder, run=run, engine=finished[0].output_dir / "engines/w0")
+    def refuses(*arguments, says):
+        monkeypatch.setattr(sys, "argv", list(map(str, ["run.py", *arguments])))
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(folder / "run.py"), run_name="__main__")
+        out, err = capsys.readouterr()
+        assert (ended.value.code, out) == (2, "")
+        assert err.startswith("error: required: ")
+        for text in says:
+            assert text in err
+
+    def change_manifest(change):
+        path = folder / "manifest.json"
+        manifest = json.loads(path.read_text())
+        change(manifest)
+        path.write_text(json.dumps(manifest))
+
+    return SimpleNamespace(
+        folder=folder, engine=engine, run=run, refuses=refuses, change_manifest=change_manifest
+    )
 
 
 def reference_outputs(engine, images):
@@ -150,36 +171,26 @@ def test_classes_come_with_their_names(kit, images, capsys):
     manifest = {"input": {"shape": [1]}, "device": {"runtime": "onnxruntime"}}
     kit_program.show([{"image": "x.jpg", **shown}], [1.0, 2.0, 3.0], manifest, False)
     assert "x.jpg\n   66.5%  b\n" in capsys.readouterr().out
-    done = kit.run(images[0], "--json")
-    result = json.loads(done.stdout)
+    result = json.loads(kit.run(images[0], "--json").stdout)
     assert result["latency"]["runs"] == 50
     assert 0 < result["latency"]["median_ms"] <= result["latency"]["p95_ms"]
     assert result["results"][0]["image"] == str(images[0])
 
 
-def refused(done, required, found):
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert f"error: required: {required}" in done.stderr
-    assert found in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_bad_input_is_one_message(kit, images, tmp_path):
     text = tmp_path / "text.jpg"
     text.write_text("no image")
-    refused(kit.run(text), "an image that can be read", f"found: {text}: cannot identify")
-    refused(kit.run(tmp_path / "missing.jpg"), "an image that can be read", "No such file")
+    kit.refuses(text, says=["an image that can be read", f"found: {text}: cannot identify"])
+    kit.refuses(tmp_path / "missing.jpg", says=["an image that can be read", "No such file"])
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "floats.tiff")
-    refused(kit.run(tmp_path / "floats.tiff"), "an image", "floating-point numbers")
-    negative = np.full((4, 4), -5, np.int32)
-    Image.fromarray(negative).save(tmp_path / "negative.tiff")
-    refused(kit.run(tmp_path / "negative.tiff"), "an image", "pixel values -5 to -5")
+    kit.refuses(tmp_path / "floats.tiff", says=["an image", "floating-point numbers"])
+    Image.fromarray(np.full((4, 4), -5, np.int32)).save(tmp_path / "negative.tiff")
+    kit.refuses(tmp_path / "negative.tiff", says=["an image", "pixel values -5 to -5"])
     with (kit.folder / "subnet.onnx").open("ab") as file:
         file.write(b"more")
-    refused(kit.run(images[0]), "subnet.onnx with the SHA-256", "Unpack the kit again")
+    kit.refuses(images[0], says=["subnet.onnx with the SHA-256", "Unpack the kit again"])
     (kit.folder / "manifest.json").write_text("{")
-    refused(kit.run(images[0]), "a whole kit in", "JSONDecodeError")
+    kit.refuses(images[0], says=["a whole kit in", "JSONDecodeError"])
 
 
 @pytest.mark.parametrize("least", [-1000.0, 0.0])
@@ -204,29 +215,25 @@ def test_an_engine_that_fails_as_it_runs_is_one_message(kit, images, least):
     opsets = [helper.make_opsetid("", 18)]
     content = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
     (kit.folder / "subnet.onnx").write_bytes(content)
-    manifest = json.loads((kit.folder / "manifest.json").read_text())
-    manifest["files"]["subnet.onnx"]["sha256"] = hashlib.sha256(content).hexdigest()
-    (kit.folder / "manifest.json").write_text(json.dumps(manifest))
-    refused(kit.run(images[0]), "onnxruntime must be able to run", "indices element out of data")
+    digest = hashlib.sha256(content).hexdigest()
+    kit.change_manifest(lambda manifest: manifest["files"]["subnet.onnx"].update(sha256=digest))
+    says = ["onnxruntime must be able to run", "indices element out of data"]
+    kit.refuses(images[0], says=says)
 
 
-def test_another_version_of_the_runtime_is_refused(kit, images):
-    manifest = json.loads((kit.folder / "manifest.json").read_text())
-    manifest["files"]["subnet.ort"]["runtime_version"] = "0.9"
-    manifest["kit_file"] = "subnet.ort"
+def test_another_or_no_runtime_is_named(kit, images):
+    def of_another_version(manifest):
+        manifest["files"]["subnet.ort"]["runtime_version"] = "0.9"
+        manifest["kit_file"] = "subnet.ort"
+
     (kit.folder / "subnet.ort").write_bytes((kit.engine / "subnet.ort").read_bytes())
-    (kit.folder / "manifest.json").write_text(json.dumps(manifest))
+    kit.change_manifest(of_another_version)
     found = f"found: onnxruntime {onnxruntime.__version__}"
-    refused(kit.run(images[0]), "onnxruntime 0.9, with which subnet.ort was compiled", found)
-
-
-def test_a_runtime_that_is_missing_is_named(kit, images):
-    manifest = json.loads((kit.folder / "manifest.json").read_text())
-    manifest["device"].update(runtime="tensorrt", precision="fp16")
-    (kit.folder / "manifest.json").write_text(json.dumps(manifest))
-    if importlib.util.find_spec("tensorrt") is not None:
-        pytest.skip("TensorRT is installed")
-    refused(kit.run(images[0]), "", "pip install tensorrt")
+    kit.refuses(images[0], says=["onnxruntime 0.9, with which subnet.ort was compiled", found])
+    if importlib.util.find_spec("tensorrt") is None:
+        tensorrt = {"runtime": "tensorrt", "precision": "fp16"}
+        kit.change_manifest(lambda manifest: manifest["device"].update(tensorrt))
+        kit.refuses(images[0], says=["pip install tensorrt"])
 
 
 def test_runs_on_a_board(kit, images, board, tmp_path):

@@ -1,9 +1,10 @@
-"""The table's way into the search: what fits, what is refused, what counts as a change."""
+"""Tables of latencies: measured, gone on with, judged, and what counts as a change of them."""
 
 import json
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,31 +12,27 @@ import pytest
 from devices import load_device
 from devices.errors import EngineError
 from edgesearch.errors import Interrupted, StageError
-from edgesearch.families import known_spaces, load_space, space_from_dict
-from edgesearch.latency.tell_table import tell_doubt
-from edgesearch.latency.workloads import (
-    correction_networks,
-    network_key,
-    networks_to_measure,
-)
-from edgesearch.run.layout import Layout
-from edgesearch.stages.profile import (
+from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.tables import (
     current_correction,
     load_table,
-    profile,
     table_digest,
+    tell_doubt,
     winner_key,
 )
+from edgesearch.latency.workloads import correction_networks, network_key, networks_to_measure
 from profilers import (
     LatencyTable,
-    MeasureConfig,
     TableError,
     TableMismatchError,
+    median_ratio,
     open_meter,
     slowdown_of,
 )
 from profilers.measure import Measurement
 from profilers.workload import REFERENCE_KEY
+
+CONTRACT = {"n", "mape", "bias", "within_5", "within_10", "kendall_tau", "worst"}
 
 
 @pytest.fixture(scope="module")
@@ -43,206 +40,93 @@ def device():
     return load_device("local-cpu")
 
 
-@pytest.fixture(scope="module")
-def space(finished):
-    manifest = finished[0].output_dir / "engines/w0/manifest.json"
-    return space_from_dict(json.loads(manifest.read_text("utf-8"))["space"])
-
-
-@pytest.fixture
-def path(chain, device):
-    return Layout(chain.output_dir).table(device)
-
-
 def append(path, **values):
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")
 
 
-def block_of(path):
-    """The values of the last block that was measured."""
-    lines = map(json.loads, path.read_text("utf-8").splitlines()[1:])
-    return [line for line in lines if "type" not in line][-1]
+def networks_in(chain, table):
+    found = [n for n in table.networks(chain.space.space_hash) if n.key.startswith("network/")]
+    return [chain.architecture(network.architecture) for network in found]
 
 
-def test_a_table_of_the_device_and_space_is_taken(path, space, device):
-    table = load_table(path, space, device)
-    assert current_correction(space, table).networks >= 6
+class TestLoading:
+    def test_a_table_of_the_device_and_space_is_taken(self, finished, device):
+        table = load_table(finished[0].table, finished[0].space, device)
+        assert current_correction(finished[0].space, table).networks >= 6
+
+    def test_a_table_of_another_device_names_the_field(self, finished, device):
+        other = replace(device, batch=4)
+        with pytest.raises(TableMismatchError, match="must be of batch 4; found: batch 1"):
+            load_table(finished[0].table, finished[0].space, other)
+
+    def test_no_table(self, finished, tmp_path, device):
+        message = "latency table of local-cpu at .*; found: no such file. Run `edgesearch profile`"
+        with pytest.raises(StageError, match=message):
+            load_table(tmp_path / "a.jsonl", finished[0].space, device)
+
+    def test_a_table_without_a_correction(self, chain, device):
+        chain.change_table(lambda lines: [n for n in lines if n.get("type") != "correction"])
+        with pytest.raises(StageError, match="found: blocks, but no correction for this space"):
+            load_table(chain.table, chain.space, device)
+
+    def test_a_file_that_is_no_table_is_refused_and_left_alone(self, chain):
+        chain.table.write_text("notes\n", encoding="utf-8")
+        with pytest.raises(TableError, match="must be a latency table; found: .*'notes"):
+            chain.api().profile()
+        assert chain.table.read_text("utf-8") == "notes\n"
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("threads", 2), ("batch", 4), ("precision", "fp16"), ("name", "board")],
-)
-def test_a_table_of_another_device_names_the_field(path, space, device, field, value):
-    other = replace(device, **{field: value})
-    message = f"must be of {field} {value!r}; found: {field} {getattr(device, field)!r}"
-    with pytest.raises(TableMismatchError, match=message):
-        load_table(path, space, other)
+class TestChanges:
+    def test_what_export_appends_is_none(self, chain):
+        path, space = chain.table, chain.space
+        before = table_digest(path)
+        measured = {"session": 9, "round": 1, "samples_ms": [1.0]}
+        append(path, type="correction", space_hash=space.space_hash, offset_ms=1)
+        append(path, type="network", key=winner_key(space.largest, "features", 2), **measured)
+        append(path, type="overhead", key="overhead", **measured)
+        append(path, type="reference", key="reference", **measured)
+        with path.open("a", encoding="utf-8") as file:
+            file.write('{"type": "network", "architecture": {"stem_width": 4}')
+        assert table_digest(path) == before
+
+    def test_blocks_networks_and_errors_are(self, chain):
+        lines = map(json.loads, chain.table.read_text("utf-8").splitlines()[1:])
+        block = [line for line in lines if "type" not in line][-1]
+        error = {"key": "head/in1/hw1", "session": 9, "error": "no memory"}
+        measured = {"session": 11, "round": 1, "samples_ms": [1.0]}
+        digests = [table_digest(chain.table)]
+        for values in (
+            block,
+            {"type": "network", "key": "network/x", **measured},
+            error,
+            {"key": error["key"], **measured},
+            error,
+        ):
+            append(chain.table, **values)
+            digests.append(table_digest(chain.table))
+        assert len(set(digests)) == 6
+        append(chain.table, **{**error, "session": 12, "error": "still none"})
+        assert table_digest(chain.table) == digests[-1]
 
 
-def test_no_table(tmp_path, space, device):
-    message = "the latency table of local-cpu at .*; found: no such file. Run `edgesearch profile`"
-    with pytest.raises(StageError, match=message):
-        load_table(tmp_path / "a.jsonl", space, device)
-
-
-def test_a_table_of_another_space_names_a_block_that_it_lacks(path, device):
-    tiny = load_space("resnet_tiny", in_channels=1)
-    message = r"of the space 'resnet_tiny' at .*; found: \d+ of its blocks are not in it, the first"
-    with pytest.raises(StageError, match=message):
-        load_table(path, tiny, device)
-
-
-def test_a_table_without_a_correction(path, space, device):
-    lines = path.read_text("utf-8").splitlines()
-    kept = [line for line in lines if json.loads(line).get("type") != "correction"]
-    path.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    with pytest.raises(StageError, match="found: blocks, but no correction for this space"):
-        load_table(path, space, device)
-
-
-def test_what_export_appends_is_no_change(path, space):
-    before = table_digest(path)
-    network = {
-        "type": "network",
-        "session": 9,
-        "round": 1,
-        "samples_ms": [1.0],
-        "architecture": dict(space.largest),
-        "space_hash": space.space_hash,
-    }
-    append(path, type="correction", space_hash=space.space_hash, offset_ms=1)
-    append(path, key=winner_key(space.largest, "features", 2), **network)
-    append(path, type="overhead", key="overhead", session=9, round=1, samples_ms=[1.0])
-    append(path, type="reference", key="reference", session=9, round=1, samples_ms=[1.0])
-    with path.open("a", encoding="utf-8") as file:
-        file.write('{"type": "network", "architecture": {"stem_width": 4}')
-    assert table_digest(path) == before
-
-
-def test_blocks_and_networks_are_a_change(path, space):
-    digests = {table_digest(path)}
-    append(path, **block_of(path))
-    digests.add(table_digest(path))
-    append(path, type="network", key="network/x", session=9, round=1, samples_ms=[1.0])
-    digests.add(table_digest(path))
-    append(path, key="head/in1/hw1", session=9, error="cannot")
-    digests.add(table_digest(path))
-    assert len(digests) == 4
-
-
-def test_to_fail_again_is_no_change_and_to_run_after_all_is_one(path):
-    error = {"key": "head/in1/hw1", "error": "no memory"}
-    append(path, session=9, **error)
-    before = table_digest(path)
-    append(path, session=10, **{**error, "error": "still none"})
-    assert table_digest(path) == before
-    append(path, key=error["key"], session=11, round=1, samples_ms=[1.0])
-    measured = table_digest(path)
-    append(path, session=12, **error)
-    assert len({before, measured, table_digest(path)}) == 3
-
-
-def test_more_rounds_refit_the_correction(chain, path, space, device):
-    measure = MeasureConfig(rounds=5, max_rounds=1000)  # until so many are undisturbed
-    former = current_correction(space, LatencyTable.load(path))
-    made = profile(
-        space=space,
-        device=device,
-        output_dir=chain.output_dir,
-        measure=measure,
-        networks=7,
-    )
+def test_more_rounds_refit_the_correction(chain):
+    former = chain.api().profile().correction
+    # Until so many rounds are undisturbed; disturbed ones are made again.
+    more = chain.api(profile={"rounds": 5, "max_rounds": 1000, "networks": 7})
+    made = more.profile()
     assert not made.skipped
-    table = LatencyTable.load(path)
-    assert min(map(table.rounds, table.keys())) >= 5  # disturbed ones are made again
-    assert current_correction(space, table) == made.correction != former
-    again = profile(
-        space=space,
-        device=device,
-        output_dir=chain.output_dir,
-        measure=measure,
-        networks=7,
-    )
+    table = LatencyTable.load(chain.table)
+    assert min(map(table.rounds, table.keys())) >= 5
+    assert current_correction(chain.space, table) == made.correction != former
+    again = more.profile()
     assert again.skipped
     assert again.correction == made.correction
 
 
-def test_a_file_that_is_no_table_is_refused_and_left_alone(chain, path, space, device):
-    path.write_text("notes\n", encoding="utf-8")
-    with pytest.raises(TableError, match="must be a latency table; found: .*'notes"):
-        profile(
-            space=space, device=device, output_dir=chain.output_dir, measure=MeasureConfig(rounds=2)
-        )
-    assert path.read_text("utf-8") == "notes\n"
-
-
-@pytest.mark.parametrize("count", [6, 8, 12])
-def test_networks_of_the_correction_span_the_space(count):
-    tiny = load_space("resnet_tiny")
-    networks = correction_networks(tiny, count)
-    assert len(networks) == len(set(networks)) == count
-    assert (networks[0], networks[-1]) == (tiny.smallest, tiny.largest)
-    macs = [tiny.macs(architecture) for architecture in networks]
-    assert macs == sorted(macs)
-    assert networks == correction_networks(tiny, count)
-
-
-@pytest.mark.parametrize("count", [6, 8, 12])
-@pytest.mark.parametrize("name", known_spaces())
-def test_networks_of_the_correction_cover_each_dimension(name, count):
-    space = load_space(name)
-    networks = correction_networks(space, count)
-    assert len(networks) == count
-    for dimension, values in space.choices.items():
-        found = {architecture[dimension] for architecture in networks}
-        assert len(found) == min(len(values), count), dimension
-
-
-def test_twelve_networks_cover_a_space_of_one_resolution():
-    space = load_space("resnet50to101", resolutions=[128])
-    chosen = [a for a in correction_networks(space, 12)]
-    depths = {choices["stage3_depth"] for choices in chosen}
-    assert len(depths) == 12, "of 13"
-    for dimension, values in space.choices.items():
-        if dimension != "stage3_depth":
-            assert {choices[dimension] for choices in chosen} == set(values)
-
-
-@pytest.mark.parametrize("name", known_spaces())
-def test_networks_of_the_correction_determine_its_fit_everywhere(name):
-    # The variance of a predicted relative error, in units of that of one measured network, with
-    # MACs standing for latencies: below one for most architectures, and bounded for all.
-    space = load_space(name)
-    macs = space.sum_over_blocks(lambda block: block.macs)
-    counts = space.sum_over_blocks(lambda block: 1.0)
-    rows = np.stack([np.ones(space.size), macs / macs.mean(), counts], axis=1) / macs[:, None]
-    of_networks = rows[[space.index(a) for a in correction_networks(space, 12)]]
-    inverse = np.linalg.inv(of_networks.T @ of_networks)
-    variances = np.einsum("ij,jk,ik->i", rows, inverse, rows)
-    assert variances.mean() < 0.2
-    assert variances.max() < 3
-
-
-def test_networks_without_failed_blocks_are_chosen():
-    space = load_space("resnet50to101")
-    failed = {
-        space.parts[0].blocks(size, width)[0].key
-        for width in space.stem_widths[1:]
-        for size in (224, 256)
-    }
-    networks = correction_networks(space, 12, failed)
-    assert len(networks) == len(set(networks)) == 12
-    assert all(failed.isdisjoint(b.key for b in space.blocks(a)) for a in networks)
-    everything = {
-        space.parts[0].blocks(r, w)[0].key for w in space.stem_widths for r in space.resolutions
-    }
-    assert correction_networks(space, 12, everything) == []
-
-
-def test_networks_that_a_table_has_stay(chain, path, space, device):
+def test_networks_that_a_table_has_stay(chain):
     # As if it were of a version that chose others.
+    path, space = chain.table, chain.space
     chosen = correction_networks(space, 6)
     others = [a for a in space if a not in chosen][:6]
     text = path.read_text("utf-8")
@@ -254,16 +138,9 @@ def test_networks_that_a_table_has_stay(chain, path, space, device):
         )
     path.write_text(text, "utf-8")
     table = LatencyTable.load(path)
-    assert networks_to_measure(space, table, 6) == networks_in(table, space)
-    assert set(networks_in(table, space)) == set(others)
-    again = profile(
-        space=space,
-        device=device,
-        output_dir=chain.output_dir,
-        measure=MeasureConfig(rounds=4),
-        networks=6,
-    )
-    assert again.skipped
+    assert set(networks_to_measure(space, table, 6)) == set(networks_in(chain, table))
+    assert set(networks_in(chain, table)) == set(others)
+    assert chain.api().profile().skipped
     assert path.read_text("utf-8") == text
     assert networks_to_measure(space, table, 7) == correction_networks(space, 7)
 
@@ -292,59 +169,117 @@ class StoppedMeter:
         self.meter.close()
 
 
-def test_a_stopped_retry_of_what_failed_goes_on(space, device, tmp_path, monkeypatch):
-    key = space.blocks(space.largest)[0].key
-    measure = MeasureConfig(rounds=8, interval=1.0, max_rounds=1000)
+def test_a_stopped_profile_goes_on_and_retries_what_failed(empty, monkeypatch):
+    key = empty.space.blocks(empty.space.largest)[0].key
+    run = empty.api(profile={"rounds": 8, "max_rounds": 1000, "retry_errors": True})
 
     def profiled(**options):
         meter = partial(StoppedMeter, key=key, **options)
         monkeypatch.setattr(sys.modules["edgesearch.stages.profile"], "open_meter", meter)
-        return profile(
-            space=space,
-            device=device,
-            output_dir=tmp_path,
-            measure=measure,
-            networks=6,
-            retry_errors=True,
-        )
+        return run.profile()
 
     assert profiled(fails=True).failed_blocks == (key,)
-    with pytest.raises(Interrupted):
+    before = empty.table.read_bytes()
+    with pytest.raises(Interrupted, match="what was measured is in"):
         profiled(stops_after=2)
+    assert empty.table.read_bytes().startswith(before)
     made = profiled()
     assert not made.skipped and not made.failed_blocks
     assert LatencyTable.load(made.table_path).rounds(key) >= 8
     assert profiled().skipped
 
 
-def networks_in(table, space):
-    found = [n for n in table.networks(space.space_hash) if n.key.startswith("network/")]
-    return [space.from_choices(network.architecture) for network in found]
-
-
-def test_a_space_with_few_architectures_has_fewer_networks():
-    two = load_space("resnet_tiny", stem_widths=[16])
-    assert len(correction_networks(two, 6)) <= two.size
-
-
 @pytest.mark.parametrize(
     ("quotient", "doubted"), [(1, False), (1.2, False), (1.3, True), (0.7, True)]
 )
-def test_a_slowdown_that_the_reference_does_not_share_is_told(path, quotient, doubted):
-    found = slowdown_of(LatencyTable.load(path))
+def test_a_slowdown_that_the_reference_does_not_share_is_told(chain, quotient, doubted):
+    found = slowdown_of(LatencyTable.load(chain.table))
     # What the first session measured, but for the reference, is made so much faster or slower.
     factor = found.work / found.reference / quotient
-    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    for line in lines:
-        if line.get("session") == 1 and line.get("samples_ms") and line["key"] != REFERENCE_KEY:
-            line["samples_ms"] = [factor * each for each in line["samples_ms"]]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+
+    def change(lines):
+        for line in lines:
+            if line.get("session") == 1 and line.get("samples_ms") and line["key"] != REFERENCE_KEY:
+                line["samples_ms"] = [factor * each for each in line["samples_ms"]]
+        return lines
+
+    chain.change_table(change)
     told = []
-    tell_doubt(LatencyTable.load(path), "export", told.append)
+    tell_doubt(LatencyTable.load(chain.table), "export", told.append)
     assert bool(told) == doubted
     if doubted:
         slower = f"{quotient * found.reference:.2f} times as long as when it was begun"
-        assert f"the fastest runs of networks of {path} took {slower}" in told[0].message
-        assert (
-            f"those of the reference workload {found.reference:.2f} times: the" in told[0].message
-        )
+        assert f"the fastest runs of networks of {chain.table} took {slower}" in told[0].message
+        reference = f"those of the reference workload {found.reference:.2f} times: the"
+        assert reference in told[0].message
+
+
+@pytest.fixture(scope="module")
+def validated(finished, tmp_path_factory):
+    """A copy in which five networks were measured, and the result. Do not write into it."""
+    chain = finished[0].copied(tmp_path_factory.mktemp("validated"))
+    before = LatencyTable.load(chain.table)
+    return chain, chain.json("validate", "validation.networks=5"), before
+
+
+class TestValidation:
+    def test_the_figures_are_those_of_the_networks(self, validated):
+        _, result, _ = validated
+        assert set(result) >= CONTRACT
+        networks = result["networks"]
+        assert result["n"] == len(networks) == 5
+        predicted = np.array([network["predicted_ms"] for network in networks])
+        measured = np.array([network["measured_ms"] for network in networks])
+        assert result["mape"] == pytest.approx(np.abs(predicted / measured - 1).mean())
+        assert result["bias"] == pytest.approx((predicted / measured - 1).mean())
+        assert list(measured) == sorted(measured)
+        assert -1 <= result["kendall_tau"] <= 1
+
+    def test_they_are_written_beside_the_table_and_into_it(self, validated):
+        chain, result, _ = validated
+        report = json.loads(Path(result["report_path"]).read_text("utf-8"))
+        assert {name: report[name] for name in (*CONTRACT, "networks")} == {
+            name: result[name] for name in (*CONTRACT, "networks")
+        }
+        assert Path(result["plot_path"]).read_bytes().startswith(b"\x89PNG\r\n")
+        kept = LatencyTable.load(chain.table).correction(chain.space.space_hash)["validation"]
+        assert kept == {name: result[name] for name in CONTRACT}
+
+    def test_predictions_and_medians_come_from_the_table(self, validated):
+        chain, result, _ = validated
+        space, table = chain.space, LatencyTable.load(chain.table)
+        model = LatencyModel.from_table(space, table, current_correction(space, table))
+        found = {n.key: n for n in table.networks(space.space_hash, "validation")}
+        for network in result["networks"]:
+            measured = found[f"validation/{space.space_hash[:8]}/{network['architecture']}"]
+            predicted = model.predict(chain.architecture(measured.architecture))
+            assert network["measured_ms"] == measured.median_ms
+            assert network["measured_p95_ms"] == measured.p95_ms
+            assert network["predicted_ms"] == predicted.median_ms
+            assert network["predicted_p95_ms"] == predicted.p95_ms
+
+    def test_held_out_networks_tell_predictions_only_how_restless_the_machine_is(self, validated):
+        chain, _, before = validated
+        space, after = chain.space, LatencyTable.load(chain.table)
+        assert len(after.networks(space.space_hash, "validation")) == 5
+        fits = [LatencyModel.from_table(space, table).correction for table in (before, after)]
+        for field in ("offset_ms", "scale", "per_block_ms"):
+            former, latter = (getattr(fit, field) / fit.median_ratio for fit in fits)
+            assert latter == pytest.approx(former)
+        for field in ("cold", "p95_ratio", "networks", "fit_mape", "loo_mape"):
+            assert getattr(fits[0], field) == getattr(fits[1], field)
+        anchored = [n.key for n in after.networks(space.space_hash)]
+        assert fits[1].median_ratio == median_ratio(after, anchored)
+        assert current_correction(space, after) == fits[1]
+
+    def test_a_second_time_measures_nothing(self, validated, finished):
+        chain, result, _ = validated
+        assert table_digest(chain.table) == table_digest(finished[0].table)
+        sessions = LatencyTable.load(chain.table).last_session
+        again = chain.passes("validate", "validation.networks=5")
+        assert LatencyTable.load(chain.table).last_session == sessions
+        assert f"5 networks: mean error {result['mape']:.2%}" in again.stdout
+
+    def test_without_a_table_the_command_is_named(self, empty):
+        said = "Run `edgesearch profile` with the same configuration first."
+        empty.refuses("validate", says=said)

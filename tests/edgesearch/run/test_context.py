@@ -1,0 +1,79 @@
+"""A run: its configuration, its places, and what a stage's result depends on."""
+
+import pytest
+
+import edgesearch
+from edgesearch.config import Config
+from edgesearch.errors import ConfigError, StageError, UserError
+from edgesearch.run.context import RunContext
+
+
+@pytest.fixture
+def run(small_config, tmp_path):
+    def run(**sections):
+        values = {**small_config, "output_dir": str(tmp_path / "out")}
+        values |= {name: {**values.get(name, {}), **section} for name, section in sections.items()}
+        return RunContext(Config.model_validate(values))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("sections", "changes"),
+    [
+        ({"data": {"holdout": 0.3}}, True),
+        ({"data": {"licence": "CC0-1.0"}}, False),
+        ({"search": {"images": 63}}, True),
+        ({"search": {"score": "cka"}}, True),
+        ({"search": {"budgets": {"macs": 1}}}, False),
+        ({"search": {"evaluations": 64}}, False),
+        ({"evaluation": {"knn_k": 9}}, False),
+        ({"device": {"threads": 2}}, False),
+    ],
+)
+def test_what_scores_depend_on(run, sections, changes):
+    assert (run(**sections).decisive("score") != run().decisive("score")) == changes
+
+
+def test_what_else_counts(run):
+    decisive = run().decisive("device", "evaluation", "rank")
+    assert decisive["seed"] == 0
+    assert decisive["space"] == run().space.to_dict()
+    assert decisive["device"] == run().device.measured_fields
+    assert decisive["evaluation.knn_k"] == 5
+    assert "rank.subnets" not in decisive, "more of them go on from fewer"
+    assert run(device={"threads": 2}).decisive("device") != run().decisive("device")
+
+
+def test_places_are_below_the_output_folder(run, tmp_path):
+    files = run().files
+    properties = [
+        name for name in dir(type(files)) if isinstance(getattr(type(files), name), property)
+    ]
+    assert len(properties) > 8
+    for name in properties:
+        place = getattr(getattr(files, name), "folder", getattr(files, name))
+        assert place.is_relative_to(tmp_path / "out")
+    assert files.table(run().device) != files.table(run(device={"threads": 2}).device)
+
+
+def test_one_writer(run):
+    with run().writing(), pytest.raises(UserError, match="only process"), run().writing():
+        pass
+    with run().writing():
+        pass
+
+
+def test_what_was_not_made_yet_names_its_command(run):
+    with pytest.raises(StageError, match="Run `edgesearch pretrain`"):
+        run().weights_digest()
+
+
+def test_run_takes_a_name_a_file_or_a_configuration(config_file):
+    run = edgesearch.Run("quickstart", "search.evaluations=32", "output_dir=elsewhere")
+    assert run.config.search.evaluations == 32
+    assert run.files.winners.parts == ("elsewhere", "winners.json")
+    of_file = edgesearch.Run(config_file)
+    assert edgesearch.Run(of_file.config).config == of_file.config
+    with pytest.raises(ConfigError, match=r"2 fault\(s\)"):
+        edgesearch.Run("quickstart", "seed=x", "search.x=1")

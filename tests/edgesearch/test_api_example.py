@@ -1,0 +1,32 @@
+"""The example of the Python API that README.md shows."""
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parents[2] / "README.md"
+EXAMPLE = """\
+import edgesearch
+
+run = edgesearch.Run("quickstart", "pretrain.epochs=3", "search.evaluations=16")
+table = run.profile()  # measures the blocks of all networks on this machine
+print(table.description)
+run.pretrain()  # trains the supernet on images without labels
+result = run.search()
+for winner in result.winners.winners:
+    latency_ms = winner.latency_ms["local-cpu"]["predicted"]
+    print(f"{winner.architecture}: agreement {winner.agreement:.3f}, {latency_ms:.3f} ms")
+"""
+
+
+def test_the_example_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(EXAMPLE, "README.md", "exec"), {})
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("Latencies of the device local-cpu: ")
+    assert re.fullmatch(r"stem\d+_\S+: agreement -?[01]\.\d{3}, \d+\.\d{3} ms", last)
+    assert (tmp_path / "runs/quickstart/winners.json").is_file()
+
+
+def test_readme_shows_no_other():
+    shown = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    assert [each for each in shown if "edgesearch.Run(" in each] in ([], [EXAMPLE])
