@@ -12,8 +12,7 @@ from edgesearch.latency.tables import corrected_model, load_table
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.output_folder import digest_of, read_json, write_json
 from edgesearch.run.stage import Stage
-from edgesearch.search.agreement import Agreement
-from edgesearch.search.scoring import make_agreement
+from edgesearch.search.agreement import Agreement, make_agreement
 from edgesearch.search.winners import Winners
 from edgesearch.supernet.weights import SupernetWeights
 from profilers import LatencyTable
