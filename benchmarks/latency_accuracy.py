@@ -25,7 +25,7 @@ from machine import print_machine
 
 from edgesearch.config import load_config
 from edgesearch.latency.prediction_error import PredictionError, prediction_error
-from edgesearch.space import Architecture, SearchSpace
+from edgesearch.space import SearchSpace
 from profilers import LatencyTable
 
 CONFIG = "resnet50to101_128"
@@ -107,7 +107,7 @@ def plain_error(space: SearchSpace, table: LatencyTable) -> PredictionError:
                 network.median_ms,
             )
             for network in table.networks(space.space_hash, kind)
-            for architecture in [Architecture.from_dict(network.architecture)]
+            for architecture in [space.from_choices(network.architecture)]
         ]
         for kind in ("network", "validation")
     )

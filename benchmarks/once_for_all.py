@@ -127,7 +127,14 @@ def matching_space(
         found.append(min(candidates)[1:])
     space = our_space(found, resolution)
     return space, [
-        Architecture(stem, tuple(widths), tuple(depths), resolution)
+        space.from_choices(
+            {
+                "resolution": resolution,
+                "stem_width": stem,
+                **{f"stage{i}_width": width for i, width in enumerate(widths, 1)},
+                **{f"stage{i}_depth": depth for i, depth in enumerate(depths, 1)},
+            }
+        )
         for stem, widths, depths in found
     ]
 

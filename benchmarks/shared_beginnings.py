@@ -20,7 +20,7 @@ from torch import nn
 from edgesearch.families import load_space
 from edgesearch.processes.shared_work import shares
 from edgesearch.search.agreement import Agreement
-from edgesearch.search.beginnings import families, from_stem_to_head
+from edgesearch.search.beginnings import families
 from edgesearch.search.budgets import Budgets
 from edgesearch.search.constraints import FeasibleSet
 from edgesearch.search.strategies import make_strategy
@@ -52,7 +52,7 @@ def main() -> None:
     batches = []
     counted = Counted()
     while sum(map(len, batches)) < candidates:
-        batch = sorted(strategy.ask(), key=from_stem_to_head)
+        batch = space.by_beginning(strategy.ask())
         with counted:
             scores = [float(figures.mean()) for figures in agreement.all_scores(batch)]
         strategy.tell(dict(zip(batch, scores, strict=True)))

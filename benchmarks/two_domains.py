@@ -17,8 +17,8 @@ from machine import print_machine
 from edgesearch.cli.stages import search_arguments
 from edgesearch.config import load_config
 from edgesearch.data.image_pool import ImagePool
+from edgesearch.inputs import digest_of
 from edgesearch.run.layout import Layout
-from edgesearch.run.output_folder import digest_of
 from edgesearch.search.agreement import Agreement
 from edgesearch.search.ranking import compare_domains
 from edgesearch.search.scoring import make_agreement

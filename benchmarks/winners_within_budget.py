@@ -26,7 +26,7 @@ from machine import print_machine
 
 from edgesearch.config import load_config
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.space import Architecture
+from edgesearch.space import SearchSpace
 from profilers import LatencyTable
 
 MARGIN = 1.05
@@ -58,7 +58,8 @@ def main() -> None:
         found = run("search", arguments)
         asked = {name: found[name] for name in ("feasible", "size")}
         print(f"  {asked['feasible']:,} of {asked['size']:,} architectures are within a budget")
-        report(run("export", arguments)["winners"]["winners"])
+        space = load_config(arguments[0], arguments[1:]).space.build()
+        report(space, run("export", arguments)["winners"]["winners"])
 
 
 def run(stage: str, arguments: list[str]) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def budgets(config: str, overrides: list[str], table_path: str, count: int) -> l
     return [round(float(share), 6) for share in np.geomspace(least, 1, count)]
 
 
-def report(winners: list[dict[str, Any]]) -> None:
+def report(space: SearchSpace, winners: list[dict[str, Any]]) -> None:
     """Print all winners, and how many are as fast as they have to be."""
     header = ("winner", "budget ms", "predicted", "measured", "interval", "over", "replaced")
     print("  {:6} {:>10} {:>10} {:>10} {:>17} {:>7} {:>9}  architecture".format(*header))
@@ -97,7 +98,7 @@ def report(winners: list[dict[str, Any]]) -> None:
         print(
             f"  {winner['name']:6} {budget:10.4f} {figures['predicted']:10.4f} {measured:10.4f} "
             f"{f'{low:.4f}–{high:.4f}':>17} {over[-1]:+7.1%} {len(winner['replaced']):9}  "
-            f"{Architecture.from_dict(winner['architecture'])}"
+            f"{space.from_choices(winner['architecture'])}"
         )
     within = sum(share <= 0 for share in over)
     held = sum(share > 0 >= least for share, least in zip(over, beyond, strict=True))

@@ -31,6 +31,10 @@ class UserNotice(UserWarning):
     """
 
 
+class FileError(UserError):
+    """A file that cannot be read or written, is damaged, or is in use by another process."""
+
+
 class DeviceError(UserError):
     """A device, or what is installed on it, is not as required."""
 

@@ -18,7 +18,8 @@ ALLOWED = {
     "space": set(),
     "data": set(),
     "config": {"space", "devices.spec"},
-    "supernet": {"space"},
+    "families": {"space"},
+    "supernet": {"space", "families"},
     "latency": {"space", "profilers"},
     "evaluate": {"space", "supernet"},
     "pretrain": {"space", "supernet", "evaluate", "data"},
@@ -197,7 +198,7 @@ def test_circles_are_found(tmp_path):
 @pytest.mark.parametrize(
     "code",
     [
-        "import edgesearch.space; edgesearch.space.load_space('resnet_tiny')",
+        "import edgesearch.families; edgesearch.families.load_space('resnet_tiny')",
         "import edgesearch.config; edgesearch.config.load_config('quickstart')",
         "import runpy; sys.argv = ['edgesearch', '--help'];\n"
         "try: runpy.run_module('edgesearch', run_name='__main__')\n"

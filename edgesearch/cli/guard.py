@@ -5,19 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import sys
-import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType, TracebackType
-from typing import Any, TextIO, TypeVar
+from typing import TextIO, TypeVar
 
 import typer
 
+from devices.signals import StopSignals
 from edgesearch.errors import (
     ConfigError,
     Interrupted,
@@ -72,7 +70,7 @@ def guarded(work: Callable[[], Result], as_json: bool) -> Result:
         typer.Exit: With 2 if something of the user's has to be mended, 130 if the work was
             stopped by SIGINT or SIGTERM, 1 if the fault is ours.
     """
-    with _notices_as_lines(), _Stops() as stops:
+    with _notices_as_lines(), StopSignals(interrupt=True) as stops:
         try:
             return work()
         except typer.BadParameter:
@@ -157,35 +155,3 @@ def _our_fault() -> typer.Exit:
     traceback.print_exc()
     print("error: this is a fault of edgesearch; please report it with the above", file=sys.stderr)
     return typer.Exit(OUR_FAULT)
-
-
-class _Stops:
-    """While active, SIGINT and SIGTERM raise KeyboardInterrupt, and it is remembered that they did.
-
-    What is told to be ignored, such as SIGINT for a script's background command, stays ignored;
-    outside of the main thread, where Python allows no handlers, nothing is changed.
-    """
-
-    def __init__(self) -> None:
-        self.received = False
-        self._former: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> _Stops:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self._former[number] = signal.signal(number, self._interrupt)
-        return self
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
-        raise KeyboardInterrupt
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)

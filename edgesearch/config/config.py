@@ -8,10 +8,10 @@ from edgesearch.config.pretrain_section import PretrainSection
 from edgesearch.data.settings import DataSettings
 from edgesearch.evaluate.settings import EvaluationSettings, RankSettings
 from edgesearch.export.settings import ExportSettings
+from edgesearch.families.settings import SpaceSettings
 from edgesearch.latency.settings import DeviceSettings, ProfileSettings, ValidationSettings
 from edgesearch.search.settings import SearchSettings
 from edgesearch.settings import CountFromZero, Settings, UserPath, fault
-from edgesearch.space.settings import SpaceSettings
 
 
 class Config(Settings):

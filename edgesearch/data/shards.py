@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from devices.errors import FileError
+from devices.files import replacing
 from edgesearch.data.decode import EXTENSIONS
 from edgesearch.errors import DataError
 
@@ -145,11 +147,8 @@ def _kept_rows(kept: Path) -> list[list[Any]] | None:
 
 def _keep(kept: Path, rows: list[list[Any]]) -> None:
     """Write an index in one piece; where that cannot be, it is made again next time."""
-    beside = kept.with_name(f"{kept.name}.{os.getpid()}")
-    with contextlib.suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(rows), "utf-8")
-        beside.replace(kept)
+    with contextlib.suppress(FileError), replacing(kept, shared=True) as partial:
+        partial.write_text(json.dumps(rows), "utf-8")
 
 
 def _rows(shard: Shard) -> list[list[Any]]:

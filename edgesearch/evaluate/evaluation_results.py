@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from devices.files import write_json
 from edgesearch.errors import StageError
-from edgesearch.run.output_folder import write_json
 
 FORMAT = 1
 FIGURES = ("knn", "linear", "train_images", "test_images")

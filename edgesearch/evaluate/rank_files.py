@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from devices.files import write_bytes
 from edgesearch.evaluate.rank_correlation import RankCorrelation
 from edgesearch.evaluate.rank_results import RankedSubnet
-from edgesearch.run.output_folder import write_bytes
 
 
 def write_csv(

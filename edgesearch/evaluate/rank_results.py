@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesearch.errors import SpaceError, StageError
+from devices.files import JsonLines
 from edgesearch.space import Architecture, SearchSpace
 
 
@@ -46,45 +44,25 @@ class RankedSubnets:
         space: Of the subnets.
 
     Raises:
-        StageError: The file is damaged.
+        FileError: The file is damaged.
     """
 
     def __init__(self, path: Path, space: SearchSpace) -> None:
         self.path = path
         self.subnets: dict[Architecture, RankedSubnet] = {}
-        if not path.exists():
-            return
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):  # a kill tore the last line
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
-        try:
-            for line in whole.splitlines():
-                subnet = RankedSubnet.from_dict(json.loads(line), space)
-                self.subnets[subnet.architecture] = subnet
-        except (ValueError, KeyError, TypeError, AttributeError, SpaceError) as error:
-            raise StageError(
-                f"subnets that `edgesearch rank` wrote, a line of JSON each, in {path}",
-                f"{type(error).__name__}: {error}",
-                "Move the file away to rank anew.",
-            ) from error
+        self._lines = JsonLines(
+            path, "subnets that `edgesearch rank` wrote", "Move the file away to rank anew."
+        )
+        for number, values in self._lines.read(cut=True) if path.exists() else []:
+            with self._lines.line(number):
+                subnet = RankedSubnet.from_dict(values, space)
+            self.subnets[subnet.architecture] = subnet
 
     def add(self, subnet: RankedSubnet) -> None:
         """Keep a subnet; it is on disk when this returns.
 
         Raises:
-            StageError: The file cannot be written.
+            FileError: The file cannot be written.
         """
         self.subnets[subnet.architecture] = subnet
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(subnet.to_dict()) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise StageError(
-                f"room to append to {self.path}",
-                error.strerror or str(error),
-                "Free space or choose another output_dir, then run the same command again.",
-            ) from error
+        self._lines.append(subnet.to_dict())

@@ -24,6 +24,7 @@ from devices import (
     read_inputs,
 )
 from devices.errors import DeviceError
+from devices.files import replacing
 from edgesearch.errors import ExportError
 from edgesearch.export.first_difference import differs_from_file, differs_from_network
 from edgesearch.export.verify import (
@@ -71,21 +72,18 @@ def save_weights(network: nn.Module, path: Path, metadata: dict[str, str]) -> No
     """Write a subnet's own weights as safetensors.
 
     Raises:
-        ExportError: They cannot be written.
+        FileError: They cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    try:
-        # One entry: safetensors writes several in an order that changes from file to file.
-        save_file(tensors, path, {"edgesearch": json.dumps(metadata)})
-    except (OSError, SafetensorError) as error:
-        raise ExportError(
-            f"room to write {path}",
-            str(error),
-            "Free space or choose another output_dir, then run the same command again.",
-        ) from error
+    with replacing(path) as partial:
+        try:
+            # One entry: safetensors writes several in an order that changes from file to file.
+            save_file(tensors, partial, {"edgesearch": json.dumps(metadata)})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def build_engines(

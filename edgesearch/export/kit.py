@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import devices
-from edgesearch.errors import ExportError
+from devices.files import replacing
 from edgesearch.export.manifest import MANIFEST
 
 KIT = "kit.zip"
@@ -30,10 +28,9 @@ def write_kit(folder: Path, engine: str, manifest: Mapping[str, Any]) -> None:
         manifest: What is said of the winner.
 
     Raises:
-        ExportError: The file cannot be written.
+        FileError: The file cannot be written.
     """
     path = folder / KIT
-    partial = folder / f".{KIT}.partial"
     root = Path(devices.__file__).parent
     texts = {
         MANIFEST: json.dumps(manifest, indent=2) + "\n",
@@ -43,18 +40,8 @@ def write_kit(folder: Path, engine: str, manifest: Mapping[str, Any]) -> None:
     for source in sorted(root.rglob("*.py")):
         name = source.relative_to(root.parent).as_posix()
         texts[name] = source.read_text(encoding="utf-8")
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, text in texts.items():
-                archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
-            content = (folder / engine).read_bytes()
-            archive.writestr(zipfile.ZipInfo(engine), content, zipfile.ZIP_DEFLATED)
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise ExportError(
-            f"room to write {path}",
-            error.strerror or str(error),
-            "Free space or choose another output_dir, then run the same command again.",
-        ) from error
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in texts.items():
+            archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
+        content = (folder / engine).read_bytes()
+        archive.writestr(zipfile.ZipInfo(engine), content, zipfile.ZIP_DEFLATED)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from devices.files import sha256_of, write_json
 from edgesearch.errors import ExportError
 
 MANIFEST = "manifest.json"
@@ -24,15 +23,6 @@ PACKAGES = (
     "numpy",
     "tensorrt-rtx-cu13-bindings",
 )
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def installed_versions() -> dict[str, str]:
@@ -78,9 +68,7 @@ def write_manifest(
         facts: Everything else.
     """
     manifest = make_manifest(folder, files, facts)
-    partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, folder / MANIFEST)
+    write_json(folder / MANIFEST, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

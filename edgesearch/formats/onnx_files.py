@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesearch.errors import ExportError
+from devices.files import replacing
 
 if TYPE_CHECKING:
     import onnx
@@ -21,22 +20,10 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
     """Write a model, atomically and to the disk; two processes that write the same one do no harm.
 
     Raises:
-        ExportError: It cannot be written.
+        FileError: It cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(model.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise ExportError(
-            f"a writable place for {path}", str(error), "Free space or choose another place."
-        ) from error
+    with replacing(path, shared=True) as partial:
+        partial.write_bytes(model.SerializeToString())
 
 
 def is_whole_model(path: Path) -> bool:

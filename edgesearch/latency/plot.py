@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgesearch.run.output_folder import write_bytes
+from devices.files import write_bytes
 
 
 def plot_predictions(

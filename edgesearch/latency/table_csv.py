@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgesearch.run.output_folder import write_bytes
+from devices.files import write_bytes
 from profilers import LatencyTable, table_csv
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from devices.files import write_bytes
 from edgesearch.errors import CheckpointError
 
 FORMAT = "edgesearch-training-state-1"
@@ -32,39 +33,11 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a state and keep the one before; a kill at any moment leaves a whole one.
 
     Raises:
-        CheckpointError: It cannot be written; the former one is still there.
+        FileError: It cannot be written; the former one is still there.
     """
-    partial = path.with_suffix(".partial")
     buffer = io.BytesIO()  # writing to the file itself, torch would hide why it failed
     torch.save({"format": FORMAT, **state}, buffer)
-    try:
-        with partial.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            os.replace(path, previous(path))
-        os.replace(partial, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise CheckpointError(
-            f"room to write {path}",
-            error.strerror or str(error),
-            "Free space or choose another output_dir, then run the same command again.",
-        ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring renamings to the disk; without this, a power failure could undo them."""
-    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_bytes(path, buffer.getbuffer(), keep_former=previous(path))
 
 
 def load_state(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from devices.files import JsonLines, write_bytes
 from edgesearch.errors import TrainingError
 from edgesearch.pretrain.epoch_report import EpochReport
 
@@ -26,6 +26,7 @@ class RunLog:
 
     def __init__(self, folder: Path, tensorboard: bool = False) -> None:
         self.metrics_path = folder / "metrics.jsonl"
+        self._lines = JsonLines(self.metrics_path, "epochs of a training run", "Start anew.")
         self._open_writer = _summary_writer() if tensorboard else None
         self._writer: Any = None
         self._scores: dict[int, float] = {}
@@ -35,9 +36,7 @@ class RunLog:
         self._scores = {}
         if self.metrics_path.exists():
             lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)[:epoch]
-            partial = self.metrics_path.with_suffix(".partial")
-            partial.write_text("".join(lines), encoding="utf-8")
-            os.replace(partial, self.metrics_path)
+            write_bytes(self.metrics_path, "".join(lines).encode())
             for report in map(json.loads, lines):
                 if "best_epoch" in report:  # a former version kept no weights of the best
                     self._note(report["epoch"], report["monitor"])
@@ -62,10 +61,7 @@ class RunLog:
 
     def write(self, report: EpochReport) -> None:
         """Add an epoch."""
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(vars(report)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self._lines.append(vars(report))
         if self._writer is not None:
             for name, value in _curves(report).items():
                 self._writer.add_scalar(name, value, report.epoch)

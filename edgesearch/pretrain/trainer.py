@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from devices.signals import StopSignals
 from edgesearch.errors import Interrupted, TrainingError
 from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
 from edgesearch.pretrain.dead_worker import dead_worker
@@ -37,7 +38,6 @@ from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.passes import Passes
 from edgesearch.pretrain.run_log import RunLog
 from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures, sandwich_step
-from edgesearch.pretrain.stop_signals import StopSignals
 from edgesearch.pretrain.trainer_config import OPTIMIZERS, TrainerConfig, load_optimizer
 from edgesearch.processes import distributed
 from edgesearch.supernet.weights import SupernetWeights

@@ -17,9 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from devices.signals import StopSignals, ended_by_signals
 from edgesearch.errors import Interrupted, ProcessesError, ProcessFailed, ProcessStopped
 from edgesearch.pretrain.dead_worker import dead_worker
-from edgesearch.pretrain.stop_signals import StopSignals, ended_by_signals
 
 Value = TypeVar("Value")
 STEP_TIMEOUT = timedelta(minutes=10)

@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from devices import DeviceSpec
+from devices.locks import locked
 from edgesearch.config import Config
 from edgesearch.events import Event, Report, silent
+from edgesearch.inputs import digest_of
 from edgesearch.run.files import RunFiles
-from edgesearch.run.output_folder import digest_of, output_folder
 from edgesearch.settings import SCORE
 from edgesearch.space import SearchSpace
 
@@ -59,9 +60,10 @@ class RunContext:
         """Keep other writers out of the output folder.
 
         Raises:
-            StageError: It cannot be written to, or another process writes to it.
+            FileError: It cannot be written to, or another process writes to it.
         """
-        with output_folder(self.files.output_dir):
+        folder = self.files.output_dir
+        with locked(folder / ".lock", protects=folder):
             yield
 
     def open_images(self, decode_all: bool = False) -> ImagePool:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from devices.files import write_json
 from edgesearch.events import Event
 from edgesearch.processes import distributed
 from edgesearch.run.context import RunContext
-from edgesearch.run.output_folder import write_json
 
 RECORD = "stage.json"
 Prepared = TypeVar("Prepared")

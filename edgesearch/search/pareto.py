@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgesearch.run.output_folder import write_bytes, write_json
+from devices.files import write_bytes, write_json
 from edgesearch.search.feasible import FeasibleSet
 from edgesearch.search.files import SearchFiles
 from edgesearch.search.trial_log import Trial

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from devices.files import write_json
 from edgesearch.errors import Interrupted, SearchError
 from edgesearch.events import Event, Report, silent
 from edgesearch.processes.shared_work import SharedWork
-from edgesearch.run.output_folder import write_json
 from edgesearch.search.agreement import Agreement
 from edgesearch.search.feasible import FeasibleSet
 from edgesearch.search.files import SearchFiles

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devices.files import JsonLines
 from edgesearch.errors import SearchError, UserError
 from edgesearch.space import Architecture, SearchSpace
 
@@ -53,7 +53,8 @@ class TrialLog:
         identity: What makes scores comparable; a file with another one is refused.
 
     Raises:
-        SearchError: The file is damaged, or of another search (names the field).
+        FileError: The file is damaged, or cannot be read or written.
+        SearchError: It is of another search; names the field.
     """
 
     def __init__(self, path: Path, space: SearchSpace, identity: Mapping[str, Any]) -> None:
@@ -62,34 +63,21 @@ class TrialLog:
         self.trials: dict[Architecture, Trial] = {}
         header = json.loads(json.dumps({"format": FORMAT, "identity": dict(identity)}))
         self._header = header
-        if path.exists() and path.stat().st_size:
-            self._read(header)
-        if not path.exists() or not path.stat().st_size:
-            self._append(header)
+        self._lines = JsonLines(path, "trials of a search", "Move the file away to search anew.")
+        lines = self._lines.read(cut=True) if path.exists() else []
+        if not lines:
+            self._lines.append(header)
+        for number, values in lines:
+            if number == 1:
+                with self._lines.line(number):
+                    found = {"format": values.get("format"), **values["identity"]}
+                self._check(found, header)
+                continue
+            with self._lines.line(number):
+                trial = Trial.from_dict(values, self._space)
+            self.trials[trial.architecture] = trial
 
-    def _read(self, header: dict[str, Any]) -> None:
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):  # a kill tore the last line
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
-        if not whole:
-            return
-        try:
-            first, *lines = [json.loads(line) for line in whole.splitlines()]
-            self._check(first, header)
-            for line in lines:
-                trial = Trial.from_dict(line, self._space)
-                self.trials[trial.architecture] = trial
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SearchError(
-                f"trials of a search, a line of JSON each, in {self.path}",
-                f"{type(error).__name__}: {error}",
-                "Move the file away to search anew.",
-            ) from error
-
-    def _check(self, found: dict[str, Any], header: dict[str, Any]) -> None:
-        theirs = {"format": found.get("format"), **found["identity"]}
+    def _check(self, theirs: dict[str, Any], header: dict[str, Any]) -> None:
         ours = {"format": header["format"], **header["identity"]}
         for field in ours:
             if theirs.get(field) != ours[field]:
@@ -109,11 +97,11 @@ class TrialLog:
             How many trials were not known.
         """
         try:
-            first, *lines = path.read_bytes().split(b"\n")[:-1]
-            if json.loads(first) != self._header:
+            lines = [values for _, values in JsonLines(path, "trials", "").read()]
+            if lines[:1] != [self._header]:
                 return 0
-            found = [Trial.from_dict(json.loads(line), self._space) for line in lines]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
+            found = [Trial.from_dict(values, self._space) for values in lines[1:]]
+        except (ValueError, KeyError, TypeError, AttributeError, UserError):
             return 0
         new = [trial for trial in found if trial.architecture not in self.trials]
         for trial in new:
@@ -123,18 +111,4 @@ class TrialLog:
     def add(self, trial: Trial) -> None:
         """Keep a trial; it is on disk when this returns."""
         self.trials[trial.architecture] = trial
-        self._append(trial.to_dict())
-
-    def _append(self, line: dict[str, Any]) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise SearchError(
-                f"room to append to {self.path}",
-                error.strerror or str(error),
-                "Free space or choose another output_dir, then run the same command again.",
-            ) from error
+        self._lines.append(trial.to_dict())

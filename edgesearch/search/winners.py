@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from devices.files import write_json
 from edgesearch.errors import StageError
+from edgesearch.inputs import read_json
 from edgesearch.latency.budgets import MEDIAN, P95
-from edgesearch.run.output_folder import read_json, write_json
 from edgesearch.search.feasible import FeasibleSet
 from edgesearch.search.ranking import Ranking
 from edgesearch.search.trial_log import Trial

@@ -43,6 +43,8 @@ class Block(Protocol):
 class Part:
     """Consecutive blocks that depend on the same choices.
 
+    All settings of these choices are gone through, so that a part should depend on few.
+
     Attributes:
         choices: Names of the choices that decide its blocks, besides the resolution.
         blocks: Called with the resolution and the values of these choices; gives the blocks.

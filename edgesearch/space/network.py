@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-
-class MakeConv(Protocol):
-    """Makes a convolution without bias."""
-
-    def __call__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int
-    ) -> nn.Conv2d:
-        """The convolution."""
+MakeConv = Callable[[int, int, int, int, int], nn.Conv2d]
+"""(in_channels, out_channels, kernel_size, stride, padding) to a convolution without bias."""
 
 
 class Layers(NamedTuple):
@@ -30,24 +25,12 @@ class Layers(NamedTuple):
     norm: Callable[[int], nn.BatchNorm2d]
 
 
-def _plain_conv(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int
-) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-
-
-PLAIN = Layers(_plain_conv, nn.BatchNorm2d)
-
-
-class ElasticConv(Protocol):
-    """A convolution of which the leading channels can be used alone."""
-
-    active_out_channels: int
+PLAIN = Layers(partial(nn.Conv2d, bias=False), nn.BatchNorm2d)
 
 
 def set_width(conv: nn.Module, channels: int) -> None:
-    """Let an elastic convolution use its leading output channels."""
-    cast(ElasticConv, conv).active_out_channels = channels
+    """Let an elastic convolution use its leading output channels only."""
+    conv.active_out_channels = channels  # type: ignore[assignment]  # see `DynamicConv2d`
 
 
 class Step(NamedTuple):

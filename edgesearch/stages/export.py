@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from devices.files import sha256_of
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import ExportError, Interrupted, SpaceError, StageError
 from edgesearch.events import Event, silent
@@ -23,7 +24,7 @@ from edgesearch.export.deployable import (
 )
 from edgesearch.export.engines import ONNX_FILE, TensorRTTarget
 from edgesearch.export.exportable import buildable, check_batch, check_images, check_target
-from edgesearch.export.manifest import MANIFEST, read_manifest, sha256_of
+from edgesearch.export.manifest import MANIFEST, read_manifest
 from edgesearch.export.settings import ExportSettings
 from edgesearch.formats.onnx_export import export_network
 from edgesearch.latency.budgets import (

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from devices.files import sha256_of
 from edgesearch.config import Config
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.data.settings import DataSettings
 from edgesearch.errors import CheckpointError, DataError, Interrupted
 from edgesearch.events import Event, Report, silent
-from edgesearch.export.manifest import sha256_of
 from edgesearch.pretrain.hardware import Hardware
 from edgesearch.pretrain.key_queue import queues_of
 from edgesearch.pretrain.knn_monitor import KnnMonitor
@@ -30,7 +30,6 @@ from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import check_same_in_all
 from edgesearch.run.context import RunContext
 from edgesearch.run.files import RunFiles
-from edgesearch.run.output_folder import output_folder
 from edgesearch.run.stage import Stage
 from edgesearch.space import SearchSpace
 from edgesearch.supernet.weights import SupernetWeights
@@ -122,7 +121,7 @@ def _pretrain(
         pool = ImagePool(images, space.in_channels, trainer.seed, decode_all=views.batched)
         check_same_in_all({"the set of images": pool.digest})
         layout = RunFiles(output_dir)
-        with output_folder(output_dir) if first else nullcontext():
+        with run.writing() if first else nullcontext():
             options = {"method": method, **asdict(trainer), **asdict(views), **method_options}
             settings = {
                 "space": space.to_dict(),

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from devices.files import write_json
 from edgesearch.errors import Interrupted
 from edgesearch.evaluate.judge import SubnetJudge
 from edgesearch.evaluate.rank_correlation import RankCorrelation, rank_correlations
@@ -29,7 +30,6 @@ from edgesearch.processes.shared_work import (
     tell_of_processes,
 )
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
-from edgesearch.run.output_folder import write_json
 from edgesearch.run.stage import Stage
 from edgesearch.search.agreement import Agreement, make_agreement
 from edgesearch.search.score_variants import ScoreVariants

@@ -10,10 +10,10 @@ from typing import Any, cast
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import StageError
 from edgesearch.events import silent
+from edgesearch.inputs import read_json
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import TIMEOUT, check_same_in_all, tell_of_processes
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
-from edgesearch.run.output_folder import read_json
 from edgesearch.run.stage import RECORD, Stage
 from edgesearch.search.agreement import Agreement, make_agreement
 from edgesearch.search.search import Search, SharedScores, says_where

@@ -6,11 +6,12 @@ import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
+from devices.files import write_json
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.evaluate.comparison import Comparison, Subject, subjects
+from edgesearch.inputs import digest_of, read_json
 from edgesearch.latency.tables import corrected_model, load_table
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
-from edgesearch.run.output_folder import digest_of, read_json, write_json
 from edgesearch.run.stage import Stage
 from edgesearch.search.agreement import Agreement, make_agreement
 from edgesearch.search.winners import Winners

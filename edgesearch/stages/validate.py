@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from devices.files import write_json
 from edgesearch.errors import Interrupted, LatencyError
 from edgesearch.events import Event
 from edgesearch.latency.latency_model import LatencyModel
@@ -17,7 +18,6 @@ from edgesearch.latency.prediction_error import PredictionError, prediction_erro
 from edgesearch.latency.tables import keep_correction, load_table, tell_speed
 from edgesearch.latency.workloads import held_out_networks
 from edgesearch.run.context import RunContext
-from edgesearch.run.output_folder import write_json
 from edgesearch.space import Architecture
 from edgesearch.stages.profile import open_workloads
 from profilers import LatencyTable, Steadiness, build_table, open_meter

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from devices.files import replacing
 from edgesearch.errors import CheckpointError, SpaceError
 from edgesearch.families import space_from_dict
 from edgesearch.space import Architecture, SearchSpace
@@ -72,7 +71,7 @@ class SupernetWeights:
         """Write all weights and the space to a safetensors file, atomically.
 
         Raises:
-            CheckpointError: It cannot be written.
+            FileError: It cannot be written.
         """
         from safetensors import SafetensorError
         from safetensors.torch import save_file
@@ -90,20 +89,11 @@ class SupernetWeights:
         if self.method is not None:
             about["method"] = self.method
         metadata = {"edgesearch": json.dumps(about)}
-        partial = path.with_suffix(".partial")
-        try:
-            save_file(tensors, partial, metadata)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except (OSError, SafetensorError) as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-            raise CheckpointError(
-                f"room to write {path}",
-                str(error),
-                "Free space or choose another output_dir, then run the same command again.",
-            ) from error
+        with replacing(path) as partial:
+            try:
+                save_file(tensors, partial, metadata)
+            except SafetensorError as error:
+                raise OSError(str(error)) from error
 
     def _parts(self) -> dict[str, State | None]:
         query = {

@@ -35,7 +35,7 @@ SPACE = ResNetSpace(
 def metadata(output, space=SPACE):
     return {
         "space": space.name,
-        "architecture": json.dumps(space.largest.to_dict()),
+        "architecture": json.dumps(dict(space.largest)),
         "preprocess": json.dumps({"resolution": 64}),
         "classes": json.dumps(["cat", "dog"]),
         "output": output,

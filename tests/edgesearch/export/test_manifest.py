@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from devices.files import sha256_of
 from edgesearch.errors import ExportError
-from edgesearch.export.manifest import MANIFEST, read_manifest, sha256_of, write_manifest
+from edgesearch.export.manifest import MANIFEST, read_manifest, write_manifest
 
 
 @pytest.fixture

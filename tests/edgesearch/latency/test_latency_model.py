@@ -9,7 +9,6 @@ from devices import DeviceSpec, OnnxRuntime, take_fingerprint
 from edgesearch.errors import LatencyError
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.space import Architecture
 from profilers import LatencyTable, MissingKeyError
 
 SPACE = ResNetSpace(
@@ -48,7 +47,7 @@ def write_table(path, networks, *, without=(), failed=()):
     for architecture in networks:
         total = sum(cost_ms(block.key) for block in SPACE.blocks(architecture))
         line = {"type": "network", "key": f"network/{architecture}", "session": 1, "round": 1}
-        line |= {"architecture": architecture.to_dict(), "space_hash": SPACE.space_hash}
+        line |= {"architecture": dict(architecture), "space_hash": SPACE.space_hash}
         lines.append({**line, "samples_ms": [0.5 + 1.25 * total]})
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return LatencyTable.load(path)
@@ -99,7 +98,7 @@ def cold_table(path, networks):
         if line["key"] in BLOCKS:
             line["cold_ms"] = cold_ms(line["key"])
         else:
-            architecture = Architecture.from_dict(line["architecture"])
+            architecture = SPACE.from_choices(line["architecture"])
             line["samples_ms"] = [law_ms(architecture)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return LatencyTable.load(table.path)
@@ -168,7 +167,7 @@ def test_a_network_that_was_measured_again_counts_as_measured_last(tmp_path):
     quiet = LatencyModel.from_table(SPACE, write_table(path, some(8))).correction
     for sample_ms in (50.0, 0.5 + 1.25 * sum(cost_ms(b.key) for b in SPACE.blocks(SPACE.largest))):
         line = {"type": "network", "key": f"winner/features/{sample_ms}", "session": 1, "round": 1}
-        line |= {"architecture": SPACE.largest.to_dict(), "space_hash": SPACE.space_hash}
+        line |= {"architecture": dict(SPACE.largest), "space_hash": SPACE.space_hash}
         with path.open("a") as file:
             file.write(json.dumps({**line, "samples_ms": [sample_ms]}) + "\n")
     again = LatencyModel.from_table(SPACE, LatencyTable.load(path)).correction

@@ -121,6 +121,6 @@ def test_networks_are_there_until_the_end(files, space, precision):
     chosen = correction_networks(space, 6)
     with files([], precision) as found:
         workloads = found.networks(chosen, "network")
-        assert [w.architecture for w in workloads] == [a.to_dict() for a in chosen]
+        assert [w.architecture for w in workloads] == [dict(a) for a in chosen]
         assert all(w.onnx_path.exists() for w in workloads)
     assert not workloads[0].onnx_path.parent.exists()

@@ -6,6 +6,7 @@ import resource
 import pytest
 import torch
 
+from devices.errors import FileError
 from edgesearch.errors import CheckpointError
 from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
 
@@ -156,7 +157,7 @@ def test_a_full_disk_leaves_the_former_state(path):
     soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard_limit))  # as if the disk were full
     try:
-        with pytest.raises(CheckpointError, match="room to write .*state.pt; found: .* Free space"):
+        with pytest.raises(FileError, match="room to write .*state.pt; found: .* Free space"):
             save_state(path, {"identity": {}, "tensor": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft_limit, hard_limit))

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.pretrain.moco_v2 import MoCoV2, info_nce
-from edgesearch.space import Architecture
 
 SPACE = ResNetSpace(
     name="pinhole",
@@ -142,7 +141,7 @@ class TestLoss:
         shapes = []
         method.query.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
         for side in SPACE.resolutions:
-            method.activate(Architecture(8, (8, 16), (1, 1), side))
+            method.activate(SPACE.from_text(f"stem8_w8-16_d1-1_r{side}"))
             method.loss(views, method.targets(views))
         assert [tuple(shape) for shape in shapes] == [(4, 1, 12, 12), (4, 1, 16, 16)]
 

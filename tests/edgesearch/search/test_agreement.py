@@ -136,7 +136,7 @@ def test_equals_the_self_similarity_by_hand(weights, space, calibration_at, make
     networks = (weights.subnet(architecture), weights.reference()[0])
     with torch.no_grad():
         outputs = [calibrated_by_hand(n, images).forward_blocks(images)[1:-1] for n in networks]
-    depths = (architecture.stage_depths, space.largest.stage_depths)
+    depths = [[a["stage1_depth"], a["stage2_depth"]] for a in (architecture, space.largest)]
     total = []
     for stage in (0, 1):
         ends = [sum(d[: stage + 1]) - 1 for d in depths]

@@ -9,7 +9,7 @@ from torch import nn
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.search import beginnings as beginnings_module
 from edgesearch.search.agreement import Agreement, ScoreOptions
-from edgesearch.search.beginnings import Member, families, from_stem_to_head
+from edgesearch.search.beginnings import Member, families
 from edgesearch.supernet.weights import SupernetWeights
 
 IMAGES, BATCH = 40, 16
@@ -74,9 +74,9 @@ KINDS = [
 
 @pytest.mark.usefixtures("everything_is_worth_it")
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind['task']}-{kind['score']}")
-def test_bit_by_bit_the_figures_of_one_by_one(make, batch, kind):
+def test_bit_by_bit_the_figures_of_one_by_one(weights, make, batch, kind):
     if "stages" in kind:
-        kind = {**kind, "stages": (1, len(batch[0].stage_depths))}
+        kind = {**kind, "stages": (1, len(weights.space.stages))}
     found = list(make(**kind).all_scores(batch))
     alone = [make(**kind).scores(architecture) for architecture in batch]
     assert all(torch.equal(*pair) for pair in zip(found, alone, strict=True))
@@ -131,7 +131,7 @@ class TestFamilies:
     def test_are_in_order_and_share_what_is_equal(self, space):
         found = families(space, list(space), BATCH)
         flat = [member.architecture for family in found for member in family]
-        assert flat == sorted(space, key=from_stem_to_head)
+        assert flat == space.by_beginning(space)
         for family in found:
             assert family[0].shared == 0
             for former, member in itertools.pairwise(family):

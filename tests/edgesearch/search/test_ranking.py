@@ -114,7 +114,7 @@ def test_plain_values():
     ranking, _ = settled([0.5, 0.7], 0.01)
     found = json.loads(json.dumps(ranking.to_dict()))
     assert (found["images"], found["settled"], found["confidence"]) == (32, True, 0.95)
-    assert found["leaders"][0]["architecture"] == CONTENDERS[1].to_dict()
+    assert found["leaders"][0]["architecture"] == dict(CONTENDERS[1])
     assert found["leaders"][0]["low"] == ranking.leaders[0].agreement.low
 
 

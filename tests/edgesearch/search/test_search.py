@@ -19,7 +19,7 @@ def path(tmp_path):
 
 def search(feasible, score, path, evaluations=20, name="surrogate", on_trial=None):
     strategy = make_strategy(name, feasible, evaluations=evaluations, population=None, seed=0)
-    log = TrialLog(path, {})
+    log = TrialLog(path, feasible.space, {})
     return run_search(feasible, strategy, lambda all: map(score, all), log, evaluations, on_trial)
 
 
@@ -51,7 +51,9 @@ def test_trials_are_ranked_and_carry_their_costs(feasible, smooth, path):
         assert trial.params == feasible.space.params(trial.architecture)
         assert trial.macs == feasible.space.macs(trial.architecture)
     assert [number for number, _ in reported] == list(range(1, 21))
-    assert list(TrialLog(path, {}).trials.values()) == [trial for _, trial in reported]
+    assert list(TrialLog(path, feasible.space, {}).trials.values()) == [
+        trial for _, trial in reported
+    ]
 
 
 @pytest.mark.parametrize("name", ["surrogate", "evolution", "tpe", "random"])
@@ -103,7 +105,7 @@ def test_ends_when_all_are_evaluated(feasible, smooth, path):
 def test_costs_are_those_of_now(feasible, space, smooth, path):
     """A corrected table may have changed predictions since a trial was kept."""
     former = Trial(space.architecture(int(feasible.indices[0])), 0.25, 99.0, 1.0, 1.0)
-    TrialLog(path, {}).add(former)
+    TrialLog(path, feasible.space, {}).add(former)
     trials = search(feasible, smooth, path, len(feasible.indices))
     (found,) = (trial for trial in trials if trial.architecture == former.architecture)
     assert found.agreement == 0.25
@@ -130,7 +132,9 @@ def test_the_strategy_is_closed_whatever_happens(feasible, path):
 
     watched = Watched()
     with pytest.raises(ZeroDivisionError):
-        run_search(feasible, watched, lambda architectures: 1 / 0, TrialLog(path, {}), 5)
+        run_search(
+            feasible, watched, lambda architectures: 1 / 0, TrialLog(path, feasible.space, {}), 5
+        )
     assert watched.closed
 
 

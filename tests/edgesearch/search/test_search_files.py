@@ -61,7 +61,7 @@ def test_winners_and_reserves_are_of_their_budget(feasible):
         low, high = winner.agreement_interval
         assert low < winner.agreement < high
         assert winner.agreement_images == 64
-        assert read_winner(json.loads(json.dumps(winner.to_dict()))) == winner
+        assert read_winner(json.loads(json.dumps(winner.to_dict())), feasible.space) == winner
 
 
 def test_the_picture_shows_trials_fronts_budgets_and_winners_of_each_device(tmp_path, monkeypatch):

@@ -264,7 +264,7 @@ def test_surrogate_stays_within_a_large_set(ask_all, monkeypatch):
     feasible = FeasibleSet(space, macs / 1e6, Budgets(macs=float(np.median(macs))), 1.0)
 
     def score(architecture):
-        return float(np.log(space.macs(architecture))) + 0.1 * architecture.stage_depths[0]
+        return float(np.log(space.macs(architecture))) + 0.1 * architecture["stage1_depth"]
 
     asked = ask_all(SurrogateStrategy(feasible, 0, 8), score, 64).asked
     assert all(architecture in feasible for architecture in asked)

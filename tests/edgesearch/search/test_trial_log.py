@@ -1,12 +1,10 @@
 """Every trial is kept, whatever stops the search."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from devices.errors import FileError
 from edgesearch.errors import SearchError
 from edgesearch.search.trial_log import Trial, TrialLog
 
@@ -24,31 +22,31 @@ def trials(space):
 
 
 @pytest.fixture
-def written(path, trials):
-    log = TrialLog(path, IDENTITY)
+def written(path, trials, space):
+    log = TrialLog(path, space, IDENTITY)
     for trial in trials:
         log.add(trial)
     return path
 
 
-def test_round_trip(written, trials):
-    log = TrialLog(written, IDENTITY)
+def test_round_trip(written, trials, space):
+    log = TrialLog(written, space, IDENTITY)
     assert log.trials == {trial.architecture: trial for trial in trials}
-    assert Trial.from_dict(json.loads(json.dumps(trials[3].to_dict()))) == trials[3]
+    assert Trial.from_dict(json.loads(json.dumps(trials[3].to_dict())), space) == trials[3]
 
 
-def test_each_trial_is_on_disk_at_once(path, trials):
-    log = TrialLog(path, IDENTITY)
+def test_each_trial_is_on_disk_at_once(path, trials, space):
+    log = TrialLog(path, space, IDENTITY)
     for count, trial in enumerate(trials, 2):
         log.add(trial)
         assert len(path.read_text("utf-8").splitlines()) == count
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"architecture": {"stem_width": 4', b"\xff\xfe"])
-def test_a_torn_last_line_is_cut_off(written, trials, torn):
+def test_a_torn_last_line_is_cut_off(written, trials, torn, space):
     with written.open("ab") as file:
         file.write(torn)
-    log = TrialLog(written, IDENTITY)
+    log = TrialLog(written, space, IDENTITY)
     assert list(log.trials.values()) == trials
     log.add(trials[0])
     assert [json.loads(line) for line in written.read_text("utf-8").splitlines()][1:] == [
@@ -56,106 +54,62 @@ def test_a_torn_last_line_is_cut_off(written, trials, torn):
     ]
 
 
-def test_any_cut_leaves_what_was_whole(written, trials):
+def test_any_cut_leaves_what_was_whole(written, trials, space):
     data = written.read_bytes()
     for length in range(0, len(data), 7):
         written.write_bytes(data[:length])
         whole = max(0, data[:length].count(b"\n") - 1)
-        assert list(TrialLog(written, IDENTITY).trials.values()) == trials[:whole]
+        assert list(TrialLog(written, space, IDENTITY).trials.values()) == trials[:whole]
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("nonsense", "JSONDecodeError: "),
-        ("[1]", "TypeError: "),
-        ('{"agreement": 1}', "KeyError: 'architecture'"),
-        ("\udcff", "UnicodeDecodeError: "),
+        ("nonsense", "line 3: b?'nonsense'"),
+        ("[1]", "line 3: "),
+        ('{"agreement": 1}', "line 3: no 'architecture'"),
+        ("\udcff", "line 3: "),
     ],
 )
-def test_a_damaged_line_is_refused(written, line, reason):
+def test_a_damaged_line_is_refused(written, line, reason, space):
     lines = written.read_text("utf-8").splitlines()
     lines[2] = line
     written.write_text("\n".join(lines) + "\n", "utf-8", errors="surrogateescape")
-    message = f"a line of JSON each, in {written}; found: {reason}.*Move the file away"
-    with pytest.raises(SearchError, match=message):
+    message = f"one JSON object a line, in {written}; found: {reason}.*Move the file away"
+    with pytest.raises(FileError, match=message):
         TrialLog(written, IDENTITY)
 
 
 @pytest.mark.parametrize("header", ["[]", "{}", '{"format": 1, "identity": 7}'])
-def test_a_foreign_file_is_refused(path, header):
+def test_a_foreign_file_is_refused(path, header, space):
     path.parent.mkdir()
     path.write_text(header + "\n", "utf-8")
-    with pytest.raises(SearchError, match="trials .*; found: "):
+    with pytest.raises(FileError, match="trials .*; found: "):
         TrialLog(path, IDENTITY)
     assert path.read_text("utf-8") == header + "\n"
 
 
-def test_another_search_names_the_field_with_both_values(written):
+def test_another_search_names_the_field_with_both_values(written, space):
     message = "trials with the supernet's weights 'cc' in .*; found: the supernet's weights 'bb'"
     with pytest.raises(SearchError, match=message):
-        TrialLog(written, {**IDENTITY, "the supernet's weights": "cc"})
+        TrialLog(written, space, {**IDENTITY, "the supernet's weights": "cc"})
 
 
-def test_another_format_is_refused(written):
+def test_another_format_is_refused(written, space):
     first, rest = written.read_text("utf-8").split("\n", 1)
     written.write_text(f"{json.dumps({**json.loads(first), 'format': 2})}\n{rest}", "utf-8")
     with pytest.raises(SearchError, match="trials with format 1 in .*; found: format 2"):
-        TrialLog(written, IDENTITY)
-
-
-CODE = """
-import resource, signal, sys
-from pathlib import Path
-from edgesearch.errors import SearchError
-from edgesearch.search.trial_log import Trial, TrialLog
-from edgesearch.space import Architecture
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-log = TrialLog(Path(sys.argv[1]), {"a": 1})
-for number in range(1, 100):
-    try:
-        log.add(Trial(Architecture(number, (4, 8), (1, 1), 16), 0.5, 1.0, 1.0, 1.0))
-    except SearchError as error:
-        print(number, error)
-        break
-"""
-
-
-def test_a_full_disk_loses_nothing_that_was_kept(tmp_path):
-    path = tmp_path / "trials.jsonl"
-    root = Path(__file__).parents[3]
-    command = [sys.executable, "-c", CODE, str(path)]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    number, message = done.stdout.split(" ", 1)
-    assert f"room to append to {path}; found: File too large. Free space" in message
-    kept = TrialLog(path, {"a": 1})
-    assert [a.stem_width for a in kept.trials] == list(range(1, int(number)))
-    assert len(kept.trials) > 2
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_no_room_for_the_first_line(path):
-    path.parent.mkdir()
-    path.symlink_to("/dev/full")
-    with pytest.raises(SearchError, match="room to append to .*; found: No space left on device"):
-        TrialLog(path, IDENTITY)
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(SearchError, match="room to append to .*; found: File exists"):
-        TrialLog(tmp_path / "file" / "trials.jsonl", IDENTITY)
+        TrialLog(written, space, IDENTITY)
 
 
 def test_scores_of_another_log_are_taken_over(written, trials, tmp_path, space):
-    log = TrialLog(tmp_path / "other" / "trials.jsonl", IDENTITY)
+    log = TrialLog(tmp_path / "other" / "trials.jsonl", space, IDENTITY)
     own = Trial(trials[1].architecture, 0.9, 1.0, 1.0, 1.0)
     log.add(own)
     assert log.adopt(written) == 4
     expected = [own, trials[0], *trials[2:]]
     assert list(log.trials.values()) == expected
-    assert list(TrialLog(log.path, IDENTITY).trials.values()) == expected
+    assert list(TrialLog(log.path, space, IDENTITY).trials.values()) == expected
     assert log.adopt(written) == 0
 
 
@@ -168,15 +122,15 @@ def test_scores_of_another_log_are_taken_over(written, trials, tmp_path, space):
         lambda text: "no JSON\n" + text,
     ],
 )
-def test_another_log_that_does_not_fit_is_left_alone(written, tmp_path, spoil):
+def test_another_log_that_does_not_fit_is_left_alone(written, tmp_path, spoil, space):
     spoilt = spoil(written.read_text("utf-8"))
     written.write_text(spoilt, "utf-8")
-    log = TrialLog(tmp_path / "trials.jsonl", IDENTITY)
+    log = TrialLog(tmp_path / "trials.jsonl", space, IDENTITY)
     assert log.adopt(written) == log.adopt(tmp_path / "missing.jsonl") == 0
     assert log.trials == {}
     assert written.read_text("utf-8") == spoilt
 
 
-def test_a_torn_line_of_another_log_is_left_out(written, tmp_path):
+def test_a_torn_line_of_another_log_is_left_out(written, tmp_path, space):
     written.write_bytes(written.read_bytes()[:-9])
-    assert TrialLog(tmp_path / "trials.jsonl", IDENTITY).adopt(written) == 4
+    assert TrialLog(tmp_path / "trials.jsonl", space, IDENTITY).adopt(written) == 4

@@ -57,7 +57,7 @@ def test_round_trip(winners, space, tmp_path):
     winners.save(path)
     assert Winners.load(path, space) == winners
     (winner,) = winners.winners
-    assert read_winner(json.loads(json.dumps(winner.to_dict()))) == winner
+    assert read_winner(json.loads(json.dumps(winner.to_dict())), space) == winner
 
 
 def test_winners_of_another_space_are_refused(winners, tmp_path):

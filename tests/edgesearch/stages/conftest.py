@@ -14,6 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from edgesearch.cli.main import app
+from edgesearch.families import space_from_dict
 
 CONFIG = {
     "seed": 0,
@@ -69,6 +70,10 @@ class Chain:
 
     config: Path
     output_dir: Path
+
+    @property
+    def space(self):
+        return space_from_dict(CONFIG["space"])
 
     def command(self, stage, *overrides):
         where = (str(self.config), f"output_dir={self.output_dir}")

@@ -10,7 +10,6 @@ from onnx import TensorProto, helper
 from devices import load_device, take_fingerprint
 from edgesearch.families import space_from_dict
 from edgesearch.latency.workloads import WorkloadFiles
-from edgesearch.space import Architecture
 from profilers import LatencyTable
 
 
@@ -29,7 +28,7 @@ def spoilt(chain, space, tmp_path):
         space, device, fingerprint, tmp_path / "networks", tmp_path / "cache"
     ) as files:
         paths = files.blocks()
-    key = space.stem_block(max(space.stem_widths), 16).key
+    key = space.blocks(space.largest)[0].key
     model = onnx.load(paths[key])
     output = model.graph.output[0].name
     for node in model.graph.node:
@@ -61,7 +60,7 @@ def test_they_are_counted_by_profile_and_search_and_never_chosen(chain, space, s
     table = LatencyTable.load(path)
     assert "NOT_IMPLEMENTED" in table.errors[key]
     # Networks that have the block cannot run, and others were measured in their place.
-    networks = [Architecture.from_dict(n.architecture) for n in table.networks(space.space_hash)]
+    networks = [space.from_choices(n.architecture) for n in table.networks(space.space_hash)]
     assert len(networks) >= 6
     assert all(key not in {block.key for block in space.blocks(a)} for a in networks)
 

@@ -14,7 +14,6 @@ from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.families import space_from_dict
 from edgesearch.families.resnet.network import ResNet
-from edgesearch.space import Architecture
 from edgesearch.stages.profile import table_digest
 
 
@@ -34,8 +33,8 @@ class TestResult:
         assert winners["task"] == "classification"
         (winner,) = winners["winners"]
         assert winner["name"] == "w0"
-        architecture = Architecture.from_dict(winner["architecture"])
         space = space_from_dict(read(finished[0].output_dir / "engines/w0/manifest.json")["space"])
+        architecture = space.from_choices(winner["architecture"])
         assert space.macs(architecture) == winner["macs"] <= 700_000
         assert space.params(architecture) == winner["params"]
         figures = winner["latency_ms"]["local-cpu"]
@@ -88,8 +87,8 @@ class TestResult:
         folder = finished[0].output_dir / "engines/w0"
         model = onnx.load(folder / "subnet.onnx")
         metadata = {entry.key: entry.value for entry in model.metadata_props}
-        architecture = Architecture.from_dict(json.loads(metadata["architecture"]))
         space = space_from_dict(read(folder / "manifest.json")["space"])
+        architecture = space.from_choices(json.loads(metadata["architecture"]))
         network = ResNet(space.blocks(architecture)).eval()
         network.load_state_dict(load_file(folder / "subnet.safetensors"))
         preprocess = Preprocess.from_dict(json.loads(metadata["preprocess"]))
@@ -180,7 +179,7 @@ class TestReplacement:
             candidate["latency_ms"]["local-cpu"].update(budgets or {"budget": self.BUDGET_MS})
         path.write_text(json.dumps(chosen))
         (table,) = (chain.output_dir / "latency").glob("*.jsonl")
-        slow = [Architecture.from_dict(c["architecture"]) for c in candidates[:count]]
+        slow = [chain.space.from_choices(c["architecture"]) for c in candidates[:count]]
         kept = [
             line
             for line in table.read_text().splitlines()
@@ -192,7 +191,7 @@ class TestReplacement:
             for number in range(1, 100):
                 record = {"type": "network", "key": f"winner/features/{architecture}/{session}"}
                 record |= {"session": 1, "round": number, "samples_ms": samples_ms}
-                record |= {"architecture": architecture.to_dict()}
+                record |= {"architecture": dict(architecture)}
                 measured.append(json.dumps({**record, "space_hash": chosen["space_hash"]}))
         kept = chain.before_the_first_look(kept, measured)
         table.write_text("\n".join(kept) + "\n")

@@ -15,7 +15,6 @@ from edgesearch.evaluate.features import compute_features
 from edgesearch.evaluate.knn import knn_accuracy
 from edgesearch.evaluate.linear import linear_accuracy
 from edgesearch.families import space_from_dict
-from edgesearch.space import Architecture
 from edgesearch.supernet.calibrate import recalibrate
 from edgesearch.supernet.weights import SupernetWeights
 
@@ -96,12 +95,12 @@ class TestResult:
         winners = json.loads((evaluated[0].output_dir / "winners.json").read_text("utf-8"))
         (winner,) = winners["winners"]
         row = evaluated[1]["rows"][0]
-        assert row["architecture"] == str(Architecture.from_dict(winner["architecture"]))
+        assert row["architecture"] == str(evaluated[0].space.from_choices(winner["architecture"]))
         assert (row["params"], row["macs"]) == (winner["params"], winner["macs"])
 
     def test_figures_are_those_of_the_subnet(self, evaluated):
         chain, result = evaluated
-        knn, linear = computed_here(chain, Architecture.from_text(NAMED), 5)
+        knn, linear = computed_here(chain, chain.space.from_text(NAMED), 5)
         row = result["rows"][1]
         assert row["knn"] == pytest.approx(knn, abs=2 / 359)
         assert row["linear"] == pytest.approx(linear, abs=4 / 359)

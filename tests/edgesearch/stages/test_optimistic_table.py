@@ -9,7 +9,6 @@ import pytest
 
 from edgesearch.families import space_from_dict
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.space import Architecture
 from edgesearch.stages.profile import current_correction
 from profilers import LatencyTable
 from profilers.latency_record import ANCHOR
@@ -58,7 +57,7 @@ class KnownMeter:
         own = {key: self.level_ms(key) for key in (REFERENCE_KEY, OVERHEAD_KEY)}
         own |= {ANCHOR + workload.key: self.level_ms(workload.key) for workload in anchors}
         for workload in workloads:
-            architecture = Architecture.from_dict(workload.architecture)
+            architecture = self.model.space.from_choices(workload.architecture)
             own[workload.key] = self.model.predict(architecture).median_ms
         for number in range(1, config.rounds + 1):
             for key, ms in own.items():
@@ -115,11 +114,11 @@ def search_all(chain, budget_ms):
 
 def test_a_slow_winner_is_replaced_and_the_correction_updated(chain, optimistic):
     space, path, truth = optimistic
-    first = Architecture.from_dict(search_all(chain, 1000)["architecture"])
+    first = space.from_choices(search_all(chain, 1000)["architecture"])
     true_ms = truth.predict(first).median_ms
     budget_ms = float(truth.predict_all().min() + true_ms) / 2
     chosen = search_all(chain, budget_ms)
-    assert Architecture.from_dict(chosen["architecture"]) == first
+    assert space.from_choices(chosen["architecture"]) == first
     promised_ms = chosen["latency_ms"]["local-cpu"]["predicted"]
     assert promised_ms <= budget_ms < true_ms
     before = LatencyTable.load(path)
@@ -131,7 +130,7 @@ def test_a_slow_winner_is_replaced_and_the_correction_updated(chain, optimistic)
     assert "the correction is updated and a reserve takes its place" in done.stderr
 
     (winner,) = read(chain.output_dir / "winners.json")["winners"]
-    assert Architecture.from_dict(winner["replaced"][0]["architecture"]) == first
+    assert space.from_choices(winner["replaced"][0]["architecture"]) == first
     too_slow = winner["replaced"][0]["latency_ms"]["local-cpu"]
     assert too_slow["interval"][0] > budget_ms
     assert too_slow["measured_p50"] == pytest.approx(promised_ms / TOO_SMALL, rel=0.05)

@@ -4,8 +4,6 @@ import json
 
 import pytest
 
-from edgesearch.space import Architecture
-
 P95_MS = 500
 SOMETIMES_FAR_ABOVE_MS = (0.1, 0.1, 5.0)
 """Samples of a round: a median of 0.1, a 95th percentile of 5."""
@@ -81,9 +79,9 @@ def with_slow_percentile(chain):
     session = 1 + max(json.loads(line).get("session", 0) for line in lines)
     measured = []
     for candidate in candidates[:2]:
-        architecture = Architecture.from_dict(candidate["architecture"])
+        architecture = chain.space.from_choices(candidate["architecture"])
         record = {"type": "network", "key": f"winner/features/{architecture}/{session}"}
-        record |= {"architecture": architecture.to_dict(), "space_hash": chosen["space_hash"]}
+        record |= {"architecture": dict(architecture), "space_hash": chosen["space_hash"]}
         record |= {"session": 1, "samples_ms": SOMETIMES_FAR_ABOVE_MS}
         measured += [json.dumps({**record, "round": number}) for number in range(1, 100)]
     lines = chain.before_the_first_look(lines, measured)

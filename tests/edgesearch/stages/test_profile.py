@@ -19,7 +19,6 @@ from edgesearch.latency.workloads import (
     networks_to_measure,
 )
 from edgesearch.run.layout import Layout
-from edgesearch.space import Architecture
 from edgesearch.stages.profile import (
     current_correction,
     load_table,
@@ -110,7 +109,7 @@ def test_what_export_appends_is_no_change(path, space):
         "session": 9,
         "round": 1,
         "samples_ms": [1.0],
-        "architecture": space.largest.to_dict(),
+        "architecture": dict(space.largest),
         "space_hash": space.space_hash,
     }
     append(path, type="correction", space_hash=space.space_hash, offset_ms=1)
@@ -229,12 +228,16 @@ def test_networks_of_the_correction_determine_its_fit_everywhere(name):
 def test_networks_without_failed_blocks_are_chosen():
     space = load_space("resnet50to101")
     failed = {
-        space.stem_block(width, size).key for width in space.stem_widths[1:] for size in (224, 256)
+        space.parts[0].blocks(size, width)[0].key
+        for width in space.stem_widths[1:]
+        for size in (224, 256)
     }
     networks = correction_networks(space, 12, failed)
     assert len(networks) == len(set(networks)) == 12
     assert all(failed.isdisjoint(b.key for b in space.blocks(a)) for a in networks)
-    everything = {space.stem_block(w, r).key for w in space.stem_widths for r in space.resolutions}
+    everything = {
+        space.parts[0].blocks(r, w)[0].key for w in space.stem_widths for r in space.resolutions
+    }
     assert correction_networks(space, 12, everything) == []
 
 
@@ -246,8 +249,8 @@ def test_networks_that_a_table_has_stay(chain, path, space, device):
     for network, other in zip(chosen, others, strict=True):
         key, renamed = (network_key("network", space, a) for a in (network, other))
         text = text.replace(key, renamed).replace(
-            f'"architecture": {json.dumps(network.to_dict())}, "space_hash"',
-            f'"architecture": {json.dumps(other.to_dict())}, "space_hash"',
+            f'"architecture": {json.dumps(dict(network))}, "space_hash"',
+            f'"architecture": {json.dumps(dict(other))}, "space_hash"',
         )
     path.write_text(text, "utf-8")
     table = LatencyTable.load(path)
@@ -290,7 +293,7 @@ class StoppedMeter:
 
 
 def test_a_stopped_retry_of_what_failed_goes_on(space, device, tmp_path, monkeypatch):
-    key = space.stem_block(max(space.stem_widths), 16).key
+    key = space.blocks(space.largest)[0].key
     measure = MeasureConfig(rounds=8, interval=1.0, max_rounds=1000)
 
     def profiled(**options):
@@ -316,7 +319,7 @@ def test_a_stopped_retry_of_what_failed_goes_on(space, device, tmp_path, monkeyp
 
 def networks_in(table, space):
     found = [n for n in table.networks(space.space_hash) if n.key.startswith("network/")]
-    return [Architecture.from_dict(network.architecture) for network in found]
+    return [space.from_choices(network.architecture) for network in found]
 
 
 def test_a_space_with_few_architectures_has_fewer_networks():

@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
+from devices.errors import FileError
 from edgesearch.cli.main import app
-from edgesearch.errors import StageError
 from edgesearch.evaluate.rank_results import RankedSubnet, RankedSubnets
 from edgesearch.families import load_space, space_from_dict
 from edgesearch.stages.rank import spread_subnets
@@ -193,14 +193,16 @@ class TestAgain:
     @pytest.mark.parametrize("line", ["{", "{}", '{"architecture": {}}', "[]"])
     def test_damaged_lines(self, call, chain, line):
         (chain.output_dir / "rank/subnets.jsonl").write_text(line + "\n", "utf-8")
-        refused(call(), "subnets that `edgesearch rank` wrote, a line of JSON each", "Move the")
+        refused(call(), "subnets that `edgesearch rank` wrote, one JSON object a line", "Move the")
 
 
 def test_no_room(tmp_path):
-    found = RankedSubnets(tmp_path / "gone" / "subnets.jsonl")
-    subnet = RankedSubnet(load_space("resnet_tiny").smallest, 0.5, {"agreement": 0.9})
-    message = "room to append to .*subnets.jsonl; found: No such file or directory. Free space"
-    with pytest.raises(StageError, match=message):
+    (tmp_path / "file").touch()
+    space = load_space("resnet_tiny")
+    found = RankedSubnets(tmp_path / "file" / "subnets.jsonl", space)
+    subnet = RankedSubnet(space.smallest, 0.5, {"agreement": 0.9})
+    message = "room to append to .*subnets.jsonl; found: File exists. Free space"
+    with pytest.raises(FileError, match=message):
         found.add(subnet)
 
 

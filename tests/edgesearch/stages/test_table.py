@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from devices import DeviceSpec, load_device
+from devices.errors import FileError
 from edgesearch.cli.main import app
-from edgesearch.errors import StageError
 from edgesearch.run.layout import Layout
 from edgesearch.stages.table import share_table, write_csv
 from profilers import LatencyTable, TableError
@@ -157,7 +157,7 @@ class TestCsv:
 
     def test_a_place_that_cannot_be_written_to(self, path):
         path.with_suffix(".table.csv").mkdir()
-        with pytest.raises(StageError, match="room to write .*csv; found: Is a directory"):
+        with pytest.raises(FileError, match="room to write .*csv; found: Is a directory"):
             write_csv(LatencyTable.load(path))
 
 

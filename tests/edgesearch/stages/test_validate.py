@@ -10,7 +10,6 @@ from edgesearch.errors import UserError
 from edgesearch.families import space_from_dict
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.workloads import correction_networks, held_out_networks
-from edgesearch.space import Architecture
 from edgesearch.stages.profile import current_correction, table_digest
 from profilers import LatencyTable, median_ratio
 
@@ -65,7 +64,7 @@ def test_predictions_and_medians_come_from_the_table(validated, table_path, spac
     found = {n.key: n for n in table.networks(space.space_hash, "validation")}
     for network in validated["networks"]:
         measurement = found[f"validation/{space.space_hash[:8]}/{network['architecture']}"]
-        architecture = Architecture.from_dict(measurement.architecture)
+        architecture = space.from_choices(measurement.architecture)
         assert network["measured_ms"] == measurement.median_ms
         assert network["measured_p95_ms"] == measurement.p95_ms
         assert network["predicted_ms"] == model.predict(architecture).median_ms

@@ -1,11 +1,10 @@
-"""Activation of subnets, and where gradients go."""
+"""Supernets and what is cut out of them; activation is in `families/test_conformance.py`."""
 
 import pytest
 import torch
 
-from edgesearch.errors import SpaceError
 from edgesearch.families import load_space
-from edgesearch.space import Architecture
+from edgesearch.supernet.extract import copy_leading, extract
 from edgesearch.supernet.supernet import Supernet
 
 SPACE = load_space("resnet_tiny")
@@ -13,12 +12,7 @@ SPACE = load_space("resnet_tiny")
 
 @pytest.fixture
 def supernet():
-    torch.manual_seed(0)
-    net = Supernet(SPACE)
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.ones_(module.weight)  # not 0 in any block: gradients reach everything
-    return net
+    return Supernet(SPACE)
 
 
 def test_begins_with_the_largest(supernet):
@@ -35,41 +29,19 @@ def test_features_are_the_means_of_the_last_map(supernet):
     torch.testing.assert_close(features.mean(dim=(2, 3)), supernet(images))
 
 
-def test_foreign_architecture_changes_nothing(supernet):
-    foreign = Architecture(8, (8, 16, 32), (1, 1, 3), 32)
-    with pytest.raises(SpaceError, match="allows stage3_depth"):
-        supernet.activate(foreign)
-    assert supernet.active == SPACE.largest
-    assert supernet(torch.zeros(2, 3, 32, 32)).shape == (2, 96)
+def test_an_extracted_network_has_weights_of_its_own_and_draws_nothing(supernet):
+    state = torch.get_rng_state()
+    network = extract(SPACE, supernet.backbone.state_dict(), SPACE.largest)
+    assert torch.equal(torch.get_rng_state(), state)
+    before = {name: t.clone() for name, t in supernet.backbone.named_parameters()}
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1)
+    assert all(torch.equal(t, before[name]) for name, t in supernet.backbone.named_parameters())
 
 
-def test_gradients_reach_the_active_slices_only(supernet):
-    architecture = Architecture(8, (16, 32, 64), (1, 2, 1), 32)
-    supernet.activate(architecture)
-    supernet(torch.randn(4, 3, 32, 32)).square().sum().backward()
-    backbone = supernet.backbone
-    active = {
-        "conv1.weight": (8, 3),
-        "layer1.0.conv1.weight": (16, 8),
-        "layer2.0.conv1.weight": (32, 16),
-        "layer2.0.downsample.0.weight": (32, 16),
-        "layer2.1.conv2.weight": (32, 32),
-        "layer3.0.conv2.weight": (64, 64),
-        "layer3.0.bn1.weight": (64,),
-    }
-    for name, sizes in active.items():
-        grad = backbone.get_parameter(name).grad.clone()
-        used = tuple(slice(0, size) for size in sizes)
-        assert grad[used].abs().amax(dim=tuple(range(2, grad.dim()))).min() > 0, name
-        grad[used] = 0
-        assert not grad.any(), name
-    for name in ("layer1.1.conv1.weight", "layer3.1.bn2.weight"):
-        assert backbone.get_parameter(name).grad is None
-
-
-def test_blocks_start_as_identities():
-    """The last scale of each block is 0 at first: a block gives its shortcut."""
-    torch.manual_seed(0)
-    block = Supernet(SPACE).backbone.layer2[1]
-    images = torch.rand(2, 48, 4, 4)
-    assert torch.equal(block(images), images)
+def test_copy_leading_takes_the_first_entries():
+    small, large = torch.nn.Linear(2, 3), torch.nn.Linear(4, 5)
+    copy_leading(large.state_dict(), small)
+    assert torch.equal(small.weight, large.weight[:3, :2])
+    assert torch.equal(small.bias, large.bias[:3])

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from edgesearch.pretrain.stop_signals import StopSignals, ended_by_signals
+from devices.signals import StopSignals, ended_by_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgesearch.space import Block
+from edgesearch.families.resnet.block import ResNetBlock as Block
 
 BLOCKS = {
     "stem_imagenet/in3/out32/s2/hw224": Block("stem_imagenet", 3, 32, 32, 2, 224),

@@ -1,0 +1,226 @@
+"""Files that survive kills and full disks: replaced in one step, or only ever appended to."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from devices.errors import FileError, UserError, UserNotice
+
+_FIRST_LINE_MAX_BYTES = 1 << 20
+_FREE_SPACE = "Free space or choose another output_dir, then run the same command again."
+
+
+@contextlib.contextmanager
+def replacing(
+    path: Path, *, keep_former: Path | None = None, shared: bool = False
+) -> Iterator[Path]:
+    """Give a temporary file that takes the name `path`, on the disk, if the block succeeds.
+
+    Args:
+        path: The final name; its folder is made if it is not there.
+        keep_former: The name that a former file gets instead of being lost.
+        shared: Several processes may write this file at once, as in a cache.
+
+    Yields:
+        A name in the same folder. What the block has left there is removed if the block fails.
+
+    Raises:
+        FileError: The file cannot be written; the former one is still there.
+    """
+    number = f".{os.getpid()}" if shared else ""
+    partial = path.with_name(f".{path.name}{number}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        if keep_former is not None and path.exists():
+            os.replace(path, keep_former)
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _no_room("write", path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def write_bytes(path: Path, content: bytes | memoryview, keep_former: Path | None = None) -> None:
+    """Write a file atomically; see `replacing`.
+
+    Raises:
+        FileError: It cannot be written; the former one is still there.
+    """
+    with replacing(path, keep_former=keep_former) as partial:
+        partial.write_bytes(content)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write a JSON file atomically; see `write_bytes`."""
+    write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+class JsonLines:
+    """A file of JSON objects, one a line, that is only ever appended to.
+
+    A kill or a power failure can tear its last line: reading leaves that line out. Who appends
+    reads first, with `cut=True`, and keeps other writers out (`devices.locks`).
+
+    Args:
+        path: The file; it may be missing.
+        holds: What a file of this kind is, for messages, such as "trials of a search".
+        remedy: What to do about a damaged line.
+    """
+
+    def __init__(self, path: Path, holds: str, remedy: str) -> None:
+        self.path = path
+        self._holds = holds
+        self._remedy = remedy
+
+    def read(self, *, cut: bool = False) -> list[tuple[int, dict[str, Any]]]:
+        """The objects with the numbers of their lines, from 1.
+
+        A torn last line is left out with a `UserNotice`.
+
+        Args:
+            cut: Also remove a torn last line from the file, so that lines can be appended.
+
+        Raises:
+            FileError: The file cannot be read, is something else, or is damaged elsewhere than at
+                its end (names the line).
+        """
+        try:
+            data = self._read_bytes()
+            intact = _intact(data)
+            if len(intact) < len(data):
+                warnings.warn(
+                    f"{self.path}: its last line is torn, as a command that was killed leaves it, "
+                    "and does not count; what it held is made again",
+                    UserNotice,
+                    stacklevel=2,
+                )
+                if cut:
+                    os.truncate(self.path, len(intact))
+        except OSError as error:
+            raise FileError(
+                f"to read {self.path}",
+                error.strerror or str(error),
+                "Check the path and its permissions.",
+            ) from error
+        lines = []
+        for number, line in enumerate(intact.splitlines(), start=1):
+            values = _object(line)
+            if values is None:
+                raise self._damaged(f"line {number}: {line[:60].decode(errors='replace')!r}")
+            lines.append((number, values))
+        return lines
+
+    @contextlib.contextmanager
+    def line(self, number: int) -> Iterator[None]:
+        """Name file and line in an error that taking a line in raises.
+
+        Raises:
+            FileError: Instead of what a damaged value raises.
+        """
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
+            said = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise self._damaged(f"line {number}: {said}") from error
+
+    def append(self, values: Mapping[str, Any], *, sync: bool = True) -> None:
+        """Append a line; afterwards even a killed process has left it in the file.
+
+        Args:
+            values: Plain JSON values.
+            sync: Wait until a power failure cannot undo it.
+
+        Raises:
+            FileError: It cannot be written; the file is as it was before.
+        """
+        line = json.dumps(values, allow_nan=False).encode() + b"\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                try:
+                    written = 0
+                    while written < len(line):
+                        written += file.write(line[written:])
+                    if sync:
+                        os.fsync(file.fileno())
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        file.truncate(end)
+                    raise
+        except OSError as error:
+            raise _no_room("append to", self.path, error) from error
+
+    def _read_bytes(self) -> bytes:
+        with self.path.open("rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FileError(
+                    f"{self.path} must be a regular file",
+                    "a device or a pipe",
+                    "Choose another path.",
+                )
+            # A file that is something else is found out before all of it is read.
+            first = file.readline(_FIRST_LINE_MAX_BYTES)
+            is_whole = first.endswith(b"\n")
+            if (is_whole or len(first) == _FIRST_LINE_MAX_BYTES) and _object(first) is None:
+                begin = first[:40].decode(errors="replace")
+                raise self._damaged(f"a file that begins with {begin!r}")
+            return first + file.read()
+
+    def _damaged(self, found: str) -> FileError:
+        return FileError(
+            f"{self._holds}, one JSON object a line, in {self.path}", found, self._remedy
+        )
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except ValueError:  # also what is not UTF-8
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _intact(data: bytes) -> bytes:
+    """Some lines without their last one if that is torn."""
+    end = data.rfind(b"\n") + 1
+    begin = data.rfind(b"\n", 0, max(end - 1, 0)) + 1
+    # A power failure can leave a line of its full length with other contents.
+    return data[:end] if _object(data[begin:end]) is not None else data[:begin]
+
+
+def _no_room(action: str, path: Path, error: OSError) -> FileError:
+    return FileError(f"room to {action} {path}", error.strerror or str(error), _FREE_SPACE)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring renamings to the disk; without this, a power failure could undo them."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,75 @@
+"""Locks between processes, by files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from devices.errors import FileError
+
+_held: set[IO[bytes]] = set()
+"""The locked files of this process."""
+
+
+def _let_go() -> None:
+    """A forked process, such as one that loads images, may outlive the one that was killed."""
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_let_go)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, protects: Path | None = None, wait: bool = False) -> Iterator[None]:
+    """Hold an exclusive lock; the end of the process also gives it back.
+
+    On Windows, and on file systems without locks, nothing is held.
+
+    Args:
+        path: The file that is locked; made, with its folder, if it is not there.
+        protects: What other processes are kept from writing, for the message; `path` if None.
+        wait: Wait for another holder instead of refusing.
+
+    Raises:
+        FileError: Another process holds it, or the file cannot be made.
+    """
+    protects = protects or path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise FileError(
+            f"a place that can be written to at {protects.absolute()}",
+            error.strerror or str(error),
+            "Choose another place: output_dir=PATH.",
+        ) from error
+    with file:
+        _lock(file, protects, wait)
+        _held.add(file)
+        try:
+            yield
+        finally:
+            _held.discard(file)
+
+
+def _lock(file: IO[bytes], protects: Path, wait: bool) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError as error:
+        raise FileError(
+            f"to be the only process that writes to {protects.absolute()}",
+            "another one that is at work there",
+            "Wait for it, or choose another output_dir.",
+        ) from error
+    except OSError:
+        pass  # a file system without locks

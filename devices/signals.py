@@ -1,0 +1,71 @@
+"""SIGINT and SIGTERM while something runs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class StopSignals:
+    """While active, SIGINT and SIGTERM are caught, and the last one stands in `received`.
+
+    What is told to be ignored, such as SIGINT for a script's background command, stays ignored.
+    Outside of the main thread, where Python allows no handlers, nothing is changed.
+
+    Args:
+        interrupt: Raise KeyboardInterrupt for each signal; else the first one is only noted, and
+            a second one acts as it did before.
+    """
+
+    def __init__(self, *, interrupt: bool = False) -> None:
+        self.received: signal.Signals | None = None
+        self._interrupt = interrupt
+        self._former: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        self._former = _install(self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        if self._interrupt:
+            raise KeyboardInterrupt
+        _restore(self._former)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _restore(self._former)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the process at once, where a call never comes back to Python."""
+    former = _install(signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        _restore(former)
+
+
+def _install(handler: Any) -> dict[signal.Signals, Any]:
+    """The former handlers of the signals that are not ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {
+        number: signal.signal(number, handler)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    }
+
+
+def _restore(former: dict[signal.Signals, Any]) -> None:
+    for number, handler in former.items():
+        signal.signal(number, handler)
