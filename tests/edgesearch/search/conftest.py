@@ -66,9 +66,7 @@ def smooth(space):
     """A score that rises towards one architecture in the middle of the space."""
 
     def score(architecture):
-        far = sum(
-            abs(v.index(architecture[n]) - len(v) // 2) for n, v in space.choices.items()
-        )
+        far = sum(abs(v.index(architecture[n]) - len(v) // 2) for n, v in space.choices.items())
         return -float(far)
 
     return score

@@ -29,7 +29,7 @@ def check(all_of):
     """Whatever way it is asked, a set has just what is expected."""
 
     def check(feasible, expected):
-        assert 0 < sum(expected)
+        assert sum(expected) > 0
         assert [each in feasible for each in all_of.architectures] == list(expected)
         wanted = [each for each, kept in zip(all_of.architectures, expected, strict=True) if kept]
         space = feasible.space
@@ -172,9 +172,9 @@ class TestMessage:
         assert second > first + 2
         low, high = number(first + 1), number(first + 2)
         message = f"params from {low} to {high}, but the nearest .* {number(first)}"
+        between = Budgets(params=Range(min=float(first + 1), max=float(first + 2)))
         with pytest.raises(InfeasibleError, match=message):
-            between = Range(min=float(first + 1), max=float(first + 2))
-            make_feasible(latency_ms, Budgets(params=between))
+            make_feasible(latency_ms, between)
 
     def test_budgets_that_exclude_each_other(self, space, make_feasible, latency_ms, all_of):
         """The nearest to all, and what each comes to where the others are met."""
