@@ -22,6 +22,8 @@ from edgesearch.search.feasible import FeasibleSet
 from edgesearch.space import Architecture
 
 MUTATION_PROBABILITY = 0.15
+PATIENCE_IF_LARGE = 200
+"""Patience in spaces whose architectures have to be summed up to know whether they are feasible."""
 
 
 def import_nni(module: str, strategy: str) -> Any:
@@ -62,6 +64,8 @@ class _NNIStrategy(ABC):
 
     def __init__(self, feasible: FeasibleSet, seed: int, batch: int) -> None:
         self._feasible, self._batch = feasible, batch
+        if feasible.count.drawn is not None:
+            self.patience = min(self.patience, PATIENCE_IF_LARGE)
         self._random = feasible.in_random_order(seed)
         self._asked: set[Architecture] = set()
 

@@ -1,4 +1,4 @@
-"""A space of 10^17 architectures: nothing is laid out, and proposing takes moments."""
+"""A space of 10^14 architectures: nothing is laid out, and proposing takes moments."""
 
 import itertools
 import resource
@@ -91,7 +91,7 @@ def test_feasible_ones_are_found(feasible, costs):
     assert isinstance(feasible, DrawnSet)
     found = feasible.some(500, np.random.default_rng(0))
     assert feasible.keeps(found).all()
-    assert len(np.unique(found, axis=0)) > 400
+    assert len(np.unique(found, axis=0)) > 250
     for name, bound in feasible.budgets.ranges().items():
         low, high = bound.ends
         values = [feasible.cost(name, SPACE.from_digits(row)) for row in found[:20]]
@@ -129,27 +129,26 @@ def test_strategies_propose_in_moments(feasible, name, ask_all):
 
 
 def test_a_search_finds_what_is_better_than_chance(costs, ends_ms, tmp_path):
-    feasible = find_feasible(costs, Budgets(latency_ms=(1.5 * ends_ms[0], ends_ms[1])))
+    feasible = find_feasible(costs, Budgets(latency_ms=1.5 * ends_ms[0]))
 
     def scores_on(architectures, images):
         import torch
 
         return [torch.full((images,), score(each), dtype=torch.float64) for each in architectures]
 
-    settings = SearchSettings(evaluations=64)
+    settings = SearchSettings(evaluations=96)
     search = Search(
         feasible, settings, SearchFiles(tmp_path), scores_on, first_images=8, most_images=8
     )
-    winners = search.run()
-    for part, winner in zip(feasible.parts, winners.winners, strict=True):
-        chance = map(score, itertools.islice(part.in_random_order(1), 64))
-        assert winner.architecture in part
-        assert winner.agreement > max(chance)
+    (winner,) = search.run().winners
+    assert winner.architecture in feasible
+    chance = map(score, itertools.islice(feasible.in_random_order(1), 96))
+    assert winner.agreement > max(chance)
 
 
 def test_what_cannot_be_reached_is_said(costs, ends_ms):
     least = f"{ends_ms[0]:.4g}"
-    message = f"latency_ms .*, but the least that this space reaches is {least}; about .* cannot run"
+    message = f"latency_ms .*, but the least that this space reaches is {least}; about .* cannot"
     with pytest.raises(InfeasibleError, match=message):
         find_feasible(costs, Budgets(latency_ms=0.9 * ends_ms[0]))
     together = Budgets(latency_ms=1.2 * ends_ms[0], macs=Range(min=1.2e9))
