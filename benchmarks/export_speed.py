@@ -34,16 +34,16 @@ import numpy as np
 from machine import print_machine
 from score_cost import random_weights
 
-from devices import OnnxRuntime, Session, take_fingerprint
+from devices import OnnxRuntime, Session, load_device, take_fingerprint
 from edgesearch.cli.stages import export_arguments
 from edgesearch.config import Config, load_config
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.export.deployable import make_deployable, write_in_format, write_winner
 from edgesearch.export.verify import KnnImages
 from edgesearch.formats.onnx_export import export_network
-from edgesearch.formats.precision import number_format
 from edgesearch.run.layout import Layout
 from edgesearch.search.winners import Winner, Winners
+from edgesearch.stages.profile import table_digest
 
 CAPABILITIES = "[SM75, SM86, SM89, SM120]"
 SEARCH = {
@@ -169,6 +169,7 @@ def make_engines(config: Config) -> None:
         space=space,
         device=device,
         table=layout.table(device),
+        table_digest=table_digest(layout.table(device)),
         tensorrt=arguments["tensorrt"],
         form={"batch": "fixed", "quantization": None},
         calibration=pool.sample(resolution, 0, arguments["looked_at"].calibration_images),
@@ -193,7 +194,13 @@ def prepared(config: Config) -> tuple[Winner, ImagePool, Any]:
     pool = ImagePool(arguments["images"], space.in_channels, arguments["seed"])
     weights = SupernetWeights.load(layout.weights, space)
     deployable = make_deployable(
-        space, weights, pool, winner.architecture, arguments["looked_at"], "features"
+        space,
+        weights,
+        pool,
+        winner.architecture,
+        "features",
+        calibration_images=config.search.calibration_images,
+        batch_size=config.search.batch_size,
     )
     return winner, pool, deployable
 
@@ -203,12 +210,8 @@ def report_eight_bits(config: Config, single: Path, folder: Path, count: int) ->
     winner, pool, _ = prepared(config)
     runtime = OnnxRuntime(threads=os.cpu_count() or 1)
     found = take_fingerprint(runtime.name, runtime.version)
-    form = number_format(
-        "int8",
-        runtime=runtime.name,
-        machine=found.machine,
-        instruction_sets=found.instruction_sets,
-    )
+    device = load_device("local-cpu", precision="int8")
+    form = device.number_format(found.machine, found.instruction_sets)
     resolution = winner.architecture.resolution
     (folder / "int8").mkdir(exist_ok=True)
     shutil.copy(single, folder / "int8")

@@ -200,11 +200,11 @@ def views(device: str) -> None:
 
     from edgesearch.data.preprocess import Preprocess
     from edgesearch.pretrain.batched_views import BatchedViews
-    from edgesearch.pretrain.views import Augmentation
+    from edgesearch.pretrain.settings import AugmentationSettings
 
     scale = SCALES[device]
     preprocess = Preprocess(scale.resolution, 3, (0.5,) * 3, (0.25,) * 3)
-    make = BatchedViews((Augmentation(), Augmentation()), preprocess, seed=0)
+    make = BatchedViews([AugmentationSettings()] * 2, preprocess, seed=0)
     size = (scale.batch, 3, scale.resolution, scale.resolution)
     images = torch.randint(0, 256, size, dtype=torch.uint8)
     indices = torch.arange(scale.batch)
@@ -300,12 +300,12 @@ def moco_step(device: str) -> Callable[..., None]:
     import torch
 
     from edgesearch.families import load_space
-    from edgesearch.pretrain.methods import make_method
+    from edgesearch.pretrain.method import make_method
     from edgesearch.pretrain.sandwich import sandwich_architectures, sandwich_step
 
     scale = SCALES[device]
     space = load_space(scale.space, resolutions=[scale.resolution])
-    method = make_method("moco_v2", space, seed=0, queue_size=scale.batch * 4)
+    method = make_method("moco_v2", space, 0, queue_size=scale.batch * 4)
     method.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(method.query.parameters(), 1e-3)
     size = (scale.batch, space.in_channels, scale.resolution, scale.resolution)
@@ -366,7 +366,7 @@ STEPS: dict[str, Step] = {
     "compiled": Step(compiled, 180, {}, gpu_only=True),
     "bf16": Step(bf16, 90, {}),
     "nccl": Step(nccl, 60, {}),
-    "views": Step(views, 60, {}),
+    "views": Step(views, 60, {"pydantic": "pydantic"}),
     "training": Step(training, 150, {"pydantic": "pydantic", **TORCHVISION}),
     "cuda_table": Step(cuda_table, 120, CHAIN),
     "tensorrt_table": Step(tensorrt_table, 120, {**CHAIN, "tensorrt": "tensorrt"}, gpu_only=True),

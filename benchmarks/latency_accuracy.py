@@ -25,6 +25,7 @@ from machine import print_machine
 
 from edgesearch.config import load_config
 from edgesearch.latency.prediction_error import PredictionError, prediction_error
+from edgesearch.latency.table import NETWORK, VALIDATION, WINNER, measured_networks
 from edgesearch.space import SearchSpace
 from profilers import LatencyTable
 
@@ -103,13 +104,12 @@ def plain_error(space: SearchSpace, table: LatencyTable) -> PredictionError:
     fitted, held_out = (
         [
             (
-                sum(table.low_quantile_ms(block.key) for block in space.blocks(architecture)),
+                sum(table.low_quantile_ms(b.key) for b in space.blocks(network.architecture)),
                 network.median_ms,
             )
-            for network in table.networks(space.space_hash, kind)
-            for architecture in [space.from_choices(network.architecture)]
+            for network in measured_networks(table, space, *kinds)
         ]
-        for kind in ("network", "validation")
+        for kinds in ((NETWORK, WINNER), (VALIDATION,))
     )
     factor = np.median([median_ms / total_ms for total_ms, median_ms in fitted])
     sums_ms, medians_ms = np.array(held_out).T

@@ -20,7 +20,7 @@ from machine import print_machine
 
 from edgesearch.families import load_space
 from edgesearch.pretrain.faithful import faithful_step
-from edgesearch.pretrain.moco_v2 import MoCoV2
+from edgesearch.pretrain.method import make_method
 from edgesearch.pretrain.sandwich import sandwich_architectures, sandwich_step
 
 THREADS = 2
@@ -45,7 +45,9 @@ def main() -> None:
         for _ in range(2)
     )
     methods = {
-        order: MoCoV2(space, queue_size=128 * batch).train().to(memory_format=torch.channels_last)
+        order: make_method("moco_v2", space, queue_size=128 * batch)
+        .train()
+        .to(memory_format=torch.channels_last)
         for order in STEPS
     }
     optimizers = {

@@ -28,10 +28,9 @@ from edgesearch import stages as workflow
 from edgesearch.cli.stages import pretrain_arguments
 from edgesearch.config import Config, load_config
 from edgesearch.evaluate.comparison import Subject
-from edgesearch.pretrain.faithful import faithful_step
-from edgesearch.pretrain.methods import METHODS
-from edgesearch.pretrain.moco_v2 import MoCoV2
-from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures, sandwich_step
+from edgesearch.pretrain.faithful import choose_step
+from edgesearch.pretrain.method import make_method
+from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures
 
 CONFIG = "quickstart"
 SHARED = (
@@ -152,31 +151,20 @@ def report_times(configs: dict[str, Config], alternations: int) -> dict[str, flo
 def stepper(config: Config) -> Callable[[int], StepResult]:
     """A step of a fresh method with the option of a configuration, given its number."""
     section, space = config.pretrain, config.space.build()
-    method = METHODS[section.method](space, **section.method_options())
-    assert isinstance(method, MoCoV2)
+    method = make_method(section.method, space, **section.method_options())
     method.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD([w for w in method.parameters() if w.requires_grad], 1e-3)
     shape = (section.batch_size, space.in_channels, *[space.largest.resolution] * 2)
     first, second = (
         torch.randn(shape).contiguous(memory_format=torch.channels_last) for _ in range(2)
     )
-    largest, smallest, random_one = section.loss_weights
+    take = choose_step(method, section)
 
     def step(number: int) -> StepResult:
         architectures = sandwich_architectures(space, section.random_subnets, 0, number)
         if section.largest_only_epochs:
             architectures = architectures[:1]
-        if section.faithful:
-            return faithful_step(method, (first, second), architectures, optimizer)
-        weights = [largest, smallest, *[random_one] * section.random_subnets]
-        return sandwich_step(
-            method,
-            (first, second),
-            architectures,
-            optimizer,
-            weights=weights,
-            distill=section.distill,
-        )
+        return take(method, (first, second), architectures, optimizer)
 
     return step
 

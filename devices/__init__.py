@@ -4,31 +4,18 @@ from devices.detect import DetectedRuntime, detect_runtimes, hazards
 from devices.fingerprint import Fingerprint, take_fingerprint
 from devices.gpu import read_gpu
 from devices.machine import read_machine
-from devices.runtimes import (
-    ON_NVIDIA,
-    EngineBuilder,
-    EngineHeader,
-    OnnxRuntime,
-    OrtBuilder,
-    ReplayRuntime,
-    Runtime,
-    Session,
-    TensorRTBuilder,
-    TensorRTRtxBuilder,
-    TensorRTRuntime,
-    explain_failure,
-    fix_batch,
-    installed_version,
-    layer_of,
-    modules_of,
-    open_runtime,
-    read_engine_header,
-    read_inputs,
-)
+from devices.runtimes.engine_header import EngineHeader, read_engine_header
+from devices.runtimes.onnx_inputs import fix_batch, read_inputs
+from devices.runtimes.onnx_layers import explain_failure, layer_of, modules_of
+from devices.runtimes.onnxruntime_runtime import OnnxRuntime, OrtBuilder
+from devices.runtimes.open_runtime import installed_version, open_runtime
+from devices.runtimes.protocol import EngineBuilder, Runtime, Session
+from devices.runtimes.replay_runtime import ReplayRuntime
+from devices.runtimes.tensorrt_builder import TensorRTBuilder
+from devices.runtimes.tensorrt_runtime import TensorRTRuntime
 from devices.spec import DeviceSpec, known_devices, load_device, read_catalog
 
 __all__ = [
-    "ON_NVIDIA",
     "DetectedRuntime",
     "DeviceSpec",
     "EngineBuilder",
@@ -40,7 +27,6 @@ __all__ = [
     "Runtime",
     "Session",
     "TensorRTBuilder",
-    "TensorRTRtxBuilder",
     "TensorRTRuntime",
     "detect_runtimes",
     "explain_failure",

@@ -7,19 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Names of the packages that bring each library, and the command that installs it.
-_PACKAGES: dict[str, tuple[tuple[str, ...], str]] = {
-    "tensorrt": (
-        ("tensorrt-cu13-bindings", "tensorrt-cu12-bindings", "tensorrt"),
-        "pip install tensorrt",
-    ),
-    "tensorrt-rtx": (
-        ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
-        "pip install tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs",
-    ),
-    "pycuda": (("pycuda",), "pip install pycuda"),
-    "cuda-bindings": (("cuda-bindings",), "pip install cuda-bindings"),
-}
+from devices.errors import RuntimeMissingError
+from devices.runtimes.cuda_memory import CUDA_PACKAGES
+from devices.runtimes.known_runtimes import RUNTIMES
+from devices.runtimes.record import RuntimeRecord
+
 _BUSY_LOAD = 0.5
 _BUSY_SHARE = 0.1
 
@@ -43,7 +35,7 @@ class DetectedRuntime:
 
 def detect_runtimes() -> list[DetectedRuntime]:
     """Look for runtimes and what they need; only onnxruntime is imported, for its providers."""
-    return [_onnxruntime(), *(_package(name) for name in _PACKAGES)]
+    return [*map(_runtime, RUNTIMES.values()), *map(_package, CUDA_PACKAGES)]
 
 
 def hazards(machine: Mapping[str, Any], threads: int, load: float | None) -> list[str]:
@@ -76,21 +68,16 @@ def hazards(machine: Mapping[str, Any], threads: int, load: float | None) -> lis
     return found
 
 
-def _onnxruntime() -> DetectedRuntime:
+def _runtime(record: RuntimeRecord) -> DetectedRuntime:
     try:
-        import onnxruntime
-    except Exception as error:  # a broken installation may raise anything
-        missing = f"cannot be imported: {error} (pip install onnxruntime)"
-        return DetectedRuntime("onnxruntime", None, missing)
-    providers = tuple(onnxruntime.get_available_providers())
-    return DetectedRuntime("onnxruntime", onnxruntime.__version__, providers=providers)
+        version, providers = record.detect()
+    except RuntimeMissingError as error:
+        return DetectedRuntime(record.name, None, f"{error.found} ({record.install})")
+    return DetectedRuntime(record.name, version, providers=providers)
 
 
 def _package(name: str) -> DetectedRuntime:
-    packages, command = _PACKAGES[name]
-    for package in packages:
-        try:
-            return DetectedRuntime(name, importlib.metadata.version(package))
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return DetectedRuntime(name, None, f"not installed ({command})")
+    try:
+        return DetectedRuntime(name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return DetectedRuntime(name, None, f"not installed (pip install {name})")

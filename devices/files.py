@@ -45,7 +45,8 @@ def replacing(
         if keep_former is not None and path.exists():
             os.replace(path, keep_former)
         os.replace(partial, path)
-        _sync_folder(path.parent)
+        if not shared:  # what is in a cache can be made again
+            _sync_folder(path.parent)
     except OSError as error:
         raise _no_room("write", path, error) from error
     finally:
@@ -109,6 +110,8 @@ class JsonLines:
         try:
             data = self._read_bytes()
             intact = _intact(data)
+            if cut:
+                os.truncate(self.path, len(intact))
             if len(intact) < len(data):
                 warnings.warn(
                     f"{self.path}: its last line is torn, as a command that was killed leaves it, "
@@ -116,8 +119,6 @@ class JsonLines:
                     UserNotice,
                     stacklevel=2,
                 )
-                if cut:
-                    os.truncate(self.path, len(intact))
         except OSError as error:
             raise FileError(
                 f"to read {self.path}",
@@ -183,16 +184,19 @@ class JsonLines:
                 )
             # A file that is something else is found out before all of it is read.
             first = file.readline(_FIRST_LINE_MAX_BYTES)
-            is_whole = first.endswith(b"\n")
-            if (is_whole or len(first) == _FIRST_LINE_MAX_BYTES) and _object(first) is None:
+            is_torn = not first.endswith(b"\n") and len(first) < _FIRST_LINE_MAX_BYTES
+            if first and not (first.startswith(b"{") if is_torn else _object(first)):
                 begin = first[:40].decode(errors="replace")
-                raise self._damaged(f"a file that begins with {begin!r}")
+                found = f"a file that begins with {begin!r}"
+                raise FileError(self._required, found, "Name another file, or move this one away.")
             return first + file.read()
 
+    @property
+    def _required(self) -> str:
+        return f"{self._holds}, one JSON object a line, in {self.path}"
+
     def _damaged(self, found: str) -> FileError:
-        return FileError(
-            f"{self._holds}, one JSON object a line, in {self.path}", found, self._remedy
-        )
+        return FileError(self._required, found, self._remedy)
 
 
 def _object(line: bytes) -> dict[str, Any] | None:

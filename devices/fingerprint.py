@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from devices.errors import DeviceError
 from devices.gpu import read_gpu
 from devices.machine import read_machine
+from devices.runtimes.known_runtimes import RUNTIMES
 
 _TUPLES = ("instruction_sets", "affinity", "frequency_khz")
 _TAKE_AGAIN = "Take the fingerprint again with this version."
@@ -75,27 +76,23 @@ class Fingerprint:
     def from_dict(cls, values: Mapping[str, Any]) -> Fingerprint:
         """Make a fingerprint from what `to_dict` returned.
 
-        Fields after `governor` may be missing: older tables do not have them.
-
         Raises:
-            DeviceError: If other fields are missing, some are unknown, or the frequency is no pair.
+            DeviceError: If a field is missing or unknown, or the frequency is no pair.
         """
-        if not isinstance(values, Mapping):
-            raise DeviceError("fields of a fingerprint", repr(values), _TAKE_AGAIN)
         known = {each.name for each in fields(cls)}
-        optional = {
-            each.name
-            for each in fields(cls)
-            if each.default is not MISSING or each.default_factory is not MISSING
-        }
-        if not known - optional <= set(values) <= known:
+        if not isinstance(values, Mapping) or set(values) != known:
+            is_object = isinstance(values, Mapping)
             raise DeviceError(
                 f"a fingerprint has the fields {', '.join(sorted(known))}",
-                ", ".join(sorted(map(str, values))) or "none",
+                ", ".join(sorted(map(str, values))) if is_object else repr(values),
                 _TAKE_AGAIN,
             )
-        _check_frequency(values.get("frequency_khz"))
-        tuples = {name: tuple(values[name]) for name in _TUPLES if values.get(name) is not None}
+        khz = values["frequency_khz"]
+        is_pair = isinstance(khz, (list, tuple)) and [type(each) for each in khz] == [int, int]
+        if khz is not None and not is_pair:
+            required = "the lowest and the highest frequency as frequency_khz of a fingerprint"
+            raise DeviceError(required, repr(khz), _TAKE_AGAIN)
+        tuples = {name: tuple(values[name]) for name in _TUPLES if values[name] is not None}
         return cls(**{**values, **tuples})
 
 
@@ -120,24 +117,17 @@ def take_fingerprint(
         The fingerprint. What cannot be read is None, empty or zero, never an error.
     """
     settings = dict(settings or {})
-    on_gpu = _computes_on_gpu(runtime_name, settings.get("provider"))
+    on_nvidia = _computes_on_nvidia(runtime_name, settings.get("provider"))
     return Fingerprint(
         runtime=runtime_name,
         runtime_version=runtime_version,
         settings=settings,
         **read_machine(root),
-        **(read_gpu(root) if on_gpu else {}),
+        **(read_gpu(root) if on_nvidia else {}),
     )
 
 
-def _check_frequency(found: Any) -> None:
-    is_pair = isinstance(found, (list, tuple)) and [type(khz) for khz in found] == [int, int]
-    if found is not None and not is_pair:
-        required = "the lowest and the highest frequency as frequency_khz of a fingerprint"
-        raise DeviceError(required, repr(found), _TAKE_AGAIN)
-
-
-def _computes_on_gpu(runtime_name: str, provider: object) -> bool:
+def _computes_on_nvidia(runtime_name: str, provider: str | None) -> bool:
     # A GPU that only waits decides nothing: its next driver must not cost the processor's tables.
-    words = f"{runtime_name} {provider}".lower()
-    return any(word in words for word in ("tensorrt", "cuda"))
+    record = RUNTIMES.get(runtime_name)
+    return record is not None and record.computes_on(provider) == "nvidia"

@@ -6,14 +6,15 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from devices.errors import UnknownDeviceError
+from devices.runtimes.known_runtimes import RUNTIMES
+from devices.runtimes.record import RuntimeRecord
 
-PRECISIONS = ("fp32", "fp16", "int8")
 TRANSPORTS = ("local", "ssh")
 MEASURED_FIELDS = ("name", "runtime", "provider", "precision", "batch", "threads")
 """What latencies and engines are of. The other fields only say how the device is reached."""
@@ -33,10 +34,10 @@ class DeviceSpec:
 
     Args:
         name: Name of the device; part of file names.
-        runtime: Name of the runtime that runs engines there.
+        runtime: The runtime that runs engines there; a key of `RUNTIMES`.
         provider: Execution provider of onnxruntime, such as `cuda`; None for the processor, and for
             other runtimes.
-        precision: One of `PRECISIONS`.
+        precision: Name of the precision; whoever makes the files knows which ones there are.
         threads: Threads that one run may use.
         batch: Images per run.
         transport: How the device is reached: `local` is this machine, `ssh` one or several others.
@@ -67,16 +68,17 @@ class DeviceSpec:
         """Refuse values that no device can have."""
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
             _refuse("name", "letters, digits, '-', '_' and '.' only", self.name)
-        for field in ("runtime", "python"):
+        for field in ("python", "precision"):
             if not isinstance(getattr(self, field), str) or not getattr(self, field):
                 _refuse(field, "a name", getattr(self, field))
-        for field in ("provider", "ssh_config", "machine"):
+        for field in ("ssh_config", "machine"):
             value = getattr(self, field)
             if value is not None and (not isinstance(value, str) or not value):
                 _refuse(field, "a name, or left out", value)
-        for field, allowed in (("precision", PRECISIONS), ("transport", TRANSPORTS)):
+        for field, allowed in (("runtime", tuple(RUNTIMES)), ("transport", TRANSPORTS)):
             if getattr(self, field) not in allowed:
                 _refuse(field, "one of " + ", ".join(allowed), getattr(self, field))
+        self._check_provider_and_precision()
         self._check_hosts()
         for field in ("threads", "batch"):
             value = getattr(self, field)
@@ -85,6 +87,20 @@ class DeviceSpec:
                 _refuse(field, "a whole number from 1 on", value)
         if not isinstance(self.description, str):
             _refuse("description", "a text", self.description)
+
+    def _check_provider_and_precision(self) -> None:
+        offered = self.runtime_record.providers
+        if self.provider is not None and self.provider not in offered:
+            one_of = f"one of {', '.join(offered)}, or left out"
+            allowed = one_of if offered else f"left out for the runtime {self.runtime!r}"
+            _refuse("provider", allowed, self.provider)
+        reason = self.runtime_record.reason_against(self.precision, self.provider)
+        if reason is not None:
+            raise UnknownDeviceError(
+                f"another precision than {self.precision!r} for the device {self.name!r}",
+                reason,
+                "Choose another precision, runtime or provider.",
+            )
 
     def _check_hosts(self) -> None:
         # A host that begins with a dash would be an option to the ssh client.
@@ -102,6 +118,17 @@ class DeviceSpec:
                 "Give its name for the ssh client: device.host=NAME, or device.hosts=[A, B] for "
                 "several boards of one kind; on the device itself, device.transport=local.",
             )
+
+    @property
+    def runtime_record(self) -> RuntimeRecord:
+        """What the runtime can do."""
+        return RUNTIMES[self.runtime]
+
+    def number_format(self, machine: str = "", instruction_sets: Collection[str] = ()) -> str:
+        """The number format that the runtime wants; see `RuntimeRecord.number_format`."""
+        return self.runtime_record.number_format(
+            self.precision, self.provider, machine, instruction_sets
+        )
 
     @property
     def identity(self) -> str:
@@ -180,22 +207,21 @@ def read_catalog(name: str) -> dict[str, Any]:
 
 
 def load_device(name: str, **overrides: Any) -> DeviceSpec:
-    """Read a device from the catalog, for use.
+    """Describe a device of the catalog, or one's own.
 
     Args:
-        name: Name of a device in the catalog.
+        name: Name of a device in the catalog; any other if its runtime is given.
         **overrides: Fields that replace the catalog's; `None` keeps what the catalog says.
-
-    Returns:
-        The description.
 
     Raises:
         UnknownDeviceError: If there is no such device, an override is at fault, or the device is
             far away and no host is given.
     """
+    chosen = {key: value for key, value in overrides.items() if value is not None}
+    if name not in known_devices() and "runtime" in chosen:
+        return DeviceSpec.from_dict({"name": name, **chosen})
     values = read_catalog(name)
     del values["install"]
-    chosen = {key: value for key, value in overrides.items() if value is not None}
     return DeviceSpec.from_dict({**values, **chosen})
 
 

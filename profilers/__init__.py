@@ -1,9 +1,10 @@
 """How compiled models are timed, and what is kept of it."""
 
 from profilers.bench import Ratio, Timing, bench_engines
+from profilers.boards_meter import open_meter
 from profilers.build_table import build_table
 from profilers.errors import MissingKeyError, ProfilerError, TableError, TableMismatchError
-from profilers.latency_table import LatencyTable
+from profilers.latency_table import LatencyTable, Note, Slowdown
 from profilers.measure import (
     KeyHistory,
     MeasureConfig,
@@ -13,15 +14,11 @@ from profilers.measure import (
 )
 from profilers.merge_tables import MergeResult, merge_tables
 from profilers.meter import LocalMeter, Meter
-from profilers.network_measurement import NetworkMeasurement
-from profilers.open_meter import open_meter
 from profilers.sessions import SessionFacts
-from profilers.slowdown import Slowdown, slowdown_of
 from profilers.steadiness import Steadiness
 from profilers.table_csv import table_csv
 from profilers.table_identity import Mismatch, refuse_other_runs
 from profilers.table_words import describe_table
-from profilers.unrest import median_ratio
 from profilers.usage import Usage, usage_of
 from profilers.workload import Workload
 
@@ -35,7 +32,7 @@ __all__ = [
     "Meter",
     "Mismatch",
     "MissingKeyError",
-    "NetworkMeasurement",
+    "Note",
     "ProfilerError",
     "Ratio",
     "RoundSamples",
@@ -51,11 +48,9 @@ __all__ = [
     "build_table",
     "describe_table",
     "measure_rounds",
-    "median_ratio",
     "merge_tables",
     "open_meter",
     "refuse_other_runs",
-    "slowdown_of",
     "table_csv",
     "usage_of",
 ]

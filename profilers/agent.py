@@ -15,7 +15,6 @@ the input open.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import queue
@@ -28,14 +27,14 @@ from typing import Any
 
 from devices import errors
 from devices.fingerprint import take_fingerprint
-from devices.runtimes import open_runtime
+from devices.locks import locked
+from devices.runtimes.open_runtime import open_runtime
 from devices.spec import DeviceSpec
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, RoundSamples
 from profilers.meter import LocalMeter
 from profilers.usage import print_usage
 from profilers.workload import REFERENCE_KEY, Workload
 
-PROTOCOL = 1
 _REFERENCE_RUNS = 30
 _SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -59,13 +58,14 @@ def main() -> None:
         write(json.dumps(answer))
 
     write("\n" + token)
-    _wait_for_former(folder / "lock")
     try:
-        meter, hello = _open(requests.get())
-        say(hello)
-        while True:
-            for answer in _measure(meter, requests.get()):
-                say(answer)
+        # The agent of the connection before may not have ended: two would disturb each other.
+        with locked(folder / "lock", wait=True):
+            meter, hello = _open(requests.get())
+            say(hello)
+            while True:
+                for answer in _measure(meter, requests.get()):
+                    say(answer)
     except errors.UserError as error:
         say({"fault": encode_error(error)})
 
@@ -112,14 +112,6 @@ def _end_after(connection: Path, token: str) -> None:
     threading.Thread(target=look, daemon=True).start()
 
 
-def _wait_for_former(path: Path) -> None:
-    """Wait until the agent of the connection before has ended: two would disturb each other."""
-    import fcntl
-
-    with contextlib.suppress(OSError):  # a file system without locks
-        fcntl.flock(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)
-
-
 def _open(request: Mapping[str, Any]) -> tuple[LocalMeter, dict[str, Any]]:
     spec = DeviceSpec.from_dict(request["spec"])
     runtime = open_runtime(spec)
@@ -131,7 +123,6 @@ def _open(request: Mapping[str, Any]) -> tuple[LocalMeter, dict[str, Any]]:
     finally:
         session.close()
     hello = {
-        "protocol": PROTOCOL,
         "fingerprint": fingerprint.to_dict(),
         "reference_ms": reference_ms,
     }
@@ -153,7 +144,7 @@ def _measure(meter: LocalMeter, request: Mapping[str, Any]) -> Any:
 
 def encode_measurement(found: Measurement) -> dict[str, Any]:
     """A measurement as plain JSON values."""
-    values: dict[str, Any] = {"round": found.round, "key": found.key}
+    values = {"round": found.round, "key": found.key, "anchor": found.anchor}
     if isinstance(found.outcome, RoundSamples):
         return {**values, "cold_ms": found.outcome.cold_ms, "warm_ms": found.outcome.warm_ms}
     return {**values, "error": encode_error(found.outcome)}
@@ -166,7 +157,7 @@ def decode_measurement(values: Mapping[str, Any], session: int) -> Measurement:
         outcome = errors.EngineError(*values["error"][1:])
     else:
         outcome = RoundSamples(values["cold_ms"], tuple(values["warm_ms"]))
-    return Measurement(values["round"], values["key"], outcome, session)
+    return Measurement(values["round"], values["key"], outcome, session, values["anchor"])
 
 
 def encode_error(error: errors.UserError) -> list[str]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from devices.errors import EngineError
-from devices.fingerprint import Fingerprint
 from devices.spec import DeviceSpec
 from profilers import statistics
 from profilers.build_table import build_table
 from profilers.errors import ProfilerError
 from profilers.latency_table import LatencyTable
-from profilers.measure import KeyHistory, MeasureConfig, Measurement
+from profilers.measure import MeasureConfig
 from profilers.meter import Meter
 from profilers.steadiness import Steadiness
 from profilers.workload import Workload
@@ -85,7 +84,6 @@ def bench_engines(
         EngineError: If an engine cannot be loaded or run.
         ProfilerError: If no round could be made of both.
     """
-    noting = _NotingMeter(meter)
     keys = [f"engine {number}" for number in range(len(paths))]
     workloads = [Workload(key, path) for key, path in zip(keys, paths, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
@@ -93,50 +91,20 @@ def bench_engines(
             Path(folder) / "bench.jsonl",
             spec=spec,
             workloads=workloads,
-            meter=noting,
+            meter=meter,
             config=config,
             on_progress=on_progress,
         )
         for key, path in zip(keys, paths, strict=True):
-            if key in noting.errors:
-                raise _about(path, noting.errors[key])
+            if key in table.errors:
+                raise EngineError(
+                    f"an engine that {spec.name} can run at {path}",
+                    table.errors[key],
+                    "Use one that was made for this device and its runtime.",
+                )
         timings = [_timing(table, key) for key in keys]
         ratio = _ratio(table, *keys) if len(keys) == 2 else None
         return timings, ratio, table.steadiness()
-
-
-class _NotingMeter:
-    """A meter that remembers why engines failed; a table keeps the text alone."""
-
-    def __init__(self, meter: Meter) -> None:
-        self.errors: dict[str, EngineError] = {}
-        self._meter = meter
-
-    @property
-    def fingerprints(self) -> Sequence[Fingerprint]:
-        return self._meter.fingerprints
-
-    def measure(
-        self,
-        workloads: Sequence[Workload],
-        anchors: Sequence[Workload],
-        config: MeasureConfig,
-        history: Mapping[str, KeyHistory],
-    ) -> Iterator[Measurement]:
-        for found in self._meter.measure(workloads, anchors, config, history):
-            if isinstance(found.outcome, EngineError):
-                self.errors[found.key] = found.outcome
-            yield found
-
-    def close(self) -> None:
-        self._meter.close()
-
-
-def _about(path: Path, error: EngineError) -> EngineError:
-    """The error with the file's name here: over there it has another one."""
-    named = str(path) in error.required + error.found
-    required = error.required if named else f"{path}: {error.required}"
-    return EngineError(required, error.found, error.remedy)
 
 
 def _timing(table: LatencyTable, key: str) -> Timing:

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from devices.errors import DeviceError
-from devices.fingerprint import Fingerprint
+from devices.fingerprint import Fingerprint, take_fingerprint
+from devices.runtimes.open_runtime import open_runtime
 from devices.spec import IDENTITY_FIELDS, DeviceSpec
 from profilers.measure import KeyHistory, MeasureConfig, Measurement
+from profilers.meter import LocalMeter, Meter
 from profilers.remote_meter import RemoteMeter
 from profilers.workload import Workload
 
@@ -18,6 +20,25 @@ REFERENCE_TOLERANCE = 0.1
 """Boards whose reference latencies differ by more than this share are not of one kind."""
 SHARED_NETWORKS = 4
 """Networks that all boards measure, so that what one board measured can be compared."""
+
+
+def open_meter(spec: DeviceSpec) -> Meter:
+    """Return what measures on a device.
+
+    Args:
+        spec: The device.
+
+    Raises:
+        DeviceError: If there is no such runtime, it lacks the precision, or the device cannot be
+            reached.
+        RuntimeMissingError: If the runtime's package is not installed.
+    """
+    if spec.transport == "ssh" and len(spec.hosts) > 1:
+        return BoardsMeter(spec, spec.hosts)
+    if spec.transport == "ssh":
+        return RemoteMeter(spec, spec.hosts[0])
+    runtime = open_runtime(spec)
+    return LocalMeter(runtime, take_fingerprint(runtime.name, runtime.version, runtime.settings))
 
 
 class BoardsMeter:

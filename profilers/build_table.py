@@ -8,13 +8,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from devices.errors import EngineError
+from devices.files import JsonLines
 from devices.spec import DeviceSpec
 from profilers.errors import ProfilerError
-from profilers.latency_record import ANCHOR, LatencyRecord
+from profilers.latency_record import LatencyRecord
 from profilers.latency_table import LatencyTable
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, RoundSamples
 from profilers.meter import Meter
-from profilers.table_file import FORMAT, TableFile
+from profilers.table_file import FORMAT, open_table
 from profilers.table_identity import refuse_other_runs
 from profilers.workload import Workload
 
@@ -59,7 +60,7 @@ def build_table(
     Raises:
         ProfilerError: If two workloads have the same key, or the temporary folder is full.
         EngineError: If the runtime cannot run even the profiler's own small models.
-        TableError: If the table cannot be read or written, or another process is writing it.
+        FileError: If the table cannot be read or written, or another process is writing it.
         TableMismatchError: If the table is of another device; names the field.
     """
     keys = [workload.key for workload in workloads]
@@ -72,7 +73,7 @@ def build_table(
         "fingerprint": meter.fingerprints[0].to_dict(),
         "measure": config.to_dict(),
     }
-    with TableFile(path, header) as file:
+    with open_table(path, header) as file:
         found = meter.fingerprints[0]
         table = LatencyTable.load(path, expect=spec, expect_fingerprint=found, accept=accept)
         failed = set(table.errors)
@@ -86,7 +87,8 @@ def build_table(
         if not missing:
             return table
         refuse_other_runs(path, table.accepted)
-        _TableBuilder(file, table, meter, config, on_progress).measure(missing, anchors, history)
+        builder = _TableBuilder(file, table, meter, config, on_progress)
+        builder.measure(missing, anchors, history)
     return LatencyTable.load(path)
 
 
@@ -95,7 +97,7 @@ class _TableBuilder:
 
     def __init__(
         self,
-        file: TableFile,
+        file: JsonLines,
         table: LatencyTable,
         meter: Meter,
         config: MeasureConfig,
@@ -104,6 +106,7 @@ class _TableBuilder:
         self._file = file
         self._first = table.last_session + 1
         self._begun: set[int] = set()
+        self._last: tuple[int, int] | None = None
         self._meter = meter
         self._config = config
         self._on_progress = on_progress
@@ -116,41 +119,45 @@ class _TableBuilder:
     ) -> None:
         """Measure workloads, by key."""
         left = {key: max(1, self._config.rounds - len(history[key].minima_ms)) for key in workloads}
-        done, last = 0, None
+        done, anchors_by_key = 0, {anchor.key: anchor for anchor in anchors}
         measuring = self._meter.measure(list(workloads.values()), anchors, self._config, history)
         with contextlib.closing(measuring):  # type: ignore[type-var]
             for found in measuring:
-                if (found.session, found.round) != last:
-                    self._file.sync()
-                    last = (found.session, found.round)
-                self._append(found, workloads.get(found.key))
-                if found.key in left:
+                known = anchors_by_key if found.anchor else workloads
+                self._append(found, known.get(found.key))
+                if found.key in left and not found.anchor:
                     done += 1
                     is_error = isinstance(found.outcome, EngineError)
                     left[found.key] = 0 if is_error else max(0, left[found.key] - 1)
                     if self._on_progress:
                         self._on_progress(done, done + sum(left.values()))
-        self._file.sync()
 
     def _append(self, found: Measurement, workload: Workload | None) -> None:
         session = self._first + found.session
         if session not in self._begun:
             self._begun.add(session)
-            fingerprint = self._meter.fingerprints[found.session].to_dict()
-            began = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
-            facts = {"fingerprint": fingerprint, "measure": self._config.to_dict()}
-            self._file.append({"type": "session", "session": session, "began": began, **facts})
-        own_kind = "anchor" if found.key.startswith(ANCHOR) else found.key
+            self._file.append(
+                {
+                    "type": "session",
+                    "session": session,
+                    "began": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
+                    "fingerprint": self._meter.fingerprints[found.session].to_dict(),
+                    "measure": self._config.to_dict(),
+                }
+            )
         samples = found.outcome if isinstance(found.outcome, RoundSamples) else None
         record = LatencyRecord(
             key=found.key,
-            kind=own_kind if workload is None else workload.kind,
+            kind=found.key if workload is None else workload.kind,
             session=session,
             samples_ms=None if samples is None else samples.warm_ms,
             cold_ms=None if samples is None else samples.cold_ms,
             round=None if samples is None else found.round,
             error=None if samples is not None else str(found.outcome),
-            architecture=None if workload is None else workload.architecture,
-            space_hash=None if workload is None else workload.space_hash,
+            anchor=found.anchor,
+            about=None if workload is None or found.anchor else workload.about,
         )
-        self._file.append(record.to_dict())
+        # A power failure may cost a round.
+        place = (found.session, found.round)
+        self._file.append(record.to_dict(), sync=place != self._last)
+        self._last = place

@@ -1,18 +1,11 @@
-"""One line of a latency table: the samples of a round, or an error."""
+"""A line of a latency table that was measured: the samples of a round, or an error."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
-
-KINDS = ("block", "network", "validation", "overhead", "reference", "anchor")
-
-NETWORK_KINDS = ("network", "validation")
-"""Whole networks: those that a correction is fitted to, and those that it is judged by."""
-ANCHOR = "anchor/"
-"""Begins the key of a network that was measured again, only to compare sessions."""
 
 
 @dataclass(frozen=True)
@@ -21,14 +14,15 @@ class LatencyRecord:
 
     Args:
         key: What was measured.
-        kind: One of `KINDS`.
+        kind: What kind of thing it is; see `Workload`. The profiler's own models are of a kind
+            each: their key.
         session: Number of the run of the profiler, from 1.
         samples_ms: Durations of the round's runs but the first; None for an error.
+        cold_ms: Duration of the round's first run; None for an error, or where it was not kept.
         round: Number of the round of this key, from 1; None for an error.
         error: Why there are no samples; None if there are.
-        architecture: That of a whole network, as plain JSON values.
-        space_hash: Hash of the search space that a network is of.
-        cold_ms: Duration of the round's first run; None for an error, or where it was not kept.
+        anchor: Whether it was measured again only to compare sessions.
+        about: What the workload says of itself.
         stretch: How often the reference had been measured in the session before; known from the
             order of the lines, and not written.
 
@@ -40,67 +34,75 @@ class LatencyRecord:
     kind: str
     session: int
     samples_ms: tuple[float, ...] | None = None
+    cold_ms: float | None = None
     round: int | None = None
     error: str | None = None
-    architecture: dict[str, Any] | None = None
-    space_hash: str | None = None
-    cold_ms: float | None = None
+    anchor: bool = False
+    about: Mapping[str, Any] | None = None
     stretch: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.key, str) or self.kind not in KINDS:
-            raise ValueError(f"key {self.key!r} of kind {self.kind!r}")
-        if not _is_number(self.session):
-            raise ValueError(f"session {self.session!r}")
+        samples_ms = self.samples_ms or ()
+        has_samples = bool(samples_ms) and all(map(_is_duration, samples_ms))
+        is_right = {
+            "key": isinstance(self.key, str),
+            "kind": isinstance(self.kind, str),
+            "session": is_count(self.session),
+            "samples_ms": self.samples_ms is None or has_samples,
+            "cold_ms": self.cold_ms is None or _is_duration(self.cold_ms),
+            "round": self.samples_ms is None or is_count(self.round),
+            "error": self.error is None or isinstance(self.error, str),
+            "about": self.about is None or isinstance(self.about, Mapping),
+        }
+        for name in (name for name, right in is_right.items() if not right):
+            raise ValueError(f"{name} {getattr(self, name)!r}")
         if (self.samples_ms is None) == (self.error is None):
             raise ValueError("exactly one of samples_ms and error is required")
-        if self.error is not None and not isinstance(self.error, str):
-            raise ValueError(f"error {self.error!r}")
-        if self.architecture is not None and not isinstance(self.architecture, Mapping):
-            raise ValueError(f"architecture {self.architecture!r}")
-        if self.samples_ms is not None:
-            if not _is_number(self.round):
-                raise ValueError(f"round {self.round!r}")
-            if not self.samples_ms or not all(map(_is_duration, self.samples_ms)):
-                raise ValueError(f"samples_ms {self.samples_ms!r}")
-            if self.cold_ms is not None and not _is_duration(self.cold_ms):
-                raise ValueError(f"cold_ms {self.cold_ms!r}")
+
+    @property
+    def fastest_ms(self) -> float:
+        """The fastest run of the round."""
+        return min(self.samples_ms or ())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the line as plain JSON values; blocks carry no type."""
-        values: dict[str, Any] = {"key": self.key, "session": self.session}
-        if self.kind != "block":
-            values = {"type": self.kind, **values}
-        if self.samples_ms is None:
-            values["error"] = self.error
-        else:
-            # A clock counts nanoseconds: further digits are noise.
-            rounded = [round(sample, 6) for sample in self.samples_ms]
-            values.update(round=self.round, samples_ms=rounded)
-            if self.cold_ms is not None:
-                values["cold_ms"] = round(self.cold_ms, 6)
-        if self.kind in NETWORK_KINDS:
-            values.update(architecture=self.architecture, space_hash=self.space_hash)
-        return values
+        """The line as plain JSON values, without what is None."""
+        # A clock counts nanoseconds: further digits are noise.
+        samples_ms = None if self.samples_ms is None else [round(ms, 6) for ms in self.samples_ms]
+        values = {
+            "kind": self.kind,
+            "key": self.key,
+            "session": self.session,
+            "round": self.round,
+            "samples_ms": samples_ms,
+            "cold_ms": None if self.cold_ms is None else round(self.cold_ms, 6),
+            "error": self.error,
+            "anchor": self.anchor or None,
+            "about": self.about,
+        }
+        return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LatencyRecord:
         """Read what `to_dict` returned.
 
         Raises:
-            ValueError: If fields are missing, unknown or contradict each other.
+            ValueError: If fields are missing, unknown or contradict each other; or a TypeError.
         """
-        fields = dict(values)
-        kind = fields.pop("type", "block")
-        samples_ms = fields.pop("samples_ms", None)
-        try:
-            samples = None if samples_ms is None else tuple(samples_ms)
-            return cls(kind=kind, samples_ms=samples, **fields)
-        except TypeError as error:
-            raise ValueError(str(error)) from error
+        unknown = sorted(set(values) - _FIELDS)
+        if unknown:
+            raise ValueError(f"no line of a table has {unknown[0]!r}")
+        for name in ("kind", "key", "session"):
+            if name not in values:
+                raise ValueError(f"no {name!r}")
+        samples_ms = values.get("samples_ms")
+        return cls(**{**values, "samples_ms": None if samples_ms is None else tuple(samples_ms)})
 
 
-def _is_number(value: object) -> bool:
+_FIELDS = {field.name for field in fields(LatencyRecord)} - {"stretch"}
+
+
+def is_count(value: object) -> bool:
+    """Whether something is a whole number from 1 on."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,50 @@ import numpy as np
 from devices.fingerprint import Fingerprint
 from devices.spec import DeviceSpec
 from profilers import statistics
-from profilers.errors import MissingKeyError, ProfilerError, TableError
-from profilers.latency_record import NETWORK_KINDS, LatencyRecord
+from profilers.errors import MissingKeyError, TableError
+from profilers.latency_record import LatencyRecord
 from profilers.measure import KeyHistory, MeasureConfig
-from profilers.network_measurement import NetworkMeasurement
 from profilers.sessions import (
     SessionFacts,
     all_disturbed_stretches,
-    fastest_runs_ms,
+    by_session,
     reference_levels_ms,
     session_scales,
     undisturbed,
     what_was_wanted,
 )
 from profilers.steadiness import UNSETTLED_SHARE, Steadiness, base_level_ms
-from profilers.table_file import TableFile, read_table
-from profilers.table_identity import Mismatch, check_identity, read_identity
-from profilers.table_lines import read_correction, read_merge, read_session
-from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
+from profilers.table_file import open_table, read_table, table_lines
+from profilers.table_identity import Mismatch, check_identity, machine_mismatches, read_identity
+from profilers.workload import OVERHEAD_KEY, OWN_KEYS, REFERENCE_KEY
+
+
+@dataclass(frozen=True)
+class Note:
+    """What someone derived from a table, and keeps in it: only its owner reads and words it.
+
+    Attributes:
+        owner: Name of the package that wrote it.
+        values: Plain JSON values.
+        line: Number of its line.
+    """
+
+    owner: str
+    values: Mapping[str, Any]
+    line: int
+
+
+@dataclass(frozen=True)
+class Slowdown:
+    """How many times as long something took in the last session of a table as in its first.
+
+    Attributes:
+        work: What both have measured, networks and blocks; the median of them.
+        reference: The reference workload.
+    """
+
+    work: float
+    reference: float
 
 
 class LatencyTable:
@@ -37,12 +64,14 @@ class LatencyTable:
 
     All figures are those of the first session: samples of a later one are multiplied by how much
     faster what both have measured was in the first: the reference workload, and anchors or blocks.
+    A key that was not measured raises `MissingKeyError`.
 
     Attributes:
         path: The file.
         spec: The device.
         fingerprint: What was there when the table was begun.
         accepted: What it differs in from what was expected of it, and was accepted.
+        last_session: Number of the last session; 0 before the first.
     """
 
     def __init__(
@@ -56,16 +85,17 @@ class LatencyTable:
         self.spec = spec
         self.fingerprint = fingerprint
         self.accepted = accepted
+        self.last_session = 0
         self._records: dict[str, list[LatencyRecord]] = {}
+        self._anchors: dict[str, list[LatencyRecord]] = {}
         self._errors: dict[str, LatencyRecord] = {}
-        self._corrections: dict[str, dict[str, Any]] = {}
+        self._notes: list[Note] = []
+        self._facts: dict[int, SessionFacts] = {}
+        self._stretches: dict[int, int] = {}
+        # Found out when they are first asked for.
         self._scales: dict[int, float] = {}
         self._overheads: dict[frozenset[int], float] = {}
         self._disturbed: frozenset[tuple[int, int]] | None = None
-        self._configs: dict[int, MeasureConfig] = {}
-        self._facts: dict[int, SessionFacts] = {}
-        self._stretches: dict[int, int] = {}
-        self._last_session = 0
 
     @classmethod
     def load(
@@ -85,25 +115,68 @@ class LatencyTable:
             accept: Fields in which it may differ from them; see `accepted`.
 
         Raises:
-            TableError: If it cannot be read, is damaged or is no latency table.
-            TableMismatchError: If it is of another device; names the field.
+            FileError: It cannot be read, is damaged or is no latency table.
+            TableError: It does not say what it is of.
+            TableMismatchError: It is of another device; names the field.
         """
-        header, lines = read_table(path)
+        (_, header), *lines = read_table(path)
         spec, fingerprint = read_identity(path, header)
         accepted = check_identity(
             path, (spec, expect), (fingerprint, expect_fingerprint), accept=accept
         )
         table = cls(path, spec, fingerprint, accepted)
+        file = table_lines(path)
         for number, values in lines:
-            try:
-                table.add(values)
-            except (KeyError, TypeError, ValueError, ProfilerError) as error:
-                raise TableError(
-                    f"{path} must hold measurements and corrections",
-                    f"line {number}: {error}",
-                    "Remove this line: what is missing is measured again.",
-                ) from error
+            with file.line(number):
+                table.add(values, number)
         return table
+
+    def add(self, values: Mapping[str, Any], line: int = 0) -> None:
+        """Take in a line of the file, which is not written.
+
+        Args:
+            values: The line.
+            line: Its number.
+
+        Raises:
+            ValueError: It is no line of a table; or a KeyError, TypeError or ProfilerError.
+        """
+        kind = values.get("type")
+        if kind == "note":
+            own = {name: value for name, value in values.items() if name not in ("type", "owner")}
+            self._notes.append(Note(values["owner"], own, line))
+        elif kind == "merge":
+            facts = SessionFacts(values["session"], values["source"])
+            # What was derived before knows nothing of what follows.
+            self._notes.clear()
+            self.last_session = max(self.last_session, facts.number)
+            # A session that is only continued stays what it is.
+            self._facts.setdefault(facts.number, facts)
+        elif kind == "session":
+            facts = SessionFacts(
+                number=values["session"],
+                began=values.get("began"),
+                fingerprint=values["fingerprint"],
+                config=MeasureConfig(**values["measure"]),
+            )
+            before = self._facts.get(facts.number, facts)
+            self._facts[facts.number] = replace(facts, merged_from=before.merged_from)
+        else:
+            self._add_record(LatencyRecord.from_dict(values))
+
+    def _add_record(self, record: LatencyRecord) -> None:
+        self.last_session = max(self.last_session, record.session)
+        if record.error is not None:
+            self._errors[record.key] = record
+            return
+        if record.key == REFERENCE_KEY:
+            self._stretches[record.session] = self._stretches.get(record.session, 0) + 1
+        record = replace(record, stretch=self._stretches.get(record.session, 0))
+        if record.anchor:
+            self._anchors.setdefault(record.key, []).append(record)
+        else:
+            self._errors.pop(record.key, None)
+            self._records.setdefault(record.key, []).append(record)
 
     @property
     def errors(self) -> dict[str, str]:
@@ -111,64 +184,82 @@ class LatencyTable:
         return {key: record.error or "" for key, record in self._errors.items()}
 
     @property
-    def last_session(self) -> int:
-        """Number of the last session; 0 before the first."""
-        return self._last_session
-
-    @property
     def sessions(self) -> tuple[SessionFacts, ...]:
         """What is known of the sessions that measured something, in their order."""
-        numbers = {record.session for records in self._records.values() for record in records}
-        return tuple(self._facts.get(number, SessionFacts(number)) for number in sorted(numbers))
+        numbers = sorted({record.session for record in self._all_records()})
+        return tuple(self._facts.get(number, SessionFacts(number)) for number in numbers)
 
-    @property
-    def overhead_ms(self) -> float:
-        """The fixed cost of a run over all sessions; 0 if it was not measured."""
-        return self._overhead_of(frozenset(range(1, self._last_session + 1)))
+    def notes(self, owner: str) -> list[Note]:
+        """The notes of an owner; those of before tables were merged do not count any more."""
+        return [note for note in self._notes if note.owner == owner]
 
-    def _overhead_of(self, sessions: frozenset[int]) -> float:
-        """The fixed cost of a run in some sessions; 0 if it was not measured there."""
-        if sessions not in self._overheads:
-            rounds = self._rounds(OVERHEAD_KEY, sessions) if OVERHEAD_KEY in self._records else []
-            self._overheads[sessions] = statistics.low_quantile_ms(rounds) if rounds else 0.0
-        return self._overheads[sessions]
+    def append_note(self, owner: str, values: Mapping[str, Any]) -> None:
+        """Append a note to the file.
 
-    def keys(self, kind: str = "block") -> list[str]:
-        """Return the keys of a kind that have samples, in the order of their first ones."""
-        return [key for key, records in self._records.items() if records[0].kind == kind]
+        Args:
+            owner: Who will read it.
+            values: Plain JSON values.
+
+        Raises:
+            FileError: The file cannot be written, or another process is writing it.
+        """
+        note = {"type": "note", "owner": owner, **values}
+        with open_table(self.path) as file:
+            file.append(note)
+        self.add(note)
+
+    def keys(self, *kinds: str) -> list[str]:
+        """The keys of some kinds that have samples, in the order of their first ones.
+
+        Args:
+            *kinds: The kinds; blocks if none is given.
+        """
+        kinds = kinds or ("block",)
+        return [key for key, records in self._records.items() if records[0].kind in kinds]
 
     def kinds(self) -> dict[str, str]:
-        """Return the kind of each key that was measured or failed, by key."""
+        """The kind of each key that was measured or failed, by key."""
         failed = {key: record.kind for key, record in self._errors.items()}
         return {**{key: records[0].kind for key, records in self._records.items()}, **failed}
 
+    def about(self, key: str) -> Mapping[str, Any]:
+        """What the workload of a key said of itself when it was first measured."""
+        return self._found(key)[0].about or {}
+
     def rounds(self, key: str) -> int:
-        """Return the number of rounds of a key that count; 0 if it is unknown."""
+        """The number of rounds of a key that count; 0 if it is unknown."""
         return len(self._counting(key)) if key in self._records else 0
 
     def history(self, key: str) -> KeyHistory:
-        """Return what a key was measured so far; empty if it is unknown."""
-        if key not in self._records:
-            return KeyHistory()
+        """What a key was measured so far; empty if it is unknown."""
+        records = self._records.get(key, [])
         minima_ms = tuple(
-            min(record.samples_ms or ()) * self.session_scale(record.session)
-            for record in self._records[key]
+            record.fastest_ms * self.session_scale(record.session)
+            for record in records
             if (record.session, record.stretch) not in self._disturbed_stretches()
         )
-        return KeyHistory(minima_ms, len(self._records[key]))
+        return KeyHistory(minima_ms, len(records))
 
-    def steadiness(self) -> Steadiness:
-        """Return how steady the machine was in all sessions."""
-        levels_ms = reference_levels_ms(self._records)
-        base_ms = {session: base_level_ms(levels) for session, levels in levels_ms.items()}
+    def steadiness(self, asked_rounds: Mapping[str, int] | None = None) -> Steadiness:
+        """How steady the machine was in all sessions.
+
+        Args:
+            asked_rounds: Rounds that were asked for in the end, by kind of key. For other kinds it
+                is the least that a session which measured the key wanted.
+        """
+        levels_ms = reference_levels_ms(self._records.get(REFERENCE_KEY, ()))
         relative = [
-            value / base_ms[session] for session, levels in levels_ms.items() for value in levels
+            level / base_level_ms(levels) for levels in levels_ms.values() for level in levels
         ]
-        keys = [key for kind in ("block", *NETWORK_KINDS) for key in self.keys(kind)]
+        kinds = {key: kind for key, kind in self.kinds().items() if key in self._records}
+        keys = [key for key in kinds if key not in OWN_KEYS]
+        asked = asked_rounds or {}
         unsettled = tuple(
             key
             for key in keys
-            if self._wanted(key).lacks_rounds(replace(self.history(key), attempts=0))
+            if self._wanted(key, asked.get(kinds[key], 0)).lacks_rounds(
+                replace(self.history(key), attempts=0)
+            )
         )
         return Steadiness(
             stretches=sum(map(len, levels_ms.values())),
@@ -179,128 +270,138 @@ class LatencyTable:
             settled=len(unsettled) <= UNSETTLED_SHARE * len(keys),
         )
 
-    def _wanted(self, key: str) -> MeasureConfig:
-        """What a key has to reach; a correction says how many rounds were asked for by `profile`.
+    def _wanted(self, key: str, asked_rounds: int) -> MeasureConfig:
+        numbers = {record.session for record in self._records[key]}
+        facts = [self._facts.get(number, SessionFacts(number)) for number in sorted(numbers)]
+        return what_was_wanted([each.config for each in facts], asked_rounds)
 
-        That says nothing of networks held out, which are another command's.
-        """
-        records = self._records[key]
-        corrections = self._corrections.values() if records[0].kind != "validation" else ()
-        asked = max((values.get("rounds", 0) for values in corrections), default=0)
-        return what_was_wanted({record.session for record in records}, self._configs, asked)
+    @property
+    def overhead_ms(self) -> float:
+        """The fixed cost of a run over all sessions; 0 if it was not measured."""
+        return self._overhead_of(frozenset(range(1, self.last_session + 1)))
 
-    def low_quantile_ms(self, key: str) -> float:
-        """Return what the work itself takes, undisturbed and without the fixed cost of a run.
+    def _overhead_of(self, sessions: frozenset[int]) -> float:
+        """The fixed cost of a run in some sessions; 0 if it was not measured there."""
+        if sessions not in self._overheads:
+            counting = self._counting(OVERHEAD_KEY) if OVERHEAD_KEY in self._records else ()
+            rounds = self._scaled([record for record in counting if record.session in sessions])
+            self._overheads[sessions] = statistics.low_quantile_ms(rounds) if rounds else 0.0
+        return self._overheads[sessions]
+
+    def low_quantile_ms(self, key: str, *, with_overhead: bool = False) -> float:
+        """What the work itself takes, undisturbed and without the fixed cost of a run.
 
         This is the figure that adds up over the blocks of a network. The fixed cost is that of the
         sessions in which the key was measured, so that later sessions of others change nothing.
 
-        Raises:
-            MissingKeyError: If the key was not measured.
+        Args:
+            key: The key.
+            with_overhead: Leave the fixed cost in.
         """
         low_ms = statistics.low_quantile_ms(self._rounds(key))
+        if with_overhead:
+            return low_ms
         sessions = frozenset(record.session for record in self._records[key])
         return max(0.0, low_ms - self._overhead_of(sessions))
 
     def cold_quantile_ms(self, key: str) -> float | None:
-        """Return what a run takes, undisturbed, whose weights are not in the caches.
+        """What a run takes, undisturbed, whose weights are not in the caches.
 
         This is the figure that adds up over the blocks of a network that is larger than the
         caches, except for a fixed cost of each block.
 
         Returns:
             None if it was not measured.
-
-        Raises:
-            MissingKeyError: If the key was not measured.
         """
-        self._rounds(key)
+        self._found(key)
         first = [
-            record.cold_ms * self.session_scale(record.session)
+            [record.cold_ms * self.session_scale(record.session)]
             for record in self._counting(key)
             if record.cold_ms is not None
         ]
-        return statistics.low_quantile_of_first_ms(first) if first else None
+        return statistics.low_quantile_ms(first) if first else None
 
     def median_ms(self, key: str) -> float:
-        """Return the median of a run.
-
-        Raises:
-            MissingKeyError: If the key was not measured.
-        """
+        """The median of a run."""
         return statistics.median_ms(self._rounds(key))
 
     def percentile_ms(self, key: str, q: float) -> float:
-        """Return a percentile of a run; `q` is between 0 and 100.
-
-        Raises:
-            MissingKeyError: If the key was not measured.
-        """
+        """A percentile of a run; `q` is between 0 and 100."""
         return statistics.percentile_ms(self._rounds(key), q)
 
     def median_interval_ms(self, key: str) -> tuple[float, float]:
-        """Return where the median of a run is with 95 % confidence.
-
-        Raises:
-            MissingKeyError: If the key was not measured.
-        """
+        """Where the median of a run is with 95 % confidence."""
         return statistics.median_interval_ms(self._rounds(key))
 
     def percentile_interval_ms(self, key: str, q: float) -> tuple[float, float]:
-        """Return where a percentile of a run is with 95 % confidence; `q` is above 0, below 100.
-
-        Raises:
-            MissingKeyError: If the key was not measured.
-        """
+        """Where a percentile of a run is with 95 % confidence; `q` is above 0, below 100."""
         return statistics.percentile_interval_ms(self._rounds(key), q)
 
     def samples_ms(self, key: str) -> dict[tuple[int, int], list[float]]:
-        """Return the samples of the rounds of a key that count, by session and round.
-
-        Raises:
-            MissingKeyError: If the key was not measured.
-        """
+        """The samples of the rounds of a key that count, by session and round."""
         samples_ms = self._rounds(key)
         numbers = [(record.session, record.round or 0) for record in self._counting(key)]
         return dict(zip(numbers, samples_ms, strict=True))
 
-    def fastest_runs_ms(self) -> dict[int, dict[str, float]]:
-        """Return the fastest run of each key by session, as it was measured there."""
-        return fastest_runs_ms(self._records)
+    def median_ratio(self, keys: Sequence[str]) -> float:
+        """How far medians lie above low quantiles: the median of this ratio over whole networks.
 
-    def networks(self, space_hash: str, kind: str = "network") -> list[NetworkMeasurement]:
-        """Return the whole networks of a search space that were measured.
+        A network counts once in each session that it was measured in, also as an anchor beside
+        later work: a machine is known the better, the more of its hours are looked at. Rounds do
+        not count: most of them are made for winners that are slow.
 
         Args:
-            space_hash: Hash of the search space.
-            kind: `network` for those that predictions are fitted to, `validation` for others.
+            keys: Of whole networks, at least one.
         """
-        return [
-            NetworkMeasurement(
-                key=key,
-                architecture=self._records[key][0].architecture or {},
-                low_ms=statistics.low_quantile_ms(self._rounds(key)),
-                median_ms=self.median_ms(key),
-                p95_ms=self.percentile_ms(key, 95),
-                interval_ms=self.median_interval_ms(key),
-            )
-            for key in self.keys(kind)
-            if self._records[key][0].space_hash == space_hash
-        ]
+        ratios = []
+        anchors = [self._anchors[key] for key in keys if key in self._anchors]
+        for records in [*(self._found(key) for key in keys), *anchors]:
+            counting = undisturbed(records, self._disturbed_stretches())
+            for of_session in by_session(counting).values():
+                for same in of_session.values():
+                    rounds = self._scaled(same)
+                    low_ms = statistics.low_quantile_ms(rounds)
+                    ratios.append(np.median([np.median(samples) / low_ms for samples in rounds]))
+        return float(np.median(ratios))
+
+    def slowdown(self) -> Slowdown | None:
+        """Compare the last session with the first, by the fastest run of each key.
+
+        A busy machine slows down most runs of a session, and large networks more than the small
+        reference, but hardly ever all of the hundreds of runs of a key.
+
+        Returns:
+            None if there is nothing to compare: one session, of two machines, or without the
+            reference or anything else in both.
+        """
+        sessions = self.sessions
+        if len(sessions) < 2:
+            return None
+        if machine_mismatches(sessions[0].fingerprint, sessions[-1].fingerprint):
+            return None
+        found = by_session(self._all_records())
+        former, latter = (
+            {key: min(r.fastest_ms for r in of_key) for key, of_key in found[each.number].items()}
+            for each in (sessions[0], sessions[-1])
+        )
+        ratios = {key: latter[key] / former[key] for key in latter.keys() & former.keys()}
+        reference = ratios.pop(REFERENCE_KEY, None)
+        ratios.pop(OVERHEAD_KEY, None)  # too short to tell anything
+        if reference is None or not ratios:
+            return None
+        return Slowdown(float(np.median(list(ratios.values()))), reference)
 
     def session_scale(self, session: int) -> float:
-        """Return the factor that makes a session's samples comparable with the first one's.
+        """The factor that makes a session's samples comparable with the first one's.
 
         Raises:
-            TableError: If the session shares nothing with earlier ones, not even the reference
-                workload.
+            TableError: The session shares nothing with earlier ones, not even the reference.
         """
         if not self._scales:
             # With one session there is nothing to compare with, and no need to.
-            single = not self._records or self._last_session == 1
-            self._scales = (
-                {1: 1.0} if single else session_scales(self._records, self._disturbed_stretches())
-            )
+            single = self.last_session == 1 or not self._records
+            disturbed = self._disturbed_stretches()
+            self._scales = {1: 1.0} if single else session_scales(self._all_records(), disturbed)
         if session not in self._scales:
             raise TableError(
                 f"{self.path} must hold the reference workload of each session",
@@ -309,84 +410,29 @@ class LatencyTable:
             )
         return self._scales[session]
 
-    def correction(self, space_hash: str) -> dict[str, Any] | None:
-        """Return the last correction for a search space; None if there is none."""
-        found = self._corrections.get(space_hash)
-        return None if found is None else dict(found)
+    def _all_records(self) -> Iterable[LatencyRecord]:
+        return chain(*self._records.values(), *self._anchors.values())
 
-    @property
-    def corrections(self) -> dict[str, dict[str, Any]]:
-        """The last correction of each search space, by the space's hash."""
-        return {space_hash: dict(values) for space_hash, values in self._corrections.items()}
-
-    def append_correction(self, correction: Mapping[str, Any]) -> None:
-        """Append a correction to the file.
-
-        Args:
-            correction: Plain JSON values, `space_hash` among them.
-
-        Raises:
-            TableError: If the file cannot be written, or another process is writing it.
-        """
-        values = {"type": "correction", **correction}
-        with TableFile(self.path) as file:
-            file.append(values)
-            file.sync()
-        self.add(values)
-
-    def add(self, values: Mapping[str, Any]) -> None:
-        """Take in a line of the file, which is not written.
-
-        Raises:
-            ValueError: If it is no line of a table; or a KeyError, TypeError or ProfilerError.
-        """
-        if values.get("type") == "correction":
-            correction = read_correction(values)
-            self._corrections[correction["space_hash"]] = correction
-            return
-        if values.get("type") == "merge":
-            merged = read_merge(values)
-            # What was fitted before knows nothing of what follows.
-            self._corrections.clear()
-            self._last_session = max(self._last_session, merged.number)
-            # A session that is only continued stays what it is.
-            self._facts.setdefault(merged.number, merged)
-            return
-        if values.get("type") == "session":
-            facts, config = read_session(values)
-            self._configs[facts.number] = config
-            before = self._facts.get(facts.number, facts)
-            self._facts[facts.number] = replace(facts, merged_from=before.merged_from)
-            return
-        record = LatencyRecord.from_dict(values)
-        self._last_session = max(self._last_session, record.session)
-        if record.error is not None:
-            self._errors[record.key] = record
-        else:
-            self._errors.pop(record.key, None)
-            if record.key == REFERENCE_KEY:
-                self._stretches[record.session] = self._stretches.get(record.session, 0) + 1
-            record = replace(record, stretch=self._stretches.get(record.session, 0))
-            self._records.setdefault(record.key, []).append(record)
-
-    def _rounds(self, key: str, sessions: frozenset[int] | None = None) -> list[list[float]]:
-        """Return the samples of a key, round by round, as if all were of the first session.
-
-        Those of other sessions than the given ones, if any are given, are left out.
-        """
+    def _found(self, key: str) -> list[LatencyRecord]:
         if key not in self._records:
             failed = self._errors.get(key)
-            found = "nothing of it" if failed is None else f"an error: {failed.error}"
             raise MissingKeyError(
                 f"a measurement of {key!r} in {self.path}",
-                found,
+                "nothing of it" if failed is None else f"an error: {failed.error}",
                 "Run `edgesearch profile` with the same configuration: it measures what is "
                 "missing.",
             )
+        return self._records[key]
+
+    def _rounds(self, key: str) -> list[list[float]]:
+        """The samples of a key, round by round, as if all were of the first session."""
+        self._found(key)
+        return self._scaled(self._counting(key))
+
+    def _scaled(self, records: Sequence[LatencyRecord]) -> list[list[float]]:
         return [
             [sample * self.session_scale(record.session) for sample in record.samples_ms or ()]
-            for record in self._counting(key)
-            if sessions is None or record.session in sessions
+            for record in records
         ]
 
     def _counting(self, key: str) -> Sequence[LatencyRecord]:
@@ -395,5 +441,6 @@ class LatencyTable:
 
     def _disturbed_stretches(self) -> frozenset[tuple[int, int]]:
         if self._disturbed is None:
-            self._disturbed = all_disturbed_stretches(self._records, self._configs)
+            levels_ms = reference_levels_ms(self._records.get(REFERENCE_KEY, ()))
+            self._disturbed = all_disturbed_stretches(levels_ms, self._facts)
         return self._disturbed

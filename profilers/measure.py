@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from devices.errors import EngineError
-from devices.runtimes import Session
+from devices.runtimes.protocol import Session
 from profilers import statistics, steadiness
 from profilers.errors import ProfilerError
 
@@ -53,12 +53,14 @@ class Measurement:
         outcome: The samples, or the error that ended the key's measuring.
         session: Which of the sessions that were measured together, from 0: another board, or the
             same one after its connection was lost, makes another session.
+        anchor: Whether it was measured as an anchor, only to compare sessions.
     """
 
     round: int
     key: str
     outcome: Outcome
     session: int = 0
+    anchor: bool = False
 
 
 @dataclass(frozen=True)

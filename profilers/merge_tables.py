@@ -10,7 +10,7 @@ from typing import Any
 
 from profilers.errors import TableError, TableMismatchError
 from profilers.latency_table import LatencyTable
-from profilers.table_file import TableFile, read_table
+from profilers.table_file import open_table, read_table
 from profilers.table_identity import Mismatch, machine_mismatches, spec_mismatches
 
 _Line = dict[str, Any]
@@ -40,19 +40,20 @@ def merge_tables(path: Path, other_path: Path) -> MergeResult:
     other, or was merged before, is not added again. A merge that was stopped, killed included,
     leaves a table that can be used, and is finished by merging again.
 
-    Corrections are not taken over, and those that were there do not count any more: the next
-    `edgesearch profile` fits anew. Errors of keys that are measured here are left out.
+    Notes are not taken over, and those that were there do not count any more: what was derived
+    from a table has to be derived anew. Errors of keys that are measured here are left out.
 
     Args:
         path: Gets the sessions.
         other_path: Is only read.
 
     Raises:
-        TableError: If one cannot be read, the other holds nothing to compare its latencies by,
-            or the table cannot be written or another process is writing it.
+        FileError: If one cannot be read, or the table cannot be written or another process is
+            writing it.
+        TableError: If the other holds nothing to compare its latencies by.
         TableMismatchError: If they are of different devices; names the field.
     """
-    with TableFile(path) as file:
+    with open_table(path) as file:
         table, other = LatencyTable.load(path), LatencyTable.load(other_path)
         _check_alike(table, other)
         added, known = _what_is_new(table, path, other_path)
@@ -62,9 +63,8 @@ def merge_tables(path: Path, other_path: Path) -> MergeResult:
             for line in ({"type": "merge", "source": other_path.name}, *of_session)
         ]
         _check_comparable(table, other_path, lines)
-        for line in lines:
-            file.append(line)
-        file.sync()
+        for number, line in enumerate(lines, 1):
+            file.append(line, sync=number == len(lines))
     samples = sum("samples_ms" in line for line in lines)
     return MergeResult(other_path, len(added), known, samples)
 
@@ -114,8 +114,8 @@ def _what_is_new(
 def _lines_by_session(path: Path) -> dict[int, list[_Line]]:
     """What each session of a table holds, without its number, in the order of the file."""
     found: dict[int, list[_Line]] = {}
-    for _, line in read_table(path)[1]:
-        if "session" in line and line.get("type") != "merge":
+    for _, line in read_table(path)[1:]:
+        if "session" in line and line.get("type") not in ("merge", "note"):
             own = {name: value for name, value in line.items() if name != "session"}
             found.setdefault(line["session"], []).append(own)
     return found

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from devices.errors import EngineError
 from devices.fingerprint import Fingerprint
-from devices.runtimes import Runtime, Session
+from devices.runtimes.protocol import Runtime, Session
 from profilers.errors import ProfilerError
-from profilers.latency_record import ANCHOR
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, measure_rounds
 from profilers.own_models import write_overhead_model, write_reference_model
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY, Workload
 
+_ANCHOR = "anchor: "
+"""Tells an anchor from a workload of the same key while they are measured."""
 OWN_MODELS = {REFERENCE_KEY: write_reference_model, OVERHEAD_KEY: write_overhead_model}
 
 
@@ -41,8 +43,8 @@ class Meter(Protocol):
         Args:
             workloads: What lacks rounds. One that cannot be loaded or run gives an error, and the
                 others are measured.
-            anchors: Networks that were measured before, to compare the sessions by. Their keys
-                are given with `anchor/` before them; one that cannot run is left out.
+            anchors: Networks that were measured before, to compare the sessions by; one that
+                cannot run is left out.
             config: Rounds, runs and bounds.
             history: What the workloads were measured before.
 
@@ -88,7 +90,7 @@ class LocalMeter:
                 stack.callback(session.close)
             for workload in anchors:
                 with contextlib.suppress(EngineError):  # the others will do
-                    sessions[ANCHOR + workload.key] = self._load(workload.onnx_path, stack)
+                    sessions[_ANCHOR + workload.key] = self._load(workload.onnx_path, stack)
             always = [key for key in sessions if key != REFERENCE_KEY]
             for workload in workloads:
                 try:
@@ -99,7 +101,10 @@ class LocalMeter:
                 failed = isinstance(found.outcome, EngineError)
                 if failed and found.key in OWN_MODELS:
                     raise found.outcome  # type: ignore[misc]
-                if not (failed and found.key.startswith(ANCHOR)):
+                if found.key.startswith(_ANCHOR):
+                    key = found.key.removeprefix(_ANCHOR)
+                    found = replace(found, key=key, anchor=True)
+                if not (failed and found.anchor):
                     yield found
 
     def close(self) -> None:

@@ -88,10 +88,12 @@ class RemoteMeter:
                 for found in self._measure(list(left.values()), anchors, rest, known):
                     if begin is None and isinstance(found.outcome, RoundSamples):
                         begin = time.monotonic()  # loading is no measuring
-                    if found.key in left:
+                    if found.key in left and not found.anchor:
                         failures = 0
                     yield found
-                    if isinstance(found.outcome, RoundSamples):
+                    if found.anchor:
+                        pass
+                    elif isinstance(found.outcome, RoundSamples):
                         made.append((found.key, min(found.outcome.warm_ms)))
                     else:
                         left.pop(found.key, None)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from profilers.latency_record import ANCHOR, LatencyRecord
+from profilers.latency_record import LatencyRecord, is_count
 from profilers.measure import MeasureConfig
 from profilers.steadiness import disturbed_stretches
-from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
+from profilers.workload import OVERHEAD_KEY
 
-Records = Mapping[str, Sequence[LatencyRecord]]
-"""Records with samples, by key."""
+Stretches = Collection[tuple[int, int]]
+"""Stretches between two measurements of the reference, by session and number."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,38 @@ class SessionFacts:
         number: Its number.
         merged_from: Name of the file that it was merged from; None if it was measured into this
             table.
-        began: When it began, as `YYYY-MM-DDThh:mm:ssZ`; None in tables of earlier versions.
+        began: When it began, as `YYYY-MM-DDThh:mm:ssZ`; None where it was not kept.
         fingerprint: What was there, as plain JSON values; empty where it was not kept.
+        config: How it was measured.
     """
 
     number: int
     merged_from: str | None = None
     began: str | None = None
     fingerprint: Mapping[str, Any] = field(default_factory=dict)
+    config: MeasureConfig = field(default_factory=MeasureConfig)
+
+    def __post_init__(self) -> None:
+        is_right = {
+            "number": is_count(self.number),
+            "merged_from": self.merged_from is None or isinstance(self.merged_from, str),
+            "began": self.began is None or isinstance(self.began, str),
+            "fingerprint": isinstance(self.fingerprint, Mapping),
+        }
+        for name in (name for name, right in is_right.items() if not right):
+            raise ValueError(f"{name} {getattr(self, name)!r} of a session")
 
 
-def session_scales(
-    records: Records, disturbed: Collection[tuple[int, int]] = ()
-) -> dict[int, float]:
-    """Return the factors that make sessions comparable with the first one.
+def by_session(records: Iterable[LatencyRecord]) -> dict[int, dict[str, list[LatencyRecord]]]:
+    """Records with samples by session and key."""
+    found: dict[int, dict[str, list[LatencyRecord]]] = {}
+    for record in records:
+        found.setdefault(record.session, {}).setdefault(record.key, []).append(record)
+    return found
+
+
+def session_scales(records: Iterable[LatencyRecord], disturbed: Stretches = ()) -> dict[int, float]:
+    """The factors that make sessions comparable with the first one.
 
     They come from all that a session shares with earlier ones. Compared are lower quartiles of the
     rounds' minima, which depend less on the number of rounds than lower quantiles do. Rounds in
@@ -46,15 +64,20 @@ def session_scales(
     of them.
 
     Args:
-        records: All that was measured.
-        disturbed: Session and number of the stretches that do not count.
+        records: All that was measured, anchors included.
+        disturbed: What does not count.
 
     Returns:
         Factors by session; a session that shares nothing with earlier ones is not among them.
     """
     known_ms: dict[str, float] = {}
     scales: dict[int, float] = {}
-    for session, found_ms in sorted(_lows_by_session(records, disturbed).items()):
+    for session, of_session in sorted(by_session(records).items()):
+        found_ms = {
+            key: float(np.quantile([r.fastest_ms for r in undisturbed(of_key, disturbed)], 0.25))
+            for key, of_key in of_session.items()
+            if key != OVERHEAD_KEY  # too short to tell anything
+        }
         shared = [known_ms[key] / low_ms for key, low_ms in found_ms.items() if key in known_ms]
         if not shared and known_ms:
             continue
@@ -64,99 +87,58 @@ def session_scales(
     return scales
 
 
-def _lows_by_session(
-    records: Records, disturbed: Collection[tuple[int, int]]
-) -> dict[int, dict[str, float]]:
-    return {
-        session: {
-            key: _low_ms(of_key, disturbed)
-            for key, of_key in of_session.items()
-            if key != OVERHEAD_KEY  # too short to tell anything
-        }
-        for session, of_session in _by_session(records).items()
-    }
-
-
-def _by_session(records: Records) -> dict[int, dict[str, list[LatencyRecord]]]:
-    """Records by session and key; an anchor has the key of the network that it is."""
-    found: dict[int, dict[str, list[LatencyRecord]]] = {}
-    for key, of_key in records.items():
-        for record in of_key:
-            of_session = found.setdefault(record.session, {})
-            of_session.setdefault(key.removeprefix(ANCHOR), []).append(record)
-    return found
-
-
-def _low_ms(records: Sequence[LatencyRecord], disturbed: Collection[tuple[int, int]]) -> float:
-    minima_ms = [min(record.samples_ms or ()) for record in undisturbed(records, disturbed)]
-    return float(np.quantile(minima_ms, 0.25))
-
-
-def undisturbed(
-    records: Sequence[LatencyRecord], disturbed: Collection[tuple[int, int]]
-) -> Sequence[LatencyRecord]:
-    """Return the records of when the machine was not disturbed; all if it always was.
+def undisturbed(records: Sequence[LatencyRecord], disturbed: Stretches) -> Sequence[LatencyRecord]:
+    """The records of when the machine was not disturbed; all if it always was.
 
     Args:
         records: Of one key.
-        disturbed: Session and number of the stretches that do not count.
+        disturbed: What does not count.
     """
     calm = [record for record in records if (record.session, record.stretch) not in disturbed]
     return calm or records
 
 
-def fastest_runs_ms(records: Records) -> dict[int, dict[str, float]]:
-    """Return the fastest run of each key by session, as it was measured there, anchors included."""
-    return {
-        session: {
-            key: min(min(record.samples_ms or ()) for record in of_key)
-            for key, of_key in of_session.items()
-        }
-        for session, of_session in _by_session(records).items()
-    }
+def reference_levels_ms(records: Iterable[LatencyRecord]) -> dict[int, list[float]]:
+    """The reference's fastest run each time that it was measured, by session.
 
-
-def reference_levels_ms(records: Records) -> dict[int, list[float]]:
-    """Return the reference's fastest run each time that it was measured, by session."""
+    Args:
+        records: Of the reference.
+    """
     found: dict[int, list[float]] = {}
-    for record in records.get(REFERENCE_KEY, ()):
-        found.setdefault(record.session, []).append(min(record.samples_ms or ()))
+    for record in records:
+        found.setdefault(record.session, []).append(record.fastest_ms)
     return found
 
 
 def all_disturbed_stretches(
-    records: Records, configs: Mapping[int, MeasureConfig]
+    levels_ms: Mapping[int, Sequence[float]], facts: Mapping[int, SessionFacts]
 ) -> frozenset[tuple[int, int]]:
-    """Return session and number of the stretches that do not count; see `disturbed_stretches`.
+    """The stretches that do not count; see `disturbed_stretches`.
 
     Args:
-        records: All that was measured.
-        configs: How sessions were measured.
+        levels_ms: What `reference_levels_ms` returns.
+        facts: How sessions were measured.
     """
     return frozenset(
         (session, number)
-        for session, levels_ms in reference_levels_ms(records).items()
+        for session, of_session in levels_ms.items()
         for number in disturbed_stretches(
-            levels_ms, configs.get(session, MeasureConfig()).tolerance
+            of_session, facts.get(session, SessionFacts(session)).config.tolerance
         )
     )
 
 
-def what_was_wanted(
-    sessions: Collection[int], configs: Mapping[int, MeasureConfig], asked_rounds: int = 0
-) -> MeasureConfig:
-    """Return what a key has to reach to be known as well as was asked.
+def what_was_wanted(configs: Sequence[MeasureConfig], asked_rounds: int = 0) -> MeasureConfig:
+    """What a key has to reach to be known as well as was asked.
 
     A session may have wanted more rounds than are asked for in the end: one that was killed did,
-    and the export measures its winners longer. So it is the last word that counts, not the most
-    that was ever wanted; where no word is known, it is the least.
+    and winners are measured longer. So it is the last word that counts, not the most that was ever
+    wanted; where no word is known, it is the least.
 
     Args:
-        sessions: Those that measured the key.
-        configs: How sessions were measured.
+        configs: How the sessions that measured the key were measured.
         asked_rounds: Rounds that were asked for when measuring was last finished; 0 if unknown.
     """
-    wanted = [configs.get(session, MeasureConfig()) for session in sessions]
-    most = max(wanted, key=lambda config: config.rounds)
-    last_word = asked_rounds or min(config.rounds for config in wanted)
+    most = max(configs, key=lambda config: config.rounds)
+    last_word = asked_rounds or min(config.rounds for config in configs)
     return replace(most, rounds=min(most.rounds, last_word))

@@ -39,28 +39,17 @@ def low_quantile_width_ms(minima_ms: Sequence[float], confidence: float = 0.9) -
         minima_ms: Fastest run of each round, at least one.
         confidence: Probability that the interval holds the quantile.
     """
-    ordered, count = sorted(minima_ms), len(minima_ms)
+    ordered, count, share = sorted(minima_ms), len(minima_ms), _LOW_QUANTILE
     outside = (1 - confidence) / 2
     below, low, high = 0.0, 1, count
     for hits in range(count):
-        below += (
-            math.comb(count, hits) * _LOW_QUANTILE**hits * (1 - _LOW_QUANTILE) ** (count - hits)
-        )
+        below += math.comb(count, hits) * share**hits * (1 - share) ** (count - hits)
         if below <= outside:
             low = hits + 1
         if 1 - below <= outside:
             high = max(hits + 1, low)
             break
     return ordered[high - 1] - ordered[low - 1]
-
-
-def low_quantile_of_first_ms(first: Sequence[float]) -> float:
-    """Return the 10 % quantile of the first runs of rounds, one each.
-
-    Args:
-        first: Samples in ms, at least one.
-    """
-    return float(np.quantile(first, _LOW_QUANTILE))
 
 
 def median_ms(rounds: Rounds) -> float:

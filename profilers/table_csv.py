@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from profilers.latency_table import LatencyTable
+from profilers.workload import OWN_KEYS
 
-_KINDS = ("block", "network", "validation", "overhead", "reference")
 _MACHINE_FIELDS = ("runtime_version", "chip", "gpu", "driver", "power_mode")
 COLUMNS = (
     *("device", "runtime", "provider", "precision", "batch", "threads"),
@@ -20,20 +20,17 @@ COLUMNS = (
 )
 """The first eleven say what the table is of, so that rows of several tables can stand in one file.
 
-`kind` is `block`, `network` (that predictions are fitted to), `validation` (a network that they are
-judged by), `overhead` (a run of nothing) or `reference` (the workload that joins sessions);
-`rounds` those that count, `rounds_made` those in which the machine was disturbed included;
-`low_quantile_ms` what the work itself takes undisturbed, without the fixed cost of a run: what adds
-up; `cold_ms` the same of runs with cold caches, with that cost; `median_ms` and `p95_ms` those of a
-whole run; `median_low_ms` and `median_high_ms` the interval in which the median is with 95 %
-confidence; `predicted_ms` the predicted median of a network; `error` why the key could not run.
-What is not known is empty."""
+`kind` is that of the workload, such as `block` or `network`, or `overhead` (a run of nothing) or
+`reference` (the workload that joins sessions); `rounds` those that count, `rounds_made` those in
+which the machine was disturbed included; `low_quantile_ms` what the work itself takes undisturbed,
+without the fixed cost of a run: what adds up; `cold_ms` the same of runs with cold caches, with
+that cost; `median_ms` and `p95_ms` those of a whole run; `median_low_ms` and `median_high_ms` the
+interval in which the median is with 95 % confidence; `predicted_ms` the predicted median of a
+network; `error` why the key could not run. What is not known is empty."""
 
 
 def table_csv(table: LatencyTable, predicted_ms: Mapping[str, float] | None = None) -> str:
-    """Return the figures of a table as CSV: a line of names, then one for each key.
-
-    Networks that were measured again only to compare sessions are left out.
+    """The figures of a table as CSV: a line of names, then one for each key, kind by kind.
 
     Args:
         table: The table.
@@ -43,7 +40,7 @@ def table_csv(table: LatencyTable, predicted_ms: Mapping[str, float] | None = No
         Lines with the columns of `COLUMNS`; times in milliseconds, to the nanosecond.
 
     Raises:
-        TableError: If a session shares nothing with the others.
+        TableError: A session shares nothing with the others.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -51,23 +48,19 @@ def table_csv(table: LatencyTable, predicted_ms: Mapping[str, float] | None = No
     machine = {field: getattr(table.fingerprint, field) for field in _MACHINE_FIELDS}
     identity = {**table.spec.measured_fields, **machine}
     identity = {"device": identity.pop("name"), **identity}
-    kinds = table.kinds()
-    errors, predicted_ms = table.errors, predicted_ms or {}
-    for kind in _KINDS:
-        for key in (key for key, of_key in kinds.items() if of_key == kind):
-            about = {"kind": kind, "key": key, "error": errors.get(key)}
-            figures = {**_figures(table, key), "predicted_ms": _rounded(predicted_ms.get(key))}
-            writer.writerow({**identity, **about, **figures})
+    kinds, errors = table.kinds(), table.errors
+    order = [*sorted({*kinds.values()} - {*OWN_KEYS}), *OWN_KEYS]
+    for key, kind in sorted(kinds.items(), key=lambda item: order.index(item[1])):
+        predicted = _rounded((predicted_ms or {}).get(key))
+        about = {"kind": kind, "key": key, "predicted_ms": predicted, "error": errors.get(key)}
+        writer.writerow({**identity, **about, **_figures(table, key)})
     return text.getvalue()
 
 
 def _figures(table: LatencyTable, key: str) -> dict[str, Any]:
-    figures: dict[str, Any] = {
-        "rounds": table.rounds(key),
-        "rounds_made": table.history(key).attempts,
-    }
-    if not figures["rounds"]:
-        return figures
+    rounds = {"rounds": table.rounds(key), "rounds_made": table.history(key).attempts}
+    if not rounds["rounds"]:
+        return rounds
     low_ms, high_ms = table.median_interval_ms(key)
     figures_ms = {
         "low_quantile_ms": table.low_quantile_ms(key),
@@ -77,7 +70,7 @@ def _figures(table: LatencyTable, key: str) -> dict[str, Any]:
         "median_low_ms": low_ms,
         "median_high_ms": high_ms,
     }
-    return {**figures, **{name: _rounded(value) for name, value in figures_ms.items()}}
+    return {**rounds, **{name: _rounded(value) for name, value in figures_ms.items()}}
 
 
 def _rounded(value_ms: float | None) -> float | None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from devices.errors import EngineError
 from devices.power import PowerMeter
-from devices.runtimes import ON_NVIDIA, Runtime, open_runtime
+from devices.runtimes.open_runtime import open_runtime
+from devices.runtimes.protocol import Runtime
 from devices.spec import DeviceSpec
 from devices.transports import SshTransport
 from profilers.agent_archive import write_agent
@@ -95,9 +96,8 @@ def print_usage(request: str, path: str) -> None:
     """
     spec = DeviceSpec.from_dict(json.loads(request))
     runtime = open_runtime(spec)
-    on_gpu = spec.runtime != "onnxruntime" or spec.provider not in (None, "cpu", "xnnpack", "acl")
-    on_nvidia = spec.runtime != "onnxruntime" or spec.provider in ON_NVIDIA
-    power = PowerMeter(of_card=on_nvidia)
+    computes_on = spec.runtime_record.computes_on(spec.provider)
+    power = PowerMeter(of_card=computes_on == "nvidia")
     _watch(power, lambda: time.sleep(_SECONDS_BETWEEN_SAMPLES))
     idle_power_w = power.mean_w()
     _try_out(runtime)
@@ -110,7 +110,7 @@ def print_usage(request: str, path: str) -> None:
     finally:
         session.close()
     after = _memory_bytes("VmHWM")
-    known = before is not None and after is not None and not on_gpu
+    known = before is not None and after is not None and computes_on == "processor"
     memory_bytes = max(after - before, 0) if known else None  # type: ignore[operator]
     print(json.dumps(asdict(Usage(memory_bytes, power_w, idle_power_w))))
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from profilers.errors import ProfilerError
-from profilers.latency_record import ANCHOR, NETWORK_KINDS
 
 OVERHEAD_KEY = "overhead"
+"""A model that does nothing: its latency is the fixed cost of a run."""
 REFERENCE_KEY = "reference"
+"""A model that tells how the machine is."""
+OWN_KEYS = (OVERHEAD_KEY, REFERENCE_KEY)
 
 
 @dataclass(frozen=True)
@@ -20,32 +23,23 @@ class Workload:
     Args:
         key: Name in the latency table; describes the model completely.
         onnx_path: The model.
-        kind: `block`, a part of networks; `network`, a whole one that predictions are fitted to;
-            `validation`, a whole one that they are judged by.
-        architecture: That of a whole network, as plain JSON values.
-        space_hash: Hash of the search space that a network is of.
+        kind: What kind of thing it is: `block` for a part of networks, any other word for whole
+            networks. The table keeps it.
+        about: Plain JSON values that the table keeps for whoever reads it.
 
     Raises:
-        ProfilerError: If the key is empty or taken, or the kind unknown.
+        ProfilerError: If the key is empty, or one of the profiler's own.
     """
 
     key: str
     onnx_path: Path
     kind: str = "block"
-    architecture: dict[str, Any] | None = None
-    space_hash: str | None = None
+    about: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        taken = self.key in (OVERHEAD_KEY, REFERENCE_KEY) or self.key.startswith(ANCHOR)
-        if not self.key or taken:
+        if not self.key or {self.key, self.kind} & set(OWN_KEYS):
             raise ProfilerError(
-                f"a key that is not empty, {OVERHEAD_KEY!r}, {REFERENCE_KEY!r} or {ANCHOR + '…'!r}",
-                repr(self.key),
+                f"a key and a kind other than {' and '.join(map(repr, OWN_KEYS))}, and not empty",
+                f"{self.key!r} of kind {self.kind!r}",
                 "Rename the workload.",
-            )
-        if self.kind not in ("block", *NETWORK_KINDS):
-            raise ProfilerError(
-                f"a workload of kind 'block', {' or '.join(map(repr, NETWORK_KINDS))}",
-                repr(self.kind),
-                "Change the kind.",
             )

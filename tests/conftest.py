@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,37 +137,57 @@ Host unknown
     )
 
 
-@pytest.fixture
-def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    server = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if server is None or shutil.which("ssh") is None:
+class _Server:
+    """The OpenSSH server of all tests, started again after a test that stopped it."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.folder, self.tmp, self.home = folder, folder / "tmp", folder / "home"
+        self._command = [program, "-D", "-e", "-f", str(folder / "sshd_config")]
+        self.process: subprocess.Popen[str] | None = None
+        os.chmod(folder, 0o700)
+        for name in ("host_key", "user_key"):
+            key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+            subprocess.run(key, check=True)
+        shutil.copy(folder / "user_key.pub", folder / "authorized")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)  # where the server wants to be confined
+        _configure(folder, self.tmp, self.home, self.port)
+
+    def board(self) -> Board:
+        """The server as a board on which nothing is."""
+        for place in (self.tmp, self.home):
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(exist_ok=True)
+        if self.process is None or self.process.poll() is not None:
+            self.process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
+            assert self.process.stderr is not None
+            if not any("Server listening" in line for line in self.process.stderr):
+                pytest.fail(f"the server of the test has not come to listen at port {self.port}")
+            # It must not wait for somebody to read what it says.
+            threading.Thread(target=self.process.stderr.read, daemon=True).start()
+        return Board(self.folder / "config", self.tmp, self.home, self.process.pid, self.port)
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Server]:
+    program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if program is None or shutil.which("ssh") is None:
         pytest.skip("no OpenSSH server here: apt install openssh-server")
-    folder = tmp_path_factory.mktemp("board")
-    os.chmod(folder, 0o700)
-    for name in ("host_key", "user_key"):
-        key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
-        subprocess.run(key, check=True)
-    tmp, home = folder / "tmp", folder / "home"
-    tmp.mkdir()
-    home.mkdir()
-    shutil.copy(folder / "user_key.pub", folder / "authorized")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # where the server wants to be confined
-    _configure(folder, tmp, home, port)
-    process = subprocess.Popen(
-        [server, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "Server listening" in line:
-            break
-    else:
-        pytest.fail(f"the server of the test has ended before it listened at port {port}")
-    found = Board(folder / "config", tmp, home, process.pid, port)
+    server = _Server(program, tmp_path_factory.mktemp("board"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def board(_server: _Server) -> Iterator[Board]:
+    found = _server.board()
     yield found
     found.cut()
-    process.kill()
-    process.wait()

@@ -1,4 +1,4 @@
-"""What every runtime and builder does alike: inputs, checked and drawn; engines written whole."""
+"""Shared by runtimes and builders: checking and drawing inputs, writing engines atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines that were built on this machine, kept so that resuming does not build them again."""
+"""Keeps engines that were built on this machine, so that resuming does not build them again."""
 
 from __future__ import annotations
 

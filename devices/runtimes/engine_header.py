@@ -1,4 +1,4 @@
-"""What an engine of TensorRT for RTX says of itself, without being loaded."""
+"""Reads the header of TensorRT for RTX engines, without loading them."""
 
 from __future__ import annotations
 
@@ -33,6 +33,15 @@ class EngineHeader:
 
     runtime_version: str
     compute_capabilities: tuple[str, ...]
+
+
+def has_engine_header(path: Path) -> bool:
+    """Whether a file begins as engines of TensorRT for RTX do; False if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
 
 
 def read_engine_header(path: Path) -> EngineHeader:

@@ -1,4 +1,4 @@
-"""What a model takes, read on this machine; and the same model for one size of batch."""
+"""Reads the inputs of a model, and fixes the size of an open batch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from typing import Any
 
 from devices.errors import EngineError
 from devices.runtimes.onnx_layers import explain_failure
+from devices.runtimes.onnxruntime_session import (
+    CPU,
+    import_onnxruntime,
+    open_session,
+    session_options,
+)
 
 
 def read_inputs(path: Path) -> dict[str, tuple[int | str, ...]]:
@@ -21,20 +27,13 @@ def read_inputs(path: Path) -> dict[str, tuple[int | str, ...]]:
     Raises:
         EngineError: If onnxruntime cannot read the file.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    providers = ["CPUExecutionProvider"]
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=providers, enable_fallback=0
-        )
-    except Exception as error:  # onnxruntime's errors share no base class of their own
+        session = open_session(path, session_options("ORT_DISABLE_ALL"))
+    except Exception as error:
+        version = import_onnxruntime().__version__
         raise EngineError(
-            f"{path} must be a whole model that onnxruntime {onnxruntime.__version__} can read",
-            explain_failure(error, path, providers),
+            f"{path} must be a whole model that onnxruntime {version} can read",
+            explain_failure(error, path, [CPU]),
             "Export the model again.",
         ) from error
     return {node.name: tuple(map(_size, node.shape)) for node in session.get_inputs()}

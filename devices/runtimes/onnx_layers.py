@@ -1,10 +1,12 @@
-"""Which layer of a network a runtime speaks of, or cannot run."""
+"""Names the layer of a network that a runtime cannot run."""
 
 from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from devices.runtimes.onnxruntime_session import first_line, open_session, session_options
 
 if TYPE_CHECKING:
     import onnx
@@ -58,7 +60,7 @@ def explain_failure(error: Exception, model: Path | onnx.ModelProto, providers: 
             package onnx is not installed.
         providers: The execution providers that it was loaded with.
     """
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    said = first_line(error)
     if not any(words in said for words in _ABOUT_OPERATORS):
         return said
     whole = _load(model) if isinstance(model, Path) else model
@@ -118,12 +120,8 @@ def _first_that_fails(model: onnx.ModelProto, providers: list[str]) -> onnx.Node
 
 
 def _loads(model: bytes, providers: list[str]) -> bool:
-    import onnxruntime
-
-    options: Any = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     try:
-        onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
-    except Exception as error:  # onnxruntime's errors share no base class of their own
+        open_session(model, session_options(), providers)
+    except Exception as error:
         return not any(words in str(error) for words in _ABOUT_OPERATORS)
     return True

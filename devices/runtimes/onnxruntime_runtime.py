@@ -1,11 +1,12 @@
-"""onnxruntime on the processor: sessions that can be timed, and `.ort` files."""
+"""onnxruntime: what it can do, sessions that can be timed, and `.ort` files."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,15 @@ from numpy.typing import NDArray
 from devices.errors import CompileError, EngineError, RuntimeMissingError
 from devices.runtimes.checks import check_inputs, check_types, draw_inputs, written_whole
 from devices.runtimes.onnx_layers import explain_failure
-from devices.runtimes.protocol import Session
+from devices.runtimes.onnxruntime_session import (
+    CPU,
+    first_line,
+    import_onnxruntime,
+    open_session,
+    session_options,
+)
+from devices.runtimes.protocol import Runtime, Session
+from devices.runtimes.record import RuntimeRecord
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -28,34 +37,100 @@ _TYPES: dict[str, type[np.generic]] = {
     "tensor(int64)": np.int64,
     "tensor(bool)": np.bool_,
 }
-_CPU = "CPUExecutionProvider"
+
+_Unit = Literal["processor", "nvidia", "other"]
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider.
+
+    Attributes:
+        full_name: What onnxruntime calls it.
+        computes_on: What it is for; on an NVIDIA card, inputs and outputs are in its memory.
+        package: The build of onnxruntime that has it; None if it has to be built by hand.
+    """
+
+    full_name: str
+    computes_on: _Unit
+    package: str | None = None
+
 
 PROVIDERS = {
-    "cpu": _CPU,
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "qnn": "QNNExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-    "acl": "ACLExecutionProvider",
+    "cpu": Provider(CPU, "processor"),
+    "cuda": Provider("CUDAExecutionProvider", "nvidia", "onnxruntime-gpu"),
+    "tensorrt": Provider("TensorrtExecutionProvider", "nvidia", "onnxruntime-gpu"),
+    "tensorrt-rtx": Provider("NvTensorRTRTXExecutionProvider", "nvidia", "onnxruntime-trt-rtx"),
+    "openvino": Provider("OpenVINOExecutionProvider", "other", "onnxruntime-openvino"),
+    "directml": Provider("DmlExecutionProvider", "other", "onnxruntime-directml"),
+    "coreml": Provider("CoreMLExecutionProvider", "other"),
+    "migraphx": Provider("MIGraphXExecutionProvider", "other", "onnxruntime-migraphx"),
+    "qnn": Provider("QNNExecutionProvider", "other", "onnxruntime-qnn"),
+    "xnnpack": Provider("XnnpackExecutionProvider", "processor"),
+    "acl": Provider("ACLExecutionProvider", "processor"),
 }
 """Execution providers by the names that a device gives them."""
+_DOT_PRODUCTS = {"avx_vnni", "avx512_vnni", "amx_int8"}
 
-_PACKAGES = {
-    "cuda": "onnxruntime-gpu",
-    "tensorrt": "onnxruntime-gpu",
-    "tensorrt-rtx": "onnxruntime-trt-rtx",
-    "openvino": "onnxruntime-openvino",
-    "directml": "onnxruntime-directml",
-    "migraphx": "onnxruntime-migraphx",
-    "qnn": "onnxruntime-qnn",
-}
-ON_NVIDIA = ("cuda", "tensorrt", "tensorrt-rtx")
-"""Providers that compute on an NVIDIA card, with inputs and outputs in its memory."""
+
+class OnnxRuntimeRecord(RuntimeRecord):
+    """What onnxruntime can do, with each of its execution providers."""
+
+    name = "onnxruntime"
+    endings = (".onnx", ".ort")
+    packages = ("onnxruntime",)
+    install = "pip install onnxruntime"
+    providers = tuple(PROVIDERS)
+
+    def open(self, threads: int, batch: int, provider: str | None) -> Runtime:
+        """Open it; see `RuntimeRecord.open`."""
+        return OnnxRuntime(threads, provider or "cpu", batch)
+
+    def installed_version(self) -> str:
+        """Its version; see `RuntimeRecord.installed_version`."""
+        return str(import_onnxruntime().__version__)
+
+    def detect(self) -> tuple[str, tuple[str, ...]]:
+        """Import it, whichever package brings it; see `RuntimeRecord.detect`."""
+        try:
+            import onnxruntime
+
+            return onnxruntime.__version__, tuple(onnxruntime.get_available_providers())
+        except Exception as error:  # a broken installation may raise anything
+            found = f"cannot be imported: {error}"
+            raise RuntimeMissingError("the package onnxruntime", found, self.install) from error
+
+    def number_format(
+        self,
+        precision: str,
+        provider: str | None = None,
+        machine: str = "",
+        instruction_sets: Collection[str] = (),
+    ) -> str:
+        """Choose integers by what computes with them; see `RuntimeRecord.number_format`.
+
+        TensorRT wants signed numbers without zero points, Arm processors are fastest with signed
+        ones, x86 processors with unsigned activations. Where those lack the dot products of VNNI,
+        the sum of two products of eight bits saturates: weights then get seven bits (onnxruntime's
+        documentation of quantization).
+        """
+        if precision != "int8":
+            return precision
+        if self.computes_on(provider) == "nvidia":
+            return "s8s8-symmetric"
+        if machine.lower() in ("aarch64", "arm64"):
+            return "s8s8"
+        return "u8s8" if _DOT_PRODUCTS & set(instruction_sets) else "u8s8-reduced"
+
+    def reason_against(self, precision: str, provider: str | None) -> str | None:
+        """Half precision is slower on processors; see `RuntimeRecord.reason_against`."""
+        if precision == "fp16" and self.computes_on(provider) == "processor":
+            return "onnxruntime computes it in fp32 on processors, which takes longer"
+        return None
+
+    def computes_on(self, provider: str | None) -> _Unit:
+        """What a provider is for; see `RuntimeRecord.computes_on`."""
+        return PROVIDERS[provider or "cpu"].computes_on
 
 
 class OnnxRuntime:
@@ -84,7 +159,7 @@ class OnnxRuntime:
         self._threads = threads
         self._batch = batch
         self._provider = provider
-        self.version: str = _onnxruntime().__version__
+        self.version: str = import_onnxruntime().__version__
         _check_provider(provider)
 
     @property
@@ -101,22 +176,19 @@ class OnnxRuntime:
 
     def load(self, path: Path) -> Session:
         """Load a model whose shapes are fixed, but for the batch; see `Runtime.load`."""
-        onnxruntime = _onnxruntime()
-        if path.suffix not in (".onnx", ".ort"):
-            raise EngineError("onnxruntime loads .onnx and .ort files", str(path), "Pass one.")
-        options = _session_options()
+        if path.suffix not in OnnxRuntimeRecord.endings:
+            endings = " and ".join(OnnxRuntimeRecord.endings)
+            raise EngineError(f"onnxruntime loads {endings} files", str(path), "Pass one.")
+        options = session_options()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.execution_mode = import_onnxruntime().ExecutionMode.ORT_SEQUENTIAL
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        wanted = PROVIDERS[self._provider]
-        providers = list(dict.fromkeys([wanted, _CPU]))
+        wanted = PROVIDERS[self._provider].full_name
+        providers = list(dict.fromkeys([wanted, CPU]))
         try:
-            session = onnxruntime.InferenceSession(
-                str(path), options, providers=providers, enable_fallback=0
-            )
-        except Exception as error:  # onnxruntime's errors share no base class of their own
+            session = open_session(path, options, providers)
+        except Exception as error:
             raise EngineError(
                 f"onnxruntime {self.version} must be able to load {path}",
                 explain_failure(error, path, providers),
@@ -128,7 +200,7 @@ class OnnxRuntime:
                 f"only {', '.join(session.get_providers())}",
                 "Check the driver and the libraries that the provider needs.",
             )
-        memory = "cuda" if self._provider in ON_NVIDIA else "cpu"
+        memory = "cuda" if PROVIDERS[self._provider].computes_on == "nvidia" else "cpu"
         return _OnnxSession(session, path, memory, self._batch)
 
 
@@ -149,23 +221,16 @@ class OrtBuilder:
 
     def build(self, onnx_path: Path, engine_path: Path) -> None:
         """Compile a model; see `EngineBuilder.build`."""
-        onnxruntime = _onnxruntime()
-        levels = onnxruntime.GraphOptimizationLevel
-        options = _session_options()
-        options.graph_optimization_level = (
-            levels.ORT_ENABLE_EXTENDED if self._portable else levels.ORT_ENABLE_ALL
-        )
+        options = session_options("ORT_ENABLE_EXTENDED" if self._portable else "ORT_ENABLE_ALL")
         options.add_session_config_entry("session.save_model_format", "ORT")
         with written_whole(engine_path) as temporary:
             options.optimized_model_filepath = str(temporary)
             try:
-                onnxruntime.InferenceSession(
-                    str(onnx_path), options, providers=[_CPU], enable_fallback=0
-                )
-            except Exception as error:  # onnxruntime's errors share no base class of their own
+                open_session(onnx_path, options)
+            except Exception as error:
                 raise CompileError(
                     f"onnxruntime must be able to compile {onnx_path} to {engine_path}",
-                    explain_failure(error, onnx_path, [_CPU]),
+                    explain_failure(error, onnx_path, [CPU]),
                     "Check the model with onnx.checker, and that the folder can be written.",
                 ) from error
 
@@ -231,13 +296,13 @@ class _OnnxSession:
     def _failed(self, error: Exception) -> EngineError:
         return EngineError(
             f"onnxruntime must be able to run {self._path}",
-            _first_line(error),
+            first_line(error),
             "Export the model again.",
         )
 
     def _bind(self, session: onnxruntime.InferenceSession) -> Any:
         """Bind random inputs and, where their shape is known, outputs: no copies while timing."""
-        value = _onnxruntime().OrtValue
+        value = import_onnxruntime().OrtValue
         binding = session.io_binding()
         for name, array in draw_inputs(self.inputs, self._types).items():
             self._bound.append(array)  # the memory is shared
@@ -254,21 +319,11 @@ class _OnnxSession:
         return binding
 
 
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise RuntimeMissingError(
-            "the package onnxruntime", str(error), "Install it: pip install onnxruntime"
-        ) from error
-    return onnxruntime
-
-
 def _check_provider(provider: str) -> None:
-    available = _onnxruntime().get_available_providers()
-    offered = [name for name, full_name in PROVIDERS.items() if full_name in available]
+    available = import_onnxruntime().get_available_providers()
+    offered = [name for name, known in PROVIDERS.items() if known.full_name in available]
     if provider not in offered:
-        package = _PACKAGES.get(provider)
+        package = PROVIDERS[provider].package
         raise RuntimeMissingError(
             f"an execution provider that this build of onnxruntime has: {', '.join(offered)}",
             repr(provider),
@@ -276,12 +331,6 @@ def _check_provider(provider: str) -> None:
             if package
             else "Choose another device.provider, or install a build of onnxruntime that has it.",
         )
-
-
-def _session_options() -> Any:
-    options = _onnxruntime().SessionOptions()
-    options.log_severity_level = 4  # its errors are raised; their copy on stderr helps nobody
-    return options
 
 
 def _fixed_shape(node: Any, path: Path, batch: int) -> tuple[int, ...]:
@@ -303,7 +352,3 @@ def _numpy_type(node: Any, path: Path) -> type[np.generic]:
             "Export the model with another input type.",
         )
     return _TYPES[node.type]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

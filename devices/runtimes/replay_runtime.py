@@ -1,4 +1,4 @@
-"""A runtime that needs no device: it answers from recorded samples."""
+"""A fake runtime that answers from recorded samples."""
 
 from __future__ import annotations
 

@@ -19,24 +19,32 @@ class Family:
     Attributes:
         title: For people.
         modules: Names of the modules that it may be installed under.
-        remedy: How to install it.
+        packages: Names of the packages that bring these.
+        install: How to install it.
+        portable: Its engines run on all GPUs of the kinds that they were built for, which need not
+            be here, and say in a header which ones these are.
     """
 
     title: str
     modules: tuple[str, ...]
-    remedy: str
+    packages: tuple[str, ...]
+    install: str
+    portable: bool = False
 
 
 FAMILIES = {
     "tensorrt": Family(
         "TensorRT 10 or newer",
         ("tensorrt", "tensorrt_bindings"),
-        "Install it: pip install tensorrt (on a Jetson: sudo apt install python3-libnvinfer).",
+        ("tensorrt-cu13-bindings", "tensorrt-cu12-bindings", "tensorrt"),
+        "pip install tensorrt; on a Jetson: sudo apt install python3-libnvinfer",
     ),
     "tensorrt-rtx": Family(
         "TensorRT for RTX, version 1.7 or newer",
         ("tensorrt_rtx_bindings", "tensorrt_rtx"),
-        "Install it: pip install tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs",
+        ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
+        "pip install tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs",
+        portable=True,
     ),
 }
 """TensorRT by the names of the runtimes."""
@@ -99,7 +107,7 @@ def load_bindings(family: str) -> Any:
 
 
 def _check_features(family: str, trt: Any) -> None:
-    if family == "tensorrt-rtx":
+    if FAMILIES[family].portable:
         if not hasattr(trt, "ComputeCapability"):
             raise _missing(family, "one that cannot build for a GPU that is not there")
     elif not hasattr(trt, "NetworkDefinitionCreationFlag") or not Features.of(trt).typed:
@@ -109,7 +117,8 @@ def _check_features(family: str, trt: Any) -> None:
 
 def _missing(family: str, found: str) -> RuntimeMissingError:
     known = FAMILIES[family]
-    return RuntimeMissingError(f"the packages of {known.title}", found, known.remedy)
+    remedy = f"Install it: {known.install}"
+    return RuntimeMissingError(f"the packages of {known.title}", found, remedy)
 
 
 @contextlib.contextmanager

@@ -16,86 +16,73 @@ from devices.runtimes.tensorrt_bindings import Features, collected_errors, load_
 _REMEDY = "Change the model, its precision or the compute capabilities."
 
 
-class TensorRTRtxBuilder:
-    """Compiles ONNX files to `.engine` files of TensorRT for RTX, with or without a GPU.
+class TensorRTBuilder:
+    """Compiles ONNX files to `.engine` files of TensorRT or TensorRT for RTX.
 
     Types are the ONNX file's: for half precision pass a model in half precision.
 
     Args:
-        compute_capabilities: GPU generations that one engine is to run on, such as
-            `["SM75", "SM86", "SM89", "SM120"]`. SM75 has no matrix product in fp32.
-
-    Raises:
-        RuntimeMissingError: If the bindings are not installed.
-        CompileError: If a compute capability is unknown, or none is given.
-    """
-
-    suffix = ".engine"
-
-    def __init__(self, compute_capabilities: Sequence[str]) -> None:
-        self._trt = load_bindings("tensorrt-rtx")
-        members = self._trt.ComputeCapability.__members__
-        known = [name for name in members if name not in ("NONE", "CURRENT")]
-        # Twice the same is one target.
-        self._compute_capabilities = list(dict.fromkeys(compute_capabilities))
-        unknown = [name for name in self._compute_capabilities if name not in known]
-        if unknown or not self._compute_capabilities:
-            raise CompileError(
-                f"compute capabilities out of {', '.join(known)}",
-                ", ".join(map(str, unknown)) or "none",
-                "Name at least one of those.",
-            )
-
-    def build(self, onnx_path: Path, engine_path: Path) -> None:
-        """Compile a model; see `EngineBuilder.build`."""
-        plan = _compile(
-            self._trt,
-            onnx_path,
-            lambda config: _set_targets(self._trt, config, self._compute_capabilities),
-            ", ".join(self._compute_capabilities),
-        )
-        with written_whole(engine_path) as temporary:
-            temporary.write_bytes(plan)
-
-
-class TensorRTBuilder:
-    """Compiles ONNX files to `.engine` files for the GPU of this machine, and for no other kind.
-
-    Types are the ONNX file's, as for `TensorRTRtxBuilder`.
-
-    Args:
         family: `tensorrt` or `tensorrt-rtx`.
+        compute_capabilities: GPU generations that one engine is to run on, such as
+            `["SM75", "SM86", "SM89", "SM120"]`, be they here or not: TensorRT for RTX only. SM75
+            has no matrix product in fp32. None builds for the GPU of this machine.
         timing_cache: Keeps how fast each way to compute a layer was found to be, so that equal
             layers are computed alike in all engines and the next build takes less time; TensorRT
             for RTX, which chooses without trying, has none.
 
     Raises:
         RuntimeMissingError: If the bindings are not installed.
+        CompileError: If a compute capability is unknown, or the list is empty.
     """
 
     suffix = ".engine"
 
-    def __init__(self, family: str, timing_cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        family: str,
+        compute_capabilities: Sequence[str] | None = None,
+        timing_cache: Path | None = None,
+    ) -> None:
         self._trt = load_bindings(family)
-        self._absent_gpus = Features.of(self._trt).absent_gpus
-        self._timing_cache = None if self._absent_gpus else timing_cache
+        self._timing_cache = None if Features.of(self._trt).absent_gpus else timing_cache
+        self._targets: list[str] | None = None
+        if compute_capabilities is not None:
+            # Twice the same is one target.
+            self._targets = list(dict.fromkeys(compute_capabilities))
+            known = known_capabilities(self._trt)
+            unknown = [name for name in self._targets if name not in known]
+            if unknown or not self._targets:
+                raise CompileError(
+                    f"compute capabilities out of {', '.join(known)}",
+                    ", ".join(map(str, unknown)) or "none",
+                    "Name at least one of those.",
+                )
 
     def build(self, onnx_path: Path, engine_path: Path) -> None:
         """Compile a model; see `EngineBuilder.build`."""
-        caches: list[Any] = []
-        plan = _compile(
-            self._trt, onnx_path, lambda config: caches.append(self._prepare(config)), "this GPU"
-        )
+        target = ", ".join(self._targets or ["this GPU"])
+        parsers, caches = [], []
+
+        def fill(network: Any, logger: Any) -> None:
+            # The network must outlive the parser, or the process crashes; weights must outlive
+            # both.
+            parsers.append(self._trt.OnnxParser(network, logger))
+            _parse(parsers[0], network, onnx_path)
+
+        def configure(config: Any) -> None:
+            _set_targets(self._trt, config, self._targets)
+            caches.append(self._load_timings(config))
+
+        required = f"TensorRT must be able to compile {onnx_path} for {target}"
+        plan = _serialize(self._trt, fill, configure, required, parsers.clear)
         with written_whole(engine_path) as temporary:
             temporary.write_bytes(plan)
         if self._timing_cache is not None and caches[0] is not None:
             with written_whole(self._timing_cache) as temporary:
                 temporary.write_bytes(caches[0].serialize())
 
-    def _prepare(self, config: Any) -> Any:
-        """Set what engines are built for; the timing cache that the build fills, if any."""
-        if self._absent_gpus:
-            _set_targets(self._trt, config, ["CURRENT"])
+    def _load_timings(self, config: Any) -> Any:
+        """The timing cache that the build fills, if any."""
         if self._timing_cache is None:
             return None
         before = b""
@@ -134,25 +121,11 @@ def build_small_convolution(family: str, engine_path: Path) -> None:
         network.mark_output(features)
 
     def configure(config: Any) -> None:
-        if Features.of(trt).absent_gpus:
-            _set_targets(trt, config, ["CURRENT"])
+        _set_targets(trt, config, None)
 
     plan = _serialize(trt, fill, configure, "TensorRT must be able to build for this GPU")
     with written_whole(engine_path) as temporary:
         temporary.write_bytes(plan)
-
-
-def _compile(trt: Any, onnx_path: Path, configure: Callable[[Any], None], target: str) -> bytes:
-    """The engine of an ONNX file; raise CompileError if there is none."""
-    required = f"TensorRT must be able to compile {onnx_path} for {target}"
-    parsers = []
-
-    def fill(network: Any, logger: Any) -> None:
-        # The network must outlive the parser, or the process crashes; weights must outlive both.
-        parsers.append(trt.OnnxParser(network, logger))
-        _parse(parsers[0], network, onnx_path)
-
-    return _serialize(trt, fill, configure, required, parsers.clear)
 
 
 def _serialize(
@@ -186,9 +159,19 @@ def _serialize(
     return bytes(plan)
 
 
-def _set_targets(trt: Any, config: Any, compute_capabilities: Sequence[str]) -> None:
-    config.num_compute_capabilities = len(compute_capabilities)
-    for index, name in enumerate(compute_capabilities):
+def known_capabilities(trt: Any) -> list[str]:
+    """The compute capabilities that TensorRT for RTX builds for, such as "SM89"."""
+    members = trt.ComputeCapability.__members__
+    return [name for name in members if name not in ("NONE", "CURRENT")]
+
+
+def _set_targets(trt: Any, config: Any, compute_capabilities: Sequence[str] | None) -> None:
+    """Say which GPUs an engine is for; None is the one here, which TensorRT takes by itself."""
+    if not Features.of(trt).absent_gpus:
+        return
+    names = compute_capabilities or ["CURRENT"]
+    config.num_compute_capabilities = len(names)
+    for index, name in enumerate(names):
         config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
 
 

@@ -6,20 +6,67 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from devices.cache_dir import default_cache_dir
 from devices.errors import CompileError, DeviceError, EngineError
 from devices.runtimes.cuda_memory import open_cuda
 from devices.runtimes.engine_cache import EngineCache
-from devices.runtimes.engine_header import read_engine_header
-from devices.runtimes.protocol import Session
-from devices.runtimes.tensorrt_bindings import Features, load_bindings
-from devices.runtimes.tensorrt_builder import TensorRTBuilder, build_small_convolution
+from devices.runtimes.engine_header import has_engine_header, read_engine_header
+from devices.runtimes.protocol import Runtime, Session
+from devices.runtimes.record import RuntimeRecord
+from devices.runtimes.tensorrt_bindings import FAMILIES, Features, load_bindings
+from devices.runtimes.tensorrt_builder import (
+    TensorRTBuilder,
+    build_small_convolution,
+    known_capabilities,
+)
 from devices.runtimes.tensorrt_session import TensorRTSession, deserialize
 
 BUILD_FORMAT = 1
 """Counts changes of how engines are built: cached ones of another number are not used."""
+
+
+class TensorRTRecord(RuntimeRecord):
+    """What TensorRT, or TensorRT for RTX, can do.
+
+    Args:
+        family: A key of `FAMILIES`; the name of the runtime.
+    """
+
+    endings = (".onnx", ".engine")
+    compiles = True
+
+    def __init__(self, family: str) -> None:
+        self.name = family
+        self.packages = FAMILIES[family].packages
+        self.install = FAMILIES[family].install
+        self._portable = FAMILIES[family].portable
+        if self._portable:
+            self.carried = ".engine"
+
+    def open(self, threads: int, batch: int, provider: str | None) -> Runtime:
+        """Open the GPU, which decides on threads itself; see `RuntimeRecord.open`."""
+        return TensorRTRuntime(self.name)
+
+    def installed_version(self) -> str:
+        """Its version; see `RuntimeRecord.installed_version`."""
+        return str(load_bindings(self.name).__version__)
+
+    def number_format(self, precision: str, *_: Any, **__: Any) -> str:
+        """Integers are signed, without zero points; see `RuntimeRecord.number_format`."""
+        return "s8s8-symmetric" if precision == "int8" else precision
+
+    def loads(self, path: Path) -> bool:
+        """Engines are told apart by their header; see `RuntimeRecord.loads`."""
+        if path.suffix == ".engine" and has_engine_header(path):
+            read_engine_header(path)
+            return self._portable
+        return path.suffix == ".onnx" or (path.suffix == ".engine" and not self._portable)
+
+    def computes_on(self, provider: str | None) -> Literal["processor", "nvidia", "other"]:
+        """Always an NVIDIA GPU; see `RuntimeRecord.computes_on`."""
+        return "nvidia"
 
 
 class TensorRTRuntime:
@@ -67,8 +114,9 @@ class TensorRTRuntime:
 
     def load(self, path: Path) -> Session:
         """Load an engine, or build a model with fixed shapes; see `Runtime.load`."""
-        if path.suffix not in (".onnx", ".engine"):
-            raise EngineError("TensorRT loads .onnx and .engine files", str(path), "Pass one.")
+        if path.suffix not in TensorRTRecord.endings:
+            endings = " and ".join(TensorRTRecord.endings)
+            raise EngineError(f"TensorRT loads {endings} files", str(path), "Pass one.")
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -113,7 +161,7 @@ class TensorRTRuntime:
 
     def _build(self, onnx_path: Path, engine_path: Path) -> None:
         timing_cache = self._cache.folder / f"{self._key(b'')}.timing"
-        TensorRTBuilder(self.name, timing_cache).build(onnx_path, engine_path)
+        TensorRTBuilder(self.name, timing_cache=timing_cache).build(onnx_path, engine_path)
 
     def _key(self, content: bytes) -> str:
         """Digest of all that decides what an engine is."""
@@ -145,8 +193,7 @@ class TensorRTRuntime:
     def _check_gpu(self) -> None:
         if not Features.of(self._trt).absent_gpus:
             return
-        members = self._trt.ComputeCapability.__members__
-        known = [name for name in members if name not in ("NONE", "CURRENT")]
+        known = known_capabilities(self._trt)
         if self._capability not in known:
             raise DeviceError(
                 f"a GPU that TensorRT for RTX {self.version} is for: {', '.join(known)}",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from edgesearch.config.pretrain_section import PretrainSection
 from edgesearch.data.settings import DataSettings
 from edgesearch.evaluate.settings import EvaluationSettings, RankSettings
 from edgesearch.export.settings import ExportSettings
 from edgesearch.families.settings import SpaceSettings
 from edgesearch.latency.settings import DeviceSettings, ProfileSettings, ValidationSettings
+from edgesearch.pretrain.settings import PretrainSettings
 from edgesearch.search.settings import SearchSettings
 from edgesearch.settings import CountFromZero, Settings, UserPath, fault
 
@@ -31,7 +31,7 @@ class Config(Settings):
     """How the latency table is measured."""
     validation: ValidationSettings = ValidationSettings()
     """How predicted latencies are judged."""
-    pretrain: PretrainSection = PretrainSection()
+    pretrain: PretrainSettings = PretrainSettings()
     """How the supernet is trained."""
     search: SearchSettings = SearchSettings()
     """How subnets are chosen."""

@@ -1,10 +1,10 @@
-"""A winner as the network that is deployed, and its files."""
+"""Takes a winner out of the supernet, writes its files and its manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from devices import DeviceSpec, TensorRTRtxBuilder
+from devices import DeviceSpec
+from devices.runtimes.known_runtimes import RUNTIMES
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import ExportError
 from edgesearch.evaluate.features import compute_features
 from edgesearch.evaluate.linear import fit_linear
 from edgesearch.export.engines import (
-    FP16_FILE,
-    INT8_FILE,
-    MEASURED_FILES,
     ONNX_FILE,
-    TENSORRT_INT8_FILE,
+    TENSORRT_RTX,
     WEIGHTS_FILE,
     TensorRTTarget,
     build_engines,
@@ -31,10 +29,8 @@ from edgesearch.export.engines import (
 from edgesearch.export.kit import KIT, write_kit
 from edgesearch.export.manifest import make_manifest, unjudged, write_manifest
 from edgesearch.export.verify import KnnImages
-from edgesearch.formats.precision import convert_to_fp16, number_format
-from edgesearch.formats.quantize import quantize_network
-from edgesearch.latency.tables import table_digest
-from edgesearch.search.settings import SearchSettings
+from edgesearch.formats.precision import CALIBRATIONS, Calibration, Precision
+from edgesearch.formats.precisions import PRECISIONS, precision_of, precision_with
 from edgesearch.search.winners import Winner
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet.calibrate import recalibrate
@@ -45,7 +41,7 @@ from profilers import LatencyTable
 PARITY_IMAGES = 64
 QUANTIZATION_IMAGES = 256
 KNN_IMAGES = 512
-"""So many with labels, and so many to classify, judge a network of eight bits; others at most."""
+"""So many with labels, and so many to classify, judge a precision by its accuracy."""
 KNN_GLANCE = (1e11, 64)
 """Multiply-accumulates that each kind may take of a network that is not judged by its accuracy, and
 images of each kind at the least: it is told in the time that the rest of the export takes."""
@@ -80,8 +76,10 @@ def make_deployable(
     weights: SupernetWeights,
     pool: ImagePool,
     architecture: Architecture,
-    looked_at: SearchSettings,
     output: str,
+    *,
+    calibration_images: int,
+    batch_size: int,
 ) -> Deployable:
     """Take a subnet out of the supernet, calibrated as in the search.
 
@@ -90,8 +88,9 @@ def make_deployable(
         weights: The trained supernet.
         pool: Images for calibration, and for the classifier.
         architecture: The subnet.
-        looked_at: Says which images the calibration uses.
         output: One of `OUTPUTS`.
+        calibration_images: Images that the search calibrates a subnet on.
+        batch_size: So many of them at a time.
 
     Raises:
         DataError: Logits are wanted, but the images have no labels.
@@ -103,8 +102,8 @@ def make_deployable(
     else:
         network = Subnet(subnet, "stages" if output == "stages" else "features")
     network = network.to(memory_format=torch.channels_last).eval()
-    calibration = pool.sample(resolution, 0, looked_at.calibration_images)
-    recalibrate(network, calibration, looked_at.batch_size)
+    calibration = pool.sample(resolution, 0, calibration_images)
+    recalibrate(network, calibration, batch_size)
     if output == "logits":
         images = pool.labelled(resolution)
         features = compute_features(network, images.train, prepare=images.prepare)
@@ -124,13 +123,18 @@ def make_deployable(
     return Deployable(network, resolution, metadata, {**about, "image_set": pool.digest})
 
 
+def _precisions(device: DeviceSpec, tensorrt: TensorRTTarget | None) -> list[Precision]:
+    """Those of a winner's files beside the exported one."""
+    return [precision_of(device)] + ([] if tensorrt is None else [PRECISIONS[tensorrt.precision]])
+
+
 def is_in_int8(device: DeviceSpec, tensorrt: TensorRTTarget | None) -> bool:
-    """Whether any of a winner's files is in eight bits."""
-    return "int8" in (device.precision, None if tensorrt is None else tensorrt.precision)
+    """Whether any of a winner's files is made with calibration images."""
+    return any(precision.needs_calibration for precision in _precisions(device, tensorrt))
 
 
 def calibration_batches(calibration: torch.Tensor, batch: int) -> list[np.ndarray]:
-    """What shows the ranges of activations in eight bits.
+    """What shows the ranges of activations.
 
     Args:
         calibration: (N, C, H, W), normalised.
@@ -158,58 +162,63 @@ def write_in_format(
     number_format: str,
     calibration: torch.Tensor,
     batch: int,
-    quantization: str = "minmax",
+    quantization: str | None = None,
+    name: str | None = None,
 ) -> Path:
-    """Write the network in a folder in the number format that its device runs.
+    """Write the network in a folder in the number format that a runtime wants.
 
     Args:
         folder: Holds the network in single precision.
-        number_format: One of `edgesearch.formats.precision.NUMBER_FORMATS`.
+        number_format: What the runtime wants.
         calibration: (N, C, H, W), normalised: shows the ranges of activations.
         batch: Images in each run.
-        quantization: How ranges of eight bits are chosen: one of `CALIBRATIONS`.
+        quantization: How these are chosen: one of `CALIBRATIONS`, the first if None.
+        name: Of the file; that of the precision if None.
 
     Returns:
-        The file that is measured; the one in single precision if that is the format.
+        The file; the one in single precision if that is the format.
 
     Raises:
         ExportError: The network cannot be converted, or the file cannot be written.
     """
-    onnx_path = folder / ONNX_FILE
-    if number_format == "fp32":
-        return onnx_path
-    if number_format == "fp16":
-        convert_to_fp16(onnx_path, folder / FP16_FILE)
-        return folder / FP16_FILE
-    batches = calibration_batches(calibration, batch)
-    quantize_network(onnx_path, folder / INT8_FILE, number_format, batches, quantization)
-    return folder / INT8_FILE
+    precision = precision_with(number_format)
+    path = folder / (name or precision.file)
+    ranges = None
+    if precision.needs_calibration:
+        batches = calibration_batches(calibration, batch)
+        ranges = Calibration(batches, quantization or CALIBRATIONS[0])
+    if precision.convert is not None:
+        precision.write(folder / ONNX_FILE, path, number_format, calibration=ranges)
+    return path
 
 
 def write_for_tensorrt(
-    folder: Path, device: DeviceSpec, calibration: torch.Tensor, quantization: str
+    folder: Path,
+    device: DeviceSpec,
+    precision: Precision,
+    calibration: torch.Tensor,
+    quantization: str | None = None,
 ) -> str:
-    """See to it that a folder holds the network in eight bits as TensorRT reads them.
+    """Ensure that a folder holds the network as TensorRT engines of a precision are built from it.
 
     Args:
         folder: Holds the network in single precision, and what is measured on the device.
-        device: Where it is measured; if in such eight bits, that file is the one.
-        calibration: (N, C, H, W), normalised: shows the ranges of activations.
-        quantization: How they are chosen: one of `CALIBRATIONS`.
+        device: Where it is measured; if in the same number format, that file is the one.
+        precision: That of the engines.
+        calibration: As for `write_in_format`.
+        quantization: As for `write_in_format`.
 
     Returns:
         The file's name.
 
     Raises:
-        ExportError: The network cannot be quantized, or the file cannot be written.
+        ExportError: The network cannot be converted, or the file cannot be written.
     """
-    wanted = number_format("int8", runtime="tensorrt-rtx")
-    measured = number_format(device.precision, runtime=device.runtime, provider=device.provider)
-    if measured == wanted:
-        return INT8_FILE
-    batches, path = calibration_batches(calibration, device.batch), folder / TENSORRT_INT8_FILE
-    quantize_network(folder / ONNX_FILE, path, wanted, batches, quantization)
-    return path.name
+    wanted, measured = RUNTIMES[TENSORRT_RTX].number_format(precision.name), device.number_format()
+    name = precision.file_for(wanted, measured, "tensorrt")
+    if wanted != measured:
+        write_in_format(folder, wanted, calibration, device.batch, quantization, name)
+    return name
 
 
 def parity_images(pool: ImagePool, resolution: int, batch: int) -> torch.Tensor:
@@ -226,6 +235,7 @@ def write_winner(
     space: SearchSpace,
     device: DeviceSpec,
     table: Path,
+    table_digest: str,
     tensorrt: TensorRTTarget | None,
     form: Mapping[str, Any],
     calibration: torch.Tensor,
@@ -240,10 +250,11 @@ def write_winner(
         space: The search space.
         device: Where it was measured.
         table: The device's latency table.
+        table_digest: What identifies its measurements.
         tensorrt: What TensorRT engines are built for; None builds none.
         form: What else the manifest tells of how the files were made; its `quantization` is how
-            ranges of eight bits are chosen.
-        calibration: (N, C, H, W), normalised: shows these ranges to engines in eight bits.
+            ranges of activations are chosen.
+        calibration: (N, C, H, W), normalised: shows these ranges.
 
     Returns:
         What could not be judged, in words.
@@ -252,21 +263,24 @@ def write_winner(
         ExportError: An engine differs from the subnet.
         CompileError: A runtime could not compile the network.
     """
+    precision = precision_of(device)
     glance = min(KNN_IMAGES, max(int(KNN_GLANCE[0] / winner.macs), KNN_GLANCE[1]))
-    knn_images = KNN_IMAGES if is_in_int8(device, tensorrt) else glance
-    for_tensorrt = TENSORRT_INT8_FILE
-    if tensorrt is not None and tensorrt.precision == "int8":
-        for_tensorrt = write_for_tensorrt(folder, device, calibration, form["quantization"])
+    judged = any(each.judged_by_labels for each in _precisions(device, tensorrt))
+    source = ONNX_FILE
+    if tensorrt is not None:
+        source = write_for_tensorrt(
+            folder, device, PRECISIONS[tensorrt.precision], calibration, form["quantization"]
+        )
     files: dict[str, dict[str, Any]] = build_engines(
         folder,
         deployable.network,
         parity_images(pool, deployable.resolution, device.batch),
         tensorrt,
-        device.precision,
-        for_tensorrt,
+        precision,
+        source,
         logits=deployable.network.output == "logits",
         batch=device.batch,
-        knn=_knn_images(pool, deployable.resolution, knn_images),
+        knn=_knn_images(pool, deployable.resolution, KNN_IMAGES if judged else glance),
         knn_glance=glance,
     )
     definition = {"space_definition": json.dumps(space.to_dict())}
@@ -279,12 +293,12 @@ def write_winner(
         "space_hash": space.space_hash,
         "device": device.to_dict(),
         **_measured_with(table),
-        "table": {"file": table.name, "sha256_of_measurements": table_digest(table)},
+        "table": {"file": table.name, "sha256_of_measurements": table_digest},
         "input": {
             "name": "images",
             "shape": [device.batch, space.in_channels, *[deployable.resolution] * 2],
         },
-        "measured_file": MEASURED_FILES[device.precision],
+        "measured_file": precision.file,
         "kit_file": engine,
         **{name: json.loads(deployable.metadata[name]) for name in ("preprocess", "classes")},
         "output": deployable.metadata["output"],
@@ -316,9 +330,7 @@ def _measured_with(table: Path) -> dict[str, Any]:
     return {"runtime": {**runtime, "driver": found.get("driver")}, "fingerprint": found}
 
 
-def _kit_engine(files: Mapping[str, Mapping[str, Any]], device: DeviceSpec) -> str:
-    """What goes to the device: a compiled file where it runs on every device of the kind."""
-    wanted = f"subnet.{device.precision}{TensorRTRtxBuilder.suffix}"
-    if device.runtime == "tensorrt-rtx" and wanted in files:
-        return wanted
-    return MEASURED_FILES[device.precision]
+def _kit_engine(files: Collection[str], device: DeviceSpec) -> str:
+    """The file that goes to the device: a compiled one if it runs on every device of the kind."""
+    compiled = f"subnet.{device.precision}{device.runtime_record.carried}"
+    return compiled if compiled in files else precision_of(device).file

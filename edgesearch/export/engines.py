@@ -1,10 +1,11 @@
-"""From a subnet to the files that a device loads."""
+"""Compiles the ONNX files of a winner, and checks whatever can run here."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import torch
 from torch import nn
 
 from devices import (
+    DeviceSpec,
     OnnxRuntime,
     OrtBuilder,
     Runtime,
-    TensorRTRtxBuilder,
+    TensorRTBuilder,
     TensorRTRuntime,
     fix_batch,
     read_engine_header,
@@ -25,26 +27,20 @@ from devices import (
 )
 from devices.errors import DeviceError
 from devices.files import replacing
+from devices.runtimes.known_runtimes import RUNTIMES
 from edgesearch.errors import ExportError
 from edgesearch.export.first_difference import differs_from_file, differs_from_network
-from edgesearch.export.verify import (
-    TOLERANCES,
-    KnnImages,
-    compare,
-    fits,
-    verify_engine,
-)
+from edgesearch.export.verify import KnnImages, compare, fits, verify_engine
+from edgesearch.formats.fp16 import FP16
+from edgesearch.formats.fp32 import FP32
 from edgesearch.formats.onnx_export import INPUT_NAME
-from edgesearch.formats.precision import convert_to_fp16
+from edgesearch.formats.precision import Precision
+from edgesearch.formats.precisions import PRECISIONS, precision_of
 
-ONNX_FILE = "subnet.onnx"
-FP16_FILE = "subnet.fp16.onnx"
-INT8_FILE = "subnet.int8.onnx"
-TENSORRT_INT8_FILE = "subnet.int8-tensorrt.onnx"
-"""In eight bits as TensorRT reads them, whatever the device is."""
-MEASURED_FILES = {"fp32": ONNX_FILE, "fp16": FP16_FILE, "int8": INT8_FILE}
-"""The file that is measured on a device of a precision."""
+ONNX_FILE = FP32.file
 WEIGHTS_FILE = "subnet.safetensors"
+TENSORRT_RTX = "tensorrt-rtx"
+"""The runtime whose engines are built whatever the device is: no GPU is needed for that."""
 _NO_LABELS = (
     "there are no images with labels. Put those of each class into a folder of its own (in shards: "
     "a .cls member beside each image), with data.holdout above 0, and export again"
@@ -57,15 +53,34 @@ _FEW_LABELS = (
 
 @dataclass(frozen=True)
 class TensorRTTarget:
-    """What TensorRT engines are built for.
+    """What engines of TensorRT for RTX are built for.
 
     Attributes:
         compute_capabilities: Such as ("SM75", "SM86", "SM89"); one engine holds code for all.
-        precision: "fp16", "fp32" (SM75 has no matrix products in fp32) or "int8".
+        precision: A key of `PRECISIONS`; SM75 has no matrix products in fp32.
     """
 
     compute_capabilities: tuple[str, ...]
-    precision: str = "fp16"
+    precision: str = FP16.name
+
+    @classmethod
+    def of_device(
+        cls, device: DeviceSpec, compute_capabilities: Sequence[str], precision: str | None
+    ) -> TensorRTTarget:
+        """The target that goes with a device.
+
+        Args:
+            device: Where winners are measured.
+            compute_capabilities: What engines are built for.
+            precision: None is the device's own if it runs engines and has less than single
+                precision, and half precision else.
+        """
+        if precision is None:
+            own = precision_of(device)
+            runs_engines = TensorRTBuilder.suffix in device.runtime_record.endings
+            is_less = own.value_bytes < FP32.value_bytes
+            precision = own.name if runs_engines and is_less else FP16.name
+        return cls(tuple(compute_capabilities), precision)
 
 
 def save_weights(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
@@ -91,24 +106,23 @@ def build_engines(
     network: nn.Module,
     images: torch.Tensor,
     tensorrt: TensorRTTarget | None,
-    precision: str = "fp32",
-    tensorrt_int8: str = TENSORRT_INT8_FILE,
+    precision: Precision = FP32,
+    source: str = ONNX_FILE,
     *,
     logits: bool = False,
     knn: KnnImages | None = None,
     knn_glance: int = 64,
     batch: int = 1,
 ) -> dict[str, dict[str, Any]]:
-    """Compile a winner's ONNX file, and check on real images whatever can run here.
+    """Compile a winner's ONNX files, and check on real images whatever can run here.
 
     Args:
-        folder: Holds `ONNX_FILE`, for engines in eight bits `tensorrt_int8`, too, and gets the
-            other files.
-        network: The subnet that the file came from.
+        folder: Holds `ONNX_FILE`, the file of `precision` and `source`; gets the other files.
+        network: The subnet that the files came from.
         images: (N, C, H, W), normalised, to check on.
         tensorrt: What to build TensorRT engines for; None builds none.
-        precision: That of the device: its file of `MEASURED_FILES` is in the folder, too.
-        tensorrt_int8: The file that TensorRT engines in eight bits are built from.
+        precision: That of the device.
+        source: The file that TensorRT engines are built from.
         logits: The network gives classes.
         knn: Labelled images, for accuracies before and after; None if there are none.
         knn_glance: So many of them do where a precision is not judged by its accuracy.
@@ -123,28 +137,21 @@ def build_engines(
         CompileError: A runtime could not compile the network.
         RuntimeMissingError: TensorRT for RTX is not installed.
     """
-    onnx_path = folder / ONNX_FILE
     check = _Check(folder, network.eval(), images, logits, knn, knn_glance)
-    files = {ONNX_FILE: check.on_processor(onnx_path, "fp32")}
-    measured = MEASURED_FILES[precision]
-    if measured != ONNX_FILE:
-        files[measured] = check.on_processor(folder / measured, precision)
-    for source in (onnx_path, folder / measured):
-        ort_path = source.with_suffix(OrtBuilder.suffix)
-        if ort_path.name not in files and source.name != FP16_FILE:
-            OrtBuilder().build(source, ort_path)
-            kind = "fp32" if source == onnx_path else precision
-            files[ort_path.name] = check.on_processor(ort_path, kind)
+    measured = {FP32.file: FP32, precision.file: precision}
+    files = {name: check.on_processor(folder / name, each) for name, each in measured.items()}
+    for name, each in measured.items():
+        if RUNTIMES[OnnxRuntime.name].reason_against(each.name, None) is None:
+            ort_path = (folder / name).with_suffix(OrtBuilder.suffix)
+            OrtBuilder().build(folder / name, ort_path)
+            files[ort_path.name] = check.on_processor(ort_path, each)
     if tensorrt is not None:
-        sources = {"fp32": ONNX_FILE, "fp16": FP16_FILE, "int8": tensorrt_int8}
-        source = folder / sources[tensorrt.precision]
-        if source.name not in files:
-            if source.name == FP16_FILE:
-                convert_to_fp16(onnx_path, source)
-            files[source.name] = check.on_processor(source, tensorrt.precision)
-        engine_path = folder / f"subnet.{tensorrt.precision}{TensorRTRtxBuilder.suffix}"
-        about = _build_tensorrt(source, engine_path, tensorrt, batch)
-        files[engine_path.name] = {**about, **check.on_gpu(engine_path, tensorrt.precision)}
+        for_engine = PRECISIONS[tensorrt.precision]
+        if source not in files:
+            files[source] = check.on_processor(folder / source, for_engine)
+        engine_path = folder / f"subnet.{for_engine.name}{TensorRTBuilder.suffix}"
+        about = _build_tensorrt(folder / source, engine_path, tensorrt, batch)
+        files[engine_path.name] = {**about, **check.on_gpu(engine_path, for_engine)}
     return files
 
 
@@ -172,11 +179,11 @@ class _Check:
         self._accuracies: dict[bool, float] = {}
         self._runtime = OnnxRuntime(threads=os.cpu_count() or 1)
 
-    def _knn_for(self, precision: str) -> tuple[KnnImages, float] | None:
+    def _knn_for(self, precision: Precision) -> tuple[KnnImages, float] | None:
         """Images to judge a precision by, and the trained network's accuracy on them."""
         if self._knn is None:
             return None
-        judged = TOLERANCES[precision].max_knn_loss is not None
+        judged = precision.judged_by_labels
         images = self._knn if judged else self._knn.first(self._glance)
         if not len(images.train) or not len(images.test):  # fewer than a batch tell nothing
             return None
@@ -189,25 +196,25 @@ class _Check:
             outputs = self._network(torch.from_numpy(pixels))
         return [o.numpy() for o in (outputs if isinstance(outputs, list) else [outputs])]
 
-    def on_processor(self, path: Path, precision: str) -> dict[str, Any]:
+    def on_processor(self, path: Path, precision: Precision) -> dict[str, Any]:
         """What is known of a file once it was compared."""
         return {
             "runtime": self._runtime.name,
             "runtime_version": self._runtime.version,
-            "precision": precision,
+            "precision": precision.name,
             **self._compared(path, self._runtime, precision),
         }
 
-    def on_gpu(self, path: Path, precision: str) -> dict[str, Any]:
+    def on_gpu(self, path: Path, precision: Precision) -> dict[str, Any]:
         """Parity of an engine of TensorRT for RTX, or why it was not run."""
         try:
-            runtime = TensorRTRuntime("tensorrt-rtx")
+            runtime = TensorRTRuntime(TENSORRT_RTX)
             runtime.load(path).close()
         except DeviceError as error:  # no GPU, or none of those that it is for
             return {"parity": None, "parity_note": f"built, not run here: {error.found}"}
         return self._compared(path, runtime, precision)
 
-    def _compared(self, path: Path, runtime: Runtime, precision: str) -> dict[str, Any]:
+    def _compared(self, path: Path, runtime: Runtime, precision: Precision) -> dict[str, Any]:
         """Parity of a file, and what it could not be judged by."""
         parity = verify_engine(
             path,
@@ -220,18 +227,18 @@ class _Check:
             locate=lambda: self._locate(path, precision),
         )
         facts: dict[str, Any] = {"parity": parity.to_dict()}
-        if TOLERANCES[precision].max_knn_loss is not None and parity.knn_after is None:
+        if precision.judged_by_labels and parity.knn_after is None:
             lacking = _NO_LABELS if self._knn is None else _FEW_LABELS.format(self._batch)
             facts["knn_note"] = f"not judged by kNN accuracy: {lacking}"
         return facts
 
-    def _locate(self, path: Path, precision: str) -> str:
+    def _locate(self, path: Path, precision: Precision) -> str:
         if path.suffix != ".onnx":
             return "its ONNX file does not: the difference comes from compiling"
         batch = self._pixels[: self._batch]
 
         def alike(expected: np.ndarray, found: np.ndarray) -> bool:
-            return fits(compare(expected, found), precision)
+            return fits(compare(expected, found), precision.tolerance)
 
         if path == self._onnx_path:
             return differs_from_network(path, self._network, batch, alike)
@@ -247,7 +254,7 @@ def _build_tensorrt(
         if any(isinstance(shape[0], str) for shape in read_inputs(source).values()):
             fix_batch(source, Path(folder) / source.name, batch)
             source = Path(folder) / source.name
-        TensorRTRtxBuilder(capabilities).build(source, engine_path)
+        TensorRTBuilder(TENSORRT_RTX, capabilities).build(source, engine_path)
     header = read_engine_header(engine_path)
     if set(header.compute_capabilities) != set(capabilities):
         raise ExportError(
@@ -256,7 +263,7 @@ def _build_tensorrt(
             "Please report this with the version of TensorRT for RTX.",
         )
     return {
-        "runtime": "tensorrt-rtx",
+        "runtime": TENSORRT_RTX,
         "precision": tensorrt.precision,
         "compute_capabilities": list(header.compute_capabilities),
         "runtime_version": header.runtime_version,

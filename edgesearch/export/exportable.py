@@ -1,4 +1,4 @@
-"""What would stop an export, found out before finished engines are set aside."""
+"""Checks before an export sets finished engines aside."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import importlib.util
 import platform
 from collections.abc import Sequence
 
-from devices import DeviceSpec, TensorRTRtxBuilder
+from devices import DeviceSpec, TensorRTBuilder
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import ExportError
 from edgesearch.evaluate.linear import require_two_classes
 from edgesearch.events import Event, Report
 from edgesearch.export.deployable import KNN_GLANCE, calibration_batches, parity_images
-from edgesearch.export.engines import TensorRTTarget
+from edgesearch.export.engines import TENSORRT_RTX, TensorRTTarget
 from edgesearch.search.winners import Winner
 
 
@@ -38,16 +38,16 @@ def check_target(tensorrt: TensorRTTarget | None) -> None:
         CompileError: It does not know a compute capability.
     """
     if tensorrt is not None:
-        TensorRTRtxBuilder(tensorrt.compute_capabilities)
+        TensorRTBuilder(TENSORRT_RTX, tensorrt.compute_capabilities)
 
 
 def check_batch(device: DeviceSpec, batch: str) -> None:
     """Refuse an open batch for a runtime that builds engines for one size.
 
     Raises:
-        ExportError: The runtime is one of TensorRT's.
+        ExportError: The batch is to be open, and the runtime compiles.
     """
-    if batch == "dynamic" and device.runtime != "onnxruntime":
+    if batch == "dynamic" and device.runtime_record.compiles:
         raise ExportError(
             f"export.batch=fixed for {device.runtime}, which builds engines for one size of batch",
             "export.batch=dynamic",
@@ -69,7 +69,7 @@ def check_images(
         pool: The images.
         winners: What is to be exported.
         batch: Images in each run of an engine.
-        calibration_images: Images that eight bits are calibrated on; None without eight bits.
+        calibration_images: Images that show ranges of activations; None if no file needs them.
         logits: Classes are wanted.
 
     Raises:

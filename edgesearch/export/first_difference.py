@@ -1,4 +1,4 @@
-"""Where in a network the difference begins that its output shows."""
+"""Names the first layer whose output differs between a trained network and its files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from devices import layer_of, modules_of
+from devices.runtimes.onnxruntime_session import open_session, session_options
 
 if TYPE_CHECKING:
     import onnx
@@ -117,7 +118,6 @@ def _run(
 ) -> Mapping[str, np.ndarray]:
     """Tensors inside of a model, by name."""
     import onnx
-    import onnxruntime
 
     wanted = list(dict.fromkeys(names))
     tapped = onnx.ModelProto()
@@ -126,12 +126,7 @@ def _run(
     tapped.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in wanted if name not in known
     )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        tapped.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(tapped.SerializeToString(), session_options("ORT_DISABLE_ALL"))
     given = tapped.graph.input[0].name
     values = session.run(wanted, {given: images})
     return {name: np.asarray(v, np.float32) for name, v in zip(wanted, values, strict=True)}

@@ -1,4 +1,4 @@
-"""A winner and a program that runs it, as one file to carry to the device."""
+"""kit.zip: a winner with a program that runs it, to carry to the device."""
 
 from __future__ import annotations
 

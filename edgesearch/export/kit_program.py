@@ -170,7 +170,7 @@ def load(manifest: dict[str, Any]) -> Any:
     """A session of the engine."""
     os.environ.setdefault("EDGESEARCH_CACHE", str(HERE / "cache"))
     sys.path.insert(0, str(HERE))
-    from devices.runtimes import open_runtime
+    from devices.runtimes.open_runtime import open_runtime
     from devices.spec import DeviceSpec
 
     local: dict[str, Any] = {"transport": "local", "hosts": [], "ssh_config": None}

@@ -1,4 +1,4 @@
-"""A winner back in Python."""
+"""Loads the weights of a winner as a module of PyTorch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from edgesearch.errors import ExportError, SpaceError
 from edgesearch.export.engines import WEIGHTS_FILE
-from edgesearch.export.manifest import MANIFEST, check_listed
+from edgesearch.export.manifest import check_listed
 from edgesearch.families import space_from_dict
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.subnet import Subnet
@@ -45,7 +45,7 @@ def load_subnet(path: str | Path, output: str | None = None) -> Subnet:
     check_listed(path)
     tensors, metadata = _read(path)
     try:
-        about = _about(path, metadata)
+        about = _about(metadata)
         space = space_from_dict(about["space"])
         architecture = space.from_choices(about["architecture"])
         with torch.random.fork_rng(devices=[]):
@@ -77,16 +77,10 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         ) from error
 
 
-def _about(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file says of itself; the space of files of earlier versions is in the manifest."""
+def _about(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file says of itself."""
     about = {name: json.loads(metadata[name]) for name in ("architecture", "preprocess", "classes")}
-    if "space_definition" in metadata:
-        space = json.loads(metadata["space_definition"])
-    else:
-        manifest = path.with_name(MANIFEST)
-        if not manifest.is_file():
-            raise ValueError(f"no definition of its space, and no {MANIFEST} beside it")
-        space = json.loads(manifest.read_text(encoding="utf-8"))["space"]
+    space = json.loads(metadata["space_definition"])
     return {**about, "space": space, "output": metadata["output"]}
 
 

@@ -1,4 +1,4 @@
-"""What was exported, from what, with what, and how it was checked."""
+"""manifest.json: the files of a winner, what they were made from and how they were checked."""
 
 from __future__ import annotations
 
@@ -71,6 +71,10 @@ def write_manifest(
     write_json(folder / MANIFEST, manifest)
 
 
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading a manifest raises that is damaged or of something else."""
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read manifest.json and check every file that it lists.
 
@@ -79,18 +83,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"]
         changed = [
             name
-            for name, about in files.items()
+            for name, about in manifest["files"].items()
             if not (folder / name).is_file() or sha256_of(folder / name) != about["sha256"]
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ExportError(
-            f"a whole {MANIFEST} in {folder}",
-            f"{type(error).__name__}: {error}",
-            "Run `edgesearch export` again.",
-        ) from error
+    except _DAMAGED as error:
+        required, found = f"a whole {MANIFEST} in {folder}", f"{type(error).__name__}: {error}"
+        raise ExportError(required, found, "Run `edgesearch export` again.") from error
     if changed:
         raise ExportError(
             f"the files of {folder} as its {MANIFEST} lists them",
@@ -103,15 +103,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def check_listed(path: Path) -> dict[str, Any] | None:
     """Check a file by the manifest beside it.
 
-    Args:
-        path: The file.
-
     Returns:
-        The manifest; None if there is none, or it is of something else: it does not name the file.
+        The manifest; None if there is none, or it is of something else and does not name the file.
 
     Raises:
         ExportError: The manifest is damaged, or the file has changed.
     """
+    remedy = "Run `edgesearch export` again, or copy the whole folder."
     try:
         text = path.with_name(MANIFEST).read_bytes()
     except OSError:
@@ -120,22 +118,16 @@ def check_listed(path: Path) -> dict[str, Any] | None:
         manifest: dict[str, Any] = json.loads(text)
         wanted = manifest["files"][path.name]["sha256"]
         found = sha256_of(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _DAMAGED as error:
         # One that cannot be read at all, beside a file that an export wrote, was its manifest.
         cut_off = isinstance(error, ValueError) and path.name.startswith("subnet.")
         if not cut_off and json.dumps(path.name).encode() not in text:
             return None
-        raise ExportError(
-            f"{path} and a whole {MANIFEST} beside it",
-            f"{type(error).__name__}: {error}",
-            "Run `edgesearch export` again, or copy the whole folder.",
-        ) from error
+        required, said = f"{path} and a whole {MANIFEST} beside it", type(error).__name__
+        raise ExportError(required, f"{said}: {error}", remedy) from error
     if found != wanted:
-        raise ExportError(
-            f"{path} with the SHA-256 {wanted} of its {MANIFEST}",
-            f"{found}: the file has changed",
-            "Run `edgesearch export` again, or copy the whole folder.",
-        )
+        required = f"{path} with the SHA-256 {wanted} of its {MANIFEST}"
+        raise ExportError(required, f"{found}: the file has changed", remedy)
     return manifest
 
 

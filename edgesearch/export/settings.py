@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from edgesearch.formats.precisions import PRECISIONS
 from edgesearch.settings import CountFromZero, Settings, fault
 
 
@@ -16,13 +17,15 @@ class TensorRTSettings(Settings):
         list[Annotated[str, Field(pattern=r"^SM\d{2,3}$")]], Field(min_length=1)
     ] = ["SM75", "SM86", "SM89", "SM120"]
     """GPU generations that one engine file serves."""
-    precision: Literal["fp16", "fp32", "int8"] | None = None
-    """Precision of weights and activations; if null, int8 for a device whose runtime is TensorRT
-    and whose precision is int8, fp16 for any other."""
+    precision: str | None = None
+    """Precision of weights and activations; if null, that of the device if its runtime is TensorRT
+    and its precision less than fp32, fp16 for any other."""
 
     @field_validator("precision")
     @classmethod
     def _supported(cls, precision: str | None, info: ValidationInfo) -> str | None:
+        if precision is not None and precision not in PRECISIONS:
+            raise fault(f"one of {', '.join(PRECISIONS)} is required")
         if precision == "fp32" and "SM75" in info.data.get("compute_capabilities", ()):
             raise fault("fp16 is required for SM75, which lacks fp32 matrix products")
         return precision

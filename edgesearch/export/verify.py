@@ -1,4 +1,4 @@
-"""Does the exported network give what the trained one gives?"""
+"""Compares the outputs of exported networks with those of the trained one."""
 
 from __future__ import annotations
 
@@ -14,32 +14,11 @@ from devices import Runtime, Session
 from edgesearch.errors import ExportError
 from edgesearch.evaluate.knn import knn_accuracy
 from edgesearch.formats.onnx_export import INPUT_NAME
+from edgesearch.formats.precision import Precision, Tolerance
 
 Outputs = np.ndarray | Sequence[np.ndarray]
 """One output (N, …), or several."""
 KNN_NEIGHBOURS = 20
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far an exported network may differ.
-
-    Attributes:
-        max_difference: Largest difference of an output value, as a share of the largest output.
-        min_cosine: Smallest cosine of an image's output with the trained network's.
-        max_knn_loss: Accuracy of nearest neighbours that may be lost; None if it is only told.
-    """
-
-    max_difference: float
-    min_cosine: float
-    max_knn_loss: float | None = None
-
-
-TOLERANCES = {
-    "fp32": Tolerance(1e-3, 0.99999),
-    "fp16": Tolerance(5e-2, 0.9995),
-    "int8": Tolerance(0.5, 0.98, 0.01),
-}
 
 
 @dataclass(frozen=True)
@@ -91,21 +70,18 @@ class KnnImages:
     def whole_batches(self, batch: int) -> KnnImages:
         """The same without the images that fill no batch: engines take none of another size."""
         train, test = (len(images) - len(images) % batch for images in (self.train, self.test))
+        return self._cut(train, test)
+
+    def first(self, count: int) -> KnnImages:
+        """The same with so many images of each kind at most."""
+        return self._cut(count, count)
+
+    def _cut(self, train: int, test: int) -> KnnImages:
         return KnnImages(
             self.train[:train],
             self.train_labels[:train],
             self.test[:test],
             self.test_labels[:test],
-            self.prepare,
-        )
-
-    def first(self, count: int) -> KnnImages:
-        """The same with so many images of each kind at most."""
-        return KnnImages(
-            self.train[:count],
-            self.train_labels[:count],
-            self.test[:count],
-            self.test_labels[:count],
             self.prepare,
         )
 
@@ -176,9 +152,8 @@ def _listed(outputs: Outputs) -> list[np.ndarray]:
     return [outputs] if isinstance(outputs, np.ndarray) else list(outputs)
 
 
-def fits(parity: Parity, precision: str) -> bool:
-    """Whether outputs differ by no more than a precision may; figures that are no numbers do."""
-    allowed = TOLERANCES[precision]
+def fits(parity: Parity, allowed: Tolerance) -> bool:
+    """Whether outputs differ by no more than is allowed; figures that are no numbers do."""
     return (
         parity.max_difference <= allowed.max_difference and parity.min_cosine >= allowed.min_cosine
     )
@@ -189,7 +164,7 @@ def verify_engine(
     runtime: Runtime,
     images: np.ndarray,
     expected: Outputs,
-    precision: str,
+    precision: Precision,
     *,
     logits: bool = False,
     knn: tuple[KnnImages, float] | None = None,
@@ -203,7 +178,7 @@ def verify_engine(
         images: (N, C, H, W) float32, normalised; at least one batch, and a rest that fills none
             is not looked at.
         expected: (N, …), outputs of the trained network.
-        precision: Key of `TOLERANCES`.
+        precision: Says how far outputs may differ.
         logits: The output is classes.
         knn: Labelled images, in whole batches, and the trained network's accuracy on them; None if
             there are none.
@@ -235,7 +210,7 @@ def verify_engine(
             parity = replace(parity, knn_before=knn[1], knn_after=after, knn_images=judged)
     finally:
         session.close()
-    if not fits(parity, precision):
+    if not fits(parity, precision.tolerance):
         _refuse_difference(engine_path, parity, precision, locate)
     _check_knn(engine_path, parity, precision)
     return parity
@@ -246,30 +221,30 @@ def _outputs(session: Session, pixels: np.ndarray) -> list[np.ndarray]:
 
 
 def _refuse_difference(
-    path: Path, parity: Parity, precision: str, locate: Callable[[], str] | None
+    path: Path, parity: Parity, precision: Precision, locate: Callable[[], str] | None
 ) -> None:
-    allowed = TOLERANCES[precision]
+    allowed = precision.tolerance
     where = f"; {locate()}" if locate is not None else ""
     raise ExportError(
         f"{path.name} equal to the trained network up to {allowed.max_difference:g} of "
-        f"its largest output, with cosine ≥ {allowed.min_cosine} ({precision})",
+        f"its largest output, with cosine ≥ {allowed.min_cosine} ({precision.name})",
         f"a difference of {parity.max_difference:.3g} and cosine {parity.min_cosine:.6f} "
         f"on {parity.images} images{where}",
         "Choose another export.quantization or precision."
-        if precision == "int8"
+        if precision.needs_calibration
         else "Please report this with the manifest and versions of torch, onnx and the runtime.",
     )
 
 
-def _check_knn(path: Path, parity: Parity, precision: str) -> None:
-    allowed, images = TOLERANCES[precision].max_knn_loss, parity.knn_images
+def _check_knn(path: Path, parity: Parity, precision: Precision) -> None:
+    allowed, images = precision.tolerance.max_knn_loss, parity.knn_images
     if allowed is None or not images or parity.knn_before is None or parity.knn_after is None:
         return
     # One image is no loss that could be told from chance.
     allowed = max(allowed, 1 / images)
     if parity.knn_before - parity.knn_after > allowed + 1e-9:
         raise ExportError(
-            f"{path.name} to lose {allowed:.1%} of the kNN accuracy at most ({precision})",
+            f"{path.name} to lose {allowed:.1%} of the kNN accuracy at most ({precision.name})",
             f"{parity.knn_before:.1%} before and {parity.knn_after:.1%} after, on {images} images",
             "Choose another export.quantization, more search.calibration_images, or another "
             "precision.",

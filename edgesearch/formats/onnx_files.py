@@ -1,4 +1,4 @@
-"""Writing ONNX files whole, and keeping the libraries that make them quiet."""
+"""Writes ONNX files atomically, and silences the libraries that make them."""
 
 from __future__ import annotations
 

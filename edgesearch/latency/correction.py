@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -48,10 +49,9 @@ class Correction:
         cold: Whether the sums are those of blocks with cold caches.
         p95_ratio: 95th percentile of a network divided by its median (quantiles do not add).
         networks: Number of networks that it was fitted to.
-        fit_mape: Mean relative error of the low quantiles of these same networks (of the medians in
-            lines of earlier versions, which were fitted to those).
+        fit_mape: Mean relative error of the low quantiles of these same networks.
         loo_mape: The same, of each network by a correction fitted to the others; the form was
-            chosen by this figure, so it is a little optimistic. None in lines of earlier versions.
+            chosen by this figure, so it is a little optimistic.
         median_ratio: Median of a network divided by its low quantile; the coefficients contain it.
     """
 
@@ -60,10 +60,10 @@ class Correction:
     p95_ratio: float
     networks: int
     fit_mape: float
-    per_block_ms: float = 0.0
-    cold: bool = False
-    loo_mape: float | None = None
-    median_ratio: float = 1.0
+    per_block_ms: float
+    cold: bool
+    loo_mape: float
+    median_ratio: float
 
     def block_cost_ms(self, latency_ms: float) -> float:
         """What a block adds to a network, never less than nothing.
@@ -79,8 +79,17 @@ class Correction:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Correction:
-        """Read what `to_dict` wrote; other entries are passed over."""
-        return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ValueError: A value is of the wrong kind; or a KeyError if one is missing.
+        """
+        found = {name: values[name] for name in cls.__dataclass_fields__}
+        for name, value in found.items():
+            is_right = isinstance(value, bool) == (name == "cold")
+            if not (is_right and isinstance(value, (int, float)) and math.isfinite(value)):
+                raise ValueError(f"{name} {value!r}")
+        return cls(**found)
 
 
 def fit_correction(

@@ -10,9 +10,10 @@ import numpy as np
 
 from edgesearch.errors import LatencyError
 from edgesearch.latency.correction import MIN_NETWORKS, BlockSums, Correction, fit_correction
+from edgesearch.latency.table import measured_networks
 from edgesearch.space import Architecture, Block, SearchSpace
 from edgesearch.space.count import Count, drawn_digits
-from profilers import LatencyTable, median_ratio
+from profilers import LatencyTable
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ def _fit(
     cold_ms: dict[str, float] | None,
 ) -> Correction:
     # What was measured again counts as measured last: the machine may have been busy before.
-    networks = table.networks(space.space_hash)
-    latest = {space.from_choices(network.architecture): network for network in networks}
+    networks = measured_networks(table, space)
+    latest = {network.architecture: network for network in networks}
     blocks = [space.blocks(architecture) for architecture in latest]
     warm = np.array([block_sum_ms(of_network, warm_ms) for of_network in blocks])
     # A network with a block that cannot run may have been measured all the same.
@@ -145,7 +146,7 @@ def _fit(
     fitted = [network for network, is_kept in zip(latest.values(), kept, strict=True) if is_kept]
     at_median = at_p95 = 1.0
     if fitted:  # else it is refused for that
-        at_median = median_ratio(table, [network.key for network in networks])
+        at_median = table.median_ratio([network.key for network in networks])
         at_p95 = float(np.median([network.p95_ms / network.median_ms for network in fitted]))
     return fit_correction(
         BlockSums(warm[kept], cold, counts[kept]),

@@ -10,10 +10,10 @@ from devices.spec import (
     IDENTITY_FIELDS,
     MEASURED_FIELDS,
     DeviceSpec,
-    known_devices,
     load_device,
 )
 from edgesearch.errors import UserError
+from edgesearch.formats.precisions import precision_of
 from edgesearch.settings import (
     Count,
     CountFromZero,
@@ -94,9 +94,9 @@ def make_device(name: str, **fields: object) -> DeviceSpec:
     Raises:
         UnknownDeviceError: There is no such device, or a field is not valid.
     """
-    if name not in known_devices() and "runtime" in fields:
-        return DeviceSpec.from_dict({"name": name, **fields})
-    return load_device(name, **fields)
+    device = load_device(name, **fields)
+    precision_of(device)  # refuses unknown ones
+    return device
 
 
 class ProfileSettings(Settings):

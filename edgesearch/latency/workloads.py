@@ -17,15 +17,18 @@ from devices import DeviceSpec, Fingerprint
 from devices.cache_dir import default_cache_dir
 from edgesearch.errors import SpaceError
 from edgesearch.events import Event, Report, silent
+from edgesearch.formats.fp32 import FP32
 from edgesearch.formats.onnx_export import assemble_network, export_blocks
 from edgesearch.formats.onnx_files import is_whole_model
-from edgesearch.formats.precision import number_format
-from edgesearch.formats.quantize import convert_block
+from edgesearch.formats.precisions import precision_with
+from edgesearch.latency.table import NETWORK, about_network, measured_networks
 from edgesearch.space import Architecture, SearchSpace
 from profilers import LatencyTable, Workload
 
 EXPORT_FORMAT = 2
 """Counts changes of how blocks are exported or converted: files of another number are not used."""
+EXPORTED = FP32.name
+"""What the number format of blocks is called before they are converted."""
 
 CANDIDATES = 256
 """Architectures that are drawn to choose those from that span a space."""
@@ -60,11 +63,7 @@ def networks_to_measure(
     """
     if table is None:
         return correction_networks(space, count)
-    measured = [
-        space.from_choices(network.architecture)
-        for network in table.networks(space.space_hash)
-        if network.key.startswith("network/")
-    ]
+    measured = [each.architecture for each in measured_networks(table, space, NETWORK)]
     measured = [network for network in measured if _can_run(space, network, table.errors)]
     return measured if len(measured) >= count else correction_networks(space, count, table.errors)
 
@@ -180,13 +179,8 @@ class WorkloadFiles:
         cache_dir: Path | None = None,
         report: Report = silent,
     ) -> None:
-        self.number_format = number_format(
-            device.precision,
-            runtime=device.runtime,
-            provider=device.provider,
-            machine=fingerprint.machine,
-            instruction_sets=fingerprint.instruction_sets,
-        )
+        self.number_format = device.number_format(fingerprint.machine, fingerprint.instruction_sets)
+        self._precision = precision_with(self.number_format)
         self.space = space
         self._batch = device.batch
         self._folder = folder
@@ -218,15 +212,14 @@ class WorkloadFiles:
 
         Args:
             architectures: The networks.
-            kind: `network` or `validation`; see `Workload`.
+            kind: `NETWORK` or `VALIDATION`.
         """
         return [
             Workload(
                 key=network_key(kind, self.space, architecture),
                 onnx_path=self._network(architecture),
                 kind=kind,
-                architecture=dict(architecture),
-                space_hash=self.space.space_hash,
+                about=about_network(self.space, architecture),
             )
             for architecture in architectures
         ]
@@ -236,16 +229,11 @@ class WorkloadFiles:
 
         A network that is loaded anew takes a per cent more or less: more of them are more exact.
         """
-        found = [
-            self.space.from_choices(network.architecture)
-            for network in sorted(
-                table.networks(self.space.space_hash), key=lambda network: network.median_ms
-            )
-            if network.key.startswith("network/")
-        ]
+        measured = measured_networks(table, self.space, NETWORK)
+        found = [each.architecture for each in sorted(measured, key=lambda each: each.median_ms)]
         step = max(1, len(found) / count)
         chosen = [found[int((index + 0.5) * step)] for index in range(min(count, len(found)))]
-        return self.networks(chosen, "network")
+        return self.networks(chosen, NETWORK)
 
     def _network(self, architecture: Architecture) -> Path:
         path = self._folder / f"{architecture}.onnx"
@@ -255,8 +243,8 @@ class WorkloadFiles:
 
     def _blocks_of(self, resolution: int) -> dict[str, Path]:
         blocks = self.space.distinct_blocks(resolution)
-        exported = {block.key: self._path(block.key, "fp32") for block in blocks}
-        if self.number_format == "fp32":
+        exported = {block.key: self._path(block.key, EXPORTED) for block in blocks}
+        if self._precision.convert is None:
             self._export_absent(exported, resolution)
             return exported
         converted = {block.key: self._path(block.key, self.number_format) for block in blocks}
@@ -264,7 +252,7 @@ class WorkloadFiles:
         absent = [block for block in blocks if block.key in missing]
         self._export_absent({block.key: exported[block.key] for block in absent}, resolution)
         for done, block in enumerate(absent, 1):
-            convert_block(
+            self._precision.write(
                 exported[block.key],
                 converted[block.key],
                 self.number_format,
@@ -298,7 +286,7 @@ class WorkloadFiles:
     def _path(self, key: str, form: str) -> Path:
         """The name tells the block; its digest, the rest of what decides the content."""
         made_with = [EXPORT_FORMAT, form, version("torch")]
-        if form != "fp32":
+        if form != EXPORTED:
             made_with.append(version("onnxruntime"))
         text = json.dumps([key, self._batch, *made_with])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,9 +21,11 @@ from edgesearch.pretrain.randomness import uniforms
 from edgesearch.pretrain.views import (
     BLUR_SIGMA,
     SOLARIZE_FROM,
-    Augmentation,
     blur_kernel_size,
 )
+
+if TYPE_CHECKING:
+    from edgesearch.pretrain.settings import AugmentationSettings, JitterSettings
 
 _LUMA = (0.299, 0.587, 0.114)
 _RGB_TO_YIQ = torch.tensor(
@@ -42,13 +45,15 @@ class BatchedViews:
     CPU, so that every device makes the same views, up to rounding.
 
     Args:
-        recipes: How the first and the second view are made.
+        augmentations: How the first and the second view are made.
         preprocess: Resolution and normalisation.
         seed: Of all draws.
     """
 
-    def __init__(self, recipes: Sequence[Augmentation], preprocess: Preprocess, seed: int) -> None:
-        self.recipes = recipes
+    def __init__(
+        self, augmentations: Sequence[AugmentationSettings], preprocess: Preprocess, seed: int
+    ) -> None:
+        self.augmentations = augmentations
         self.preprocess = preprocess
         self.seed = seed
 
@@ -68,21 +73,23 @@ class BatchedViews:
         first, second = (
             self._view(
                 images,
-                recipe,
+                augmentation,
                 uniforms(_DRAWS + 2 * _RETRIES, self.seed, epoch, indices.numpy(), view),
             )
-            for view, recipe in enumerate(self.recipes)
+            for view, augmentation in enumerate(self.augmentations)
         )
         return first, second
 
-    def _view(self, images: torch.Tensor, a: Augmentation, draws: np.ndarray) -> torch.Tensor:
+    def _view(
+        self, images: torch.Tensor, a: AugmentationSettings, draws: np.ndarray
+    ) -> torch.Tensor:
         on_cpu = torch.from_numpy(draws).to(torch.float32)
         u = to_device(on_cpu, images.device)
         of_crop = torch.cat([u[:, :5], u[:, _DRAWS:]], dim=1)
         x = crop_and_flip(images.to(torch.float32) / 255, of_crop, a, self.preprocess.resolution)
-        if a.jitter_probability > 0:
-            chosen = (u[:, 9] < a.jitter_probability)[:, None, None, None]
-            x = torch.where(chosen, jitter(x, u[:, 5:9], a), x)
+        if a.jitter.probability > 0:
+            chosen = (u[:, 9] < a.jitter.probability)[:, None, None, None]
+            x = torch.where(chosen, jitter(x, u[:, 5:9], a.jitter), x)
         if x.shape[1] == 3 and a.grayscale_probability > 0:
             chosen = (u[:, 10] < a.grayscale_probability)[:, None, None, None]
             x = torch.where(chosen, luma(x), x)
@@ -111,7 +118,7 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def crop_and_flip(
-    images: torch.Tensor, u: torch.Tensor, augmentation: Augmentation, resolution: int
+    images: torch.Tensor, u: torch.Tensor, augmentation: AugmentationSettings, resolution: int
 ) -> torch.Tensor:
     """Cut out a random part, maybe mirrored, and resize it bilinearly, without antialiasing.
 
@@ -160,34 +167,33 @@ def luma(images: torch.Tensor) -> torch.Tensor:
     return (images * weights).sum(dim=1, keepdim=True)
 
 
-def jitter(images: torch.Tensor, u: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
+def jitter(images: torch.Tensor, u: torch.Tensor, strengths: JitterSettings) -> torch.Tensor:
     """Change brightness, contrast, saturation and hue, each image by draws of its own.
 
     Args:
         images: (N, C, H, W) in 0 … 1.
         u: (N, 4) uniform draws.
-        augmentation: The sizes of the changes.
+        strengths: The sizes of the changes.
 
     Returns:
         (N, C, H, W) in 0 … 1.
     """
-    a = augmentation
 
     def factor(column: int, size: float) -> torch.Tensor:
         low = max(0.0, 1 - size)
         return (low + (1 + size - low) * u[:, column]).view(-1, 1, 1, 1)
 
-    x = (images * factor(0, a.brightness)).clamp(0, 1)
+    x = (images * factor(0, strengths.brightness)).clamp(0, 1)
     mean = luma(x).mean(dim=(1, 2, 3), keepdim=True)
-    x = (mean + (x - mean) * factor(1, a.contrast)).clamp(0, 1)
+    x = (mean + (x - mean) * factor(1, strengths.contrast)).clamp(0, 1)
     if x.shape[1] == 1:
         return x
     grey = luma(x)
-    x = (grey + (x - grey) * factor(2, a.saturation)).clamp(0, 1)
-    if a.hue == 0:
+    x = (grey + (x - grey) * factor(2, strengths.saturation)).clamp(0, 1)
+    if strengths.hue == 0:
         return x
     # Hue runs against the direction of an angle in the plane of I and Q.
-    turn = -2 * math.pi * a.hue * (2 * u[:, 3] - 1)
+    turn = -2 * math.pi * strengths.hue * (2 * u[:, 3] - 1)
     rotation = torch.zeros(len(x), 3, 3, device=x.device)
     rotation[:, 0, 0] = 1
     rotation[:, 1, 1] = rotation[:, 2, 2] = turn.cos()

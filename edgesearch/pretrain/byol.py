@@ -6,19 +6,18 @@ Source: Grill et al., "Bootstrap your own latent: a new approach to self-supervi
 
 from __future__ import annotations
 
-import copy
 import math
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+import torch.nn.functional as F
 
-from edgesearch.pretrain.encoder import move_towards, new_encoder
-from edgesearch.pretrain.method import Encode, SubnetLoss, Views, at_once
+from edgesearch.pretrain.method import Encode, MomentumMethod, SubnetLoss, Views, at_once
 from edgesearch.pretrain.precision import in_full_precision
-from edgesearch.pretrain.views import Augmentation
-from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet.projector import Projector
+
+if TYPE_CHECKING:
+    from edgesearch.pretrain.settings import AugmentationSettings
 
 SECOND_BLUR = 0.1
 """Blur of the second views as a share of that of the first (appendix B, table 6)."""
@@ -40,59 +39,29 @@ def cosine_distance(predictions: torch.Tensor, keys: torch.Tensor) -> torch.Tens
     return 2 - 2 * (predictions * keys).sum(dim=1).mean()
 
 
-class BYOL(nn.Module):
+class BYOL(MomentumMethod):
     """Query encoder with a predictor behind it, and key encoder.
 
     The predictor serves training only: the search looks at the projector's embeddings. Its input
     is as wide for all subnets; it is the projector's input that is cut.
-
-    Args:
-        space: The space of the supernet.
-        ema_momentum: How much of the key encoder stays in the first step; a half cosine takes it
-            to 1 in the last.
-        projector_hidden_dim: Width of the projector's hidden layer.
-        projector_dim: Length of an embedding.
-        projector_bn: Batch normalisation in the projector.
-        predictor_hidden_dim: Width of the predictor's hidden layer, which is normalised always.
-        seed: Of the initial weights.
     """
 
-    batch_is_negatives = False
+    def build(self, dim: int, *, predictor_hidden_dim: int) -> None:
+        """See `Method`; the predictor's hidden layer is always normalised."""
+        self.predictor = Projector(dim, predictor_hidden_dim, dim, True)
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        ema_momentum: float = 0.996,
-        projector_hidden_dim: int = 4096,
-        projector_dim: int = 256,
-        projector_bn: bool = True,
-        predictor_hidden_dim: int = 4096,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        self.space = space
-        self.ema_momentum = ema_momentum
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.query = new_encoder(space, projector_hidden_dim, projector_dim, projector_bn)
-            self.predictor = Projector(projector_dim, predictor_hidden_dim, projector_dim, True)
-        self.key = copy.deepcopy(self.query).requires_grad_(False)
-
-    def views(self, augmentation: Augmentation) -> tuple[Augmentation, Augmentation]:
+    def views(
+        self, augmentation: AugmentationSettings
+    ) -> tuple[AugmentationSettings, AugmentationSettings]:
         """See `Method`: the first views are blurred, the second ones seldom, but solarized.
 
         With a blur probability of 1 and a solarize probability of 0.2 these are the paper's.
         """
         second_blur = SECOND_BLUR * augmentation.blur_probability
         return (
-            replace(augmentation, solarize_probability=0.0),
-            replace(augmentation, blur_probability=second_blur),
+            augmentation.model_copy(update={"solarize_probability": 0.0}),
+            augmentation.model_copy(update={"blur_probability": second_blur}),
         )
-
-    def activate(self, architecture: Architecture) -> None:
-        """See `Method`; the key encoder stays the largest."""
-        self.query.supernet.activate(architecture)
 
     @torch.no_grad()
     def targets(self, views: Views, encode: Encode = at_once) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,12 +78,8 @@ class BYOL(nn.Module):
             projected = self.query.projector.project(features)
             total = total + cosine_distance(self.predictor(projected), keys)
             embeddings.append(projected)
-        return SubnetLoss(total, nn.functional.normalize(embeddings[0], dim=1))
-
-    def after_step(self, targets: tuple[torch.Tensor, torch.Tensor], progress: float) -> None:
-        """Move the key encoder towards the query encoder."""
-        move_towards(self.key, self.query, self.momentum_at(progress))
+        return SubnetLoss(total, F.normalize(embeddings[0], dim=1))
 
     def momentum_at(self, progress: float) -> float:
-        """How much of the key encoder stays after this share of the training (section 3.2)."""
+        """See `MomentumMethod`: a half cosine takes it to 1 (section 3.2)."""
         return 1 - (1 - self.ema_momentum) * (math.cos(math.pi * progress) + 1) / 2

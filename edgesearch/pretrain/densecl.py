@@ -14,20 +14,16 @@ of lower resolution has a smaller grid, which is enlarged to that of the keys.
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from edgesearch.pretrain.encoder import Encoder, move_towards, new_encoder
+from edgesearch.pretrain.encoder import Encoder
 from edgesearch.pretrain.key_queue import KeyQueue
-from edgesearch.pretrain.method import Encode, SubnetLoss, Views, at_once
+from edgesearch.pretrain.method import Encode, MomentumMethod, SubnetLoss, Views, at_once
 from edgesearch.pretrain.moco_v2 import info_nce
 from edgesearch.pretrain.precision import in_full_precision
-from edgesearch.pretrain.views import Augmentation
-from edgesearch.space import Architecture, SearchSpace
 
 
 @in_full_precision
@@ -91,60 +87,21 @@ class DenseTargets(NamedTuple):
     match: torch.Tensor
 
 
-class DenseCL(nn.Module):
+class DenseCL(MomentumMethod):
     """Query encoder, key encoder, each with a second projector for places, and two queues.
 
     The projector for places is two 1×1 convolutions in the paper: the same as a `Projector` that
     is applied to each place, its input cut to the subnet's width.
-
-    Args:
-        space: The space of the supernet.
-        queue_size: Keys kept in each queue, a multiple of the batch size.
-        temperature: Of the softmax.
-        ema_momentum: How much of the key encoder stays in each step.
-        projector_hidden_dim: Width of the hidden layer of both projectors.
-        projector_dim: Length of an embedding.
-        projector_bn: Batch normalisation in both projectors.
-        dense_weight: λ: the share of the loss for places; 1 − λ is that for whole images.
-        seed: Of the initial weights and the initial queues.
     """
 
-    batch_is_negatives = False
+    has_dense_projector = True
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        queue_size: int = 65536,
-        temperature: float = 0.2,
-        ema_momentum: float = 0.999,
-        projector_hidden_dim: int = 2048,
-        projector_dim: int = 128,
-        projector_bn: bool = False,
-        dense_weight: float = 0.5,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        self.space = space
+    def build(self, dim: int, *, queue_size: int, temperature: float, dense_weight: float) -> None:
+        """See `Method`; `dense_weight` is the paper's λ."""
         self.temperature = temperature
-        self.ema_momentum = ema_momentum
         self.dense_weight = dense_weight
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.query = new_encoder(
-                space, projector_hidden_dim, projector_dim, projector_bn, dense=True
-            )
-            self.queue = KeyQueue(projector_dim, queue_size)
-            self.dense_queue = KeyQueue(projector_dim, queue_size)
-        self.key = copy.deepcopy(self.query).requires_grad_(False)
-
-    def views(self, augmentation: Augmentation) -> tuple[Augmentation, Augmentation]:
-        """See `Method`: both views are made alike."""
-        return augmentation, augmentation
-
-    def activate(self, architecture: Architecture) -> None:
-        """See `Method`; the key encoder stays the largest."""
-        self.query.supernet.activate(architecture)
+        self.queue = KeyQueue(dim, queue_size)
+        self.dense_queue = KeyQueue(dim, queue_size)
 
     @torch.no_grad()
     def targets(self, views: Views, encode: Encode = at_once) -> DenseTargets:
@@ -178,8 +135,8 @@ class DenseCL(nn.Module):
         return SubnetLoss((1 - self.dense_weight) * whole + self.dense_weight * dense, queries)
 
     def after_step(self, targets: DenseTargets, progress: float) -> None:
-        """Move the key encoder towards the query encoder and put the keys into the queues."""
-        move_towards(self.key, self.query, self.ema_momentum)
+        """Move the key encoder and put the keys into the queues."""
+        super().after_step(targets, progress)
         self.queue.put(targets.keys)
         self.dense_queue.put(targets.pooled)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,10 +13,15 @@ from edgesearch.errors import TrainingError
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.moco_v2 import MoCoV2
 from edgesearch.pretrain.passes import Passes
-from edgesearch.pretrain.sandwich import StepResult, exchanged, spread_of
-from edgesearch.pretrain.trainer_config import TrainerConfig
+from edgesearch.pretrain.sandwich import StepResult, exchanged, sandwich_step, spread_of
 from edgesearch.processes import distributed
 from edgesearch.space import Architecture
+
+if TYPE_CHECKING:
+    from edgesearch.pretrain.settings import PretrainSettings
+
+Step = Callable[..., StepResult]
+"""`sandwich_step` or `faithful_step` without the arguments that settings decide."""
 
 
 def faithful_step(
@@ -22,6 +29,8 @@ def faithful_step(
     views: Views,
     architectures: Sequence[Architecture],
     optimizer: torch.optim.Optimizer,
+    progress: float = 0.0,
+    *,
     passes: Passes | None = None,
 ) -> StepResult:
     """A step in the order of DATA's released code, to see what the order does.
@@ -35,6 +44,7 @@ def faithful_step(
         views: Two views (N, C, R, R) of the same images.
         architectures: The subnets.
         optimizer: Of the shared weights.
+        progress: Changes nothing, as in `sandwich_step` with MoCo v2.
         passes: How the batch goes through the networks, without accumulation; at once and in
             float32 if None.
 
@@ -61,18 +71,22 @@ def faithful_step(
     return result
 
 
-def check_faithful(method: Method, config: TrainerConfig, accumulation: int) -> None:
-    """Refuse what the released code does not have.
+def choose_step(method: Method, settings: PretrainSettings) -> Step:
+    """What a training does in each step: the sandwich step, or that of the released code.
 
     Raises:
-        TrainingError: It is asked for.
+        TrainingError: The released code has no such step.
     """
-    plain = config.loss_weights == (1, 1, 1) and config.distill == 0 and accumulation == 1
-    if isinstance(method, MoCoV2) and plain:
-        return
+    weights, distill, accumulation = settings.loss_weights, settings.distill, settings.accumulation
+    if not settings.faithful:
+        largest, smallest, each_random = weights
+        each = [largest, smallest, *[each_random] * settings.random_subnets]
+        return partial(sandwich_step, weights=each, distill=distill)
+    if isinstance(method, MoCoV2) and (weights, distill, accumulation) == ((1, 1, 1), 0, 1):
+        return faithful_step
     raise TrainingError(
         "moco_v2 without distillation, weights of losses and accumulation for pretrain.faithful",
-        f"{type(method).__name__}, distill {config.distill}, loss_weights {config.loss_weights}, "
+        f"{type(method).__name__}, distill {distill}, loss_weights {weights}, "
         f"accumulation {accumulation}",
         "Set pretrain.faithful=false.",
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -25,58 +24,28 @@ _FEWEST = 2
 """Images that a normalisation needs."""
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """What trains, and how a batch is fitted to it.
+def torch_device(name: str) -> torch.device:
+    """The device of this process.
 
-    Attributes:
-        device: "auto" (a CUDA device if there is one), "cpu" or "cuda".
-        precision: Key of `PRECISIONS`.
-        bn_group_size: Images normalised together; None for all of one pass.
-        accumulation: Passes that each process's share of a batch is cut into.
-        compile: Whether the largest and the smallest network are compiled.
+    Args:
+        name: "auto" (a CUDA device if there is one), "cpu" or "cuda".
+
+    Raises:
+        TrainingError: There is no CUDA device, or not one for each process here.
     """
-
-    device: str = "auto"
-    precision: str = "fp32"
-    bn_group_size: int | None = None
-    accumulation: int = 1
-    compile: bool = False
-
-    def torch_device(self) -> torch.device:
-        """The device of this process.
-
-        Raises:
-            TrainingError: There is no CUDA device, or not one for each process here.
-        """
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if self.device == "cpu" or (self.device == "auto" and count == 0):
-            return torch.device("cpu")
-        local = int(os.environ.get("LOCAL_RANK", 0)) if distributed.world_size() > 1 else 0
-        if local < count:
-            return torch.device("cuda", local)
-        raise TrainingError(
-            f"a CUDA device for each process on this machine for pretrain.device={self.device}",
-            f"{count} for at least {local + 1} processes"
-            if count
-            else f"none that torch {torch.__version__} can use",
-            "Start fewer processes (torchrun --nproc-per-node), or set pretrain.device=cpu.",
-        )
-
-    def passes(self, method: Method, batch_size: int, seed: int) -> Passes:
-        """How batches of so many images, of all processes together, go through a method.
-
-        Raises:
-            TrainingError: The batch cannot be cut so.
-        """
-        return Passes(
-            method,
-            batch_size,
-            group_size=self.bn_group_size,
-            accumulation=self.accumulation,
-            precision=self.precision,
-            seed=seed,
-        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and count == 0):
+        return torch.device("cpu")
+    local = int(os.environ.get("LOCAL_RANK", 0)) if distributed.world_size() > 1 else 0
+    if local < count:
+        return torch.device("cuda", local)
+    raise TrainingError(
+        f"a CUDA device for each process on this machine for pretrain.device={name}",
+        f"{count} for at least {local + 1} processes"
+        if count
+        else f"none that torch {torch.__version__} can use",
+        "Start fewer processes (torchrun --nproc-per-node), or set pretrain.device=cpu.",
+    )
 
 
 def compile_ends(method: Method, device: torch.device, accumulation: int = 1) -> None:
@@ -181,7 +150,6 @@ def out_of_memory(
         memory: Of the device.
         found: What torch said.
     """
-    assert isinstance(method, nn.Module)
 
     def run(count: int) -> None:
         method.zero_grad(set_to_none=True)

@@ -59,7 +59,6 @@ class KeyQueue(nn.Module):
         self.position.fill_((position + count) % self.size)
 
 
-def queues_of(method: object) -> list[KeyQueue]:
+def queues_of(method: nn.Module) -> list[KeyQueue]:
     """The queues of a method, all of one size; none where it remembers no keys."""
-    assert isinstance(method, nn.Module)
     return [module for module in method.modules() if isinstance(module, KeyQueue)]

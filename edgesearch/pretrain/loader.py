@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Sequence, Sized
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -13,11 +13,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from edgesearch.data.image_set import ImageSet
 from edgesearch.data.preprocess import Preprocess
-from edgesearch.errors import DataError
+from edgesearch.errors import DataError, TrainingError
 from edgesearch.pretrain.batched_views import BatchedViews, to_device
 from edgesearch.pretrain.method import Views
 from edgesearch.pretrain.randomness import order_of_epoch
-from edgesearch.pretrain.views import Augmentation, TorchvisionViews, two_views
+from edgesearch.pretrain.views import TorchvisionViews
+from edgesearch.processes import distributed
+
+if TYPE_CHECKING:
+    from edgesearch.pretrain.settings import AugmentationSettings, PretrainSettings
 
 Sample = tuple[tuple[torch.Tensor, ...], bool]
 """The views of an image, and whether another one stood in for it."""
@@ -45,11 +49,15 @@ class Share(NamedTuple):
         return batch[self.rank * length : (self.rank + 1) * length]
 
 
-WHOLE = Share()
-
-
-class ViewLoader(Protocol):
+class ViewLoader:
     """Gives the same batches of an epoch, or the same share of them, whenever it is asked.
+
+    Args:
+        images: The images.
+        batch_size: Images in each step, of all processes together.
+        seed: Of the order.
+        device: Where the views lie.
+        share: The part of each batch that this process takes.
 
     Attributes:
         steps_per_epoch: Batches in an epoch.
@@ -58,15 +66,30 @@ class ViewLoader(Protocol):
             GPU, on telling it to make them); 0 where worker processes make them.
     """
 
-    steps_per_epoch: int
-    replaced: int
-    views_s: float
+    def __init__(
+        self, images: Sized, batch_size: int, seed: int, device: torch.device, share: Share
+    ) -> None:
+        self.count = len(images)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = device
+        self.share = share
+        self.steps_per_epoch = self.count // batch_size
+        self.replaced = 0
+        self.views_s = 0.0
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Views]:
         """The batches of an epoch from `first_step` on: two views (N, C, R, R) each."""
+        raise NotImplementedError
+
+    def numbers(self, epoch: int, first_step: int) -> list[np.ndarray]:
+        """The numbers of this process's images in each of these batches."""
+        order = order_of_epoch(self.count, self.seed, epoch)
+        batches = np.split(order[: self.steps_per_epoch * self.batch_size], self.steps_per_epoch)
+        return [self.share.of(batch) for batch in batches[first_step:]]
 
 
-class BatchedViewLoader:
+class BatchedViewLoader(ViewLoader):
     """Views computed batch by batch on a device, from images that lie in memory.
 
     The images are moved to the device once if they leave most of its memory free; otherwise each
@@ -80,25 +103,17 @@ class BatchedViewLoader:
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
-        share: Share = WHOLE,
+        share: Share = Share(),  # noqa: B008 (a tuple)
     ) -> None:
-        self.device = torch.device(device)
+        super().__init__(images, batch_size, seed, torch.device(device), share)
         self.images = images.to(self.device) if _fits(images, self.device) else images
-        self.share = share
         self.views = views
-        self.batch_size = batch_size
-        self.seed = seed
-        self.steps_per_epoch = len(images) // batch_size
-        self.replaced = 0
-        self.views_s = 0.0
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Views]:
         """See `ViewLoader`."""
-        order = order_of_epoch(len(self.images), self.seed, epoch)
         self.views_s = 0.0
-        for step in range(first_step, self.steps_per_epoch):
-            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            chosen = torch.from_numpy(self.share.of(batch))
+        for numbers in self.numbers(epoch, first_step):
+            chosen = torch.from_numpy(numbers)
             images = self.images[to_device(chosen, self.images.device)]
             images = to_device(images, self.device)
             begun = time.perf_counter()
@@ -144,7 +159,8 @@ def _collate(samples: list[Sample | DataError]) -> tuple[Views, int] | DataError
         if isinstance(sample, DataError):
             return sample
         good.append(sample)
-    return two_views([views for views, _ in good]), sum(replaced for _, replaced in good)
+    first, second = (torch.stack(views) for views in zip(*(v for v, _ in good), strict=True))
+    return (first, second), sum(replaced for _, replaced in good)
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
@@ -161,7 +177,7 @@ def _end_later(number: int, frame: object) -> None:
     signal.alarm(ENDING_S)
 
 
-class WorkerViewLoader:
+class WorkerViewLoader(ViewLoader):
     """Views computed by worker processes, image by image, as the files are read."""
 
     def __init__(
@@ -172,28 +188,19 @@ class WorkerViewLoader:
         seed: int,
         workers: int,
         device: torch.device | str = "cpu",
-        share: Share = WHOLE,
+        share: Share = Share(),  # noqa: B008 (a tuple)
     ) -> None:
-        self.device = torch.device(device)
+        super().__init__(images, batch_size, seed, torch.device(device), share)
         self.images = images
-        self.share = share
         self.views = views
-        self.batch_size = batch_size
-        self.seed = seed
         self.workers = workers
-        self.steps_per_epoch = len(images) // batch_size
-        self.replaced = 0
-        self.views_s = 0.0
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Views]:
         """See `ViewLoader`."""
-        order = order_of_epoch(len(self.images), self.seed, epoch)
-        used = order[: self.steps_per_epoch * self.batch_size]
-        batches = np.split(used, self.steps_per_epoch)[first_step:]
         self.replaced = 0
         loader = DataLoader(
             _ViewDataset(self.images, self.views, epoch),
-            batch_sampler=[self.share.of(batch).tolist() for batch in batches],
+            batch_sampler=[numbers.tolist() for numbers in self.numbers(epoch, first_step)],
             num_workers=self.workers,
             collate_fn=_collate,
             worker_init_fn=_leave_signals_to_the_trainer,
@@ -208,43 +215,57 @@ class WorkerViewLoader:
             yield first, second
 
 
+def dead_worker(error: RuntimeError) -> TrainingError | None:
+    """The error to raise when a process that loads images has died.
+
+    torch raises its own wherever the main process is when it hears of the death, also within a
+    training step.
+
+    Args:
+        error: What torch raised; None is returned if it tells of something else.
+    """
+    if not distributed.is_of_a_worker(error):
+        return None
+    return TrainingError(
+        "processes that load images (pretrain.workers) and live as long as an epoch",
+        " ".join(str(error).split()),
+        "The system ends processes when memory runs out: set fewer pretrain.workers or a smaller "
+        "pretrain.batch_size (in a container, more shared memory). The last good state has been "
+        "kept: run the same command again to go on.",
+    )
+
+
 def make_loader(
     images: ImageSet,
-    recipes: Sequence[Augmentation],
+    augmentations: Sequence[AugmentationSettings],
     preprocess: Preprocess,
-    *,
-    batched: bool,
-    batch_size: int,
+    settings: PretrainSettings,
     seed: int,
-    workers: int,
     device: torch.device | str = "cpu",
-    share: Share = WHOLE,
 ) -> ViewLoader:
-    """The loader for a set of images.
+    """The loader of this process for a set of images.
 
     Args:
         images: The images.
-        recipes: How the first and the second view are made.
+        augmentations: How the first and the second view are made.
         preprocess: Resolution and normalisation.
-        batched: Whole batches at once, from images in memory.
-        batch_size: Images in each step, of all processes together.
+        settings: Size of the batches, and who makes the views.
         seed: Of order and views.
-        workers: Processes that load images, where they are not augmented in batches.
         device: Where the views lie, and where whole batches are augmented.
-        share: The part of each batch that this process takes.
 
     Raises:
         DataError: There are fewer images than a batch holds, or those that are to be augmented in
             batches are of several sizes or too many.
     """
-    if len(images) < batch_size:
+    size, share = settings.batch_size, Share(distributed.rank(), distributed.world_size())
+    if len(images) < size:
         raise DataError(
-            f"at least one batch of {batch_size} images for training",
+            f"at least one batch of {size} images for training",
             f"{len(images)} images",
             "Add images, or set a smaller pretrain.batch_size.",
         )
-    if not batched:
-        views = TorchvisionViews(recipes, preprocess, seed)
-        return WorkerViewLoader(images, views, batch_size, seed, workers, device, share)
-    batched_views = BatchedViews(recipes, preprocess, seed)
-    return BatchedViewLoader(images.stack(), batched_views, batch_size, seed, device, share)
+    if settings.augmentation.batched:
+        batched = BatchedViews(augmentations, preprocess, seed)
+        return BatchedViewLoader(images.stack(), batched, size, seed, device, share)
+    views = TorchvisionViews(augmentations, preprocess, seed)
+    return WorkerViewLoader(images, views, size, seed, settings.workers, device, share)

@@ -9,18 +9,12 @@ the queue once for each subnet; here each happens once a step, as the paper desc
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from edgesearch.pretrain.encoder import move_towards, new_encoder
 from edgesearch.pretrain.key_queue import KeyQueue
-from edgesearch.pretrain.method import Encode, SubnetLoss, Views, at_once
+from edgesearch.pretrain.method import Encode, MomentumMethod, SubnetLoss, Views, at_once
 from edgesearch.pretrain.precision import in_full_precision
-from edgesearch.pretrain.views import Augmentation
-from edgesearch.space import Architecture, SearchSpace
 
 
 @in_full_precision
@@ -45,51 +39,13 @@ def info_nce(
     return F.cross_entropy(logits, logits.new_zeros(len(queries), dtype=torch.long))
 
 
-class MoCoV2(nn.Module):
-    """Query encoder, key encoder and queue.
+class MoCoV2(MomentumMethod):
+    """Query encoder, key encoder and queue; the options are documented in `PretrainSettings`."""
 
-    Args:
-        space: The space of the supernet.
-        queue_size: Keys kept, a multiple of the batch size.
-        temperature: Of the softmax.
-        ema_momentum: How much of the key encoder stays in each step.
-        projector_hidden_dim: Width of the projector's hidden layer.
-        projector_dim: Length of an embedding.
-        projector_bn: Batch normalisation in the projector.
-        seed: Of the initial weights and the initial queue.
-    """
-
-    batch_is_negatives = False
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        queue_size: int = 65536,
-        temperature: float = 0.2,
-        ema_momentum: float = 0.999,
-        projector_hidden_dim: int = 2048,
-        projector_dim: int = 128,
-        projector_bn: bool = False,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        self.space = space
+    def build(self, dim: int, *, queue_size: int, temperature: float) -> None:
+        """See `Method`."""
         self.temperature = temperature
-        self.ema_momentum = ema_momentum
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.query = new_encoder(space, projector_hidden_dim, projector_dim, projector_bn)
-            self.queue = KeyQueue(projector_dim, queue_size)
-        self.key = copy.deepcopy(self.query).requires_grad_(False)
-
-    def views(self, augmentation: Augmentation) -> tuple[Augmentation, Augmentation]:
-        """See `Method`: both views are made alike."""
-        return augmentation, augmentation
-
-    def activate(self, architecture: Architecture) -> None:
-        """See `Method`; the key encoder stays the largest."""
-        self.query.supernet.activate(architecture)
+        self.queue = KeyQueue(dim, queue_size)
 
     @torch.no_grad()
     def targets(self, views: Views, encode: Encode = at_once) -> torch.Tensor:
@@ -103,10 +59,6 @@ class MoCoV2(nn.Module):
         return SubnetLoss(info_nce(queries, targets, self.queue.keys, self.temperature), queries)
 
     def after_step(self, targets: torch.Tensor, progress: float) -> None:
-        """Move the key encoder towards the query encoder and put the keys into the queue."""
-        self.move_key_encoder()
+        """Move the key encoder and put the keys into the queue."""
+        super().after_step(targets, progress)
         self.queue.put(targets)
-
-    def move_key_encoder(self) -> None:
-        """Move the key encoder towards the query encoder by its share."""
-        move_towards(self.key, self.query, self.ema_momentum)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
 
 from edgesearch.errors import TrainingError
 from edgesearch.pretrain.key_queue import queues_of
@@ -62,7 +61,6 @@ class Passes:
         self.several_groups = (group_size or in_a_pass) < batch_size
         self._groups = BatchGroups(group_size, 0, accumulation)
         whole = group_size is None and accumulation == 1
-        assert isinstance(method, nn.Module)
         set_batch_groups(method, None if whole else self._groups)
 
     def autocast(self, device: torch.device) -> torch.autocast:

@@ -6,19 +6,16 @@ Source: Zheng et al., "ReSSL: relational self-supervised learning with weak augm
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import nn
 
-from edgesearch.pretrain.encoder import move_towards, new_encoder
 from edgesearch.pretrain.key_queue import KeyQueue
-from edgesearch.pretrain.method import Encode, SubnetLoss, Views, at_once
+from edgesearch.pretrain.method import Encode, MomentumMethod, SubnetLoss, Views, at_once
 from edgesearch.pretrain.precision import in_full_precision
-from edgesearch.pretrain.views import Augmentation
-from edgesearch.space import Architecture, SearchSpace
+
+if TYPE_CHECKING:
+    from edgesearch.pretrain.settings import AugmentationSettings
 
 
 @in_full_precision
@@ -66,61 +63,31 @@ class TeacherKeys(NamedTuple):
     relation: torch.Tensor
 
 
-class ReSSL(nn.Module):
+class ReSSL(MomentumMethod):
     """Student and teacher (query and key encoder), and a queue.
 
-    Args:
-        space: The space of the supernet.
-        queue_size: Keys kept, a multiple of the batch size.
-        temperature: Of the student's softmax.
-        teacher_temperature: Of the teacher's, lower: its relation is the sharper one.
-        ema_momentum: How much of the key encoder stays in each step.
-        projector_hidden_dim: Width of the projector's hidden layer.
-        projector_dim: Length of an embedding.
-        projector_bn: Batch normalisation in the projector.
-        seed: Of the initial weights and the initial queue.
+    The temperature of the teacher is the lower one: its relation is sharper.
     """
 
-    batch_is_negatives = False
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        queue_size: int = 131072,
-        temperature: float = 0.1,
-        teacher_temperature: float = 0.04,
-        ema_momentum: float = 0.999,
-        projector_hidden_dim: int = 4096,
-        projector_dim: int = 512,
-        projector_bn: bool = True,
-        seed: int = 0,
+    def build(
+        self, dim: int, *, queue_size: int, temperature: float, teacher_temperature: float
     ) -> None:
-        super().__init__()
-        self.space = space
+        """See `Method`."""
         self.temperature = temperature
         self.teacher_temperature = teacher_temperature
-        self.ema_momentum = ema_momentum
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.query = new_encoder(space, projector_hidden_dim, projector_dim, projector_bn)
-            self.queue = KeyQueue(projector_dim, queue_size, negatives=False)
-        self.key = copy.deepcopy(self.query).requires_grad_(False)
+        self.queue = KeyQueue(dim, queue_size, negatives=False)
 
-    def views(self, augmentation: Augmentation) -> tuple[Augmentation, Augmentation]:
+    def views(
+        self, augmentation: AugmentationSettings
+    ) -> tuple[AugmentationSettings, AugmentationSettings]:
         """See `Method`: the student's are as asked for, the teacher's cropped and mirrored only."""
-        weak = replace(
-            augmentation,
-            jitter_probability=0.0,
-            grayscale_probability=0.0,
-            blur_probability=0.0,
-            solarize_probability=0.0,
-        )
-        return augmentation, weak
-
-    def activate(self, architecture: Architecture) -> None:
-        """See `Method`; the key encoder stays the largest."""
-        self.query.supernet.activate(architecture)
+        weak = {
+            "jitter": augmentation.jitter.model_copy(update={"probability": 0.0}),
+            "grayscale_probability": 0.0,
+            "blur_probability": 0.0,
+            "solarize_probability": 0.0,
+        }
+        return augmentation, augmentation.model_copy(update=weak)
 
     @torch.no_grad()
     def targets(self, views: Views, encode: Encode = at_once) -> TeacherKeys:
@@ -135,6 +102,6 @@ class ReSSL(nn.Module):
         return SubnetLoss(relation_loss(student, targets.relation), embeddings)
 
     def after_step(self, targets: TeacherKeys, progress: float) -> None:
-        """Move the key encoder towards the query encoder and put the keys into the queue."""
-        move_towards(self.key, self.query, self.ema_momentum)
+        """Move the key encoder and put the keys into the queue."""
+        super().after_step(targets, progress)
         self.queue.put(targets.keys)

@@ -10,7 +10,7 @@ from typing import Any
 
 from devices.files import JsonLines, write_bytes
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain.epoch_report import EpochReport
+from edgesearch.pretrain.progress import EpochReport
 
 
 class RunLog:
@@ -38,8 +38,7 @@ class RunLog:
             lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)[:epoch]
             write_bytes(self.metrics_path, "".join(lines).encode())
             for report in map(json.loads, lines):
-                if "best_epoch" in report:  # a former version kept no weights of the best
-                    self._note(report["epoch"], report["monitor"])
+                self._note(report["epoch"], report["monitor"])
         if self._open_writer is not None:
             folder = self.metrics_path.with_name("tensorboard")
             self._writer = self._open_writer(str(folder), purge_step=epoch + 1)

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.passes import Passes
@@ -137,7 +136,6 @@ def exchanged(method: Method, result: StepResult) -> StepResult:
     """
     if distributed.world_size() == 1:
         return result
-    assert isinstance(method, nn.Module)
     gradients = [weight.grad for weight in method.parameters() if weight.grad is not None]
     statistics = [
         tensor for name, tensor in method.named_buffers() if name.endswith(_RUNNING_STATISTICS)

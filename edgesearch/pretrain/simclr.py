@@ -11,14 +11,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from edgesearch.pretrain.encoder import new_encoder
-from edgesearch.pretrain.method import Encode, SubnetLoss, Views, at_once
+from edgesearch.pretrain.method import Method, SubnetLoss, Views
 from edgesearch.pretrain.precision import in_full_precision
-from edgesearch.pretrain.views import Augmentation
 from edgesearch.processes.distributed import gather_rows
-from edgesearch.space import Architecture, SearchSpace
 
 
 @in_full_precision
@@ -43,48 +39,14 @@ def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> to
     return F.cross_entropy(logits.masked_fill(itself, -torch.inf), other)
 
 
-class SimCLR(nn.Module):
-    """One encoder.
+class SimCLR(Method):
+    """One encoder."""
 
-    Args:
-        space: The space of the supernet.
-        temperature: Of the softmax.
-        projector_hidden_dim: Width of the projector's hidden layer.
-        projector_dim: Length of an embedding.
-        projector_bn: Batch normalisation in the projector.
-        seed: Of the initial weights.
-    """
-
-    key = None
     batch_is_negatives = True
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        temperature: float = 0.1,
-        projector_hidden_dim: int = 2048,
-        projector_dim: int = 128,
-        projector_bn: bool = True,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        self.space = space
-        self.temperature = temperature
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.query = new_encoder(space, projector_hidden_dim, projector_dim, projector_bn)
-
-    def views(self, augmentation: Augmentation) -> tuple[Augmentation, Augmentation]:
-        """See `Method`: both views are made alike."""
-        return augmentation, augmentation
-
-    def activate(self, architecture: Architecture) -> None:
+    def build(self, dim: int, *, temperature: float) -> None:
         """See `Method`."""
-        self.query.supernet.activate(architecture)
-
-    def targets(self, views: Views, encode: Encode = at_once) -> None:
-        """Nothing: the negatives are in the batch, and differ from subnet to subnet."""
+        self.temperature = temperature
 
     def loss(self, views: Views, targets: None) -> SubnetLoss:
         """The loss of the active architecture on both views, which are one batch to it.
@@ -97,6 +59,3 @@ class SimCLR(nn.Module):
         pairs = gather_rows(torch.stack([first, second], dim=1))
         loss = nt_xent(pairs[:, 0], pairs[:, 1], self.temperature)
         return SubnetLoss(loss, first)
-
-    def after_step(self, targets: None, progress: float) -> None:
-        """Nothing: nothing is remembered."""

@@ -7,42 +7,41 @@ import math
 import signal
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from devices.signals import StopSignals
 from edgesearch.errors import Interrupted, TrainingError
 from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
-from edgesearch.pretrain.dead_worker import dead_worker
 from edgesearch.pretrain.encoder import states_of
-from edgesearch.pretrain.epoch_report import EpochReport, Progress, StepReport
-from edgesearch.pretrain.epoch_timer import EpochTimer
-from edgesearch.pretrain.faithful import check_faithful, faithful_step
+from edgesearch.pretrain.faithful import choose_step
 from edgesearch.pretrain.hardware import (
     CudaMemory,
-    Hardware,
     compile_ends,
     move,
     no_memory_for_views,
     out_of_memory,
+    torch_device,
 )
-from edgesearch.pretrain.loader import ViewLoader
+from edgesearch.pretrain.loader import ViewLoader, dead_worker
 from edgesearch.pretrain.loss_watch import UNSTABLE, LossWatch, chance_of
 from edgesearch.pretrain.method import Method, Views
-from edgesearch.pretrain.moco_v2 import MoCoV2
+from edgesearch.pretrain.optimizers import OPTIMIZERS, load_optimizer
 from edgesearch.pretrain.passes import Passes
+from edgesearch.pretrain.progress import EpochTimer, Listener, Progress, StepReport
 from edgesearch.pretrain.run_log import RunLog
-from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures, sandwich_step
-from edgesearch.pretrain.trainer_config import OPTIMIZERS, TrainerConfig, load_optimizer
+from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures
 from edgesearch.processes import distributed
 from edgesearch.supernet.weights import SupernetWeights
 
+if TYPE_CHECKING:
+    from edgesearch.pretrain.settings import PretrainSettings
+
 Monitor = Callable[[SupernetWeights], dict[str, float]]
+WEIGHTS = "model.safetensors"
 
 
 class Trainer:
@@ -53,15 +52,13 @@ class Trainer:
     Args:
         method: What is trained.
         loader: Where the views of this process come from.
-        config: How to train.
-        output_dir: Gets state.pt, state.previous.pt, model.safetensors, best.safetensors (where
+        settings: How to train.
+        seed: Of the random subnets, and of the groups that keys are normalised in.
+        folder: Gets state.pt, state.previous.pt, model.safetensors, best.safetensors (where
             there is a monitor), metrics.jsonl and, if asked for, tensorboard/.
         identity: Plain values that tell this run from others; a state of another is refused.
         monitor: Judges the weights now and then.
-        hardware: What trains; a CPU as it is if None.
-        on_epoch: Called with each epoch's report.
-        on_step: Called after each step.
-        notice: Is told of what the user should know and nothing can be done about.
+        listener: Is told how it goes.
 
     Raises:
         TrainingError: The method cannot be trained so.
@@ -71,51 +68,54 @@ class Trainer:
         self,
         method: Method,
         loader: ViewLoader,
-        config: TrainerConfig,
-        output_dir: Path,
+        settings: PretrainSettings,
+        seed: int,
+        folder: Path,
         *,
         identity: dict[str, Any],
         monitor: Monitor | None = None,
-        hardware: Hardware | None = None,
-        on_epoch: Callable[[EpochReport], None] | None = None,
-        on_step: Callable[[StepReport], None] | None = None,
-        notice: Callable[[str], None] = warnings.warn,
+        listener: Listener | None = None,
     ) -> None:
-        assert isinstance(method, nn.Module)
-        self.hardware = hardware or Hardware(device="cpu")
-        self.device = self.hardware.torch_device()
-        if config.faithful:
-            check_faithful(method, config, self.hardware.accumulation)
         self.method = method
-        move(method, self.device)
-        if self.hardware.compile:
-            compile_ends(method, self.device, self.hardware.accumulation)
         self.loader = loader
-        self.config = config
-        self.output_dir = output_dir
+        self.settings = settings
+        self.seed = seed
+        self.folder = folder
         self.identity = identity
         self.monitor = monitor
-        self.on_epoch = on_epoch
-        self.on_step = on_step
-        self.notice = notice
-        self.optimizer = OPTIMIZERS[config.optimizer](
+        self.listener = listener or Listener()
+        self.device = torch_device(settings.device)
+        self._step = choose_step(method, settings)
+        self._passes = Passes(
+            method,
+            settings.batch_size,
+            group_size=settings.bn_group_size,
+            accumulation=settings.accumulation,
+            precision=settings.precision,
+            seed=seed,
+        )
+        move(method, self.device)
+        if settings.compile:
+            compile_ends(method, self.device, settings.accumulation)
+        self.optimizer = OPTIMIZERS[settings.optimizer](
             [weight for weight in method.parameters() if weight.requires_grad],
-            config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
+            settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
         )
         self.progress = Progress()
-        self.log = RunLog(output_dir, config.tensorboard)
+        self.log = RunLog(folder, settings.tensorboard)
         self.stopped_by: signal.Signals | None = None
-        self._watch, self._chance = LossWatch(), 0.0
+        self._watch = LossWatch()
+        self._chance = chance_of(method, settings.batch_size)
+        self._total_steps = settings.epochs * loader.steps_per_epoch
         self._begun = self._saved = time.monotonic()
         self._steps_before = 0
-        self._passes: Passes | None = None
         self._replaced_by_others = 0
         self._first = distributed.rank() == 0
 
     def fit(self) -> SupernetWeights:
-        """Train to the last epoch, going on from a state in the output folder if there is one.
+        """Train to the last epoch, going on from a state in the folder if there is one.
 
         Returns:
             The weights, as in model.safetensors.
@@ -125,9 +125,9 @@ class Trainer:
                 comes in the last step or later only sets `stopped_by`.
             TrainingError: A loss or a weight is not finite, the loss has exploded, or a process
                 that loads images has died; the last good state has been kept.
-            CheckpointError: The state in the output folder is damaged or of another run.
+            CheckpointError: The state in the folder is damaged or of another run.
         """
-        self.output_dir.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         distributed.share_weights(self.method)
         self._begun = self._saved = time.monotonic()
@@ -136,7 +136,7 @@ class Trainer:
         with StopSignals() as signals, contextlib.closing(self.log) as log:
             if self._first:
                 log.begin(self.progress.epoch)
-            while self.progress.epoch < self.config.epochs:
+            while self.progress.epoch < self.settings.epochs:
                 self._run_epoch(signals)
         self.stopped_by = self._heard(signals)
         weights = self.weights()
@@ -147,33 +147,37 @@ class Trainer:
     @property
     def state_path(self) -> Path:
         """The file that a run goes on from."""
-        return self.output_dir / "state.pt"
+        return self.folder / "state.pt"
 
     @property
     def weights_path(self) -> Path:
         """The weights after the last whole epoch."""
-        return self.output_dir / "model.safetensors"
+        return self.folder / WEIGHTS
 
     @property
     def best_path(self) -> Path:
         """The weights after the epoch with the best mean of what the monitor found."""
-        return self.output_dir / "best.safetensors"
+        return self.folder / "best.safetensors"
 
     def weights(self) -> SupernetWeights:
         """The present weights."""
         query = states_of(self.method.query)
         key = query if self.method.key is None else states_of(self.method.key)
-        name = self.identity.get("pretrain.method")
+        name = self.settings.method
         return SupernetWeights(self.method.space, *query[:2], *key[:2], query[2], key[2], name)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step: linear warm-up, then half a cosine to 0."""
-        total = self.config.epochs * self.loader.steps_per_epoch
-        warmup = self.config.warmup_epochs * self.loader.steps_per_epoch
+        lr, warmup = self.settings.lr, self.settings.warmup_epochs * self.loader.steps_per_epoch
         if step < warmup:
-            return self.config.lr * (step + 1) / warmup
-        done = (step - warmup) / max(1, total - warmup)
-        return self.config.lr * 0.5 * (1 + math.cos(math.pi * done))
+            return lr * (step + 1) / warmup
+        done = (step - warmup) / max(1, self._total_steps - warmup)
+        return lr * 0.5 * (1 + math.cos(math.pi * done))
+
+    @property
+    def _steps_done(self) -> int:
+        """Steps since the training began."""
+        return self.progress.epoch * self.loader.steps_per_epoch + self.progress.step
 
     def _run_epoch(self, signals: StopSignals) -> None:
         progress, timer = self.progress, EpochTimer(self.loader, distributed.world_size())
@@ -196,31 +200,71 @@ class Trainer:
                 self._save_state()
             raise dead from error
         self._finish_epoch(timer)
-        done, epochs, stop = self.progress.epoch, self.config.epochs, self._heard(signals)
+        done, epochs, stop = self.progress.epoch, self.settings.epochs, self._heard(signals)
         if stop and done < epochs:
             raise Interrupted(f"pre-training stopped by {stop.name} after epoch {done} of {epochs}")
 
-    @property
-    def _steps_done(self) -> int:
-        """Steps since the training began."""
-        return self.progress.epoch * self.loader.steps_per_epoch + self.progress.step
+    def _train_step(self, views: Views, step: int) -> StepResult:
+        settings, passes = self.settings, self._passes
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        passes.step = step
+        architectures = sandwich_architectures(
+            self.method.space, settings.random_subnets, self.seed, step
+        )
+        if self.progress.epoch < settings.largest_only_epochs:
+            architectures = architectures[:1]
+        first, second = (
+            view.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+            for view in views
+        )
+        share = step / self._total_steps
+        try:
+            result = self._step(
+                self.method, (first, second), architectures, self.optimizer, share, passes=passes
+            )
+        except torch.cuda.OutOfMemoryError as error:
+            traceback.clear_frames(error.__traceback__)
+            found, result = str(error), None
+        if result is None:  # not within `except`, where the error still holds what it met
+            memory = CudaMemory(self.device)
+            raise out_of_memory(self.method, (first, second), passes, memory, found)
+        if not result.finite:
+            raise TrainingError(
+                "finite losses",
+                f"{result.losses} at step {step} (epoch {self.progress.epoch + 1})",
+                UNSTABLE,
+            )
+        return result
 
     def _after_step(self, result: StepResult, timer: EpochTimer, signals: StopSignals) -> None:
         """Watch the loss, report, and within an epoch save the state when it is time."""
-        progress, config, steps = self.progress, self.config, self.loader.steps_per_epoch
+        progress, settings, steps = self.progress, self.settings, self.loader.steps_per_epoch
         where = f"step {self._steps_done - 1} (epoch {progress.epoch + 1})"
-        is_last = self._steps_done == config.epochs * steps
+        is_last = self._steps_done == self._total_steps
         self._watch.add(result.losses[0], where, chance=self._chance, last=is_last)
-        if self.on_step:
-            self.on_step(self._step_report(timer, result.spread))
+        pace_s = (time.monotonic() - self._begun) / (self._steps_done - self._steps_before)
+        self.listener.step(
+            StepReport(
+                epoch=progress.epoch + 1,
+                epochs=settings.epochs,
+                step=progress.step,
+                steps=steps,
+                loss=progress.loss_largest,
+                images_per_s=timer.images_per_s,
+                remaining_s=pace_s * (self._total_steps - self._steps_done),
+                spread=result.spread,
+                collapsed=progress.collapsed(steps),
+            )
+        )
         if progress.step == steps:
             return
         if stop := self._heard(signals):
             self._save_state()
             distributed.wait_for_first()
-            place = f"epoch {progress.epoch + 1} of {config.epochs}"
+            place = f"epoch {progress.epoch + 1} of {settings.epochs}"
             raise Interrupted(f"pre-training stopped by {stop.name} in {place}")
-        if time.monotonic() - self._saved >= 60 * config.checkpoint_minutes:
+        if time.monotonic() - self._saved >= 60 * settings.checkpoint_minutes:
             self._save_state()
 
     def _heard(self, signals: StopSignals) -> signal.Signals | None:
@@ -232,88 +276,25 @@ class Trainer:
         self._replaced_by_others = sum(replaced) - own
         return signal.Signals(max(numbers)) if max(numbers) else None
 
-    def _step_report(self, timer: EpochTimer, spread: float) -> StepReport:
-        progress, steps = self.progress, self.loader.steps_per_epoch
-        pace_s = (time.monotonic() - self._begun) / (self._steps_done - self._steps_before)
-        return StepReport(
-            epoch=progress.epoch + 1,
-            epochs=self.config.epochs,
-            step=progress.step,
-            steps=steps,
-            loss=progress.loss_largest,
-            images_per_s=timer.images_per_s,
-            remaining_s=pace_s * (self.config.epochs * steps - self._steps_done),
-            spread=spread,
-            collapsed=progress.collapsed(steps),
-        )
-
-    def _train_step(self, views: Views, step: int) -> StepResult:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
-        if self._passes is None:
-            batch_size = len(views[0]) * distributed.world_size()
-            self._passes = self.hardware.passes(self.method, batch_size, self.config.seed)
-            self._chance = chance_of(self.method, batch_size)
-        self._passes.step = step
-        first, second = (
-            view.to(self.device, non_blocking=True, memory_format=torch.channels_last)
-            for view in views
-        )
-        try:
-            result = self._step_on((first, second), self._passes)
-        except torch.cuda.OutOfMemoryError as error:
-            traceback.clear_frames(error.__traceback__)
-            found, result = str(error), None
-        if result is None:  # not within `except`, where the error still holds what it met
-            memory = CudaMemory(self.device)
-            raise out_of_memory(self.method, (first, second), self._passes, memory, found)
-        if not result.finite:
-            raise TrainingError(
-                "finite losses",
-                f"{result.losses} at step {step} (epoch {self.progress.epoch + 1})",
-                UNSTABLE,
-            )
-        return result
-
-    def _step_on(self, views: Views, passes: Passes) -> StepResult:
-        config, step = self.config, passes.step
-        architectures = sandwich_architectures(
-            self.method.space, config.random_subnets, config.seed, step
-        )
-        if self.progress.epoch < config.largest_only_epochs:
-            architectures = architectures[:1]
-        if config.faithful:
-            assert isinstance(self.method, MoCoV2)
-            return faithful_step(self.method, views, architectures, self.optimizer, passes)
-        largest, smallest, each_random = config.loss_weights
-        return sandwich_step(
-            self.method,
-            views,
-            architectures,
-            self.optimizer,
-            step / (config.epochs * self.loader.steps_per_epoch),
-            weights=[largest, smallest, *[each_random] * config.random_subnets],
-            distill=config.distill,
-            passes=passes,
-        )
-
     def _finish_epoch(self, timer: EpochTimer) -> None:
         """Write the epoch's metrics, then weights and state: a kill between them repeats it."""
-        epoch, config = self.progress.epoch + 1, self.config
         self._check_weights()
         replaced = sum(count for (count,) in distributed.numbers_of_all(self.progress.replaced))
         self._replaced_by_others = 0
-        if not self._first:
+        if self._first:
+            self._keep_epoch(timer, replaced)
+        else:
             self.progress = self.progress.next_epoch()
-            distributed.wait_for_first()
-            return
-        every = config.monitor_every_epochs
-        due = every > 0 and (epoch == config.epochs or epoch % every == 0)
-        good = self._watch.usual
+        distributed.wait_for_first()
+
+    def _keep_epoch(self, timer: EpochTimer, replaced: int) -> None:
+        epoch, settings, good = self.progress.epoch + 1, self.settings, self._watch.usual
+        every = settings.knn_every_epochs
+        due = every > 0 and (epoch == settings.epochs or epoch % every == 0)
         weights = self.weights()
         monitor = self.monitor(weights) if self.monitor and due and good else {}
         report = self.progress.report(
-            epochs=config.epochs,
+            epochs=settings.epochs,
             lr=self.learning_rate(self._steps_done - 1),
             timer=timer,
             replaced=replaced,
@@ -325,13 +306,13 @@ class Trainer:
         if good:
             weights.save(self.weights_path)
         else:
-            self.notice(f"the loss is high as epoch {epoch} ends: weights and state are not kept")
+            self.listener.notice(
+                f"the loss is high as epoch {epoch} ends: weights and state are not kept"
+            )
         if report.best_epoch == epoch:
             weights.save(self.best_path)
         self._save_state()
-        if self.on_epoch:
-            self.on_epoch(report)
-        distributed.wait_for_first()
+        self.listener.epoch(report)
 
     def _check_weights(self) -> None:
         """Make sure that no state with infinite weights takes the place of a good one."""
@@ -357,7 +338,7 @@ class Trainer:
                 "watch": vars(self._watch),
                 "threads": torch.get_num_threads(),
                 "processes": distributed.world_size(),
-                "accumulation": self.hardware.accumulation,
+                "accumulation": self.settings.accumulation,
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
             },
@@ -367,33 +348,37 @@ class Trainer:
     def _resume(self) -> None:
         state = None
         if self._first and has_state(self.state_path):
-            state = load_state(self.state_path, self.identity, self.notice)
+            state = load_state(self.state_path, self.identity, self.listener.notice)
         state = distributed.of_first(state)
         if state is None:
             return
         self.method.load_state_dict(state["method"])
         load_optimizer(self.optimizer, state["optimizer"])
-        progress = dict(state["progress"])
-        level = progress.pop("level", 0.0)  # of the watch, in a state of a former version
-        self._watch = LossWatch(**state.get("watch", {"level": level}))
-        self.progress = Progress(**progress)
-        if not self._first:
+        self._watch = LossWatch(**state["watch"])
+        self.progress = Progress(**state["progress"])
+        if self._first:
+            self._compare_with(state)
+        else:
             self.progress.replaced = 0  # the first counts them
-            return
-        former, now = state.get("processes", 1), distributed.world_size()
-        if former != now:
-            self.notice(
-                f"this run was begun with {former} processes and goes on with {now}: its results "
-                "differ by rounding alone only where pretrain.bn_group_size is set"
-            )
-        former, now = state.get("accumulation", 1), self.hardware.accumulation
-        if former != now and self.hardware.bn_group_size is None:
-            self.notice(
-                f"this run was begun with pretrain.accumulation {former} and goes on with {now}: "
-                "its results differ by rounding alone only where pretrain.bn_group_size is set"
-            )
-        if state["threads"] != torch.get_num_threads():
-            self.notice(
-                f"this run was begun with {state['threads']} threads and goes on with "
-                f"{torch.get_num_threads()}: its last digits will differ (pretrain.threads)"
-            )
+
+    def _compare_with(self, state: dict[str, Any]) -> None:
+        """Say what the run goes on with that changes the last digits, or more."""
+        now, groups = self.settings.accumulation, self.settings.bn_group_size
+        rounding = "differ by rounding alone only where pretrain.bn_group_size is set"
+        said = (
+            ("processes", "{} processes", distributed.world_size(), rounding, True),
+            ("accumulation", "pretrain.accumulation {}", now, rounding, groups is None),
+            (
+                "threads",
+                "{} threads",
+                torch.get_num_threads(),
+                "will differ in their last digits (pretrain.threads)",
+                True,
+            ),
+        )
+        for field, text, now, effect, matters in said:
+            if matters and state[field] != now:
+                self.listener.notice(
+                    f"this run was begun with {text.format(state[field])} and goes on with {now}: "
+                    f"its results {effect}"
+                )

@@ -19,7 +19,6 @@ from torch import nn
 
 from devices.signals import StopSignals, ended_by_signals
 from edgesearch.errors import Interrupted, ProcessesError, ProcessFailed, ProcessStopped
-from edgesearch.pretrain.dead_worker import dead_worker
 
 Value = TypeVar("Value")
 STEP_TIMEOUT = timedelta(minutes=10)
@@ -163,13 +162,18 @@ def _answered() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError) or dead_worker(error) is not None:
+        if isinstance(error, torch.cuda.OutOfMemoryError) or is_of_a_worker(error):
             raise  # of this process, not of another one
         raise ProcessesError(
             f"all {world_size()} processes of the run",
             f"one that has ended or does not answer ({str(error).splitlines()[0]})",
             "Look for what it said; then run the same command again to go on.",
         ) from error
+
+
+def is_of_a_worker(error: RuntimeError) -> bool:
+    """Whether torch tells of a worker process of a `DataLoader` that has died."""
+    return str(error).lstrip().startswith("DataLoader worker")
 
 
 class _GatherRows(torch.autograd.Function):

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from devices import DeviceSpec
+from edgesearch.formats.precisions import precision_of
 from edgesearch.search.settings import Range
 from edgesearch.space import Architecture, SearchSpace
-
-VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
-"""Bytes of a weight or activation in each precision of a device."""
 
 CostOf = Callable[[np.ndarray | None], np.ndarray]
 """Digits (n, d) of architectures, or None for the whole space, to what each costs, (n,)."""
@@ -61,7 +59,7 @@ class Costs:
         further: Mapping[str, DeviceLatencies] | None = None,
     ) -> None:
         self.space, self.device = space, device
-        value_bytes = VALUE_BYTES[device.precision]
+        value_bytes = precision_of(device).value_bytes
         params = space.sums(lambda block: block.params)
         live = space.sums(lambda block: block.live_values, highest=True)
         self._costs: dict[str, CostOf] = {

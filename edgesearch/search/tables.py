@@ -11,7 +11,8 @@ from devices import DeviceSpec
 from edgesearch.errors import InfeasibleError, StageError
 from edgesearch.events import Report
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.latency.tables import corrected_model, load_table, table_digest
+from edgesearch.latency.load_table import corrected_model, load_table
+from edgesearch.latency.table import table_digest
 from edgesearch.search.costs import Costs, DeviceLatencies
 from edgesearch.search.feasible import FeasibleSet, find_feasible
 from edgesearch.search.settings import Budgets

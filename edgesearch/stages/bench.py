@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from devices import DeviceSpec, Fingerprint, fix_batch, read_engine_header, read_inputs
+from devices import DeviceSpec, Fingerprint, fix_batch, read_inputs
 from devices.errors import EngineError
+from devices.runtimes.known_runtimes import RUNTIMES
 from edgesearch.errors import Interrupted, StageError
 from edgesearch.events import Event, Report, silent
 from edgesearch.export.manifest import check_listed, check_runtime
@@ -23,13 +24,6 @@ from profilers import (
     open_meter,
     usage_of,
 )
-
-ENDINGS = {
-    "onnxruntime": (".onnx", ".ort"),
-    "tensorrt": (".onnx", ".engine"),
-    "tensorrt-rtx": (".onnx", ".engine"),
-}
-"""What the files of a runtime end in."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +121,7 @@ def bench(
 
 def _check(path: Path, device: DeviceSpec) -> dict[str, Any] | None:
     """Refuse what cannot be timed there before anything is reached; the manifest beside it."""
-    endings = sorted({ending for of_runtime in ENDINGS.values() for ending in of_runtime})
+    endings = sorted({ending for record in RUNTIMES.values() for ending in record.endings})
     if path.suffix not in endings:
         raise StageError(
             f"a file that ends in {', '.join(endings)}",
@@ -136,24 +130,14 @@ def _check(path: Path, device: DeviceSpec) -> dict[str, Any] | None:
         )
     if not path.is_file():
         raise StageError(f"an engine at {path}", "no such file", "Correct the path.")
-    fitting = [runtime for runtime, of_runtime in ENDINGS.items() if path.suffix in of_runtime]
-    if path.suffix == ".engine" and _is_rtx(path):
-        fitting = ["tensorrt-rtx"]
-        read_engine_header(path)
-    elif path.suffix == ".engine":
-        fitting.remove("tensorrt-rtx")
-    if device.runtime in ENDINGS and device.runtime not in fitting:
+    fitting = [name for name, record in RUNTIMES.items() if record.loads(path)]
+    if device.runtime not in fitting:
         raise StageError(
             f"a device with the runtime {' or '.join(fitting)}, for which {path} is",
             f"{device.name} with {device.runtime}",
             "Choose one with --device NAME (`edgesearch devices`), or runtime=NAME.",
         )
     return check_listed(path)
-
-
-def _is_rtx(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"vtrt"
 
 
 def _batch(
@@ -181,7 +165,7 @@ def _fixed(path: Path, device: DeviceSpec, fixed_path: Path) -> Path:
     if path.suffix != ".onnx":
         return path
     is_open = any(isinstance(n, str) for shape in read_inputs(path).values() for n in shape)
-    if device.runtime == "onnxruntime" or not is_open:
+    if not device.runtime_record.compiles or not is_open:
         return _in_one_file(path, fixed_path) if device.transport == "ssh" else path
     fix_batch(path, fixed_path, device.batch)
     return fixed_path

@@ -38,13 +38,13 @@ from edgesearch.latency.budgets import (
     predicted_figures,
 )
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.latency.tables import (
+from edgesearch.latency.load_table import load_table, tell_doubt, tell_speed
+from edgesearch.latency.table import (
+    WINNER,
+    about_network,
     current_correction,
     keep_correction,
-    load_table,
-    tell_doubt,
-    tell_speed,
-    winner_key,
+    table_digest,
 )
 from edgesearch.latency.workloads import WorkloadFiles
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
@@ -159,13 +159,11 @@ def check_export(run: RunContext) -> None:
 
 
 def _target(run: RunContext) -> TensorRTTarget | None:
-    """What engines are built for; in int8 by themselves where the device runs such engines."""
-    settings, device = run.config.export.tensorrt, run.device
+    """What engines are built for."""
+    settings = run.config.export.tensorrt
     if settings is None:
         return None
-    runs_int8 = device.runtime.startswith("tensorrt") and device.precision == "int8"
-    precision = settings.precision or ("int8" if runs_int8 else "fp16")
-    return TensorRTTarget(tuple(settings.compute_capabilities), precision)
+    return TensorRTTarget.of_device(run.device, settings.compute_capabilities, settings.precision)
 
 
 def _described(tensorrt: TensorRTTarget | None) -> dict[str, Any] | None:
@@ -316,11 +314,10 @@ class _Exporter:
             # A key of its own each time: what a busy machine did to an export does not stay.
             session = LatencyTable.load(path).last_session + 1
             workload = Workload(
-                key=winner_key(winner.architecture, self.settings.output, session),
+                key=f"winner/{self.settings.output}/{winner.architecture}/{session}",
                 onnx_path=onnx_path,
-                kind="network",
-                architecture=dict(winner.architecture),
-                space_hash=self.run.space.space_hash,
+                kind=WINNER,
+                about=about_network(self.run.space, winner.architecture),
             )
             return self._time(winner, workload, meter, files)
 
@@ -362,13 +359,15 @@ class _Exporter:
         return self.settings.quantization if is_in_int8(self.run.device, self.tensorrt) else None
 
     def _deployable(self, architecture: Architecture) -> Deployable:
+        looked_at = self.run.config.search
         return make_deployable(
             self.run.space,
             self.weights,
             self.pool,
             architecture,
-            self.run.config.search,
             self.settings.output,
+            calibration_images=looked_at.calibration_images,
+            batch_size=looked_at.batch_size,
         )
 
     def _updated_model(self) -> LatencyModel:
@@ -392,6 +391,7 @@ class _Exporter:
             space=self.run.space,
             device=self.run.device,
             table=self.table_path,
+            table_digest=table_digest(self.table_path),
             tensorrt=self.tensorrt,
             form={"batch": self.settings.batch, "quantization": self._quantization},
             calibration=self._calibration(winner.architecture.resolution),

@@ -12,13 +12,19 @@ from edgesearch.errors import Interrupted
 from edgesearch.events import Event
 from edgesearch.latency.correction import Correction
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.latency.table_csv import write_csv
-from edgesearch.latency.tables import (
+from edgesearch.latency.load_table import tell_accepted, tell_speed
+from edgesearch.latency.table import (
+    NETWORK,
+    VALIDATION,
+    WINNER,
+    correction_notes,
     current_correction,
+    describe,
     keep_correction,
-    tell_accepted,
-    tell_speed,
+    measured_networks,
+    steadiness_of,
 )
+from edgesearch.latency.table_csv import write_csv
 from edgesearch.latency.workloads import (
     WorkloadFiles,
     block_keys,
@@ -33,7 +39,6 @@ from profilers import (
     Steadiness,
     Workload,
     build_table,
-    describe_table,
     open_meter,
     refuse_other_runs,
 )
@@ -105,9 +110,9 @@ def profile(run: RunContext, *, export_csv: bool = False) -> ProfileResult:
             cannot_run=cannot_run.number,
             estimated_from=cannot_run.drawn,
             correction=model.correction,
-            steadiness=table.steadiness(),
+            steadiness=steadiness_of(table),
             skipped=complete,
-            description=describe_table(table),
+            description=describe(table),
             csv_path=_write_csv(space, table, model) if export_csv else None,
         )
 
@@ -148,9 +153,8 @@ def open_workloads(run: RunContext, meter: Meter) -> WorkloadFiles:
 def _write_csv(space: SearchSpace, table: LatencyTable, model: LatencyModel) -> Path:
     """Write the figures of a table, with what is predicted for its networks of a space."""
     predicted_ms = {
-        network.key: model.predict(space.from_choices(network.architecture)).median_ms
-        for kind in ("network", "validation")
-        for network in table.networks(space.space_hash, kind)
+        network.key: model.predict(network.architecture).median_ms
+        for network in measured_networks(table, space, NETWORK, VALIDATION, WINNER)
     }
     return write_csv(table, {key: ms for key, ms in predicted_ms.items() if math.isfinite(ms)})
 
@@ -181,18 +185,18 @@ def _measure(
     try:
         blocks = [Workload(key, onnx_path) for key, onnx_path in files.blocks().items()]
         chosen = networks_to_measure(run.space, before, settings.networks)
-        table = measured(blocks + files.networks(chosen, "network"), before)
+        table = measured(blocks + files.networks(chosen, NETWORK), before)
         instead = _unknown_networks(run.space, table, settings.networks)
-        return measured(files.networks(instead, "network"), table) if instead else table
+        return measured(files.networks(instead, NETWORK), table) if instead else table
     except KeyboardInterrupt:
         raise Interrupted(f"profiling stopped; what was measured is in {path}") from None
 
 
 def _unknown_networks(space: SearchSpace, table: LatencyTable, count: int) -> list[Architecture]:
     """Networks that are to be in a table and were not tried yet."""
-    tried = {*table.keys("network"), *table.errors}
+    tried = {*table.keys(NETWORK), *table.errors}
     chosen = networks_to_measure(space, table, count)
-    return [network for network in chosen if network_key("network", space, network) not in tried]
+    return [network for network in chosen if network_key(NETWORK, space, network) not in tried]
 
 
 def _missing(run: RunContext, table: LatencyTable) -> list[str]:
@@ -203,8 +207,8 @@ def _missing(run: RunContext, table: LatencyTable) -> list[str]:
     """
     space, settings = run.space, run.config.profile
     measure = settings.measure(run.config.seed)
-    done = table.correction(space.space_hash) or {}
-    until = done.get("last_session", math.inf) if done.get("rounds", 0) >= measure.rounds else 0
+    done = correction_notes(table).get(space.space_hash)
+    until = done.last_session if done and done.rounds >= measure.rounds else 0
 
     def is_lacking(key: str) -> bool:
         history = table.history(key)
@@ -215,7 +219,7 @@ def _missing(run: RunContext, table: LatencyTable) -> list[str]:
 
     wanted = block_keys(space)
     chosen = networks_to_measure(space, table, settings.networks)
-    wanted += [network_key("network", space, architecture) for architecture in chosen]
+    wanted += [network_key(NETWORK, space, architecture) for architecture in chosen]
     errors = table.errors
     again = settings.retry_errors
     return [key for key in wanted if (again if key in errors else is_lacking(key))]

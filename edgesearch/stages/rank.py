@@ -21,7 +21,7 @@ from edgesearch.evaluate.rank_results import RankedSubnet, RankedSubnets
 from edgesearch.evaluate.settings import RankSettings
 from edgesearch.events import Event, Report, silent
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.latency.tables import corrected_model, load_table
+from edgesearch.latency.load_table import corrected_model, load_table
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import (
     TIMEOUT,

@@ -10,7 +10,8 @@ from devices.files import write_json
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.evaluate.comparison import Comparison, Subject, subjects
 from edgesearch.inputs import digest_of, read_json
-from edgesearch.latency.tables import corrected_model, load_table
+from edgesearch.latency.load_table import corrected_model, load_table
+from edgesearch.latency.table import measured_networks
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import Stage
 from edgesearch.search.agreement import Agreement, make_agreement
@@ -140,8 +141,7 @@ class _Summary:
         table = self._table
         model = corrected_model(self.run.space, table)
         measured = {
-            self.run.space.from_choices(network.architecture): network
-            for network in table.networks(self.run.space.space_hash)
+            network.architecture: network for network in measured_networks(table, self.run.space)
         }
         predicted, found = model.predict(architecture), measured.get(architecture)
         runs = math.isfinite(predicted.median_ms)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgesearch.latency.table import describe
 from edgesearch.latency.table_csv import write_csv
 from edgesearch.run.files import RunFiles
-from profilers import LatencyTable, MergeResult, describe_table, merge_tables
+from profilers import LatencyTable, MergeResult, merge_tables
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,15 @@ def share_table(path: Path, *, merge: Sequence[Path] = (), export_csv: bool = Fa
             predictions, which only `profile` knows.
 
     Raises:
-        TableError: A table cannot be read, or the first one not be written.
+        FileError: A table cannot be read, or the first one or the CSV file not be written.
         TableMismatchError: A table to merge is of another device; names the field.
-        StageError: The CSV file cannot be written.
     """
     merges = tuple(merge_tables(path, other) for other in merge)
     table = LatencyTable.load(path)
     return TableResult(
         table_path=path,
         place=RunFiles(Path()).table(table.spec),
-        description=describe_table(table),
+        description=describe(table),
         merges=merges,
         csv_path=write_csv(table) if export_csv else None,
     )

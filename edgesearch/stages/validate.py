@@ -13,16 +13,21 @@ from devices.files import write_json
 from edgesearch.errors import Interrupted, LatencyError
 from edgesearch.events import Event
 from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.load_table import load_table, tell_speed
 from edgesearch.latency.plot import plot_predictions
 from edgesearch.latency.prediction_error import PredictionError, prediction_error
-from edgesearch.latency.tables import keep_correction, load_table, tell_speed
+from edgesearch.latency.table import (
+    VALIDATION,
+    keep_correction,
+    measured_networks,
+    steadiness_of,
+)
 from edgesearch.latency.workloads import held_out_networks
 from edgesearch.run.context import RunContext
 from edgesearch.space import Architecture
 from edgesearch.stages.profile import open_workloads
 from profilers import LatencyTable, Steadiness, build_table, open_meter
 
-VALIDATION = "validation"
 VALIDATION_ANCHORS = 8
 """Twice those of other sessions: an error in joining the sessions is an error of each network."""
 
@@ -84,7 +89,7 @@ def validate(run: RunContext) -> ValidateResult:
         space, settings, accept = run.space, run.config.validation, run.config.profile.accept
         path = run.files.table(run.device)
         table = load_table(path, space, run.device, accept, "validate", run.report)
-        fitted = {space.from_choices(n.architecture) for n in table.networks(space.space_hash)}
+        fitted = {network.architecture for network in measured_networks(table, space)}
         chosen = held_out_networks(space, settings.networks, settings.seed, fitted)
         try:
             table = _measure(run, table, chosen)
@@ -107,7 +112,7 @@ def validate(run: RunContext) -> ValidateResult:
         result = ValidateResult(
             **asdict(errors),
             p95_mape=float(np.abs(predicted_p95_ms / measured_p95_ms - 1).mean()),
-            steadiness=table.steadiness(),
+            steadiness=steadiness_of(table),
             networks=tuple(rows),
             table_path=path,
             report_path=path.with_suffix(".validation.json"),
@@ -148,8 +153,8 @@ def _compare(
     model: LatencyModel, table: LatencyTable, chosen: Sequence[Architecture]
 ) -> list[ValidatedNetwork]:
     measured = {
-        model.space.from_choices(network.architecture): network
-        for network in table.networks(model.space.space_hash, VALIDATION)
+        network.architecture: network
+        for network in measured_networks(table, model.space, VALIDATION)
     }
     rows = []
     for architecture in chosen:

@@ -50,12 +50,6 @@ def test_a_clock_that_changes(frequency_khz: tuple[int, int] | None) -> None:
     assert found.endswith("(governor ondemand): sudo jetson_clocks")
 
 
-def test_cores_of_which_some_change_their_clock() -> None:
-    mixed = {**CALM, "governor": "performance, powersave"}
-    (found,) = hazards(mixed, threads=1, load=0.0)
-    assert "(governor performance, powersave)" in found
-
-
 def test_fewer_cores_than_threads() -> None:
     (found,) = hazards(CALM, threads=5, load=0.0)
     assert "may use 4 logical core(s), but the device has 5 threads" in found
@@ -70,10 +64,6 @@ def test_a_busy_machine(cores: int, load: float, is_busy: bool) -> None:
     found = hazards({**CALM, "cores": cores}, threads=1, load=load)
     busy = [f"the machine is busy (load {load:.1f}): measure when others are done"]
     assert found == (busy if is_busy else [])
-
-
-def test_all_at_once() -> None:
-    assert len(hazards({**CALM, "governor": "powersave"}, threads=8, load=9.0)) == 3
 
 
 def by_name() -> dict[str, DetectedRuntime]:
@@ -97,7 +87,9 @@ def test_what_is_looked_for() -> None:
 def test_what_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     found = by_name()
-    assert found["tensorrt"].missing == "not installed (pip install tensorrt)"
+    assert (found["tensorrt"].missing or "").startswith(
+        "not installed (pip install tensorrt; on a "
+    )
     assert found["pycuda"].missing == "not installed (pip install pycuda)"
     assert found["cuda-bindings"].missing == "not installed (pip install cuda-bindings)"
     assert "tensorrt-rtx-cu13-bindings" in (found["tensorrt-rtx"].missing or "")

@@ -24,32 +24,18 @@ def test_this_machine() -> None:
     assert replace(found, temperature_c=None) == replace(again, temperature_c=None)
 
 
-@pytest.mark.skipif(
-    platform.system() != "Linux" or platform.machine() != "x86_64",
-    reason="reads /proc/cpuinfo of x86-64",
-)
-def test_on_linux_the_processor_is_known_in_detail() -> None:
-    found = take_fingerprint("onnxruntime", "1")
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        cpuinfo = file.read()
-    flags = set(cpuinfo.split("flags", 1)[1].split("\n", 1)[0].split())
-    assert found.instruction_sets
-    assert set(found.instruction_sets) <= flags
-    assert ("avx2" in flags) == ("avx2" in found.instruction_sets)
-    assert found.memory_bytes > 1 << 28
-    assert found.chip.split(" (")[0] in cpuinfo
-
-
 def test_round_trip_through_json() -> None:
     found = take_fingerprint("onnxruntime", "1")
     assert Fingerprint.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
-def test_other_fields_are_refused() -> None:
-    values = take_fingerprint("onnxruntime", "1").to_dict()
-    del values["chip"]
+@pytest.mark.parametrize("field", ["chip", "governor", "settings", "colour"])
+def test_a_missing_or_unknown_field_is_refused(field: str) -> None:
+    values = {**take_fingerprint("onnxruntime", "1").to_dict(), "colour": "green"}
+    if field != "colour":
+        del values[field], values["colour"]
     with pytest.raises(
-        DeviceError, match="a fingerprint has the fields .*chip, .*found: affinity, compute_c"
+        DeviceError, match="a fingerprint has the fields .*chip, .*found: affinity, .*again"
     ):
         Fingerprint.from_dict(values)
 
@@ -82,9 +68,7 @@ def test_a_processors_table_outlives_a_new_driver(
     ("runtime", "settings"),
     [
         ("onnxruntime", {"provider": "cuda"}),
-        ("onnxruntime", {"provider": "CUDAExecutionProvider"}),
         ("onnxruntime", {"provider": "tensorrt"}),
-        ("onnxruntime", {"provider": "NvTensorRTRTXExecutionProvider"}),
         ("tensorrt", None),
         ("tensorrt-rtx", {}),
     ],
@@ -118,41 +102,3 @@ def test_a_board_from_its_files(tree: Callable[..., Path], monkeypatch: pytest.M
     on_processor = take_fingerprint("onnxruntime", "1", root=root)
     assert on_processor.chip == on_gpu.chip
     assert (on_processor.gpu, on_processor.driver) == (None, None)
-
-
-OLDER = {
-    "chip": "AMD EPYC (cpu family 25, model 17)",
-    "cores": 2,
-    "instruction_sets": ["avx", "avx2"],
-    "memory_bytes": 1 << 34,
-    "os": "Linux 6.1",
-    "machine": "x86_64",
-    "python": "3.11.7",
-    "runtime": "onnxruntime",
-    "runtime_version": "1.32.0",
-    "governor": None,
-}
-
-
-def test_those_of_older_tables_are_read() -> None:
-    found = Fingerprint.from_dict(OLDER)
-    assert found.instruction_sets == ("avx", "avx2")
-    assert (found.affinity, found.settings) == ((), {})
-    for field in ("priority", "frequency_khz", "power_mode", "temperature_c", "gpu", "driver"):
-        assert getattr(found, field) is None
-    assert Fingerprint.from_dict(found.to_dict()) == found
-    partly = {**OLDER, "frequency_khz": [1, 2], "affinity": [0, 3]}
-    assert Fingerprint.from_dict(partly).frequency_khz == (1, 2)
-    assert Fingerprint.from_dict(partly).affinity == (0, 3)
-
-
-@pytest.mark.parametrize("field", list(OLDER))
-def test_but_every_field_of_those_is_wanted(field: str) -> None:
-    values = {name: value for name, value in OLDER.items() if name != field}
-    with pytest.raises(DeviceError, match="a fingerprint has the fields .*Take the fingerprint"):
-        Fingerprint.from_dict(values)
-
-
-def test_unknown_fields_are_refused() -> None:
-    with pytest.raises(DeviceError, match="found: .*colour"):
-        Fingerprint.from_dict({**OLDER, "colour": "green"})

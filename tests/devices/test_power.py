@@ -1,4 +1,4 @@
-"""Power of graphics cards, with a small script for `nvidia-smi`."""
+"""Power: sensors as files, and graphics cards with a small script for `nvidia-smi`."""
 
 import os
 from collections.abc import Callable
@@ -112,3 +112,50 @@ def test_a_jetson_tells_of_the_whole_module(tree: Tree, program: Program) -> Non
     power = PowerMeter(tree({f"{folder}/{k}": v for k, v in rail.items()}), of_card=True)
     power.sample()
     assert power.mean_w() == pytest.approx(10)
+
+
+def write(folder: Path, **values: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in values.items():
+        (folder / name).write_text(f"{value}\n")
+
+
+def test_power_of_a_jetson(tmp_path: Path) -> None:
+    folder = tmp_path / "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon4"
+    write(folder, in1_label="VDD_IN", in1_input=5000, curr1_input=1000)
+    write(folder, in2_label="VDD_CPU_GPU_CV", in2_input=5000, curr2_input=400)
+    power = PowerMeter(tmp_path)
+    assert power.mean_w() is None
+    power.sample()
+    write(folder, curr1_input=2000)
+    power.sample()
+    assert power.mean_w() == pytest.approx(7.5)
+    power.restart()
+    power.sample()
+    assert power.mean_w() == pytest.approx(10.0)
+
+
+def test_power_of_all_rails_where_none_is_the_total(tmp_path: Path) -> None:
+    folder = tmp_path / "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon4"
+    write(folder, in1_label="VDD_GPU_SOC", in1_input=10000, curr1_input=300)
+    write(folder, in2_label="VDD_CPU_CV", in2_input=10000, curr2_input=200)
+    power = PowerMeter(tmp_path)
+    power.sample()
+    assert power.mean_w() == pytest.approx(5.0)
+
+
+def test_power_of_a_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("devices.power.time.monotonic", lambda: now[0])
+    folder = tmp_path / "sys/class/powercap/intel-rapl:0"
+    write(folder, energy_uj=9_000_000, max_energy_range_uj=10_000_000)
+    power = PowerMeter(tmp_path)
+    now[0] += 2
+    write(folder, energy_uj=5_000_000)  # it has begun anew
+    assert power.mean_w() == pytest.approx(3.0)
+
+
+def test_no_sensors_no_power(tmp_path: Path) -> None:
+    power = PowerMeter(tmp_path)
+    power.sample()
+    assert power.mean_w() is None

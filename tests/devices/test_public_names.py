@@ -1,55 +1,20 @@
-"""What the packages offer is pinned."""
+"""What the packages offer."""
 
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import devices
 import devices.runtimes
-
-RUNTIME_NAMES = {
-    "ON_NVIDIA",
-    "EngineBuilder",
-    "EngineHeader",
-    "OnnxRuntime",
-    "OrtBuilder",
-    "ReplayRuntime",
-    "Runtime",
-    "Session",
-    "TensorRTBuilder",
-    "TensorRTRtxBuilder",
-    "TensorRTRuntime",
-    "explain_failure",
-    "fix_batch",
-    "installed_version",
-    "layer_of",
-    "modules_of",
-    "open_runtime",
-    "read_engine_header",
-    "read_inputs",
-}
+import profilers
 
 
-def test_devices() -> None:
-    assert set(devices.__all__) == RUNTIME_NAMES | {
-        "DetectedRuntime",
-        "DeviceSpec",
-        "Fingerprint",
-        "detect_runtimes",
-        "hazards",
-        "known_devices",
-        "load_device",
-        "read_catalog",
-        "read_gpu",
-        "read_machine",
-        "take_fingerprint",
-    }
-    assert all(hasattr(devices, name) for name in devices.__all__)
-
-
-def test_runtimes() -> None:
-    assert set(devices.runtimes.__all__) == RUNTIME_NAMES | {"RUNTIMES"}
-    assert all(hasattr(devices.runtimes, name) for name in devices.runtimes.__all__)
+@pytest.mark.parametrize("package", [devices, devices.runtimes, profilers])
+def test_what_is_offered_is_there(package: ModuleType) -> None:
+    assert all(hasattr(package, name) for name in package.__all__)
 
 
 def test_importing_loads_no_runtime() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 
@@ -76,14 +77,15 @@ def test_a_description_without_a_name_is_refused() -> None:
         ("name", "a/b", "letters, digits"),
         ("name", "", "letters, digits"),
         ("name", 5, "letters, digits"),
-        ("runtime", "", "a name"),
+        ("runtime", "ncnn", "one of onnxruntime, tensorrt, tensorrt-rtx"),
+        ("runtime", ["onnxruntime"], "one of onnxruntime, tensorrt, tensorrt-rtx"),
         ("transport", None, "one of local, ssh"),
-        ("provider", "", "a name, or left out"),
+        ("provider", "hexagon", "one of cpu, cuda, .*, or left out"),
         ("python", "", "a name"),
         ("machine", "", "a name, or left out"),
         ("ssh_config", 5, "a name, or left out"),
-        ("precision", "fp8", "one of fp32, fp16, int8"),
-        ("precision", ["fp32"], "one of fp32, fp16, int8"),
+        ("precision", "", "a name"),
+        ("precision", ["fp32"], "a name"),
         ("threads", 0, "a whole number from 1 on"),
         ("threads", True, "a whole number from 1 on"),
         ("batch", 1.5, "a whole number from 1 on"),
@@ -95,6 +97,37 @@ def test_impossible_values_are_refused_by_field(field: str, value: object, allow
     message = f"'{field}' of a device must be {allowed}.*found: {re.escape(repr(value))}"
     with pytest.raises(UnknownDeviceError, match=message):
         DeviceSpec.from_dict(values)
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
+def test_only_onnxruntime_has_execution_providers(runtime: str) -> None:
+    message = f"'provider' of a device must be left out for the runtime '{runtime}'; found: 'cuda'"
+    with pytest.raises(UnknownDeviceError, match=message):
+        DeviceSpec("board", runtime, provider="cuda")
+
+
+@pytest.mark.parametrize("provider", [None, "cpu", "xnnpack"])
+def test_no_half_precision_on_processors(provider: str | None) -> None:
+    message = "another precision than 'fp16' .* found: onnxruntime computes it in fp32 on proc"
+    with pytest.raises(UnknownDeviceError, match=message):
+        DeviceSpec("board", precision="fp16", provider=provider)
+    assert DeviceSpec("board", precision="fp16", provider="cuda").number_format() == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ({"runtime": "tensorrt-rtx"}, "s8s8-symmetric"),
+        ({"provider": "tensorrt"}, "s8s8-symmetric"),
+        ({"provider": "cuda"}, "s8s8-symmetric"),
+        ({"machine": "aarch64"}, "s8s8"),
+        ({"machine": "x86_64", "instruction_sets": ("avx2", "avx512_vnni")}, "u8s8"),
+        ({"machine": "x86_64", "instruction_sets": ("avx2",)}, "u8s8-reduced"),
+    ],
+)
+def test_eight_bits_are_those_that_a_device_likes(device: dict[str, Any], expected: str) -> None:
+    found = {key: device.pop(key) for key in ("machine", "instruction_sets") if key in device}
+    assert DeviceSpec("board", precision="int8", **device).number_format(**found) == expected
 
 
 def test_round_trip() -> None:
@@ -111,7 +144,7 @@ def test_identity_is_that_of_what_a_latency_depends_on() -> None:
     )
     others = [
         DeviceSpec("board", runtime="tensorrt"),
-        DeviceSpec("board", precision="fp16"),
+        DeviceSpec("board", precision="int8"),
         DeviceSpec("board", batch=2),
         DeviceSpec("board", threads=2),
         DeviceSpec("board", provider="cuda"),

@@ -99,8 +99,9 @@ def write(tmp_path: Path, spec: DeviceSpec, fingerprint: Fingerprint) -> Callabl
 def _rounds(
     key: str, *samples_ms: list[float], session: int = 1, **more: Any
 ) -> list[dict[str, Any]]:
+    facts = {"kind": "block", "key": key, "session": session}
     return [
-        {"key": key, "session": session, "round": number, "samples_ms": samples, **more}
+        {**facts, "round": number, "samples_ms": samples, **more}
         for number, samples in enumerate(samples_ms, start=1)
     ]
 
@@ -121,22 +122,11 @@ def replay() -> Callable[..., ReplayRuntime]:
     return make
 
 
-def _correction(space_hash: str = "cafe", **changes: Any) -> dict[str, Any]:
-    figures = {"offset_ms": 0.1, "scale": 1.0, "p95_ratio": 1.1, "networks": 6, "fit_mape": 0.01}
-    return {"type": "correction", "space_hash": space_hash, **figures, **changes}
-
-
-@pytest.fixture
-def correction() -> Callable[..., dict[str, Any]]:
-    """Makes the line of a correction."""
-    return _correction
-
-
 def _rounds_by_key(path: Path) -> dict[str, list[tuple[int, int]]]:
     found: dict[str, list[tuple[int, int]]] = {}
     for line in path.read_text().splitlines()[1:]:
         values = json.loads(line)
-        if values.get("type") in (None, "network") and "samples_ms" in values:
+        if values.get("kind") in ("block", "network") and "samples_ms" in values:
             found.setdefault(values["key"], []).append((values["session"], values["round"]))
     return found
 

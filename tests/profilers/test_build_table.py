@@ -9,17 +9,15 @@ from typing import Any
 
 import pytest
 
-from devices import DeviceSpec, OnnxRuntime, ReplayRuntime, Runtime, Session
-from devices.errors import EngineError
+from devices import OnnxRuntime, ReplayRuntime, Runtime, Session
+from devices.errors import EngineError, FileError
 from profilers import (
     LatencyTable,
     MeasureConfig,
     ProfilerError,
-    TableError,
-    TableMismatchError,
     Workload,
 )
-from profilers.table_file import TableFile
+from profilers.table_file import open_table
 
 Build = Callable[..., LatencyTable]
 Exactly = Callable[..., MeasureConfig]
@@ -48,21 +46,21 @@ class CountingRuntime:
 def test_a_table_of_real_sessions(
     build: Build, blocks: list[Workload], write_block: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    whole = Workload("network/x", write_block("x"), "network", {"depths": [1]}, "cafe")
+    whole = Workload("network/x", write_block("x"), "network", {"depths": [1]})
     table = build([*blocks, whole])
     assert sorted(table.keys()) == ["block/a", "block/b", "block/c"]
     for key in [*table.keys(), "network/x"]:
         assert table.rounds(key) == 3
         assert table.median_ms(key) > 0
     assert 0 < table.overhead_ms < table.median_ms("network/x") + 1
-    (network,) = table.networks("cafe")
-    assert (network.key, network.architecture) == ("network/x", {"depths": [1]})
+    assert table.keys("network") == ["network/x"]
+    assert table.about("network/x") == {"depths": [1]}
     assert table.session_scale(1) == 1
     header, *others = lines(tmp_path / "table.jsonl")
     assert list(header) == ["format", "device", "fingerprint", "measure"]
     assert header["measure"]["rounds"] == 3
     # The reference opens every round.
-    starts = [values for values in others if values.get("type") == "reference"]
+    starts = [values for values in others if values.get("kind") == "reference"]
     assert [values["round"] for values in starts] == [1, 1, 2, 2, 3, 3]
     begin, *others = others
     assert (begin["type"], begin["session"], begin["measure"]) == ("session", 1, header["measure"])
@@ -141,18 +139,19 @@ def test_anchors_tell_how_fast_a_later_session_was(
     build: Build, replay: Callable[..., ReplayRuntime], tmp_path: Path
 ) -> None:
     a, b = (Workload(f"block/{name}", Path(name)) for name in "ab")
-    networks = [
-        Workload(f"network/{name}", Path(name), "network", {"n": name}, "cafe") for name in "mn"
-    ]
-    gone = Workload("network/gone", Path("gone"), "network", {"n": "gone"}, "cafe")
+    networks = [Workload(f"network/{name}", Path(name), "network", {"n": name}) for name in "mn"]
+    gone = Workload("network/gone", Path("gone"), "network", {"n": "gone"})
     build([a, *networks], replay(a=[2.0], m=[5.0], n=[8.0]))
     # The reference is as fast as before, but networks take twice as long.
     table = build([b], replay(b=[6.0], m=[10.0], n=[16.0]), anchors=[*networks, gone])
     assert table.session_scale(2) == 0.5
     assert table.median_ms("block/b") == 3
-    assert [n.median_ms for n in table.networks("cafe")] == [5, 8]
-    anchored = [line for line in lines(tmp_path / "table.jsonl") if line.get("type") == "anchor"]
-    assert {line["key"] for line in anchored} == {"anchor/network/m", "anchor/network/n"}
+    assert [table.median_ms(key) for key in table.keys("network")] == [5, 8]
+    anchored = [line for line in lines(tmp_path / "table.jsonl") if line.get("anchor")]
+    assert {(line["kind"], line["key"]) for line in anchored} == {
+        ("network", "network/m"),
+        ("network", "network/n"),
+    }
     assert table.rounds("network/n") == 3
 
 
@@ -213,7 +212,7 @@ def test_what_failed_is_measured_from_the_beginning(
     # An error after rounds that are enough for whoever asks for fewer.
     build(blocks)
     path = tmp_path / "table.jsonl"
-    error = {"key": "block/b", "session": 1, "error": "no memory"}
+    error = {"kind": "block", "key": "block/b", "session": 1, "error": "no memory"}
     path.write_text(path.read_text() + json.dumps(error) + "\n")
     assert build(blocks).errors == {"block/b": "no memory"}
     table = build(blocks, config=exactly(rounds=2), retry_errors=True)
@@ -251,41 +250,9 @@ def test_a_runtime_that_cannot_run_anything_is_an_error(
         build(blocks, Closing(OnnxRuntime()))
 
 
-def test_sessions_are_closed(build: Build, blocks: list[Workload]) -> None:
-    sessions: list[Session] = []
-
-    class Keeping(CountingRuntime):
-        def load(self, path: Path) -> Session:
-            sessions.append(super().load(path))
-            return sessions[-1]
-
-    build(blocks, Keeping(OnnxRuntime()))
-    assert len(sessions) == 5
-    for session in sessions:
-        with pytest.raises(EngineError, match="closed"):
-            session.time_ms(1)
-
-
 def test_a_key_that_is_there_twice_is_named(build: Build, blocks: list[Workload]) -> None:
     with pytest.raises(ProfilerError, match="key of its own .*found: 'block/b'"):
         build([*blocks, blocks[1]])
-
-
-def test_a_table_of_another_device_is_left_alone(
-    build: Build, blocks: list[Workload], tmp_path: Path
-) -> None:
-    build(blocks)
-    before = (tmp_path / "table.jsonl").read_bytes()
-    with pytest.raises(TableMismatchError, match="threads 2; found: threads 1"):
-        build(blocks, spec=DeviceSpec("local-cpu", threads=2))
-    assert (tmp_path / "table.jsonl").read_bytes() == before
-
-
-def test_a_foreign_file_is_left_alone(build: Build, blocks: list[Workload], tmp_path: Path) -> None:
-    (tmp_path / "table.jsonl").write_bytes(b"my diary\nday 1")
-    with pytest.raises(TableError, match="must be a latency table"):
-        build(blocks)
-    assert (tmp_path / "table.jsonl").read_bytes() == b"my diary\nday 1"
 
 
 def test_a_torn_line_is_measured_again(
@@ -301,14 +268,14 @@ def test_a_torn_line_is_measured_again(
 
 
 def test_two_writers_refuse_each_other(
-    build: Build, blocks: list[Workload], tmp_path: Path, correction: Callable[..., Any]
+    build: Build, blocks: list[Workload], tmp_path: Path
 ) -> None:
     table = build(blocks[:1])
-    with TableFile(tmp_path / "table.jsonl"):
-        with pytest.raises(TableError, match="one process at a time; found: another one"):
+    with open_table(tmp_path / "table.jsonl"):
+        with pytest.raises(FileError, match="only process that writes to .*; found: another one"):
             build(blocks)
-        with pytest.raises(TableError, match="one process at a time"):
-            table.append_correction(correction())
+        with pytest.raises(FileError, match="only process that writes to"):
+            table.append_note("us", {})
         # Reading is allowed at any time.
         assert LatencyTable.load(tmp_path / "table.jsonl").rounds("block/a") == 3
     assert build(blocks).rounds("block/c") == 3

@@ -1,6 +1,7 @@
 """Lines of a table."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,26 +9,15 @@ import pytest
 from profilers.latency_record import LatencyRecord
 
 
-def test_a_block_has_no_type() -> None:
-    record = LatencyRecord("conv/in3", "block", session=1, round=3, samples_ms=(0.25, 0.5))
-    assert record.to_dict() == {
-        "key": "conv/in3",
-        "session": 1,
-        "round": 3,
-        "samples_ms": [0.25, 0.5],
-    }
-
-
 @pytest.mark.parametrize(
     "record",
     [
-        LatencyRecord("a", "block", 1, (0.1234567,), 2),
-        LatencyRecord("a", "block", 1, (0.5,), 2, cold_ms=0.75),
+        LatencyRecord("a", "block", 1, (0.1234567,), None, 2),
+        LatencyRecord("a", "block", 1, (0.5,), 0.75, 2),
         LatencyRecord("a", "block", 2, error="why"),
-        LatencyRecord("reference", "reference", 1, (1.0,), 1),
-        LatencyRecord("overhead", "overhead", 1, (1.0,), 1),
-        LatencyRecord("n", "network", 1, (1.0, 2.0), 1, None, {"depths": [1, 2]}, "cafe"),
-        LatencyRecord("n", "network", 1, None, None, "why", {"depths": [1, 2]}, "cafe"),
+        LatencyRecord("n", "network", 1, (1.0, 2.0), None, 1, about={"depths": [1, 2]}),
+        LatencyRecord("n", "network", 1, (1.0, 2.0), None, 1, anchor=True),
+        LatencyRecord("n", "network", 1, error="why", about={}),
     ],
 )
 def test_round_trip_through_json(record: LatencyRecord) -> None:
@@ -37,15 +27,10 @@ def test_round_trip_through_json(record: LatencyRecord) -> None:
         # Nanoseconds are all that a clock gives.
         assert found.samples_ms == pytest.approx(record.samples_ms, abs=5e-7)
     assert found.cold_ms == record.cold_ms
-    assert (found.kind, found.error, found.architecture, found.space_hash) == (
-        record.kind,
-        record.error,
-        record.architecture,
-        record.space_hash,
-    )
+    assert replace(found, samples_ms=None, error="") == replace(record, samples_ms=None, error="")
 
 
-GOOD = {"key": "a", "session": 1, "round": 1, "samples_ms": [1.0]}
+GOOD = {"kind": "block", "key": "a", "session": 1, "round": 1, "samples_ms": [1.0]}
 
 
 @pytest.mark.parametrize(
@@ -58,14 +43,13 @@ GOOD = {"key": "a", "session": 1, "round": 1, "samples_ms": [1.0]}
         ({"samples_ms": [float("inf")]}, "samples_ms"),
         ({"samples_ms": [0.0]}, "samples_ms"),
         ({"samples_ms": ["1"]}, "samples_ms"),
-        ({"samples_ms": 5}, "not iterable"),
         ({"round": 0}, "round 0"),
         ({"round": None}, "round None"),
         ({"session": 0}, "session 0"),
         ({"session": "1"}, "session '1'"),
-        ({"type": "guess"}, "of kind 'guess'"),
+        ({"kind": 3}, "kind 3"),
+        ({"about": "it"}, "about 'it'"),
         ({"key": 3}, "key 3"),
-        ({"colour": "red"}, "colour"),
     ],
 )
 def test_contradictions_are_refused(change: dict[str, Any], message: str) -> None:

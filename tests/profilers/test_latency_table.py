@@ -2,13 +2,12 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from devices import DeviceSpec, Fingerprint
+from devices.errors import FileError, UserError
 from profilers import (
     KeyHistory,
     LatencyTable,
@@ -16,27 +15,27 @@ from profilers import (
     MissingKeyError,
     Steadiness,
     TableError,
-    TableMismatchError,
 )
+from profilers.table_file import open_table
 
 Write = Callable[..., Path]
-Correction = Callable[..., dict[str, Any]]
 
 
 def block(key: str, *rounds: list[float], session: int = 1, **more: Any) -> list[dict[str, Any]]:
     """Lines of a key, one for each round."""
+    facts = {"kind": "block", "key": key, "session": session}
     return [
-        {"key": key, "session": session, "round": number, "samples_ms": samples, **more}
+        {**facts, "round": number, "samples_ms": samples, **more}
         for number, samples in enumerate(rounds, start=1)
     ]
 
 
 def own(kind: str, *rounds: list[float], session: int = 1) -> list[dict[str, Any]]:
-    return block(kind, *rounds, session=session, type=kind)
+    return block(kind, *rounds, session=session, kind=kind)
 
 
-def network(key: str, *rounds: list[float], space_hash: str = "cafe") -> list[dict[str, Any]]:
-    return block(key, *rounds, type="network", architecture={"n": key}, space_hash=space_hash)
+def network(key: str, *rounds: list[float]) -> list[dict[str, Any]]:
+    return block(key, *rounds, kind="network", about={"n": key})
 
 
 def test_figures_of_a_key(write: Write) -> None:
@@ -115,7 +114,7 @@ def test_keys_come_by_kind(write: Write) -> None:
         *block("b", [1.0]),
         *network("n", [1.0]),
         *block("a", [1.0], [2.0]),
-        {"key": "c", "session": 1, "error": "no such operator"},
+        {"kind": "block", "key": "c", "session": 1, "error": "no such operator"},
     )
     table = LatencyTable.load(path)
     assert table.keys() == ["b", "a"]
@@ -124,26 +123,15 @@ def test_keys_come_by_kind(write: Write) -> None:
 
 
 def test_an_error_holds_until_samples_follow(write: Write) -> None:
-    error = {"key": "a", "session": 1, "error": "why"}
+    error = {"kind": "block", "key": "a", "session": 1, "error": "why"}
     assert LatencyTable.load(write(error, *block("a", [1.0], session=1))).errors == {}
     table = LatencyTable.load(write(*block("a", [1.0]), error))
     assert table.errors == {"a": "why"}
     assert table.median_ms("a") == 1
 
 
-def test_networks_are_those_of_the_space(write: Write) -> None:
-    rounds = [[4.0, 5.0, 6.0]] * 7
-    path = write(
-        *network("n1", *rounds), *network("n2", [1.0], space_hash="beef"), *block("a", [1.0])
-    )
-    (found,) = LatencyTable.load(path).networks("cafe")
-    assert found.key == "n1"
-    assert found.architecture == {"n": "n1"}
-    assert (found.median_ms, found.p95_ms, found.interval_ms) == (5, 6, (5, 5))
-
-
 def test_a_missing_key_is_named_with_what_to_do(write: Write) -> None:
-    table = LatencyTable.load(write({"key": "b", "session": 1, "error": "why"}))
+    table = LatencyTable.load(write({"kind": "block", "key": "b", "session": 1, "error": "why"}))
     for method in (table.low_quantile_ms, table.median_ms, table.median_interval_ms):
         with pytest.raises(MissingKeyError, match="'a' in .*nothing of it.*edgesearch profile"):
             method("a")
@@ -152,88 +140,70 @@ def test_a_missing_key_is_named_with_what_to_do(write: Write) -> None:
             of_percentile("b", 95)
 
 
-def test_the_last_correction_of_a_space_counts(write: Write, correction: Correction) -> None:
-    path = write(correction(scale=1.0), correction("beef", scale=3.0))
+def test_notes_are_their_owners(write: Write) -> None:
+    theirs = {"type": "note", "owner": "them", "n": 1}
+    path = write(*block("a", [1.0]), theirs)
     table = LatencyTable.load(path)
-    table.append_correction(correction(scale=2.0))
+    table.append_note("us", {"n": 2, "deep": [{}]})
     for found in (table, LatencyTable.load(path)):
-        for space_hash, scale in (("cafe", 2.0), ("beef", 3.0)):
-            expected = correction(space_hash, scale=scale)
-            assert found.correction(space_hash) == {
-                name: value for name, value in expected.items() if name != "type"
-            }
-        assert found.correction("none") is None
+        assert [note.values for note in found.notes("us")] == [{"n": 2, "deep": [{}]}]
+        assert [(note.values, note.line) for note in found.notes("them")] == [({"n": 1}, 3)]
+        assert found.notes("others") == []
 
 
-def test_appending_cuts_a_torn_line_off(write: Write, correction: Correction) -> None:
+def test_appending_cuts_a_torn_line_off(write: Write) -> None:
     path = write(*block("a", [1.0]))
     intact = path.read_bytes()
     path.write_bytes(intact + b'{"key": "a", "sess')
     with pytest.warns(UserWarning, match="last line is torn"):
         table = LatencyTable.load(path)
     with pytest.warns(UserWarning, match="last line is torn"):
-        table.append_correction(correction())
+        table.append_note("us", {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert LatencyTable.load(path).correction("cafe") is not None
-    assert path.read_bytes().startswith(intact + b'{"type": "correction"')
+        assert len(LatencyTable.load(path).notes("us")) == 1
+    assert path.read_bytes().startswith(intact + b'{"type": "note"')
 
 
-@pytest.mark.parametrize("tail", [b'{"key"', b"{", b"\0\0\0", b"\xff\xfe", b"\0\0\0\n", b"[1]\n"])
-def test_a_torn_last_line_is_dropped_with_a_warning(tail: bytes, write: Write) -> None:
-    path = write(*block("a", [1.0], [2.0]))
-    path.write_bytes(path.read_bytes() + tail)
-    with pytest.warns(UserWarning, match="hand.jsonl: its last line is torn"):
-        assert LatencyTable.load(path).rounds("a") == 2
-
-
-def test_a_table_cut_anywhere_loads_or_is_no_table(write: Write) -> None:
-    path = write(*block("a", [1.0], [2.0]))
-    data = path.read_bytes()
-    header_bytes = data.index(b"\n") + 1
-    for size in range(header_bytes, len(data)):
-        path.write_bytes(data[:size])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            assert LatencyTable.load(path).rounds("a") == data[header_bytes:size].count(b"\n")
+def test_appending_to_a_table_that_is_gone_is_refused(write: Write) -> None:
+    path = write(*block("a", [1.0]))
+    table = LatencyTable.load(path)
+    path.unlink()
+    with pytest.raises(FileError, match="the latency table .*no such file"):
+        table.append_note("us", {})
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"key": "a", "sess', r"one JSON object in each line; found: line 3: '\{\"key\": \"a\""),
-        (b"[1, 2]", "one JSON object in each line; found: line 3"),
-        (b'{"key": "a", "session": 1}', "line 3: exactly one of samples_ms and error"),
-        (b'{"type": "guess", "key": "a", "session": 1, "error": "x"}', "line 3: .*'guess'"),
-        (b'{"type": "correction"}', "line 3: space_hash None, which must be a text"),
-        (b'{"type": "merge", "session": 2}', "line 3: source None, which must be a text"),
-        (b'{"type": "session", "session": 2}', "line 3: measure None, which must be an object"),
+        (b'{"key": "a", "sess', "line 3: "),
+        (b'{"kind": "block", "key": "a", "session": 1}', "line 3: exactly one of samples_ms"),
+        (b'{"type": "guess", "key": "a", "session": 1, "error": "x"}', "line 3: .*'type'"),
+        (b'{"type": "note"}', "line 3: no 'owner'"),
+        (b'{"type": "merge", "session": 2}', "line 3: no 'source'"),
     ],
 )
 def test_a_damaged_line_is_named(line: bytes, message: str, write: Write) -> None:
     path = write(*block("a", [1.0], [2.0]))
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([*lines[:2], line, *lines[2:]]) + b"\n")
-    with pytest.raises(TableError, match=message):
+    with pytest.raises(FileError, match=f"a latency table.*hand.jsonl; found: {message}"):
         LatencyTable.load(path)
 
 
 @pytest.mark.parametrize(
-    ("data", "found"),
-    [
-        (b"", "an empty file"),
-        (b"\x89PNG\r\n\x1a\n", "begins with"),
-        (b'{"format": 1, "dev', "begins with"),
-        (b"[]\n", "begins with"),
-        (b'{"epoch": 1}\n', "begins with"),
-        (b"x" * 100_000, "begins with"),
-    ],
+    "data", [b"", b"PNG\r\n\x1a\n", b'{"format": 1, "dev', b'{"epoch": 1}\n', b"x" * 9, b'{"a": 1}']
 )
-def test_another_file_is_refused_and_left_alone(data: bytes, found: str, tmp_path: Path) -> None:
+def test_another_file_is_refused_and_left_alone(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "other"
     path.write_bytes(data)
-    with pytest.raises(TableError, match=f"must be a latency table; found: .*{found}"):
-        LatencyTable.load(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(UserError, match="a latency table"):
+            LatencyTable.load(path)
+        with pytest.raises(UserError, match="a latency table"), open_table(path, {"format": 1}):
+            pass
     assert path.read_bytes() == data
 
 
@@ -248,52 +218,11 @@ def test_a_header_without_device_is_refused(header: dict[str, Any], write: Write
         LatencyTable.load(write(**header))
 
 
-@pytest.mark.parametrize("target", ["missing.jsonl", "."])
-def test_what_cannot_be_read_is_said(target: str, tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="to read the latency table .*found: (No such|Is a dir)"):
-        LatencyTable.load(tmp_path / target)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"name": "board"},
-        {"runtime": "tensorrt"},
-        {"precision": "int8"},
-        {"batch": 4},
-        {"threads": 2},
-    ],
-)
-def test_a_table_of_another_device_is_refused_by_field(
-    change: dict[str, Any], write: Write, spec: DeviceSpec
-) -> None:
-    ((field, value),) = change.items()
-    path = write()
-    assert LatencyTable.load(path, expect=replace(spec, description="other")).spec == spec
-    message = f"must be of {field} {value!r}; found: {field} {getattr(spec, field)!r}"
-    with pytest.raises(TableMismatchError, match=message):
-        LatencyTable.load(path, expect=replace(spec, **change))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"chip": "other"}, {"runtime_version": "2.0"}, {"instruction_sets": ("sse",)}],
-)
-def test_a_table_of_another_machine_is_refused_by_field(
-    change: dict[str, Any], write: Write, fingerprint: Fingerprint
-) -> None:
-    ((field, value),) = change.items()
-    path = write()
-    moved = replace(fingerprint, governor="other", python="9", memory_bytes=1)
-    assert LatencyTable.load(path, expect_fingerprint=moved).fingerprint == fingerprint
-    with pytest.raises(TableMismatchError, match=f"must be of {field} .*found: {field} "):
-        LatencyTable.load(path, expect_fingerprint=replace(fingerprint, **change))
-
-
 def test_cold_runs_have_a_quantile_of_their_own(write: Write) -> None:
     rounds = [{"round": n, "samples_ms": [1.0], "cold_ms": 2.0 + n} for n in range(11)]
     lines = [
-        {"key": "a", "session": 1, **round_, "round": n + 1} for n, round_ in enumerate(rounds)
+        {"kind": "block", "key": "a", "session": 1, **round_, "round": n + 1}
+        for n, round_ in enumerate(rounds)
     ]
     table = LatencyTable.load(write(*lines, *block("b", [1.0])))
     assert table.cold_quantile_ms("a") == pytest.approx(3.0)
@@ -310,13 +239,14 @@ def test_sessions_are_joined_by_all_that_they_share(write: Write) -> None:
         *own("reference", [1.0], session=2),
         *block("a", [1.0], session=2),
         *block("c", [4.0], session=2),
-        *block("anchor/n", [4.0], session=2, type="anchor"),
+        *block("n", [4.0], session=2, kind="network", anchor=True),
     )
     table = LatencyTable.load(write(*first, *later))
     assert table.session_scale(2) == 2
     assert table.low_quantile_ms("c") == 8
     assert table.median_ms("n") == 8
-    assert [n.key for n in table.networks("cafe")] == ["n"]
+    assert table.keys("network", "other") == ["n"]
+    assert table.about("n") == {"n": "n"}
 
 
 def between(levels: list[float], samples: list[float]) -> list[dict[str, Any]]:
@@ -374,7 +304,15 @@ def test_a_table_says_whether_the_machine_settled(write: Write) -> None:
     assert LatencyTable.load(write()).steadiness() == Steadiness(0, 0, 0.0, 0, (), True)
 
 
+def test_the_rounds_that_were_asked_for_in_the_end_count(write: Write) -> None:
+    lines = [session(rounds=9), *between([1.0] * 4, [2.0] * 3)]
+    table = LatencyTable.load(write(*lines))
+    assert table.steadiness().unsettled == ("a",)
+    assert table.steadiness({"network": 3}).unsettled == ("a",)
+    assert table.steadiness({"block": 3}).unsettled == ()
+
+
 def test_a_session_of_unknown_settings_is_named(write: Write) -> None:
     broken = {"type": "session", "session": 1, "measure": {"round": 3}, "fingerprint": {}}
-    with pytest.raises(TableError, match="line 2: .*'round'"):
+    with pytest.raises(FileError, match="line 2: .*'round'"):
         LatencyTable.load(write(broken, *block("a", [1.0]), *block("b", [1.0])))

@@ -18,9 +18,9 @@ def test_what_is_given_for_each_round(
     found = list(meter.measure(blocks[:2], blocks[2:], exactly(rounds=2), {}))
     assert meter.fingerprints == [fingerprint]
     for number in (1, 2):
-        keys = [m.key for m in found if m.round == number]
+        keys = [f"anchor {m.key}" if m.anchor else m.key for m in found if m.round == number]
         assert keys[0] == keys[-1] == "reference"
-        assert sorted(keys[1:-1]) == ["anchor/block/c", "block/a", "block/b", "overhead"]
+        assert sorted(keys[1:-1]) == ["anchor block/c", "block/a", "block/b", "overhead"]
     assert {m.session for m in found} == {0}
     meter.close()
 

@@ -6,19 +6,21 @@ from typing import Any
 
 import pytest
 
-from profilers import LatencyTable, Slowdown, slowdown_of
+from profilers.latency_table import LatencyTable, Slowdown
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
 
 Write = Callable[..., Path]
 Line = dict[str, Any]
 
 
-def rounds(key: str, kind: str, ms: Sequence[float], session: int) -> list[Line]:
+def rounds(
+    key: str, kind: str, ms: Sequence[float], session: int, anchor: bool = False
+) -> list[Line]:
     """A round for each figure, with a run that took so long and a slower one."""
     return [
         {
-            **{"key": key, "type": kind, "session": session, "round": number},
-            **{"samples_ms": [3 * each, each], "space_hash": "cafe"},
+            **{"key": key, "kind": kind, "session": session, "round": number},
+            **{"samples_ms": [3 * each, each], "anchor": anchor},
         }
         for number, each in enumerate(ms, 1)
     ]
@@ -31,16 +33,15 @@ def reference(session: int, *ms: float) -> list[Line]:
 
 
 def networks(session: int, *ms: float) -> list[Line]:
-    prefix, kind = ("", "network") if session == 1 else ("anchor/", "anchor")
     return [
         line
         for name, factor in (("a", 1), ("b", 2), ("c", 3))
-        for line in rounds(f"{prefix}network/{name}", kind, [factor * each for each in ms], session)
+        for line in rounds(name, "network", [factor * each for each in ms], session, session > 1)
     ]
 
 
 def slowdown(write: Write, *lines: Line) -> Slowdown | None:
-    return slowdown_of(LatencyTable.load(write(*lines)))
+    return LatencyTable.load(write(*lines)).slowdown()
 
 
 def test_each_is_its_own(write: Write) -> None:

@@ -124,15 +124,6 @@ def test_interval_of_a_percentile_has_the_ranks_of_the_binomial_distribution(
     assert (1 - below(high) <= 0.025) == (count >= 72)
 
 
-@pytest.mark.parametrize("q", [5, 50, 95, 99])
-@pytest.mark.parametrize("count", range(1, 30))
-def test_interval_of_a_percentile_holds_the_figure(count: int, q: int) -> None:
-    random = np.random.default_rng(count)
-    rounds = random.lognormal(size=(count, 3)).tolist()
-    low, high = statistics.percentile_interval_ms(rounds, q)
-    assert low <= statistics.percentile_ms(rounds, q) <= high
-
-
 @pytest.mark.parametrize("runs", [1, 3, 10])
 def test_runs_that_repeat_their_round_tell_nothing_more(runs: int) -> None:
     values = np.random.default_rng(0).lognormal(size=48).tolist()

@@ -19,15 +19,15 @@ Rounds = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def table(write: Write, rounds: Rounds, fingerprint: Fingerprint) -> LatencyTable:
-    network = {"type": "network", "architecture": {"n": 1}, "space_hash": "cafe"}
+    network = {"kind": "network", "about": {"n": 1}}
     lines = [
-        *rounds("overhead", [0.5], [0.5], type="overhead"),
-        *rounds("reference", [1.0], [1.0], type="reference"),
+        *rounds("overhead", [0.5], [0.5], kind="overhead"),
+        *rounds("reference", [1.0], [1.0], kind="reference"),
         *rounds("a", [2.0, 3.0, 9.0], [2.0, 4.0, 5.0], [2.0, 5.0, 6.0], cold_ms=7.0),
         *rounds("network/n", [8.0], [9.0], [10.0], **network),
-        *rounds("anchor/network/n", [8.0], type="anchor"),
-        {"key": 'b, "quoted"', "session": 1, "error": "no, never\nagain"},
-        {"key": "a", "session": 1, "error": "later"},
+        *rounds("network/n", [80.0], **network, anchor=True),
+        {"kind": "block", "key": 'b, "quoted"', "session": 1, "error": "no, never\nagain"},
+        {"kind": "block", "key": "a", "session": 1, "error": "later"},
     ]
     machine = replace(fingerprint, chip="Orin, 8 cores", gpu="Orin", driver="L4T 36.4")
     return LatencyTable.load(write(*lines, fingerprint=machine.to_dict()))

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from devices import OnnxRuntime, OrtBuilder, TensorRTRtxBuilder, layer_of, read_inputs
+from devices import OnnxRuntime, OrtBuilder, TensorRTBuilder, layer_of, read_inputs
 from devices.errors import CompileError, EngineError
 from devices.runtimes.onnx_layers import name_layer
 
@@ -87,7 +87,7 @@ def test_tensorrt_names_operator_and_layer(
     determinant = helper.make_node("Det", ["images"], ["features"], name="node_det_7")
     path = write_model("det.onnx", [in_module(determinant, "layer1", "layer1.1")], [2, 2], [])
     with pytest.raises(CompileError, match=r"found: the operator Det of the layer layer1\.1: "):
-        TensorRTRtxBuilder(["SM89"]).build(path, tmp_path / "det.engine")
+        TensorRTBuilder("tensorrt-rtx", ["SM89"]).build(path, tmp_path / "det.engine")
 
 
 def test_a_layer_has_a_name(write_model: Callable[..., Path]) -> None:

@@ -1,7 +1,6 @@
 """From a description to a runtime."""
 
 import platform
-import sys
 
 import onnxruntime
 import pytest
@@ -15,24 +14,13 @@ from devices import (
     read_catalog,
 )
 from devices.errors import DeviceError
-from devices.runtimes import RUNTIMES
+from devices.runtimes.known_runtimes import RUNTIMES
 
 
 def test_every_device_of_the_catalog_has_a_runtime() -> None:
     assert known_devices()
     for name in known_devices():
         assert read_catalog(name)["runtime"] in RUNTIMES
-
-
-def test_installed_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    version = open_runtime(load_device("local-cpu")).version
-    assert installed_version("onnxruntime") == version
-    assert installed_version("tflite") is None
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    for name in ("tensorrt", "tensorrt_bindings"):
-        monkeypatch.setitem(sys.modules, name, None)
-    assert installed_version("onnxruntime") is None
-    assert installed_version("tensorrt") is None
 
 
 def test_the_version_of_tensorrt_is_known_without_a_gpu() -> None:
@@ -45,31 +33,10 @@ def test_local_cpu_opens_onnxruntime() -> None:
     assert (runtime.name, runtime.version) == ("onnxruntime", onnxruntime.__version__)
 
 
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        (
-            DeviceSpec("board", runtime="ncnn"),
-            "a runtime out of onnxruntime, tensorrt, tensorrt-rtx; found: 'ncnn'",
-        ),
-        *(
-            (
-                DeviceSpec("board", runtime=runtime, provider="cuda"),
-                f"no execution provider for the runtime {runtime}: .*found: device.provider 'cuda'",
-            )
-            for runtime in ("tensorrt", "tensorrt-rtx")
-        ),
-        (
-            DeviceSpec("board", precision="fp16"),
-            "onnxruntime has there: fp32, int8; found: 'fp16'",
-        ),
-        (
-            DeviceSpec("board", machine="riscv64"),
-            f"architecture riscv64 for the device 'board'; found: {platform.machine()}",
-        ),
-        (DeviceSpec("board", provider="hexagon"), "this build of onnxruntime has: .*'hexagon'"),
-    ],
-)
-def test_what_cannot_be_opened_is_said(spec: DeviceSpec, message: str) -> None:
+def test_another_machine_or_build_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = f"architecture riscv64 for the device 'board'; found: {platform.machine()}"
     with pytest.raises(DeviceError, match=message):
-        open_runtime(spec)
+        open_runtime(DeviceSpec("board", machine="riscv64"))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(DeviceError, match="this build of onnxruntime has: cpu; found: 'directml'"):
+        open_runtime(DeviceSpec("board", provider="directml"))

@@ -1,9 +1,11 @@
 """What every runtime and every builder promises."""
 
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +13,22 @@ import pytest
 
 import devices
 from devices import (
+    DeviceSpec,
     EngineBuilder,
     OnnxRuntime,
     OrtBuilder,
     ReplayRuntime,
     Runtime,
     Session,
-    TensorRTRtxBuilder,
+    TensorRTBuilder,
     TensorRTRuntime,
+    installed_version,
 )
 from devices.errors import CompileError, EngineError
+from devices.runtimes.known_runtimes import RUNTIMES
+from devices.runtimes.tensorrt_bindings import FAMILIES
 
-RUNTIMES: dict[str, Callable[[], Runtime]] = {
+HERE: dict[str, Callable[[], Runtime]] = {
     "onnxruntime": lambda: OnnxRuntime(threads=1),
     "onnxruntime with 2 threads": lambda: OnnxRuntime(threads=2),
     "replay": lambda: ReplayRuntime({"convolution": [1.0, 2.0, 3.0]}),
@@ -36,7 +42,7 @@ ON_GPU = {
 
 
 @pytest.fixture(
-    params=[*RUNTIMES, *EMULATED, *(pytest.param(name, marks=pytest.mark.gpu) for name in ON_GPU)]
+    params=[*HERE, *EMULATED, *(pytest.param(name, marks=pytest.mark.gpu) for name in ON_GPU)]
 )
 def make(request: pytest.FixtureRequest) -> Callable[[], Runtime]:
     """Makes one of the runtimes."""
@@ -46,7 +52,43 @@ def make(request: pytest.FixtureRequest) -> Callable[[], Runtime]:
     if request.param in EMULATED:
         request.getfixturevalue("emulate_gpu")(EMULATED[request.param])
         return lambda: TensorRTRuntime("tensorrt")
-    return RUNTIMES[request.param]
+    return HERE[request.param]
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+class TestRuntimeRecord:
+    def test_is_listed_under_its_name(self, name: str) -> None:
+        assert RUNTIMES[name].name == name
+
+    def test_says_how_to_install_it(self, name: str) -> None:
+        record = RUNTIMES[name]
+        assert record.packages
+        assert "pip install " in record.install
+
+    def test_says_what_is_installed(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        version = installed_version(name)
+        assert version is None or version[0].isdigit()
+        for module in ("onnxruntime", *(m for f in FAMILIES.values() for m in f.modules)):
+            monkeypatch.setitem(sys.modules, module, None)
+        assert installed_version(name) is None
+
+    def test_loads_files_of_its_endings(self, name: str, tmp_path: Path) -> None:
+        record = RUNTIMES[name]
+        assert {".onnx", record.carried} <= set(record.endings)
+        for ending in (*record.endings, ".txt"):
+            header = struct.pack("<4s12xQ4s4xI", b"vtrt", 36, bytes(4), 8) * (
+                record.carried == ending
+            )
+            path = tmp_path / f"network{ending}"
+            path.write_bytes(header)
+            assert record.loads(path) == (ending != ".txt")
+
+    def test_devices_with_each_provider_have_a_number_format(self, name: str) -> None:
+        for provider in (None, *RUNTIMES[name].providers):
+            device = DeviceSpec("board", name, provider=provider)
+            assert device.number_format() == "fp32"
+            assert replace(device, precision="int8").number_format()
+            assert RUNTIMES[name].computes_on(provider) in ("processor", "nvidia", "other")
 
 
 def random_inputs(session: Session) -> dict[str, np.ndarray]:
@@ -121,7 +163,7 @@ class TestRuntime:
 
 def make_rtx_builder() -> EngineBuilder:
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
-    return TensorRTRtxBuilder(["SM86", "SM89"])
+    return TensorRTBuilder("tensorrt-rtx", ["SM86", "SM89"])
 
 
 BUILDERS: dict[str, Callable[[], EngineBuilder]] = {

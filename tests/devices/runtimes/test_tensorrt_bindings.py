@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from devices import TensorRTRtxBuilder, TensorRTRuntime
+from devices import TensorRTBuilder, TensorRTRuntime
 from devices.errors import RuntimeMissingError
 from devices.runtimes.tensorrt_bindings import Features, collected_errors, load_bindings
 
@@ -55,13 +55,13 @@ def test_bindings_that_cannot_build_for_absent_gpus_are_refused(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", ModuleType("tensorrt_rtx_bindings"))
     with pytest.raises(RuntimeMissingError, match="cannot build for a GPU that is not there"):
-        TensorRTRtxBuilder(["SM89"])
+        TensorRTBuilder("tensorrt-rtx", ["SM89"])
 
 
 @pytest.mark.parametrize(
     ("family", "command"),
     [
-        ("tensorrt", r"pip install tensorrt \(on a Jetson: sudo apt install python3-libnvinfer"),
+        ("tensorrt", r"pip install tensorrt; on a Jetson: sudo apt install python3-libnvinfer"),
         ("tensorrt-rtx", "pip install tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs"),
     ],
 )

@@ -13,7 +13,6 @@ from devices import (
     EngineHeader,
     Runtime,
     TensorRTBuilder,
-    TensorRTRtxBuilder,
     read_engine_header,
     read_gpu,
 )
@@ -56,7 +55,7 @@ def test_the_header_says_what_an_engine_was_built_for(
     tmp_path: Path,
 ) -> None:
     engine = tmp_path / "network.engine"
-    TensorRTRtxBuilder(capabilities).build(write_gemm(TensorProto.FLOAT16), engine)
+    TensorRTBuilder("tensorrt-rtx", capabilities).build(write_gemm(TensorProto.FLOAT16), engine)
     header = read_engine_header(engine)
     assert header == EngineHeader(bindings.__version__, tuple(dict.fromkeys(capabilities)))
 
@@ -64,12 +63,12 @@ def test_the_header_says_what_an_engine_was_built_for(
 @pytest.mark.parametrize("capability", ["SM90", "CURRENT", "NONE", "sm89"])
 def test_unknown_compute_capabilities_are_refused(capability: str, bindings: ModuleType) -> None:
     with pytest.raises(CompileError, match=f"out of SM75, .*, SM121; found: {capability}"):
-        TensorRTRtxBuilder(["SM89", capability])
+        TensorRTBuilder("tensorrt-rtx", ["SM89", capability])
 
 
 def test_no_compute_capability_is_refused(bindings: ModuleType) -> None:
     with pytest.raises(CompileError, match="compute capabilities out of .*found: none"):
-        TensorRTRtxBuilder([])
+        TensorRTBuilder("tensorrt-rtx", [])
 
 
 def test_what_a_gpu_lacks_is_said(
@@ -77,13 +76,13 @@ def test_what_a_gpu_lacks_is_said(
 ) -> None:
     source = write_gemm(TensorProto.FLOAT)
     with pytest.raises(CompileError, match=r"compile .*gemm.onnx for SM75.*'classifier'.*FP32"):
-        TensorRTRtxBuilder(["SM75"]).build(source, tmp_path / "network.engine")
+        TensorRTBuilder("tensorrt-rtx", ["SM75"]).build(source, tmp_path / "network.engine")
 
 
 def test_a_builder_goes_on_after_a_failure(
     bindings: ModuleType, unknown_operator: Path, convolution: Path, tmp_path: Path
 ) -> None:
-    builder = TensorRTRtxBuilder(["SM89"])
+    builder = TensorRTBuilder("tensorrt-rtx", ["SM89"])
     with pytest.raises(CompileError, match=r"parse .*operator NoSuch of the layer strange_node: "):
         builder.build(unknown_operator, tmp_path / "network.engine")
     builder.build(convolution, tmp_path / "network.engine")
@@ -94,7 +93,7 @@ def test_a_file_without_a_network_is_refused(
     bindings: ModuleType, junk: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(CompileError, match="parse .*junk.onnx; found: a file without any output"):
-        TensorRTRtxBuilder(["SM89"]).build(junk, tmp_path / "network.engine")
+        TensorRTBuilder("tensorrt-rtx", ["SM89"]).build(junk, tmp_path / "network.engine")
 
 
 def test_an_open_shape_is_refused(
@@ -102,7 +101,7 @@ def test_an_open_shape_is_refused(
 ) -> None:
     source = write_relu("open.onnx", ["batch", 4])
     with pytest.raises(CompileError, match=r"input 'images' of the open shape \(-1, 4\)"):
-        TensorRTRtxBuilder(["SM89"]).build(source, tmp_path / "network.engine")
+        TensorRTBuilder("tensorrt-rtx", ["SM89"]).build(source, tmp_path / "network.engine")
 
 
 def test_the_network_to_try_things_out_with_is_built(
@@ -111,7 +110,7 @@ def test_the_network_to_try_things_out_with_is_built(
     set_targets = tensorrt_builder._set_targets
 
     def for_an_absent_gpu(trt: ModuleType, config: Any, targets: list[str]) -> None:
-        assert targets == ["CURRENT"]
+        assert targets is None
         set_targets(trt, config, ["SM89"])
 
     monkeypatch.setattr(tensorrt_builder, "_set_targets", for_an_absent_gpu)
@@ -150,7 +149,7 @@ def test_timings_are_kept_and_used_again(
 ) -> None:
     emulate_gpu()
     timings = tmp_path / "gpu.timing"
-    builder = TensorRTBuilder("tensorrt", timings)
+    builder = TensorRTBuilder("tensorrt", timing_cache=timings)
     for times in (1, 2):
         builder.build(convolution, tmp_path / "network.engine")
         assert timings.read_bytes() == b"timing" * times
@@ -172,7 +171,8 @@ def test_an_engine_for_the_gpu_here_runs_here(
 ) -> None:
     runtime = tensorrt_here(family, cuda_package)
     for _ in range(2):  # the second build finds the timings of the first
-        TensorRTBuilder(family, tmp_path / "gpu.timing").build(convolution, tmp_path / "n.engine")
+        builder = TensorRTBuilder(family, timing_cache=tmp_path / "gpu.timing")
+        builder.build(convolution, tmp_path / "n.engine")
     session = runtime.load(tmp_path / "n.engine")
     assert session.run({"images": np.ones((1, 16, 8, 8), np.float32)})["features"].any()
     session.close()

@@ -77,15 +77,18 @@ def test_types_are_the_onnx_files(
         session.run({"images": wrong})
 
 
-def test_whole_numbers_are_taken_as_well(
+def test_whole_numbers_are_taken_as_well_and_other_types_refused(
     emulate_gpu: Callable[..., Any], write_relu: Callable[..., Path]
 ) -> None:
     emulate_gpu()
-    session = TensorRTRuntime("tensorrt").load(write_relu("n.onnx", [1, 4], TensorProto.INT8))
+    runtime = TensorRTRuntime("tensorrt")
+    session = runtime.load(write_relu("n.onnx", [1, 4], TensorProto.INT8))
     found = session.run({"images": np.array([[-128, -1, 0, 127]], np.int8)})["features"]
     assert found.dtype == np.int8
     assert found.tolist() == [[0, 0, 0, 127]]
     assert len(session.time_ms(2)) == 2
+    with pytest.raises(EngineError, match="one of the types FLOAT, .*of shape .* and type DOUBLE"):
+        runtime.load(write_relu("d.onnx", [1, 4], TensorProto.DOUBLE))
 
 
 def test_settings_say_how_it_is_run(runtime: Runtime) -> None:
@@ -116,7 +119,7 @@ def engines(folder: Path) -> set[Path]:
     return set(folder.rglob("*.engine"))
 
 
-def test_an_engine_is_built_once(
+def test_an_engine_is_built_once_unless_it_is_damaged(
     runtime: Runtime, convolution: Path, write_relu: Callable[..., Path], tmp_path: Path
 ) -> None:
     before = engines(tmp_path / "cache")
@@ -127,14 +130,6 @@ def test_an_engine_is_built_once(
     assert engine.stat().st_mtime_ns == made
     runtime.load(write_relu("another.onnx", [1, 4])).close()
     assert len(engines(tmp_path / "cache") - before) == 2
-
-
-def test_a_damaged_engine_is_built_again(
-    runtime: Runtime, convolution: Path, tmp_path: Path
-) -> None:
-    before = engines(tmp_path / "cache")
-    runtime.load(convolution).close()
-    (engine,) = engines(tmp_path / "cache") - before
     engine.write_bytes(engine.read_bytes()[:-1])
     session = runtime.load(convolution)
     assert session.run({"images": np.ones((1, 16, 8, 8), np.float32)})["features"].any()
@@ -159,42 +154,8 @@ def test_a_foreign_engine_in_the_cache_is_built_again(
     assert (len(plans), gpu.built) == (2, built + 1)
 
 
-def test_what_is_compiled_on_loading_is_kept(
-    emulate_gpu: Callable[..., Any], convolution: Path, tmp_path: Path
-) -> None:
-    gpu = emulate_gpu()
-    gpu.tensorrt.IRuntimeConfig = gpu.RuntimeConfig
-    runtime = TensorRTRuntime("tensorrt")
-    trial = set((tmp_path / "cache").rglob("*.compiled"))
-    assert len(trial) == 1
-    runtime.load(convolution).close()
-    (kept,) = set((tmp_path / "cache").rglob("*.compiled")) - trial
-    assert kept.read_bytes() == b"compiled"
-    made = kept.stat().st_mtime_ns
-    assert runtime.load(convolution).time_ms(1)
-    assert kept.stat().st_mtime_ns == made
-    kept.write_bytes(b"by another driver")
-    assert runtime.load(convolution).time_ms(1)
-    assert kept.read_bytes() == b"compiled"
-
-
-def test_what_is_compiled_for_an_engine_from_elsewhere_is_kept_as_well(
-    emulate_gpu: Callable[..., Any], convolution: Path, tmp_path: Path
-) -> None:
-    gpu = emulate_gpu()
-    gpu.tensorrt.IRuntimeConfig = gpu.RuntimeConfig
-    runtime = TensorRTRuntime("tensorrt")
-    TensorRTBuilder("tensorrt").build(convolution, tmp_path / "carried.engine")
-    before = set((tmp_path / "cache").rglob("*.compiled"))
-    assert runtime.load(tmp_path / "carried.engine").time_ms(1)
-    (kept,) = set((tmp_path / "cache").rglob("*.compiled")) - before
-    made = kept.stat().st_mtime_ns
-    assert runtime.load(tmp_path / "carried.engine").time_ms(1)
-    assert kept.stat().st_mtime_ns == made
-
-
 @pytest.mark.parametrize("suffix", [".onnx", ".engine"])
-def test_where_nothing_can_be_kept_engines_are_loaded_all_the_same(
+def test_what_is_compiled_on_loading_is_kept(
     suffix: str, emulate_gpu: Callable[..., Any], convolution: Path, tmp_path: Path
 ) -> None:
     gpu = emulate_gpu()
@@ -202,13 +163,22 @@ def test_where_nothing_can_be_kept_engines_are_loaded_all_the_same(
     runtime = TensorRTRuntime("tensorrt")
     path = {".onnx": convolution, ".engine": tmp_path / "carried.engine"}[suffix]
     TensorRTBuilder("tensorrt").build(convolution, tmp_path / "carried.engine")
-    kept = set((tmp_path / "cache").rglob("*.compiled"))
+    trial = set((tmp_path / "cache").rglob("*.compiled"))
+    assert len(trial) == 1
     runtime.load(path).close()
-    (compiled,) = set((tmp_path / "cache").rglob("*.compiled")) - kept
-    compiled.unlink()
-    compiled.mkdir()  # refuses a file of its name, for an administrator as well
+    (kept,) = set((tmp_path / "cache").rglob("*.compiled")) - trial
+    assert kept.read_bytes() == b"compiled"
+    made = kept.stat().st_mtime_ns
     assert runtime.load(path).time_ms(1)
-    assert compiled.is_dir()
+    assert kept.stat().st_mtime_ns == made
+    kept.write_bytes(b"by another driver")
+    assert runtime.load(path).time_ms(1)
+    assert kept.read_bytes() == b"compiled"
+    # Where nothing can be kept, engines are loaded all the same.
+    kept.unlink()
+    kept.mkdir()  # refuses a file of its name, for an administrator as well
+    assert runtime.load(path).time_ms(1)
+    assert kept.is_dir()
 
 
 def test_another_gpu_or_version_has_engines_of_its_own(
@@ -278,14 +248,6 @@ def test_one_that_cannot_be_captured_where_others_can_is_refused(
         assert TensorRTRuntime("tensorrt").settings["cuda_graph"] is False
     finally:
         del gpu.tensorrt.IExecutionContext.is_stream_capturable
-
-
-def test_types_that_cannot_be_passed_are_refused(
-    emulate_gpu: Callable[..., Any], write_relu: Callable[..., Path]
-) -> None:
-    emulate_gpu()
-    with pytest.raises(EngineError, match="one of the types FLOAT, .*of shape .* and type DOUBLE"):
-        TensorRTRuntime("tensorrt").load(write_relu("d.onnx", [1, 4], TensorProto.DOUBLE))
 
 
 def test_an_engine_of_another_version_is_refused(

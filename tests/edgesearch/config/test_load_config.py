@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from edgesearch.config import Config, load_config, shipped_configs
-from edgesearch.config.method_defaults import METHOD_DEFAULTS
 from edgesearch.errors import ConfigError
+from edgesearch.pretrain.recipes import RECIPES
 
 SMALLEST = "output_dir: out\nspace: {name: resnet_tiny}\ndata: {source: digits}\n"
 
@@ -45,7 +45,7 @@ def test_shipped_configs_load(name):
 def test_there_is_a_shipped_config_for_each_method():
     named = ["cifar10", *(n for n in shipped_configs() if n.startswith("cifar10_"))]
     methods = [load_config(name, ["data.root=images"]).pretrain.method for name in named]
-    assert sorted(methods) == sorted(METHOD_DEFAULTS)
+    assert sorted(methods) == sorted(RECIPES)
 
 
 def test_quickstart_keeps_to_what_was_seen_to_work():
@@ -68,13 +68,13 @@ def test_smallest_config_has_all_defaults(write):
     assert config.export.tensorrt.compute_capabilities == ["SM75", "SM86", "SM89", "SM120"]
 
 
-@pytest.mark.parametrize("method", METHOD_DEFAULTS)
+@pytest.mark.parametrize("method", RECIPES)
 def test_what_is_left_out_is_as_in_the_papers(write, method):
-    defaults = METHOD_DEFAULTS[method]
+    defaults = RECIPES[method]
     pretrain = load_config(write(), [f"pretrain.method={method}"]).pretrain
     assert pretrain.method_options() == defaults.options
     assert {name: getattr(pretrain, name) for name in defaults.training} == defaults.training
-    others = {name for d in METHOD_DEFAULTS.values() for name in d.options} - set(defaults.options)
+    others = {name for d in RECIPES.values() for name in d.options} - set(defaults.options)
     assert all(getattr(pretrain, name) is None for name in others)
     assert load_config(write(), [f"pretrain.method={method}", "pretrain.lr="]).pretrain == pretrain
 
@@ -216,7 +216,7 @@ def test_override_below_an_alias_leaves_the_other_place_alone(write):
         ),
         (
             "pretrain.method=mocov2",
-            f"pretrain.method: one of {', '.join(METHOD_DEFAULTS)} is required; found: 'mocov2'",
+            f"pretrain.method: one of {', '.join(RECIPES)} is required; found: 'mocov2'",
         ),
         (
             "pretrain.dense_weight=0.5",

@@ -4,7 +4,7 @@ import pytest
 
 from edgesearch.config import load_config, shipped_configs
 from edgesearch.config.load_config import SHIPPED
-from edgesearch.config.method_defaults import METHOD_DEFAULTS
+from edgesearch.pretrain.recipes import RECIPES
 
 
 @pytest.mark.parametrize(
@@ -21,5 +21,5 @@ def test_recipe_of_data_is_written_out():
     written = load_config("imagenet_resnet50to101", ["data.root=images"]).pretrain
     left_out = {"predictor_hidden_dim", "dense_weight", "teacher_temperature", "threads", "init"}
     assert type(written).model_fields.keys() - written.model_fields_set == left_out
-    defaults = {**METHOD_DEFAULTS["moco_v2"].training, **METHOD_DEFAULTS["moco_v2"].options}
+    defaults = {**RECIPES["moco_v2"].training, **RECIPES["moco_v2"].options}
     assert {name: getattr(written, name) for name in defaults} == defaults

@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 
 from edgesearch.data import image_pool
-from edgesearch.data.image_pool import ImagePool, ImageSource
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError
 
 
@@ -16,7 +17,7 @@ def write_images(folder, classes=("",), count=10):
         for number in range(count):
             grey = index * 100 + number * 5
             Image.new("L", (12, 10), grey).save(folder / name / f"{number}.png")
-    return ImageSource("folder", folder, mean=(0.0,), std=(1.0,))
+    return DataSettings("folder", folder, mean=(0.0,), std=(1.0,))
 
 
 def greys(images):
@@ -26,7 +27,7 @@ def greys(images):
 
 @pytest.fixture(scope="module")
 def digits():
-    return ImagePool(ImageSource("digits"), 1, 0)
+    return ImagePool(DataSettings("digits"), 1, 0)
 
 
 def test_samples_are_what_a_network_reads(digits):
@@ -45,14 +46,14 @@ def test_samples_are_normalised_by_the_statistics_of_the_images(digits):
 
 
 def test_given_statistics_are_used():
-    source = ImageSource("digits", mean=(0.0,), std=(0.5,))
+    source = DataSettings("digits", mean=(0.0,), std=(0.5,))
     images = ImagePool(source, 1, 0).sample(8, 0, 20)
     assert float(images.min()) == 0
     assert float(images.max()) == pytest.approx(2)
 
 
 def test_same_seed_same_images(digits):
-    again, other = (ImagePool(ImageSource("digits"), 1, seed) for seed in (0, 1))
+    again, other = (ImagePool(DataSettings("digits"), 1, seed) for seed in (0, 1))
     assert torch.equal(digits.sample(16, 0, 30), again.sample(16, 0, 30))
     assert not torch.equal(digits.sample(16, 0, 30), other.sample(16, 0, 30))
     assert digits.digest == again.digest != other.digest
@@ -165,13 +166,13 @@ def test_a_moved_folder_holds_the_same_images(tmp_path):
     pools = [ImagePool(write_images(tmp_path / name), 1, 0) for name in ("one", "two")]
     assert pools[0].digest == pools[1].digest
     assert torch.equal(*(pool.sample(8, 0, 10) for pool in pools))
-    assert len({tuple(ImageSource("folder", tmp_path / n).to_dict()) for n in ("a", "b")}) == 1
-    assert "root" not in ImageSource("folder", tmp_path).to_dict()
+    assert len({tuple(DataSettings("folder", tmp_path / n).to_dict()) for n in ("a", "b")}) == 1
+    assert "root" not in DataSettings("folder", tmp_path).to_dict()
 
 
 def test_three_channels_of_grey_images(tmp_path):
     write_images(tmp_path)
-    pool = ImagePool(ImageSource("folder", tmp_path), 3, 0)
+    pool = ImagePool(DataSettings("folder", tmp_path), 3, 0)
     assert pool.sample(8, 0, 4).shape == (4, 3, 8, 8)
     assert len(pool.preprocess(8).mean) == 3
 

@@ -13,7 +13,8 @@ from torchvision import datasets
 from typer.testing import CliRunner
 
 from edgesearch.cli.main import app
-from edgesearch.data.image_pool import ImagePool, ImageSource
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.data.settings import DataSettings
 
 FAST = ["pretrain.epochs=1", "search.evaluations=4", "search.population=", "export.tensorrt="]
 
@@ -157,7 +158,7 @@ class HalfLabelled(datasets.VisionDataset):
 
 def test_accuracies_where_training_images_have_no_labels(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "HalfLabelled", HalfLabelled, raising=False)
-    source = ImageSource("torchvision", tmp_path, name="HalfLabelled", mean=(0.0,), std=(1.0,))
+    source = DataSettings("torchvision", tmp_path, name="HalfLabelled", mean=(0.0,), std=(1.0,))
     pool = ImagePool(source, 1, 0)
     assert pool.has_labels
     assert pool.class_names == ("dark", "light")

@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from edgesearch.data.image_pool import ImagePool, ImageSource
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.data.settings import DataSettings
 from edgesearch.evaluate.judge import SubnetJudge
 from edgesearch.evaluate.knn import knn_accuracy
 
 
 @pytest.fixture(scope="module")
 def judge():
-    return SubnetJudge(ImagePool(ImageSource("digits"), 1, 0), 5, 64, 32)
+    return SubnetJudge(ImagePool(DataSettings("digits"), 1, 0), 5, 64, 32)
 
 
 class Flat(nn.Module):

@@ -6,17 +6,14 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from safetensors import safe_open
 
-from devices import OnnxRuntime, read_engine_header
+from devices import read_engine_header
 from edgesearch.errors import ExportError
 from edgesearch.export.engines import (
-    INT8_FILE,
     ONNX_FILE,
-    TENSORRT_INT8_FILE,
     WEIGHTS_FILE,
     TensorRTTarget,
     build_engines,
@@ -24,15 +21,31 @@ from edgesearch.export.engines import (
 )
 from edgesearch.export.verify import KnnImages
 from edgesearch.families.resnet.network import ResNet
+from edgesearch.formats.fp16 import FP16
+from edgesearch.formats.fp32 import FP32
+from edgesearch.formats.int8 import INT8
 from edgesearch.formats.onnx_export import export_network
-from edgesearch.formats.precision import convert_to_fp16
-from edgesearch.formats.quantize import quantize_network
+from edgesearch.formats.precision import Calibration
 
 CAPABILITIES = ("SM75", "SM86", "SM89", "SM120")
 needs_tensorrt = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None,
     reason="tensorrt-rtx-cu13-bindings are not installed",
 )
+
+
+@pytest.fixture
+def quantized(exported, images, tmp_path):
+    """Writes the network in eight bits beside that in single precision; the folder."""
+
+    def write(form, name=INT8.file):
+        shutil.copy(exported / ONNX_FILE, tmp_path)
+        batches = np.split(images.numpy()[:16], 16)
+        path = tmp_path / name
+        INT8.write(tmp_path / ONNX_FILE, path, form, calibration=Calibration(batches))
+        return tmp_path
+
+    return write
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +55,8 @@ def built(exported, subnet, images, tmp_path_factory):
         pytest.skip("tensorrt-rtx-cu13-bindings are not installed")
     folder = tmp_path_factory.mktemp("engines")
     shutil.copy(exported / ONNX_FILE, folder)
-    files = build_engines(folder, subnet, images, TensorRTTarget(CAPABILITIES))
+    FP16.write(folder / ONNX_FILE, folder / FP16.file, "fp16")
+    files = build_engines(folder, subnet, images, TensorRTTarget(CAPABILITIES), FP32, FP16.file)
     return SimpleNamespace(folder=folder, files=files)
 
 
@@ -82,39 +96,32 @@ def test_an_engine_in_single_precision(exported, subnet, images, tmp_path):
 
 
 @needs_tensorrt
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_an_engine_in_eight_bits(exported, subnet, images, tmp_path, precision):
-    shutil.copy(exported / ONNX_FILE, tmp_path)
-    batches = np.split(images.numpy()[:16], 16)
-    quantize_network(exported / ONNX_FILE, tmp_path / INT8_FILE, "u8s8", batches)
-    for_tensorrt = tmp_path / TENSORRT_INT8_FILE
-    quantize_network(exported / ONNX_FILE, for_tensorrt, "s8s8-symmetric", batches)
+@pytest.mark.parametrize("precision", [FP32, INT8], ids=["fp32", "int8"])
+def test_an_engine_in_eight_bits(quantized, subnet, images, precision):
+    folder = quantized("u8s8")
+    source = quantized("s8s8-symmetric", "subnet.int8-tensorrt.onnx") / "subnet.int8-tensorrt.onnx"
     target = TensorRTTarget(("SM75", "SM89", "SM120"), "int8")
-    files = build_engines(tmp_path, subnet, images, target, precision)
-    header = read_engine_header(tmp_path / "subnet.int8.engine")
+    files = build_engines(folder, subnet, images, target, precision, source.name)
+    header = read_engine_header(folder / "subnet.int8.engine")
     assert header.compute_capabilities == ("SM75", "SM89", "SM120")
     assert files["subnet.int8.engine"]["precision"] == "int8"
-    about = files[TENSORRT_INT8_FILE]
+    about = files[source.name]
     assert about["precision"] == "int8"
     assert 0.98 <= about["parity"]["min_cosine"] < 0.999999
-    assert (INT8_FILE in files) == (precision == "int8")
+    assert (INT8.file in files) == (precision is INT8)
 
 
 @needs_tensorrt
-def test_an_engine_is_built_from_the_measured_file(exported, subnet, images, tmp_path):
-    shutil.copy(exported / ONNX_FILE, tmp_path)
-    batches = np.split(images.numpy()[:16], 16)
-    quantize_network(exported / ONNX_FILE, tmp_path / INT8_FILE, "s8s8-symmetric", batches)
-    convert_to_fp16(exported / ONNX_FILE, tmp_path / "subnet.fp16.onnx")
-    for precision in ("int8", "fp16"):
-        path = tmp_path / f"subnet.{precision}.onnx"
-        before = path.stat()
-        target = TensorRTTarget(("SM86", "SM89"), precision)
-        files = build_engines(tmp_path, subnet, images, target, precision, INT8_FILE)
-        assert {path.name, f"subnet.{precision}.engine"} < set(files)
-        assert TENSORRT_INT8_FILE not in files
-        after = path.stat()
-        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+@pytest.mark.parametrize("precision", [FP16, INT8], ids=["fp16", "int8"])
+def test_an_engine_is_built_from_the_measured_file(quantized, subnet, images, precision):
+    folder = quantized("s8s8-symmetric")
+    FP16.write(folder / ONNX_FILE, folder / FP16.file, "fp16")
+    before = (folder / precision.file).stat()
+    target = TensorRTTarget(("SM86", "SM89"), precision.name)
+    files = build_engines(folder, subnet, images, target, precision, precision.file)
+    assert {precision.file, f"subnet.{precision.name}.engine"} < set(files)
+    after = (folder / precision.file).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_no_engine_where_none_is_wanted(exported, subnet, images, tmp_path):
@@ -122,15 +129,13 @@ def test_no_engine_where_none_is_wanted(exported, subnet, images, tmp_path):
     assert set(build_engines(tmp_path, subnet, images, None)) == {"subnet.onnx", "subnet.ort"}
 
 
-def test_accuracies_before_and_after_are_told_of_every_format(exported, subnet, images, tmp_path):
-    shutil.copy(exported / ONNX_FILE, tmp_path)
-    batches = np.split(images.numpy()[:16], 16)
-    quantize_network(exported / ONNX_FILE, tmp_path / INT8_FILE, "u8s8", batches)
+def test_accuracies_before_and_after_are_told_of_every_format(quantized, subnet, images):
+    folder = quantized("u8s8")
     kinds = torch.arange(30) % 3
     shown = (images[:3, :, :, :] * 40 + 128).clamp(0, 255).to(torch.uint8)[kinds]
     mistaken = torch.where(torch.arange(30) < 20, kinds, 2 - kinds)  # of the last ten, seven
     knn = KnnImages(shown, kinds, shown, mistaken, lambda part: (part.float() - 128) / 40)
-    files = build_engines(tmp_path, subnet, images, None, "int8", knn=knn, knn_glance=20)
+    files = build_engines(folder, subnet, images, None, INT8, knn=knn, knn_glance=20)
     assert set(files) == {"subnet.onnx", "subnet.ort", "subnet.int8.onnx", "subnet.int8.ort"}
     for name, about in files.items():
         # Only eight bits are judged by it, and looked at for longer.
@@ -139,11 +144,9 @@ def test_accuracies_before_and_after_are_told_of_every_format(exported, subnet, 
         assert about["parity"]["knn_before"] == about["parity"]["knn_after"] == share
 
 
-def test_what_lacks_labels_to_be_judged_by_says_so(exported, subnet, images, tmp_path):
-    shutil.copy(exported / ONNX_FILE, tmp_path)
-    batches = np.split(images.numpy()[:16], 16)
-    quantize_network(exported / ONNX_FILE, tmp_path / INT8_FILE, "u8s8", batches)
-    files = build_engines(tmp_path, subnet, images, None, "int8")
+def test_what_lacks_labels_to_be_judged_by_says_so(quantized, subnet, images):
+    folder = quantized("u8s8")
+    files = build_engines(folder, subnet, images, None, INT8)
     wanted = "not judged by kNN accuracy: there are no images with labels. Put those of each"
     assert {name for name, about in files.items() if "knn_note" in about} == {
         "subnet.int8.onnx",
@@ -159,10 +162,11 @@ def test_fewer_labels_than_a_batch_judge_nothing_and_say_so(subnet, images, tmp_
         subnet, tmp_path / ONNX_FILE, input_shape=(5, 1, 16, 16), output_names=["features"]
     )
     batches = np.split(images.numpy()[:15], 3)
-    quantize_network(tmp_path / ONNX_FILE, tmp_path / INT8_FILE, "u8s8", batches)
+    ranges = Calibration(batches)
+    INT8.write(tmp_path / ONNX_FILE, tmp_path / INT8.file, "u8s8", calibration=ranges)
     shown = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
     knn = KnnImages(shown, torch.zeros(4), shown, torch.zeros(4), lambda part: part.float())
-    files = build_engines(tmp_path, subnet, images, None, "int8", knn=knn, batch=5)
+    files = build_engines(tmp_path, subnet, images, None, INT8, knn=knn, batch=5)
     wanted = "fewer images with labels than a batch of 5. Add some, or set a smaller device.batch"
     assert wanted in files["subnet.int8.onnx"]["knn_note"]
 
@@ -173,22 +177,6 @@ def test_a_file_of_another_network_is_refused(exported, space, images, tmp_path)
     with pytest.raises(ExportError, match=r"subnet\.onnx equal to the trained network"):
         build_engines(tmp_path, other, images, None)
     assert not (tmp_path / "subnet.ort").exists()
-
-
-def test_half_precision_keeps_inputs_and_outputs(exported, tmp_path):
-    path = tmp_path / "half.onnx"
-    convert_to_fp16(exported / ONNX_FILE, path)
-    graph = onnx.load(path).graph
-    types = {
-        entry.name: entry.type.tensor_type.elem_type for entry in (*graph.input, *graph.output)
-    }
-    assert set(types.values()) == {onnx.TensorProto.FLOAT}
-    kept = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 4}
-    assert kept == {onnx.TensorProto.FLOAT16}
-    assert path.stat().st_size < 0.8 * (exported / ONNX_FILE).stat().st_size
-    session = OnnxRuntime().load(path)
-    assert session.run({"images": np.ones((1, 1, 16, 16), np.float32)})["features"].dtype == "f4"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["half.onnx"]
 
 
 def test_weights_of_the_subnet_round_trip(subnet, tmp_path):

@@ -8,10 +8,11 @@ import pytest
 from onnx import numpy_helper
 
 from edgesearch.errors import ExportError
-from edgesearch.export.engines import FP16_FILE, INT8_FILE, ONNX_FILE, build_engines
+from edgesearch.export.engines import ONNX_FILE, build_engines
 from edgesearch.export.first_difference import differs_from_file, differs_from_network
-from edgesearch.formats.precision import convert_to_fp16
-from edgesearch.formats.quantize import quantize_network
+from edgesearch.formats.fp16 import FP16
+from edgesearch.formats.int8 import INT8
+from edgesearch.formats.precision import Calibration
 
 
 def alike(expected, found):
@@ -50,7 +51,7 @@ def test_the_layer_is_named(exported, subnet, images, tmp_path, weight, layer):
 def test_in_half_precision(exported, images, tmp_path):
     path, pixels = exported / ONNX_FILE, images.numpy()[:1]
     half = tmp_path / "half.onnx"
-    convert_to_fp16(path, half)
+    FP16.write(path, half, "fp16")
     assert differs_from_file(half, path, pixels, alike).startswith("no layer alone")
     changed = change(half, tmp_path / "changed.onnx", "layer2.0.conv1.weight")
     words = "the first layer that differs is layer2.0.bn1"
@@ -61,7 +62,8 @@ def test_in_half_precision(exported, images, tmp_path):
 def test_in_eight_bits(exported, images, tmp_path, form):
     path, pixels = exported / ONNX_FILE, images.numpy()[:1]
     quantized = tmp_path / "int8.onnx"
-    quantize_network(path, quantized, form, [image[None] for image in images.numpy()])
+    batches = [image[None] for image in images.numpy()]
+    INT8.write(path, quantized, form, calibration=Calibration(batches))
 
     def roughly(expected, found):
         lengths = np.linalg.norm(expected) * np.linalg.norm(found)
@@ -78,10 +80,11 @@ def test_in_eight_bits(exported, images, tmp_path, form):
     assert differs_from_file(changed, path, pixels, roughly).startswith(words)
 
 
-@pytest.mark.parametrize(("precision", "name"), [("fp16", FP16_FILE), ("int8", INT8_FILE)])
-def test_a_failed_check_says_where(exported, subnet, images, tmp_path, precision, name):
+@pytest.mark.parametrize("precision", [FP16, INT8], ids=["fp16", "int8"])
+def test_a_failed_check_says_where(exported, subnet, images, tmp_path, precision):
+    name = precision.file
     shutil.copy(exported / ONNX_FILE, tmp_path)
-    convert_to_fp16(exported / ONNX_FILE, tmp_path / "half.onnx")
+    FP16.write(exported / ONNX_FILE, tmp_path / "half.onnx", "fp16")
     change(tmp_path / "half.onnx", tmp_path / name, "layer2.0.conv1.weight")
     message = rf"{name} equal to .* on 32 images; the first layer that differs is layer2\.0\.bn1"
     with pytest.raises(ExportError, match=message):

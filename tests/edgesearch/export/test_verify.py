@@ -10,6 +10,9 @@ from devices import OnnxRuntime
 from edgesearch.errors import ExportError
 from edgesearch.export.engines import ONNX_FILE
 from edgesearch.export.verify import KnnImages, compare, verify_engine
+from edgesearch.formats.fp16 import FP16
+from edgesearch.formats.fp32 import FP32
+from edgesearch.formats.int8 import INT8
 
 
 def test_figures_by_hand():
@@ -88,17 +91,17 @@ def test_a_loss_of_knn_accuracy_is_refused(exported, images, expected):
     session = runtime.load(path)
     run = lambda pixels: list(session.run({"images": pixels}).values())  # noqa: E731
     true = knn.accuracy(run, 1)
-    parity = verify_engine(path, runtime, images.numpy(), expected, "int8", knn=(knn, true))
+    parity = verify_engine(path, runtime, images.numpy(), expected, INT8, knn=(knn, true))
     assert (parity.knn_before, parity.knn_after) == (true, true)
     assert parity.knn_images == 30
     # Of other precisions it is only told.
-    fp32 = verify_engine(path, runtime, images.numpy(), expected, "fp32", knn=(knn, true + 0.5))
+    fp32 = verify_engine(path, runtime, images.numpy(), expected, FP32, knn=(knn, true + 0.5))
     assert (fp32.knn_before, fp32.knn_after) == (true + 0.5, true)
     # One of thirty images is no loss to be told from chance; two are.
-    verify_engine(path, runtime, images.numpy(), expected, "int8", knn=(knn, true + 1 / 30))
+    verify_engine(path, runtime, images.numpy(), expected, INT8, knn=(knn, true + 1 / 30))
     message = r"onnx to lose 3\.3% of the kNN accuracy at most \(int8\); found: .* on 30 images"
     with pytest.raises(ExportError, match=message):
-        verify_engine(path, runtime, images.numpy(), expected, "int8", knn=(knn, true + 2 / 30))
+        verify_engine(path, runtime, images.numpy(), expected, INT8, knn=(knn, true + 2 / 30))
 
 
 def test_equal_and_opposite():
@@ -110,7 +113,7 @@ def test_equal_and_opposite():
 
 
 def test_the_right_network_passes(exported, images, expected):
-    parity = verify_engine(exported / ONNX_FILE, OnnxRuntime(), images.numpy(), expected, "fp32")
+    parity = verify_engine(exported / ONNX_FILE, OnnxRuntime(), images.numpy(), expected, FP32)
     assert parity.images == len(images)
     assert parity.max_difference < 1e-5
 
@@ -127,17 +130,17 @@ def of_five(exported, tmp_path):
 
 
 def test_a_rest_that_fills_no_batch_is_left_out(of_five, images, expected):
-    parity = verify_engine(of_five, OnnxRuntime(), images.numpy(), expected, "fp32")
+    parity = verify_engine(of_five, OnnxRuntime(), images.numpy(), expected, FP32)
     assert parity.images == 30
 
 
 def test_fewer_images_than_a_batch_are_refused(of_five, images, expected):
     message = r"at least 5 images, .* to check five\.onnx on; found: 4 images"
     with pytest.raises(ExportError, match=message):
-        verify_engine(of_five, OnnxRuntime(), images.numpy()[:4], expected, "fp32")
+        verify_engine(of_five, OnnxRuntime(), images.numpy()[:4], expected, FP32)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", [FP32, FP16], ids=["fp32", "fp16"])
 def test_one_changed_weight_is_found(exported, images, expected, tmp_path, precision):
     model = onnx.load(exported / ONNX_FILE)
     tensor = next(t for t in model.graph.initializer if len(t.dims) == 4)
@@ -147,7 +150,7 @@ def test_one_changed_weight_is_found(exported, images, expected, tmp_path, preci
     path = tmp_path / "changed.onnx"
     onnx.save(model, path)
     message = (
-        rf"changed.onnx equal to the trained network up to .* \({precision}\); found: a "
+        rf"changed.onnx equal to the trained network up to .* \({precision.name}\); found: a "
         r"difference of \d.* and cosine 0\.\d+ on 32 images"
     )
     with pytest.raises(ExportError, match=message):
@@ -158,4 +161,4 @@ def test_outputs_that_are_no_numbers_are_found(exported, images, expected):
     pixels = images.numpy().copy()
     pixels[3, 0, 5, 5] = np.nan
     with pytest.raises(ExportError, match="a difference of nan"):
-        verify_engine(exported / ONNX_FILE, OnnxRuntime(), pixels, expected, "fp32")
+        verify_engine(exported / ONNX_FILE, OnnxRuntime(), pixels, expected, FP32)

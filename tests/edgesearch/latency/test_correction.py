@@ -1,5 +1,7 @@
 """The plane through whole networks, on latencies whose law is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -99,18 +101,22 @@ def test_blocks_that_took_no_time_are_refused():
         fit(six + 1, six)
 
 
-def test_round_trip_with_other_entries_beside():
-    correction = Correction(0.1, 1.02, 1.05, 8, 0.01, -0.02, True, 0.015, 1.02)
-    assert Correction.from_dict({"space_hash": "x", **correction.to_dict()}) == correction
+WHOLE = Correction(0.1, 1.02, 1.05, 8, 0.01, -0.02, True, 0.015, 1.02)
 
 
-def test_lines_of_earlier_tables_can_be_read():
-    former = {"offset_ms": 0.1, "scale": 1.0, "p95_ratio": 1.1, "networks": 8, "fit_mape": 0.01}
-    read = Correction.from_dict(former)
-    assert read.cold is False
-    assert read.median_ratio == 1
+def test_round_trip():
+    assert Correction.from_dict(WHOLE.to_dict()) == WHOLE
+
+
+@pytest.mark.parametrize("name", list(WHOLE.to_dict()))
+@pytest.mark.parametrize("value", [None, "1", [1.0], float("nan"), float("inf")])
+def test_a_value_of_the_wrong_kind_is_named(name, value):
+    with pytest.raises(ValueError, match=f"{name} "):
+        Correction.from_dict({**WHOLE.to_dict(), name: value})
+    with pytest.raises(KeyError, match=name):
+        Correction.from_dict({key: v for key, v in WHOLE.to_dict().items() if key != name})
 
 
 def test_a_block_never_costs_less_than_nothing():
-    correction = Correction(0.1, 2.0, 1.05, 8, 0.01, per_block_ms=-0.5)
+    correction = replace(WHOLE, scale=2.0, per_block_ms=-0.5)
     assert [correction.block_cost_ms(ms) for ms in (0.1, 0.25, 1.0)] == [0, 0, 1.5]

@@ -7,8 +7,9 @@ import pytest
 
 from devices import DeviceSpec, OnnxRuntime, take_fingerprint
 from edgesearch.errors import LatencyError
-from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.table import about_network
+from edgesearch.space import Architecture, ResNetSpace
 from profilers import LatencyTable, MissingKeyError
 
 SPACE = ResNetSpace(
@@ -36,18 +37,18 @@ def write_table(path, networks, *, without=(), failed=()):
         "measure": {},
     }
     lines = [header]
-    reference = {"type": "reference", "key": "reference", "session": 1, "round": 1}
+    reference = {"kind": "reference", "key": "reference", "session": 1, "round": 1}
     lines.append({**reference, "samples_ms": [1.0]})
     for key in BLOCKS:
-        line = {"key": key, "session": 1}
+        line = {"kind": "block", "key": key, "session": 1}
         if key in failed:
             lines.append({**line, "error": "no kernel"})
         elif key not in without:
             lines.append({**line, "round": 1, "samples_ms": [cost_ms(key)]})
     for architecture in networks:
         total = sum(cost_ms(block.key) for block in SPACE.blocks(architecture))
-        line = {"type": "network", "key": f"network/{architecture}", "session": 1, "round": 1}
-        line |= {"architecture": dict(architecture), "space_hash": SPACE.space_hash}
+        line = {"kind": "network", "key": f"network/{architecture}", "session": 1, "round": 1}
+        line["about"] = about_network(SPACE, architecture)
         lines.append({**line, "samples_ms": [0.5 + 1.25 * total]})
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return LatencyTable.load(path)
@@ -98,7 +99,7 @@ def cold_table(path, networks):
         if line["key"] in BLOCKS:
             line["cold_ms"] = cold_ms(line["key"])
         else:
-            architecture = SPACE.from_choices(line["architecture"])
+            architecture = Architecture.from_dict(line["about"]["architecture"])
             line["samples_ms"] = [law_ms(architecture)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return LatencyTable.load(table.path)
@@ -166,8 +167,8 @@ def test_a_network_that_was_measured_again_counts_as_measured_last(tmp_path):
     path = tmp_path / "t.jsonl"
     quiet = LatencyModel.from_table(SPACE, write_table(path, some(8))).correction
     for sample_ms in (50.0, 0.5 + 1.25 * sum(cost_ms(b.key) for b in SPACE.blocks(SPACE.largest))):
-        line = {"type": "network", "key": f"winner/features/{sample_ms}", "session": 1, "round": 1}
-        line |= {"architecture": dict(SPACE.largest), "space_hash": SPACE.space_hash}
+        line = {"kind": "winner", "key": f"winner/features/{sample_ms}", "session": 1, "round": 1}
+        line["about"] = about_network(SPACE, SPACE.largest)
         with path.open("a") as file:
             file.write(json.dumps({**line, "samples_ms": [sample_ms]}) + "\n")
     again = LatencyModel.from_table(SPACE, LatencyTable.load(path)).correction

@@ -7,9 +7,10 @@ import onnx
 import pytest
 
 from devices import DeviceSpec, take_fingerprint
-from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.formats.onnx_files import is_whole_model
+from edgesearch.latency.table import about_network
 from edgesearch.latency.workloads import WorkloadFiles, correction_networks
+from edgesearch.space import ResNetSpace
 
 FINGERPRINT = take_fingerprint("onnxruntime", "1")
 
@@ -121,6 +122,6 @@ def test_networks_are_there_until_the_end(files, space, precision):
     chosen = correction_networks(space, 6)
     with files([], precision) as found:
         workloads = found.networks(chosen, "network")
-        assert [w.architecture for w in workloads] == [dict(a) for a in chosen]
+        assert [w.about for w in workloads] == [about_network(space, a) for a in chosen]
         assert all(w.onnx_path.exists() for w in workloads)
     assert not workloads[0].onnx_path.parent.exists()

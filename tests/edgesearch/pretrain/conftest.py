@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgesearch.config.method_defaults import METHOD_DEFAULTS
 from edgesearch.families.resnet.space import ResNetSpace
-from edgesearch.pretrain.methods import METHODS
+from edgesearch.pretrain.method import make_method
+from edgesearch.pretrain.recipes import RECIPES
 
 PINHOLE = ResNetSpace(
     name="pinhole",
@@ -37,9 +37,9 @@ def new_method():
     """Make a method by its name, with small heads and weights that reach everything."""
 
     def new_method(name, **options):
-        own = METHOD_DEFAULTS[name].options
+        own = RECIPES[name].options
         sizes = {option: value for option, value in SMALL.items() if option in own}
-        method = METHODS[name](PINHOLE, **{**sizes, **options}).train()
+        method = make_method(name, PINHOLE, **{**sizes, **options}).train()
         for parameter, weight in method.named_parameters():
             if parameter.endswith("bn2.weight"):
                 torch.nn.init.ones_(weight)  # not 0 in any block

@@ -1,18 +1,39 @@
-"""Views of whole batches: by hand, and against torchvision's functions."""
+"""Views of whole batches: by hand, against torchvision's functions, and on any device."""
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import functional as tv
 
 from edgesearch.data.preprocess import Preprocess
-from edgesearch.pretrain.batched_views import BatchedViews, blur, crop_and_flip, jitter, luma
+from edgesearch.pretrain import batched_views
+from edgesearch.pretrain.batched_views import (
+    BatchedViews,
+    blur,
+    crop_and_flip,
+    jitter,
+    luma,
+    to_device,
+)
 from edgesearch.pretrain.randomness import uniforms
-from edgesearch.pretrain.views import Augmentation
+from edgesearch.pretrain.settings import AugmentationSettings, JitterSettings
 
-NOTHING = Augmentation((1.0, 1.0), *[0.0] * 9)
-QUARTER = Augmentation(crop_scale=(0.25, 1.0), flip_probability=0.5)
+MOCO = AugmentationSettings()
+EVERYTHING = AugmentationSettings(solarize_probability=0.5)
+NO_JITTER = dict.fromkeys(("brightness", "contrast", "saturation", "hue", "probability"), 0.0)
+NOTHING = AugmentationSettings(
+    crop_scale=(1.0, 1.0),
+    flip_probability=0.0,
+    jitter=NO_JITTER,
+    grayscale_probability=0.0,
+    blur_probability=0.0,
+)
+GPU = pytest.param("cuda", marks=pytest.mark.gpu)
+QUARTER = AugmentationSettings(crop_scale=(0.25, 1.0), flip_probability=0.5)
 
 
 def preprocess(channels=3, resolution=16, mean=0.5, std=0.25):
@@ -77,7 +98,7 @@ class TestCropAndFlip:
 
     def test_a_square_crop_of_an_oblong_image_is_square_in_pixels(self):
         image = floats_of(1, 3, 8, 16)
-        half = Augmentation(crop_scale=(0.5, 0.5))
+        half = AugmentationSettings(crop_scale=(0.5, 0.5))
         found = crop_and_flip(image, draws(0.0, 0.5, 0.0, 0.5, 0.9), half, 8)
         torch.testing.assert_close(found, image[:, :, :, 4:12])
 
@@ -101,7 +122,7 @@ class TestCropAndFlip:
     )
     def test_where_no_crop_fits_the_middle_is_taken(self, height, width, rows, columns):
         image = floats_of(1, 3, height, width)
-        whole = Augmentation(crop_scale=(1.0, 1.0))
+        whole = AugmentationSettings(crop_scale=(1.0, 1.0))
         found = crop_and_flip(image, draws(1.0, 1.0, 0.0, 0.0, 0.9, 1.0, 0.0), whole, 24)
         expected = crop_and_flip(
             image[:, :, rows, columns], draws(1.0, 1.0, 0.0, 0.0, 0.9), whole, 24
@@ -122,7 +143,7 @@ class TestColours:
 
     def test_middle_draws_change_nothing(self):
         images = floats_of(3, 3, 8, 8)
-        found = jitter(images, draws(0.5, 0.5, 0.5, 0.5, count=3), Augmentation())
+        found = jitter(images, draws(0.5, 0.5, 0.5, 0.5, count=3), JitterSettings())
         torch.testing.assert_close(found, images, atol=1e-4, rtol=0)
 
     @pytest.mark.parametrize("draw", [0.0, 0.2, 0.9])
@@ -135,7 +156,7 @@ class TestColours:
         images = floats_of(3, channels, 8, 8)
         u = torch.full((3, 4), 0.5)
         u[1, column] = draw
-        found = jitter(images, u, Augmentation(hue=0.0))
+        found = jitter(images, u, JitterSettings(hue=0.0))
         expected = function(images[1], 1 + 0.4 * (2 * draw - 1))
         torch.testing.assert_close(found[1], expected, atol=2e-4, rtol=0)
         torch.testing.assert_close(found[[0, 2]], images[[0, 2]])
@@ -143,34 +164,34 @@ class TestColours:
     def test_hue_turns_colours_and_leaves_greys(self):
         u = draws(0.5, 0.5, 0.5, 1.0)
         grey = floats_of(1, 1, 8, 8).expand(-1, 3, -1, -1)
-        torch.testing.assert_close(jitter(grey, u, Augmentation()), grey, atol=1e-3, rtol=0)
+        torch.testing.assert_close(jitter(grey, u, JitterSettings()), grey, atol=1e-3, rtol=0)
         pale = 0.4 + 0.2 * floats_of(1, 3, 8, 8)  # far from the ends of the range
-        turned = jitter(pale, u, Augmentation())
+        turned = jitter(pale, u, JitterSettings())
         assert (turned - pale).abs().max() > 0.01
         torch.testing.assert_close(luma(turned), luma(pale), atol=1e-3, rtol=0)
 
     def test_hue_turns_in_the_direction_of_torchvision(self):
         red = torch.tensor([0.6, 0.4, 0.4]).view(1, 3, 1, 1)
         for draw in (0.0, 1.0):
-            found = jitter(red, draws(0.5, 0.5, 0.5, draw), Augmentation())
+            found = jitter(red, draws(0.5, 0.5, 0.5, draw), JitterSettings())
             expected = tv.adjust_hue(red, 0.1 * (2 * draw - 1))
             assert torch.equal((found - found.mean()).sign(), (expected - expected.mean()).sign())
             assert int(found.flatten().argmin()) == int(expected.flatten().argmin())
 
     def test_half_a_turn_of_the_hue_gives_the_opposite_colour(self):
         pale = 0.45 + 0.1 * floats_of(1, 3, 8, 8)
-        found = jitter(pale, draws(0.5, 0.5, 0.5, 1.0), Augmentation(hue=0.5))
+        found = jitter(pale, draws(0.5, 0.5, 0.5, 1.0), JitterSettings(hue=0.5))
         torch.testing.assert_close(found, 2 * luma(pale) - pale, atol=1e-3, rtol=0)
 
     def test_stays_in_range(self):
         images = floats_of(50, 3, 4, 4)
-        found = jitter(images, floats_of(50, 4, seed=1), Augmentation())
+        found = jitter(images, floats_of(50, 4, seed=1), JitterSettings())
         assert found.min() >= 0
         assert found.max() <= 1
 
     def test_strengths_above_one_never_turn_an_image_into_its_negative(self):
         images = floats_of(1, 3, 8, 8)
-        strong = Augmentation(contrast=3.0, brightness=0, saturation=0, hue=0)
+        strong = JitterSettings(contrast=3.0, brightness=0.0, saturation=0.0, hue=0.0)
         found = jitter(images, draws(0.5, 0.0, 0.5, 0.5), strong)
         expected = tv.adjust_contrast(images[0], 0.0)[None]
         torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
@@ -198,7 +219,7 @@ class TestBlur:
 class TestViews:
     @pytest.mark.parametrize("channels", [1, 3])
     def test_shape_and_normalisation(self, channels):
-        for view in views_of(Augmentation(), images_of(5, channels, 20, 20)):
+        for view in views_of(MOCO, images_of(5, channels, 20, 20)):
             assert view.shape == (5, channels, 16, 16)
             assert view.dtype == torch.float32
             pixels = view * 0.25 + 0.5
@@ -212,19 +233,19 @@ class TestViews:
 
     def test_depend_on_seed_epoch_and_image_alone(self):
         images = images_of(6)
-        whole = views_of(Augmentation(), images)
+        whole = views_of(MOCO, images)
         chosen = torch.tensor([4, 1])
-        part = views_of(Augmentation(), images[chosen], chosen)
+        part = views_of(MOCO, images[chosen], chosen)
         for one, other in zip(whole, part, strict=True):
             torch.testing.assert_close(one[chosen], other, rtol=0, atol=1e-5)
-        again = views_of(Augmentation(), images)
+        again = views_of(MOCO, images)
         assert all(map(torch.equal, whole, again))
 
     def test_differ_from_each_other_and_by_seed_epoch_and_image(self):
         images = images_of(1).expand(2, -1, -1, -1)
-        first, second = views_of(Augmentation(), images)
-        other_seed = views_of(Augmentation(), images, seed=1)[0]
-        other_epoch = views_of(Augmentation(), images, epoch=1)[0]
+        first, second = views_of(MOCO, images)
+        other_seed = views_of(MOCO, images, seed=1)[0]
+        other_epoch = views_of(MOCO, images, epoch=1)[0]
         for other in (second, other_seed, other_epoch, first.flip(0)):
             assert all(
                 not torch.allclose(a, b, atol=1e-3) for a, b in zip(first, other, strict=True)
@@ -232,25 +253,25 @@ class TestViews:
 
     def test_each_view_has_a_recipe_of_its_own(self):
         images, indices = images_of(6), torch.arange(6)
-        weak = Augmentation(jitter_probability=0.0, grayscale_probability=0.0, blur_probability=0.0)
-        strong_view, weak_view = BatchedViews((Augmentation(), weak), preprocess(), 0)(
-            images, indices, 0
+        weak = AugmentationSettings(
+            jitter={"probability": 0.0}, grayscale_probability=0.0, blur_probability=0.0
         )
-        assert torch.equal(strong_view, views_of(Augmentation(), images)[0])
+        strong_view, weak_view = BatchedViews((MOCO, weak), preprocess(), 0)(images, indices, 0)
+        assert torch.equal(strong_view, views_of(MOCO, images)[0])
         draws = torch.from_numpy(uniforms(32, 0, 0, indices.numpy(), 1)).float()
         draws = torch.cat([draws[:, :5], draws[:, 14:]], dim=1)
         cropped = crop_and_flip(images.float() / 255, draws, weak, 16)
         torch.testing.assert_close(weak_view, (cropped - 0.5) / 0.25)
 
     def test_solarizing_equals_torchvision(self):
-        solarized = Augmentation(**{**vars(NOTHING), "solarize_probability": 1.0})
+        solarized = NOTHING.model_copy(update={"solarize_probability": 1.0})
         plain, found = (views_of(a, images_of(6))[0] * 0.25 + 0.5 for a in (NOTHING, solarized))
         torch.testing.assert_close(found, tv.solarize(plain, 128 / 255))
 
     def test_leave_images_and_random_state_alone(self):
         images = images_of(4)
         before, state = images.clone(), torch.get_rng_state()
-        views_of(Augmentation(), images)
+        views_of(MOCO, images)
         assert torch.equal(images, before)
         assert torch.equal(torch.get_rng_state(), state)
 
@@ -268,20 +289,88 @@ class TestViews:
             different = (view - reference).abs().flatten(1).amax(dim=1) > 1e-6
             return float(different.float().mean())
 
+        def changed_to(**changes):
+            return NOTHING.model_copy(update=changes)
+
         off = NOTHING
         reference = views_of(off, red)[0]
-        grey = Augmentation(**{**vars(off), "grayscale_probability": probability})
+        grey = changed_to(grayscale_probability=probability)
         changed["grey"] = share(views_of(grey, red)[0], reference)
-        dark = Augmentation(**{**vars(off), "jitter_probability": probability, "brightness": 0.4})
+        dark = changed_to(
+            jitter=JitterSettings(**{**NO_JITTER, "brightness": 0.4, "probability": probability})
+        )
         changed["jitter"] = share(views_of(dark, red)[0], reference)
         reference = views_of(off, half_dark)[0]
-        flip = Augmentation(**{**vars(off), "flip_probability": probability})
+        flip = changed_to(flip_probability=probability)
         changed["flip"] = share(views_of(flip, half_dark)[0], reference)
-        soft = Augmentation(**{**vars(off), "blur_probability": probability})
+        soft = changed_to(blur_probability=probability)
         sharp_edges = views_of(soft, half_dark, resolution=4)[0]
-        bright = Augmentation(**{**vars(off), "solarize_probability": probability})
+        bright = changed_to(solarize_probability=probability)
         changed["solarize"] = share(views_of(bright, red)[0], views_of(off, red)[0])
         # Below a sigma of about 0.2 a blur leaves no trace: one draw in twenty.
         changed["blur"] = share(sharp_edges, views_of(off, half_dark, resolution=4)[0])
         for name, value in changed.items():
             assert value == pytest.approx(probability, abs=0.08 if probability > 0 else 0), name
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch):
+    """Tensors on `cuda` without a GPU: they have no values, but mixing devices is refused."""
+    monkeypatch.setattr(batched_views, "to_device", lambda tensor, device: tensor.to(device))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with pytest.raises(RuntimeError, match="found at least two devices, cuda:0 and cpu"):
+            torch.zeros(2, 2, device="cuda") @ torch.zeros(2, 2)
+        yield torch.device("cuda:0")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nothing_is_left_on_the_cpu(channels, pretended_gpu):
+    images = torch.zeros(8, channels, 16, 16, dtype=torch.uint8, device=pretended_gpu)
+    # Which images are blurred depends on values: that part by itself, below.
+    recipe = EVERYTHING.model_copy(update={"blur_probability": 0.0})
+    indices = SimpleNamespace(numpy=lambda: np.arange(8))  # a tensor would have no values here
+    for view in BatchedViews((recipe,) * 2, preprocess(channels), 0)(images, indices, 0):
+        assert view.device == pretended_gpu
+        assert view.shape == (8, channels, 16, 16)
+
+
+def test_no_part_of_a_blur_is_left_on_the_cpu(pretended_gpu):
+    images = torch.zeros(8, 3, 16, 16, device=pretended_gpu)
+    assert blur(images, torch.ones(8, device=pretended_gpu), 3).device == pretended_gpu
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_every_device_makes_the_same_views(device):
+    images, indices = images_of(200), torch.arange(200)
+    views = BatchedViews((EVERYTHING,) * 2, preprocess(), 0)
+    expected = views(images, indices, 3)
+    found = views(images.to(device), indices, 3)
+    for one, other in zip(found, expected, strict=True):
+        assert one.device.type == device
+        # A pixel at the edge of being solarized may fall on either side.
+        apart = (one.cpu() - other).abs() > 5e-3
+        assert float(apart.float().mean()) < 1e-3
+    assert all(map(torch.equal, views(images.to(device), indices, 3), found))
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_what_is_on_the_device_stays(device):
+    tensor = torch.ones(3, device=device)
+    assert to_device(tensor, torch.device(device)).data_ptr() == tensor.data_ptr()
+
+
+FIELDS = [*AugmentationSettings.model_fields, *JitterSettings.model_fields]
+
+
+@pytest.mark.parametrize("field", [f for f in FIELDS if f not in ("batched", "jitter")])
+def test_every_option_counts(field):
+    value = (0.5, 0.6) if field == "crop_scale" else 0.05
+    always = EVERYTHING.jitter.model_copy(update={"probability": 1.0})
+    base = other = EVERYTHING.model_copy(update={"jitter": always})
+    if field in AugmentationSettings.model_fields:
+        other = base.model_copy(update={field: value})
+    else:
+        other = base.model_copy(update={"jitter": always.model_copy(update={field: value})})
+    one, two = (views_of(each, images_of(200))[0] for each in (base, other))
+    changed = (one - two).abs().amax(dim=(1, 2, 3)) > 1e-3
+    assert changed.float().mean() > 0.1

@@ -11,20 +11,19 @@ import cloudpickle  # comes with nni
 import pytest
 import torch
 
-from edgesearch.config.method_defaults import METHOD_DEFAULTS
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError, Interrupted, ProcessesError, ProcessFailed
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.pretrain.faithful import faithful_step
-from edgesearch.pretrain.hardware import Hardware
-from edgesearch.pretrain.loader import Share, make_loader
-from edgesearch.pretrain.methods import METHODS
+from edgesearch.pretrain.loader import make_loader
+from edgesearch.pretrain.method import make_method
 from edgesearch.pretrain.passes import Passes
+from edgesearch.pretrain.progress import Listener
+from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.pretrain.sandwich import sandwich_architectures, sandwich_step
+from edgesearch.pretrain.settings import PretrainSettings
 from edgesearch.pretrain.trainer import Trainer
-from edgesearch.pretrain.trainer_config import TrainerConfig
-from edgesearch.pretrain.views import Augmentation
 from edgesearch.processes import distributed
 
 SPACE = ResNetSpace(
@@ -38,7 +37,7 @@ SPACE = ResNetSpace(
     in_channels=1,
 )
 BATCH, STEPS = 16, 3
-IN_PARTS = [name for name, method in METHODS.items() if not method.batch_is_negatives]
+IN_PARTS = [name for name in RECIPES if name != "simclr"]
 STARTED = "WORLD_SIZE"
 
 
@@ -90,9 +89,9 @@ def in_two(task, folder, timeout=900):
 
 def fresh(name, seed=0):
     heads = {"projector_hidden_dim": 10, "projector_dim": 6, "projector_bn": True}
-    if "queue_size" in METHOD_DEFAULTS[name].options:
+    if "queue_size" in RECIPES[name].options:
         heads["queue_size"] = 2 * BATCH
-    method = METHODS[name](SPACE, **heads, seed=seed).train()
+    method = make_method(name, SPACE, seed, **heads).train()
     for parameter, weight in method.named_parameters():
         if parameter.endswith("bn2.weight"):
             torch.nn.init.ones_(weight)  # not 0 in any block
@@ -130,7 +129,7 @@ def steps(name, accumulation=1, group_size=4, faithful=False):
         views = tuple(view.chunk(count)[rank] for view in batch(step))
         architectures = sandwich_architectures(SPACE, 1, 0, step)
         if faithful:
-            result = faithful_step(method, views, architectures, optimizer, passes)
+            result = faithful_step(method, views, architectures, optimizer, passes=passes)
         else:
             options = {"distill": 0.5, "passes": passes}
             result = sandwich_step(method, views, architectures, optimizer, 0.1 * step, **options)
@@ -141,7 +140,7 @@ def steps(name, accumulation=1, group_size=4, faithful=False):
 
 def everything():
     """All that one pair of processes can try one after the other."""
-    found = {name: steps(name) for name in METHODS}
+    found = {name: steps(name) for name in RECIPES}
     found |= {f"{name} in parts": steps(name, 2) for name in IN_PARTS}
     found["one group a process"] = steps("moco_v2", 1, None)
     found["faithful"] = steps("moco_v2", faithful=True)
@@ -195,7 +194,7 @@ def assert_close(found, expected, leave_out=()):
 
 @pytest.mark.usefixtures("threads")
 class TestSameResult:
-    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("name", RECIPES)
     def test_in_two_processes(self, both, name):
         expected = steps(name)
         for found in both:
@@ -219,7 +218,7 @@ class TestSameResult:
 
     def test_bits_are_those_of_both_processes(self, both):
         first, second = both
-        for name in METHODS:
+        for name in RECIPES:
             assert all(torch.equal(second[name][key], first[name][key]) for key in first[name])
 
 
@@ -264,8 +263,27 @@ class TestExchange:
             distributed.wait_for_first()
 
 
-CONFIG = TrainerConfig(epochs=2, lr=0.005, checkpoint_minutes=1e-9)
-"""A state after each step."""
+SETTINGS = PretrainSettings(
+    epochs=2,
+    batch_size=BATCH,
+    queue_size=2 * BATCH,
+    lr=0.005,
+    bn_group_size=4,
+    checkpoint_minutes=1e-9,  # a state after each step
+    tensorboard=False,
+    device="cpu",
+    augmentation={"batched": True, "flip_probability": 0.0},
+)
+
+
+class Reports(Listener):
+    """What the training says of its epochs."""
+
+    def __init__(self):
+        self.found = []
+
+    def epoch(self, report):
+        self.found.append((report.epoch, report.replaced_images))
 
 
 class Hooked:
@@ -280,33 +298,16 @@ class Hooked:
             yield self.happenings.get((epoch, step), lambda views: views)(views) or views
 
 
-def train(folder, happenings=None, rank=1, **options):
-    """Train in this process; the happenings are those of one of the processes."""
-    hardware = Hardware(device="cpu", bn_group_size=4, **options)
-    method = fresh("moco_v2")
-    hardware.passes(method, BATCH, 0)
-    loader = make_loader(
-        open_images("digits", None, channels=1).train.subset(range(3 * BATCH)),
-        (Augmentation(flip_probability=0.0),) * 2,
-        Preprocess(16, 1, (0.3,), (0.37,)),
-        batched=True,
-        batch_size=BATCH,
-        seed=0,
-        workers=0,
-        share=Share(distributed.rank(), distributed.world_size()),
-    )
+def train(folder, happenings=None, rank=1):
+    """Train in this process; what happens does so in one of the processes."""
+    method, reports = fresh("moco_v2"), Reports()
+    images = open_images("digits", None, channels=1).train.subset(range(3 * BATCH))
+    views, rule = (SETTINGS.augmentation,) * 2, Preprocess(16, 1, (0.3,), (0.37,))
+    loader = make_loader(images, views, rule, SETTINGS, 0)
     own = happenings if happenings and distributed.rank() == rank else {}
-    reports = []
-    Trainer(
-        method,
-        Hooked(loader, own),
-        CONFIG,
-        folder,
-        identity={"seed": 0},
-        on_epoch=reports.append,
-        hardware=hardware,
-    ).fit()
-    return [(report.epoch, report.replaced_images) for report in reports]
+    options = {"identity": {"seed": 0}, "listener": reports}
+    Trainer(method, Hooked(loader, own), SETTINGS, 0, folder, **options).fit()
+    return reports.found
 
 
 def state_of(folder):

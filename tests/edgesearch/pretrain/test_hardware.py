@@ -1,5 +1,6 @@
 """Devices, precision, compilation, and memory that runs out."""
 
+import json
 import os
 import random
 import subprocess
@@ -11,16 +12,21 @@ import torch
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain.hardware import Hardware, compile_ends, images_that_fit, out_of_memory
+from edgesearch.pretrain.hardware import (
+    compile_ends,
+    images_that_fit,
+    out_of_memory,
+    torch_device,
+)
 from edgesearch.pretrain.loader import make_loader
-from edgesearch.pretrain.methods import METHODS
 from edgesearch.pretrain.moco_v2 import info_nce
+from edgesearch.pretrain.optimizers import OPTIMIZERS, load_optimizer
 from edgesearch.pretrain.passes import Passes
 from edgesearch.pretrain.precision import autocast
+from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.pretrain.sandwich import sandwich_step
+from edgesearch.pretrain.settings import PretrainSettings
 from edgesearch.pretrain.trainer import Trainer
-from edgesearch.pretrain.trainer_config import OPTIMIZERS, TrainerConfig, load_optimizer
-from edgesearch.pretrain.views import Augmentation
 from edgesearch.processes import distributed
 
 CPU = torch.device("cpu")
@@ -53,19 +59,19 @@ class FakeMemory:
 
 class TestDevice:
     def test_cpu(self):
-        assert Hardware(device="cpu").torch_device() == CPU
+        assert torch_device("cpu") == CPU
 
     @pytest.mark.parametrize(("count", "found"), [(0, "cpu"), (1, "cuda:0")])
     def test_auto_is_a_gpu_if_there_is_one(self, monkeypatch, count, found):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-        assert Hardware().torch_device() == torch.device(found)
+        assert torch_device("auto") == torch.device(found)
 
     def test_without_a_gpu(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         expected = "for pretrain.device=cuda; found: none that torch .* can use"
         with pytest.raises(TrainingError, match=expected):
-            Hardware(device="cuda").torch_device()
+            torch_device("cuda")
 
     @pytest.mark.parametrize("device", ["auto", "cuda"])
     def test_fewer_gpus_than_processes(self, monkeypatch, device):
@@ -75,11 +81,11 @@ class TestDevice:
         monkeypatch.setenv("LOCAL_RANK", "1")
         expected = "a CUDA device for each process on this machine .*; found: 1 for at least 2"
         with pytest.raises(TrainingError, match=expected):
-            Hardware(device=device).torch_device()
+            torch_device(device)
 
 
 class TestPrecision:
-    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("name", RECIPES)
     def test_bf16_is_near_fp32_and_weights_stay_exact(self, new_method, two_views, pinhole, name):
         losses = []
         for precision in ("fp32", "bf16"):
@@ -101,7 +107,7 @@ class TestPrecision:
         assert not torch.equal(*losses)
         torch.testing.assert_close(*losses, rtol=0.05, atol=0.02)
 
-    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("name", RECIPES)
     def test_embeddings_losses_and_targets_are_float32(self, new_method, two_views, name):
         method, views = new_method(name), two_views(4)
         with autocast(CPU, "bf16"):
@@ -251,24 +257,19 @@ class TestMemory:
             trainer(method, tmp_path).fit()
 
 
-def trainer(method, folder, epochs=1, **hardware):
-    loader = make_loader(
-        open_images("digits", None, channels=1).train.subset(range(64)),
-        method.views(Augmentation(flip_probability=0.0)),
-        Preprocess(16, 1, (0.3,), (0.37,)),
-        batched=True,
+def trainer(method, folder, epochs=1, **options):
+    settings = PretrainSettings(
+        epochs=epochs,
         batch_size=32,
-        seed=0,
-        workers=0,
+        lr=0.05,
+        tensorboard=False,
+        augmentation={"batched": True, "flip_probability": 0.0},
+        **{"device": "cpu", **options},
     )
-    return Trainer(
-        method,
-        loader,
-        TrainerConfig(epochs=epochs, lr=0.05),
-        folder,
-        identity={},
-        hardware=Hardware(**{"device": "cpu", **hardware}),
-    )
+    images = open_images("digits", None, channels=1).train.subset(range(64))
+    views, rule = method.views(settings.augmentation), Preprocess(16, 1, (0.3,), (0.37,))
+    loader = make_loader(images, views, rule, settings, 0)
+    return Trainer(method, loader, settings, 0, folder, identity={})
 
 
 class TestCompilation:
@@ -317,7 +318,7 @@ class TestCompilation:
 @pytest.mark.gpu
 @pytest.mark.skipif(NO_GPU, reason="needs an NVIDIA GPU that torch can use")
 class TestOnAGpu:
-    @pytest.mark.parametrize("name", METHODS)
+    @pytest.mark.parametrize("name", RECIPES)
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
     def test_trains_and_goes_on_on_the_cpu(self, new_method, tmp_path, name, precision):
         queue = {"queue_size": 64} if name in ("moco_v2", "densecl", "ressl") else {}
@@ -332,9 +333,9 @@ class TestOnAGpu:
         losses = []
         for device in ("cpu", "cuda"):
             method = new_method("moco_v2", queue_size=64)
-            run = trainer(method, tmp_path / device, device=device)
-            run.on_epoch = lambda report: losses.append(report.loss_largest)
-            run.fit()
+            trainer(method, tmp_path / device, device=device).fit()
+            (line,) = (tmp_path / device / "metrics.jsonl").open()
+            losses.append(json.loads(line)["loss_largest"])
         assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
     def test_compiled(self, new_method):

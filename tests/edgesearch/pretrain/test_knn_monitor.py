@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from edgesearch.data.image_pool import ImagePool, ImageSource
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.data.settings import DataSettings
 from edgesearch.errors import TrainingError
 from edgesearch.families import load_space
 from edgesearch.pretrain.encoder import states_of
 from edgesearch.pretrain.knn_monitor import KnnMonitor
-from edgesearch.pretrain.moco_v2 import MoCoV2
+from edgesearch.pretrain.method import make_method
 from edgesearch.supernet.weights import SupernetWeights
 
 SPACE = load_space("resnet_tiny", in_channels=1, resolutions=[16])
@@ -16,14 +17,14 @@ SPACE = load_space("resnet_tiny", in_channels=1, resolutions=[16])
 
 @pytest.fixture(scope="module")
 def weights():
-    method = MoCoV2(SPACE, queue_size=8, projector_hidden_dim=8, projector_dim=4)
+    method = make_method("moco_v2", SPACE, queue_size=8, projector_hidden_dim=8, projector_dim=4)
     states = states_of(method.query)
     return SupernetWeights(SPACE, *states[:2], *states[:2])
 
 
 @pytest.fixture(scope="module")
 def pool():
-    return ImagePool(ImageSource("digits"), 1, 0)
+    return ImagePool(DataSettings("digits"), 1, 0)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
-"""Batches of views, from memory and by worker processes."""
+"""Batches of views: from memory, by worker processes, from shards, on any device."""
 
+import io
 import itertools
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -8,15 +10,19 @@ import torch
 from PIL import Image
 
 from edgesearch.data.image_set import ImageSet
+from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError
+from edgesearch.pretrain import loader as loader_module
 from edgesearch.pretrain.batched_views import BatchedViews
 from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.randomness import order_of_epoch
-from edgesearch.pretrain.views import Augmentation, TorchvisionViews
+from edgesearch.pretrain.settings import AugmentationSettings, PretrainSettings
+from edgesearch.pretrain.views import TorchvisionViews
 
 RULE = Preprocess(16, 3, (0.5,) * 3, (0.25,) * 3)
-RECIPES = (Augmentation(), Augmentation(blur_probability=0.0))
+AUGMENTATIONS = AugmentationSettings(), AugmentationSettings(blur_probability=0.0)
+GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 
 
 def images_of(*sizes, channels=3):
@@ -31,16 +37,14 @@ def images_of(*sizes, channels=3):
 TEN = images_of(*[(12, 12)] * 10)
 
 
-def loader_of(images=TEN, *, batched, batch_size=4, seed=0, workers=0):
-    return make_loader(
-        images,
-        RECIPES,
-        RULE,
-        batched=batched,
+def loader_of(images=TEN, *, batched, batch_size=4, seed=0, workers=0, device="cpu"):
+    settings = PretrainSettings(
+        method="simclr",
         batch_size=batch_size,
-        seed=seed,
         workers=workers,
+        augmentation={"batched": batched},
     )
+    return make_loader(images, AUGMENTATIONS, RULE, settings, seed, device)
 
 
 def equal(one, other):
@@ -58,10 +62,10 @@ class TestBoth:
         assert len(batches) == 2
         for batch, chosen in zip(batches, order[:8].split(4), strict=True):
             if batched:
-                views = BatchedViews(RECIPES, RULE, 0)
+                views = BatchedViews(AUGMENTATIONS, RULE, 0)
                 expected = views(TEN.stack()[chosen], chosen, 3)
             else:
-                views = TorchvisionViews(RECIPES, RULE, 0)
+                views = TorchvisionViews(AUGMENTATIONS, RULE, 0)
                 pairs = [views(TEN.load(i), i, 3) for i in chosen.tolist()]
                 expected = tuple(map(torch.stack, zip(*pairs, strict=True)))
             assert all(map(torch.equal, batch, expected))
@@ -120,7 +124,7 @@ class TestUnreadableImages:
         ((first, _),) = loader.batches(0, 0)
         assert loader.replaced == 2
         place = order_of_epoch(6, 0, 0).tolist().index(2)
-        views = TorchvisionViews(RECIPES, RULE, 0)
+        views = TorchvisionViews(AUGMENTATIONS, RULE, 0)
         assert torch.equal(first[place], views(images.load(4), 2, 0)[0])
         list(loader.batches(1, 0))
         assert loader.replaced == 2  # counted anew in each epoch
@@ -133,3 +137,93 @@ class TestUnreadableImages:
         loader = loader_of(images, batched=False, batch_size=6, workers=workers)
         with pytest.raises(DataError, match=r"\d\.png"):
             list(loader.batches(0, 0))
+
+
+class TestShards:
+    """The same batches as from the same images in files, bit for bit."""
+
+    COUNT = 10
+
+    @pytest.fixture
+    def files(self, tmp_path):
+        """JPEG files of noise, of several sizes."""
+        folder = tmp_path / "files"
+        folder.mkdir()
+        generator = torch.Generator().manual_seed(0)
+        for number in range(self.COUNT):
+            size = (12, 12 + number % 3, 3)
+            noise = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+            Image.fromarray(noise.numpy()).save(folder / f"{number}.jpg")
+        return folder
+
+    def shards(self, files):
+        """The same files, four in a shard."""
+        folder = files.with_name("shards")
+        folder.mkdir()
+        for number, path in enumerate(sorted(files.iterdir())):
+            content = path.read_bytes()
+            info = tarfile.TarInfo(path.name)
+            info.size = len(content)
+            with tarfile.open(folder / f"{number // 4}.tar", "a") as archive:
+                archive.addfile(info, io.BytesIO(content))
+        return folder
+
+    @staticmethod
+    def batches(source, root, *, workers=0, epoch=0, first_step=0, batched=False):
+        images = open_images(source, root, 3).train
+        loader = loader_of(images, batched=batched, batch_size=3, workers=workers)
+        return list(loader.batches(epoch, first_step)), loader.replaced
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_same_batches_as_files(self, files, workers):
+        expected, _ = self.batches("folder", files, epoch=2)
+        shards = self.shards(files)
+        found, replaced = self.batches("shards", shards, epoch=2, workers=workers)
+        assert len(found) == self.COUNT // 3
+        assert equal(found, expected)
+        assert replaced == 0
+        middle, _ = self.batches("shards", shards, epoch=2, first_step=2, workers=workers)
+        assert equal(middle, expected[2:])
+
+    def test_same_batches_where_whole_batches_are_augmented(self, files):
+        for path in files.iterdir():
+            Image.open(path).resize((14, 14)).save(path, quality=95)
+        expected, _ = self.batches("folder", files, batched=True)
+        assert equal(self.batches("shards", self.shards(files), batched=True)[0], expected)
+
+    def test_a_neighbour_stands_in_for_an_unreadable_image(self, files):
+        damaged = order_of_epoch(self.COUNT, 0, 0)[0]
+        (files / f"{damaged}.jpg").write_bytes(b"garbage")
+        expected, replaced = self.batches("folder", files)
+        assert replaced == 1
+        found, replaced = self.batches("shards", self.shards(files))
+        assert replaced == 1
+        assert equal(found, expected)
+
+
+class TestDevices:
+    @pytest.mark.parametrize("batched", [True, False])
+    def test_batches_come_on_the_device(self, batched):
+        made = loader_of(batched=batched, device="meta")
+        batches = list(made.batches(0, 1))
+        assert len(batches) == 1
+        assert {view.device.type for batch in batches for view in batch} == {"meta"}
+        if batched:
+            assert made.images.device.type == "meta"  # moved once
+
+    def test_images_too_large_for_a_gpu_stay_where_they_are(self, monkeypatch):
+        images, gpu = TEN.stack(), torch.device("cuda")
+        for free, fits in ((4 * images.nbytes, True), (4 * images.nbytes - 4, False)):
+            monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 0))
+            assert loader_module._fits(images, gpu) == fits
+        assert loader_module._fits(images, torch.device("cpu"))
+
+    @pytest.mark.parametrize("device", ["cpu", GPU])
+    def test_images_that_do_not_stay_on_the_device_give_the_same(self, device, monkeypatch):
+        resident = loader_of(batched=True, device=device)
+        expected = list(resident.batches(0, 0))
+        monkeypatch.setattr(loader_module, "_fits", lambda images, device: False)
+        moved = loader_of(batched=True, device=device)
+        assert resident.images.device.type == device
+        assert moved.images.device.type == "cpu"
+        assert equal(moved.batches(0, 0), expected)

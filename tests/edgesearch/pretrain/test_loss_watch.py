@@ -6,10 +6,8 @@ import pytest
 
 from edgesearch.errors import TrainingError
 from edgesearch.families import load_space
-from edgesearch.pretrain.byol import BYOL
 from edgesearch.pretrain.loss_watch import OPENING, PATIENCE, LossWatch, chance_of
-from edgesearch.pretrain.moco_v2 import MoCoV2
-from edgesearch.pretrain.simclr import SimCLR
+from edgesearch.pretrain.method import make_method
 
 
 def watch_of(*losses):
@@ -84,11 +82,11 @@ def test_a_start_from_trained_weights_may_come_back_to_chance():
 
 def test_chance():
     space = load_space("resnet_tiny", in_channels=1)
-    moco = MoCoV2(space, queue_size=64, projector_hidden_dim=8, projector_dim=4)
+    moco = make_method("moco_v2", space, queue_size=64, projector_hidden_dim=8, projector_dim=4)
     assert chance_of(moco, 16) == pytest.approx(math.log(65))
-    simclr = SimCLR(space, projector_hidden_dim=8, projector_dim=4)
+    simclr = make_method("simclr", space, projector_hidden_dim=8, projector_dim=4)
     assert chance_of(simclr, 16) == pytest.approx(math.log(31))
-    assert chance_of(BYOL(space, projector_hidden_dim=8, projector_dim=4), 16) == 0
+    assert chance_of(make_method("byol", space, projector_hidden_dim=8, projector_dim=4), 16) == 0
 
 
 def test_the_first_steps_have_no_level():

@@ -1,19 +1,20 @@
 """What holds for every method of pre-training."""
 
-import inspect
 import random
 
 import pytest
 import torch
 
-from edgesearch.config.method_defaults import METHOD_DEFAULTS
-from edgesearch.config.pretrain_section import PretrainSection
 from edgesearch.pretrain.encoder import Encoder
-from edgesearch.pretrain.methods import METHODS
+from edgesearch.pretrain.method import make_method
+from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.pretrain.sandwich import sandwich_step
-from edgesearch.pretrain.views import Augmentation
+from edgesearch.pretrain.settings import AugmentationSettings, PretrainSettings
 
-pytestmark = pytest.mark.parametrize("name", METHODS)
+pytestmark = pytest.mark.parametrize("name", RECIPES)
+
+# As small as possible.
+SMALL = {"projector_hidden_dim": 2, "projector_dim": 2}
 
 
 def tensors_of(targets):
@@ -27,17 +28,17 @@ def trained(method):
 
 
 class TestMadeAlike:
-    def test_configuration_and_class_have_the_same_options_and_defaults(self, name):
-        parameters = inspect.signature(METHODS[name]).parameters.values()
-        own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-        assert {**METHOD_DEFAULTS[name].options, "seed": 0} == own
-        training = METHOD_DEFAULTS[name].training.keys()
-        assert training == METHOD_DEFAULTS["moco_v2"].training.keys()
-
     def test_configuration_hands_the_options_over(self, name, pinhole):
-        options = PretrainSection(method=name, projector_dim=5).method_options()
-        assert METHOD_DEFAULTS[name].options.keys() == options.keys()
-        assert options["projector_dim"] == 5
+        assert RECIPES[name].training.keys() == RECIPES["moco_v2"].training.keys()
+        options = PretrainSettings(method=name, projector_dim=5).method_options()
+        assert options == {**RECIPES[name].options, "projector_dim": 5}
+
+    def test_options_have_no_second_default(self, name, pinhole):
+        for option in RECIPES[name].options:
+            given = {**RECIPES[name].options, "seed": 0}
+            del given[option]
+            with pytest.raises(TypeError, match=f"required keyword-only argument: '{option}'"):
+                type(make_method(name, pinhole, **SMALL))(pinhole, **given)
 
     def test_what_is_trained_and_what_is_not(self, name, new_method):
         method = new_method(name)
@@ -63,7 +64,7 @@ class TestMadeAlike:
         assert all(torch.equal(own[key], tensor) for key, tensor in first.items())
 
     def test_two_recipes_that_keep_crops_and_mirroring(self, name, new_method):
-        asked = Augmentation(crop_scale=(0.3, 0.9), flip_probability=0.1)
+        asked = AugmentationSettings(crop_scale=(0.3, 0.9), flip_probability=0.1)
         recipes = new_method(name).views(asked)
         assert len(recipes) == 2
         for recipe in recipes:

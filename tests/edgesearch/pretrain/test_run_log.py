@@ -7,7 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain.epoch_report import EpochReport
+from edgesearch.pretrain.progress import EpochReport
 from edgesearch.pretrain.run_log import RunLog
 
 

@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from edgesearch.families import load_space
-from edgesearch.pretrain.moco_v2 import MoCoV2
+from edgesearch.pretrain.method import make_method
 from edgesearch.pretrain.sandwich import sandwich_architectures, sandwich_step, spread_of
-from edgesearch.pretrain.simclr import SimCLR
 
 SPACE = load_space("resnet_tiny", in_channels=1)
 ARCHITECTURES = sandwich_architectures(SPACE, 1, seed=0, step=0)
@@ -19,8 +18,8 @@ LR = 0.05
 @pytest.fixture
 def method():
     torch.manual_seed(0)
-    method = MoCoV2(
-        SPACE, queue_size=16, projector_hidden_dim=12, projector_dim=6, ema_momentum=0.9
+    method = make_method(
+        "moco_v2", SPACE, queue_size=16, projector_hidden_dim=12, projector_dim=6, ema_momentum=0.9
     )
     for name, parameter in method.named_parameters():
         if name.endswith("bn2.weight"):
@@ -179,7 +178,7 @@ class TestDistillation:
     def test_adds_the_distance_from_the_key_encoder(self, method, views, name):
         if name == "simclr":
             torch.manual_seed(0)
-            method = SimCLR(SPACE, projector_hidden_dim=12, projector_dim=6).train()
+            method = make_method("simclr", SPACE, projector_hidden_dim=12, projector_dim=6).train()
             teacher = None  # the largest network of the step itself
         else:
             with torch.no_grad():

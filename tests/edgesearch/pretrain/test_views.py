@@ -6,12 +6,13 @@ from torchvision.transforms import v2
 
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.pretrain.randomness import seed_of
-from edgesearch.pretrain.views import Augmentation, TorchvisionViews, blur_kernel_size, two_views
+from edgesearch.pretrain.settings import AugmentationSettings
+from edgesearch.pretrain.views import TorchvisionViews, blur_kernel_size
 
 
 def make_views(channels=3, resolution=32, seed=0, **options):
     rule = Preprocess(resolution, channels, (0.4,) * channels, (0.2,) * channels)
-    return TorchvisionViews((Augmentation(**options),) * 2, rule, seed)
+    return TorchvisionViews((AugmentationSettings(**options),) * 2, rule, seed)
 
 
 def random_image(channels=3, height=40, width=50):
@@ -41,9 +42,11 @@ def test_equal_the_recipe_of_moco_v2():
 
 def test_each_view_has_a_recipe_of_its_own():
     """A strong view and a weak one; the weak one is cropped and mirrored, no more."""
-    weak = Augmentation(jitter_probability=0.0, grayscale_probability=0.0, blur_probability=0.0)
+    weak = AugmentationSettings(
+        jitter={"probability": 0.0}, grayscale_probability=0.0, blur_probability=0.0
+    )
     rule = Preprocess(32, 3, (0.4,) * 3, (0.2,) * 3)
-    views = TorchvisionViews((Augmentation(), weak), rule, 0)
+    views = TorchvisionViews((AugmentationSettings(), weak), rule, 0)
     crop = v2.Compose([v2.RandomResizedCrop(32, (0.2, 1.0)), v2.RandomHorizontalFlip()])
     image = random_image()
     for index in range(4):
@@ -96,11 +99,3 @@ def test_leave_image_and_random_state_alone():
 @pytest.mark.parametrize(("resolution", "expected"), [(8, 3), (32, 3), (96, 9), (224, 23)])
 def test_blur_kernel_is_odd_and_a_tenth_of_the_image(resolution, expected):
     assert blur_kernel_size(resolution) == expected
-
-
-def test_two_views_are_stacked():
-    pairs = [(torch.full((1, 2, 2), i), torch.full((1, 2, 2), -i)) for i in range(3)]
-    first, second = two_views(pairs)
-    assert first.shape == (3, 1, 2, 2)
-    assert first[:, 0, 0, 0].tolist() == [0, 1, 2]
-    assert second[:, 0, 0, 0].tolist() == [0, -1, -2]

@@ -122,7 +122,7 @@ class Chain:
 
         After it they would count as rounds of a busy machine whenever the last look met one.
         """
-        first = next(n for n, line in enumerate(lines) if '"type": "reference"' in line)
+        first = next(n for n, line in enumerate(lines) if '"kind": "reference"' in line)
         return [*lines[:first], *measured, *lines[first:]]
 
 

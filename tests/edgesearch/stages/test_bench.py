@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from devices import OrtBuilder, TensorRTRtxBuilder, fix_batch, read_inputs
+from devices import OrtBuilder, TensorRTBuilder, fix_batch, read_inputs
 from devices.errors import EngineError
 from edgesearch.cli.main import app
 from edgesearch.export.manifest import MANIFEST, write_manifest
@@ -119,7 +119,7 @@ def test_what_is_no_engine_is_refused(tmp_path, model):
 def test_engines_of_another_family_are_refused(tmp_path, model):
     pytest.importorskip("tensorrt_rtx_bindings")
     engine = tmp_path / "small.engine"
-    TensorRTRtxBuilder(["SM89"]).build(model, engine)
+    TensorRTBuilder("tensorrt-rtx", ["SM89"]).build(model, engine)
     wanted = f"a device with the runtime tensorrt-rtx, for which {engine} is"
     refused(bench(engine), wanted, "local-cpu with onnxruntime")
     refused(bench(engine, "--device", "local-gpu"), wanted, "local-gpu with tensorrt")

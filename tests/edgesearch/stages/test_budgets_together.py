@@ -25,9 +25,9 @@ def two_devices(chain):
             line["samples_ms"] = [3 * ms for ms in line["samples_ms"]]
             if line.get("cold_ms") is not None:
                 line["cold_ms"] *= 3
-        if line.get("type") == "correction":
-            line["offset_ms"] *= 3
-            line["per_block_ms"] = 3 * line.get("per_block_ms", 0.0)
+        if line.get("type") == "note":
+            line["correction"]["offset_ms"] *= 3
+            line["correction"]["per_block_ms"] *= 3
     path = table.with_name(f"{board.name}-{board.identity}.jsonl")
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     return chain

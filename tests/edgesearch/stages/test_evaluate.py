@@ -10,7 +10,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from edgesearch.cli.main import app
-from edgesearch.data.image_pool import ImagePool, ImageSource
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.data.settings import DataSettings
 from edgesearch.evaluate.features import compute_features
 from edgesearch.evaluate.knn import knn_accuracy
 from edgesearch.evaluate.linear import linear_accuracy
@@ -55,7 +56,7 @@ def computed_here(chain, architecture, k):
     space = space_from_dict(record["config"]["space"])
     weights = SupernetWeights.load(chain.output_dir / "supernet/model.safetensors", space)
     network = weights.subnet(architecture).to(memory_format=torch.channels_last)
-    pool = ImagePool(ImageSource("digits"), 1, 0)
+    pool = ImagePool(DataSettings("digits"), 1, 0)
     recalibrate(network, pool.sample(16, 0, 64), 64)
     images = pool.labelled(16)
     train, test = (

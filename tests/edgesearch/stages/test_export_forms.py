@@ -13,9 +13,9 @@ import edgesearch
 from devices import load_device
 from edgesearch.errors import ExportError
 from edgesearch.export.deployable import write_for_tensorrt, write_in_format
-from edgesearch.export.engines import INT8_FILE, ONNX_FILE, TENSORRT_INT8_FILE
+from edgesearch.export.engines import ONNX_FILE
 from edgesearch.export.exportable import check_batch
-from edgesearch.formats.precision import number_format
+from edgesearch.formats.int8 import INT8
 
 NO_ENGINES = "export.tensorrt="
 
@@ -86,13 +86,13 @@ def test_eight_bits_of_a_tensorrt_device_are_made_once(finished, tmp_path):
     shutil.copy(finished[0].output_dir / "engines/w0" / ONNX_FILE, tmp_path)
     images = torch.randn(4, 1, 16, 16)
     of_tensorrt = load_device("rtx-pc", precision="int8")
-    write_in_format(tmp_path, number_format("int8", runtime="tensorrt-rtx"), images, 1)
-    assert write_for_tensorrt(tmp_path, of_tensorrt, images, "minmax") == INT8_FILE
-    assert not (tmp_path / TENSORRT_INT8_FILE).exists()
-    measured = (tmp_path / INT8_FILE).read_bytes()
+    write_in_format(tmp_path, of_tensorrt.number_format(), images, 1)
+    assert write_for_tensorrt(tmp_path, of_tensorrt, INT8, images, "minmax") == INT8.file
+    (measured,) = set(tmp_path.iterdir()) - {tmp_path / ONNX_FILE}
     of_processor = load_device("local-cpu", precision="int8")
-    assert write_for_tensorrt(tmp_path, of_processor, images, "minmax") == TENSORRT_INT8_FILE
-    assert (tmp_path / TENSORRT_INT8_FILE).read_bytes() == measured
+    name = write_for_tensorrt(tmp_path, of_processor, INT8, images, "minmax")
+    assert name == "subnet.int8-tensorrt.onnx"
+    assert (tmp_path / name).read_bytes() == measured.read_bytes()
 
 
 def test_eight_bits_are_judged_by_knn(chain):

@@ -32,7 +32,7 @@ def told(tmp_path, monkeypatch):
         events = []
         workflow.pretrain(
             space=SPACE,
-            images=workflow.ImageSource("digits"),
+            images=workflow.DataSettings("digits"),
             output_dir=tmp_path / method,
             trainer=workflow.TrainerConfig(epochs=1, lr=0.01, monitor_every_epochs=0),
             views=workflow.ViewOptions(workflow.Augmentation(flip_probability=0.0), True, 256),

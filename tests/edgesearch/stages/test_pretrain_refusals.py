@@ -19,7 +19,7 @@ def pretrain(folder, **changes):
     return workflow.pretrain(
         **{
             "space": SPACE,
-            "images": workflow.ImageSource("digits"),
+            "images": workflow.DataSettings("digits"),
             "output_dir": folder,
             "trainer": TRAINER,
             "views": VIEWS,

@@ -5,7 +5,7 @@ import time
 import onnx
 import pytest
 
-from devices import DeviceSpec, TensorRTRtxBuilder, read_engine_header, take_fingerprint
+from devices import DeviceSpec, TensorRTBuilder, read_engine_header, take_fingerprint
 from edgesearch.families import load_space
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.latency.workloads import WorkloadFiles, correction_networks
@@ -37,7 +37,7 @@ def build_all(tmp_path, cache):
 
     def build(space, precision, networks):
         device = DeviceSpec("rtx-pc", runtime="tensorrt-rtx", precision=precision)
-        builder = TensorRTRtxBuilder(CAPABILITIES[precision])
+        builder = TensorRTBuilder("tensorrt-rtx", CAPABILITIES[precision])
         folder = tmp_path / precision
         folder.mkdir()
         files = WorkloadFiles(space, device, FINGERPRINT, folder / "onnx", cache)

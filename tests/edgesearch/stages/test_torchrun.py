@@ -71,7 +71,7 @@ def test_other_images_than_those_of_the_first_process(tmp_path, monkeypatch):
     with pytest.raises(StageError, match="the set of images to be the same for all processes; fo"):
         workflow.pretrain(
             space=load_space("resnet_tiny", in_channels=1),
-            images=workflow.ImageSource(source="digits"),
+            images=workflow.DataSettings(source="digits"),
             output_dir=tmp_path,
             trainer=workflow.TrainerConfig(epochs=1),
             views=workflow.ViewOptions(workflow.Augmentation()),

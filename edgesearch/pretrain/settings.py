@@ -1,4 +1,4 @@
-"""The section `pretrain`; its defaults are those of the chosen method on ImageNet."""
+"""The options of pre-training; defaults are those of the chosen method's paper on ImageNet."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from edgesearch.config.method_defaults import METHOD_DEFAULTS
+from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.settings import (
+    NO_EFFECT,
     Batch,
     Count,
     CountFromZero,
@@ -20,15 +21,15 @@ from edgesearch.settings import (
     fault,
 )
 
-_TRAINING = METHOD_DEFAULTS["moco_v2"].training
+_TRAINING = RECIPES["moco_v2"].training
 _OPTIONS = {
     name: value
-    for defaults in reversed(METHOD_DEFAULTS.values())
+    for defaults in reversed(RECIPES.values())
     for name, value in defaults.options.items()
 }
 
 
-class JitterSection(Settings):
+class JitterSettings(Settings):
     """Random changes of colour; each strength is the range around no change."""
 
     brightness: NotNegative = 0.4
@@ -43,7 +44,7 @@ class JitterSection(Settings):
     """Share of the views that are changed."""
 
 
-class AugmentationSection(Settings):
+class AugmentationSettings(Settings):
     """How two views are made of an image; what a method does with it stands in its file.
 
     Source: Chen et al., "Improved Baselines with Momentum Contrastive Learning" (2020).
@@ -58,7 +59,7 @@ class AugmentationSection(Settings):
     """Smallest and largest share of the image's area that a crop covers."""
     flip_probability: Fraction = 0.5
     """Share of the views that are mirrored; 0 where left and right differ (digits, text)."""
-    jitter: JitterSection = JitterSection()
+    jitter: JitterSettings = JitterSettings()
     """Random changes of colour."""
     grayscale_probability: Fraction = 0.2
     """Share of the views that lose their colour."""
@@ -80,7 +81,7 @@ def _own() -> Any:
     return Field(default=None, validate_default=True)
 
 
-class PretrainSection(Settings):
+class PretrainSettings(Settings):
     """How the supernet is trained without labels: a self-supervised method by the sandwich rule.
 
     What is left out is as in the method's paper; null means the same for the method's own
@@ -90,8 +91,9 @@ class PretrainSection(Settings):
     Source: DATA (CVPR 2022), section 3; the papers in the files of `edgesearch.pretrain`.
     """
 
-    method: str = "moco_v2"
-    """The self-supervised method: moco_v2, byol, densecl, ressl or simclr."""
+    method: Annotated[
+        str, Field(description=f"The self-supervised method: one of {', '.join(RECIPES)}.")
+    ] = "moco_v2"
     epochs: Count = 200
     """Passes over the images."""
     batch_size: Batch = 256
@@ -139,44 +141,44 @@ class PretrainSection(Settings):
     faithful: bool = False
     """Steps in the order of DATA's released code, to see what the order does (MoCo v2): they are
     slower, and were better in short trainings on digits (benchmarks/RESULTS.md)."""
-    augmentation: AugmentationSection = Field(default={}, validate_default=True)
+    augmentation: AugmentationSettings = Field(default={}, validate_default=True)
     """How two views are made of an image."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
     """What trains: auto is a CUDA GPU if there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """What the networks compute in; weights, losses and statistics stay float32."""
-    accumulation: Count = 1
+    accumulation: Annotated[Count, NO_EFFECT] = 1
     """Passes that each process's share of a batch is cut into, for batches that do not fit."""
     bn_group_size: Annotated[int, Field(ge=2)] | None = None
     """Images normalised together in training, whatever the number of processes and passes; null
     for all of a pass, which are batch_size / (processes · accumulation). A group holds one view of
     each image; SimCLR with null normalises both views of all its images together."""
-    compile: bool = False
+    compile: Annotated[bool, NO_EFFECT] = False
     """Compile the largest and the smallest network (torch.compile; needs a compiler)."""
-    workers: CountFromZero = 2
+    workers: Annotated[CountFromZero, NO_EFFECT] = 2
     """Processes that load images; 0 loads them in the main process."""
-    threads: Count | None = None
+    threads: Annotated[Count | None, NO_EFFECT] = None
     """Threads of torch; as many as torch chooses if null."""
     init: UserPath | None = None
     """Supernet of another run of the same space to start from (`…/supernet/model.safetensors`)."""
-    knn_k: Count = 200
+    knn_k: Annotated[Count, NO_EFFECT] = 200
     """Neighbours in the kNN monitor."""
-    knn_every_epochs: CountFromZero = 10
+    knn_every_epochs: Annotated[CountFromZero, NO_EFFECT] = 10
     """Epochs between two kNN accuracies; 0 computes none. The best mean is best.safetensors."""
-    checkpoint_minutes: Positive = 10.0
+    checkpoint_minutes: Annotated[Positive, NO_EFFECT] = 10.0
     """Minutes after which the state is saved within an epoch, too."""
-    tensorboard: bool = True
+    tensorboard: Annotated[bool, NO_EFFECT] = True
     """Write curves for TensorBoard, to supernet/tensorboard."""
 
     def method_options(self) -> dict[str, Any]:
         """What the method itself takes, by the names of its keyword arguments."""
-        return {name: getattr(self, name) for name in METHOD_DEFAULTS[self.method].options}
+        return {name: getattr(self, name) for name in RECIPES[self.method].options}
 
     @field_validator("method")
     @classmethod
     def _known(cls, method: str) -> str:
-        if method not in METHOD_DEFAULTS:
-            raise fault(f"one of {', '.join(METHOD_DEFAULTS)} is required")
+        if method not in RECIPES:
+            raise fault(f"one of {', '.join(RECIPES)} is required")
         return method
 
     @field_validator(*_TRAINING, mode="before")
@@ -185,7 +187,7 @@ class PretrainSection(Settings):
         method, epochs = info.data.get("method", "moco_v2"), info.data.get("epochs", 1)
         if value is not None:
             return value
-        value = METHOD_DEFAULTS[method].training[info.field_name or ""]
+        value = RECIPES[method].training[info.field_name or ""]
         return min(value, epochs // 10) if info.field_name == "warmup_epochs" else value
 
     @field_validator(*_OPTIONS, mode="before")
@@ -195,7 +197,7 @@ class PretrainSection(Settings):
         if "method" not in info.data:  # said already; which options it has is not known
             return _OPTIONS[name] if value is None else value
         method = info.data["method"]
-        options = METHOD_DEFAULTS[method].options
+        options = RECIPES[method].options
         if name in options:
             return options[name] if value is None else value
         if value is not None:
@@ -208,7 +210,7 @@ class PretrainSection(Settings):
     @field_validator("augmentation", mode="before")
     @classmethod
     def _views_of_the_method(cls, given: Any, info: ValidationInfo) -> Any:
-        own = METHOD_DEFAULTS[info.data.get("method", "moco_v2")].augmentation
+        own = RECIPES[info.data.get("method", "moco_v2")].augmentation
         if not isinstance(given, dict):
             return given
         merged = {**own, **given}

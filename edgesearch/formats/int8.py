@@ -1,4 +1,4 @@
-"""Networks and their blocks with weights and activations of eight bits, by onnxruntime's quantizer.
+"""Weights and activations of eight bits, by onnxruntime's quantizer.
 
 The files hold pairs of QuantizeLinear and DequantizeLinear around each operation (QDQ), which every
 runtime turns into its own integer operations.
@@ -17,8 +17,8 @@ import numpy as np
 
 from devices import explain_failure
 from edgesearch.errors import ExportError
-from edgesearch.formats.onnx_files import quiet, save_model
-from edgesearch.formats.precision import convert_to_fp16
+from edgesearch.formats.onnx_files import quiet
+from edgesearch.formats.precision import Calibration, Precision, Tolerance
 
 if TYPE_CHECKING:
     import onnx
@@ -46,88 +46,39 @@ _SCHEMES = {
     "s8s8": _Scheme(unsigned=False),
     "s8s8-symmetric": _Scheme(unsigned=False, symmetric=True),
 }
+"""By number format: the names say the types of activations and weights."""
 
-
-CALIBRATIONS = ("minmax", "entropy", "percentile")
-"""How ranges of activations are chosen: all values, those that keep most information, or all but
-the few that are farthest out."""
 _BATCHES_AT_ONCE = 4
 """So many batches' activations are in memory at a time while their histograms are made."""
 
 
-def quantize_network(
-    onnx_path: Path,
-    int8_path: Path,
+def _convert(
+    model: onnx.ModelProto,
     number_format: str,
-    images: Sequence[np.ndarray],
-    calibration: str = "minmax",
-) -> None:
-    """Quantize a whole network, statically and for each output channel of a weight.
-
-    Args:
-        onnx_path: The network in single precision, with one input.
-        int8_path: Gets the quantized network, atomically.
-        number_format: An integer one of `NUMBER_FORMATS`.
-        images: Batches of the shape of the input, which show the range of all activations.
-        calibration: One of `CALIBRATIONS`.
-
-    Raises:
-        ExportError: The network cannot be quantized, or the file cannot be written.
-    """
-    import onnx
-
-    model = onnx.load(onnx_path)
-    quantized = _quantize(model, number_format, images, calibration)
+    is_first: bool,
+    is_last: bool,
+    calibration: Calibration | None,
+) -> onnx.ModelProto:
+    """Quantize statically, and for each output channel of a weight."""
+    if calibration is None:
+        shape = [dimension.dim_value for dimension in _sizes(model.graph.input[0])]
+        random = np.random.default_rng(0)
+        calibration = Calibration(
+            [random.standard_normal(shape).astype(np.float32) for _ in range(2)]
+        )
+    quantized = _quantize(model, number_format, calibration)
     quantized.metadata_props.extend(model.metadata_props)
-    save_model(quantized, int8_path)
-
-
-def convert_block(
-    onnx_path: Path, path: Path, number_format: str, *, is_first: bool, is_last: bool
-) -> None:
-    """Write a block as it is inside of a network of another number format.
-
-    What passes from block to block then has the type that it has there; only the images that the
-    first one takes and the features that the last one gives are in single precision. Blocks have
-    random weights, and the ranges of their activations come from random inputs: the file is for
-    measuring.
-
-    Args:
-        onnx_path: The block in single precision.
-        path: Gets the converted block, atomically.
-        number_format: One of `NUMBER_FORMATS` but "fp32".
-        is_first: The block takes images.
-        is_last: The block gives features.
-
-    Raises:
-        ExportError: The block cannot be quantized, or the file cannot be written.
-    """
-    import onnx
-
-    block = onnx.load(onnx_path)
-    taken, given = block.graph.input[0], block.graph.output[0]
-    if number_format == "fp16":
-        keep = [taken.name] * is_first + [given.name] * is_last
-        convert_to_fp16(onnx_path, path, keep)
-        return
-    shape = [dimension.dim_value for dimension in taken.type.tensor_type.shape.dim]
-    random = np.random.default_rng(0)
-    inputs = [random.standard_normal(shape).astype(np.float32) for _ in range(2)]
-    quantized = _quantize(block, number_format, inputs)
     # Where convolutions alone are quantized, sums and what follows them are not.
     passes_integers = not _SCHEMES[number_format].symmetric
     if passes_integers and not is_first:
         _take_integers(quantized, number_format)
     if passes_integers and not is_last:
         _give_integers(quantized, number_format)
-    save_model(quantized, path)
+    return quantized
 
 
 def _quantize(
-    model: onnx.ModelProto,
-    number_format: str,
-    inputs: Sequence[np.ndarray],
-    calibration: str = "minmax",
+    model: onnx.ModelProto, number_format: str, calibration: Calibration
 ) -> onnx.ModelProto:
     import onnx
     from onnxruntime.quantization import (
@@ -143,7 +94,8 @@ def _quantize(
         "percentile": CalibrationMethod.Percentile,
     }
     options: dict[str, Any] = {}
-    if calibration != "minmax":
+    inputs = calibration.batches
+    if calibration.method != "minmax":
         # Named after another method, but it works for those that make histograms.
         options["CalibStridedMinMax"] = math.gcd(len(inputs), _BATCHES_AT_ONCE)
     scheme = _SCHEMES[number_format]
@@ -168,7 +120,7 @@ def _quantize(
                 per_channel=True,
                 reduce_range=scheme.reduced,
                 op_types_to_quantize=kinds if scheme.symmetric else None,
-                calibrate_method=methods[calibration],
+                calibrate_method=methods[calibration.method],
                 extra_options={**options, **(symmetric if scheme.symmetric else {})},
             )
             return onnx.load(path)
@@ -244,5 +196,20 @@ def _integer_type(number_format: str) -> int:
 def _integer_tensor(name: str, like: Any, number_format: str) -> Any:
     from onnx import helper
 
-    shape = [dimension.dim_value for dimension in like.type.tensor_type.shape.dim]
+    shape = [dimension.dim_value for dimension in _sizes(like)]
     return helper.make_tensor_value_info(name, _integer_type(number_format), shape)
+
+
+def _sizes(tensor: Any) -> Any:
+    return tensor.type.tensor_type.shape.dim
+
+
+INT8 = Precision(
+    name="int8",
+    value_bytes=1,
+    file="subnet.int8.onnx",
+    tolerance=Tolerance(max_difference=0.5, min_cosine=0.98, max_knn_loss=0.01),
+    number_formats=tuple(_SCHEMES),
+    convert=_convert,
+    needs_calibration=True,
+)

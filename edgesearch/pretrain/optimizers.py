@@ -1,4 +1,6 @@
-"""LARS: a learning rate for each layer, by how large its weights are against their gradients.
+"""The optimizers: SGD, and LARS with a learning rate for each layer.
+
+LARS goes by how large a layer's weights are against their gradients.
 
 Source: You et al., "Large batch training of convolutional networks" (2017, arXiv 1708.03888),
 algorithm 1; that biases and normalisations are left out as in SimCLR (ICML 2020) and BYOL.
@@ -7,6 +9,7 @@ algorithm 1; that biases and normalisations are left out as in SimCLR (ICML 2020
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -80,3 +83,18 @@ class LARS(torch.optim.Optimizer):
 def _local_rate(length: torch.Tensor, change: torch.Tensor, trust: float) -> torch.Tensor:
     """η·|w| / |∇ + β·w|; 1 where one of them is 0, which happens to fresh weights only."""
     return torch.where((length > 0) & (change > 0), trust * length / change, 1.0)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": partial(torch.optim.SGD, fused=True),
+    "lars": LARS,
+}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over what an optimizer remembers, but not how the machine that wrote it computed."""
+    ways = ("fused", "foreach")
+    own = [{way: group[way] for way in ways if way in group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, way in zip(optimizer.param_groups, own, strict=True):
+        group.update(way)

@@ -1,21 +1,18 @@
-"""A device's latency table as the stages use it: loaded, checked, corrected, told of."""
+"""Loads the latency table of a device: compares it with device and space, reports what differs."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from devices import DeviceSpec, Fingerprint, installed_version, take_fingerprint
 from edgesearch.errors import StageError
 from edgesearch.events import Event, Report, silent
-from edgesearch.latency.correction import Correction
 from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.table import current_correction
 from edgesearch.latency.workloads import block_keys
-from edgesearch.space import Architecture, SearchSpace
-from profilers import LatencyTable, slowdown_of
+from edgesearch.space import SearchSpace
+from profilers import LatencyTable
 
 OTHER_SPEED = 0.05
 """A machine that differs by more than this share from that of an accepted table is told of."""
@@ -28,32 +25,6 @@ as well."""
 def corrected_model(space: SearchSpace, table: LatencyTable) -> LatencyModel:
     """Predicts by the last correction that was fitted for a space."""
     return LatencyModel.from_table(space, table, current_correction(space, table))
-
-
-def current_correction(space: SearchSpace, table: LatencyTable) -> Correction | None:
-    """The last correction that was fitted for a space; None if there is none."""
-    values = table.correction(space.space_hash)
-    return None if values is None else Correction.from_dict(values)
-
-
-def keep_correction(
-    space: SearchSpace, table: LatencyTable, correction: Correction, **facts: Any
-) -> None:
-    """Append a correction; facts about the measuring are taken over from the one before.
-
-    Args:
-        space: The space that it was fitted for.
-        table: Gets the line.
-        correction: The correction.
-        **facts: `rounds` wanted up to the `last_session`, or errors found in a `validation`.
-    """
-    before = table.correction(space.space_hash) or {}
-    kept: dict[str, Any] = {
-        name: before[name] for name in ("rounds", "last_session") if name in before
-    }
-    table.append_correction(
-        {"space_hash": space.space_hash, **kept, **facts, **correction.to_dict()}
-    )
 
 
 def load_table(
@@ -114,42 +85,6 @@ def _this_machine(device: DeviceSpec) -> Fingerprint:
     return take_fingerprint(device.runtime, version, {"provider": device.provider})
 
 
-def table_digest(path: Path) -> str:
-    """Tells whether the blocks and networks of a table have been measured anew.
-
-    What the export of a search's own results appends does not count: corrections, winners, and
-    what is measured beside them. Nor does another error of what could not run before.
-    """
-    digest, failed = hashlib.sha256(), set()
-    data = path.read_bytes()
-    for line in data[: data.rfind(b"\n") + 1].splitlines():  # the last one may be torn
-        try:
-            values = json.loads(line)
-        except ValueError:  # garbage of a torn write, which reading the table drops
-            continue
-        kind = values.get("type", "block")
-        if kind == "block" or (kind == "network" and not is_winner(values["key"])):
-            key = values.get("key")  # the header has none
-            if "error" not in values:
-                failed.discard(key)
-            elif key in failed:
-                continue
-            else:
-                failed.add(key)
-            digest.update(line)
-    return digest.hexdigest()
-
-
-def winner_key(architecture: Architecture, output: str, session: int) -> str:
-    """The key under which an exported network is measured, from a session of measuring on."""
-    return f"winner/{output}/{architecture}/{session}"
-
-
-def is_winner(key: str) -> bool:
-    """Whether a key is that of an exported network."""
-    return key.startswith("winner/")
-
-
 def tell_accepted(table: LatencyTable, stage: str, report: Report) -> None:
     """Tell in which fields a table differs from the device, as was accepted."""
     for mismatch in table.accepted:
@@ -182,7 +117,7 @@ def tell_doubt(table: LatencyTable, stage: str, report: Report) -> None:
     else in the table was too fast, that makes a slower machine of this one, and predictions seem to
     hold.
     """
-    slowdown = slowdown_of(table)
+    slowdown = table.slowdown()
     if slowdown and not 1 / DOUBTFUL <= slowdown.work / slowdown.reference <= DOUBTFUL:
         text = (
             f"the fastest runs of networks of {table.path} took {slowdown.work:.2f} times as long "

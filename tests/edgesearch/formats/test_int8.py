@@ -12,32 +12,15 @@ from devices import OnnxRuntime, modules_of
 from edgesearch.errors import ExportError
 from edgesearch.export.engines import ONNX_FILE
 from edgesearch.export.verify import verify_engine
+from edgesearch.formats.int8 import INT8
 from edgesearch.formats.onnx_export import assemble_network
-from edgesearch.formats.precision import number_format
-from edgesearch.formats.quantize import CALIBRATIONS, convert_block, quantize_network
+from edgesearch.formats.precision import CALIBRATIONS, Calibration
 
-INTEGER_FORMATS = ("u8s8", "u8s8-reduced", "s8s8", "s8s8-symmetric")
+INTEGER_FORMATS = INT8.number_formats
 
 
-@pytest.fixture
-def converted(space, blocks, tmp_path):
-    """Converts all blocks; their paths."""
-
-    def convert(form):
-        chain = space.blocks(space.largest)
-        paths = {}
-        for block in chain:
-            paths[block.key] = tmp_path / blocks.paths[block.key].name
-            convert_block(
-                blocks.paths[block.key],
-                paths[block.key],
-                form,
-                is_first=block is chain[0],
-                is_last=block is chain[-1],
-            )
-        return paths
-
-    return convert
+def quantize_network(path, int8_path, form, batches, method="minmax"):
+    INT8.write(path, int8_path, form, calibration=Calibration(batches, method))
 
 
 def operators(path, folder):
@@ -87,51 +70,6 @@ def test_for_tensorrt_only_what_convolutions_take_is_quantized(space, converted)
     assert seen > 4
 
 
-@pytest.mark.parametrize(
-    ("form", "inside"), [("u8s8", onnx.TensorProto.UINT8), ("s8s8", onnx.TensorProto.INT8)]
-)
-def test_integers_pass_between_blocks(form, inside, space, converted):
-    paths = converted(form)
-    chain = space.blocks(space.largest)
-    for block in chain:
-        graph = onnx.load(paths[block.key]).graph
-        types = [tensor.type.tensor_type.elem_type for tensor in (graph.input[0], graph.output[0])]
-        outside = onnx.TensorProto.FLOAT
-        expected = [outside if block is chain[0] else inside]
-        expected += [outside if block is chain[-1] else inside]
-        assert types == expected
-
-
-def test_half_precision_passes_between_blocks(space, converted, tmp_path):
-    paths = converted("fp16")
-    graph = onnx.load(paths[space.blocks(space.largest)[1].key]).graph
-    for tensor in (graph.input[0], graph.output[0]):
-        assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
-    joined = tmp_path / "joined.onnx"
-    assemble_network(space.blocks(space.largest), paths, joined)
-    session = OnnxRuntime().load(joined)
-    (features,) = session.run({"images": np.zeros((2, 1, 16, 16), np.float32)}).values()
-    assert features.dtype == np.float32
-
-
-@pytest.mark.parametrize("form", [*INTEGER_FORMATS, "fp16"])
-def test_converted_blocks_can_be_timed(form, converted):
-    for path in converted(form).values():
-        session = OnnxRuntime().load(path)
-        assert min(session.time_ms(2)) > 0
-
-
-@pytest.mark.parametrize("form", INTEGER_FORMATS)
-def test_a_quantized_network_gives_nearly_the_same(form, exported, images, expected, tmp_path):
-    path = tmp_path / "int8.onnx"
-    pixels = images.numpy()
-    quantize_network(exported / ONNX_FILE, path, form, [pixels[i : i + 1] for i in range(16)])
-    parity = verify_engine(path, OnnxRuntime(), pixels, expected, "int8")
-    assert 0.98 <= parity.min_cosine < 0.999999
-    metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    assert metadata["space"] == "toy"
-
-
 @pytest.mark.parametrize("form", ["u8s8", "s8s8-symmetric"])
 def test_ranges_are_chosen_in_different_ways(form, exported, images, expected, tmp_path):
     pixels = images.numpy()
@@ -140,7 +78,7 @@ def test_ranges_are_chosen_in_different_ways(form, exported, images, expected, t
         path = tmp_path / f"{method}.onnx"
         batches = [pixels[i : i + 1] for i in range(12)]
         quantize_network(exported / ONNX_FILE, path, form, batches, method)
-        parity = verify_engine(path, OnnxRuntime(), pixels, expected, "int8")
+        parity = verify_engine(path, OnnxRuntime(), pixels, expected, INT8)
         assert parity.min_cosine < 0.999999
         scales = [
             float(numpy_helper.to_array(t).max())
@@ -184,29 +122,3 @@ def test_an_operator_that_the_quantizer_cannot_run_is_named(exported, images, tm
         quantize_network(
             tmp_path / "odd.onnx", tmp_path / "int8.onnx", "u8s8", [images.numpy()[:1]]
         )
-
-
-@pytest.mark.parametrize(
-    ("device", "expected"),
-    [
-        ({"runtime": "tensorrt-rtx", "machine": "x86_64"}, "s8s8-symmetric"),
-        ({"runtime": "onnxruntime", "provider": "tensorrt"}, "s8s8-symmetric"),
-        ({"runtime": "onnxruntime", "provider": "tensorrt-rtx"}, "s8s8-symmetric"),
-        ({"runtime": "onnxruntime", "machine": "aarch64"}, "s8s8"),
-        (
-            {
-                "runtime": "onnxruntime",
-                "machine": "x86_64",
-                "instruction_sets": ("avx2", "avx512_vnni"),
-            },
-            "u8s8",
-        ),
-        (
-            {"runtime": "onnxruntime", "machine": "x86_64", "instruction_sets": ("avx2",)},
-            "u8s8-reduced",
-        ),
-    ],
-)
-def test_eight_bits_are_those_that_a_device_likes(device, expected):
-    assert number_format("int8", **device) == expected
-    assert number_format("fp16", **device) == "fp16"

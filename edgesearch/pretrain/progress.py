@@ -1,10 +1,16 @@
-"""Where a run stands, and what an epoch brought."""
+"""Where a training stands, how fast it goes, and what is told of it."""
 
 from __future__ import annotations
 
+import time
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 
-from edgesearch.pretrain.epoch_timer import EpochTimer
+from edgesearch.events import Event, Report
+from edgesearch.pretrain.loader import ViewLoader
+from edgesearch.pretrain.method import Views
 from edgesearch.pretrain.sandwich import StepResult
 
 COLLAPSED = 0.01
@@ -13,6 +19,8 @@ COLLAPSED_STEPS = 100
 """Steps in a row that show a collapse; an epoch if that is shorter."""
 OPENING = 300
 """Steps at the beginning that show none; an epoch if that is shorter."""
+LONG_WAIT = 0.2
+"""Share of the time from which on waiting for data is worth a remedy."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,61 @@ class StepReport:
     remaining_s: float
     spread: float
     collapsed: bool
+
+
+class EpochTimer:
+    """Times an epoch from the moment it is begun or resumed to its last batch.
+
+    Args:
+        loader: Gives the batches.
+        processes: How many train with as many images each.
+
+    Attributes:
+        images: Images handed out so far, in all processes.
+        waited_s: Wall time in which there was no batch to train on.
+    """
+
+    def __init__(self, loader: ViewLoader, processes: int = 1) -> None:
+        self.loader = loader
+        self.processes = processes
+        self.images = 0
+        self.waited_s = 0.0
+        self._begun = time.perf_counter()
+        self._ended: float | None = None
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Views]:
+        """Hand on the loader's batches, and note how long each was waited for."""
+        batches = self.loader.batches(epoch, first_step)
+        while True:
+            asked = time.perf_counter()
+            views = next(batches, None)
+            got = time.perf_counter()
+            self.waited_s += got - asked
+            if views is None:
+                self._ended = got
+                return
+            self.images += len(views[0]) * self.processes
+            yield views
+
+    @property
+    def duration_s(self) -> float:
+        """Wall time so far."""
+        return (self._ended or time.perf_counter()) - self._begun
+
+    @property
+    def images_per_s(self) -> float:
+        """Images by wall time."""
+        return self.images / self.duration_s
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the wall time that was waited for images, in [0, 1]."""
+        return max(0.0, self.waited_s - self.loader.views_s) / self.duration_s
+
+    @property
+    def augmenting(self) -> float:
+        """Share of the wall time in which this process made views, in [0, 1]."""
+        return self.loader.views_s / self.duration_s
 
 
 @dataclass
@@ -164,3 +227,76 @@ class Progress:
             monitor=monitor,
             best_epoch=best_epoch,
         )
+
+
+class Listener:
+    """Is told how a training goes; this one passes on warnings only."""
+
+    def step(self, report: StepReport) -> None:
+        """A step is done."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """An epoch is done, and its weights and state are kept."""
+
+    def notice(self, message: str) -> None:
+        """Something that the user should know and that does not stop the training."""
+        warnings.warn(message, stacklevel=2)
+
+
+class TrainingTeller(Listener):
+    """Turns what is told of a training into events; a collapse is told once.
+
+    Args:
+        report: Is told what happens.
+        workers: Processes that load images; None where views are made in batches, without any.
+    """
+
+    def __init__(self, report: Report, workers: int | None) -> None:
+        self.report = report
+        self.workers = workers
+        self.collapse_told = False
+
+    def notice(self, message: str) -> None:
+        """See `Listener`."""
+        self.report(Event("pretrain", message))
+
+    def step(self, report: StepReport) -> None:
+        """See `Listener`; tells of a collapse, too."""
+        left = timedelta(seconds=round(report.remaining_s))
+        message = (
+            f"epoch {report.epoch}, loss {report.loss:.3f}, {report.images_per_s:,.0f} images/s, "
+            f"{left} left of the run"
+        )
+        self.report(Event("pretrain", message, report.step, report.steps, within=True))
+        if report.collapsed and not self.collapse_told:
+            self.collapse_told = True
+            self.notice(
+                f"the embeddings of all images have become the same (spread {report.spread:.4f}): "
+                "training will not recover. Set pretrain.projector_bn=true, a smaller pretrain.lr "
+                "or pretrain.weight_decay, or stronger views"
+            )
+
+    def epoch(self, report: EpochReport) -> None:
+        """See `Listener`."""
+        message = self._epoch_message(report)
+        self.report(Event("pretrain", message, report.epoch, report.epochs))
+
+    def _epoch_message(self, epoch: EpochReport) -> str:
+        parts = [f"loss {epoch.loss_largest:.3f} largest"]
+        if epoch.loss_smallest is not None:
+            parts.append(f"{epoch.loss_smallest:.3f} smallest")
+        parts += [f"{name} {value:.3f}" for name, value in epoch.monitor.items()]
+        if epoch.monitor:
+            parts.append(f"best in epoch {epoch.best_epoch}")
+        parts.append(f"{epoch.images_per_s:,.0f} images/s")
+        parts.append(f"{epoch.data_wait:.0%} waiting for data")
+        if epoch.data_wait > LONG_WAIT and self.workers is not None:
+            parts[-1] += (
+                f" (more than {self.workers} pretrain.workers, or for small images of one size "
+                "pretrain.augmentation.batched=true, would shorten it)"
+            )
+        if epoch.augmenting:
+            parts.append(f"{epoch.augmenting:.0%} augmenting")
+        if epoch.replaced_images:
+            parts.append(f"{epoch.replaced_images} unreadable images replaced by others")
+        return ", ".join(parts)

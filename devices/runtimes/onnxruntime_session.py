@@ -1,0 +1,57 @@
+"""Opens sessions of onnxruntime that log nothing and never fall back to another provider."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from devices.errors import RuntimeMissingError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CPU = "CPUExecutionProvider"
+
+
+def import_onnxruntime() -> Any:
+    """Return the module.
+
+    Raises:
+        RuntimeMissingError: If it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RuntimeMissingError(
+            "the package onnxruntime", str(error), "Install it: pip install onnxruntime"
+        ) from error
+    return onnxruntime
+
+
+def session_options(optimization: str = "ORT_ENABLE_ALL") -> Any:
+    """Options of a session that logs nothing: its errors are raised as well.
+
+    Args:
+        optimization: Name of a `GraphOptimizationLevel`.
+    """
+    module = import_onnxruntime()
+    options = module.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = getattr(module.GraphOptimizationLevel, optimization)
+    return options
+
+
+def open_session(
+    model: Path | bytes, options: Any, providers: Sequence[str] = (CPU,)
+) -> onnxruntime.InferenceSession:
+    """Load a model, or raise what onnxruntime raises; its errors share no base class."""
+    source = str(model) if isinstance(model, Path) else model
+    return import_onnxruntime().InferenceSession(
+        source, options, providers=list(providers), enable_fallback=0
+    )
+
+
+def first_line(error: Exception) -> str:
+    """What an error of onnxruntime says, without what follows from it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

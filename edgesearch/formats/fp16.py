@@ -1,0 +1,32 @@
+"""Half precision: weights and arithmetic in 16 bits, by onnxruntime's converter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgesearch.formats.precision import Calibration, Precision, Tolerance
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def _convert(
+    model: onnx.ModelProto, _: str, is_first: bool, is_last: bool, __: Calibration | None
+) -> onnx.ModelProto:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    outside = [*model.graph.input] * is_first + [*model.graph.output] * is_last
+    model = convert_float_to_float16(model, keep_io_types=[value.name for value in outside])
+    OnnxModel(model).topological_sort()  # the converter puts its casts at the end
+    return model
+
+
+FP16 = Precision(
+    name="fp16",
+    value_bytes=2,
+    file="subnet.fp16.onnx",
+    tolerance=Tolerance(max_difference=5e-2, min_cosine=0.9995),
+    number_formats=("fp16",),
+    convert=_convert,
+)
