@@ -17,7 +17,7 @@ from edgesearch.latency.table import (
     measured_networks,
     steadiness_of,
 )
-from edgesearch.space.load_space import load_space
+from edgesearch.families import load_space
 from profilers import LatencyTable, MeasureConfig
 
 SPACE = load_space("resnet_tiny")

@@ -58,7 +58,7 @@ def batch(weights):
     space = weights.space
     order = torch.randperm(space.size, generator=torch.Generator().manual_seed(0)).tolist()
     ends = [space.smallest, space.largest]
-    return [*ends, *(a for i in order[:30] if (a := space.architecture(i)) not in ends)]
+    return [*ends, *(a for i in order[:14] if (a := space.architecture(i)) not in ends)]
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_a_budget_that_is_just_met_is_met(space, make_feasible, latency_ms):
 
 
 def test_costs_are_those_of_the_architecture(space, make_feasible, latency_ms):
-    feasible = make_feasible(latency_ms, precision="fp16", batch=3)
+    feasible = make_feasible(latency_ms, precision="int8", batch=3)
     architecture = space.architecture(100)
     live = max(block.live_values for block in space.blocks(architecture))
     expected = {
@@ -84,8 +84,8 @@ def test_costs_are_those_of_the_architecture(space, make_feasible, latency_ms):
         "latency_p95_ms": P95_RATIO * latency_ms[100],
         "params": space.params(architecture),
         "macs": space.macs(architecture),
-        "activation_bytes": 2 * 3 * live,
-        "weight_bytes": 2 * space.params(architecture),
+        "activation_bytes": 3 * live,
+        "weight_bytes": space.params(architecture),
     }
     assert {name: feasible.cost(name, architecture) for name in expected} == expected
 
