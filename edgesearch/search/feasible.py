@@ -203,7 +203,7 @@ class DrawnSet(FeasibleSet):
 
     def some(self, most: int, rng: np.random.Generator) -> np.ndarray:
         """See `FeasibleSet`; always draws."""
-        if self.count.number < OFTEN * self.space.size:
+        if self._is_rare:
             return self._walked(self._home[rng.integers(len(self._home), size=most)], rng)
         found = [np.empty((0, len(self.space.choices)), int)]
         while sum(map(len, found)) < most:
@@ -216,16 +216,23 @@ class DrawnSet(FeasibleSet):
         rng = np.random.default_rng(seed)
         seen: set[Architecture] = set()
         barren = 0
+        digits = self.some(HOME, rng)
         while barren < PATIENCE:
-            new = [*map(self.space.from_digits, self.some(HOME, rng))]
-            new = [each for each in dict.fromkeys(new) if each not in seen]
+            found = dict.fromkeys(map(self.space.from_digits, digits))
+            digits = self._walked(digits, rng) if self._is_rare else self.some(HOME, rng)
+            new = [each for each in found if each not in seen]
             barren = 0 if new else barren + 1
             seen.update(new)
             yield from new
 
+    @property
+    def _is_rare(self) -> bool:
+        return self.count.number < OFTEN * self.space.size
+
     def _walked(self, digits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        for _ in range(STEPS):
-            steps = moved(self.space, digits, rng)
+        for step in range(STEPS):
+            # Between narrow bounds, only changes that make up for each other are feasible.
+            steps = moved(self.space, digits, rng, changes=1 + step % 3)
             digits = np.where(self.keeps(steps)[:, None], steps, digits)
         return digits
 
