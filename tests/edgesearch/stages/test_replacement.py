@@ -111,9 +111,10 @@ def shrink(chain, chosen):
                 line["samples_ms"] = [TOO_SMALL * ms for ms in line["samples_ms"]]
                 if line.get("cold_ms") is not None:
                     line["cold_ms"] *= TOO_SMALL
-        fitted = [line for line in lines if line.get("type") == "correction"][-1]
+        note = [line for line in lines if "correction" in line][-1]
+        fitted = note["correction"]
         smaller = {name: TOO_SMALL * fitted[name] for name in ("offset_ms", "per_block_ms")}
-        return [*lines, {**fitted, **smaller}]
+        return [*lines, {**note, "correction": {**fitted, **smaller}}]
 
     chain.change_table(change)
 
@@ -135,7 +136,7 @@ class KnownMeter:
         own = {key: self.level_ms(key) for key in (REFERENCE_KEY, OVERHEAD_KEY)}
         own |= {ANCHOR + workload.key: self.level_ms(workload.key) for workload in anchors}
         for workload in workloads:
-            architecture = self.architecture(workload.architecture)
+            architecture = self.architecture(workload.about["architecture"])
             own[workload.key] = self.model.predict(architecture).median_ms
         for number in range(1, config.rounds + 1):
             for key, ms in own.items():
