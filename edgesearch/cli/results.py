@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
@@ -38,11 +38,11 @@ def print_json(result: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses, tuples and paths as plain JSON types."""
+    """Mappings, dataclasses, tuples and paths as plain JSON types."""
+    if isinstance(value, Mapping):  # an architecture, too: its choices
+        return {str(key): _plain(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):

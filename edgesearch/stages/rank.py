@@ -114,7 +114,7 @@ def rank(run: RunContext) -> RankResult:
                 return cast(RankResult, distributed.of_first(None))
             tell_of_processes("rank", report)
             chosen = spread_subnets(run.space, settings.subnets, settings.seed)
-            found = _begin(stage, RankedSubnets(path, run.space), chosen, report)
+            found = _begin(stage, path, chosen, run.space, report)
             subnets = _fill(found, chosen, settings, ranker, report)
             result = _analyse(subnets, run, model, agreement.images)
             stage.finish([path.name, result.report_path.name])
@@ -209,10 +209,11 @@ class _Ranker:
 
 
 def _begin(
-    stage: Stage, found: RankedSubnets, chosen: Sequence[Architecture], report: Report
+    stage: Stage, path: Path, chosen: Sequence[Architecture], space: SearchSpace, report: Report
 ) -> RankedSubnets:
     """Find out which subnets are known, of this ranking or of one with others, and tell it."""
-    done, message = stage.begin()
+    done, message = stage.begin()  # sets aside what was scored in another way
+    found = RankedSubnets(path, space)
     known, wanted = sum(each in found.subnets for each in chosen), len(chosen)
     counted = f"{known} of {wanted} subnets are known"
     if done and known == wanted:

@@ -25,6 +25,7 @@ from edgesearch.families import FAMILIES
 from edgesearch.families.resnet.network import ResNet
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.formats.onnx_export import assemble_network, export_blocks, export_network
+from edgesearch.latency.table import about_network
 from edgesearch.supernet.calibrate import recalibrate
 
 # One thread: the tests are small, and others may be at work on the same cores.
@@ -174,24 +175,23 @@ class Chain:
         """Put 99 rounds of winners into the table, as the next export would measure them."""
 
         def change(lines):
-            kept = [line for line in lines if not line.get("key", "").startswith("winner/")]
+            kept = [line for line in lines if line.get("kind") != "winner"]
             session = 1 + max(line.get("session", 0) for line in kept) - exports_ago
             measured = [
                 {
-                    "type": "network",
+                    "kind": "winner",
                     "key": f"winner/features/{candidate}/{session}",
-                    "architecture": dict(candidate),
-                    "space_hash": self.space.space_hash,
                     "session": 1,
                     "round": number,
                     "samples_ms": samples_ms,
+                    "about": about_network(self.space, candidate),
                 }
                 for candidate in candidates
                 for number in range(1, 100)
             ]
             # After the first look at the reference workload they would count as rounds of a busy
             # machine whenever the last look met one.
-            first = next(n for n, line in enumerate(kept) if line.get("type") == "reference")
+            first = next(n for n, line in enumerate(kept) if line.get("kind") == "reference")
             return [*kept[:first], *measured, *kept[first:]]
 
         self.change_table(change)

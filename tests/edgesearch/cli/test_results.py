@@ -1,12 +1,16 @@
 """Tables for people, whatever the terminal and whatever the texts."""
 
 import io
+import json
+import math
 import sys
+from pathlib import Path
 
 import pytest
 import rich.console
 
 from edgesearch.cli import results
+from edgesearch.families import load_space
 
 HEADER = ["", "a ms", "b", "architecture"]
 ROWS = [
@@ -53,6 +57,12 @@ def test_a_console_that_lacks_characters(monkeypatch):
     results._print_table(HEADER, ROWS)
     shown.flush()
     assert b"12.000           ?" in shown.buffer.getvalue()
+
+
+def test_json_shows_an_architecture_by_its_choices(capsys):
+    space = load_space("resnet_tiny")
+    results.print_json({"a": (space.largest, Path("b"), math.nan)})
+    assert json.loads(capsys.readouterr().out) == {"a": [dict(space.largest), "b", None]}
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_onnx_file_is_the_subnet_of_the_weights_file(finished):
     }
     subnet = edgesearch.load_subnet(folder)
     assert subnet.about["architecture"] == metadata["architecture"]
-    preprocess = Preprocess.from_dict(metadata["preprocess"])
+    preprocess = Preprocess(**metadata["preprocess"])
     random = np.random.default_rng(0).integers(0, 256, (5, 1, 16, 16)).astype(np.uint8)
     pixels = preprocess.normalise(torch.from_numpy(random))
     session = onnxruntime.InferenceSession(folder / "subnet.onnx")

@@ -168,7 +168,7 @@ class TestRefused:
         ("name", "says"),
         [
             ("largest", "found: 'largest'"),
-            ("stem8_w4-16_d2-1", "in the form stem16_"),
+            ("stem8_w4-16_d2-1", "in the form stem8_w8-16_d2-2_r16"),
             ("stem8_w4-20_d2-1_r16", f"The nearest is {NAMED}."),
         ],
     )

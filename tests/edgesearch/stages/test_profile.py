@@ -10,25 +10,18 @@ import numpy as np
 import pytest
 
 from devices import load_device
-from devices.errors import EngineError
-from edgesearch.errors import Interrupted, StageError
+from devices.errors import EngineError, UserNotice
+from edgesearch.errors import Interrupted, StageError, UserError
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.latency.tables import (
+from edgesearch.latency.load_table import load_table, tell_doubt
+from edgesearch.latency.table import (
+    correction_notes,
     current_correction,
-    load_table,
+    measured_networks,
     table_digest,
-    tell_doubt,
-    winner_key,
 )
 from edgesearch.latency.workloads import correction_networks, network_key, networks_to_measure
-from profilers import (
-    LatencyTable,
-    TableError,
-    TableMismatchError,
-    median_ratio,
-    open_meter,
-    slowdown_of,
-)
+from profilers import LatencyTable, TableMismatchError, open_meter
 from profilers.measure import Measurement
 from profilers.workload import REFERENCE_KEY
 
@@ -46,8 +39,7 @@ def append(path, **values):
 
 
 def networks_in(chain, table):
-    found = [n for n in table.networks(chain.space.space_hash) if n.key.startswith("network/")]
-    return [chain.architecture(network.architecture) for network in found]
+    return [each.architecture for each in measured_networks(table, chain.space, "network")]
 
 
 class TestLoading:
@@ -66,13 +58,13 @@ class TestLoading:
             load_table(tmp_path / "a.jsonl", finished[0].space, device)
 
     def test_a_table_without_a_correction(self, chain, device):
-        chain.change_table(lambda lines: [n for n in lines if n.get("type") != "correction"])
+        chain.change_table(lambda lines: [n for n in lines if "correction" not in n])
         with pytest.raises(StageError, match="found: blocks, but no correction for this space"):
             load_table(chain.table, chain.space, device)
 
     def test_a_file_that_is_no_table_is_refused_and_left_alone(self, chain):
         chain.table.write_text("notes\n", encoding="utf-8")
-        with pytest.raises(TableError, match="must be a latency table; found: .*'notes"):
+        with pytest.raises(UserError, match="a latency table.*; found: .*'notes"):
             chain.api().profile()
         assert chain.table.read_text("utf-8") == "notes\n"
 
@@ -82,25 +74,27 @@ class TestChanges:
         path, space = chain.table, chain.space
         before = table_digest(path)
         measured = {"session": 9, "round": 1, "samples_ms": [1.0]}
-        append(path, type="correction", space_hash=space.space_hash, offset_ms=1)
-        append(path, type="network", key=winner_key(space.largest, "features", 2), **measured)
-        append(path, type="overhead", key="overhead", **measured)
-        append(path, type="reference", key="reference", **measured)
+        append(path, type="note", owner="edgesearch", offset_ms=1)
+        append(path, kind="winner", key=f"winner/features/{space.largest}/2", **measured)
+        append(path, kind="network", key="network/x", anchor=True, **measured)
+        append(path, kind="overhead", key="overhead", **measured)
+        append(path, kind="reference", key="reference", **measured)
         with path.open("a", encoding="utf-8") as file:
-            file.write('{"type": "network", "architecture": {"stem_width": 4}')
-        assert table_digest(path) == before
+            file.write('{"kind": "network", "about": {"architecture": {"stem_width": 4}')
+        with pytest.warns(UserNotice, match="its last line is torn"):
+            assert table_digest(path) == before
 
     def test_blocks_networks_and_errors_are(self, chain):
         lines = map(json.loads, chain.table.read_text("utf-8").splitlines()[1:])
-        block = [line for line in lines if "type" not in line][-1]
-        error = {"key": "head/in1/hw1", "session": 9, "error": "no memory"}
+        block = [line for line in lines if line.get("kind") == "block"][-1]
+        error = {"kind": "block", "key": "head/in1/hw1", "session": 9, "error": "no memory"}
         measured = {"session": 11, "round": 1, "samples_ms": [1.0]}
         digests = [table_digest(chain.table)]
         for values in (
             block,
-            {"type": "network", "key": "network/x", **measured},
+            {"kind": "network", "key": "network/x", **measured},
             error,
-            {"key": error["key"], **measured},
+            {"kind": "block", "key": error["key"], **measured},
             error,
         ):
             append(chain.table, **values)
@@ -132,10 +126,8 @@ def test_networks_that_a_table_has_stay(chain):
     text = path.read_text("utf-8")
     for network, other in zip(chosen, others, strict=True):
         key, renamed = (network_key("network", space, a) for a in (network, other))
-        text = text.replace(key, renamed).replace(
-            f'"architecture": {json.dumps(dict(network))}, "space_hash"',
-            f'"architecture": {json.dumps(dict(other))}, "space_hash"',
-        )
+        text = text.replace(key, renamed)
+        text = text.replace(json.dumps(dict(network)), json.dumps(dict(other)))
     path.write_text(text, "utf-8")
     table = LatencyTable.load(path)
     assert set(networks_to_measure(space, table, 6)) == set(networks_in(chain, table))
@@ -193,7 +185,7 @@ def test_a_stopped_profile_goes_on_and_retries_what_failed(empty, monkeypatch):
     ("quotient", "doubted"), [(1, False), (1.2, False), (1.3, True), (0.7, True)]
 )
 def test_a_slowdown_that_the_reference_does_not_share_is_told(chain, quotient, doubted):
-    found = slowdown_of(LatencyTable.load(chain.table))
+    found = LatencyTable.load(chain.table).slowdown()
     # What the first session measured, but for the reference, is made so much faster or slower.
     factor = found.work / found.reference / quotient
 
@@ -242,17 +234,17 @@ class TestValidation:
             name: result[name] for name in (*CONTRACT, "networks")
         }
         assert Path(result["plot_path"]).read_bytes().startswith(b"\x89PNG\r\n")
-        kept = LatencyTable.load(chain.table).correction(chain.space.space_hash)["validation"]
-        assert kept == {name: result[name] for name in CONTRACT}
+        kept = correction_notes(LatencyTable.load(chain.table))[chain.space.space_hash]
+        assert kept.validation == {name: result[name] for name in CONTRACT}
 
     def test_predictions_and_medians_come_from_the_table(self, validated):
         chain, result, _ = validated
         space, table = chain.space, LatencyTable.load(chain.table)
         model = LatencyModel.from_table(space, table, current_correction(space, table))
-        found = {n.key: n for n in table.networks(space.space_hash, "validation")}
+        found = {n.key: n for n in measured_networks(table, space, "validation")}
         for network in result["networks"]:
             measured = found[f"validation/{space.space_hash[:8]}/{network['architecture']}"]
-            predicted = model.predict(chain.architecture(measured.architecture))
+            predicted = model.predict(measured.architecture)
             assert network["measured_ms"] == measured.median_ms
             assert network["measured_p95_ms"] == measured.p95_ms
             assert network["predicted_ms"] == predicted.median_ms
@@ -261,15 +253,15 @@ class TestValidation:
     def test_held_out_networks_tell_predictions_only_how_restless_the_machine_is(self, validated):
         chain, _, before = validated
         space, after = chain.space, LatencyTable.load(chain.table)
-        assert len(after.networks(space.space_hash, "validation")) == 5
+        assert len(measured_networks(after, space, "validation")) == 5
         fits = [LatencyModel.from_table(space, table).correction for table in (before, after)]
         for field in ("offset_ms", "scale", "per_block_ms"):
             former, latter = (getattr(fit, field) / fit.median_ratio for fit in fits)
             assert latter == pytest.approx(former)
         for field in ("cold", "p95_ratio", "networks", "fit_mape", "loo_mape"):
             assert getattr(fits[0], field) == getattr(fits[1], field)
-        anchored = [n.key for n in after.networks(space.space_hash)]
-        assert fits[1].median_ratio == median_ratio(after, anchored)
+        anchored = [network.key for network in measured_networks(after, space)]
+        assert fits[1].median_ratio == after.median_ratio(anchored)
         assert current_correction(space, after) == fits[1]
 
     def test_a_second_time_measures_nothing(self, validated, finished):

@@ -120,13 +120,14 @@ class TestAgain:
         said = chain.passes("rank", *FEW, "search.score=relation").stderr
         assert "search.score has changed from 'cosine' to 'relation'" in said
         assert (chain.output_dir / "rank.1/subnets.jsonl").exists()
-        assert all(row["agreement"] == row["relation"] for row in rows_of(chain))
+        for row in rows_of(chain):
+            assert float(row["agreement"]) == pytest.approx(float(row["relation"]), abs=1e-6)
 
     def test_damaged_lines(self, chain):
-        wanted = "subnets that `edgesearch rank` wrote, a line of JSON each"
+        wanted = "subnets that `edgesearch rank` wrote"
         for line in ("{", "{}", '{"architecture": {}}', "[]"):
             (chain.output_dir / SUBNETS).write_text(line + "\n", "utf-8")
-            chain.refuses("rank", *FEW, says=(wanted, "Move the"))
+            chain.refuses("rank", *FEW, says=(wanted, "away"))
 
 
 def test_without_a_table_bins_are_made_by_macs(chain):

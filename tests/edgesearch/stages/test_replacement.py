@@ -8,7 +8,6 @@ import pytest
 
 from edgesearch.latency.load_table import corrected_model
 from profilers import LatencyTable
-from profilers.latency_record import ANCHOR
 from profilers.measure import Measurement, RoundSamples
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY
 
@@ -111,9 +110,10 @@ def shrink(chain, chosen):
                 line["samples_ms"] = [TOO_SMALL * ms for ms in line["samples_ms"]]
                 if line.get("cold_ms") is not None:
                     line["cold_ms"] *= TOO_SMALL
-        fitted = [line for line in lines if line.get("type") == "correction"][-1]
+        note = [line for line in lines if "correction" in line][-1]
+        fitted = note["correction"]
         smaller = {name: TOO_SMALL * fitted[name] for name in ("offset_ms", "per_block_ms")}
-        return [*lines, {**fitted, **smaller}]
+        return [*lines, {**note, "correction": {**fitted, **smaller}}]
 
     chain.change_table(change)
 
@@ -132,14 +132,14 @@ class KnownMeter:
         self.architecture = architecture
 
     def measure(self, workloads, anchors, config, history):
-        own = {key: self.level_ms(key) for key in (REFERENCE_KEY, OVERHEAD_KEY)}
-        own |= {ANCHOR + workload.key: self.level_ms(workload.key) for workload in anchors}
+        levels = [(key, self.level_ms(key), False) for key in (REFERENCE_KEY, OVERHEAD_KEY)]
+        levels += [(anchor.key, self.level_ms(anchor.key), True) for anchor in anchors]
         for workload in workloads:
-            architecture = self.architecture(workload.architecture)
-            own[workload.key] = self.model.predict(architecture).median_ms
+            architecture = self.architecture(workload.about["architecture"])
+            levels.append((workload.key, self.model.predict(architecture).median_ms, False))
         for number in range(1, config.rounds + 1):
-            for key, ms in own.items():
-                yield Measurement(number, key, RoundSamples(ms, (ms, ms)))
+            for key, ms, anchor in levels:
+                yield Measurement(number, key, RoundSamples(ms, (ms, ms)), anchor=anchor)
 
     def level_ms(self, key):
         """What sessions are joined by, so that this one passes for as fast as the first."""
