@@ -7,9 +7,9 @@ import pytest
 
 from devices import DeviceSpec, OnnxRuntime, take_fingerprint
 from edgesearch.errors import LatencyError
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.table import about_network
-from edgesearch.families.resnet.space import ResNetSpace
 from profilers import LatencyTable, MissingKeyError
 
 SPACE = ResNetSpace(
