@@ -47,13 +47,13 @@ def table(tmp_path):
 
 
 def test_networks_are_those_of_a_space_and_of_some_kinds(table):
-    network, winner = measured_networks(table, SPACE.space_hash)
+    network, winner = measured_networks(table, SPACE)
     assert (network.key, network.architecture) == ("of network", SPACE.smallest)
     assert (winner.key, winner.architecture) == ("of winner", SPACE.largest)
     assert (network.low_ms, network.median_ms, network.interval_ms) == (1, 2, (2, 2))
-    (held_out,) = measured_networks(table, SPACE.space_hash, "validation")
+    (held_out,) = measured_networks(table, SPACE, "validation")
     assert held_out.key == "of validation"
-    assert measured_networks(table, "another") == []
+    assert measured_networks(table, replace(SPACE, in_channels=1)) == []
 
 
 def test_the_last_correction_counts_and_takes_over_what_is_known(table):

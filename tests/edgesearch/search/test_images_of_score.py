@@ -38,7 +38,9 @@ def agreement(weights, pool):
 def test_candidates_are_the_networks_that_are_exported(weights, pool, agreement):
     """Bit by bit: the same images in the same order and batches went into their statistics."""
     for architecture in (SPACE.smallest, SPACE.architecture(20)):
-        exported = make_deployable(SPACE, weights, pool, architecture, SETTINGS, "features")
+        exported = make_deployable(
+            SPACE, weights, pool, architecture, "features", calibration_images=32, batch_size=16
+        )
         for _ in range(2):  # the second time its statistics are known
             scored = agreement.subnet(architecture)[0].state_dict()
             theirs = exported.network.state_dict()

@@ -47,9 +47,8 @@ def model():
     """Latencies by MACs and parameters; one block cannot run."""
     block_ms = {b.key: 0.01 + b.macs / 1e8 + b.params / 1e7 for b in SPACE.distinct_blocks()}
     block_ms[SPACE.blocks(SPACE.largest)[-2].key] = float("nan")
-    return LatencyModel(
-        SPACE, block_ms, Correction(0.1, 1.02, 1.05, 8, 0.01, 0.0, False, 0.01, 1.02)
-    )
+    correction = Correction(0.1, 1.02, 1.05, 8, 0.01, 0.0, False, 0.01, 1.02)
+    return LatencyModel(SPACE, block_ms, correction)
 
 
 @pytest.fixture(scope="module")
