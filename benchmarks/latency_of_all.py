@@ -27,7 +27,9 @@ def main() -> None:
     space = dataclasses.replace(load_space("resnet50to101"), resolutions=(224,))
     rng = random.Random(0)
     block_ms = {block.key: rng.uniform(0.1, 3.0) for block in space.distinct_blocks(224)}
-    model = LatencyModel(space, block_ms, Correction(0.1, 1.02, 1.05, 8, 0.01))
+    model = LatencyModel(
+        space, block_ms, Correction(0.1, 1.02, 1.05, 8, 0.01, 0.0, False, 0.01, 1.02)
+    )
     sample = [space.sample(rng) for _ in range(SAMPLE)]
     at_once, one_by_one = [], []
     for _ in range(REPEATS):

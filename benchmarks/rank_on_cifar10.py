@@ -19,11 +19,10 @@ import sys
 
 from machine import print_machine
 
-from edgesearch import stages as workflow
+import edgesearch
 from edgesearch.cli.results import print_rank
-from edgesearch.cli.stages import pretrain_arguments, profile_arguments, rank_arguments
-from edgesearch.config import load_config
 from edgesearch.evaluate.rank_correlation import RankCorrelation
+from edgesearch.events import Event
 
 CONFIG = "cifar10_simclr"
 OVERRIDES = (
@@ -56,12 +55,12 @@ def main() -> None:
     """Train, profile and rank what is missing; print the table and what it says."""
     images, output_dir, *given = sys.argv[1:]
     place = [f"data.root={images}", f"output_dir={output_dir}"]
-    config = load_config(CONFIG, [*OVERRIDES, *given, *place])
+    run = edgesearch.Run(CONFIG, *OVERRIDES, *given, *place, report=tell)
     print_machine()
     print(f"rank_on_cifar10: {CONFIG} {' '.join([*OVERRIDES, *given])}", flush=True)
-    workflow.profile(**profile_arguments(config), report=tell)
-    workflow.pretrain(**pretrain_arguments(config), report=tell)
-    result = workflow.rank(**rank_arguments(config), report=tell)
+    run.profile()
+    run.pretrain()
+    result = run.rank()
     print_rank(result)
     agreement, *others = result.scores
     print(f"  tau of agreement {agreement.tau.value:.3f} (target {TARGET_TAU})")
@@ -77,7 +76,7 @@ def difference(other: RankCorrelation) -> str:
     return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f}): {verdict}"
 
 
-def tell(event: workflow.Event) -> None:
+def tell(event: Event) -> None:
     """Show how far it is, away from the results."""
     print(event, file=sys.stderr, flush=True)
 

@@ -23,7 +23,8 @@ from machine import print_machine
 from torch import nn
 
 from edgesearch.families import load_space
-from edgesearch.search.agreement import Agreement, ScoreOptions
+from edgesearch.search.agreement import Agreement
+from edgesearch.search.settings import SearchSettings
 from edgesearch.search.similarity import cosine_of_embeddings
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet.projector import Projector
@@ -54,7 +55,7 @@ def main() -> None:
         lambda _: pixels[:calibration],
         BATCH,
         images,
-        ScoreOptions(task),
+        SearchSettings(task=task),
     )
     candidates = averaging(space, MEAN_MACS, count)
     agreement(space.smallest)  # the reference, once a search

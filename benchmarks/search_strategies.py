@@ -12,6 +12,7 @@ Usage: python benchmarks/search_strategies.py [FOLDER] [SEEDS]
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
@@ -21,17 +22,14 @@ from pathlib import Path
 import torch
 from machine import print_machine
 
-from edgesearch.cli.stages import pretrain_arguments
-from edgesearch.config import load_config
-from edgesearch.data.image_pool import ImagePool
-from edgesearch.search.agreement import ScoreOptions
-from edgesearch.search.budgets import Budgets, Range
-from edgesearch.search.constraints import FeasibleSet
-from edgesearch.search.scoring import make_agreement
-from edgesearch.search.strategies import make_strategy
+import edgesearch
+from devices import DeviceSpec
+from edgesearch.search.agreement import make_agreement
+from edgesearch.search.costs import Costs, DeviceLatencies
+from edgesearch.search.feasible import FeasibleSet, find_feasible
+from edgesearch.search.settings import Budgets, SearchSettings
+from edgesearch.search.strategies.strategy import make_strategy
 from edgesearch.space import Architecture
-from edgesearch.stages import SearchImages, pretrain
-from edgesearch.supernet.weights import SupernetWeights
 
 RANDOM, EVALUATIONS, TIMED = 1000, 100, 40
 POPULATION = 25
@@ -55,13 +53,11 @@ class ScoresOnce:
     def __init__(self, folder: Path) -> None:
         overrides = [f"space.{name}={json.dumps(values)}" for name, values in SPACE.items()]
         overrides += [f"output_dir={folder}", "pretrain.epochs=30", "pretrain.threads=1"]
-        arguments = pretrain_arguments(load_config("quickstart", overrides))
-        path = pretrain(**arguments).weights_path
-        self.space = arguments["space"]
-        pool = ImagePool(arguments["images"], self.space.in_channels, 0)
-        looked_at = SearchImages(images=256, calibration_images=256, batch_size=128)
-        weights = SupernetWeights.load(path, self.space)
-        self.score = make_agreement(weights, pool, looked_at, ScoreOptions())
+        run = edgesearch.Run("quickstart", *overrides)
+        run.pretrain()
+        self.space = run.space
+        settings = SearchSettings(images=256, calibration_images=256, batch_size=128)
+        self.score = make_agreement(run.load_weights(), run.open_images(), settings)
         self.path = folder / "scores.jsonl"
         lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
         self.known = dict(json.loads(line)[:2] for line in lines)
@@ -78,9 +74,9 @@ class ScoresOnce:
     def seconds(self, feasible: FeasibleSet) -> float:
         """The median time that scoring takes, of some architectures."""
         found = []
-        for index in feasible.indices[:: max(1, len(feasible.indices) // TIMED)][:TIMED]:
+        for architecture in itertools.islice(feasible.in_random_order(0), TIMED):
             start = time.perf_counter()
-            self.score(self.space.architecture(int(index)))
+            self.score(architecture)
             found.append(time.perf_counter() - start)
         return statistics.median(found)
 
@@ -95,9 +91,10 @@ def replay(
     most_s: float = float("inf"),
 ) -> tuple[list[float], float]:
     """The scores in the order of evaluation, and the seconds of scoring and proposing."""
-    strategy = make_strategy(
-        name, feasible, evaluations=evaluations, population=POPULATION, seed=seed
+    settings = SearchSettings(
+        strategy=name, evaluations=evaluations, population=min(POPULATION, evaluations // 4)
     )
+    strategy = make_strategy(feasible, settings, seed)
     found: list[float] = []
     spent_s = 0.0
     while len(found) < evaluations and spent_s < most_s:
@@ -115,7 +112,6 @@ def replay(
             start = time.perf_counter()
             strategy.tell(told)
             spent_s += time.perf_counter() - start
-    strategy.close()
     return found, spent_s
 
 
@@ -126,10 +122,10 @@ def main() -> None:
     scores = ScoresOnce(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/search_strategies"))
     seeds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
     space = scores.space
-    macs = space.sum_over_blocks(lambda block: block.macs)
-    budgets = Budgets(macs=Range(max=0.5 * float(macs.max())))
-    feasible = FeasibleSet(space, macs / 1e9, budgets, 1.0)  # no latency is bounded here
-    print(f"search_strategies: {len(feasible.indices):,} of {space.size:,} architectures feasible")
+    latencies = DeviceLatencies(space.sums(lambda block: block.macs), 1.0)  # they bound nothing
+    costs = Costs(space, DeviceSpec("local-cpu"), latencies)
+    feasible = find_feasible(costs, Budgets(macs=0.5 * space.macs(space.largest)))
+    print(f"search_strategies: {feasible.count} architectures feasible")
     score_s = scores.seconds(feasible)
     print(f"  scoring one takes {score_s * 1e3:.1f} ms")
     print("  seed  best of 1,000 random   default: best of 100, reaches it after, seconds")

@@ -17,13 +17,15 @@ import torch
 from score_cost import random_weights
 from torch import nn
 
+from devices import DeviceSpec
 from edgesearch.families import load_space
 from edgesearch.processes.shared_work import shares
 from edgesearch.search.agreement import Agreement
 from edgesearch.search.beginnings import families
-from edgesearch.search.budgets import Budgets
-from edgesearch.search.constraints import FeasibleSet
-from edgesearch.search.strategies import make_strategy
+from edgesearch.search.costs import Costs, DeviceLatencies
+from edgesearch.search.feasible import find_feasible
+from edgesearch.search.settings import Budgets, SearchSettings
+from edgesearch.search.strategies.strategy import make_strategy
 from edgesearch.space import Architecture, SearchSpace
 
 IMAGES = 16
@@ -34,9 +36,9 @@ def main() -> None:
     """Print the share that is saved, counted, and for several processes."""
     candidates, at_once = (int(x) for x in (*sys.argv[1:], *("200", "8")[len(sys.argv) - 1 :]))
     space = load_space("resnet_small")
-    macs = space.sum_over_blocks(lambda block: block.macs)
-    # Latency plays no part: any will do.
-    feasible = FeasibleSet(space, macs / 1e6, Budgets(macs=0.5 * float(macs.max())), 1.0)
+    latencies = DeviceLatencies(space.sums(lambda block: block.macs), 1.0)  # they bound nothing
+    costs = Costs(space, DeviceSpec("local-cpu"), latencies)
+    feasible = find_feasible(costs, Budgets(macs=0.5 * space.macs(space.largest)))
     pixels = torch.randn(2 * IMAGES, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     agreement = Agreement(
         random_weights(space),
@@ -46,9 +48,8 @@ def main() -> None:
         IMAGES,
     )
     agreement(space.largest)  # the reference, once a search
-    strategy = make_strategy(
-        "surrogate", feasible, evaluations=candidates, population=None, seed=0, batch=at_once
-    )
+    settings = SearchSettings(evaluations=candidates, candidates_at_once=at_once)
+    strategy = make_strategy(feasible, settings, seed=0)
     batches = []
     counted = Counted()
     while sum(map(len, batches)) < candidates:

@@ -10,21 +10,14 @@ Usage: python benchmarks/two_domains.py CONFIG OUTPUT_DIR ROOT OTHER_OUTPUT_DIR 
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from machine import print_machine
 
-from edgesearch.cli.stages import search_arguments
-from edgesearch.config import load_config
-from edgesearch.data.image_pool import ImagePool
-from edgesearch.inputs import digest_of
-from edgesearch.run.layout import Layout
-from edgesearch.search.agreement import Agreement
+import edgesearch
+from edgesearch.search.agreement import Agreement, make_agreement
 from edgesearch.search.ranking import compare_domains
-from edgesearch.search.scoring import make_agreement
 from edgesearch.search.winners import Winners
 from edgesearch.space import Architecture
-from edgesearch.supernet.weights import SupernetWeights
 
 
 def main() -> None:
@@ -32,34 +25,25 @@ def main() -> None:
     if len(sys.argv) < 6:
         raise SystemExit(__doc__)
     config, first, first_root, second, second_root, *overrides = sys.argv[1:]
-    arguments = [
-        search_arguments(
-            load_config(config, [f"output_dir={out}", f"data.root={root}", *overrides])
-        )
+    runs = [
+        edgesearch.Run(config, f"output_dir={out}", f"data.root={root}", *overrides)
         for out, root in ((first, first_root), (second, second_root))
     ]
-    weights = {digest_of(Layout(a["output_dir"]).weights, "pretrain") for a in arguments}
-    if len(weights) > 1:
+    if len({run.weights_digest() for run in runs}) > 1:
         raise SystemExit("the two searches used different supernets")
     print_machine()
-    (winner, agreement), (other_winner, other_agreement) = map(of_domain, arguments)
+    (winner, agreement), (other_winner, other_agreement) = map(of_domain, runs)
     print(compare_domains(agreement.scores, other_agreement.scores, (winner, other_winner)))
 
 
-def of_domain(arguments: dict[str, Any]) -> tuple[Architecture, Agreement]:
+def of_domain(run: edgesearch.Run) -> tuple[Architecture, Agreement]:
     """The winner of a domain, and the score on its images, as many as the search may look at."""
-    space, layout = arguments["space"], Layout(arguments["output_dir"])
-    winner = Winners.load(layout.winners, space).winners[0]
+    winner = Winners.load(run.files.winners, run.space).winners[0]
     print(
-        f"{arguments['images'].root}: {winner.architecture}, agreement {winner.agreement:.5f} on "
+        f"{run.config.data.root}: {winner.architecture}, agreement {winner.agreement:.5f} on "
         f"{winner.agreement_images} images, interval {winner.agreement_interval}"
     )
-    agreement = make_agreement(
-        SupernetWeights.load(layout.weights, space),
-        ImagePool(arguments["images"], space.in_channels, arguments["seed"]),
-        arguments["looked_at"],
-        arguments["scored_by"],
-    )
+    agreement = make_agreement(run.load_weights(), run.open_images(), run.config.search)
     return winner.architecture, agreement
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
+from edgesearch.space.count import Count
+
 if TYPE_CHECKING:
     from edgesearch.stages.bench import BenchResult
     from edgesearch.stages.devices import DevicesResult
@@ -61,7 +63,7 @@ def print_profile(result: ProfileResult) -> None:
         print(result.csv_path)
     if result.failed_blocks:
         print(f"{len(result.failed_blocks)} blocks cannot run: {', '.join(result.failed_blocks)}")
-    _print_cannot_run(result.cannot_run, result.size)
+    _print_cannot_run(result)
 
 
 def print_table(result: TableResult) -> None:
@@ -116,8 +118,9 @@ def print_search(result: SearchResult) -> None:
     )
     bounds = [_describe_bound(name, budget) for name, budget in named if budget is not None]
     bound = ", ".join(bounds) or "no bound on the latency"
-    print(f"{result.feasible:,} of {result.size:,} architectures are within the budgets ({bound})")
-    _print_cannot_run(result.cannot_run, result.size)
+    feasible = Count(result.feasible, result.size, result.estimated_from)
+    print(f"{feasible} architectures are within the budgets ({bound})")
+    _print_cannot_run(result)
     winners = result.winners.winners
     device, *further = winners[0].latency_ms
     header = ["winner", "architecture", "agreement", "params", "MACs", "predicted ms"]
@@ -153,15 +156,16 @@ def _describe_bound(name: str, bound: Any) -> str:
 
 def _print_confidence(result: SearchResult) -> None:
     for winner in result.winners.winners:
-        low, high = winner.agreement_interval or (math.nan, math.nan)
+        low, high = winner.agreement_interval
         print(f"{winner.name}: agreement {winner.agreement:.4f} ({low:.4f} to {high:.4f})")
     order = "settled" if result.settled else "not settled; more images (search.images) may tell"
     print(f"the best candidates were compared on {result.images:,} images: their order is {order}")
 
 
-def _print_cannot_run(count: int | None, size: int) -> None:
-    if count:
-        print(f"{count:,} of {size:,} architectures cannot run on the device and are left out")
+def _print_cannot_run(result: ProfileResult | SearchResult) -> None:
+    if result.cannot_run:
+        count = Count(result.cannot_run, result.size, result.estimated_from)
+        print(f"{count} architectures cannot run on the device and are left out")
 
 
 def print_export(result: ExportResult) -> None:

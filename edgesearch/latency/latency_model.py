@@ -12,6 +12,7 @@ from edgesearch.errors import LatencyError
 from edgesearch.latency.correction import MIN_NETWORKS, BlockSums, Correction, fit_correction
 from edgesearch.latency.table import measured_networks
 from edgesearch.space import Architecture, Block, SearchSpace
+from edgesearch.space.count import Count, drawn_digits
 from profilers import LatencyTable
 
 
@@ -48,6 +49,7 @@ class LatencyModel:
             key: math.nan if math.isnan(ms) else correction.block_cost_ms(ms)
             for key, ms in block_ms.items()
         }
+        self._sums_ms = space.sums(lambda block: self._cost_ms[block.key])
 
     @classmethod
     def from_table(
@@ -82,10 +84,17 @@ class LatencyModel:
         median = math.inf if math.isnan(total) else self.correction.offset_ms + total
         return LatencyPrediction(median, median * self.correction.p95_ratio)
 
-    def predict_all(self) -> np.ndarray:
-        """Predicted medians of all architectures in ms, (size,), infinite where impossible."""
-        sums = self.space.sum_over_blocks(lambda block: self._cost_ms[block.key])
-        return np.nan_to_num(self.correction.offset_ms + sums, nan=math.inf)
+    def predict_all(self, digits: np.ndarray | None = None) -> np.ndarray:
+        """Predicted medians of many architectures in ms, (n,), infinite where impossible.
+
+        Args:
+            digits: (n, d), the architectures; the whole space if None.
+        """
+        return np.nan_to_num(self.correction.offset_ms + self._sums_ms(digits), nan=math.inf)
+
+    def cannot_run(self) -> Count:
+        """How many architectures need a block that the runtime cannot run."""
+        return Count.of(self.space, np.isinf(self.predict_all(drawn_digits(self.space))))
 
 
 def block_sum_ms(blocks: Sequence[Block], block_ms: dict[str, float]) -> float:

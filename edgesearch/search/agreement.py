@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import nn
 
-from edgesearch.errors import SearchError
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.errors import DataError, SearchError
+from edgesearch.events import Event, Report, silent
 from edgesearch.search.beginnings import (
     Member,
     Outputs,
@@ -39,6 +41,8 @@ KEPT_BYTES = 1 << 30
 """Maps of the reference that are kept at most; those beyond are computed for each candidate."""
 KEPT_STATISTICS = 256
 """Candidates whose normalisation statistics are kept, for when more images are drawn."""
+FEWEST_IMAGES = 4
+"""Below so many there are no correlations between images, and no intervals."""
 SMALLEST_GRID = 2
 """Height and width in places that a map needs, to have similarities between places."""
 
@@ -253,6 +257,46 @@ class Agreement:
                 self._room -= size
                 self._kept[first] = kept
         return tuple(tensor[: last - first] for tensor in kept)
+
+
+def make_agreement(
+    weights: SupernetWeights,
+    pool: ImagePool,
+    settings: SearchSettings,
+    report: Report = silent,
+) -> Agreement:
+    """The score, on the images that follow those of the calibration if there are enough.
+
+    Raises:
+        DataError: There are hardly any images.
+        SearchError: The supernet has no such features.
+    """
+    calibration, count, available = settings.calibration_images, settings.images, len(pool.train)
+    if min(available, count) < FEWEST_IMAGES:
+        raise DataError(
+            f"at least {FEWEST_IMAGES} images to score candidates on",
+            f"{available} in the domain, and search.images {count}",
+            "Add images to the folder, or raise search.images.",
+        )
+    first = calibration
+    if calibration + count > available:
+        first, count = 0, min(count, available)
+        few = (
+            f"{available} images are fewer than search.calibration_images + search.images "
+            f"({calibration + settings.images}): candidates are scored on {count} images that "
+            "calibrate them, too; add images, or set both smaller"
+        )
+        report(Event("search", few))
+    return Agreement(
+        weights,
+        images_at=lambda resolution, start, end: pool.sample(
+            resolution, first, count, part=(start, end)
+        ),
+        calibration_at=lambda resolution: pool.sample(resolution, 0, calibration),
+        batch_size=settings.batch_size,
+        images=count,
+        options=settings,
+    )
 
 
 def _backbone(network: nn.Sequential) -> Network:

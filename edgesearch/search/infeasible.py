@@ -8,38 +8,33 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgesearch.errors import InfeasibleError
+from edgesearch.search.costs import Rows
 from edgesearch.search.settings import Range
-from edgesearch.space import SearchSpace
+from edgesearch.space.count import Count
 
 
 def infeasible(
-    space: SearchSpace,
-    costs: Mapping[str, np.ndarray],
-    ranges: Mapping[str, Range],
-    runnable: np.ndarray,
-    notes: Mapping[str, str],
+    rows: Rows, ranges: Mapping[str, Range], notes: Mapping[str, str], cannot_run: Count
 ) -> InfeasibleError:
     """The error that says how far off the nearest architectures are.
 
     Args:
-        space: The search space.
-        costs: (size,) each, of what is bounded.
-        ranges: The bounds, by the same names.
-        runnable: (size,) which architectures can run on all devices.
+        rows: The architectures that are known, none of which is within all bounds.
+        ranges: The bounds, by the names of the costs.
         notes: What to say beside a bound, by the same names.
+        cannot_run: How many architectures of the space a device cannot run.
     """
     wanted = ", ".join(
         _condition(name, bound) + (f" ({notes[name]})" if name in notes else "")
         for name, bound in ranges.items()
     )
     found = "the device can run none of them"
-    if runnable.any():
-        found = _nearest(space, costs, ranges, runnable)
-        missing = space.size - int(runnable.sum())
-        if missing:
-            found += f"; {missing:,} of {space.size:,} cannot run on the device"
+    if rows.runnable.any():
+        found = _nearest(rows, ranges)
+        if cannot_run.number:
+            found += f"; {cannot_run} cannot run on the device"
     return InfeasibleError(
-        f"an architecture of {space.name!r} with {wanted or 'a finite latency'}",
+        f"an architecture of {rows.costs.space.name!r} with {wanted or 'a finite latency'}",
         found,
         "Set search.budgets to what can be reached, or choose another space.",
     )
@@ -53,39 +48,27 @@ def _condition(name: str, bound: Range) -> str:
     return f"{number(bound.min)} ≤ {name} ≤ {number(bound.max)}"
 
 
-def _nearest(
-    space: SearchSpace,
-    costs: Mapping[str, np.ndarray],
-    ranges: Mapping[str, Range],
-    runnable: np.ndarray,
-) -> str:
+def _nearest(rows: Rows, ranges: Mapping[str, Range]) -> str:
     """How far off the nearest architecture is that the devices can run."""
-    over = {
-        name: np.where(runnable, _over(costs[name], bound), math.inf)
-        for name, bound in ranges.items()
-    }
+    over = rows.over(ranges)
     alone = [
-        _out_of_reach(name, costs[name], over[name], bound, runnable)
-        for name, bound in ranges.items()
-        if over[name].min() > 1
+        _out_of_reach(name, rows, bound) for name, bound in ranges.items() if over[name].min() > 1
     ]
     if alone:
         return "; ".join(alone)
     nearest = int(np.argmin(np.max(list(over.values()), axis=0)))
-    reached = ", ".join(f"{name} {number(float(costs[name][nearest]))}" for name in ranges)
+    reached = ", ".join(f"{name} {number(float(rows[name][nearest]))}" for name in ranges)
     text = (
         f"each can be met alone, but not together; nearest to all: {reached} "
-        f"({space.architecture(nearest)})"
+        f"({rows.architecture(nearest)})"
     )
-    binding = [found for name in ranges if (found := _with_the_others(name, costs, over))]
+    binding = [found for name in ranges if (found := _with_the_others(name, rows, over))]
     return "; ".join([text, *binding])
 
 
-def _out_of_reach(
-    name: str, cost: np.ndarray, over: np.ndarray, bound: Range, runnable: np.ndarray
-) -> str:
+def _out_of_reach(name: str, rows: Rows, bound: Range) -> str:
     low, high = bound.ends
-    values = cost[runnable]
+    values = rows[name][rows.runnable]
     if values.min() > high:
         return (
             f"{name} {number(high)}, but the least that this space reaches is "
@@ -96,32 +79,20 @@ def _out_of_reach(
             f"{name} {number(low)}, but the most that this space reaches is "
             f"{number(float(values.max()))}"
         )
+    nearest = int(np.argmin(rows.over({name: bound})[name]))
     return (
         f"{name} from {number(low)} to {number(high)}, but the nearest that this space reaches is "
-        f"{number(float(cost[int(np.argmin(over))]))}"
+        f"{number(float(rows[name][nearest]))}"
     )
 
 
-def _with_the_others(
-    name: str, costs: Mapping[str, np.ndarray], over: Mapping[str, np.ndarray]
-) -> str:
+def _with_the_others(name: str, rows: Rows, over: Mapping[str, np.ndarray]) -> str:
     """What a budget comes to where all others are kept; nothing if they cannot be."""
     others = np.max([over[other] for other in over if other != name], axis=0) <= 1
     if not others.any():
         return ""
     nearest = int(np.argmin(np.where(others, over[name], math.inf)))
-    return f"{name} binds: with the others met it is {number(float(costs[name][nearest]))} at best"
-
-
-def _over(cost: np.ndarray, bound: Range) -> np.ndarray:
-    """By which factor a cost is out of a range; at most 1 within."""
-    low, high = bound.ends
-    over = np.zeros_like(cost)
-    if math.isfinite(high):
-        over = cost / high
-    if math.isfinite(low):
-        over = np.maximum(over, low / np.maximum(cost, 1e-12))
-    return over
+    return f"{name} binds: with the others met it is {number(float(rows[name][nearest]))} at best"
 
 
 def number(value: float) -> str:

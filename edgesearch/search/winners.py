@@ -10,7 +10,9 @@ from typing import Any
 from devices.files import write_json
 from edgesearch.errors import StageError
 from edgesearch.inputs import read_json
-from edgesearch.search.settings import Budgets, Range
+from edgesearch.latency.budgets import MEDIAN, P95
+from edgesearch.search.feasible import FeasibleSet
+from edgesearch.search.ranking import Ranking
 from edgesearch.search.trial_log import Trial
 from edgesearch.space import Architecture, SearchSpace
 
@@ -26,12 +28,11 @@ class Winner:
         macs: Multiply-accumulates for one image.
         params: Learnable parameters.
         latency_ms: For each device's name: predicted and budget of the median, predicted_p95 and
-            budget_p95 of the 95th percentile (not there in files of earlier versions), and once it
-            was measured measured_p50, measured_p95, interval (of the median) and interval_p95.
+            budget_p95 of the 95th percentile, and once it was measured measured_p50, measured_p95,
+            interval (of the median) and interval_p95.
+        agreement_interval: Where agreement is likely to be on all images of the domain.
+        agreement_images: The number of images that it was computed on.
         replaced: What stood here before and turned out too slow.
-        agreement_interval: Where it is likely to be on all images of the domain; None in files of
-            earlier versions.
-        agreement_images: The number of images that it was computed on; None as above.
     """
 
     name: str
@@ -40,9 +41,60 @@ class Winner:
     macs: float
     params: float
     latency_ms: dict[str, dict[str, Any]]
+    agreement_interval: tuple[float, float]
+    agreement_images: int
     replaced: tuple[dict[str, Any], ...] = ()
-    agreement_interval: tuple[float, float] | None = None
-    agreement_images: int | None = None
+
+    @classmethod
+    def of(cls, name: str, trial: Trial, within: FeasibleSet, ranking: Ranking) -> Winner:
+        """A winner as the search gives it, not yet measured.
+
+        Args:
+            name: Its name.
+            trial: The architecture and its score.
+            within: What keeps the budget that it is for.
+            ranking: The trial is one of its leaders.
+        """
+        (own,) = (
+            leader.agreement
+            for leader in ranking.leaders
+            if leader.architecture == trial.architecture
+        )
+        return cls(
+            name=name,
+            architecture=trial.architecture,
+            agreement=trial.agreement,
+            macs=trial.macs,
+            params=trial.params,
+            latency_ms={
+                device: {
+                    MEDIAN.predicted: within.cost(median, trial.architecture),
+                    P95.predicted: within.cost(p95, trial.architecture),
+                    MEDIAN.budget: within.upper(median),
+                    P95.budget: within.upper(p95),
+                }
+                for device, median in within.costs.latencies.items()
+                for p95 in [median.replace("latency_ms", "latency_p95_ms")]
+            },
+            agreement_interval=(own.low, own.high),
+            agreement_images=ranking.images,
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> Winner:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError: Something is missing or of another form.
+            SpaceError: The architecture is not of this space.
+        """
+        low, high = values["agreement_interval"]
+        read = {
+            "architecture": space.from_choices(values["architecture"]),
+            "replaced": tuple(values["replaced"]),
+            "agreement_interval": (low, high),
+        }
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__} | read)
 
     def with_latency(self, device: str, **figures: Any) -> Winner:
         """The same winner with more figures for a device."""
@@ -108,8 +160,8 @@ class Winners:
             return cls(
                 values["space"],
                 values["space_hash"],
-                tuple(read_winner(winner, space) for winner in values["winners"]),
-                tuple(read_winner(winner, space) for winner in values["reserves"]),
+                tuple(Winner.from_dict(winner, space) for winner in values["winners"]),
+                tuple(Winner.from_dict(winner, space) for winner in values["reserves"]),
                 values["task"],
             )
         except (KeyError, TypeError) as error:
@@ -118,37 +170,3 @@ class Winners:
                 f"{type(error).__name__}: {error}",
                 "Run `edgesearch search` again.",
             ) from error
-
-
-def from_trial(
-    name: str, trial: Trial, device: str, *, predicted_p95_ms: float, budgets: Budgets
-) -> Winner:
-    """A winner as the search gives it, not yet measured."""
-    ranges = budgets.ranges()
-    latency: dict[str, Any] = {
-        "predicted": trial.latency_ms,
-        "predicted_p95": predicted_p95_ms,
-        "budget": ranges.get("latency_ms", Range()).max,
-        "budget_p95": ranges.get("latency_p95_ms", Range()).max,
-    }
-    return Winner(
-        name=name,
-        architecture=trial.architecture,
-        agreement=trial.agreement,
-        macs=trial.macs,
-        params=trial.params,
-        latency_ms={device: latency},
-    )
-
-
-def read_winner(values: Mapping[str, Any], space: SearchSpace) -> Winner:
-    """Read what `Winner.to_dict` wrote."""
-    fields = {name: values[name] for name in ("name", "agreement", "macs", "params", "latency_ms")}
-    interval = values.get("agreement_interval")
-    return Winner(
-        **fields,
-        architecture=space.from_choices(values["architecture"]),
-        replaced=tuple(values["replaced"]),
-        agreement_interval=None if interval is None else (interval[0], interval[1]),
-        agreement_images=values.get("agreement_images"),
-    )

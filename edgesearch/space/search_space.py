@@ -388,36 +388,43 @@ class SearchSpace(ABC):
         Returns:
             (n,) float64.
         """
-        return self._fold(cost, digits, np.add, counted=True)
+        return self.sums(cost)(digits)
 
     def max_over_blocks(
         self, cost: Callable[[Block], float], digits: np.ndarray | None = None
     ) -> np.ndarray:
         """The highest cost, from 0 on, among the blocks; see `sum_over_blocks`."""
-        return self._fold(cost, digits, np.maximum, counted=False)
+        return self.sums(cost, highest=True)(digits)
 
-    def _fold(
-        self,
-        cost: Callable[[Block], float],
-        digits: np.ndarray | None,
-        fold: np.ufunc,
-        counted: bool,
-    ) -> np.ndarray:
-        if digits is None:
-            self._refuse_if_large()
+    def sums(
+        self, cost: Callable[[Block], float], highest: bool = False
+    ) -> Callable[[np.ndarray | None], np.ndarray]:
+        """`sum_over_blocks` of a cost that is looked up for many digits, some at a time.
+
+        Args:
+            cost: The cost of a block; called here, once for each distinct block of the space.
+            highest: Give the highest cost among the blocks instead of their sum.
+        """
         blocks, runs = self._runs
         costs = np.array([*map(cost, blocks), 0.0])  # the last one, at -1, is that of no block
         shape = [len(values) for values in self.choices.values()]
-        total = np.zeros(shape if digits is None else len(digits))
-        for run in runs:
-            values = costs[run.blocks] * run.counts if counted else costs[run.blocks]
+        fold = np.maximum if highest else np.add
+        tables = [costs[run.blocks] * (1 if highest else run.counts) for run in runs]
+
+        def total_of(digits: np.ndarray | None) -> np.ndarray:
             if digits is None:
-                along = [length if axis in run.axes else 1 for axis, length in enumerate(shape)]
-                values = values.transpose(np.argsort(run.axes)).reshape(along)
-            else:
-                values = values[tuple(digits[:, run.axes].T)]
-            fold(total, values, out=total)
-        return total.ravel()
+                self._refuse_if_large()
+            total = np.zeros(shape if digits is None else len(digits))
+            for run, values in zip(runs, tables, strict=True):
+                if digits is None:
+                    along = [length if axis in run.axes else 1 for axis, length in enumerate(shape)]
+                    values = values.transpose(np.argsort(run.axes)).reshape(along)
+                else:
+                    values = values[tuple(digits[:, run.axes].T)]
+                fold(total, values, out=total)
+            return total.ravel()
+
+        return total_of
 
     @cached_property
     def _runs(self) -> tuple[tuple[Block, ...], list[_Run]]:

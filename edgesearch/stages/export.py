@@ -49,7 +49,7 @@ from edgesearch.latency.table import (
 from edgesearch.latency.workloads import WorkloadFiles
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import Stage, read_record
-from edgesearch.search.winners import Winner, Winners, read_winner
+from edgesearch.search.winners import Winner, Winners
 from edgesearch.space import Architecture
 from edgesearch.stages.profile import open_workloads
 from edgesearch.stages.search import check_searched_for
@@ -221,7 +221,10 @@ class _Exporter:
         for winner in chosen.winners:
             before = self._finished(winner)
             if before is not None:
-                used = [before, *(read_winner(each, self.run.space) for each in before.replaced)]
+                used = [
+                    before,
+                    *(Winner.from_dict(each, self.run.space) for each in before.replaced),
+                ]
                 used_up = {each.architecture for each in used}
                 reserves = [
                     reserve
@@ -241,10 +244,10 @@ class _Exporter:
         """What was exported for a winner before this stage was stopped; None if it was not."""
         try:
             manifest = read_manifest(self.run.files.engines / winner.name)
-            before = read_winner(manifest["winner"], self.run.space)
+            before = Winner.from_dict(manifest["winner"], self.run.space)
         except (ExportError, SpaceError):
             return None
-        first = read_winner(before.replaced[0], self.run.space) if before.replaced else before
+        first = Winner.from_dict(before.replaced[0], self.run.space) if before.replaced else before
         return before if first.architecture == winner.architecture else None
 
     def _within_budget(

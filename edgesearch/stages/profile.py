@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from edgesearch.errors import Interrupted
 from edgesearch.events import Event
 from edgesearch.latency.correction import Correction
@@ -56,6 +54,7 @@ class ProfileResult:
         failed_blocks: Keys of those that the runtime cannot run.
         size: Number of architectures of the space.
         cannot_run: Number of those that need a block that the runtime cannot run.
+        estimated_from: How many architectures were drawn to estimate this from; None if exact.
         correction: From sums of blocks to whole networks.
         steadiness: How steady the machine was, and whether it settled.
         skipped: Nothing was missing from the table.
@@ -68,6 +67,7 @@ class ProfileResult:
     failed_blocks: tuple[str, ...]
     size: int
     cannot_run: int
+    estimated_from: int | None
     correction: Correction
     steadiness: Steadiness
     skipped: bool
@@ -101,13 +101,14 @@ def profile(run: RunContext, *, export_csv: bool = False) -> ProfileResult:
             keep_correction(space, table, model.correction, **done)
         if settings.accept:
             tell_speed(table, "profile", run.report)
-        keys = block_keys(space)
+        keys, cannot_run = block_keys(space), model.cannot_run()
         return ProfileResult(
             table_path=path,
             blocks=len(keys),
             failed_blocks=tuple(key for key in keys if key in table.errors),
             size=space.size,
-            cannot_run=int(np.isinf(model.predict_all()).sum()),
+            cannot_run=cannot_run.number,
+            estimated_from=cannot_run.drawn,
             correction=model.correction,
             steadiness=steadiness_of(table),
             skipped=complete,

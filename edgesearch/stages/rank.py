@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,6 +20,7 @@ from edgesearch.evaluate.rank_files import plot_ranking, write_csv
 from edgesearch.evaluate.rank_results import RankedSubnet, RankedSubnets
 from edgesearch.evaluate.settings import RankSettings
 from edgesearch.events import Event, Report, silent
+from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.load_table import corrected_model, load_table
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import (
@@ -30,11 +31,14 @@ from edgesearch.processes.shared_work import (
 )
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import Stage
-from edgesearch.search.agreement import Agreement
+from edgesearch.search.agreement import Agreement, make_agreement
 from edgesearch.search.score_variants import ScoreVariants
-from edgesearch.search.scoring import make_agreement
 from edgesearch.space import Architecture, SearchSpace
+from edgesearch.space.count import is_laid_out
+from edgesearch.space.digits import spread_digits, unique_rows
 
+CANDIDATES = 100_000
+"""Architectures that are drawn in a space too large to be laid out."""
 GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
 
 
@@ -94,7 +98,7 @@ def rank(run: RunContext) -> RankResult:
             decisive = run.decisive("score", "evaluation", "rank")
             stage = Stage("rank", run.files.rank, decisive, inputs)
             weights = run.load_weights()
-            latency_ms = _latencies(run) if first else None
+            model = _latency_model(run) if first else None
             run.set_threads()
             settings, looked_at = run.config.rank, run.config.search
             agreement = make_agreement(weights, pool, looked_at, report)
@@ -112,7 +116,7 @@ def rank(run: RunContext) -> RankResult:
             chosen = spread_subnets(run.space, settings.subnets, settings.seed)
             found = _begin(stage, path, chosen, run.space, report)
             subnets = _fill(found, chosen, settings, ranker, report)
-            result = _analyse(subnets, run, latency_ms, agreement.images)
+            result = _analyse(subnets, run, model, agreement.images)
             stage.finish([path.name, result.report_path.name])
             return distributed.of_first(result)
 
@@ -126,15 +130,15 @@ def _says_where(path: Path) -> Iterator[None]:
         raise Interrupted(f"ranking stopped; its subnets are in {path}") from None
 
 
-def _latencies(run: RunContext) -> np.ndarray | None:
-    """Predicted medians of all architectures in ms, (size,); None without a table."""
+def _latency_model(run: RunContext) -> LatencyModel | None:
+    """Predicts latencies; None without a table."""
     path = run.files.table(run.device)
     if not path.exists():
         run.teller("rank")(f"no latency table of {run.device.name}: bins are made by MACs")
         return None
     accept = run.config.profile.accept
     table = load_table(path, run.space, run.device, accept, "rank", run.report)
-    return corrected_model(run.space, table).predict_all()
+    return corrected_model(run.space, table)
 
 
 def spread_subnets(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
@@ -142,23 +146,31 @@ def spread_subnets(space: SearchSpace, count: int, seed: int) -> list[Architectu
 
     Those of a smaller count are among those of a larger one, so that a ranking can be made longer:
     the multiples of the golden ratio, of which any number from the first on are spread evenly, tell
-    where in the range to take the nearest architecture that is left.
+    where in the range to take the nearest architecture that is left. In a space too large to be
+    laid out, it is taken from some that are drawn from the smallest to the largest.
 
     Source: Niederreiter, "Random number generation and quasi-Monte Carlo methods" (1992), chapter
     3; the seed shifts the sequence and decides between architectures of equal MACs.
     """
     rng = np.random.default_rng(seed)
-    order = rng.permutation(space.size)
-    macs = space.sum_over_blocks(lambda block: block.macs)
-    left = macs[order].astype(float)
+    macs_of = space.sums(lambda block: block.macs)
+    make: Callable[[int], Architecture]
+    if is_laid_out(space):
+        order = rng.permutation(space.size)
+        left, make = macs_of(None)[order], lambda row: space.architecture(int(order[row]))
+    else:
+        ends = space.to_digits([space.smallest, space.largest])
+        digits = np.concatenate([ends, spread_digits(space, CANDIDATES, rng)])
+        digits = rng.permutation(unique_rows(digits))
+        left, make = macs_of(digits), lambda row: space.from_digits(digits[row])
     low, width, shift = left.min(), np.ptp(left), rng.random()
     chosen: list[int] = []
-    for number in range(min(count, space.size)):
+    for number in range(min(count, len(left))):
         wanted = low + width * ((shift + number * GOLDEN_RATIO) % 1)
         nearest = int(np.abs(left - wanted).argmin())
         left[nearest] = np.inf
-        chosen.append(int(order[nearest]))
-    return [space.architecture(index) for index in sorted(chosen, key=lambda i: (macs[i], i))]
+        chosen.append(nearest)
+    return sorted(map(make, chosen), key=lambda each: (space.macs(each), space.index(each)))
 
 
 class _Ranker:
@@ -241,7 +253,7 @@ def _fill(
 def _analyse(
     subnets: Sequence[RankedSubnet],
     run: RunContext,
-    latency_ms: np.ndarray | None,
+    model: LatencyModel | None,
     images: int,
 ) -> RankResult:
     settings = run.config.rank
@@ -250,8 +262,8 @@ def _analyse(
         name: np.array([subnet.scores[name] for subnet in subnets]) for name in subnets[0].scores
     }
     costs = scores["MACs"]
-    if latency_ms is not None:
-        costs = np.array([latency_ms[run.space.index(subnet.architecture)] for subnet in subnets])
+    if model is not None:
+        costs = model.predict_all(run.space.to_digits([each.architecture for each in subnets]))
         scores["latency"] = costs
     ranks = np.argsort(np.argsort(costs, kind="stable"), kind="stable")
     bins = ranks * settings.bins // len(subnets)
@@ -264,7 +276,7 @@ def _analyse(
         accuracy=settings.accuracy,
         accuracies=(float(accuracies.min()), float(accuracies.max())),
         images=images,
-        bins_by="macs" if latency_ms is None else "latency_ms",
+        bins_by="macs" if model is None else "latency_ms",
         bin_edges=tuple(
             (float(costs[bins == b].min()), float(costs[bins == b].max())) for b in np.unique(bins)
         ),

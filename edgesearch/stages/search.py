@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,13 +15,9 @@ from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import TIMEOUT, check_same_in_all, tell_of_processes
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import RECORD, Stage
-from edgesearch.search.agreement import Agreement
-from edgesearch.search.constraints import FeasibleSet
-from edgesearch.search.feasible import Tables
-from edgesearch.search.scoring import SharedScores, make_agreement
-from edgesearch.search.search_files import choose_winners, write_search
-from edgesearch.search.strategies import Strategy, make_strategy
-from edgesearch.search.trials import find_trials, says_where
+from edgesearch.search.agreement import Agreement, make_agreement
+from edgesearch.search.search import Search, SharedScores, says_where
+from edgesearch.search.tables import Tables
 from edgesearch.search.winners import Winners
 from edgesearch.supernet.weights import SupernetWeights
 
@@ -48,6 +44,8 @@ class SearchResult:
             max; None without one.
         latency_p95_budget_ms: That of its 95th percentile, alike.
         cannot_run: Number of architectures that the device cannot run.
+        estimated_from: How many architectures were drawn to estimate these numbers from; None if
+            they are exact.
         images: Images on which the winners were compared.
         settled: Whether their order is sure on these images.
         skipped: The stage had been finished before.
@@ -60,6 +58,7 @@ class SearchResult:
     latency_budget_ms: Any
     latency_p95_budget_ms: Any
     cannot_run: int
+    estimated_from: int | None
     images: int
     settled: bool
     skipped: bool
@@ -103,34 +102,31 @@ def search(run: RunContext) -> SearchResult:
                 {**tables.digests, **inputs},
             )
 
-            def prepare() -> tuple[FeasibleSet, Strategy, Agreement]:
+            def prepare() -> tuple[Search, SharedScores]:
                 feasible = tables.feasible(budgets)
-                strategy = make_strategy(feasible, run.config.search, run.config.seed)
-                return feasible, strategy, _scorer(run, weights, pool)
+                scorer = _scorer(run, weights, pool)
+                scores = SharedScores(scorer)
+                search = Search(
+                    feasible,
+                    run.config.search,
+                    run.files.search,
+                    scores,
+                    first_images=scorer.batch_size,
+                    most_images=scorer.images,
+                    scored_with=scored,
+                    seed=run.config.seed,
+                    report=run.report,
+                )
+                return search, scores
 
-            def work(prepared: tuple[FeasibleSet, Strategy, Agreement]) -> Sequence[str]:
-                _search(run, *prepared, scored)
+            def work(prepared: tuple[Search, SharedScores]) -> Sequence[str]:
+                search, scores = prepared
+                search.run().save(run.files.winners)
+                scores.done()
                 return OUTPUTS
 
             skipped = stage.do(run, prepare, work)
             return distributed.of_first(_result(run, skipped))
-
-
-def _search(
-    run: RunContext,
-    feasible: FeasibleSet,
-    strategy: Strategy,
-    scorer: Agreement,
-    scored: dict[str, Any],
-) -> None:
-    settings, files, device = run.config.search, run.files.search, run.device.name
-    trials, ranked = find_trials(
-        scorer, feasible, strategy, scored, settings, run.config.seed, files, run.report
-    )
-    chosen = choose_winners(feasible, ranked, device, settings.winners, settings.reserves)
-    chosen = replace(chosen, task=settings.task)
-    write_search(files, feasible, trials, chosen, device)
-    chosen.save(run.files.winners)
 
 
 def _result(run: RunContext, skipped: bool) -> SearchResult:
@@ -144,6 +140,7 @@ def _result(run: RunContext, skipped: bool) -> SearchResult:
         latency_budget_ms=facts["latency_budget_ms"],
         latency_p95_budget_ms=facts["latency_p95_budget_ms"],
         cannot_run=facts["cannot_run"],
+        estimated_from=facts["estimated_from"],
         images=ranking["images"],
         settled=ranking["settled"],
         skipped=skipped,

@@ -15,7 +15,7 @@ from edgesearch.latency.load_table import corrected_model, load_table
 from edgesearch.latency.table import measured_networks
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import Stage
-from edgesearch.search.scoring import make_agreement
+from edgesearch.search.agreement import make_agreement
 from edgesearch.search.winners import Winners
 from edgesearch.space import Architecture
 from edgesearch.stages.evaluate import make_judge

@@ -1,11 +1,19 @@
-"""A Gaussian process over encoded architectures, with what a batch of proposals needs of it."""
+"""A Gaussian process over encoded architectures, with what a batch of proposals needs of it.
+
+scikit-learn fits it.
+
+Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), algorithm 2.1.
+"""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from sklearn.gaussian_process import GaussianProcessRegressor
 
 MOST_TO_FIT = 200
 """Points on which length scales are fitted, at most: the time grows with their third power."""
@@ -13,44 +21,32 @@ FIT_ITERATIONS = 40
 JITTER = 1e-8
 
 
-class GaussianProcess:
+def fit_process(
+    x: np.ndarray, y: np.ndarray, theta: np.ndarray | None = None, *, anew: bool = True
+) -> GaussianProcessRegressor:
     """Regression with a linear trend, a Matérn kernel with a length for each feature, and noise.
-
-    The hyperparameters maximise the marginal likelihood.
-
-    Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), algorithm 2.1;
-    scikit-learn's `GaussianProcessRegressor` fits the hyperparameters.
 
     Args:
         x: (n, d) features in 0 … 1.
         y: (n,) values of mean 0 and variance 1.
-        start: Hyperparameters to start from; those of a former fit are a good start.
-        fit: Whether to fit them, or to take `start` as it is.
+        theta: Hyperparameters to start from; those of a former fit are a good start.
+        anew: Whether to fit them by the marginal likelihood, or to take them as they are.
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
 
-    def __init__(
-        self, x: np.ndarray, y: np.ndarray, start: np.ndarray | None = None, fit: bool = True
-    ) -> None:
-        from scipy.linalg import cho_solve, cholesky
-
-        self.x = x
-        self.kernel = _kernel(x.shape[1])
-        if start is not None:
-            self.kernel = self.kernel.clone_with_theta(start)
-        if fit:
-            chosen = np.linspace(0, len(x) - 1, min(len(x), MOST_TO_FIT)).astype(int)
-            self.kernel = _fitted(self.kernel, x[chosen], y[chosen])
-        self.theta = self.kernel.theta
-        gram = self.kernel(x) + JITTER * np.eye(len(x))
-        self._lower = cholesky(gram, lower=True)
-        self.weights = cho_solve((self._lower, True), y)
-
-    def whitened(self, cross: np.ndarray) -> np.ndarray:
-        """(n, m) from the kernel (m, n) between points and data."""
-        from scipy.linalg import solve_triangular
-
-        solved: np.ndarray = solve_triangular(self._lower, cross.T, lower=True)
-        return solved
+    kernel = _kernel(x.shape[1])
+    if theta is not None:
+        kernel = kernel.clone_with_theta(theta)
+    chosen = np.linspace(0, len(x) - 1, min(len(x), MOST_TO_FIT)).astype(int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound is no fault
+        if anew:
+            fitted = GaussianProcessRegressor(kernel, alpha=JITTER, optimizer=_maximise)
+            kernel = fitted.fit(x[chosen], y[chosen]).kernel_
+            if len(chosen) == len(x):
+                return fitted
+        return GaussianProcessRegressor(kernel, alpha=JITTER, optimizer=None).fit(x, y)
 
 
 class Posterior:
@@ -64,19 +60,21 @@ class Posterior:
         points: (m, d) features.
     """
 
-    def __init__(self, process: GaussianProcess, points: np.ndarray) -> None:
-        self._process, self._points = process, points
-        cross = process.kernel(points, process.x)
-        self.mean: np.ndarray = cross @ process.weights
-        self._whitened = process.whitened(cross)
-        noise = process.kernel.k2.noise_level
-        variance = process.kernel.diag(points) - noise - (self._whitened**2).sum(axis=0)
+    def __init__(self, process: GaussianProcessRegressor, points: np.ndarray) -> None:
+        from scipy.linalg import solve_triangular
+
+        self._kernel, self._points = process.kernel_, points
+        cross = self._kernel(points, process.X_train_)
+        self.mean: np.ndarray = cross @ process.alpha_
+        self._whitened = solve_triangular(process.L_, cross.T, lower=True)
+        noise = self._kernel.k2.noise_level
+        variance = self._kernel.diag(points) - noise - (self._whitened**2).sum(axis=0)
         self.variance: np.ndarray = np.maximum(variance, 1e-12)
 
     def propose(self, index: int) -> None:
         """Take one of the points as known."""
-        kernel, x = self._process.kernel, self._points
-        cross = kernel(x, x[index : index + 1])[:, 0]
+        kernel = self._kernel
+        cross = kernel(self._points, self._points[index : index + 1])[:, 0]
         covariance = cross - self._whitened.T @ self._whitened[:, index]
         scale = np.sqrt(self.variance[index] + kernel.k2.noise_level + JITTER)
         update = covariance / scale
@@ -108,22 +106,9 @@ def _kernel(dimensions: int) -> Any:
     return (smooth + trend) + WhiteKernel(1e-2, (1e-5, 0.5))
 
 
-def _fitted(kernel: Any, x: np.ndarray, y: np.ndarray) -> Any:
+def _maximise(objective: Any, start: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, float]:
     from scipy.optimize import minimize
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.gaussian_process import GaussianProcessRegressor
 
-    def search(objective: Any, start: np.ndarray, bounds: np.ndarray) -> tuple[Any, Any]:
-        found = minimize(
-            objective,
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=bounds,
-            options={"maxiter": FIT_ITERATIONS},
-        )
-        return found.x, found.fun
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound is no fault
-        return GaussianProcessRegressor(kernel, alpha=JITTER, optimizer=search).fit(x, y).kernel_
+    options = {"maxiter": FIT_ITERATIONS}
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return found.x, found.fun

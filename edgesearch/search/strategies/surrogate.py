@@ -11,13 +11,19 @@ the expected improvement; Ginsbourger et al., "Kriging is well-suited to paralle
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgesearch.search.constraints import FeasibleSet
-from edgesearch.search.strategies.gaussian_process import GaussianProcess, Posterior
+from edgesearch.search.feasible import FeasibleSet
+from edgesearch.search.strategies.gaussian_process import Posterior, fit_process
 from edgesearch.space import Architecture
+from edgesearch.space.digits import unique_rows
+
+if TYPE_CHECKING:
+    from sklearn.gaussian_process import GaussianProcessRegressor
 
 FIRST_BATCHES = 2
 """Batches that are spread over the feasible set, before there is a surrogate."""
@@ -48,8 +54,8 @@ class SurrogateStrategy:
     def __init__(self, feasible: FeasibleSet, seed: int, batch: int) -> None:
         self._feasible, self._seed, self._batch = feasible, seed, batch
         self._encode = Encoding(feasible)
-        self._indices: list[int] = []
-        self._scores: list[float] = []
+        self._tried = np.empty((0, len(feasible.space.choices)), int)
+        self._scores = np.empty(0)
         self._turn = 0
         self._theta: np.ndarray | None = None
         self._fitted_on = 0
@@ -58,69 +64,62 @@ class SurrogateStrategy:
         """See `Strategy`."""
         from threadpoolctl import threadpool_limits
 
-        asked = len(self._indices)
-        count = min(self._batch, len(self._feasible.indices) - asked)
-        if not count:
+        asked = len(self._tried)
+        if self._feasible.are_at_most(asked):
             return ()
         rng = np.random.default_rng([self._seed, asked])
         with threadpool_limits(1):  # sums in one order, whatever the machine
             if asked < FIRST_BATCHES * self._batch:
-                chosen = self._spread(count, rng)
+                chosen = self._spread(rng)
             else:
-                chosen = self._improve(count, rng)
-        return tuple(self._feasible.space.architecture(int(index)) for index in chosen)
+                chosen = self._improve(rng)
+        return tuple(map(self._feasible.space.from_digits, chosen))
 
     def tell(self, scores: Mapping[Architecture, float]) -> None:
         """See `Strategy`."""
-        index = self._feasible.space.index
-        told = sorted((index(architecture), score) for architecture, score in scores.items())
-        for number, score in told:
-            self._indices.append(number)
-            self._scores.append(score)
+        digits = self._feasible.space.to_digits([*scores])
+        order = np.lexsort(digits.T[::-1])  # not that in which they were scored
+        self._tried = np.concatenate([self._tried, digits[order]])
+        self._scores = np.concatenate([self._scores, np.array([*scores.values()])[order]])
 
-    def close(self) -> None:
-        """Nothing to give up."""
-
-    def _spread(self, count: int, rng: np.random.Generator) -> list[int]:
+    def _spread(self, rng: np.random.Generator) -> list[np.ndarray]:
         """Each as far as possible from all before, within the next budget."""
         pool, masks = self._pool(rng)
         points = self._encode(pool)
-        taken = self._encode(np.array(self._indices, int))
         distances = np.full(len(pool), np.inf)
-        for point in taken:
+        for point in self._encode(self._tried):
             distances = np.minimum(distances, ((points - point) ** 2).sum(axis=1))
-        chosen: list[int] = []
-        for _ in range(count):
+        chosen: list[np.ndarray] = []
+        for _ in range(self._batch):
             left = _still(distances > 0, masks, self._next_turn())
             if not left.any():
                 break
             # The very first is drawn: any is as far away as any other.
             ranks = distances if np.isfinite(distances).all() else rng.random(len(pool))
             best = int(np.where(left, ranks, -np.inf).argmax())
-            chosen.append(int(pool[best]))
+            chosen.append(pool[best])
             distances = np.minimum(distances, ((points - points[best]) ** 2).sum(axis=1))
         return chosen
 
-    def _improve(self, count: int, rng: np.random.Generator) -> list[int]:
+    def _improve(self, rng: np.random.Generator) -> list[np.ndarray]:
         """Each of the highest expected improvement over the best within the next budget."""
         pool, masks = self._pool(rng)
-        indices, scores = np.array(self._indices), np.array(self._scores)
-        standard = _standardised(scores)
+        standard = _standardised(self._scores)
         best = [
-            standard[part.mask[indices]].max(initial=standard.min())
+            standard[part.keeps(self._tried)].max(initial=standard.min())
             for part in self._feasible.parts
         ]
-        posterior = Posterior(self._surrogate(indices, standard, rng), self._encode(pool))
+        posterior = Posterior(self._surrogate(standard, rng), self._encode(pool))
         free = np.ones(len(pool), bool)
-        chosen: list[int] = []
-        for _ in range(count):
+        chosen: list[np.ndarray] = []
+        for _ in range(self._batch):
             turn = self._next_turn()
             left = _still(free, masks, turn)
             if not left.any():
                 break
             improvement = posterior.expected_improvement(best[turn])
             proposal = int(np.where(left, improvement, -np.inf).argmax())
-            chosen.append(int(pool[proposal]))
+            chosen.append(pool[proposal])
             free[proposal] = False
             posterior.propose(proposal)
         return chosen
@@ -131,40 +130,37 @@ class SurrogateStrategy:
         return (self._turn - 1) % len(self._feasible.parts)
 
     def _surrogate(
-        self, indices: np.ndarray, standard: np.ndarray, rng: np.random.Generator
-    ) -> GaussianProcess:
-        fit = self._theta is None or len(indices) >= REFIT_AFTER * self._fitted_on
-        if len(indices) > MOST_TRIALS:
+        self, standard: np.ndarray, rng: np.random.Generator
+    ) -> GaussianProcessRegressor:
+        digits = self._tried
+        anew = self._theta is None or len(digits) >= REFIT_AFTER * self._fitted_on
+        if len(digits) > MOST_TRIALS:
             order = np.argsort(-standard, kind="stable")
             others = rng.permutation(order[MOST_TRIALS // 2 :])[: MOST_TRIALS // 2]
             kept = np.sort(np.concatenate([order[: MOST_TRIALS // 2], others]))
-            indices, standard = indices[kept], standard[kept]
-        process = GaussianProcess(self._encode(indices), standard, self._theta, fit)
-        if fit:
-            self._theta, self._fitted_on = process.theta, len(self._indices)
+            digits, standard = digits[kept], standard[kept]
+        process = fit_process(self._encode(digits), standard, self._theta, anew=anew)
+        if anew:
+            self._theta, self._fitted_on = process.kernel_.theta, len(self._tried)
         return process
 
     def _pool(self, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
-        """What is looked at: (n,) untried feasible numbers, and which keep each budget."""
-        parts = self._feasible.parts
-        share = MOST_CANDIDATES // len(parts)
-        drawn = [
-            part.indices
-            if len(part.indices) <= share
-            else part.indices[rng.integers(len(part.indices), size=share)]
-            for part in parts
-        ]
-        tried = np.array(self._indices, int)
-        for part in parts:
-            inside = tried[part.mask[tried]]
-            scores = np.array(self._scores)[part.mask[tried]]
-            parents = inside[np.argsort(-scores, kind="stable")[:PARENTS]]
-            drawn.append(self._encode.neighbours(parents))
-        pool = np.setdiff1d(np.concatenate(drawn), tried)
-        pool = pool[self._feasible.mask[pool]]
+        """What is looked at: untried feasible digits (n, d), and which keep each budget."""
+        feasible, tried = self._feasible, self._tried
+        share = MOST_CANDIDATES // len(feasible.parts)
+        found = [part.some(share, rng) for part in feasible.parts]
+        for part in feasible.parts:
+            inside = part.keeps(tried)
+            best = np.argsort(-self._scores[inside], kind="stable")[:PARENTS]
+            found += map(feasible.space.neighbours, tried[inside][best])
+        pool = unique_rows(np.concatenate(found), but=tried)
+        pool = pool[feasible.keeps(pool)]
         if not len(pool):  # nearly all is tried
-            pool = np.setdiff1d(self._feasible.indices, tried)
-        return pool, [part.mask[pool] for part in parts]
+            known = {*map(feasible.space.from_digits, tried)}
+            left = (each for each in feasible.in_random_order(self._seed) if each not in known)
+            pool = feasible.space.to_digits([*itertools.islice(left, MOST_CANDIDATES)])
+            pool = unique_rows(pool)
+        return pool, [part.keeps(pool) for part in feasible.parts]
 
 
 def _still(free: np.ndarray, masks: list[np.ndarray], turn: int) -> np.ndarray:
@@ -194,30 +190,21 @@ class Encoding:
 
     def __init__(self, feasible: FeasibleSet) -> None:
         choices = feasible.space.choices
-        self._shape = tuple(map(len, choices.values()))
         self._values = [_unit(np.log(values)) for values in choices.values()]
-        self._costs = [_unit(np.log(feasible.costs[name])) for name in ("macs", "params")]
+        self._costs = [feasible.costs[name] for name in ("macs", "params")]
+        logs = [np.log(feasible.rows[name]) for name in ("macs", "params")]
+        self._ranges = [(log.min(), np.ptp(log)) for log in logs]
 
-    def __call__(self, indices: np.ndarray) -> np.ndarray:
-        """(n, d) features in 0 … 1 of n architectures by their numbers."""
-        digits = np.unravel_index(indices, self._shape)
+    def __call__(self, digits: np.ndarray) -> np.ndarray:
+        """(n, features) in 0 … 1 of architectures (n, d)."""
         columns = [
             values[digit]
-            for values, digit in zip(self._values, digits, strict=True)
+            for values, digit in zip(self._values, digits.T, strict=True)
             if len(values) > 1
         ]
-        return np.stack([*columns, *(cost[indices] for cost in self._costs)], axis=-1)
-
-    def neighbours(self, indices: np.ndarray) -> np.ndarray:
-        """Those that differ from one of some architectures in one choice."""
-        digits = np.array(np.unravel_index(indices, self._shape))
-        found = [np.empty(0, int)]
-        for axis, count in enumerate(self._shape):
-            for choice in range(count):
-                changed = digits.copy()
-                changed[axis] = choice
-                found.append(np.ravel_multi_index(tuple(changed), self._shape))
-        return np.unique(np.concatenate(found))
+        for cost, (low, width) in zip(self._costs, self._ranges, strict=True):
+            columns.append((np.log(cost(digits)) - low) / (width if width > 0 else 1.0))
+        return np.stack(columns, axis=-1)
 
 
 def _unit(values: np.ndarray) -> np.ndarray:

@@ -7,9 +7,9 @@ import pytest
 
 from devices import DeviceSpec, OnnxRuntime, take_fingerprint
 from edgesearch.errors import LatencyError
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.table import about_network
-from edgesearch.space import Architecture, ResNetSpace
 from profilers import LatencyTable, MissingKeyError
 
 SPACE = ResNetSpace(
@@ -99,7 +99,7 @@ def cold_table(path, networks):
         if line["key"] in BLOCKS:
             line["cold_ms"] = cold_ms(line["key"])
         else:
-            architecture = Architecture.from_dict(line["about"]["architecture"])
+            architecture = SPACE.from_choices(line["about"]["architecture"])
             line["samples_ms"] = [law_ms(architecture)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return LatencyTable.load(table.path)

@@ -7,6 +7,7 @@ import pytest
 
 from devices import DeviceSpec, take_fingerprint
 from edgesearch.errors import LatencyError
+from edgesearch.families import load_space
 from edgesearch.latency.correction import Correction
 from edgesearch.latency.table import (
     about_network,
@@ -17,7 +18,6 @@ from edgesearch.latency.table import (
     measured_networks,
     steadiness_of,
 )
-from edgesearch.space.load_space import load_space
 from profilers import LatencyTable, MeasureConfig
 
 SPACE = load_space("resnet_tiny")

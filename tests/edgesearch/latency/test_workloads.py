@@ -7,10 +7,10 @@ import onnx
 import pytest
 
 from devices import DeviceSpec, take_fingerprint
+from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.formats.onnx_files import is_whole_model
 from edgesearch.latency.table import about_network
 from edgesearch.latency.workloads import WorkloadFiles, correction_networks
-from edgesearch.space import ResNetSpace
 
 FINGERPRINT = take_fingerprint("onnxruntime", "1")
 

@@ -1,14 +1,15 @@
 """A space small enough to be gone through, with made-up costs."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
+from devices import DeviceSpec
 from edgesearch.families.resnet.space import ResNetSpace
-from edgesearch.search.budgets import Budgets
-from edgesearch.search.constraints import FeasibleSet
+from edgesearch.search.costs import Costs, DeviceLatencies
+from edgesearch.search.feasible import find_feasible
+from edgesearch.search.settings import Budgets
+from edgesearch.space import search_space
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.supernet import Supernet
 
@@ -27,8 +28,37 @@ def latency_ms(space):
 
 
 @pytest.fixture(scope="session")
-def feasible(space, latency_ms):
-    return FeasibleSet(space, latency_ms, Budgets(latency_ms=1.5), P95_RATIO)
+def make_feasible(space):
+    """A feasible set from an array of latencies, and of further devices from theirs."""
+
+    def made_up(of, latency_ms, ratio=P95_RATIO):
+        shape = tuple(map(len, of.choices.values()))
+
+        def median_ms(digits):
+            chosen = ... if digits is None else np.ravel_multi_index(tuple(digits.T), shape)
+            return latency_ms[chosen]
+
+        return DeviceLatencies(median_ms, ratio)
+
+    def make(latency_ms, budgets=Budgets(), further=None, of=space, **device):  # noqa: B008
+        others = {name: made_up(of, *other) for name, other in (further or {}).items()}
+        costs = Costs(of, DeviceSpec("local-cpu", **device), made_up(of, latency_ms), others)
+        return find_feasible(costs, budgets)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def feasible(make_feasible, latency_ms):
+    return make_feasible(latency_ms, Budgets(latency_ms=1.5))
+
+
+@pytest.fixture(params=["laid out", "drawn"])
+def as_small_or_large(request, monkeypatch):
+    """Both ways of finding what is feasible, on the same small space."""
+    if request.param == "drawn":
+        monkeypatch.setattr(search_space, "LIMIT", 0)
+    return request.param
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +66,7 @@ def smooth(space):
     """A score that rises towards one architecture in the middle of the space."""
 
     def score(architecture):
-        chosen = architecture
-        far = sum(abs(v.index(chosen[n]) - len(v) // 2) for n, v in space.choices.items())
+        far = sum(abs(v.index(architecture[n]) - len(v) // 2) for n, v in space.choices.items())
         return -float(far)
 
     return score
@@ -45,16 +74,14 @@ def smooth(space):
 
 @pytest.fixture
 def ask_all():
-    """Ask a strategy until it has nothing left or has proposed `most`, and close it."""
+    """Ask a strategy until it has nothing left or has proposed `most`."""
 
     def ask(strategy, score, most=1000):
         asked = []
         while len(asked) < most and (proposals := strategy.ask()):
             asked += proposals
             strategy.tell({architecture: score(architecture) for architecture in proposals})
-        ended = len(asked) < most
-        strategy.close()
-        return SimpleNamespace(asked=asked[:most], ended=ended)
+        return asked[:most]
 
     return ask
 

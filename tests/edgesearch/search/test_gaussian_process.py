@@ -1,11 +1,10 @@
-"""The surrogate's Gaussian process against plain linear algebra and scikit-learn."""
+"""The surrogate's Gaussian process against scikit-learn and plain arithmetic."""
 
 import numpy as np
 import pytest
 from scipy.stats import norm
-from sklearn.gaussian_process import GaussianProcessRegressor
 
-from edgesearch.search.strategies.gaussian_process import JITTER, GaussianProcess, Posterior
+from edgesearch.search.strategies.gaussian_process import Posterior, fit_process
 
 
 @pytest.fixture(scope="module")
@@ -18,16 +17,14 @@ def data():
 
 @pytest.fixture(scope="module")
 def process(data):
-    return GaussianProcess(*data[:2])
+    return fit_process(*data[:2])
 
 
 def test_posterior_equals_scikit_learns(data, process):
-    x, y, points = data
-    same = GaussianProcessRegressor(process.kernel, alpha=JITTER, optimizer=None).fit(x, y)
-    mean, deviation = same.predict(points, return_std=True)
-    found = Posterior(process, points)
+    mean, deviation = process.predict(data[2], return_std=True)
+    found = Posterior(process, data[2])
     np.testing.assert_allclose(found.mean, mean, atol=1e-6)
-    noise = process.kernel.k2.noise_level
+    noise = process.kernel_.k2.noise_level
     np.testing.assert_allclose(found.variance, deviation**2 - noise, atol=1e-6)
 
 
@@ -37,15 +34,25 @@ def test_a_proposal_counts_as_measured_at_its_mean(data, process):
     short = Posterior(process, points)
     short.propose(4)
     short.propose(7)
-    whole = GaussianProcess(
+    whole = fit_process(
         np.vstack([x, points[[4, 7]]]),
         np.concatenate([y, short.mean[[4, 7]]]),
-        process.theta,
-        fit=False,
+        process.kernel_.theta,
+        anew=False,
     )
     found = Posterior(whole, points)
     np.testing.assert_allclose(found.mean, short.mean, atol=1e-5)
     np.testing.assert_allclose(found.variance, short.variance, atol=1e-6)
+
+
+def test_hyperparameters_of_many_points_are_those_of_some(monkeypatch, data, process):
+    """Fitted to a part, and taken over for all."""
+    monkeypatch.setattr("edgesearch.search.strategies.gaussian_process.MOST_TO_FIT", 20)
+    x, y, points = data
+    found = fit_process(x, y)
+    assert len(found.X_train_) == 30
+    chosen = np.linspace(0, 29, 20).astype(int)
+    np.testing.assert_allclose(found.kernel_.theta, fit_process(x[chosen], y[chosen]).kernel_.theta)
 
 
 def test_improvement_equals_its_integral(data, process):

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from edgesearch.search.agreement import Agreement, ScoreOptions
+from edgesearch.search.agreement import Agreement
 from edgesearch.search.score_variants import NAMES, ScoreVariants, contrastive_loss
+from edgesearch.search.settings import SearchSettings
 from edgesearch.supernet.weights import SupernetWeights
 
 
@@ -19,7 +20,12 @@ def make(weights):
 
     def make(**options):
         return Agreement(
-            weights, lambda _, a, b: images[a:b], lambda _: images, 16, 48, ScoreOptions(**options)
+            weights,
+            lambda _, a, b: images[a:b],
+            lambda _: images,
+            16,
+            48,
+            SearchSettings(**options),
         )
 
     return make

@@ -1,141 +1,232 @@
-"""The loop of a search, and the front of its trials."""
+"""A search: its trials, its winners and what it writes, with a made-up score."""
 
+import json
 import random
 
 import pytest
+import torch
+from matplotlib.figure import Figure
 
-from edgesearch.errors import Interrupted
-from edgesearch.search.budgets import Budgets
-from edgesearch.search.constraints import FeasibleSet
-from edgesearch.search.search import pareto_front, run_search
-from edgesearch.search.strategies import RandomStrategy, make_strategy
+from edgesearch.errors import Interrupted, SearchError
+from edgesearch.search.files import SearchFiles
+from edgesearch.search.pareto import pareto_front
+from edgesearch.search.search import Search
+from edgesearch.search.settings import Budgets, DeviceBudgets, SearchSettings
 from edgesearch.search.trial_log import Trial, TrialLog
+from edgesearch.search.winners import Winner, Winners
+
+SCORED_WITH = {"search.images": 128}
+BOARD = "raspberry-pi-5"
+
+
+class Scores:
+    """Figures of images around a candidate's score; remembers, and may stop the search."""
+
+    def __init__(self, score, stop_after=10**6, stop=KeyboardInterrupt, chance=0.0):
+        self.score, self.stop_after, self.stop, self.chance = score, stop_after, stop, chance
+        self.scored = []
+
+    def __call__(self, architectures, images):
+        for architecture in architectures:
+            if len(self.scored) == self.stop_after:
+                raise self.stop
+            self.scored.append(architecture)
+            generator = torch.Generator().manual_seed(sum(architecture.values()))
+            noise = torch.randn(128, generator=generator, dtype=torch.float64)
+            yield self.score(architecture) + self.chance * noise[:images]
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "trials.jsonl"
+def make(feasible, tmp_path):
+    """A search in a folder of its own; `told` has what it says."""
 
-
-def search(feasible, score, path, evaluations=20, name="surrogate", on_trial=None):
-    strategy = make_strategy(name, feasible, evaluations=evaluations, population=None, seed=0)
-    log = TrialLog(path, feasible.space, {})
-    return run_search(feasible, strategy, lambda all: map(score, all), log, evaluations, on_trial)
-
-
-class Counted:
-    """A score that remembers what it was asked for, and may stop the search."""
-
-    def __init__(self, score, stop_after=10**6, stop=KeyboardInterrupt):
-        self.score, self.stop_after, self.stop = score, stop_after, stop
-        self.scored = []
-
-    def __call__(self, architecture):
-        if len(self.scored) == self.stop_after:
-            raise self.stop
-        self.scored.append(architecture)
-        return self.score(architecture)
-
-
-def test_trials_are_ranked_and_carry_their_costs(feasible, smooth, path):
-    reported = []
-    trials = search(
-        feasible, smooth, path, on_trial=lambda number, trial: reported.append((number, trial))
-    )
-    assert len(trials) == len({trial.architecture for trial in trials}) == 20
-    agreements = [trial.agreement for trial in trials]
-    assert agreements == sorted(agreements, reverse=True)
-    for trial in trials:
-        assert trial.agreement == smooth(trial.architecture)
-        assert trial.latency_ms == feasible.cost("latency_ms", trial.architecture) <= 1.5
-        assert trial.params == feasible.space.params(trial.architecture)
-        assert trial.macs == feasible.space.macs(trial.architecture)
-    assert [number for number, _ in reported] == list(range(1, 21))
-    assert list(TrialLog(path, feasible.space, {}).trials.values()) == [
-        trial for _, trial in reported
-    ]
-
-
-@pytest.mark.parametrize("name", ["surrogate", "evolution", "tpe", "random"])
-@pytest.mark.parametrize("several", [False, True], ids=["one budget", "several budgets"])
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, Interrupted, RuntimeError])
-def test_a_stopped_search_goes_on_and_scores_nothing_twice(
-    feasible, space, latency_ms, smooth, tmp_path, name, several, stop
-):
-    if several:
-        feasible = FeasibleSet(space, latency_ms, Budgets(latency_ms=(1.1, 1.5)), 1.0)
-    whole = search(feasible, smooth, tmp_path / "whole.jsonl", name=name)
-    stopped, again = Counted(smooth, 7, stop), Counted(smooth)
-    with pytest.raises(stop):
-        search(feasible, stopped, tmp_path / "parts.jsonl", name=name)
-    assert search(feasible, again, tmp_path / "parts.jsonl", name=name) == whole
-    assert len(stopped.scored) == 7
-    assert len(again.scored) == 13
-    assert not set(stopped.scored) & set(again.scored)
-    never = Counted(smooth, 0)
-    assert search(feasible, never, tmp_path / "parts.jsonl", name=name) == whole
-
-
-def test_all_of_a_stopped_search_goes_on(feasible, smooth, path):
-    count = len(feasible.indices)
-    stopped, again = Counted(smooth, 7), Counted(smooth)
-    with pytest.raises(KeyboardInterrupt):
-        search(feasible, stopped, path, count, "exhaustive")
-    assert len(search(feasible, again, path, count, "exhaustive")) == count
-    assert not set(stopped.scored) & set(again.scored)
-    assert len(again.scored) == count - 7
-
-
-def test_more_evaluations_keep_the_former_trials(feasible, smooth, path):
-    """Chance proposes in the same order, however long; what is known is not scored again."""
-    search(feasible, smooth, path, 10, "random")
-    more = Counted(smooth)
-    assert len(search(feasible, more, path, 25, "random")) == 25
-    assert len(more.scored) == 15
-
-
-def test_ends_when_all_are_evaluated(feasible, smooth, path):
-    count = len(feasible.indices)
-    trials = search(feasible, smooth, path, count + 50)
-    assert {trial.architecture for trial in trials} == {
-        feasible.space.architecture(int(index)) for index in feasible.indices
-    }
-
-
-def test_costs_are_those_of_now(feasible, space, smooth, path):
-    """A corrected table may have changed predictions since a trial was kept."""
-    former = Trial(space.architecture(int(feasible.indices[0])), 0.25, 99.0, 1.0, 1.0)
-    TrialLog(path, feasible.space, {}).add(former)
-    trials = search(feasible, smooth, path, len(feasible.indices))
-    (found,) = (trial for trial in trials if trial.architecture == former.architecture)
-    assert found.agreement == 0.25
-    assert found.latency_ms == feasible.cost("latency_ms", former.architecture)
-
-
-def test_the_strategy_is_closed_whatever_happens(feasible, path):
-    class Watched:
-        """Notes that it was closed."""
-
-        closed = False
-
-        def __init__(self):
-            self.inner = RandomStrategy(feasible, 0, 4)
-
-        def ask(self):
-            return self.inner.ask()
-
-        def tell(self, scores):
-            self.inner.tell(scores)
-
-        def close(self):
-            self.closed = True
-
-    watched = Watched()
-    with pytest.raises(ZeroDivisionError):
-        run_search(
-            feasible, watched, lambda architectures: 1 / 0, TrialLog(path, feasible.space, {}), 5
+    def make(scores_on, name="surrogate", evaluations=20, of=feasible, folder="search", **options):
+        settings = SearchSettings(strategy=name, evaluations=evaluations, **options)
+        search = Search(
+            of,
+            settings,
+            SearchFiles(tmp_path / folder),
+            scores_on,
+            first_images=16,
+            most_images=128,
+            scored_with=SCORED_WITH,
+            report=lambda event: search.told.append(event),
         )
-    assert watched.closed
+        search.told = []
+        return search
+
+    return make
+
+
+class TestTrials:
+    def test_are_ranked_and_carry_their_costs(self, make, feasible, smooth):
+        search = make(Scores(smooth))
+        trials = search.make_trials(16)
+        assert len(trials) == len({trial.architecture for trial in trials}) == 20
+        assert trials == sorted(trials, key=lambda trial: -trial.agreement)
+        for trial in trials:
+            assert trial.agreement == smooth(trial.architecture)
+            assert trial.latency_ms == feasible.cost("latency_ms", trial.architecture) <= 1.5
+            assert trial.params == feasible.space.params(trial.architecture)
+            assert trial.macs == feasible.space.macs(trial.architecture)
+        assert [event.done for event in search.told] == list(range(1, 21))
+        log = TrialLog(search.files.trials, feasible.space, {**SCORED_WITH, "number of images": 16})
+        assert sorted(log.trials.values(), key=lambda trial: -trial.agreement) == trials
+
+    @pytest.mark.parametrize("name", ["surrogate", "evolution", "tpe", "random"])
+    @pytest.mark.parametrize("several", [False, True], ids=["one budget", "several budgets"])
+    def test_a_stopped_search_goes_on_and_scores_nothing_twice(
+        self, make, make_feasible, latency_ms, feasible, smooth, name, several
+    ):
+        of = make_feasible(latency_ms, Budgets(latency_ms=(1.1, 1.5))) if several else feasible
+        whole = make(Scores(smooth), name, of=of, folder="whole").make_trials(16)
+        stopped, again = Scores(smooth, 7, RuntimeError), Scores(smooth)
+        with pytest.raises(RuntimeError):
+            make(stopped, name, of=of).make_trials(16)
+        assert make(again, name, of=of).make_trials(16) == whole
+        assert (len(stopped.scored), len(again.scored)) == (7, 13)
+        assert not set(stopped.scored) & set(again.scored)
+        assert make(Scores(smooth, 0), name, of=of).make_trials(16) == whole
+
+    def test_more_evaluations_keep_the_former_trials(self, make, smooth):
+        """Chance proposes in the same order, however long; what is known is not scored again."""
+        make(Scores(smooth), "random", 10).make_trials(16)
+        more = Scores(smooth)
+        assert len(make(more, "random", 25).make_trials(16)) == 25
+        assert len(more.scored) == 15
+
+    def test_end_when_all_are_evaluated(self, make, feasible, smooth):
+        trials = make(Scores(smooth), evaluations=feasible.count.number + 50).make_trials(16)
+        assert {trial.architecture for trial in trials} == set(feasible)
+
+    def test_costs_are_those_of_now(self, make, feasible, smooth):
+        """A corrected table may have changed predictions since a trial was kept."""
+        search = make(Scores(smooth), evaluations=feasible.count.number)
+        former = Trial(next(iter(feasible)), 0.25, 99.0, 1.0, 1.0)
+        identity = {**SCORED_WITH, "number of images": 16}
+        TrialLog(search.files.trials, feasible.space, identity).add(former)
+        (found,) = (
+            trial for trial in search.make_trials(16) if trial.architecture == former.architecture
+        )
+        assert found.agreement == 0.25
+        assert found.latency_ms == feasible.cost("latency_ms", former.architecture)
+
+    def test_scores_of_former_searches_are_taken_over(self, make, smooth):
+        make(Scores(smooth), "random", folder="search.1").make_trials(16)
+        search = make(Scores(smooth, 0), "random")
+        search.make_trials(16)
+        assert search.told[0].message.startswith("20 scores of a former search are taken over")
+
+
+class TestNumberOfImages:
+    def test_is_found_and_kept(self, make, smooth):
+        search = make(Scores(smooth, chance=0.5))
+        found = search.choose_images()
+        assert 16 <= found <= 128
+        assert json.loads(search.files.images_needed.read_text("utf-8"))["images"] == found
+        assert search.told[0].message.startswith(
+            f"{found} of at most 128 images tell the candidates apart (reliability "
+        )
+
+    @pytest.mark.parametrize("folder", ["search", "search.1"])
+    def test_is_kept_by_a_search_that_scores_alike(self, make, smooth, folder):
+        search, former = make(Scores(smooth, 0)), make(None, folder=folder).files.images_needed
+        former.parent.mkdir()
+        kept = {"images": 48, "reliability": 0.5, "score": SCORED_WITH}
+        former.write_text(json.dumps(kept), "utf-8")
+        assert search.choose_images() == 48
+        assert json.loads(search.files.images_needed.read_text("utf-8")) == kept
+
+    def test_of_another_score_is_not_taken_over(self, make, smooth):
+        search, former = make(Scores(smooth)), make(None, folder="search.1").files.images_needed
+        former.parent.mkdir()
+        kept = {"images": 48, "reliability": 0.5, "score": {"search.images": 64}}
+        former.write_text(json.dumps(kept), "utf-8")
+        assert search.choose_images() == 16
+
+
+class TestWinners:
+    def test_the_best_are_ranked_anew_and_the_rest_stays(self, make, smooth):
+        search = make(Scores(smooth, chance=0.7), winners=1, reserves=2)
+        trials = search.make_trials(16)
+        ((ranked, ranking),) = search.settle(trials, 16)
+        assert {t.architecture for t in ranked[:3]} == {t.architecture for t in trials[:3]}
+        assert ranked[3:] == trials[3:]
+        assert ranked[:3] == sorted(ranked[:3], key=lambda t: -t.agreement)
+        for trial in ranked[:3]:
+            (figures,) = Scores(smooth, chance=0.7)([trial.architecture], ranking.images)
+            assert trial.agreement == pytest.approx(float(figures.mean()))
+        assert f"compared on {ranking.images} images: their order is " in search.told[-1].message
+
+    def test_and_reserves_are_of_their_budget(self, make, make_feasible, latency_ms, smooth):
+        of = make_feasible(latency_ms, Budgets(latency_ms=(1.2, 1.9), latency_p95_ms=2.0))
+        search = make(Scores(smooth), "random", 40, of=of, winners=1, reserves=2)
+        winners = search.run()
+        assert Winners.load(search.files.chosen, of.space) == winners
+        best = make(Scores(smooth, 0), "random", 40, of=of).make_trials(16)
+        assert [w.name for w in winners.winners] == ["w0", "w1"]
+        assert [w.name for w in winners.reserves] == ["r0", "r1", "r2", "r3"]
+        reserves = winners.reserves[:2], winners.reserves[2:]
+        for part, winner, kept in zip(of.parts, winners.winners, reserves, strict=True):
+            within = [trial for trial in best if trial.architecture in part]
+            assert [w.agreement for w in (winner, *kept)] == [t.agreement for t in within[:3]]
+            for one in (winner, *kept):
+                latency = part.cost("latency_ms", one.architecture)
+                assert one.latency_ms["local-cpu"] == {
+                    "predicted": latency,
+                    "predicted_p95": 1.25 * latency,
+                    "budget": part.budgets.latency_ms,
+                    "budget_p95": 2.0,
+                }
+                low, high = one.agreement_interval
+                assert low <= one.agreement <= high
+                assert 16 <= one.agreement_images <= 128
+                read = Winner.from_dict(json.loads(json.dumps(one.to_dict())), of.space)
+                assert read == one
+        ranking = json.loads(search.files.ranking.read_text("utf-8"))
+        assert len(ranking["rankings"]) == 2
+        assert ranking["settled"] == all(each["settled"] for each in ranking["rankings"])
+
+    def test_a_budget_without_a_candidate_is_named(self, make, make_feasible, latency_ms, smooth):
+        of = make_feasible(latency_ms, Budgets(latency_ms=(1.2, 1.9)))
+        slow = [Trial(a, 0.9, 1.5, 1.0, 1.0) for a in of if a not in of.parts[0]][:1]
+        message = "each of 2 budgets; found: none within search.budgets.latency_ms 1.2 among 1 that"
+        with pytest.raises(SearchError, match=message):
+            make(Scores(smooth), of=of).settle(slow, 16)
+
+
+def test_a_stopped_search_says_where_its_trials_are(make, smooth):
+    with pytest.raises(Interrupted, match=r"search stopped; its trials are in .*trials.jsonl"):
+        make(Scores(smooth, 12)).run()
+
+
+def test_files_tell_of_each_device(make, make_feasible, latency_ms, smooth, monkeypatch):
+    budgets = Budgets(latency_ms=(1.3, 1.9), devices={BOARD: DeviceBudgets(latency_ms=5.9)})
+    of = make_feasible(latency_ms, budgets, {BOARD: (3 * latency_ms[::-1], 1.2)})
+    shown = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: shown.extend(figure.axes))
+    search = make(Scores(smooth), "random", of=of)
+    winners = search.run().architectures.values()
+    trials = make(Scores(smooth, 0), "random", of=of).make_trials(16)
+    facts = json.loads(search.files.pareto.read_text("utf-8"))
+    assert (facts["feasible"], facts["estimated_from"]) == (of.count.number, None)
+    assert facts["latency_budget_ms"] == [1.3, 1.9]
+
+    def points(axes, label):
+        lines = [line for line in axes.get_lines() if line.get_label() == label]
+        return {(float(x), float(y)) for line in lines for x, y in line.get_xydata()}
+
+    for axes, device, name, bounds in zip(
+        shown, ("local-cpu", BOARD), of.costs.latencies.values(), ({1.3, 1.9}, {5.9}), strict=True
+    ):
+        seen = {t.architecture: (of.cost(name, t.architecture), t.agreement) for t in trials}
+        assert points(axes, "trials") == set(seen.values())
+        assert points(axes, "winners") == {seen[each] for each in winners}
+        front = {(t["latency_ms"], t["agreement"]) for t in facts["fronts"][device]}
+        assert points(axes, "Pareto front") == front
+        assert front <= set(seen.values())
+        assert {x for x, _ in points(axes, "budget")} == bounds
+        assert axes.get_xlabel() == f"predicted median on {device} (ms)"
 
 
 def dominated(trial, others):
@@ -156,12 +247,7 @@ def test_front_equals_brute_force(space, seed):
         for i, (agreement, latency_ms) in enumerate(sorted(figures))
     ]
     rng.shuffle(trials)
-    front = pareto_front(trials)
     expected = [trial for trial in trials if not dominated(trial, trials)]
-    assert front == sorted(expected, key=lambda trial: trial.latency_ms)
-
-
-def test_of_equal_trials_one_is_on_the_front(space):
-    same = [Trial(space.architecture(i), 0.5, 1.0, 1.0, 1.0) for i in range(3)]
-    assert len(pareto_front(same)) == 1
+    assert pareto_front(trials) == sorted(expected, key=lambda trial: trial.latency_ms)
+    assert len(pareto_front([trials[0]] * 3)) == 1
     assert pareto_front([]) == []

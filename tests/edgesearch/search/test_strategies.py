@@ -3,7 +3,6 @@
 import statistics
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +10,22 @@ import pytest
 
 from edgesearch.errors import SearchError
 from edgesearch.families import load_space
-from edgesearch.search.budgets import Budgets
-from edgesearch.search.constraints import FeasibleSet
-from edgesearch.search.strategies import (
-    EvolutionStrategy,
-    ExhaustiveStrategy,
-    RandomStrategy,
+from edgesearch.search.feasible import DrawnSet, EnumeratedSet
+from edgesearch.search.settings import Budgets, SearchSettings
+from edgesearch.search.strategies.nni_strategies import EvolutionStrategy, TPEStrategy
+from edgesearch.search.strategies.strategy import (
+    FixedStrategy,
     SpreadStrategy,
-    SurrogateStrategy,
-    TPEStrategy,
     make_strategy,
 )
+from edgesearch.search.strategies.surrogate import SurrogateStrategy
 
 BATCH = 4
 STRATEGIES = {
-    "random": lambda feasible, seed: RandomStrategy(feasible, seed, BATCH),
+    "random": lambda feasible, seed: FixedStrategy(feasible.in_random_order(seed), BATCH),
     "evolution": lambda feasible, seed: EvolutionStrategy(feasible, 10, seed, BATCH),
     "tpe": lambda feasible, seed: TPEStrategy(feasible, seed, BATCH),
     "surrogate": lambda feasible, seed: SurrogateStrategy(feasible, seed, BATCH),
-    "exhaustive": lambda feasible, seed: ExhaustiveStrategy(feasible, BATCH),
     "spread": lambda feasible, seed: SpreadStrategy(
         [EvolutionStrategy(feasible, 5, seed + n, BATCH) for n in range(2)]
     ),
@@ -37,30 +33,29 @@ STRATEGIES = {
 SEEDED = ["random", "evolution", "tpe", "surrogate"]
 
 
-def searching_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "nni-evolution"]
-
-
 @pytest.fixture(params=STRATEGIES)
 def make(request):
     return STRATEGIES[request.param]
 
 
+@pytest.fixture
+def either(as_small_or_large, make_feasible, latency_ms):
+    """A feasible set of each kind."""
+    found = make_feasible(latency_ms, Budgets(latency_ms=1.5))
+    assert isinstance(found, EnumeratedSet if as_small_or_large == "laid out" else DrawnSet)
+    return found
+
+
 class TestStrategy:
-    """The promises of `Strategy`, for each implementation."""
+    """The promises of `Strategy`, for each implementation, in small and large spaces."""
 
-    def test_proposes_feasible_architectures_only(self, make, feasible, smooth, ask_all):
-        asked = ask_all(make(feasible, 0), smooth, 40).asked
-        assert len(asked) == 40
-        assert all(architecture in feasible for architecture in asked)
+    def test_proposes_each_feasible_architecture_once(self, make, either, smooth, ask_all):
+        asked = ask_all(make(either, 0), smooth)
+        assert len(asked) == len(set(asked))
+        assert set(asked) == set(either.in_random_order(0))
 
-    def test_proposes_none_twice_and_all_before_it_ends(self, make, feasible, smooth, ask_all):
-        result = ask_all(make(feasible, 0), smooth)
-        assert result.ended
-        assert len(result.asked) == len(set(result.asked)) == len(feasible.indices)
-
-    def test_ends_again_when_asked_again(self, make, space, latency_ms):
-        few = FeasibleSet(space, latency_ms, Budgets(latency_ms=float(np.sort(latency_ms)[3])), 1.0)
+    def test_ends_again_when_asked_again(self, make, make_feasible, latency_ms, as_small_or_large):
+        few = make_feasible(latency_ms, Budgets(latency_ms=float(np.sort(latency_ms)[3])))
         strategy = make(few, 0)
         asked = []
         while proposals := strategy.ask():
@@ -68,74 +63,43 @@ class TestStrategy:
             strategy.tell(dict.fromkeys(proposals, 0.0))
         assert len(asked) == 4
         assert [strategy.ask(), strategy.ask()] == [(), ()]
-        strategy.close()
 
-    def test_proposes_batches_of_the_given_size(self, make, feasible, smooth):
-        strategy = make(feasible, 0)
-        for _ in range(6):
-            proposals = strategy.ask()
-            assert 1 <= len(proposals) <= BATCH
-            assert len(set(proposals)) == len(proposals)
-            strategy.tell({architecture: smooth(architecture) for architecture in proposals})
-        strategy.close()
-
-    def test_the_order_of_scoring_does_not_matter(self, make, feasible, smooth):
+    def test_batches_in_any_order_of_scoring(self, make, either, smooth):
         """Processes that share a batch are done in any order."""
-        forwards, backwards = make(feasible, 2), make(feasible, 2)
+        forwards, backwards = make(either, 2), make(either, 2)
         for _ in range(8):
             proposals = forwards.ask()
+            assert 1 <= len(proposals) <= BATCH
+            assert len(set(proposals)) == len(proposals)
             assert backwards.ask() == proposals
             forwards.tell({a: smooth(a) for a in proposals})
             backwards.tell({a: smooth(a) for a in reversed(proposals)})
-        forwards.close()
-        backwards.close()
 
-    def test_same_seed_and_scores_give_the_same(self, make, feasible, smooth, ask_all):
-        first, second = (ask_all(make(feasible, 3), smooth, 50).asked for _ in range(2))
-        assert first == second
-
-    def test_goes_on_when_told_the_former_scores(self, make, feasible, smooth, ask_all):
-        whole = ask_all(make(feasible, 1), smooth, 40).asked
+    def test_goes_on_when_told_the_former_scores(self, make, either, smooth, ask_all):
+        whole = ask_all(make(either, 1), smooth, 40)
         known = {architecture: smooth(architecture) for architecture in whole[:20]}
 
         def score(architecture):
             return known.pop(architecture) if known else smooth(architecture)
 
-        assert ask_all(make(feasible, 1), score, 40).asked == whole
-
-    def test_can_be_closed_before_the_first_proposal(self, make, feasible):
-        make(feasible, 0).close()
-        assert searching_threads() == []
-
-    def test_can_be_closed_while_it_waits_for_a_score(self, make, feasible):
-        strategy = make(feasible, 0)
-        strategy.ask()
-        strategy.close()
-        strategy.close()
-        assert searching_threads() == []
-
-    def test_can_be_closed_after_a_score(self, make, feasible):
-        strategy = make(feasible, 0)
-        strategy.tell(dict.fromkeys(strategy.ask(), 1.0))
-        strategy.close()
-        assert searching_threads() == []
+        assert ask_all(make(either, 1), score, 40) == whole
 
 
 @pytest.mark.parametrize("name", SEEDED)
 def test_seeds_differ(name, feasible, smooth, ask_all):
-    one, other = (ask_all(STRATEGIES[name](feasible, seed), smooth, 20).asked for seed in (0, 1))
+    one, other = (ask_all(STRATEGIES[name](feasible, seed), smooth, 20) for seed in (0, 1))
     assert one != other
 
 
 @pytest.mark.parametrize("name", ["evolution", "tpe", "surrogate"])
-def test_finds_better_ones_than_chance(name, space, latency_ms, ask_all):
-    feasible = FeasibleSet(space, latency_ms, Budgets(latency_ms=1.9), 1.0)
+def test_finds_better_ones_than_chance(name, make_feasible, latency_ms, ask_all):
+    feasible = make_feasible(latency_ms, Budgets(latency_ms=1.9))
 
     def score(architecture):
         return -sum(abs(value - 16) for value in architecture.values())
 
     def best(name, seed):
-        asked = ask_all(STRATEGIES[name](feasible, seed), score, 60).asked
+        asked = ask_all(STRATEGIES[name](feasible, seed), score, 60)
         return statistics.mean(sorted(map(score, asked))[-8:])
 
     found = {
@@ -145,63 +109,102 @@ def test_finds_better_ones_than_chance(name, space, latency_ms, ask_all):
 
 
 @pytest.mark.parametrize(
-    ("evaluations", "asked_for", "kept"),
-    [(40, None, 10), (40, 100, 10), (40, 4, 4), (3, None, 1)],
+    ("evaluations", "asked_for", "kept"), [(40, None, 10), (40, 4, 4), (3, None, 1)]
 )
 def test_population_is_a_quarter_of_the_evaluations_at_most(
     feasible, smooth, ask_all, evaluations, asked_for, kept
 ):
     """With no more individuals than that, the proposals are those of that very population."""
     strategy = make_strategy(
-        "evolution", feasible, evaluations=evaluations, population=asked_for, seed=0, batch=BATCH
+        feasible, settings("evolution", evaluations, population=asked_for), seed=0
     )
-    same = EvolutionStrategy(feasible, kept, 0, BATCH)
-    assert ask_all(strategy, smooth, 30).asked == ask_all(same, smooth, 30).asked
+    same, another = (EvolutionStrategy(feasible, n, 0, BATCH) for n in (kept, kept + 3))
+    asked = ask_all(strategy, smooth, 30)
+    assert asked == ask_all(same, smooth, 30)
+    assert asked != ask_all(another, smooth, 30)
 
 
-def test_another_population_proposes_others(feasible, smooth, ask_all):
-    asked = [ask_all(EvolutionStrategy(feasible, n, 0, BATCH), smooth, 30).asked for n in (4, 10)]
-    assert asked[0] != asked[1]
+def settings(strategy, evaluations, **options):
+    return SearchSettings(
+        strategy=strategy, evaluations=evaluations, candidates_at_once=BATCH, **options
+    )
 
 
-def test_all_are_evaluated_where_there_are_few(feasible):
-    count = len(feasible.indices)
-    for name in ("surrogate", "evolution", "tpe", "random"):
-        options = {"population": None, "seed": 0}
-        few = make_strategy(name, feasible, evaluations=count, **options)
-        many = make_strategy(name, feasible, evaluations=count - 1, **options)
-        assert isinstance(few, ExhaustiveStrategy)
-        assert not isinstance(many, ExhaustiveStrategy)
+@pytest.mark.parametrize("name", [*SEEDED, "exhaustive"])
+def test_all_are_evaluated_where_there_are_few(name, feasible, smooth, ask_all):
+    count = feasible.count.number
+    everything = make_strategy(feasible, settings(name, count), seed=0)
+    assert ask_all(everything, smooth) == list(feasible)
+    if name == "exhaustive":
+        message = (
+            rf"at most {count - 1} feasible .*\(search.evaluations\).*`exhaustive`; "
+            rf"found: {count} of 243\. Set more"
+        )
+        with pytest.raises(SearchError, match=message):
+            make_strategy(feasible, settings(name, count - 1), seed=0)
+    else:
+        strategy = make_strategy(feasible, settings(name, count - 1), seed=0)
+        assert ask_all(strategy, smooth, BATCH) != list(feasible)[:BATCH]
 
 
-def test_evolution_finds_what_chance_hardly_meets(space, latency_ms, smooth, ask_all, monkeypatch):
-    """One feasible architecture is proposed even if NNI gives up before it meets it."""
-    monkeypatch.setattr("edgesearch.search.strategies.evolution.PATIENCE", 20)
-    one = FeasibleSet(space, latency_ms, Budgets(latency_ms=float(latency_ms.min())), 1.0)
-    asked = ask_all(EvolutionStrategy(one, 4, 0, BATCH), smooth).asked
+@pytest.mark.parametrize("name", SEEDED)
+def test_evaluations_are_spread_over_the_budgets(
+    name, as_small_or_large, make_feasible, latency_ms, smooth, ask_all
+):
+    """A tight budget that few keep gets its share, from all strategies."""
+    tight = float(np.quantile(latency_ms, 0.12))
+    feasible = make_feasible(latency_ms, Budgets(latency_ms=(tight, 1.9)))
+    asked = ask_all(make_strategy(feasible, settings(name, 40), seed=0), smooth, 40)
+    assert len(set(asked)) == len(asked) == 40
+    inside = sum(architecture in feasible.parts[0] for architecture in asked)
+    assert 14 <= inside < 40
+
+
+def test_evolution_finds_what_chance_hardly_meets(
+    space, make_feasible, latency_ms, smooth, ask_all, monkeypatch
+):
+    """One feasible architecture is proposed even if NNI does not meet it."""
+    monkeypatch.setattr(EvolutionStrategy, "patience", 20)
+    one = make_feasible(latency_ms, Budgets(latency_ms=float(latency_ms.min())))
+    asked = ask_all(EvolutionStrategy(one, 4, 0, BATCH), smooth)
     assert asked == [space.architecture(int(latency_ms.argmin()))]
 
 
-def test_an_error_inside_of_evolution_reaches_whoever_asks(feasible, monkeypatch):
-    strategy = EvolutionStrategy(feasible, 2, 0, BATCH)
-    monkeypatch.setattr(type(feasible), "__contains__", lambda self, architecture: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        strategy.ask()
-    strategy.close()
-    assert searching_threads() == []
+def test_surrogate_stays_within_a_large_set(make_feasible, ask_all, monkeypatch):
+    """Of more than it looks at, so many are drawn; neighbours of the best are always among them."""
+    module = "edgesearch.search.strategies.surrogate"
+    monkeypatch.setattr(f"{module}.MOST_CANDIDATES", 64)
+    monkeypatch.setattr(f"{module}.MOST_TRIALS", 24)
+    space = load_space("resnet_small")
+    macs = space.sum_over_blocks(lambda block: block.macs)
+    feasible = make_feasible(macs / 1e6, Budgets(macs=float(np.median(macs))), of=space)
+
+    def score(architecture):
+        return float(np.log(space.macs(architecture))) + 0.1 * architecture["stage1_depth"]
+
+    asked = ask_all(SurrogateStrategy(feasible, 0, 8), score, 64)
+    assert all(architecture in feasible for architecture in asked)
+    scores = [score(architecture) for architecture in list(feasible)[::7]]
+    assert max(map(score, asked)) >= np.quantile(scores, 0.99)
+
+
+def test_surrogate_is_content_with_equal_scores(feasible, ask_all):
+    asked = ask_all(SurrogateStrategy(feasible, 0, BATCH), lambda architecture: 0.5, 40)
+    assert len(set(asked)) == 40
 
 
 CODE = """
 import sys
-import numpy as np
-from edgesearch.errors import SearchError
-from edgesearch.search import Budgets, FeasibleSet
-from edgesearch.search.strategies import EvolutionStrategy
+from devices import DeviceSpec
 from edgesearch.families import load_space
+from edgesearch.search.costs import Costs, DeviceLatencies
+from edgesearch.search.feasible import find_feasible
+from edgesearch.search.settings import Budgets
+from edgesearch.search.strategies.nni_strategies import EvolutionStrategy
 space = load_space("resnet_tiny")
-strategy = EvolutionStrategy(FeasibleSet(space, np.ones(space.size), Budgets(), 1.0), 4, 0, 4)
-assert len(strategy.ask()) == 4
-strategy.close()
+own = DeviceLatencies(space.sums(lambda block: block.macs), 1.0)
+feasible = find_feasible(Costs(space, DeviceSpec("local-cpu"), own), Budgets())
+assert len(EvolutionStrategy(feasible, 4, 0, 4).ask()) == 4
 assert "nni" in sys.modules
 found = [name for name in sys.modules if "lightning" in name]
 assert not found, found
@@ -212,66 +215,16 @@ def test_nni_brings_no_lightning_and_says_nothing():
     root = Path(__file__).parents[3]
     command = [sys.executable, "-c", CODE]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
-    assert done.stderr == ""
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize(
     ("name", "module"),
-    [("evolution", "nni.nas.strategy"), ("tpe", "nni.algorithms.hpo.tpe_tuner")],
+    [("evolution", "nni.nas.strategy.evolution"), ("tpe", "nni.algorithms.hpo.tpe_tuner")],
 )
 def test_missing_nni_gives_the_command_that_installs_it(feasible, monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)
     message = f"package nni 3.0 for the strategy `{name}`; found: .*pip install nni==3.0"
-    options = {"evaluations": 20, "population": None, "seed": 0}
-    make_strategy("surrogate", feasible, **options)
+    make_strategy(feasible, settings("surrogate", 20), seed=0)
     with pytest.raises(SearchError, match=message):
-        make_strategy(name, feasible, **options)
-
-
-def test_exhaustive_is_refused_where_there_are_too_many(feasible):
-    count = len(feasible.indices)
-    message = (
-        rf"at most 20 feasible .*\(search.evaluations\).*`exhaustive`; found: {count}\. Set more"
-    )
-    with pytest.raises(SearchError, match=message):
-        make_strategy("exhaustive", feasible, evaluations=20, population=None, seed=0)
-    options = {"evaluations": count, "population": None, "seed": 0}
-    assert isinstance(make_strategy("exhaustive", feasible, **options), ExhaustiveStrategy)
-
-
-@pytest.mark.parametrize("name", SEEDED)
-def test_evaluations_are_spread_over_the_budgets(name, space, latency_ms, smooth, ask_all):
-    """A tight budget that few keep gets its share, from all strategies."""
-    tight = float(np.quantile(latency_ms, 0.12))
-    feasible = FeasibleSet(space, latency_ms, Budgets(latency_ms=(tight, 1.9)), 1.0)
-    strategy = make_strategy(name, feasible, evaluations=40, population=None, seed=0, batch=BATCH)
-    asked = ask_all(strategy, smooth, 40).asked
-    assert len(set(asked)) == len(asked) == 40
-    inside = sum(architecture in feasible.parts[0] for architecture in asked)
-    assert 14 <= inside < 40
-    assert searching_threads() == []
-
-
-def test_surrogate_stays_within_a_large_set(ask_all, monkeypatch):
-    """Of more than it looks at, so many are drawn; neighbours of the best are always among them."""
-    module = "edgesearch.search.strategies.surrogate"
-    monkeypatch.setattr(f"{module}.MOST_CANDIDATES", 64)
-    monkeypatch.setattr(f"{module}.MOST_TRIALS", 24)
-    space = load_space("resnet_small")
-    macs = space.sum_over_blocks(lambda block: block.macs)
-    feasible = FeasibleSet(space, macs / 1e6, Budgets(macs=float(np.median(macs))), 1.0)
-
-    def score(architecture):
-        return float(np.log(space.macs(architecture))) + 0.1 * architecture["stage1_depth"]
-
-    asked = ask_all(SurrogateStrategy(feasible, 0, 8), score, 64).asked
-    assert all(architecture in feasible for architecture in asked)
-    scores = [score(space.architecture(int(index))) for index in feasible.indices]
-    assert max(map(score, asked)) >= np.quantile(scores, 0.99)
-
-
-def test_surrogate_is_content_with_equal_scores(feasible, ask_all):
-    asked = ask_all(SurrogateStrategy(feasible, 0, BATCH), lambda architecture: 0.5, 40).asked
-    assert len(set(asked)) == 40
+        make_strategy(feasible, settings(name, 20), seed=0)

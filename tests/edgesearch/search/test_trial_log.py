@@ -77,7 +77,7 @@ def test_a_damaged_line_is_refused(written, line, reason, space):
     written.write_text("\n".join(lines) + "\n", "utf-8", errors="surrogateescape")
     message = f"one JSON object a line, in {written}; found: {reason}.*Move the file away"
     with pytest.raises(FileError, match=message):
-        TrialLog(written, IDENTITY)
+        TrialLog(written, space, IDENTITY)
 
 
 @pytest.mark.parametrize("header", ["[]", "{}", '{"format": 1, "identity": 7}'])
@@ -85,7 +85,7 @@ def test_a_foreign_file_is_refused(path, header, space):
     path.parent.mkdir()
     path.write_text(header + "\n", "utf-8")
     with pytest.raises(FileError, match="trials .*; found: "):
-        TrialLog(path, IDENTITY)
+        TrialLog(path, space, IDENTITY)
     assert path.read_text("utf-8") == header + "\n"
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from edgesearch.errors import StageError
 from edgesearch.families import load_space
-from edgesearch.search.budgets import Budgets
-from edgesearch.search.trial_log import Trial
-from edgesearch.search.winners import Winners, from_trial, read_winner
+from edgesearch.search.winners import Winner, Winners
+
+AS_SEARCHED = {"predicted": 2.0, "predicted_p95": 3.0, "budget": 4.0, "budget_p95": 5.0}
 
 
 @pytest.fixture(scope="module")
@@ -16,30 +16,15 @@ def space():
     return load_space("resnet_tiny")
 
 
-AS_SEARCHED = {"predicted": 2.0, "predicted_p95": 3.0, "budget": 4.0, "budget_p95": 5.0}
-
-
 @pytest.fixture
 def winners(space):
-    trials = [Trial(space.architecture(i), 1 - i / 10, 2.0 + i, 1e6, 1e4) for i in range(3)]
     first, second, third = (
-        from_trial(
-            name,
-            trial,
-            "local-cpu",
-            predicted_p95_ms=1.5 * trial.latency_ms,
-            budgets=Budgets(latency_ms=4.0, latency_p95_ms=5.0),
+        Winner(
+            name, space.architecture(i), 1 - i / 10, 1e6, 1e4, {"local-cpu": AS_SEARCHED}, (0, 1), 9
         )
-        for name, trial in zip(("w0", "r0", "r1"), trials, strict=True)
+        for i, name in enumerate(("w0", "r0", "r1"))
     )
     return Winners(space.name, space.space_hash, (first,), (second, third))
-
-
-def test_a_trial_becomes_a_winner(winners, space):
-    (winner,) = winners.winners
-    assert winner.architecture == space.architecture(0)
-    assert winner.latency_ms == {"local-cpu": AS_SEARCHED}
-    assert (winner.agreement, winner.macs, winner.params) == (1.0, 1e6, 1e4)
 
 
 def test_figures_are_added_to_those_of_the_device(winners):
@@ -56,8 +41,6 @@ def test_round_trip(winners, space, tmp_path):
     path = tmp_path / "winners.json"
     winners.save(path)
     assert Winners.load(path, space) == winners
-    (winner,) = winners.winners
-    assert read_winner(json.loads(json.dumps(winner.to_dict())), space) == winner
 
 
 def test_winners_of_another_space_are_refused(winners, tmp_path):
@@ -76,7 +59,7 @@ def test_winners_of_another_space_are_refused(winners, tmp_path):
     ("spoil", "reason"),
     [
         (lambda values: values.pop("space_hash"), "KeyError: 'space_hash'"),
-        (lambda values: values.update(winners=[{}]), "KeyError: 'name'"),
+        (lambda values: values.update(winners=[{}]), "KeyError: 'agreement_interval'"),
         (lambda values: values.update(reserves=None), "TypeError"),
     ],
 )

@@ -1,0 +1,123 @@
+"""From latency tables to what keeps the budgets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from devices import DeviceSpec
+from edgesearch.errors import InfeasibleError, StageError
+from edgesearch.events import Report
+from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.load_table import corrected_model, load_table
+from edgesearch.latency.table import table_digest
+from edgesearch.search.costs import Costs, DeviceLatencies
+from edgesearch.search.feasible import FeasibleSet, find_feasible
+from edgesearch.search.settings import Budgets
+from edgesearch.space import SearchSpace
+from profilers import LatencyTable
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The latency tables of a search, checked to be of its space and devices.
+
+    Attributes:
+        space: The search space.
+        device: The device that winners are measured on.
+        table: Its table.
+        further: Tables of further devices, which may be other machines and are only read.
+        digests: By a name to show, what tells whether a table has been measured anew.
+    """
+
+    space: SearchSpace
+    device: DeviceSpec
+    table: LatencyTable
+    further: dict[str, LatencyTable]
+    digests: dict[str, str]
+
+    @classmethod
+    def load(
+        cls,
+        table_path: Callable[[DeviceSpec], Path],
+        space: SearchSpace,
+        device: DeviceSpec,
+        further: Iterable[DeviceSpec],
+        accept: Collection[str],
+        report: Report,
+    ) -> Tables:
+        """Read them.
+
+        Args:
+            table_path: Where a device's table is.
+            space: The search space.
+            device: The device that winners are measured on.
+            further: Further devices.
+            accept: Fields in which tables may differ; see `load_table`.
+            report: Is told in which they do.
+
+        Raises:
+            StageError: There is none, or it is of another space; says the command that makes it.
+            TableMismatchError: It is of another device.
+        """
+        table = load_table(table_path(device), space, device, accept, "search", report)
+        tables = {}
+        for other in further:
+            try:
+                tables[other.name] = load_table(
+                    table_path(other), space, other, accept, "search", report, elsewhere=True
+                )
+            except StageError as error:
+                raise StageError(
+                    f"{error.required} (search.budgets.devices.{other.name})",
+                    error.found,
+                    f"Run `edgesearch profile` with the same configuration and "
+                    f"{_overrides(other)} first, and device.host=NAME if it is another machine.",
+                ) from error
+        paths = [table_path(spec) for spec in (device, *further)]
+        digests = {f"the latency table {path.name}": table_digest(path) for path in paths}
+        return cls(space, device, table, tables, digests)
+
+    def feasible(self, budgets: Budgets) -> FeasibleSet:
+        """What keeps the budgets.
+
+        Raises:
+            InfeasibleError: Nothing does.
+        """
+        model = corrected_model(self.space, self.table)
+        notes = {}
+        if budgets.latency_of_largest is not None:
+            largest_ms = _largest_ms(model)
+            budgets = budgets.with_largest(largest_ms)
+            notes["latency_ms"] = (
+                f"search.budgets.latency_of_largest is a share of {largest_ms:.4g} ms"
+            )
+        further = {
+            name: _latencies(corrected_model(self.space, table))
+            for name, table in self.further.items()
+        }
+        costs = Costs(self.space, self.device, _latencies(model), further)
+        return find_feasible(costs, budgets, notes)
+
+
+def _latencies(model: LatencyModel) -> DeviceLatencies:
+    return DeviceLatencies(model.predict_all, model.correction.p95_ratio)
+
+
+def _largest_ms(model: LatencyModel) -> float:
+    largest_ms = model.predict(model.space.largest).median_ms
+    if not math.isfinite(largest_ms):
+        raise InfeasibleError(
+            "a largest network that the device can run, for search.budgets.latency_of_largest",
+            f"{model.space.largest}, which has blocks that the device cannot run",
+            "Set search.budgets.latency_ms instead, or choose a smaller space.",
+        )
+    return largest_ms
+
+
+def _overrides(device: DeviceSpec) -> str:
+    """The keys that make a configuration one of this device."""
+    fields = device.measured_fields.items()
+    return " ".join(f"device.{name}={value}" for name, value in fields if value is not None)
