@@ -175,7 +175,7 @@ def test_a_signal_stops_both_and_any_number_goes_on(fresh, undisturbed, wait_for
     assert codes == [130, 130] if start is in_two else codes != [0]
     assert said.count("search stopped; its trials are in") == 1
     assert said.count("Run the same command again to go on.") == 1
-    assert "Traceback" not in said
+    assert start is torchrun or "Traceback" not in said  # torchrun's own agent shows one
     fresh.passes("search", *LONG)
     assert results(fresh) == undisturbed
 
