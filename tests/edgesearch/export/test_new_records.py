@@ -133,7 +133,7 @@ def test_from_blocks_to_the_kit(device, space, subnet, images, tmp_path, monkeyp
             folder,
             Deployable(network, 16, metadata, {}),
             SimpleNamespace(sample=lambda *_: images, has_labels=False, licence=None),
-            Winner("w0", space.largest, 0.9, 1e6, 1e4, {}),
+            Winner("w0", space.largest, 0.9, 1e6, 1e4, {}, (0.8, 1.0), 64),
             space=space,
             device=device,
             table=table,
