@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -117,3 +118,13 @@ def test_few_functions_have_many_parameters():
         if count > MOST_PARAMETERS
     ]
     assert len(many) <= MOST_FUNCTIONS_WITH_MORE, "\n".join(many)
+
+
+def test_steps_of_the_gpu_script_fit_into_twenty_minutes():
+    spec = importlib.util.spec_from_file_location("gpu_script", ROOT / "benchmarks/gpu.py")
+    script = sys.modules["gpu_script"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert sum(step.limit_s for step in script.STEPS.values()) <= 20 * 60
+    assert list(script.chosen_steps("views,environment")) == ["environment", "views"]
+    with pytest.raises(SystemExit, match="found: nothing"):
+        list(script.chosen_steps("nothing"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from devices import read_engine_header
+from devices import DeviceSpec, read_engine_header
 from edgesearch.errors import ExportError
 from edgesearch.export.engines import (
     ONNX_FILE,
@@ -186,3 +186,20 @@ def test_weights_of_the_subnet_round_trip(subnet, tmp_path):
         assert json.loads(file.metadata()["edgesearch"]) == {"space": "toy"}
         assert set(file.keys()) == set(state)
         assert all(file.get_tensor(name).equal(state[name]) for name in state)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "wanted", "chosen"),
+    [
+        ("onnxruntime", "fp32", None, "fp16"),
+        ("onnxruntime", "int8", None, "fp16"),
+        ("tensorrt", "fp32", None, "fp16"),
+        ("tensorrt", "int8", None, "int8"),
+        ("tensorrt-rtx", "int8", None, "int8"),
+        ("tensorrt-rtx", "int8", "fp16", "fp16"),
+    ],
+)
+def test_engines_are_in_the_precision_that_the_device_runs(runtime, precision, wanted, chosen):
+    device = DeviceSpec("board", runtime, precision)
+    target = TensorRTTarget.of_device(device, ["SM86"], wanted)
+    assert target == TensorRTTarget(("SM86",), chosen)
