@@ -27,7 +27,7 @@ from edgesearch.processes.shared_work import (
     TIMEOUT,
     SharedWork,
     check_same_in_all,
-    tell_of_processes,
+    report_processes,
 )
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import Stage
@@ -112,7 +112,7 @@ def rank(run: RunContext) -> RankResult:
                 with _says_where(path):
                     ranker.help()
                 return cast(RankResult, distributed.of_first(None))
-            tell_of_processes("rank", report)
+            report_processes("rank", report)
             chosen = spread_subnets(run.space, settings.subnets, settings.seed)
             found = _begin(stage, path, chosen, run.space, report)
             subnets = _fill(found, chosen, settings, ranker, report)
