@@ -1,4 +1,4 @@
-"""Images from a data set of torchvision that is on the disk already."""
+"""Data sets of torchvision whose files exist already."""
 
 from __future__ import annotations
 
@@ -20,27 +20,22 @@ from edgesearch.data.splits import ImageSplits
 from edgesearch.errors import DataError
 
 TRAIN_SPLITS = ("unlabeled", "train", "trainval", "train-standard")
-"""What sets call the split to train on; the first that a set has counts."""
+"""Names of training splits, in order of preference."""
 TEST_SPLITS = ("test", "val", "valid")
 MAX_BYTES = 4 << 30
-"""Images whose files are not known are kept in memory up to this size."""
+"""Limit of the images kept in memory when their files are unknown."""
 NO_SETS = ("DatasetFolder", "FakeData", "ImageFolder", "VisionDataset")
 
 
 def open_torchvision(settings: DataSettings, root: Path, channels: int) -> ImageSplits:
-    """Open one of torchvision's sets of images, by the name of its class; nothing is downloaded.
+    """Open one of torchvision's image data sets without downloading.
 
-    The splits are those of the set. A set with a split `unlabeled` (STL10) is trained on that, and
-    its labelled `train` is what others are classified by.
-
-    Args:
-        settings: Has the name of the class, such as "CIFAR10".
-        root: The folder that the class is given.
-        channels: Channels that images are given with, 1 or 3.
+    A split `unlabeled` (STL10) is the training split; the labelled `train` then provides the
+    reference images of classifiers.
 
     Raises:
-        DataError: There is no such set, it is not at `root` or damaged, a package that it needs
-            is missing, or it is none of single images.
+        DataError: The data set is unknown, missing or damaged, a package that it needs is missing,
+            or its samples are not single images.
     """
     kind = _class_of(str(settings.name))
     parameters = inspect.signature(kind).parameters
@@ -89,7 +84,7 @@ def _class_of(name: str) -> Any:
 
 
 def _first_split(kind: Any, root: Path, names: Iterable[str]) -> tuple[str, Any]:
-    """The first of these splits that a set has; None in place of the set if it has none of them."""
+    """The first existing split with its name, ("", None) if there is none."""
     for name in names:
         try:
             return name, _open(kind, root, {"split": name})
@@ -99,11 +94,11 @@ def _first_split(kind: Any, root: Path, names: Iterable[str]) -> tuple[str, Any]
 
 
 def _open(kind: Any, root: Path, options: Mapping[str, Any]) -> Any:
-    """The set.
+    """Instantiate the data set.
 
     Raises:
         ValueError: It has no such split.
-        DataError: Anything else that is wrong.
+        DataError: Any other fault.
     """
     parameters = inspect.signature(kind).parameters
     needed = [
@@ -117,7 +112,7 @@ def _open(kind: Any, root: Path, options: Mapping[str, Any]) -> Any:
         raise _not_of_images(kind, f"{kind.__name__}, which needs {', '.join(needed)}")
     try:
         return kind(str(root), **options)
-    except Exception as error:  # each set has errors of its own for files that are not there
+    except Exception as error:  # data sets raise many types for missing files
         if missing := _missing_package(error):
             raise DataError(
                 f"the package that torchvision reads {kind.__name__} with",
@@ -139,14 +134,14 @@ def _open(kind: Any, root: Path, options: Mapping[str, Any]) -> Any:
 
 
 def _missing_package(error: BaseException | None) -> ImportError | None:
-    """What could not be imported; some sets say it in other words."""
+    """The import error behind an error; some data sets wrap it."""
     while error is not None and not isinstance(error, ImportError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _read(opened: Any, root: Path, channels: int) -> ImageSet:
-    """The images as files where the set knows them, otherwise as pixels in memory."""
+    """The images as files if the data set lists them, otherwise as pixels in memory."""
     pairs: list[tuple[Any, Any]] = _files_of(opened)
     if not pairs:
         room = MAX_BYTES
@@ -168,13 +163,13 @@ def _read(opened: Any, root: Path, channels: int) -> ImageSet:
 
 
 def _single(opened: Any, index: int) -> tuple[Image.Image, Any]:
-    """The image of a sample, and its label; None in place of anything but one label."""
+    """The image of a sample and its label, None if it is not a single label."""
     kind = type(opened)
     try:
         image, *labels = opened[index]
         if isinstance(image, Image.Image):
             image.load()
-    except Exception as error:  # as `decode_image`: nearly anything is raised on damaged files
+    except Exception as error:  # see `decode_image`
         raise DataError(
             f"images that can be read in torchvision's {kind.__name__}",
             f"image {index}: {error or type(error).__name__}",
@@ -186,7 +181,7 @@ def _single(opened: Any, index: int) -> tuple[Image.Image, Any]:
 
 
 def _files_of(opened: Any) -> list[tuple[Any, Any]]:
-    """Files with their labels, under the names that torchvision's sets keep them."""
+    """Files with their labels, in the attributes that torchvision's data sets use."""
     pairs: list[Any] = []
     for name in ("samples", "_samples"):
         pairs = pairs or list(getattr(opened, name, None) or ())
@@ -200,7 +195,7 @@ def _files_of(opened: Any) -> list[tuple[Any, Any]]:
 
 
 def _class_names(opened: Any, classes: int) -> tuple[str, ...]:
-    """The set's own names if there are enough, otherwise numbers."""
+    """The data set's own class names if there are enough, otherwise numbers."""
     names = getattr(opened, "classes", None) or ()
     chosen = names if len(names) >= classes else range(classes)
     # ImageNet has several names for a class.

@@ -1,4 +1,4 @@
-"""A comparison of subnets with the ends of the space, with untrained weights, and with pixels."""
+"""Subnets compared with the ends of the space, untrained weights and raw pixels."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from edgesearch.supernet.weights import SupernetWeights, random_like
 
 @dataclass(frozen=True)
 class Subject:
-    """What a line of a comparison is about.
+    """A row of a comparison.
 
     Attributes:
-        name: Of the line.
-        architecture: The subnet; None for the pixels themselves.
-        trained: Whether with the trained weights, or with those that training started from.
+        name: Name of the row.
+        architecture: The subnet; None for raw pixels.
+        trained: Whether to use the trained or the initial weights.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Subject:
 
     @property
     def key(self) -> str:
-        """The same text for what has the same features."""
+        """Identifies the features: subjects with equal features have equal keys."""
         if self.architecture is None:
             return "pixels"
         return str(self.architecture) if self.trained else f"random weights/{self.architecture}"
@@ -44,7 +44,7 @@ class Subject:
 def subjects(
     space: SearchSpace, winners: Mapping[str, Architecture], named: Iterable[Architecture] = ()
 ) -> list[Subject]:
-    """The winners by name, architectures that were named, and what they are compared with."""
+    """Winners by name, further architectures, and the baselines."""
     return [
         *(Subject(f"winner {name}", architecture) for name, architecture in winners.items()),
         *(Subject("named", architecture) for architecture in named),
@@ -57,23 +57,18 @@ def subjects(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Computes the features of subjects.
-
-    Attributes:
-        weights: The trained supernet.
-        judge: Has the images, and computes the accuracies.
-    """
+    """Features of subjects from a trained supernet."""
 
     weights: SupernetWeights
     judge: SubnetJudge
 
     @cached_property
     def random(self) -> SupernetWeights:
-        """The weights that the training started from."""
+        """The initial weights of the training."""
         return random_like(self.weights, self.judge.pool.seed)
 
     def features(self, subject: Subject) -> LabelledFeatures:
-        """Features of the labelled images, normalisation recalibrated.
+        """Features of the labelled images, after recalibration.
 
         Raises:
             DataError: There are no labels.

@@ -1,4 +1,4 @@
-"""evaluation/results.json: accuracies, kept under digests of all that they depend on."""
+"""evaluation/results.json: accuracies by digest of everything they depend on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FIGURES = {"knn", "linear", "train_images", "test_images"}
 
 
 class EvaluationResults:
-    """The accuracies of one set of weights, images and settings; those of others stay in the file.
+    """The accuracies for one set of weights, images and settings; others stay in the file.
 
     Args:
         path: The file; it may exist.
-        identity: What accuracies depend on, in plain values: settings, digests of files.
+        identity: What the accuracies depend on, in plain values: settings, digests of files.
 
     Raises:
         StageError: The file is damaged.
@@ -50,20 +50,13 @@ class EvaluationResults:
         return key in self._results
 
     def __getitem__(self, key: str) -> dict[str, Any]:
-        """The figures of a subject: knn and linear in 0 … 1, train_images and test_images."""
+        """knn and linear in 0 … 1, train_images and test_images of a subject."""
         return self._results[key]
 
     def add(
         self, key: str, *, knn: float, linear: float, train_images: int, test_images: int
     ) -> None:
-        """Keep the accuracies of a subject; they are on disk when this returns.
-
-        Args:
-            key: Key of the subject.
-            knn: kNN accuracy, in 0 … 1.
-            linear: Accuracy of the linear probe, in 0 … 1.
-            train_images: Training images that were used.
-            test_images: Images held out that were classified.
+        """Store the accuracies (0 … 1) of a subject on disk, with the images used and classified.
 
         Raises:
             StageError: The file cannot be written.

@@ -15,13 +15,13 @@ def compute_features(
     batch_size: int = 256,
     prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Run a network in evaluation mode over all images; its mode is left as it was.
+    """Run a network in evaluation mode over all images; its training mode is restored.
 
     Args:
         network: Maps (N, C, H, W) to (N, D).
-        images: (N, C, H, W), what `prepare` takes.
-        batch_size: Images in each forward pass.
-        prepare: Turns a batch into the network's input; None if the images are normalised.
+        images: (N, C, H, W), inputs of `prepare`.
+        batch_size: Images per forward pass.
+        prepare: Preprocesses a batch; None if the images are normalised.
 
     Returns:
         (N, D).

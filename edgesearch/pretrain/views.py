@@ -1,4 +1,4 @@
-"""Random views of each image, by torchvision's transforms, one image at a time."""
+"""Augmentation image by image with torchvision's transforms."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 
 BLUR_SIGMA = (0.1, 2.0)
-"""Smallest and largest standard deviation of the Gaussian blur, in pixels."""
+"""Range of the standard deviation of the Gaussian blur, in pixels."""
 SOLARIZE_FROM = 128
-"""Brightness, of 256, from which on solarizing turns it upside down."""
+"""Pixel values from this threshold on (of 256) are inverted by solarization."""
 
 
 def blur_kernel_size(resolution: int) -> int:
-    """Odd, about a tenth of the image."""
+    """An odd size of about a tenth of the image."""
     return max(3, resolution // 10 // 2 * 2 + 1)
 
 
 class TorchvisionViews:
-    """Views of single images; the randomness of each is seeded by seed, epoch, image and view.
+    """Views of single images; seed, epoch, image and view seed the randomness of each.
 
     Args:
-        augmentations: How each view is made.
+        augmentations: Augmentation of each view.
         preprocess: Resolution and normalisation.
-        seed: Of all draws.
+        seed: Seed of all draws.
     """
 
     def __init__(
@@ -42,15 +42,12 @@ class TorchvisionViews:
         self.transforms = [_transform(augmentation, preprocess) for augmentation in augmentations]
 
     def __call__(self, image: torch.Tensor, index: int, epoch: int) -> tuple[torch.Tensor, ...]:
-        """One view for each augmentation.
+        """One view (C, R, R) float32, normalised, per augmentation.
 
         Args:
             image: (C, H, W) uint8.
-            index: Number of the image in its set.
+            index: Index of the image in its set.
             epoch: Number of the epoch.
-
-        Returns:
-            Tensors (C, R, R) float32, normalised.
         """
         views = []
         with torch.random.fork_rng(devices=[]):

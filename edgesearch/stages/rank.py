@@ -16,8 +16,12 @@ from devices.files import write_json
 from edgesearch.errors import Interrupted
 from edgesearch.evaluate.judge import SubnetJudge
 from edgesearch.evaluate.rank_correlation import RankCorrelation, rank_correlations
-from edgesearch.evaluate.rank_files import plot_ranking, write_csv
-from edgesearch.evaluate.rank_results import RankedSubnet, RankedSubnets
+from edgesearch.evaluate.rank_results import (
+    RankedSubnet,
+    RankedSubnets,
+    plot_ranking,
+    write_csv,
+)
 from edgesearch.evaluate.settings import RankSettings
 from edgesearch.events import Event, Report, silent
 from edgesearch.latency.latency_model import LatencyModel
