@@ -52,11 +52,7 @@ def decode_image(file: Path | BinaryIO, channels: int, name: str | None = None) 
 
 
 def pixels_of(image: Image.Image, channels: int) -> torch.Tensor:
-    """Pixels (channels, H, W) uint8 of a loaded image, by the rules of `decode_image`.
-
-    Raises:
-        ValueError: The pixel range is undefined.
-    """
+    """Pixels (channels, H, W) uint8 of a loaded image; see `decode_image`."""
     pixels = np.array(_to_eight_bits(image).convert("L" if channels == 1 else "RGB"))
     return torch.from_numpy(pixels).view(*pixels.shape[:2], channels).permute(2, 0, 1).contiguous()
 

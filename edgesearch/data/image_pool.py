@@ -20,15 +20,7 @@ DECODE_AT_ONCE = 60_000
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images for accuracies and classifiers, as uint8 (a quarter of the normalised size).
-
-    Attributes:
-        train: (N, C, R, R) uint8.
-        train_labels: (N,) int64.
-        test: (M, C, R, R) uint8.
-        test_labels: (M,) int64.
-        preprocess: Normalises them.
-    """
+    """Training and test images (N, C, R, R) uint8 with labels (N,) int64, not normalised."""
 
     train: torch.Tensor
     train_labels: torch.Tensor
@@ -114,11 +106,7 @@ class ImagePool:
         return self._labelled.class_names
 
     def require_labels(self) -> None:
-        """Check that there are labels.
-
-        Raises:
-            DataError: Training or test images have no labels.
-        """
+        """Raise a DataError if training or test images have no labels."""
         if not self.has_labels:
             raise DataError(
                 "class folders, for an accuracy or a classifier",

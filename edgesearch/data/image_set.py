@@ -31,22 +31,12 @@ class StoredImage(Protocol):
         """Its path relative to the folder of the set."""
 
     def load(self, channels: int) -> torch.Tensor:
-        """Pixels (channels, H, W) uint8.
-
-        Raises:
-            DataError: The image cannot be read.
-        """
+        """Pixels (channels, H, W) uint8; DataError if unreadable."""
 
 
 @dataclass(frozen=True)
 class PreprocessedImages:
-    """Preprocessed images, not yet normalised.
-
-    Attributes:
-        images: (N, C, R, R) uint8.
-        labels: (N,) int64, if any.
-        skipped: Number of unreadable images.
-    """
+    """Images (N, C, R, R) uint8, not normalised, labels (N,) int64, and unreadable images."""
 
     images: torch.Tensor
     labels: torch.Tensor | None
@@ -75,11 +65,7 @@ class ImageSet:
         return len(self.items)
 
     def load(self, index: int) -> torch.Tensor:
-        """Pixels (C, H, W) uint8 of an image.
-
-        Raises:
-            DataError: The image cannot be read.
-        """
+        """Pixels (C, H, W) uint8 of an image; DataError if unreadable."""
         item = self.items[index]
         if isinstance(item, torch.Tensor):
             return item
@@ -97,9 +83,6 @@ class ImageSet:
 
         Files count by relative name and size, so that large folders take seconds; pixels in memory
         count by content.
-
-        Raises:
-            DataError: A file has disappeared.
         """
         total = hashlib.sha256(f"{self.channels} {self.class_names}".encode())
         for item in self.items:
@@ -116,13 +99,9 @@ class ImageSet:
         return total.hexdigest()
 
     def without_unreadable(self, max_bytes: int = 1 << 30) -> tuple[ImageSet, int]:
-        """Decode all images once and drop the unreadable ones.
+        """Decode all images once; returns the readable ones and the number of others.
 
-        Args:
-            max_bytes: Keep the decoded images in memory if they take no more than this.
-
-        Returns:
-            The readable images, and the number of dropped ones.
+        Decoded images up to `max_bytes` in total are kept in memory.
 
         Raises:
             DataError: No image can be read.
@@ -226,7 +205,7 @@ def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[f
 
 def _no_stack(found: str) -> DataError:
     return DataError(
-        f"images of one size, of at most {STACKED_BYTES >> 30} GiB in all, for batched "
+        f"images of one size, of at most {STACKED_BYTES / 2**30:.3g} GiB in all, for batched "
         "augmentation",
         found,
         "Set pretrain.augmentation.batched=false.",

@@ -22,12 +22,7 @@ SOURCES: dict[str, Callable[[DataSettings, Path, int], ImageSplits]] = {
 
 
 def open_images(settings: DataSettings, channels: int, seed: int = 0) -> ImageSplits:
-    """Open the images with the splits of their source, or with a test share held out.
-
-    Args:
-        settings: Source of the images.
-        channels: Channels to load, 1 or 3.
-        seed: Seed of the held-out share.
+    """Open the images with 1 or 3 channels; without splits, hold out a seeded test share.
 
     Raises:
         DataError: The source is missing, damaged or without images, or the test split has classes

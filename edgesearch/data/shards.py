@@ -49,12 +49,8 @@ def open_shards(settings: DataSettings, root: Path, channels: int) -> ImageSplit
 
     Shards with `train` in their name (or that of a folder below the root) form the training split,
     those with `val`, `validation` or `test` the test split. Without both, all shards are one set.
-
-    Args:
-        settings: Not used.
-        root: A folder with `.tar` files at any depth, one such file, or a pattern with `*`, `?`,
-            `{000..146}` or `{train,val}`.
-        channels: Channels to load, 1 or 3.
+    The root is a folder with `.tar` files at any depth, one such file, or a pattern with `*`, `?`,
+    `{000..146}` or `{train,val}`.
 
     Raises:
         DataError: There are no shards or no images in them, a shard is missing or damaged, or only
@@ -72,11 +68,7 @@ def open_shards(settings: DataSettings, root: Path, channels: int) -> ImageSplit
 
 
 def find_shards(root: Path) -> list[Path]:
-    """The shards of a folder, file or pattern in natural order of their names.
-
-    Raises:
-        DataError: There are none.
-    """
+    """The shards of a folder, file or pattern in natural order; DataError if there are none."""
     if root.is_dir():
         found = files_below(root, (".tar",))
     else:
@@ -148,13 +140,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ShardImage:
-    """An image file inside a shard.
-
-    Attributes:
-        name: Name of the member.
-        offset: First byte of its content in the shard.
-        size: Size of its content, in bytes.
-    """
+    """An image file: the content of a member, `size` bytes from byte `offset` of the shard."""
 
     shard: Shard
     name: str
@@ -169,19 +155,11 @@ class ShardImage:
         return f"{self.shard.path.relative_to(origin).as_posix()}/{self.name}"
 
     def load(self, channels: int) -> torch.Tensor:
-        """Pixels (channels, H, W) uint8.
-
-        Raises:
-            DataError: The image cannot be read, or the shard is missing or has changed.
-        """
+        """See `StoredImage`."""
         return decode_image(io.BytesIO(self.read()), channels, str(self))
 
     def read(self) -> bytes:
-        """The content, by one positional read, safe in any thread or process.
-
-        Raises:
-            DataError: The shard is missing or has changed.
-        """
+        """The content, by one positional read, safe in any thread or process."""
         handle = _opened(self.shard)  # kept alive: concurrent threads may each open the shard
         content = os.pread(handle.number, self.size, self.offset)
         if len(content) < self.size:
@@ -216,14 +194,11 @@ def _opened(shard: Shard) -> _Handle:
 
 
 def index_shard(path: Path) -> list[tuple[ShardImage, int | None]]:
-    """The images of a shard in its order, with their labels if any.
+    """The images of an uncompressed tar file in its order, with their labels if any.
 
     An image is any member with an image extension. Members with the same key belong together, as in
     WebDataset: the label of `0001.jpg` is the integer in `0001.cls`, or under `label` or `cls` in
     `0001.json`. The index is cached by path, size and time of change of the shard.
-
-    Args:
-        path: An uncompressed tar file.
 
     Raises:
         DataError: The shard cannot be read, is damaged or truncated (reports the byte), or a label

@@ -17,11 +17,7 @@ TESTS = ("val", "validation", "test")
 
 @dataclass(frozen=True)
 class ImageSplits:
-    """The images of a source.
-
-    Attributes:
-        labelled: Reference images of classifiers, if not the training images.
-    """
+    """The images of a source; `labelled`: reference images of classifiers, if not `train`."""
 
     train: ImageSet
     test: ImageSet | None = None
@@ -34,11 +30,7 @@ def name_of_test_split(names: Container[str]) -> str | None:
 
 
 def with_classes_of(train: ImageSet, test: ImageSet) -> ImageSplits:
-    """Both splits, with test labels as indices into the classes of the training split.
-
-    Raises:
-        DataError: The test split has other classes.
-    """
+    """Both splits, test labels as indices into training classes; DataError for other classes."""
     if test.labels is None or train.labels is None:
         return ImageSplits(train, replace(test, labels=None, class_names=()))
     unknown = [name for name in test.class_names if name not in train.class_names]

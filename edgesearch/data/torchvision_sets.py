@@ -94,12 +94,7 @@ def _first_split(kind: Any, root: Path, names: Iterable[str]) -> tuple[str, Any]
 
 
 def _open(kind: Any, root: Path, options: Mapping[str, Any]) -> Any:
-    """Instantiate the data set.
-
-    Raises:
-        ValueError: It has no such split.
-        DataError: Any other fault.
-    """
+    """Instantiate the data set; ValueError if it has no such split, else DataError."""
     parameters = inspect.signature(kind).parameters
     needed = [
         each.name

@@ -15,13 +15,7 @@ from edgesearch.supernet.weights import SupernetWeights, random_like
 
 @dataclass(frozen=True)
 class Subject:
-    """A row of a comparison.
-
-    Attributes:
-        name: Name of the row.
-        architecture: The subnet; None for raw pixels.
-        trained: Whether to use the trained or the initial weights.
-    """
+    """A named row: a subnet with trained or initial weights, or raw pixels (None)."""
 
     name: str
     architecture: Architecture | None = None
@@ -68,11 +62,7 @@ class Comparison:
         return random_like(self.weights, self.judge.pool.seed)
 
     def features(self, subject: Subject) -> LabelledFeatures:
-        """Features of the labelled images, after recalibration.
-
-        Raises:
-            DataError: There are no labels.
-        """
+        """Features of the labelled images, after recalibration; DataError without labels."""
         if subject.architecture is None:
             return self.judge.pixels(self.weights.space.largest.resolution)
         weights = self.weights if subject.trained else self.random

@@ -15,11 +15,9 @@ FIGURES = {"knn", "linear", "train_images", "test_images"}
 
 
 class EvaluationResults:
-    """The accuracies for one set of weights, images and settings; others stay in the file.
+    """The accuracies in a file that belong to one identity; others stay in the file.
 
-    Args:
-        path: The file; it may exist.
-        identity: What the accuracies depend on, in plain values: settings, digests of files.
+    The identity is what accuracies depend on, in plain values: settings, digests of files.
 
     Raises:
         StageError: The file is damaged.
@@ -56,11 +54,7 @@ class EvaluationResults:
     def add(
         self, key: str, *, knn: float, linear: float, train_images: int, test_images: int
     ) -> None:
-        """Store the accuracies (0 … 1) of a subject on disk, with the images used and classified.
-
-        Raises:
-            StageError: The file cannot be written.
-        """
+        """Store a subject's accuracies (0 … 1) on disk, with the images used and classified."""
         figures = {"knn": knn, "linear": linear}
         self._results[key] = {**figures, "train_images": train_images, "test_images": test_images}
         write_json(self.path, self._all)

@@ -15,16 +15,9 @@ def compute_features(
     batch_size: int = 256,
     prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Run a network in evaluation mode over all images; its training mode is restored.
+    """Features (N, D) of images (N, C, H, W), in evaluation mode; the training mode is restored.
 
-    Args:
-        network: Maps (N, C, H, W) to (N, D).
-        images: (N, C, H, W), inputs of `prepare`.
-        batch_size: Images per forward pass.
-        prepare: Preprocesses a batch; None if the images are normalised.
-
-    Returns:
-        (N, D).
+    `prepare` preprocesses a batch; None if the images are normalised.
     """
     was_training = network.training
     network.eval()

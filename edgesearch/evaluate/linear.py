@@ -28,7 +28,8 @@ def linear_accuracy(
     class of the training features (ties: the strongest), and refits to all training features.
 
     Source: Radford et al., "Learning transferable visual models from natural language supervision"
-    (ICML 2021), appendix A.3, which sweeps the penalty on a validation split this way (in 96 steps); Kornblith et al., "Do better ImageNet models transfer better?" (CVPR 2019).
+    (ICML 2021), appendix A.3, which sweeps the penalty on a validation split this way;
+    Kornblith et al., "Do better ImageNet models transfer better?" (CVPR 2019).
 
     Args:
         train_features: (N, D).

@@ -36,15 +36,7 @@ class RankedSubnet:
 
 
 class RankedSubnets:
-    """The subnets in a file of JSON lines; a kill loses at most one line.
-
-    Args:
-        path: The file; it may exist.
-        space: The space of the subnets.
-
-    Raises:
-        FileError: The file is damaged.
-    """
+    """The subnets in a file of JSON lines, which may exist; a kill loses at most one line."""
 
     def __init__(self, path: Path, space: SearchSpace) -> None:
         self.path = path
@@ -58,11 +50,7 @@ class RankedSubnets:
             self.subnets[subnet.architecture] = subnet
 
     def add(self, subnet: RankedSubnet) -> None:
-        """Append a subnet; the line is on disk when this returns.
-
-        Raises:
-            FileError: The file cannot be written.
-        """
+        """Append a subnet; the line is on disk when this returns."""
         self.subnets[subnet.architecture] = subnet
         self._lines.append(subnet.to_dict())
 
@@ -70,11 +58,7 @@ class RankedSubnets:
 def write_csv(
     path: Path, subnets: Sequence[RankedSubnet], costs: Sequence[float], bins: Sequence[int]
 ) -> None:
-    """Write one row per subnet, with its cost and bin.
-
-    Raises:
-        StageError: The file cannot be written.
-    """
+    """Write one row per subnet, with its cost and bin."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["architecture", "accuracy", "cost", "bin", *subnets[0].scores])
@@ -91,11 +75,7 @@ def plot_ranking(
     correlations: Sequence[RankCorrelation],
     accuracy: str,
 ) -> None:
-    """Plot agreement against accuracy by bin, and the tau of each score with its interval.
-
-    Raises:
-        StageError: The file cannot be written.
-    """
+    """Plot agreement against accuracy by bin, and the tau of each score with its interval."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 5), layout="constrained")

@@ -38,11 +38,6 @@ class BatchedViews:
     """Views of batches; the draws of each image are keyed by seed, epoch, image and view.
 
     All draws happen on the CPU, so every device makes the same views up to rounding.
-
-    Args:
-        augmentations: Augmentations of the first and the second view.
-        preprocess: Resolution and normalisation.
-        seed: Seed of all draws.
     """
 
     def __init__(
@@ -55,15 +50,9 @@ class BatchedViews:
     def __call__(
         self, images: torch.Tensor, indices: torch.Tensor, epoch: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two views of each image.
+        """Two views (N, C, R, R) float32, normalised, of each image (N, C, H, W) uint8.
 
-        Args:
-            images: (N, C, H, W) uint8.
-            indices: (N,) indices of the images in their set, on the CPU.
-            epoch: Number of the epoch.
-
-        Returns:
-            Two tensors (N, C, R, R) float32, normalised, on the device of the images.
+        `indices` (N,) are those of the images in their set, on the CPU.
         """
         first, second = (
             self._view(
@@ -162,10 +151,7 @@ def luma(images: torch.Tensor) -> torch.Tensor:
 def jitter(images: torch.Tensor, u: torch.Tensor, strengths: JitterSettings) -> torch.Tensor:
     """Change brightness, contrast, saturation and hue of each image.
 
-    Args:
-        images: (N, C, H, W) in 0 … 1, like the result.
-        u: (N, 4) uniform draws.
-        strengths: Ranges of the changes.
+    Images are (N, C, H, W) in 0 … 1; `u` are uniform draws (N, 4).
     """
 
     def factor(column: int, size: float) -> torch.Tensor:
@@ -193,13 +179,7 @@ def jitter(images: torch.Tensor, u: torch.Tensor, strengths: JitterSettings) -> 
 
 
 def blur(images: torch.Tensor, sigma: torch.Tensor, kernel_size: int) -> torch.Tensor:
-    """Gaussian blur of (N, C, H, W) with a standard deviation per image.
-
-    Args:
-        images: (N, C, H, W).
-        sigma: (N,) in pixels.
-        kernel_size: Odd.
-    """
+    """Gaussian blur of (N, C, H, W) with standard deviations (N,) in pixels; odd kernel size."""
     n, channels, height, width = images.shape
     if n == 0:
         return images

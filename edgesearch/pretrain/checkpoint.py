@@ -30,11 +30,7 @@ def has_state(path: Path) -> bool:
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a state and keep the previous one; a kill at any moment leaves one intact.
-
-    Raises:
-        FileError: The file cannot be written; the previous state still exists.
-    """
+    """Write a state and keep the previous one; a kill at any moment leaves one intact."""
     buffer = io.BytesIO()  # torch hides the reason if it fails to write a file
     torch.save({"format": FORMAT, **state}, buffer)
     write_bytes(path, buffer.getbuffer(), keep_former=previous(path))
@@ -43,16 +39,11 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 def load_state(
     path: Path, identity: Mapping[str, Any], notice: Callable[[str], None] = warnings.warn
 ) -> dict[str, Any]:
-    """Read a state, or the previous one if it is damaged.
-
-    Args:
-        path: The state that `save_state` wrote.
-        identity: Required contents of the state's "identity".
-        notice: Receives a message about a damaged state.
+    """Read a state, or the previous one, with a notice, if it is damaged.
 
     Raises:
-        CheckpointError: Both files are damaged or foreign, or the state is of another run (names
-            the field).
+        CheckpointError: Both files are damaged or foreign, or the state's "identity" is of another
+            run (names the field).
     """
     damaged = False
     try:

@@ -101,8 +101,7 @@ class DenseCL(MomentumMethod):
     @torch.no_grad()
     def targets(self, views: Views, encode: Encode = at_once) -> DenseTargets:
         """Keys of the second views, and their matches with positions of the first."""
-        targets: DenseTargets = encode(self._encoded, *views)
-        return targets
+        return encode(self._encoded, *views)
 
     def _encoded(self, first_views: torch.Tensor, second_views: torch.Tensor) -> DenseTargets:
         first = self.key.supernet.feature_map(first_views)

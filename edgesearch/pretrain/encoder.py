@@ -30,8 +30,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to embeddings (N, dim) of the active architecture."""
-        embeddings: torch.Tensor = self.projector(self.supernet(images))
-        return embeddings
+        return self.projector(self.supernet(images))
 
     def resized(self, images: torch.Tensor) -> torch.Tensor:
         """Images (N, C, H, W) resized to the resolution of the active architecture."""

@@ -33,22 +33,12 @@ def faithful_step(
     *,
     passes: Passes | None = None,
 ) -> StepResult:
-    """A step in the order of DATA's released code.
+    """A step in the order of DATA's released code; see `sandwich_step`.
 
     Each subnet's pass updates the key encoder, encodes the keys again and enqueues them. So the key
     encoder moves several times per step, towards the weights of the previous step, and the queue
-    holds each image several times, including negatives that show the query's image.
-
-    Args:
-        method: Computes the losses.
-        views: Two views (N, C, R, R) of the same images.
-        architectures: The subnets.
-        optimizer: Optimizer of the shared weights.
-        progress: Not used.
-        passes: Passes of the batch, without accumulation; one pass in float32 if None.
-
-    Returns:
-        If a loss is not finite, queue and key encoder have changed nevertheless.
+    holds each image several times, including negatives that show the query's image. Accumulation is
+    not supported. If a loss is not finite, queue and key encoder have changed nevertheless.
     """
     passes = passes or Passes(method, len(views[0]) * distributed.world_size())
     optimizer.zero_grad(set_to_none=True)

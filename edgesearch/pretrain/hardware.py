@@ -94,15 +94,9 @@ class CudaMemory:
 def images_that_fit(
     run: Callable[[int], None], count: int, memory: CudaMemory
 ) -> tuple[int, int] | None:
-    """Images that fit into a pass, extrapolated linearly from a pass with few.
+    """Images that fit into a pass, and bytes per image, extrapolated from a pass with few.
 
-    Args:
-        run: Runs a pass with this number of images.
-        count: A number of images that did not fit.
-        memory: Memory of the device.
-
-    Returns:
-        The images that fit, fewer than `count`, and bytes per image; None if not even two fit.
+    `run` runs a pass with a number of images; `count` did not fit. None if not even two fit.
     """
     few = max(_FEWEST, count // _PROBE_SHARE)
     while True:
@@ -125,12 +119,7 @@ def out_of_memory(
 ) -> TrainingError:
     """The error of a step that ran out of memory, with advice from measurements.
 
-    Args:
-        method: The trained method; its gradients are lost.
-        views: Views of the step.
-        passes: Passes of the step.
-        memory: Memory of the device.
-        found: torch's error message.
+    The method's gradients are lost. `found` is torch's error message.
     """
 
     def run(count: int) -> None:

@@ -38,10 +38,7 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def put(self, keys: torch.Tensor) -> None:
-        """Enqueue the keys of the global batch.
-
-        Args:
-            keys: (N, dim), those of this process.
+        """Enqueue the keys of the global batch, given this process's (N, dim).
 
         Raises:
             TrainingError: The queue does not hold a whole number of batches.

@@ -21,13 +21,7 @@ BATCH_SIZE = 128
 class KnnMonitor:
     """kNN accuracies of the largest and the smallest subnet.
 
-    Batches are halved until they fit into the device's memory beside the training.
-
-    Args:
-        pool: The images of the run, with labels.
-        k: Neighbours.
-        device: Device of the networks.
-        notice: Receives a message when batches are halved.
+    Batches are halved, with a notice, until they fit into the device's memory beside the training.
     """
 
     def __init__(

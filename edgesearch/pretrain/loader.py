@@ -213,15 +213,7 @@ def make_loader(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> ViewLoader:
-    """This process's loader for a set of images.
-
-    Args:
-        images: The images.
-        augmentations: Augmentations of the first and the second view.
-        preprocess: Resolution and normalisation.
-        settings: The section `pretrain`.
-        seed: Seed of order and views.
-        device: Device of the views and of batched augmentation.
+    """This process's loader; `augmentations` are those of the first and the second view.
 
     Raises:
         DataError: There are fewer images than a batch, or images for batched augmentation differ

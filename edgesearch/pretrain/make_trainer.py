@@ -37,14 +37,7 @@ def make_trainer(
 ) -> Trainer:
     """A trainer with fresh weights or those of `pretrain.init`; sets torch's number of threads.
 
-    Args:
-        settings: The section `pretrain`.
-        seed: Seed of everything random.
-        space: The search space.
-        pool: The images; only the kNN monitor uses labels.
-        folder: Output folder.
-        identity: Plain values that identify the run; states of other runs are refused.
-        report: Receives events.
+    Only the kNN monitor uses labels; see `Trainer` for `folder` and `identity`.
 
     Raises:
         UserError: The settings do not fit the images or the machine.

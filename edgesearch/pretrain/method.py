@@ -27,13 +27,10 @@ class Encode(Protocol):
     def __call__(
         self, function: Callable[..., Any], *views: torch.Tensor, shuffled: bool = True
     ) -> Any:
-        """The function's outputs, rows in the order of the views.
+        """The rows of `function`, which maps views (n, C, R, R) to a tensor or tuple of tensors.
 
-        Args:
-            function: From views (n, C, R, R) to a tensor of n rows or a tuple of such tensors.
-            views: (N, C, R, R) each.
-            shuffled: Normalise the images in other groups than the queries, so that batch
-                statistics cannot identify a query's key.
+        Shuffled: normalise images in other groups than the queries, so that batch statistics
+        cannot identify a query's key.
         """
 
 
@@ -43,12 +40,7 @@ def at_once(function: Callable[..., Any], *views: torch.Tensor, shuffled: bool =
 
 
 class SubnetLoss(NamedTuple):
-    """Result of a subnet's forward pass.
-
-    Attributes:
-        value: The loss, a scalar with its graph.
-        embeddings: (N, dim) of length 1: the projector's output for the first views.
-    """
+    """A scalar loss, and the embeddings (N, dim) of length 1 of the first views."""
 
     value: torch.Tensor
     embeddings: torch.Tensor
@@ -119,9 +111,7 @@ class Method(nn.Module):
     def targets(self, views: Views, encode: Encode = at_once) -> Any:
         """Targets that all subnets of a step share: None, or tensors with one row per image.
 
-        Args:
-            views: Those of this process.
-            encode: Runs the key encoder, in the passes and groups of the step.
+        `encode` runs the key encoder in the passes and groups of the step.
         """
         return None
 
@@ -132,20 +122,12 @@ class Method(nn.Module):
     def after_step(self, targets: Any, progress: float) -> None:
         """Update the method's other state once after each optimizer step.
 
-        Args:
-            targets: Targets of the step.
-            progress: Completed share of the training before this step, in [0, 1).
+        `progress` is the completed share of the training before this step, in [0, 1).
         """
 
 
 class MomentumMethod(Method):
-    """A method whose key encoder is an exponential moving average of the query encoder.
-
-    Args:
-        space: The space of the supernet.
-        ema_momentum: Momentum of the average per step.
-        **options: Options of `Method`.
-    """
+    """A method whose key encoder is an exponential moving average of the query encoder."""
 
     key: Encoder
 
@@ -172,5 +154,4 @@ def make_method(name: str, space: SearchSpace, seed: int = 0, **options: Any) ->
     recipe = RECIPES[name]
     module, _, class_name = recipe.implementation.partition(":")
     method_class = getattr(importlib.import_module(module), class_name)
-    method: Method = method_class(space, seed=seed, **{**recipe.options, **options})
-    return method
+    return method_class(space, seed=seed, **{**recipe.options, **options})

@@ -48,8 +48,7 @@ class MoCoV2(MomentumMethod):
     @torch.no_grad()
     def targets(self, views: Views, encode: Encode = at_once) -> torch.Tensor:
         """The keys of the second views, (N, D)."""
-        keys: torch.Tensor = encode(self.key, views[1])
-        return keys
+        return encode(self.key, views[1])
 
     def loss(self, views: Views, targets: torch.Tensor) -> SubnetLoss:
         """The loss of the active architecture on the first views."""

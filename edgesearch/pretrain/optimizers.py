@@ -14,17 +14,10 @@ import torch
 
 
 class LARS(torch.optim.Optimizer):
-    """SGD with momentum and layer-wise adaptive rates.
+    """SGD with momentum and layer-wise adaptive rates; `trust` is η.
 
     Tensors with fewer than two dimensions (biases, normalisations) are neither adapted nor decayed.
     The norm of a supernet layer covers all of its weights, whichever part a subnet uses.
-
-    Args:
-        params: Weights to train.
-        lr: Learning rate.
-        momentum: Momentum of the updates.
-        weight_decay: L2 penalty.
-        trust: η, the trust coefficient.
     """
 
     def __init__(
@@ -74,8 +67,7 @@ class LARS(torch.optim.Optimizer):
         state = self.state[weight]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight)
-        buffer: torch.Tensor = state["momentum_buffer"]
-        return buffer
+        return state["momentum_buffer"]
 
 
 def _local_rate(length: torch.Tensor, change: torch.Tensor, trust: float) -> torch.Tensor:

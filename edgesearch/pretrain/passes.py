@@ -119,12 +119,9 @@ def _joined(structures: list[Any]) -> Any:
 
 
 def settings_near(method: Method, batch_size: int, batches: range) -> str:
-    """Settings with a batch size from `batches` and a queue that holds whole batches.
+    """Settings with a batch size from `batches`, not empty, and a queue of whole batches.
 
-    Args:
-        method: The method.
-        batch_size: Wanted size; the result is between half and twice of it if possible.
-        batches: Possible batch sizes; not empty.
+    The batch size is between half and twice of the wanted one if possible.
     """
     queue = max((queue.size for queue in queues_of(method)), default=0)
     close = range(batch_size // 2, 2 * batch_size + 1)

@@ -26,17 +26,13 @@ OPENING = 300
 class EpochReport:
     """Metrics of an epoch; also a line of metrics.jsonl.
 
+    Losses are means over the epoch; None for networks that are not trained.
+
     Attributes:
-        epoch: Number of the epoch, from 1.
-        epochs: Total number of epochs.
-        loss_largest: Mean loss of the largest network.
-        loss_smallest: Mean loss of the smallest network; None while the largest trains alone.
-        loss_random: Mean loss of the random subnets; None if there are none.
+        epoch: Number of the epoch, from 1, of `epochs`.
         spread: Mean spread of the largest network's embeddings, see `spread_of`.
-        collapsed: Whether the embeddings have collapsed.
         lr: Learning rate of the last step.
         duration_s: Wall time since the epoch was started or resumed.
-        images_per_s: Throughput in this time.
         data_wait: Share of this time spent waiting for images, in [0, 1].
         augmenting: Share of this time that this process spent on views; 0 with worker processes.
         replaced_images: Unreadable images replaced by neighbours.
@@ -63,18 +59,12 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class StepReport:
-    """Progress after a step.
+    """Progress after `step` of `steps` in an epoch (from 1); see `EpochReport`.
 
     Attributes:
-        epoch: Number of the epoch, from 1.
-        epochs: Total number of epochs.
-        step: Completed steps of this epoch.
-        steps: Steps per epoch.
         loss: Mean loss of the largest network in this epoch so far.
-        images_per_s: Throughput in this epoch.
         remaining_s: Estimated time to the end of the run, at the mean pace since start or resume.
         spread: Spread of this step's embeddings.
-        collapsed: Whether the embeddings have collapsed.
     """
 
     epoch: int
@@ -91,13 +81,7 @@ class StepReport:
 class EpochTimer:
     """Times an epoch from its start or resumption to its last batch.
 
-    Args:
-        loader: Source of the batches.
-        processes: Processes that train with the same number of images each.
-
-    Attributes:
-        images: Images so far, over all processes.
-        waited_s: Wall time spent waiting for batches.
+    `images` counts the images of all processes, `waited_s` the wall time spent waiting for batches.
     """
 
     def __init__(self, loader: ViewLoader, processes: int = 1) -> None:
@@ -229,9 +213,7 @@ class Listener:
 class TrainingReporter(Listener):
     """Turns the progress of a training into events; reports a collapse once.
 
-    Args:
-        report: Receives the events.
-        workers: Processes that load images; None with batched augmentation.
+    `workers` is None with batched augmentation.
     """
 
     def __init__(self, report: Report, workers: int | None) -> None:
@@ -255,8 +237,8 @@ class TrainingReporter(Listener):
             self.collapse_reported = True
             self.notice(
                 f"embeddings collapsed (spread {report.spread:.4f}): training will not recover. "
-                "Set pretrain.projector_bn=true, a smaller pretrain.lr or pretrain.weight_decay, or "
-                "stronger augmentation"
+                "Set pretrain.projector_bn=true, a smaller pretrain.lr or pretrain.weight_decay, "
+                "or stronger augmentation"
             )
 
     def epoch(self, report: EpochReport) -> None:

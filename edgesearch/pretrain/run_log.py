@@ -14,11 +14,7 @@ from edgesearch.pretrain.progress import EpochReport
 
 
 class RunLog:
-    """The log of a training run.
-
-    Args:
-        folder: Receives metrics.jsonl.
-        tensorboard: Whether the folder also receives tensorboard/ with event files.
+    """metrics.jsonl in a folder, and optionally tensorboard/ with event files.
 
     Raises:
         TrainingError: TensorBoard is requested and cannot be imported.
@@ -44,12 +40,7 @@ class RunLog:
             self._writer = self._open_writer(str(folder), purge_step=epoch + 1)
 
     def best_epoch(self, epoch: int, monitor: Mapping[str, float]) -> int | None:
-        """The epoch with the best mean accuracy of the monitor (the first of equals), if any.
-
-        Args:
-            epoch: Number of the current epoch.
-            monitor: Its accuracies; empty if the monitor did not run.
-        """
+        """The epoch with the best mean accuracy of the monitor (ties: the first), if any."""
         self._note(epoch, monitor)
         return max(self._scores, key=lambda number: self._scores[number], default=None)
 

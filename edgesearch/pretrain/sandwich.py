@@ -26,12 +26,9 @@ _RUNNING_STATISTICS = ("running_mean", "running_var")
 
 @dataclass(frozen=True)
 class StepResult:
-    """Result of a step.
+    """Losses of the architectures (unweighted, without distillation) and spread of the largest.
 
-    Attributes:
-        losses: Loss of each architecture, unweighted and without distillation.
-        spread: `spread_of` the largest network's embeddings.
-        finite: Whether all losses were finite; otherwise the weights are unchanged.
+    If not `finite`, the weights are unchanged.
     """
 
     losses: list[float]
@@ -121,9 +118,7 @@ def sandwich_step(
 def exchanged(method: Method, result: StepResult) -> StepResult:
     """Average gradients, running statistics and losses over all processes, once per step.
 
-    Args:
-        method: Holds gradients and, as buffers, running statistics.
-        result: This process's losses; the spread already covers all processes.
+    The spread in `result` already covers all processes.
     """
     if distributed.world_size() == 1:
         return result
@@ -141,5 +136,4 @@ def _teacher(method: Method, views: Views, passes: Passes) -> torch.Tensor | Non
     """The key encoder's embeddings of the first views, if there is a key encoder."""
     if method.key is None:
         return None
-    embeddings: torch.Tensor = passes.encode(method.key, views[0], shuffled=False)
-    return embeddings
+    return passes.encode(method.key, views[0], shuffled=False)

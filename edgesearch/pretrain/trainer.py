@@ -81,6 +81,7 @@ class Trainer:
         self.settings = settings
         self.seed = seed
         self.folder = folder
+        self.state_path, self.weights_path = folder / "state.pt", folder / WEIGHTS
         self.identity = identity
         self.monitor = monitor
         self.listener = listener or Listener()
@@ -143,21 +144,6 @@ class Trainer:
         if self._first and not self.weights_path.exists():
             weights.save(self.weights_path)
         return weights
-
-    @property
-    def state_path(self) -> Path:
-        """The state from which a run resumes."""
-        return self.folder / "state.pt"
-
-    @property
-    def weights_path(self) -> Path:
-        """The weights after the last complete epoch."""
-        return self.folder / WEIGHTS
-
-    @property
-    def best_path(self) -> Path:
-        """The weights of the epoch with the monitor's best mean."""
-        return self.folder / "best.safetensors"
 
     def weights(self) -> SupernetWeights:
         """The current weights."""
@@ -309,7 +295,7 @@ class Trainer:
                 f"the loss is high as epoch {epoch} ends: weights and state are not kept"
             )
         if report.best_epoch == epoch:
-            weights.save(self.best_path)
+            weights.save(self.folder / "best.safetensors")
         self._save_state()
         self.listener.epoch(report)
 

@@ -27,13 +27,7 @@ def blur_kernel_size(resolution: int) -> int:
 
 
 class TorchvisionViews:
-    """Views of single images; seed, epoch, image and view seed the randomness of each.
-
-    Args:
-        augmentations: Augmentation of each view.
-        preprocess: Resolution and normalisation.
-        seed: Seed of all draws.
-    """
+    """Views of single images; seed, epoch, image and view seed the randomness of each."""
 
     def __init__(
         self, augmentations: Sequence[AugmentationSettings], preprocess: Preprocess, seed: int
@@ -42,13 +36,7 @@ class TorchvisionViews:
         self.transforms = [_transform(augmentation, preprocess) for augmentation in augmentations]
 
     def __call__(self, image: torch.Tensor, index: int, epoch: int) -> tuple[torch.Tensor, ...]:
-        """One view (C, R, R) float32, normalised, per augmentation.
-
-        Args:
-            image: (C, H, W) uint8.
-            index: Index of the image in its set.
-            epoch: Number of the epoch.
-        """
+        """A view (C, R, R) float32, normalised, of (C, H, W) uint8 per augmentation."""
         views = []
         with torch.random.fork_rng(devices=[]):
             for number, transform in enumerate(self.transforms):

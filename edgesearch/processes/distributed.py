@@ -63,11 +63,8 @@ def processes(
     """Join the process group that the environment describes, if there are several processes.
 
     An error or interrupt in one process ends all. Only the first error keeps its type; the errors
-    of the other processes become `ProcessFailed` or `ProcessStopped`.
-
-    Args:
-        timeout: Longest wait for the other processes.
-        notice: Called in the first process of each machine before it waits.
+    of the other processes become `ProcessFailed` or `ProcessStopped`. The first process of each
+    machine calls `notice` before it waits.
 
     Raises:
         Interrupted: The user stopped this process.
@@ -186,30 +183,20 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Concatenate the rows of all processes in the order of the global batch.
+    """Concatenate the rows (N, …) of all processes to (world size · N, …), as in the global batch.
 
-    Args:
-        rows: (N, …), the same N in each process.
-
-    Returns:
-        (world size · N, …). The gradient of a row sums over the losses of all processes.
+    The gradient of a row is the sum over the losses of all processes.
     """
     if world_size() == 1:
         return rows
     with _answered():
-        gathered: torch.Tensor = _GatherRows.apply(rows.contiguous())
-        return gathered
+        return _GatherRows.apply(rows.contiguous())
 
 
 def average(tensors: Sequence[torch.Tensor], figures: Sequence[float]) -> list[float]:
     """Replace tensors by their means over the processes, in one all-reduce.
 
-    Args:
-        tensors: Same dtype, device and shapes in each process; changed in place.
-        figures: Further numbers, the same count in each process.
-
-    Returns:
-        The means of the figures.
+    Dtype, device and shapes are the same in each process. Returns the means of the figures.
     """
     if world_size() == 1:
         return list(figures)

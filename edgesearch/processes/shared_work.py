@@ -77,10 +77,7 @@ def shares(items: Sequence[Item], costs: Sequence[float], count: int) -> list[li
 
 
 def check_same_in_all(inputs: Mapping[str, str]) -> None:
-    """Check that all processes read the same files as the first one.
-
-    Args:
-        inputs: Digests by displayed name.
+    """Check that all processes read the same inputs, given their digests by displayed name.
 
     Raises:
         StageError: An input differs.

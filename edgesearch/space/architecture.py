@@ -9,14 +9,10 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Architecture(Mapping[str, int]):
-    """A subnet, as a mapping from the names of its space's choices to values.
+    """A subnet, as a mapping from the names of its space's choices (in order) to values.
 
     `SearchSpace.from_choices` makes one, also from the JSON form `dict(architecture)`. Equal
-    choices are equal architectures.
-
-    Attributes:
-        choices: Names and values in the order of the space.
-        text: Text form, such as `stem16_w16-48-96_d2-1-2_r32`.
+    choices are equal architectures. `text` is a form such as `stem16_w16-48-96_d2-1-2_r32`.
     """
 
     choices: tuple[tuple[str, int], ...]

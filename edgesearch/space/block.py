@@ -43,13 +43,9 @@ class Block(Protocol):
 class Part:
     """Consecutive blocks that depend on the same choices.
 
-    All combinations of these choices are enumerated, so a part should depend on few.
-
-    Attributes:
-        choices: Names of the choices that decide its blocks, besides the resolution.
-        blocks: Maps resolution and values of these choices to the blocks.
-        stage: Name of the stage if the part is one. Stages give the feature maps for detection and
-            segmentation.
+    `blocks` maps the resolution and the values of `choices` to the blocks. All combinations are
+    enumerated, so a part should depend on few choices. Named stages give the feature maps for
+    detection and segmentation.
     """
 
     choices: tuple[str, ...]

@@ -15,12 +15,9 @@ DRAWN = 20_000
 
 @dataclass(frozen=True)
 class Count:
-    """A number of architectures: exact, or estimated from a uniform sample.
+    """A number of architectures in a space of `size`.
 
-    Attributes:
-        number: The count or its estimate.
-        size: Size of the space.
-        drawn: Sample size; None if exact.
+    Exact if `drawn` is None, otherwise estimated from that many uniform samples.
     """
 
     number: int
@@ -29,12 +26,7 @@ class Count:
 
     @classmethod
     def of(cls, space: SearchSpace, mask: np.ndarray) -> Count:
-        """Count the true entries of a mask.
-
-        Args:
-            space: The space.
-            mask: (n,) over all architectures, or over those of `drawn_digits`.
-        """
+        """Count a mask (n,) over all architectures, or over those of `drawn_digits`."""
         found = int(mask.sum())
         if is_laid_out(space):
             return cls(found, space.size)

@@ -12,17 +12,10 @@ Chain = tuple[Block, ...]
 
 
 def covering_networks(space: SearchSpace, resolution: int, keys: Collection[str]) -> list[Chain]:
-    """Networks that together contain every given block at one resolution (greedy set cover).
+    """Networks (as blocks in order) that contain every given block of a resolution in pixels.
 
-    Runs of equal blocks are shortened to one block, so a network need not belong to the space.
-
-    Args:
-        space: The space.
-        resolution: Input height and width, in pixels.
-        keys: Keys of the wanted blocks.
-
-    Returns:
-        The blocks of each network in order.
+    A greedy set cover. Runs of equal blocks are shortened to one block, so a network need not
+    belong to the space.
     """
     wanted = {block.key for block in space.distinct_blocks(resolution)} & set(keys)
     networks = []

@@ -24,14 +24,7 @@ def _names(digits: np.ndarray) -> np.ndarray:
 def moved(
     space: SearchSpace, digits: np.ndarray, rng: np.random.Generator, changes: int = 1
 ) -> np.ndarray:
-    """Redraw `changes` choices of each architecture; a draw may repeat the old value.
-
-    Args:
-        space: The space.
-        digits: (n, d).
-        rng: Source of randomness.
-        changes: Number of draws per row; two may hit the same choice.
-    """
+    """Redraw `changes` choices of each architecture (n, d); a draw may repeat the old value."""
     steps, rows = digits.copy(), np.arange(len(digits))
     lengths = np.array([len(values) for values in space.choices.values()])
     for _ in range(changes):

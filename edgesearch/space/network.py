@@ -14,12 +14,7 @@ MakeConv = Callable[[int, int, int, int, int], nn.Conv2d]
 
 
 class Layers(NamedTuple):
-    """Layer constructors: plain layers (`PLAIN`) or those of a supernet.
-
-    Attributes:
-        conv: Makes convolutions.
-        norm: Makes batch normalisations from a number of channels.
-    """
+    """Constructors of convolutions and batch normalisations: `PLAIN`, or those of a supernet."""
 
     conv: MakeConv
     norm: Callable[[int], nn.BatchNorm2d]
@@ -34,12 +29,9 @@ def set_width(conv: nn.Module, channels: int) -> None:
 
 
 class Step(NamedTuple):
-    """An active block of a network.
+    """An active block: a map (N, C, H, W) to (N, C', H', W').
 
-    Attributes:
-        stage: Name of its stage, "" between stages.
-        modules: Names of the network's modules in this block.
-        run: Maps (N, C, H, W) to (N, C', H', W').
+    `stage` is the name of its stage ("" between stages), `modules` names its modules.
     """
 
     stage: str
@@ -48,13 +40,10 @@ class Step(NamedTuple):
 
 
 class Network(nn.Module):
-    """A network of a family, static or elastic, that maps images to features.
+    """A network of a family, static or elastic, that maps images to features (N, feature_dim).
 
-    The last block is global average pooling of the last feature map.
-
-    Attributes:
-        feature_dim: Length D of the features.
-        stage_channels: Output channels by stage; the module of this name holds the stage's blocks.
+    The last block is global average pooling of the last feature map. `stage_channels` are the
+    output channels by stage; the module of this name holds the stage's blocks.
     """
 
     feature_dim: int

@@ -32,10 +32,9 @@ LIMIT = 10_000_000
 class _Run:
     """A run of equal blocks, for every setting of the choices that decide its part.
 
-    Attributes:
-        axes: Positions of these choices in the space, the resolution first.
-        blocks: Index of the block among the distinct ones, -1 for none; one axis per choice.
-        counts: Length of the run, same shape.
+    `axes` are the positions of these choices in the space, the resolution first. `blocks` and
+    `counts`, with one axis per choice, hold the index of the distinct block (-1 for none) and the
+    length of the run.
     """
 
     axes: tuple[int, ...]
@@ -96,12 +95,7 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def make_network(self, blocks: Sequence[Any], layers: Layers | None = None) -> Network:
-        """A network with initial weights; imports torch.
-
-        Args:
-            blocks: Blocks of this family that fit together, as `blocks` returns them.
-            layers: Layer constructors; plain layers if None.
-        """
+        """A network of these blocks with initial weights; plain layers if None; imports torch."""
 
     # Fields.
 
@@ -151,8 +145,7 @@ class SearchSpace(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """The space as plain values."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
+        return json.loads(json.dumps(asdict(self)))
 
     @cached_property
     def space_hash(self) -> str:

@@ -32,13 +32,9 @@ def recalibrate_all(
     run: Callable[[torch.Tensor], object],
     batch_size: int = 128,
 ) -> None:
-    """Recalibrate networks that run together; see `recalibrate`.
+    """Recalibrate networks, which may share modules, together; see `recalibrate`.
 
-    Args:
-        networks: They may share modules; their training modes are kept.
-        images: (N, C, H, W), normalised.
-        run: Runs a batch through all networks, and through each module once.
-        batch_size: Images per forward pass.
+    `run` passes a batch through all networks, and through each module once.
     """
     norms = {
         module: module.momentum

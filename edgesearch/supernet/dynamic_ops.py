@@ -60,12 +60,9 @@ class BatchGroups:
         return 1 if self.size is None else max(1, images // self.size)
 
     def momentum(self, momentum: float, group: int, groups: int) -> float:
-        """Momentum of one group's update, such that all groups of a step weigh the same.
+        """Momentum of the update by group `group` of `groups` in a pass.
 
-        Args:
-            momentum: Momentum of the whole step.
-            group: Index of the group in its pass.
-            groups: Groups per pass.
+        All groups of a step weigh the same; the whole step has `momentum`.
         """
         count = self.parts * groups
         before = self.part * groups + group

@@ -28,9 +28,7 @@ class Projector(nn.Module):
     def project(self, features: torch.Tensor, places: int = 1) -> torch.Tensor:
         """(N, D) to (N, out_dim), not normalised, in the dtype of the weights.
 
-        Args:
-            features: One row per image, or `places` consecutive rows per image.
-            places: Rows per image.
+        Each image has `places` consecutive rows.
         """
         hidden = self.fc1(features)
         if isinstance(self.bn1, GroupedBatchNorm1d):

@@ -22,15 +22,11 @@ class Subnet(nn.Module):
     Args:
         network: Its modules are shared, not copied.
         output: "features" (N, D); "logits" (N, classes), which need `fc`; "embeddings" (N, E) of
-            length 1, which need `projector`; or "stages", the feature maps (N, C, H, W) of all
-            stages.
+            length 1, which need `projector`; or "stages", the feature maps (N, C, H, W) of all.
         fc: A linear classifier on the features.
         projector: Maps features to embeddings.
 
     Attributes:
-        stage_names: Names of the stages, such as ["layer1", "layer2"].
-        stage_channels: Output channels of the stages.
-        feature_dim: D.
         about: Metadata of a loaded subnet: space, architecture, preprocess, classes.
     """
 
@@ -67,9 +63,7 @@ class Subnet(nn.Module):
             return stages
         features: torch.Tensor = x.mean(dim=(2, 3))
         if self.output == "logits":
-            logits: torch.Tensor = self.fc(features)
-            return logits
+            return self.fc(features)
         if self.output == "embeddings":
-            embeddings: torch.Tensor = self.projector(features)
-            return embeddings
+            return self.projector(features)
         return features

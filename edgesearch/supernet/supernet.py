@@ -33,11 +33,7 @@ class Supernet(nn.Module):
         return self.backbone.feature_dim
 
     def activate(self, architecture: Architecture) -> None:
-        """Make `forward` run this architecture.
-
-        Raises:
-            SpaceError: The architecture is not in the space.
-        """
+        """Make `forward` run this architecture, which must be in the space."""
         self.space.index(architecture)
         self.backbone.activate(self.space.blocks(architecture))
         self.active = architecture

@@ -27,15 +27,8 @@ FORMAT = "edgesearch-supernet-1"
 class SupernetWeights:
     """Weights of the query encoder and of its moving average, the key encoder.
 
-    Attributes:
-        query: State of the trained backbone.
-        query_projector: State of its projector.
-        key: State of the key encoder's backbone, used as the largest network only; `query` itself
-            for methods without key encoder (SimCLR).
-        key_projector: State of the key encoder's projector.
-        query_dense_projector: State of the dense projector (DenseCL).
-        key_dense_projector: State of the key encoder's dense projector.
-        method: Name of the training method, if known.
+    The key encoder is used as the largest network only; methods without one (SimCLR) share the
+    query's states. Only DenseCL has dense projectors. `method` is the training method, if known.
     """
 
     space: SearchSpace
@@ -66,11 +59,7 @@ class SupernetWeights:
         return nn.Sequential(extract(self.space, self.key, largest), projector).eval()
 
     def save(self, path: Path) -> None:
-        """Write weights and space to a safetensors file, atomically.
-
-        Raises:
-            FileError: The file cannot be written.
-        """
+        """Write weights and space to a safetensors file, atomically."""
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
@@ -169,12 +158,9 @@ def _check(path: Path, metadata: Mapping[str, Any], space: SearchSpace) -> None:
 def extract(
     space: SearchSpace, weights: Mapping[str, torch.Tensor], architecture: Architecture
 ) -> Network:
-    """Extract an architecture from the state of a supernet's `backbone`.
+    """A static network with the supernet's weights, given the state of its `backbone`.
 
-    Its normalisation statistics are the shared ones: `recalibrate` it before use.
-
-    Returns:
-        A static network in evaluation mode with its own weights.
+    The normalisation statistics are the shared ones: `recalibrate` before use.
 
     Raises:
         SpaceError: The architecture is not in the space.
