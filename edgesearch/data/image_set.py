@@ -217,7 +217,7 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError as error:
         raise DataError(
-            f"the image {path}, which was there before",
+            f"the image {path}, which existed before",
             error.strerror or str(error),
-            "Leave the folder of images as it is while edgesearch works.",
+            "Do not change the folder of images while edgesearch runs.",
         ) from error

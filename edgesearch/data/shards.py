@@ -36,7 +36,6 @@ from edgesearch.errors import DataError
 
 OPEN_SHARDS = 128
 """Shards that a process keeps open."""
-"""Keys of a JSON member that may hold the label."""
 
 _SPLIT = re.compile(
     rf"(?<![a-z])({'|'.join([TRAIN, *sorted(TESTS, reverse=True)])})(?![a-z])", re.I
@@ -111,7 +110,7 @@ def _image_set(shards: list[Path], origin: Path, channels: int) -> ImageSet:
     if not found:
         raise DataError(
             f"images in the {len(shards)} shard(s) in {origin.absolute()}",
-            "no member with the ending of an image",
+            "no member with an image extension",
             "Put images there, or correct `data.root`.",
         )
     items = tuple(image for image, _ in found)
@@ -297,7 +296,7 @@ def _after_the_end(shard: Shard, file: BinaryIO, end: int) -> int | None:
     if len(block) < tarfile.BLOCKSIZE:
         raise _damaged(shard, shard.size, "the end of the archive is missing")
     if any(block):
-        raise _damaged(shard, end, "no header of a member")
+        raise _damaged(shard, end, "no member header")
     place = end + len(block)
     while blocks := file.read(2048 * tarfile.BLOCKSIZE):
         zeros = len(blocks) - len(blocks.lstrip(b"\0"))
@@ -311,13 +310,13 @@ def _changed(shard: Shard, found: str) -> DataError:
     return DataError(
         f"the shard {shard.path} as it was when its index was made",
         found,
-        "Leave the shards as they are while edgesearch works.",
+        "Do not change the shards while edgesearch runs.",
     )
 
 
 def _damaged(shard: Shard, byte: int, reason: str) -> DataError:
     return DataError(
-        f"a whole shard at {shard.path}",
+        f"an intact shard at {shard.path}",
         f"damage at byte {byte:,} of {shard.size:,}: {reason}",
         "Copy or write it again, or take it out of the folder.",
     )
@@ -325,7 +324,7 @@ def _damaged(shard: Shard, byte: int, reason: str) -> DataError:
 
 def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(
-        f"a shard that can be read at {path}",
+        f"a readable shard at {path}",
         error.strerror or str(error),
-        "Correct `data.root`, or the rights to read the file.",
+        "Correct `data.root`, or the file's permissions.",
     )

@@ -46,8 +46,8 @@ def open_torchvision(settings: DataSettings, root: Path, channels: int) -> Image
         name, train = _first_split(kind, root, TRAIN_SPLITS)
         if train is None:
             raise DataError(
-                f"a set of torchvision with a split for training ({', '.join(TRAIN_SPLITS)})",
-                f"{kind.__name__}, which has others",
+                f"a torchvision data set with a training split ({', '.join(TRAIN_SPLITS)})",
+                f"{kind.__name__}, which has other splits",
                 "Save its images as a folder, with data.source=folder.",
             )
         opened = [train, _first_split(kind, root, TEST_SPLITS)[1]]
@@ -122,7 +122,7 @@ def _open(kind: Any, root: Path, options: Mapping[str, Any]) -> Any:
         raise DataError(
             f"the files of torchvision's {kind.__name__} in {root.absolute()}",
             str(error).split(". You can use")[0].strip() or type(error).__name__,
-            f'Get them once with: python -c "{get}, download=True)"'
+            f'Download them with: python -c "{get}, download=True)"'
             if "download" in parameters
             else f"The documentation of torchvision.datasets.{kind.__name__} says how to get them.",
         ) from error
@@ -168,10 +168,10 @@ def _single(opened: Any, index: int) -> tuple[Image.Image, Any]:
         raise DataError(
             f"images that can be read in torchvision's {kind.__name__}",
             f"image {index}: {error or type(error).__name__}",
-            "Get the set again, or save its images as a folder.",
+            "Download the data set again, or save its images as a folder.",
         ) from error
     if not isinstance(image, Image.Image):
-        raise _not_of_images(kind, f"{kind.__name__}, whose samples are others")
+        raise _not_of_images(kind, f"{kind.__name__}, whose samples are not images")
     return image, labels[0] if len(labels) == 1 else None
 
 
@@ -203,7 +203,7 @@ def _named(images: ImageSet | None, names: tuple[str, ...]) -> ImageSet | None:
 
 def _not_of_images(kind: Any, found: str) -> DataError:
     return DataError(
-        "a set of torchvision that holds single images, each with a class or nothing",
+        "a torchvision data set of single images, each with one class or none",
         found,
         "Choose another data.name, or save its images as a folder.",
     )

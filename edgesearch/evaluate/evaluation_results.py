@@ -41,7 +41,7 @@ class EvaluationResults:
             raise StageError(
                 f"accuracies that `edgesearch evaluate` wrote in {path}",
                 f"{type(error).__name__}: {error}",
-                "Move the file away to evaluate anew.",
+                "Move the file away to evaluate again.",
             ) from error
 
     def __contains__(self, key: str) -> bool:

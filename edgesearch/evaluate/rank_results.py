@@ -42,7 +42,7 @@ class RankedSubnets:
         self.path = path
         self.subnets: dict[Architecture, RankedSubnet] = {}
         self._lines = JsonLines(
-            path, "subnets that `edgesearch rank` wrote", "Move the file away to rank anew."
+            path, "subnets that `edgesearch rank` wrote", "Move the file away to rank again."
         )
         for number, values in self._lines.read(cut=True) if path.exists() else []:
             with self._lines.line(number):

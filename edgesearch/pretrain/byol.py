@@ -19,8 +19,6 @@ from edgesearch.supernet.projector import Projector
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings
 
-"""Blur of the second views as a share of that of the first (appendix B, table 6)."""
-
 
 @in_full_precision
 def cosine_distance(predictions: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

@@ -89,6 +89,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"a training state of edgesearch at {path}",
             f"{type(error).__name__}: {reason}",
-            "Move the folder's .pt files away to start this run anew.",
+            "Move the folder's .pt files away to restart this run.",
         ) from error
     return dict(state)

@@ -74,7 +74,7 @@ def choose_step(method: Method, settings: PretrainSettings) -> Step:
     if isinstance(method, MoCoV2) and (weights, distill, accumulation) == ((1, 1, 1), 0, 1):
         return faithful_step
     raise TrainingError(
-        "moco_v2 without distillation, weights of losses and accumulation for pretrain.faithful",
+        "moco_v2 without distillation, loss weights and accumulation for pretrain.faithful",
         f"{type(method).__name__}, distill {distill}, loss_weights {weights}, "
         f"accumulation {accumulation}",
         "Set pretrain.faithful=false.",

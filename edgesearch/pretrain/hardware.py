@@ -164,7 +164,7 @@ def move(method: nn.Module, device: torch.device) -> None:
         raise TrainingError(
             "memory for the supernet and its key encoder on the device",
             str(error).splitlines()[0],
-            "End what else uses the device, or choose a smaller space or pretrain.queue_size.",
+            "Stop other programs on the device, or choose a smaller space or pretrain.queue_size.",
         ) from error
 
 

@@ -28,7 +28,6 @@ Sample = tuple[tuple[torch.Tensor, ...], bool]
 SUBSTITUTES = 10
 ENDING_S = 30
 """Lifetime of a worker process after SIGTERM: longer than a step."""
-"""Of a GPU's, that images may take which stay there."""
 
 
 class ViewLoader:
@@ -197,11 +196,11 @@ def dead_worker(error: RuntimeError) -> TrainingError | None:
     if not distributed.is_of_a_worker(error):
         return None
     return TrainingError(
-        "processes that load images (pretrain.workers) and live as long as an epoch",
+        "worker processes (pretrain.workers) that survive the epoch",
         " ".join(str(error).split()),
         "The system ends processes when memory runs out: set fewer pretrain.workers or a smaller "
         "pretrain.batch_size (in a container, more shared memory). The last good state has been "
-        "kept: run the same command again to go on.",
+        "kept: run the same command again to continue.",
     )
 
 

@@ -19,7 +19,6 @@ COLLAPSED_STEPS = 100
 """Consecutive steps with such a spread that show a collapse; at most an epoch."""
 OPENING = 300
 """Initial steps that never show a collapse; at most an epoch."""
-"""Share of the time from which on waiting for data is worth a remedy."""
 
 
 @dataclass(frozen=True)

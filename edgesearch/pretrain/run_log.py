@@ -22,7 +22,7 @@ class RunLog:
 
     def __init__(self, folder: Path, tensorboard: bool = False) -> None:
         self.metrics_path = folder / "metrics.jsonl"
-        self._lines = JsonLines(self.metrics_path, "epochs of a training run", "Start anew.")
+        self._lines = JsonLines(self.metrics_path, "epochs of a training run", "Restart the run.")
         self._open_writer = _summary_writer() if tensorboard else None
         self._writer: Any = None
         self._scores: dict[int, float] = {}

@@ -305,7 +305,7 @@ class Trainer:
             if not tensor.isfinite().all():
                 raise TrainingError(
                     "finite weights",
-                    f"others in {name} after step {self._steps_done - 1}",
+                    f"non-finite values in {name} after step {self._steps_done - 1}",
                     UNSTABLE,
                 )
 

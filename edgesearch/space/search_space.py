@@ -106,7 +106,7 @@ class SearchSpace(ABC):
         for name, values in self.choices.items():
             if not _rising(values):
                 shown = list(values) if isinstance(values, tuple) else values
-                faults.append(f"{name} {shown} (a list of rising whole numbers from 1 on)")
+                faults.append(f"{name} {shown} (an increasing list of positive integers)")
         if faults:
             raise SpaceError(
                 f"the search space {self.name!r} needs valid choices",
@@ -138,7 +138,7 @@ class SearchSpace(ABC):
             return cls(**{name: _frozen(value) for name, value in values.items()})
         except TypeError as error:
             raise SpaceError(
-                "choices of a space are lists of whole numbers",
+                "choices of a space are lists of integers",
                 str(error),
                 "Write them as lists; where each stage has its own, one list a stage.",
             ) from error
@@ -424,7 +424,7 @@ class SearchSpace(ABC):
     def _refuse_if_large(self) -> None:
         if self.size > LIMIT:
             raise SpaceError(
-                f"a space of at most {LIMIT:,} architectures, to go through all of them",
+                f"a space of at most {LIMIT:,} architectures, to enumerate them",
                 f"{self.size:,} in {self.name!r}",
                 "Choose fewer values for its choices.",
             )

@@ -136,7 +136,7 @@ class TestDigest:
 
     def test_of_a_missing_file_is_refused(self, on_disk):
         on_disk.items[2].unlink()
-        with pytest.raises(DataError, match=r"2.png, which was there before; found: No such file"):
+        with pytest.raises(DataError, match=r"2.png, which existed before; found: No such file"):
             on_disk.digest()
 
     def test_of_names_that_are_not_unicode(self, tmp_path):

@@ -492,7 +492,9 @@ class TestRefusals:
                 next(trainer.method.parameters()).data.view(-1)[0] = math.nan
 
         trainer.optimizer.register_step_post_hook(spoil)
-        message = f"finite weights; found: others in .* after step {at[0] * STEPS + at[1]}"
+        message = (
+            f"finite weights; found: non-finite values in .* after step {at[0] * STEPS + at[1]}"
+        )
         with pytest.raises(TrainingError, match=message):
             trainer.fit()
         assert stands_at(tmp_path) == at

@@ -111,7 +111,7 @@ class TestFaults:
             "stem_stride 4 (1 or 2; 2 with the imagenet stem)",
             "in_channels 2 (1 or 3)",
             "3 entries in stage_widths and 2 in stage_depths (one of each for every stage)",
-            "stem_width [] (a list of rising whole numbers from 1 on)",
+            "stem_width [] (an increasing list of positive integers)",
             "stage1_width [8, 4] (a list of rising",
             "stage2_width [8, 8] (a list of rising",
             "stage3_width [0] (a list of rising",
@@ -136,5 +136,5 @@ class TestFaults:
         assert "stage2_width" not in str(error.value)
 
     def test_a_number_where_lists_belong(self):
-        with pytest.raises(SpaceError, match="are lists of whole numbers; found: .*int"):
+        with pytest.raises(SpaceError, match="are lists of integers; found: .*int"):
             load_space("resnet_tiny", stage_widths=8)
