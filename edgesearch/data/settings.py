@@ -6,14 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from edgesearch.settings import (
-    NO_EFFECT,
-    Fraction,
-    PositiveFraction,
-    Settings,
-    UserPath,
-    fault,
-)
+from edgesearch.settings import NO_EFFECT, Fraction, PositiveFraction, Settings, UserPath, fault
 
 
 class DataSettings(Settings):

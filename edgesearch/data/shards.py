@@ -25,13 +25,7 @@ from edgesearch.data.decode import EXTENSIONS, decode_image
 from edgesearch.data.folder import files_below, natural
 from edgesearch.data.image_set import ImageSet
 from edgesearch.data.settings import DataSettings
-from edgesearch.data.splits import (
-    TESTS,
-    TRAIN,
-    ImageSplits,
-    name_of_test_split,
-    with_classes_of,
-)
+from edgesearch.data.splits import TESTS, TRAIN, ImageSplits, name_of_test_split, with_classes_of
 from edgesearch.errors import DataError
 
 OPEN_SHARDS = 128

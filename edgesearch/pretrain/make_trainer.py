@@ -58,7 +58,11 @@ def make_trainer(
     listener = TrainingReporter(report, None if settings.augmentation.batched else settings.workers)
     monitor = KnnMonitor(pool, settings.knn_k, device, listener.notice) if pool.has_labels else None
     return Trainer(
-        *(method, loader, settings, seed, folder),
+        method,
+        loader,
+        settings,
+        seed,
+        folder,
         identity=identity,
         monitor=monitor,
         listener=listener,
