@@ -45,7 +45,7 @@ def decode_image(file: Path | BinaryIO, channels: int, name: str | None = None) 
             return pixels_of(_upright(image), channels)
     except Exception as error:  # Pillow raises many types on damaged files
         raise DataError(
-            "a readable image",
+            "an image that can be read",
             f"{name or file}: {error or type(error).__name__}",
             "Repair the file or remove it from the folder.",
         ) from error

@@ -318,7 +318,7 @@ def _damaged(shard: Shard, byte: int, reason: str) -> DataError:
 
 def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(
-        f"a readable shard at {path}",
+        f"a shard that can be read at {path}",
         error.strerror or str(error),
         "Correct `data.root`, or the file's permissions.",
     )

@@ -86,7 +86,7 @@ def check_same_in_all(inputs: Mapping[str, str]) -> None:
         if inputs[name] != digest:
             raise StageError(
                 f"{name} to be the same for all processes",
-                f"process {distributed.rank()} has another than process 0",
+                f"another for process {distributed.rank()} than for process 0",
                 "Use the same files on all machines.",
             )
 

@@ -106,7 +106,7 @@ class SearchSpace(ABC):
         for name, values in self.choices.items():
             if not _rising(values):
                 shown = list(values) if isinstance(values, tuple) else values
-                faults.append(f"{name} {shown} (an increasing list of positive integers)")
+                faults.append(f"{name} {shown} (a list of increasing positive integers)")
         if faults:
             raise SpaceError(
                 f"the search space {self.name!r} needs valid choices",

@@ -292,7 +292,7 @@ class TestSeveralArchivesInOneFile:
         size = joined.stat().st_size
         with joined.open("ab") as file:
             file.write(b"something else" * 100)
-        with pytest.raises(DataError, match=f"damage at byte {size:,} of .*: no header of a memb"):
+        with pytest.raises(DataError, match=f"damage at byte {size:,} of .*: no member header"):
             index_shard(joined)
 
     def test_the_last_one_is_cut_off(self, joined):
@@ -326,7 +326,7 @@ class TestReading:
         images.load(0)
         offset = images.items[5].offset
         os.truncate(shard, offset + 3)
-        with pytest.raises(DataError, match=f"found: it ends at byte {offset + 3}. Leave"):
+        with pytest.raises(DataError, match=f"found: it ends at byte {offset + 3}. Do not"):
             images.load(5)
         assert images.load(0).unique().tolist() == [0]
 

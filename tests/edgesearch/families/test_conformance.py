@@ -106,9 +106,7 @@ class TestFamily:
         with pytest.raises(SpaceError, match="the search space 'little' needs valid cho") as caught:
             dataclasses.replace(space, resolutions=(32, "64"), in_channels=2)
         assert "in_channels 2 (1 or 3)" in caught.value.found
-        assert (
-            "resolution [32, '64'] (an increasing list of positive integers" in caught.value.found
-        )
+        assert "resolution [32, '64'] (a list of increasing positive integers" in caught.value.found
 
     def test_unknown_and_missing_fields(self, space):
         values = space.to_dict() | {"wide": [8]}

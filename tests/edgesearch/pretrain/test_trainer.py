@@ -423,7 +423,7 @@ class TestDeadWorker:
 
         assert in_a_process(task) == 7
         said = (tmp_path / "said").read_text()
-        assert "processes that load images (pretrain.workers)" in said
+        assert "worker processes (pretrain.workers)" in said
         assert "found: DataLoader worker (pid" in said
         assert "set fewer pretrain.workers" in said
         assert stands_at(tmp_path / "a") == (1, 1)
