@@ -389,7 +389,7 @@ class TestKilled:
         elif left == "renaming":
             (tmp_path / "state.pt").rename(tmp_path / "state.previous.pt")
         else:
-            (tmp_path / "state.partial").write_bytes(b"half of it")
+            (tmp_path / ".state.pt.partial").write_bytes(b"half of it")
         make_trainer(tmp_path).fit()
         assert_same_end(tmp_path, undisturbed)
 
