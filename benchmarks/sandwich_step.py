@@ -22,8 +22,8 @@ from torch import nn
 
 from edgesearch.families import load_space
 from edgesearch.pretrain.sandwich import sandwich_architectures
-from edgesearch.supernet.extract import extract
 from edgesearch.supernet.supernet import Supernet
+from edgesearch.supernet.weights import extract
 
 THREADS = 2
 

@@ -100,7 +100,7 @@ def random_weights(space: SearchSpace) -> SupernetWeights:
 
 def averaging(space: SearchSpace, mean_macs: float, count: int) -> list[Architecture]:
     """Random architectures whose MACs have about the given mean."""
-    macs = space.sum_over_blocks(lambda block: block.macs)
+    macs = space.sums(lambda block: block.macs)(None)
     order = np.argsort(macs)
     # From a part of the space, the smallest first, that is as large as the mean allows.
     means = np.cumsum(macs[order]) / np.arange(1, len(order) + 1)

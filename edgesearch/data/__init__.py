@@ -1,1 +1,1 @@
-"""Images: where they come from, how they are decoded, and the rule that fits them to a network."""
+"""Images: sources, decoding, splits and preprocessing."""

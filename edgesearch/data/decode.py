@@ -1,4 +1,4 @@
-"""One image file of any kind, as 8-bit pixels."""
+"""Decoding of image files to 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -16,67 +16,56 @@ EXTENSIONS = (
     *(".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm"),
     *(".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
-"""Endings of the files that count as images."""
+"""File extensions of images."""
 
 SIXTEEN_BIT = 65535
 
 
 def decode_image(file: Path | BinaryIO, channels: int, name: str | None = None) -> torch.Tensor:
-    """Read an image file; the first frame, if there are several.
+    """Decode an image file (its first frame) to (channels, H, W) uint8.
 
     - EXIF orientation is applied.
-    - 16-bit greyscale is scaled to 8 bits (65535 becomes 255) without stretching the contrast,
-      so that images stay comparable. (Pillow reads 16-bit colour with its upper 8 bits.)
-    - Transparent pixels are shown on black: programs mostly store zeros under full
-      transparency, and zero is also what the padding of a convolution shows. Dropping the alpha
-      channel instead would uncover whatever lies beneath.
+    - 16-bit greyscale is scaled to 8 bits (65535 becomes 255) without stretching the contrast, so
+      images stay comparable. (Pillow reads the upper 8 bits of 16-bit colour.)
+    - Transparent pixels become black: programs mostly store zeros under full transparency, and
+      convolutions pad with zeros. Dropping the alpha channel would show arbitrary hidden colours.
     - Colour becomes grey with the weights of ITU-R 601; grey becomes colour by repetition.
 
     Args:
-        file: The file: its path, or its content.
+        file: Path or content.
         channels: 1 for grey, 3 for RGB.
-        name: What the file is called in a message; its path if None.
-
-    Returns:
-        (channels, H, W) uint8.
+        name: Name in error messages; the path if None.
 
     Raises:
-        DataError: The file cannot be read, or its pixels have no defined range.
+        DataError: The file cannot be read, or its pixel range is undefined.
     """
     try:
         with Image.open(file) as image:
             image.load()
             return pixels_of(_upright(image), channels)
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged files.
+    except Exception as error:  # Pillow raises many types on damaged files
         raise DataError(
             "an image that can be read",
             f"{name or file}: {error or type(error).__name__}",
-            "Repair the file or take it out of the folder.",
+            "Repair the file or remove it from the folder.",
         ) from error
 
 
 def pixels_of(image: Image.Image, channels: int) -> torch.Tensor:
-    """The pixels of an image that has been read, by the rules of `decode_image`.
-
-    Returns:
-        (channels, H, W) uint8.
-
-    Raises:
-        ValueError: The pixels have no defined range.
-    """
+    """Pixels (channels, H, W) uint8 of a loaded image; see `decode_image`."""
     pixels = np.array(_to_eight_bits(image).convert("L" if channels == 1 else "RGB"))
     return torch.from_numpy(pixels).view(*pixels.shape[:2], channels).permute(2, 0, 1).contiguous()
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    # Damaged EXIF data must not cost an image whose pixels are sound.
+    # Damaged EXIF data must not reject an image with intact pixels.
     with contextlib.suppress(Exception):
         return ImageOps.exif_transpose(image)
     return image
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """An opaque image of 8 bits a channel (or of 1 bit, or with a palette)."""
+    """An opaque image of 8 bits per channel (or 1 bit, or with a palette)."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > SIXTEEN_BIT:

@@ -1,4 +1,4 @@
-"""The handwritten digits of scikit-learn: images that are there without a download."""
+"""scikit-learn's handwritten digits, which need no download."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgesearch.data.splits import ImageSplits
 
 
 def open_digits(settings: DataSettings, root: Path, channels: int) -> ImageSplits:
-    """1,797 digits of 8×8 pixels in ten classes, without splits; settings and root are not used."""
+    """1,797 digits of 8×8 pixels in ten classes, without splits."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -1,4 +1,4 @@
-"""Images from a folder of files."""
+"""Images in a folder of files."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from edgesearch.errors import DataError
 
 
 def open_folder(settings: DataSettings, root: Path, channels: int) -> ImageSplits:
-    """Find the image files in a folder, and the splits and classes that its folders tell.
+    """Find the image files of a folder, and the splits and classes that its subfolders define.
 
-    Folders are searched at any depth; hidden ones are not.
+    Subfolders are searched at any depth, except hidden ones.
 
     - `train/` beside `val/`, `validation/` or `test/`: these are the splits (`train/` alone, too).
-    - Two or more folders with images, and no image beside them: each folder is a class.
-    - Anything else: all images are taken, without labels.
+    - Two or more subfolders with images, and no image beside them: each subfolder is a class.
+    - Otherwise all images are used without labels.
 
     Raises:
-        DataError: There is no such folder, or there are no images in it or in one of its splits.
+        DataError: The folder is missing, or it or one of its splits has no images.
     """
     if not root.is_dir():
         raise DataError(
@@ -58,13 +58,13 @@ def _image_set(root: Path, channels: int) -> ImageSet:
 
 
 def files_below(root: Path, endings: Sequence[str]) -> list[Path]:
-    """Files of these endings at any depth, in natural order; hidden ones are left out."""
+    """Files with these extensions at any depth in natural order, except hidden ones."""
     found = [path for path in _walked(root) if path.suffix.lower() in endings]
     return sorted(found, key=lambda path: natural(path.relative_to(root)))
 
 
 def _walked(root: Path) -> Iterator[Path]:
-    """Links are followed, but none twice (they may form a circle)."""
+    """Follows links, each folder once (links may form a cycle)."""
     visited = set()
     for name, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(name)
@@ -75,7 +75,7 @@ def _walked(root: Path) -> Iterator[Path]:
 
 
 def natural(path: Path) -> list[tuple[list[tuple[int, str]], str]]:
-    """A key that sorts names as people do: `2.png` before `10.png`."""
+    """Natural sort key: `2.png` before `10.png`."""
 
     def key(name: str) -> list[tuple[int, str]]:
         return [(int(number or -1), text) for number, text in re.findall(r"(\d+)|(\D+)", name)]

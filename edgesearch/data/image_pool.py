@@ -1,4 +1,4 @@
-"""The images of a run, and which of them are used for what."""
+"""The images of a run and their uses: training, calibration, accuracies."""
 
 from __future__ import annotations
 
@@ -14,22 +14,13 @@ from edgesearch.data.preprocess import Preprocess
 from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError
 
-STATISTICS_IMAGES = 2000
 DECODE_AT_ONCE = 60_000
-"""Up to so many images are decoded once when they are opened; more stay files."""
+"""Larger sets are decoded on use, not when they are opened."""
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images for accuracies and classifiers; as bytes, a quarter of what networks read.
-
-    Attributes:
-        train: (N, C, R, R) uint8.
-        train_labels: (N,) int64.
-        test: (M, C, R, R) uint8.
-        test_labels: (M,) int64.
-        preprocess: What normalises them.
-    """
+    """Training and test images (N, C, R, R) uint8 with labels (N,) int64, not normalised."""
 
     train: torch.Tensor
     train_labels: torch.Tensor
@@ -38,26 +29,26 @@ class LabelledImages:
     preprocess: Preprocess
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
-        """A part of the images as a network reads them: float32, channels last."""
+        """Normalise a batch to float32, channels last."""
         return _prepared(self.preprocess, images)
 
 
 class ImagePool:
-    """Opens the images of a run; the same seed gives the same images in the same order.
+    """The images of a run; one seed gives the same images in the same order.
 
     Args:
-        settings: Where the images come from.
-        channels: 1 or 3, as the search space wants them.
-        seed: Decides what is held out and what is sampled.
-        decode_all: Find unreadable images on first use however many images there are; otherwise
-            those of a very large set are found, and counted, as they are used.
+        settings: Source of the images.
+        channels: 1 or 3, as the search space requires.
+        seed: Seed of the held-out share and of samples.
+        decode_all: Find unreadable images on first use in sets of any size. By default very large
+            sets find and count them as they are used.
 
     Attributes:
-        digest: Tells whether the images are the same as another time.
-        skipped: Images that could not be read, so far.
+        digest: Identifies the images.
+        skipped: Unreadable images so far.
 
     Raises:
-        DataError: There are no images; on first use, too, if none can be read.
+        DataError: There are no images; also on first use if none can be read.
     """
 
     def __init__(
@@ -77,17 +68,17 @@ class ImagePool:
 
     @cached_property
     def train(self) -> ImageSet:
-        """The training split; decoded on first use, what cannot be read adds to `skipped`."""
+        """The training split, decoded on first use."""
         return self._readable(self._train)
 
     @cached_property
     def test(self) -> ImageSet | None:
-        """The test split if there is one; decoded on first use."""
+        """The test split, if any, decoded on first use."""
         return None if self._test is None else self._readable(self._test)
 
     @cached_property
     def _with_labels(self) -> ImageSet:
-        """The images whose labels others are classified by."""
+        """Reference images of classifiers."""
         return self.train if self._labelled is self._train else self._readable(self._labelled)
 
     def _readable(self, images: ImageSet) -> ImageSet:
@@ -99,30 +90,23 @@ class ImagePool:
 
     @property
     def has_labels(self) -> bool:
-        """Whether there are labelled images to train and to evaluate on; decodes nothing."""
+        """Whether training and test images have labels; decodes nothing."""
         labels = [each.labels for each in (self._labelled, self._test) if each is not None]
         return len(labels) == 2 and all(each is not None for each in labels)
 
     @property
     def readable_labels(self) -> torch.Tensor:
-        """Labels of the images that others are classified by; without labels, none.
-
-        What cannot be read is left out; of a very large set it is not looked for.
-        """
+        """Labels of the readable reference images (of all in very large sets); may be empty."""
         labels = self._with_labels.labels
         return torch.empty(0, dtype=torch.int64) if labels is None else labels
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes; decodes nothing."""
+        """Class names; decodes nothing."""
         return self._labelled.class_names
 
     def require_labels(self) -> None:
-        """Refuse images without labels.
-
-        Raises:
-            DataError: There are no labels, or none in a test split.
-        """
+        """Raise a DataError if training or test images have no labels."""
         if not self.has_labels:
             raise DataError(
                 "class folders, for an accuracy or a classifier",
@@ -137,27 +121,27 @@ class ImagePool:
         if given.mean is not None and given.std is not None:
             return tuple(given.mean), tuple(given.std)
         neutral = Preprocess(64, channels, (0.0,) * channels, (1.0,) * channels, given.resize_ratio)
-        chosen = self._order(len(self.train))[:STATISTICS_IMAGES]
+        chosen = self._order(len(self.train))[:2000]
         return channel_statistics(self.train.preprocessed(neutral, chosen).images)
 
     def preprocess(self, resolution: int) -> Preprocess:
-        """How images are fitted to networks of a resolution."""
+        """The preprocessing for networks of a resolution."""
         ratio, channels = self._settings.resize_ratio, self._train.channels
         return Preprocess(resolution, channels, *self._normalisation, ratio)
 
     def sample(
         self, resolution: int, first: int, count: int, part: tuple[int, int] | None = None
     ) -> torch.Tensor:
-        """Images of the training split, in a seeded order.
+        """Images `first` to `first + count` of the training split in a seeded order.
 
         Args:
             resolution: R.
-            first: How many of the order are passed over.
-            count: N; fewer if the split has fewer.
-            part: Only those from one number to another of the N; all of them are decoded and kept.
+            first: Offset in the order.
+            count: N; fewer if the split is smaller.
+            part: Start and end of a slice of the N images; all N are decoded and cached.
 
         Returns:
-            (N, C, R, R) float32, normalised, in channels-last memory format.
+            (N, C, R, R) float32, normalised, channels last.
         """
         pixels = self._pixels(resolution, first, count)
         return _prepared(self.preprocess(resolution), pixels[slice(*(part or (None,)))])
@@ -177,12 +161,7 @@ class ImagePool:
     def labelled(
         self, resolution: int, train_images: int = 20_000, test_images: int = 5_000
     ) -> LabelledImages:
-        """Images for accuracies and classifiers; a seeded part where there are more.
-
-        Args:
-            resolution: R.
-            train_images: Training images at most.
-            test_images: Images held out at most.
+        """Images for accuracies and classifiers; a seeded sample of larger splits.
 
         Raises:
             DataError: There are no labels.

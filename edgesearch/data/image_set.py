@@ -1,4 +1,4 @@
-"""Many images with their labels."""
+"""Image sets with optional labels."""
 
 from __future__ import annotations
 
@@ -17,38 +17,26 @@ from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError
 
 STACKED_BYTES = 4 << 30
-"""Images that are used as one tensor take no more."""
 CHUNK = 256
-"""Images that are decoded ahead of whoever takes them."""
 
 
 class StoredImage(Protocol):
-    """An image that lies in a file with others; its source knows how to read it."""
+    """An image inside a larger file that its source can read."""
 
     @property
     def size(self) -> int:
-        """Size of the encoded image in bytes."""
+        """Encoded size in bytes."""
 
     def name_below(self, origin: Path) -> str:
-        """Where it is, below the folder of the set."""
+        """Its path relative to the folder of the set."""
 
     def load(self, channels: int) -> torch.Tensor:
-        """The pixels: (channels, H, W) uint8.
-
-        Raises:
-            DataError: The image cannot be read.
-        """
+        """Pixels (channels, H, W) uint8; DataError if unreadable."""
 
 
 @dataclass(frozen=True)
 class PreprocessedImages:
-    """Images that are ready for a network, except for normalisation.
-
-    Attributes:
-        images: (N, C, R, R) uint8.
-        labels: (N,) int64, or None.
-        skipped: Number of images that could not be read.
-    """
+    """Images (N, C, R, R) uint8, not normalised, labels (N,) int64, and unreadable images."""
 
     images: torch.Tensor
     labels: torch.Tensor | None
@@ -57,14 +45,14 @@ class PreprocessedImages:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """A sequence of images, with labels if there are any.
+    """A sequence of images with optional labels.
 
     Attributes:
-        items: Each image as a file, as pixels (C, H, W) uint8, or as what a source reads.
-        channels: Channels that images are given with, 1 or 3.
-        origin: Where the images come from: a folder, or a name to show.
-        labels: (N,) int64 indices into `class_names`, or None.
-        class_names: Names of the classes, empty without labels.
+        items: Each image as a file, as pixels (C, H, W) uint8, or as an object of its source.
+        channels: Channels to load, 1 or 3.
+        origin: Folder of the images, or a display name.
+        labels: (N,) int64 indices into `class_names`, if any.
+        class_names: Empty without labels.
     """
 
     items: tuple[Path | torch.Tensor | StoredImage, ...]
@@ -77,11 +65,7 @@ class ImageSet:
         return len(self.items)
 
     def load(self, index: int) -> torch.Tensor:
-        """The pixels of an image: (C, H, W) uint8.
-
-        Raises:
-            DataError: The image cannot be read.
-        """
+        """Pixels (C, H, W) uint8 of an image; DataError if unreadable."""
         item = self.items[index]
         if isinstance(item, torch.Tensor):
             return item
@@ -90,18 +74,15 @@ class ImageSet:
         return item.load(self.channels)
 
     def subset(self, indices: Sequence[int]) -> ImageSet:
-        """The images of the given indices, in their order."""
+        """The images at these indices, in this order."""
         labels = None if self.labels is None else self.labels[torch.tensor(indices).long()]
         return replace(self, items=tuple(self.items[i] for i in indices), labels=labels)
 
     def digest(self) -> str:
-        """64 hexadecimal digits that tell whether these are the same images as another time.
+        """64 hexadecimal digits that identify the images.
 
-        Images on the disk count with their name below `origin` and their size, so that a large
-        folder is read in seconds; pixels in memory count with every byte.
-
-        Raises:
-            DataError: A file is gone.
+        Files count by relative name and size, so that large folders take seconds; pixels in memory
+        count by content.
         """
         total = hashlib.sha256(f"{self.channels} {self.class_names}".encode())
         for item in self.items:
@@ -118,17 +99,12 @@ class ImageSet:
         return total.hexdigest()
 
     def without_unreadable(self, max_bytes: int = 1 << 30) -> tuple[ImageSet, int]:
-        """Decode everything once and leave out what cannot be read.
+        """Decode all images once; returns the readable ones and the number of others.
 
-        Args:
-            max_bytes: Decoded images are kept in memory if all together take no more than this;
-                otherwise the items stay what they are.
-
-        Returns:
-            The readable images, and the number of those left out.
+        Decoded images up to `max_bytes` in total are kept in memory.
 
         Raises:
-            DataError: Not one can be read.
+            DataError: No image can be read.
         """
         readable: list[int] = []
         pixels: list[torch.Tensor] = []
@@ -148,46 +124,40 @@ class ImageSet:
     def preprocessed(
         self, preprocess: Preprocess, indices: Sequence[int] | None = None
     ) -> PreprocessedImages:
-        """Images fitted to a network; those that cannot be read are skipped.
-
-        Args:
-            preprocess: The rule that fits them.
-            indices: Which images, in which order; all of them if None.
+        """Preprocess the images at `indices` (all if None); unreadable ones are skipped.
 
         Raises:
-            DataError: Not one can be read.
+            DataError: No image can be read.
         """
         wanted = range(len(self)) if indices is None else indices
         read, images = zip(*self._readable(wanted, preprocess), strict=True)
         labels = self.subset(read).labels
         return PreprocessedImages(torch.stack(images), labels, len(wanted) - len(read))
 
-    def stack(self, max_bytes: int = STACKED_BYTES) -> torch.Tensor:
+    def stack(self) -> torch.Tensor:
         """All images as one tensor (N, C, H, W) uint8.
 
         Raises:
-            DataError: The images differ in shape or take more than `max_bytes`, or one cannot be
-                read (`without_unreadable` leaves such ones out).
+            DataError: Shapes differ, the total exceeds 4 GiB, or an image cannot be read.
         """
         shape = self.load(0).shape
         size = len(self) * shape.numel()
-        if size > max_bytes:
-            raise _no_stack(f"{size / 2**30:.1f} GiB in {len(self)} images", max_bytes)
+        if size > STACKED_BYTES:
+            raise _no_stack(f"{size / 2**30:.1f} GiB in {len(self)} images")
         stacked = torch.empty((len(self), *shape), dtype=torch.uint8)
         for index, image in self._decoded(range(len(self)), lambda image: image):
             if isinstance(image, DataError):
                 raise image
             if image.shape != shape:
                 first, other = (f"{each[-1]} × {each[-2]}" for each in (shape, image.shape))
-                found = f"{first} and {other} pixels among {len(self)} images"
-                raise _no_stack(found, max_bytes)
+                raise _no_stack(f"{first} and {other} pixels among {len(self)} images")
             stacked[index] = image
         return stacked
 
     def _readable(
         self, indices: Sequence[int], transform: Callable[[torch.Tensor], torch.Tensor]
     ) -> Iterator[tuple[int, torch.Tensor]]:
-        """The readable ones among the images, transformed, each with its index."""
+        """The readable images, transformed, with their indices."""
         any_readable, reason = False, ""
         for index, image in self._decoded(indices, transform):
             if isinstance(image, DataError):
@@ -205,7 +175,7 @@ class ImageSet:
     def _decoded(
         self, indices: Sequence[int], transform: Callable[[torch.Tensor], torch.Tensor]
     ) -> Iterator[tuple[int, torch.Tensor | DataError]]:
-        """Each image, transformed, or why it cannot be read; decoded by several threads."""
+        """Each image, transformed, or its error; decoded by several threads."""
 
         def attempt(index: int) -> torch.Tensor | DataError:
             try:
@@ -220,16 +190,9 @@ class ImageSet:
 
 
 def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, of pixel values in 0 … 1.
+    """Mean and standard deviation (at least 1/255) of each channel, for pixel values in 0 … 1.
 
-    Computed from counts of the 256 values, so exact whatever the number of images.
-
-    Args:
-        images: (N, C, H, W) uint8.
-
-    Returns:
-        Means and standard deviations; the latter are at least 1/255, so that one can divide by
-        them even where all pixels are equal.
+    Exact for any number of images (N, C, H, W) uint8, because computed from histograms.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
@@ -240,9 +203,9 @@ def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[f
     return tuple(mean), tuple(std)
 
 
-def _no_stack(found: str, max_bytes: int) -> DataError:
+def _no_stack(found: str) -> DataError:
     return DataError(
-        f"images of one size, of at most {max_bytes / 2**30:.3g} GiB in all, for batched "
+        f"images of one size, of at most {STACKED_BYTES / 2**30:.3g} GiB in all, for batched "
         "augmentation",
         found,
         "Set pretrain.augmentation.batched=false.",
@@ -254,7 +217,7 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError as error:
         raise DataError(
-            f"the image {path}, which was there before",
+            f"the image {path}, which existed before",
             error.strerror or str(error),
-            "Leave the folder of images as it is while edgesearch works.",
+            "Do not change the folder of images while edgesearch runs.",
         ) from error

@@ -1,4 +1,4 @@
-"""Opens the images that a configuration names."""
+"""Opening the images that a configuration names."""
 
 from __future__ import annotations
 
@@ -18,20 +18,15 @@ SOURCES: dict[str, Callable[[DataSettings, Path, int], ImageSplits]] = {
     "torchvision": open_torchvision,
     "digits": open_digits,
 }
-"""What opens each `data.source`: a function of the settings, their root and the channels."""
+"""Opens each `data.source`, given the settings, their root and the number of channels."""
 
 
 def open_images(settings: DataSettings, channels: int, seed: int = 0) -> ImageSplits:
-    """Find the images, with the splits of the source; where it has none, a share is held out.
-
-    Args:
-        settings: Where the images are.
-        channels: Channels that images are given with, 1 or 3.
-        seed: Decides which images are held out.
+    """Open the images with 1 or 3 channels; without splits, hold out a seeded test share.
 
     Raises:
-        DataError: What the source needs is missing, damaged or without images, or the test split
-            has classes that the training split lacks.
+        DataError: The source is missing, damaged or without images, or the test split has classes
+            that the training split lacks.
     """
     splits = SOURCES[settings.source](settings, settings.root or Path(), channels)
     return splits if splits.test is not None else hold_out(splits.train, settings.holdout, seed)

@@ -1,4 +1,4 @@
-"""The rule that turns a decoded image into the input of a network."""
+"""Preprocessing of decoded images to network inputs."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ import torch.nn.functional as F
 from edgesearch.errors import DataError
 
 LONGEST_ASPECT = 4
-"""Longer images are trimmed to this aspect first; what is cut off lies far outside the crop."""
 
 
 @dataclass(frozen=True)
 class Preprocess:
     """Resize, centre crop and normalisation; stored with every exported network.
 
-    The short side is resized to round(resolution · resize_ratio) pixels with antialiasing, the
-    long side in proportion (rounded down), and the central square of `resolution` pixels is
-    kept: the rule of torchvision's `Resize` followed by `CenterCrop`.
+    The short side is resized with antialiasing to round(resolution · resize_ratio) pixels, the long
+    side in proportion (rounded down), and the central square of `resolution` pixels is cropped, as
+    torchvision's `Resize` and `CenterCrop` do.
 
     Attributes:
-        resolution: Height and width of the result, in pixels.
-        channels: Channels of images and result, 1 or 3.
-        mean: Mean of each channel, of pixel values in 0 … 1.
-        std: Standard deviation of each channel, of pixel values in 0 … 1.
-        resize_ratio: Length of the resized short side, as a multiple of `resolution`.
+        resolution: Output height and width, in pixels.
+        channels: Channels of input and output, 1 or 3.
+        mean: Mean of each channel, for pixel values in 0 … 1.
+        std: Standard deviation of each channel, for pixel values in 0 … 1.
+        resize_ratio: Resized short side as a multiple of `resolution`.
         interpolation: "bilinear" or "bicubic".
 
     Raises:
-        DataError: There are not as many values of mean or std as channels.
+        DataError: The number of values of mean or std differs from the number of channels.
     """
 
     resolution: int
@@ -51,14 +50,7 @@ class Preprocess:
                 )
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Resize and crop an image.
-
-        Args:
-            image: (C, H, W) uint8.
-
-        Returns:
-            (C, resolution, resolution) uint8.
-        """
+        """Resize and crop (C, H, W) uint8 to (C, resolution, resolution) uint8."""
         image = _trim(image)
         height, width = image.shape[1:]
         target = round(self.resolution * self.resize_ratio)
@@ -69,37 +61,30 @@ class Preprocess:
         return _centre(image, self.resolution, self.resolution)
 
     def _resize(self, image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        # In float32 rather than uint8, whose kernels round differently from machine to machine.
+        # float32, because uint8 kernels round differently from machine to machine.
         resized = F.interpolate(image[None].float(), size, mode=self.interpolation, antialias=True)
         return resized[0].round().clamp(0, 255).to(torch.uint8)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Turn pixels into the values that a network reads: (x / 255 - mean) / std.
-
-        Args:
-            images: (N, C, H, W) uint8.
-
-        Returns:
-            (N, C, H, W) float32, on the device of `images`.
-        """
+        """(x / 255 - mean) / std: (N, C, H, W) uint8 to float32 on the same device."""
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
         return (images.float() / 255 - mean) / std
 
     def to_dict(self) -> dict[str, Any]:
-        """The rule as plain types, of which `Preprocess(**values)` is the same rule."""
+        """The fields as plain types; `Preprocess(**values)` restores them."""
         return asdict(self)
 
 
 def _trim(image: torch.Tensor) -> torch.Tensor:
-    """Bound the aspect, since a strip of one pixel's width would be resized to gigabytes."""
+    """Limit the aspect ratio: a strip of one pixel's width would be resized to gigabytes."""
     height, width = image.shape[1:]
     longest = LONGEST_ASPECT * min(height, width)
     return _centre(image, min(height, longest), min(width, longest))
 
 
 def _centre(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The central (C, height, width) of an image."""
+    """Central crop (C, height, width)."""
     top = round((image.shape[1] - height) / 2)
     left = round((image.shape[2] - width) / 2)
     return image[:, top : top + height, left : left + width]

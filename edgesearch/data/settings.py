@@ -1,4 +1,4 @@
-"""The section `data`."""
+"""The configuration section `data`."""
 
 from __future__ import annotations
 
@@ -6,35 +6,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from edgesearch.settings import (
-    NO_EFFECT,
-    Fraction,
-    PositiveFraction,
-    Settings,
-    UserPath,
-    fault,
-)
+from edgesearch.settings import NO_EFFECT, Fraction, PositiveFraction, Settings, UserPath, fault
 
 
 class DataSettings(Settings):
-    """The images. A folder may be moved: its path decides nothing, what is in it does."""
+    """The images. A folder may be moved: only its contents matter."""
 
     source: Literal["folder", "shards", "torchvision", "digits"] = "folder"
-    """A folder of images, tar shards, a set of torchvision, or scikit-learn's digits."""
+    """A folder of images, tar shards, a torchvision data set, or scikit-learn's digits."""
     root: Annotated[UserPath | None, NO_EFFECT] = Field(default=None, validate_default=True)
-    """Folder of the images, of the shards (or a pattern, `train-{000..146}.tar`), or of the set."""
+    """Folder of images, shards (or a pattern, `train-{000..146}.tar`) or torchvision data set."""
     name: str | None = Field(default=None, validate_default=True)
-    """Class of torchvision.datasets, such as CIFAR10; its files have to be there already."""
+    """Class of torchvision.datasets, such as CIFAR10; its files must exist already."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of each class that is held out for evaluation where the images have no splits."""
+    """Share of each class held out for evaluation if the source has no splits."""
     mean: list[Fraction] | None = None
-    """Mean of each channel, of pixel values in 0 to 1; that of the images if null."""
+    """Mean of each channel, for pixel values in 0 to 1; computed from the images if null."""
     std: list[PositiveFraction] | None = Field(default=None, validate_default=True)
-    """Standard deviation of each channel; that of the images if null."""
+    """Standard deviation of each channel; computed from the images if null."""
     resize_ratio: Annotated[float, Field(ge=1)] = 1.0
-    """The short side is resized to this multiple of the resolution before the centre crop."""
+    """Short side before the centre crop, as a multiple of the resolution."""
     licence: Annotated[str | None, NO_EFFECT] = None
-    """Licence of the images, such as CC-BY-4.0, which manifests of winners tell."""
+    """Licence of the images, such as CC-BY-4.0, recorded in winners' manifests."""
 
     @field_validator("root")
     @classmethod

@@ -1,4 +1,4 @@
-"""Images from tar files, which are read in place: nothing is unpacked."""
+"""Images in tar files, read in place."""
 
 from __future__ import annotations
 
@@ -25,19 +25,11 @@ from edgesearch.data.decode import EXTENSIONS, decode_image
 from edgesearch.data.folder import files_below, natural
 from edgesearch.data.image_set import ImageSet
 from edgesearch.data.settings import DataSettings
-from edgesearch.data.splits import (
-    TESTS,
-    TRAIN,
-    ImageSplits,
-    name_of_test_split,
-    with_classes_of,
-)
+from edgesearch.data.splits import TESTS, TRAIN, ImageSplits, name_of_test_split, with_classes_of
 from edgesearch.errors import DataError
 
 OPEN_SHARDS = 128
 """Shards that a process keeps open."""
-LABEL_KEYS = ("label", "cls")
-"""Keys of a JSON member that may hold the label."""
 
 _SPLIT = re.compile(
     rf"(?<![a-z])({'|'.join([TRAIN, *sorted(TESTS, reverse=True)])})(?![a-z])", re.I
@@ -46,21 +38,16 @@ _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
 def open_shards(settings: DataSettings, root: Path, channels: int) -> ImageSplits:
-    """Find the images in shards; see `index_shard` for what is in a shard.
+    """Open the images in shards; see `index_shard` for their format.
 
-    Shards with `train` in their name (or in that of a folder below the root) are the training
-    split and those with `val`, `validation` or `test` the test split, if there are both; otherwise
-    all shards are taken together.
-
-    Args:
-        settings: Not used beside the root.
-        root: A folder with `.tar` files at any depth, one such file, or a pattern with `*`, `?`,
-            `{000..146}` or `{train,val}` in it.
-        channels: Channels that images are given with, 1 or 3.
+    Shards with `train` in their name (or that of a folder below the root) form the training split,
+    those with `val`, `validation` or `test` the test split. Without both, all shards are one set.
+    The root is a folder with `.tar` files at any depth, one such file, or a pattern with `*`, `?`,
+    `{000..146}` or `{train,val}`.
 
     Raises:
-        DataError: There are no shards or no images in them, one is missing or damaged, or some
-            images have labels and others not.
+        DataError: There are no shards or no images in them, a shard is missing or damaged, or only
+            some images have labels.
     """
     shards = find_shards(root)
     origin = root if root.is_dir() else Path(os.path.commonpath([each.parent for each in shards]))
@@ -74,11 +61,7 @@ def open_shards(settings: DataSettings, root: Path, channels: int) -> ImageSplit
 
 
 def find_shards(root: Path) -> list[Path]:
-    """The shards that a folder, a file or a pattern names, in the natural order of their names.
-
-    Raises:
-        DataError: There are none, or one that is named in full is missing.
-    """
+    """The shards of a folder, file or pattern in natural order; DataError if there are none."""
     if root.is_dir():
         found = files_below(root, (".tar",))
     else:
@@ -95,7 +78,7 @@ def find_shards(root: Path) -> list[Path]:
 
 
 def _expanded(pattern: str) -> list[str]:
-    """A pattern without braces for each combination, as a shell writes them out."""
+    """Brace expansion, as in a shell."""
     braces = _BRACES.search(pattern)
     if braces is None:
         return [pattern]
@@ -110,7 +93,7 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _split_of(shard: Path) -> str:
-    """By the shard's own name, else by the nearest folder that tells."""
+    """Split in the shard's own name, or else in that of the nearest folder."""
     names = (_SPLIT.search(part) for part in reversed(shard.parts))
     return next((name.group(1).lower() for name in names if name), "")
 
@@ -121,7 +104,7 @@ def _image_set(shards: list[Path], origin: Path, channels: int) -> ImageSet:
     if not found:
         raise DataError(
             f"images in the {len(shards)} shard(s) in {origin.absolute()}",
-            "no member with the ending of an image",
+            "no member with an image extension",
             "Put images there, or correct `data.root`.",
         )
     items = tuple(image for image, _ in found)
@@ -141,13 +124,7 @@ def _image_set(shards: list[Path], origin: Path, channels: int) -> ImageSet:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A tar file, as it was when its index was made.
-
-    Attributes:
-        path: The file.
-        size: In bytes.
-        mtime_ns: When it was last changed.
-    """
+    """A tar file with its size in bytes and its time of change when it was indexed."""
 
     path: Path
     size: int
@@ -156,14 +133,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ShardImage:
-    """An image file inside a shard.
-
-    Attributes:
-        shard: The tar file.
-        name: Name of the member.
-        offset: First byte of its content in the shard.
-        size: Of its content, in bytes.
-    """
+    """An image file: the content of a member, `size` bytes from byte `offset` of the shard."""
 
     shard: Shard
     name: str
@@ -174,24 +144,16 @@ class ShardImage:
         return f"{self.shard.path}: {self.name} (from byte {self.offset} on)"
 
     def name_below(self, origin: Path) -> str:
-        """Path of the shard below the folder of the set, and name of the member."""
+        """See `StoredImage`."""
         return f"{self.shard.path.relative_to(origin).as_posix()}/{self.name}"
 
     def load(self, channels: int) -> torch.Tensor:
-        """The pixels: (channels, H, W) uint8.
-
-        Raises:
-            DataError: The image cannot be read, or the shard is gone or not as it was.
-        """
+        """See `StoredImage`."""
         return decode_image(io.BytesIO(self.read()), channels, str(self))
 
     def read(self) -> bytes:
-        """The content, by one read that moves no position: any thread or process may do so.
-
-        Raises:
-            DataError: The shard is gone, or not as it was.
-        """
-        handle = _opened(self.shard)  # held: two threads that open a shard at once open it twice
+        """The content, by one positional read, safe in any thread or process."""
+        handle = _opened(self.shard)  # kept alive: concurrent threads may each open the shard
         content = os.pread(handle.number, self.size, self.offset)
         if len(content) < self.size:
             raise _changed(self.shard, f"it ends at byte {self.offset + len(content)}")
@@ -199,7 +161,7 @@ class ShardImage:
 
 
 class _Handle:
-    """An open file, closed with the last reference to it."""
+    """A file descriptor, closed with its last reference."""
 
     number = -1
 
@@ -213,7 +175,7 @@ class _Handle:
 
 @lru_cache(maxsize=OPEN_SHARDS)
 def _opened(shard: Shard) -> _Handle:
-    """The open shard; each process opens it when it first reads from it."""
+    """The open shard; each process opens it on first use."""
     try:
         handle = _Handle(shard.path)
     except OSError as error:
@@ -225,19 +187,15 @@ def _opened(shard: Shard) -> _Handle:
 
 
 def index_shard(path: Path) -> list[tuple[ShardImage, int | None]]:
-    """The images of a shard, in its order, each with its label if there is one.
+    """The images of an uncompressed tar file in its order, with their labels if any.
 
-    An image is any member with the ending of one. Members of the same key belong together, as in
-    WebDataset: the label of `0001.jpg` is the whole number in `0001.cls`, or that under `label`
-    or `cls` in `0001.json`. The index is kept among the user's cached files, by path, size and
-    time of change of the shard.
-
-    Args:
-        path: An uncompressed tar file.
+    An image is any member with an image extension. Members with the same key belong together, as in
+    WebDataset: the label of `0001.jpg` is the integer in `0001.cls`, or under `label` or `cls` in
+    `0001.json`. The index is cached by path, size and time of change of the shard.
 
     Raises:
-        DataError: The shard cannot be read, is damaged or cut off (names the byte), or a label
-            is not a whole number.
+        DataError: The shard cannot be read, is damaged or truncated (reports the byte), or a label
+            is not an integer.
     """
     try:
         status = path.stat()
@@ -249,22 +207,17 @@ def index_shard(path: Path) -> list[tuple[ShardImage, int | None]]:
     try:
         rows: list[list[Any]] = json.loads(kept.read_text("utf-8"))
     except (OSError, ValueError):
-        rows = _rows(shard)
-        _keep(kept, rows)
+        rows = _rows(shard)  # an index that cannot be cached is computed again next time
+        with contextlib.suppress(FileError), replacing(kept, shared=True) as partial:
+            partial.write_text(json.dumps(rows), "utf-8")
     return [(ShardImage(shard, name, offset, size), label) for name, offset, size, label in rows]
 
 
-def _keep(kept: Path, rows: list[list[Any]]) -> None:
-    """Write an index in one piece; where that cannot be, it is made again next time."""
-    with contextlib.suppress(FileError), replacing(kept, shared=True) as partial:
-        partial.write_text(json.dumps(rows), "utf-8")
-
-
 def _rows(shard: Shard) -> list[list[Any]]:
-    """Name, offset, size and label of each image; damage is told with the byte.
+    """Name, offset, size and label of each image; reports the byte of damage.
 
-    Archives that were written one after the other into a file (`cat`, `tar --concatenate`) have an
-    end each, and may have members of the same names; all of them are read.
+    Concatenated archives (`cat`, `tar --concatenate`) have one end each and may repeat member
+    names; all of them are read.
     """
     rows: list[list[Any]] = []
     start: int | None = 0
@@ -304,7 +257,7 @@ def _rows_of(archive: tarfile.TarFile, shard: Shard) -> list[list[Any]]:
 
 
 def _label_of(name: str, labels: dict[str, int]) -> int | None:
-    """By the name without its ending, or by WebDataset's key: up to the name's first dot."""
+    """By the name without extension, or by WebDataset's key: up to the first dot."""
     path = PurePosixPath(name)
     key = path.with_name(path.name.split(".")[0])
     return labels.get(str(path.with_suffix("")), labels.get(str(key)))
@@ -314,7 +267,7 @@ def _label(where: str, ending: str, content: bytes) -> int | None:
     try:
         text = content.decode("utf-8")
         values = {"cls": int(text)} if ending == ".cls" else json.loads(text)
-        label = next((values[key] for key in LABEL_KEYS if key in values), None)
+        label = next((values[key] for key in ("label", "cls") if key in values), None)
         if label is None or (type(label) is int and abs(label) < 1 << 63):
             return label
         found = repr(label)
@@ -328,16 +281,16 @@ def _label(where: str, ending: str, content: bytes) -> int | None:
 
 
 def _after_the_end(shard: Shard, file: BinaryIO, end: int) -> int | None:
-    """Where the next archive begins, None if there is none.
+    """Start of the next concatenated archive, None if there is none.
 
-    tarfile stops at a damaged header as it does at the end, which is a block of zeros.
+    tarfile stops at a damaged header as at the end of an archive, a block of zeros.
     """
     file.seek(end)
     block = file.read(tarfile.BLOCKSIZE)
     if len(block) < tarfile.BLOCKSIZE:
         raise _damaged(shard, shard.size, "the end of the archive is missing")
     if any(block):
-        raise _damaged(shard, end, "no header of a member")
+        raise _damaged(shard, end, "no member header")
     place = end + len(block)
     while blocks := file.read(2048 * tarfile.BLOCKSIZE):
         zeros = len(blocks) - len(blocks.lstrip(b"\0"))
@@ -351,13 +304,13 @@ def _changed(shard: Shard, found: str) -> DataError:
     return DataError(
         f"the shard {shard.path} as it was when its index was made",
         found,
-        "Leave the shards as they are while edgesearch works.",
+        "Do not change the shards while edgesearch runs.",
     )
 
 
 def _damaged(shard: Shard, byte: int, reason: str) -> DataError:
     return DataError(
-        f"a whole shard at {shard.path}",
+        f"an intact shard at {shard.path}",
         f"damage at byte {byte:,} of {shard.size:,}: {reason}",
         "Copy or write it again, or take it out of the folder.",
     )
@@ -367,5 +320,5 @@ def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(
         f"a shard that can be read at {path}",
         error.strerror or str(error),
-        "Correct `data.root`, or the rights to read the file.",
+        "Correct `data.root`, or the file's permissions.",
     )

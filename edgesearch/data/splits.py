@@ -1,4 +1,4 @@
-"""Images to train on, and others to evaluate on."""
+"""Training and test splits of images."""
 
 from __future__ import annotations
 
@@ -12,18 +12,12 @@ from edgesearch.errors import DataError
 
 TRAIN = "train"
 TESTS = ("val", "validation", "test")
-"""Names of the test split, in folders and in shards; the first that there is counts."""
+"""Names of the test split in folders and shards, in order of preference."""
 
 
 @dataclass(frozen=True)
 class ImageSplits:
-    """The images of a source.
-
-    Attributes:
-        train: Images to train on.
-        test: Images to evaluate on, or None if there are none.
-        labelled: Images whose labels others are classified by, if not those to train on.
-    """
+    """The images of a source; `labelled`: reference images of classifiers, if not `train`."""
 
     train: ImageSet
     test: ImageSet | None = None
@@ -31,16 +25,12 @@ class ImageSplits:
 
 
 def name_of_test_split(names: Container[str]) -> str | None:
-    """Which of these names is the test split; None if there is none, or no `train` beside it."""
+    """The name of the test split; None if it or `train` is missing."""
     return next((name for name in TESTS if name in names), None) if TRAIN in names else None
 
 
 def with_classes_of(train: ImageSet, test: ImageSet) -> ImageSplits:
-    """Both splits, labels of the test split as indices into the classes of the training split.
-
-    Raises:
-        DataError: The test split has other classes.
-    """
+    """Both splits, test labels as indices into training classes; DataError for other classes."""
     if test.labels is None or train.labels is None:
         return ImageSplits(train, replace(test, labels=None, class_names=()))
     unknown = [name for name in test.class_names if name not in train.class_names]
@@ -56,7 +46,7 @@ def with_classes_of(train: ImageSet, test: ImageSet) -> ImageSplits:
 
 
 def hold_out(images: ImageSet, share: float, seed: int) -> ImageSplits:
-    """Split off the same share of each class as the test split, but never all of a class."""
+    """Split off the same share of each class as test split, but never a whole class."""
     if images.labels is None:
         return ImageSplits(images)
     generator = torch.Generator().manual_seed(seed)

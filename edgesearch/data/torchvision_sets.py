@@ -1,4 +1,4 @@
-"""Images from a data set of torchvision that is on the disk already."""
+"""Data sets of torchvision whose files exist already."""
 
 from __future__ import annotations
 
@@ -20,27 +20,22 @@ from edgesearch.data.splits import ImageSplits
 from edgesearch.errors import DataError
 
 TRAIN_SPLITS = ("unlabeled", "train", "trainval", "train-standard")
-"""What sets call the split to train on; the first that a set has counts."""
+"""Names of training splits, in order of preference."""
 TEST_SPLITS = ("test", "val", "valid")
 MAX_BYTES = 4 << 30
-"""Images whose files are not known are kept in memory up to this size."""
+"""Limit of the images kept in memory when their files are unknown."""
 NO_SETS = ("DatasetFolder", "FakeData", "ImageFolder", "VisionDataset")
 
 
 def open_torchvision(settings: DataSettings, root: Path, channels: int) -> ImageSplits:
-    """Open one of torchvision's sets of images, by the name of its class; nothing is downloaded.
+    """Open one of torchvision's image data sets without downloading.
 
-    The splits are those of the set. A set with a split `unlabeled` (STL10) is trained on that, and
-    its labelled `train` is what others are classified by.
-
-    Args:
-        settings: Has the name of the class, such as "CIFAR10".
-        root: The folder that the class is given.
-        channels: Channels that images are given with, 1 or 3.
+    A split `unlabeled` (STL10) is the training split; the labelled `train` then provides the
+    reference images of classifiers.
 
     Raises:
-        DataError: There is no such set, it is not at `root` or damaged, a package that it needs
-            is missing, or it is none of single images.
+        DataError: The data set is unknown, missing or damaged, a package that it needs is missing,
+            or its samples are not single images.
     """
     kind = _class_of(str(settings.name))
     parameters = inspect.signature(kind).parameters
@@ -51,8 +46,8 @@ def open_torchvision(settings: DataSettings, root: Path, channels: int) -> Image
         name, train = _first_split(kind, root, TRAIN_SPLITS)
         if train is None:
             raise DataError(
-                f"a set of torchvision with a split for training ({', '.join(TRAIN_SPLITS)})",
-                f"{kind.__name__}, which has others",
+                f"a torchvision data set with a training split ({', '.join(TRAIN_SPLITS)})",
+                f"{kind.__name__}, which has other splits",
                 "Save its images as a folder, with data.source=folder.",
             )
         opened = [train, _first_split(kind, root, TEST_SPLITS)[1]]
@@ -89,7 +84,7 @@ def _class_of(name: str) -> Any:
 
 
 def _first_split(kind: Any, root: Path, names: Iterable[str]) -> tuple[str, Any]:
-    """The first of these splits that a set has; None in place of the set if it has none of them."""
+    """The first existing split with its name, ("", None) if there is none."""
     for name in names:
         try:
             return name, _open(kind, root, {"split": name})
@@ -99,12 +94,7 @@ def _first_split(kind: Any, root: Path, names: Iterable[str]) -> tuple[str, Any]
 
 
 def _open(kind: Any, root: Path, options: Mapping[str, Any]) -> Any:
-    """The set.
-
-    Raises:
-        ValueError: It has no such split.
-        DataError: Anything else that is wrong.
-    """
+    """Instantiate the data set; ValueError if it has no such split, else DataError."""
     parameters = inspect.signature(kind).parameters
     needed = [
         each.name
@@ -117,7 +107,7 @@ def _open(kind: Any, root: Path, options: Mapping[str, Any]) -> Any:
         raise _not_of_images(kind, f"{kind.__name__}, which needs {', '.join(needed)}")
     try:
         return kind(str(root), **options)
-    except Exception as error:  # each set has errors of its own for files that are not there
+    except Exception as error:  # data sets raise many types for missing files
         if missing := _missing_package(error):
             raise DataError(
                 f"the package that torchvision reads {kind.__name__} with",
@@ -132,21 +122,21 @@ def _open(kind: Any, root: Path, options: Mapping[str, Any]) -> Any:
         raise DataError(
             f"the files of torchvision's {kind.__name__} in {root.absolute()}",
             str(error).split(". You can use")[0].strip() or type(error).__name__,
-            f'Get them once with: python -c "{get}, download=True)"'
+            f'Download them with: python -c "{get}, download=True)"'
             if "download" in parameters
             else f"The documentation of torchvision.datasets.{kind.__name__} says how to get them.",
         ) from error
 
 
 def _missing_package(error: BaseException | None) -> ImportError | None:
-    """What could not be imported; some sets say it in other words."""
+    """The import error behind an error; some data sets wrap it."""
     while error is not None and not isinstance(error, ImportError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _read(opened: Any, root: Path, channels: int) -> ImageSet:
-    """The images as files where the set knows them, otherwise as pixels in memory."""
+    """The images as files if the data set lists them, otherwise as pixels in memory."""
     pairs: list[tuple[Any, Any]] = _files_of(opened)
     if not pairs:
         room = MAX_BYTES
@@ -168,25 +158,25 @@ def _read(opened: Any, root: Path, channels: int) -> ImageSet:
 
 
 def _single(opened: Any, index: int) -> tuple[Image.Image, Any]:
-    """The image of a sample, and its label; None in place of anything but one label."""
+    """The image of a sample and its label, None if it is not a single label."""
     kind = type(opened)
     try:
         image, *labels = opened[index]
         if isinstance(image, Image.Image):
             image.load()
-    except Exception as error:  # as `decode_image`: nearly anything is raised on damaged files
+    except Exception as error:  # see `decode_image`
         raise DataError(
             f"images that can be read in torchvision's {kind.__name__}",
             f"image {index}: {error or type(error).__name__}",
-            "Get the set again, or save its images as a folder.",
+            "Download the data set again, or save its images as a folder.",
         ) from error
     if not isinstance(image, Image.Image):
-        raise _not_of_images(kind, f"{kind.__name__}, whose samples are others")
+        raise _not_of_images(kind, f"{kind.__name__}, whose samples are not images")
     return image, labels[0] if len(labels) == 1 else None
 
 
 def _files_of(opened: Any) -> list[tuple[Any, Any]]:
-    """Files with their labels, under the names that torchvision's sets keep them."""
+    """Files with their labels, in the attributes that torchvision's data sets use."""
     pairs: list[Any] = []
     for name in ("samples", "_samples"):
         pairs = pairs or list(getattr(opened, name, None) or ())
@@ -200,7 +190,7 @@ def _files_of(opened: Any) -> list[tuple[Any, Any]]:
 
 
 def _class_names(opened: Any, classes: int) -> tuple[str, ...]:
-    """The set's own names if there are enough, otherwise numbers."""
+    """The data set's own class names if there are enough, otherwise numbers."""
     names = getattr(opened, "classes", None) or ()
     chosen = names if len(names) >= classes else range(classes)
     # ImageNet has several names for a class.
@@ -213,7 +203,7 @@ def _named(images: ImageSet | None, names: tuple[str, ...]) -> ImageSet | None:
 
 def _not_of_images(kind: Any, found: str) -> DataError:
     return DataError(
-        "a set of torchvision that holds single images, each with a class or nothing",
+        "a torchvision data set of single images, each with one class or none",
         found,
         "Choose another data.name, or save its images as a folder.",
     )

@@ -1,1 +1,1 @@
-"""What features are worth."""
+"""Evaluation of features: accuracies of subnets and their rank correlation with scores."""

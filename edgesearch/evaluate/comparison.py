@@ -1,4 +1,4 @@
-"""A comparison of subnets with the ends of the space, with untrained weights, and with pixels."""
+"""Subnets compared with the ends of the space, untrained weights and raw pixels."""
 
 from __future__ import annotations
 
@@ -15,13 +15,7 @@ from edgesearch.supernet.weights import SupernetWeights, random_like
 
 @dataclass(frozen=True)
 class Subject:
-    """What a line of a comparison is about.
-
-    Attributes:
-        name: Of the line.
-        architecture: The subnet; None for the pixels themselves.
-        trained: Whether with the trained weights, or with those that training started from.
-    """
+    """A named row: a subnet with trained or initial weights, or raw pixels (None)."""
 
     name: str
     architecture: Architecture | None = None
@@ -29,7 +23,7 @@ class Subject:
 
     @property
     def key(self) -> str:
-        """The same text for what has the same features."""
+        """Identifies the features: subjects with equal features have equal keys."""
         if self.architecture is None:
             return "pixels"
         return str(self.architecture) if self.trained else f"random weights/{self.architecture}"
@@ -44,7 +38,7 @@ class Subject:
 def subjects(
     space: SearchSpace, winners: Mapping[str, Architecture], named: Iterable[Architecture] = ()
 ) -> list[Subject]:
-    """The winners by name, architectures that were named, and what they are compared with."""
+    """Winners by name, further architectures, and the baselines."""
     return [
         *(Subject(f"winner {name}", architecture) for name, architecture in winners.items()),
         *(Subject("named", architecture) for architecture in named),
@@ -57,27 +51,18 @@ def subjects(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Computes the features of subjects.
-
-    Attributes:
-        weights: The trained supernet.
-        judge: Has the images, and computes the accuracies.
-    """
+    """Features of subjects from a trained supernet."""
 
     weights: SupernetWeights
     judge: SubnetJudge
 
     @cached_property
     def random(self) -> SupernetWeights:
-        """The weights that the training started from."""
+        """The initial weights of the training."""
         return random_like(self.weights, self.judge.pool.seed)
 
     def features(self, subject: Subject) -> LabelledFeatures:
-        """Features of the labelled images, normalisation recalibrated.
-
-        Raises:
-            DataError: There are no labels.
-        """
+        """Features of the labelled images, after recalibration; DataError without labels."""
         if subject.architecture is None:
             return self.judge.pixels(self.weights.space.largest.resolution)
         weights = self.weights if subject.trained else self.random

@@ -1,4 +1,4 @@
-"""evaluation/results.json: accuracies, kept under digests of all that they depend on."""
+"""evaluation/results.json: accuracies by digest of everything they depend on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ FIGURES = {"knn", "linear", "train_images", "test_images"}
 
 
 class EvaluationResults:
-    """The accuracies of one set of weights, images and settings; those of others stay in the file.
+    """The accuracies in a file that belong to one identity; others stay in the file.
 
-    Args:
-        path: The file; it may exist.
-        identity: What accuracies depend on, in plain values: settings, digests of files.
+    The identity is what accuracies depend on, in plain values: settings, digests of files.
 
     Raises:
         StageError: The file is damaged.
@@ -43,31 +41,20 @@ class EvaluationResults:
             raise StageError(
                 f"accuracies that `edgesearch evaluate` wrote in {path}",
                 f"{type(error).__name__}: {error}",
-                "Move the file away to evaluate anew.",
+                "Move the file away to evaluate again.",
             ) from error
 
     def __contains__(self, key: str) -> bool:
         return key in self._results
 
     def __getitem__(self, key: str) -> dict[str, Any]:
-        """The figures of a subject: knn and linear in 0 … 1, train_images and test_images."""
+        """knn and linear in 0 … 1, train_images and test_images of a subject."""
         return self._results[key]
 
     def add(
         self, key: str, *, knn: float, linear: float, train_images: int, test_images: int
     ) -> None:
-        """Keep the accuracies of a subject; they are on disk when this returns.
-
-        Args:
-            key: Key of the subject.
-            knn: kNN accuracy, in 0 … 1.
-            linear: Accuracy of the linear probe, in 0 … 1.
-            train_images: Training images that were used.
-            test_images: Images held out that were classified.
-
-        Raises:
-            StageError: The file cannot be written.
-        """
+        """Store a subject's accuracies (0 … 1) on disk, with the images used and classified."""
         figures = {"knn": knn, "linear": linear}
         self._results[key] = {**figures, "train_images": train_images, "test_images": test_images}
         write_json(self.path, self._all)

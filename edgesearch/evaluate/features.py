@@ -15,16 +15,9 @@ def compute_features(
     batch_size: int = 256,
     prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Run a network in evaluation mode over all images; its mode is left as it was.
+    """Features (N, D) of images (N, C, H, W), in evaluation mode; the training mode is restored.
 
-    Args:
-        network: Maps (N, C, H, W) to (N, D).
-        images: (N, C, H, W), what `prepare` takes.
-        batch_size: Images in each forward pass.
-        prepare: Turns a batch into the network's input; None if the images are normalised.
-
-    Returns:
-        (N, D).
+    `prepare` preprocesses a batch; None if the images are normalised.
     """
     was_training = network.training
     network.eval()

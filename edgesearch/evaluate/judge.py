@@ -1,4 +1,4 @@
-"""The accuracies of subnets."""
+"""Accuracies of subnets."""
 
 from __future__ import annotations
 
@@ -14,21 +14,9 @@ from edgesearch.evaluate.linear import linear_accuracy
 from edgesearch.evaluate.settings import EvaluationSettings
 from edgesearch.supernet.calibrate import recalibrate
 
-FORWARD_BATCH = 256
-"""Images in each pass at most."""
-PIXELS = 32
-"""Height and width of images that are compared as they are."""
-
 
 class LabelledFeatures(NamedTuple):
-    """Features of training images and of images held out.
-
-    Attributes:
-        train: (N, D).
-        train_labels: (N,) int64.
-        test: (M, D).
-        test_labels: (M,) int64.
-    """
+    """Features (N, D) of training images and (M, D) of test images, with int64 labels."""
 
     train: torch.Tensor
     train_labels: torch.Tensor
@@ -37,14 +25,14 @@ class LabelledFeatures(NamedTuple):
 
 
 class SubnetJudge:
-    """Measures accuracies, every network recalibrated on the same images.
+    """Measures accuracies; every network is recalibrated on the same images.
 
     Args:
         pool: The images of the run, with labels.
-        settings: How accuracies are computed.
-        calibration_images: Images for the normalisation statistics.
-        batch_size: Images in each pass for the statistics, and half of those in any other.
-        device: Where networks run; features come back from it.
+        settings: The section `evaluation`.
+        calibration_images: Images for recalibration.
+        batch_size: Images per pass of recalibration; other passes take up to twice as many.
+        device: Device of the networks; features are returned on the CPU.
     """
 
     def __init__(
@@ -63,7 +51,7 @@ class SubnetJudge:
         self._labelled: dict[int, LabelledImages] = {}
 
     def images(self, resolution: int) -> LabelledImages:
-        """The labelled images at a resolution; those of the last one are kept."""
+        """The labelled images at a resolution; those of the latest one are cached."""
         if resolution not in self._labelled:
             images = self.pool.labelled(
                 resolution, self.settings.train_images, self.settings.test_images
@@ -83,18 +71,18 @@ class SubnetJudge:
         return self.features_of_calibrated(network, resolution)
 
     def pixels(self, resolution: int) -> LabelledFeatures:
-        """The pixels themselves, averaged down to 32 × 32 where there are more."""
-        pixels = nn.Sequential(nn.AdaptiveAvgPool2d(min(resolution, PIXELS)), nn.Flatten())
+        """Raw pixels as features, averaged to at most 32 × 32."""
+        pixels = nn.Sequential(nn.AdaptiveAvgPool2d(min(resolution, 32)), nn.Flatten())
         return self.features_of_calibrated(pixels, resolution)
 
     def features_of_calibrated(self, network: nn.Module, resolution: int) -> LabelledFeatures:
-        """Features of the labelled images; the network is left as it is."""
+        """Features of the labelled images; does not change the network."""
         images = self.images(resolution)
 
         def prepare(batch: torch.Tensor) -> torch.Tensor:
             return images.prepare(batch).to(self.device)
 
-        at_once = min(FORWARD_BATCH, 2 * self.batch_size)  # there is nothing to be normalised
+        at_once = min(256, 2 * self.batch_size)  # evaluation mode needs less memory
         return LabelledFeatures(
             compute_features(network, images.train, at_once, prepare).cpu(),
             images.train_labels,
@@ -109,5 +97,5 @@ class SubnetJudge:
         )
 
     def linear(self, features: LabelledFeatures) -> float:
-        """Accuracy of a linear probe of features, in 0 … 1."""
+        """Linear-probe accuracy of features, in 0 … 1."""
         return linear_accuracy(*features, seed=self.pool.seed)

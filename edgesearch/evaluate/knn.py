@@ -1,4 +1,4 @@
-"""How well features tell classes apart, without training anything."""
+"""kNN accuracy of features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def knn_accuracy(
     k: int = 200,
     temperature: float = 0.1,
 ) -> float:
-    """Accuracy of a weighted nearest-neighbour vote over cosine similarities.
+    """Accuracy, in 0 … 1, of a weighted nearest-neighbour vote over cosine similarities.
 
     Each of the k nearest training images votes for its class with weight exp(cosine / T).
 
@@ -27,18 +27,15 @@ def knn_accuracy(
         train_labels: (N,) int64.
         test_features: (M, D).
         test_labels: (M,) int64.
-        k: Number of neighbours; all N if it is more.
+        k: Number of neighbours, at most N are used.
         temperature: T.
-
-    Returns:
-        Share of the test images whose class wins the vote, in 0 … 1.
     """
     train, test = F.normalize(train_features, dim=1), F.normalize(test_features, dim=1)
     classes = int(torch.cat([train_labels, test_labels]).max()) + 1
     correct = 0
     for features, labels in zip(test.split(1024), test_labels.split(1024), strict=True):
         cosine, nearest = (features @ train.T).topk(min(k, len(train)), dim=1)
-        # Relative to the nearest: the same vote, and no weight overflows at a low temperature.
+        # Relative to the nearest, which changes no vote and avoids overflow at low temperatures.
         weights = ((cosine - cosine[:, :1]) / temperature).exp()
         votes = cosine.new_zeros(len(features), classes)
         votes.scatter_add_(1, train_labels[nearest], weights)

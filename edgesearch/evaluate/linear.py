@@ -1,4 +1,4 @@
-"""A linear classifier on top of features."""
+"""Linear classifiers on features."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from torch import nn
 from edgesearch.errors import DataError
 
 INVERSE_PENALTIES = tuple(10.0**exponent for exponent in range(-4, 4))
-"""What `linear_accuracy` chooses from, heaviest penalty first."""
-HELD_OUT = 0.2
-"""Share of each class of the training features on which it chooses."""
+"""Candidates of `linear_accuracy`, strongest penalty first."""
 MAX_ITERATIONS = 1000
-"""Of L-BFGS, for each penalty."""
 
 
 def linear_accuracy(
@@ -24,29 +21,25 @@ def linear_accuracy(
     test_labels: torch.Tensor,
     seed: int = 0,
 ) -> float:
-    """Accuracy of a linear probe: logistic regression on features that stay as they are.
+    """Accuracy of a linear probe, in 0 … 1: logistic regression on frozen features.
 
-    Features are standardised and the regression is fitted with L-BFGS, with an L2 penalty whose
-    inverse (scikit-learn's C) is the power of ten in 1e-4 … 1e3 that is best on a fifth of the
-    training features, held out of each class; of equals the heaviest penalty. It is then fitted
-    anew to all training features. The test features decide nothing.
+    Features are standardised. L-BFGS fits the regression with an L2 penalty whose inverse
+    (scikit-learn's C) is the power of ten in 1e-4 … 1e3 that is best on a held-out fifth of each
+    class of the training features (ties: the strongest), and refits to all training features.
 
     Source: Radford et al., "Learning transferable visual models from natural language supervision"
-    (ICML 2021), appendix A.3, which sweeps the penalty of L-BFGS on a validation split in this way
-    (in 96 steps); Kornblith et al., "Do better ImageNet models transfer better?" (CVPR 2019).
+    (ICML 2021), appendix A.3, which sweeps the penalty on a validation split this way;
+    Kornblith et al., "Do better ImageNet models transfer better?" (CVPR 2019).
 
     Args:
         train_features: (N, D).
         train_labels: (N,) int64.
         test_features: (M, D).
         test_labels: (M,) int64.
-        seed: Decides which training features choose the penalty.
-
-    Returns:
-        Share of the test images that are classified rightly, in 0 … 1.
+        seed: Seed of the held-out fifth.
 
     Raises:
-        DataError: Fewer than two classes occur, or none twice.
+        DataError: There are fewer than two classes, or no class occurs twice.
     """
     train, labels = train_features.cpu().double().numpy(), train_labels.cpu()
     require_two_classes(labels)
@@ -71,27 +64,27 @@ def linear_accuracy(
         cv=[parts],
     )
     with warnings.catch_warnings(), threadpool_limits(torch.get_num_threads()):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it counts as far as it came
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the last iterate counts
         model.fit(train, labels.numpy())
     return float(model.score(test_features.cpu().double().numpy(), test_labels.cpu().numpy()))
 
 
 def _held_out(labels: torch.Tensor, seed: int) -> torch.Tensor:
-    """A fifth of each class, but one at least of two: (N,) bool."""
+    """Mask (N,) of a fifth of each class, at least one of two."""
     generator = torch.Generator().manual_seed(seed)
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
-        count = max(round(len(members) * HELD_OUT), 1) if len(members) > 1 else 0
+        count = max(round(len(members) * 0.2), 1) if len(members) > 1 else 0
         held_out[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     return held_out
 
 
 def require_two_classes(labels: torch.Tensor) -> None:
-    """Refuse labels (N,) that no classifier can be trained with.
+    """Check that labels (N,) can train a classifier.
 
     Raises:
-        DataError: Fewer than two classes occur.
+        DataError: There are fewer than two classes.
     """
     if len(labels.unique()) < 2:
         raise DataError(
@@ -102,18 +95,18 @@ def require_two_classes(labels: torch.Tensor) -> None:
 
 
 def fit_linear(features: torch.Tensor, labels: torch.Tensor, classes: int) -> nn.Linear:
-    """Train a classifier by scikit-learn's logistic regression on standardised features.
+    """Fit a classifier by scikit-learn's logistic regression on standardised features.
 
     Args:
         features: (N, D).
         labels: (N,) int64.
-        classes: Number of classes; one that does not occur gets a logit that never wins.
+        classes: Number of classes; missing classes get a logit that never wins.
 
     Returns:
-        A layer (N, D) to logits (N, classes), the standardisation folded in.
+        A layer (N, D) to logits (N, classes) that includes the standardisation.
 
     Raises:
-        DataError: Fewer than two classes occur.
+        DataError: There are fewer than two classes.
     """
     require_two_classes(labels)
     from sklearn.linear_model import LogisticRegression
@@ -123,7 +116,7 @@ def fit_linear(features: torch.Tensor, labels: torch.Tensor, classes: int) -> nn
     model = LogisticRegression(max_iter=MAX_ITERATIONS)
     model.fit(scaler.fit_transform(features.numpy()), labels.numpy())
     rows, intercepts = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
-    if len(model.classes_) == 2:  # one row tells the two apart
+    if len(model.classes_) == 2:  # scikit-learn fits one row
         rows = torch.cat([-rows / 2, rows / 2])
         intercepts = torch.cat([-intercepts / 2, intercepts / 2])
     rows = rows / torch.from_numpy(scaler.scale_)

@@ -1,4 +1,4 @@
-"""Whether a score orders networks as their accuracy does."""
+"""Rank correlation between scores and accuracies of networks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ DRAWS_AT_ONCE = 250
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its bootstrap interval; NaN where there is nothing to order.
-
-    Attributes:
-        value: Of the networks as they are.
-        low: Lower end.
-        high: Upper end.
-    """
+    """A value with the ends of its bootstrap interval; NaN if all networks tie."""
 
     value: float
     low: float
@@ -27,15 +21,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """How well a score orders networks.
+    """Rank correlation of a score with the accuracy.
 
     Attributes:
-        score: Its name.
-        tau: Kendall's tau-b with the accuracy, over all pairs of networks.
-        within: The same over the pairs within a bin.
+        score: Name of the score.
+        tau: Kendall's tau-b over all pairs of networks.
+        within: The same over pairs within a bin.
         of_bins: The same in each bin.
-        behind: Tau of the first score less that of this one, from the same draws.
-        behind_within: The same over the pairs within a bin.
+        behind: Tau of the first score minus this one, from the same draws.
+        behind_within: The same over pairs within a bin.
     """
 
     score: str
@@ -53,24 +47,21 @@ def rank_correlations(
     *,
     draws: int = 1000,
     seed: int = 0,
-    confidence: float = 0.95,
 ) -> list[RankCorrelation]:
-    """Kendall's tau-b of each score, with percentile intervals from drawing networks anew.
+    """Kendall's tau-b of each score, with 95 % percentile bootstrap intervals over networks.
 
-    All scores see the same draws, so that a difference of two is known better than either. A
-    network that is drawn twice makes no pair with itself.
+    All scores share the draws, which narrows the interval of a difference. A network that is drawn
+    twice forms no pair with itself.
 
     Source: Kendall, "The treatment of ties in ranking problems" (Biometrika 33, 1945); Efron and
     Tibshirani, "An introduction to the bootstrap" (1993), chapter 13.
 
     Args:
-        scores: For each score its values (N,), higher for what it holds for better; the others are
-            compared with the first.
+        scores: Values (N,) of each score, higher for better; the first is the reference.
         accuracies: (N,).
-        bins: (N,) numbers of bins.
-        draws: How often networks are drawn.
-        seed: Of the draws.
-        confidence: Of the intervals.
+        bins: (N,) bin numbers.
+        draws: Bootstrap draws.
+        seed: Seed of the draws.
     """
     from scipy.stats import kendalltau
 
@@ -87,14 +78,14 @@ def rank_correlations(
     return [
         RankCorrelation(
             name,
-            _estimate(taus[0], confidence),
-            _estimate(taus[1], confidence),
+            _estimate(taus[0]),
+            _estimate(taus[1]),
             tuple(
                 float(kendalltau(scores[name][bins == each], accuracies[bins == each]).statistic)
                 for each in np.unique(bins)
             ),
-            _estimate(first[0] - taus[0], confidence),
-            _estimate(first[1] - taus[1], confidence),
+            _estimate(first[0] - taus[0]),
+            _estimate(first[1] - taus[1]),
         )
         for name, taus in found.items()
     ]
@@ -103,18 +94,18 @@ def rank_correlations(
 def kendall_taus(
     x: np.ndarray, y: np.ndarray, weights: np.ndarray, pairs: np.ndarray
 ) -> np.ndarray:
-    """Kendall's tau-b for several draws at once, which scipy has for one only.
+    """Kendall's tau-b of several weighted draws at once, which scipy lacks.
 
     Args:
         x: (N,).
         y: (N,).
-        weights: (draws, N): how often each is drawn.
-        pairs: (N, N): 1 for pairs that count, 0 for others.
+        weights: (draws, N): multiplicity of each network.
+        pairs: (N, N): 1 for pairs that count, else 0.
 
     Returns:
-        (draws,), NaN where all that was drawn of x or of y is equal.
+        (draws,), NaN if all drawn values of x or of y tie.
     """
-    of_x, of_y = (  # compared, not subtracted: what a device cannot run is infinitely slow
+    of_x, of_y = (  # compared, not subtracted: costs may be infinite
         (np.greater.outer(values, values).astype(float) - np.less.outer(values, values)) * pairs
         for values in (x, y)
     )
@@ -132,11 +123,10 @@ def _quadratic(weights: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _estimate(values: np.ndarray, confidence: float) -> Estimate:
-    """The first of the values, and the interval that the others span."""
+def _estimate(values: np.ndarray) -> Estimate:
+    """The first value, and the 95 % interval of the others."""
     drawn = values[1:][np.isfinite(values[1:])]
     if not len(drawn):
         return Estimate(float(values[0]), float("nan"), float("nan"))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return Estimate(float(values[0]), float(low), float(high))

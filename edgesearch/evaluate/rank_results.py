@@ -1,25 +1,24 @@
-"""rank/subnets.jsonl: what was found out about each subnet, a line each."""
+"""Results of `edgesearch rank`: subnets.jsonl, a CSV table and a plot."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devices.files import JsonLines
+import numpy as np
+
+from devices.files import JsonLines, write_bytes
+from edgesearch.evaluate.rank_correlation import RankCorrelation
 from edgesearch.space import Architecture, SearchSpace
 
 
 @dataclass(frozen=True)
 class RankedSubnet:
-    """A subnet with its accuracy and all its scores.
-
-    Attributes:
-        architecture: The subnet.
-        accuracy: On images held out, in 0 … 1.
-        scores: By name, higher for what a score holds for better.
-    """
+    """A subnet with its test accuracy in 0 … 1 and its scores by name (higher is better)."""
 
     architecture: Architecture
     accuracy: float
@@ -31,27 +30,19 @@ class RankedSubnet:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> RankedSubnet:
-        """Read what `to_dict` wrote."""
+        """Inverse of `to_dict`."""
         architecture = space.from_choices(values["architecture"])
         return cls(architecture, float(values["accuracy"]), dict(values["scores"]))
 
 
 class RankedSubnets:
-    """The lines of the file; a kill loses one at most.
-
-    Args:
-        path: The file; it may exist.
-        space: Of the subnets.
-
-    Raises:
-        FileError: The file is damaged.
-    """
+    """The subnets in a file of JSON lines, which may exist; a kill loses at most one line."""
 
     def __init__(self, path: Path, space: SearchSpace) -> None:
         self.path = path
         self.subnets: dict[Architecture, RankedSubnet] = {}
         self._lines = JsonLines(
-            path, "subnets that `edgesearch rank` wrote", "Move the file away to rank anew."
+            path, "subnets that `edgesearch rank` wrote", "Move the file away to rank again."
         )
         for number, values in self._lines.read(cut=True) if path.exists() else []:
             with self._lines.line(number):
@@ -59,10 +50,57 @@ class RankedSubnets:
             self.subnets[subnet.architecture] = subnet
 
     def add(self, subnet: RankedSubnet) -> None:
-        """Keep a subnet; it is on disk when this returns.
-
-        Raises:
-            FileError: The file cannot be written.
-        """
+        """Append a subnet; the line is on disk when this returns."""
         self.subnets[subnet.architecture] = subnet
         self._lines.append(subnet.to_dict())
+
+
+def write_csv(
+    path: Path, subnets: Sequence[RankedSubnet], costs: Sequence[float], bins: Sequence[int]
+) -> None:
+    """Write one row per subnet, with its cost and bin."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["architecture", "accuracy", "cost", "bin", *subnets[0].scores])
+    for subnet, cost, number in zip(subnets, costs, bins, strict=True):
+        scores = subnet.scores.values()
+        writer.writerow([str(subnet.architecture), subnet.accuracy, cost, number, *scores])
+    write_bytes(path, text.getvalue().encode())
+
+
+def plot_ranking(
+    path: Path,
+    subnets: Sequence[RankedSubnet],
+    bins: np.ndarray,
+    correlations: Sequence[RankCorrelation],
+    accuracy: str,
+) -> None:
+    """Plot agreement against accuracy by bin, and the tau of each score with its interval."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    scatter, bars = figure.subplots(1, 2)
+    agreements = np.array([subnet.scores["agreement"] for subnet in subnets])
+    accuracies = np.array([subnet.accuracy for subnet in subnets])
+    for number in np.unique(bins):
+        chosen = bins == number
+        scatter.plot(
+            agreements[chosen], accuracies[chosen], "o", markersize=4, label=f"bin {number}"
+        )
+    scatter.set(xlabel="agreement", ylabel=f"{accuracy} accuracy", title=f"{len(subnets)} subnets")
+    scatter.legend()
+    names = [correlation.score for correlation in correlations]
+    places = np.arange(len(names), dtype=float)
+    for offset, label in ((-0.15, "tau"), (0.15, "within")):
+        estimates = [getattr(correlation, label) for correlation in correlations]
+        values = np.array([(e.low, e.value, e.high) for e in estimates])
+        bars.hlines(places + offset, values[:, 0], values[:, 2], color="0.6")
+        bars.plot(values[:, 1], places + offset, "o", markersize=4, label=label)
+    bars.set_yticks(places, names)
+    bars.invert_yaxis()
+    bars.axvline(0, color="0.8")
+    bars.set(xlabel=f"Kendall's tau with the {accuracy} accuracy", title="overall, within bins")
+    bars.legend(loc="lower left")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    write_bytes(path, picture.getvalue())

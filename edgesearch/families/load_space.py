@@ -1,4 +1,4 @@
-"""Search spaces by name, and from their description."""
+"""Search spaces by name and from their dictionary form."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from edgesearch.space import SearchSpace
 
 CATALOG = Path(__file__).parent / "catalog"
 FAMILIES: dict[str, type[SearchSpace]] = {"resnet": ResNetSpace}
-"""Every family by its name."""
+"""The families by name."""
 
 
 def known_spaces() -> list[str]:
-    """Names of the spaces that come with edgesearch."""
+    """Names of the spaces that edgesearch includes."""
     return sorted(path.stem for path in CATALOG.glob("*.yaml"))
 
 
 def load_space(name: str, **overrides: Any) -> SearchSpace:
-    """A space that comes with edgesearch, with some of its fields replaced.
+    """A space that edgesearch includes, with some fields replaced.
 
     Raises:
-        SpaceError: There is no space of that name, or a field is not valid.
+        SpaceError: There is no space of this name, or a field is not valid.
     """
     import yaml
 
@@ -42,13 +42,13 @@ def load_space(name: str, **overrides: Any) -> SearchSpace:
 
 
 def space_from_dict(values: Mapping[str, Any]) -> SearchSpace:
-    """The space of a description, as `to_dict` writes it.
+    """The space of a dictionary that `SearchSpace.to_dict` returned.
 
     Raises:
         SpaceError: The family is unknown, or a field is missing, unknown or not valid.
     """
     family = values.get("family", "resnet")
-    if family not in list(FAMILIES):  # a list, as YAML may hold, has no hash
+    if family not in list(FAMILIES):  # YAML may hold a list, which is not hashable
         raise SpaceError(
             f"the family of a space is one of {', '.join(FAMILIES)}",
             repr(family),

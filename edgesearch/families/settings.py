@@ -1,4 +1,4 @@
-"""The section `space`."""
+"""The configuration section `space`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from edgesearch.space import SearchSpace
 
 
 class SpaceSettings(Settings):
-    """The search space: one that comes with edgesearch, or one's own.
+    """The search space: one of edgesearch's, or a new one.
 
-    Without `family`, `name` names a space that comes with edgesearch, and all other keys replace
-    fields of it. With `family`, the keys define a new space.
+    Without `family`, `name` selects a space of edgesearch, and all other keys replace its fields.
+    With `family`, the keys define a new space.
     """
 
     model_config = ConfigDict(extra="allow")
 
     name: str | None = None
-    """Name of a space that comes with edgesearch, or a new one's name."""
+    """Name of a space of edgesearch, or of the new space."""
     family: str | None = None
     """Family of a new space."""
 
     def build(self) -> SearchSpace:
-        """The space.
+        """Make the space.
 
         Raises:
             SpaceError: There is no such space, or a field is not valid.

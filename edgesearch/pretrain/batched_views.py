@@ -1,9 +1,9 @@
-"""The same views for a whole batch of small images at once, each image with draws of its own.
+"""Augmentation of whole batches of small images, each image with its own draws.
 
-torchvision's transforms draw once for a batch; one image at a time they cost more than training
-a small network. Differences from them: crops do not end at whole pixels, the order of the colour
-changes is fixed, the hue is turned in YIQ instead of HSV, and images are not smoothed before they
-are made smaller. What is drawn has the same distributions (`test_view_statistics.py`).
+torchvision's transforms draw once per batch; applied image by image they cost more than training a
+small network. Differences: crops end between pixels, the order of colour changes is fixed, hue
+rotates in YIQ instead of HSV, and resizing is not antialiased. All draws have the same
+distributions (`test_view_statistics.py`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,7 @@ import torch.nn.functional as F
 
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.pretrain.randomness import uniforms
-from edgesearch.pretrain.views import (
-    BLUR_SIGMA,
-    SOLARIZE_FROM,
-    blur_kernel_size,
-)
+from edgesearch.pretrain.views import BLUR_SIGMA, SOLARIZE_FROM, blur_kernel_size
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings, JitterSettings
@@ -34,20 +30,14 @@ _RGB_TO_YIQ = torch.tensor(
 _YIQ_TO_RGB = torch.linalg.inv(_RGB_TO_YIQ)
 _DRAWS = 14
 _RETRIES = 9
-"""Further tries of a crop that would be longer than its image: torchvision makes ten in all."""
+"""Further tries of a crop that exceeds its image; torchvision makes ten in total."""
 _ASPECT = (math.log(3 / 4), math.log(4 / 3))
 
 
 class BatchedViews:
     """Views of batches; the draws of each image are keyed by seed, epoch, image and view.
 
-    They are computed on the device on which the images lie. All that is random is drawn on the
-    CPU, so that every device makes the same views, up to rounding.
-
-    Args:
-        augmentations: How the first and the second view are made.
-        preprocess: Resolution and normalisation.
-        seed: Of all draws.
+    All draws happen on the CPU, so every device makes the same views up to rounding.
     """
 
     def __init__(
@@ -60,15 +50,9 @@ class BatchedViews:
     def __call__(
         self, images: torch.Tensor, indices: torch.Tensor, epoch: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two views of each image.
+        """Two views (N, C, R, R) float32, normalised, of each image (N, C, H, W) uint8.
 
-        Args:
-            images: (N, C, H, W) uint8.
-            indices: (N,) numbers of the images in their set, on the CPU.
-            epoch: Number of the epoch.
-
-        Returns:
-            Two tensors (N, C, R, R) float32, normalised, on the device of the images.
+        `indices` (N,) are those of the images in their set, on the CPU.
         """
         first, second = (
             self._view(
@@ -94,7 +78,7 @@ class BatchedViews:
             chosen = (u[:, 10] < a.grayscale_probability)[:, None, None, None]
             x = torch.where(chosen, luma(x), x)
         if a.blur_probability > 0:
-            # Chosen on the CPU: to count them on a GPU would be to wait for it.
+            # Chosen on the CPU: counting them on a GPU would block.
             places = torch.nonzero(on_cpu[:, 11] < a.blur_probability).flatten()
             chosen = to_device(places, x.device)
             low, high = BLUR_SIGMA
@@ -111,7 +95,7 @@ class BatchedViews:
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy to a device; to a GPU while this process goes on."""
+    """Copy to a device, asynchronously to a GPU."""
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -120,29 +104,26 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def crop_and_flip(
     images: torch.Tensor, u: torch.Tensor, augmentation: AugmentationSettings, resolution: int
 ) -> torch.Tensor:
-    """Cut out a random part, maybe mirrored, and resize it bilinearly, without antialiasing.
+    """Random resized crop with optional flip, bilinear, not antialiased, to (N, C, R, R).
 
     Args:
         images: (N, C, H, W) float32.
-        u: (N, 5 + 2T) uniform draws: area, aspect ratio, place (y, x), flip; then area and aspect
-            ratio of T further tries. The first that fits into the image counts; if none does,
-            the middle of the image is taken, as in torchvision.
-        augmentation: Its crop_scale and flip_probability count.
+        u: (N, 5 + 2T) uniform draws: area, aspect ratio, position (y, x), flip; then area and
+            aspect ratio of T further tries. The first try that fits into the image counts; if
+            none does, the centre of the image is used, as in torchvision.
+        augmentation: Only crop_scale and flip_probability are used.
         resolution: R.
-
-    Returns:
-        (N, C, R, R).
     """
     low, high = augmentation.crop_scale
     area = low + (high - low) * torch.cat([u[:, :1], u[:, 5::2]], dim=1)
     turn = torch.cat([u[:, 1:2], u[:, 6::2]], dim=1)
     aspect = torch.exp(_ASPECT[0] + (_ASPECT[1] - _ASPECT[0]) * turn)
     sides = images.shape[3] / images.shape[2]
-    aspect = aspect / sides  # from pixels to shares of the sides
+    aspect = aspect / sides  # in shares of the sides
     heights, widths = (area / aspect).sqrt(), (area * aspect).sqrt()
     fits = (heights <= 1) & (widths <= 1)
     none, first = ~fits.any(dim=1), fits.int().argmax(dim=1, keepdim=True)
-    # What torchvision falls back to: all of the image that has an aspect ratio in the range.
+    # torchvision's fallback: the largest centre crop with an aspect ratio in the range.
     height = heights.gather(1, first)[:, 0].masked_fill(
         none, min(1.0, sides / math.exp(_ASPECT[0]))
     )
@@ -160,7 +141,7 @@ def crop_and_flip(
 
 
 def luma(images: torch.Tensor) -> torch.Tensor:
-    """(N, 3, H, W) to the brightness (N, 1, H, W); one channel is given back as it is."""
+    """Luma (N, 1, H, W) of (N, 3, H, W); a single channel is returned unchanged."""
     if images.shape[1] == 1:
         return images
     weights = to_device(torch.tensor(_LUMA).view(1, 3, 1, 1), images.device)
@@ -168,15 +149,9 @@ def luma(images: torch.Tensor) -> torch.Tensor:
 
 
 def jitter(images: torch.Tensor, u: torch.Tensor, strengths: JitterSettings) -> torch.Tensor:
-    """Change brightness, contrast, saturation and hue, each image by draws of its own.
+    """Change brightness, contrast, saturation and hue of each image.
 
-    Args:
-        images: (N, C, H, W) in 0 … 1.
-        u: (N, 4) uniform draws.
-        strengths: The sizes of the changes.
-
-    Returns:
-        (N, C, H, W) in 0 … 1.
+    Images are (N, C, H, W) in 0 … 1; `u` are uniform draws (N, 4).
     """
 
     def factor(column: int, size: float) -> torch.Tensor:
@@ -192,7 +167,7 @@ def jitter(images: torch.Tensor, u: torch.Tensor, strengths: JitterSettings) -> 
     x = (grey + (x - grey) * factor(2, strengths.saturation)).clamp(0, 1)
     if strengths.hue == 0:
         return x
-    # Hue runs against the direction of an angle in the plane of I and Q.
+    # Hue decreases with the angle in the plane of I and Q.
     turn = -2 * math.pi * strengths.hue * (2 * u[:, 3] - 1)
     rotation = torch.zeros(len(x), 3, 3, device=x.device)
     rotation[:, 0, 0] = 1
@@ -204,16 +179,7 @@ def jitter(images: torch.Tensor, u: torch.Tensor, strengths: JitterSettings) -> 
 
 
 def blur(images: torch.Tensor, sigma: torch.Tensor, kernel_size: int) -> torch.Tensor:
-    """Gaussian blur with a standard deviation for each image.
-
-    Args:
-        images: (N, C, H, W).
-        sigma: (N,) in pixels.
-        kernel_size: Odd.
-
-    Returns:
-        (N, C, H, W).
-    """
+    """Gaussian blur of (N, C, H, W) with standard deviations (N,) in pixels; odd kernel size."""
     n, channels, height, width = images.shape
     if n == 0:
         return images

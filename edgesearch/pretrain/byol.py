@@ -1,4 +1,4 @@
-"""BYOL: predict the embedding that a slowly moving encoder gives of another view.
+"""BYOL: predict the momentum encoder's embedding of another view.
 
 Source: Grill et al., "Bootstrap your own latent: a new approach to self-supervised learning"
 (NeurIPS 2020, arXiv 2006.07733), section 3 and appendix B.
@@ -19,45 +19,32 @@ from edgesearch.supernet.projector import Projector
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings
 
-SECOND_BLUR = 0.1
-"""Blur of the second views as a share of that of the first (appendix B, table 6)."""
-
 
 @in_full_precision
 def cosine_distance(predictions: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Mean squared distance of vectors of length 1: 2 − 2·cos.
-
-    Source: equation 2.
-
-    Args:
-        predictions: (N, D), of length 1.
-        keys: (N, D), of length 1.
-
-    Returns:
-        Mean over the batch, a scalar.
-    """
+    """Mean squared distance (equation 2) of rows (N, D) of length 1: 2 − 2·cos."""
     return 2 - 2 * (predictions * keys).sum(dim=1).mean()
 
 
 class BYOL(MomentumMethod):
-    """Query encoder with a predictor behind it, and key encoder.
+    """Query encoder with predictor, and key encoder.
 
-    The predictor serves training only: the search looks at the projector's embeddings. Its input
-    is as wide for all subnets; it is the projector's input that is cut.
+    Only training uses the predictor; the search compares projector outputs, which have the same
+    length for all subnets.
     """
 
     def build(self, dim: int, *, predictor_hidden_dim: int) -> None:
-        """See `Method`; the predictor's hidden layer is always normalised."""
+        """See `Method`; the predictor always has batch normalisation."""
         self.predictor = Projector(dim, predictor_hidden_dim, dim, True)
 
     def views(
         self, augmentation: AugmentationSettings
     ) -> tuple[AugmentationSettings, AugmentationSettings]:
-        """See `Method`: the first views are blurred, the second ones seldom, but solarized.
+        """See `Method`: blur mostly for the first view, solarization for the second only.
 
-        With a blur probability of 1 and a solarize probability of 0.2 these are the paper's.
+        With a blur probability of 1 and a solarize probability of 0.2 these are the paper's views.
         """
-        second_blur = SECOND_BLUR * augmentation.blur_probability
+        second_blur = 0.1 * augmentation.blur_probability  # appendix B, table 6
         return (
             augmentation.model_copy(update={"solarize_probability": 0.0}),
             augmentation.model_copy(update={"blur_probability": second_blur}),
@@ -65,12 +52,12 @@ class BYOL(MomentumMethod):
 
     @torch.no_grad()
     def targets(self, views: Views, encode: Encode = at_once) -> tuple[torch.Tensor, torch.Tensor]:
-        """The embeddings of first and second views by the key encoder, (N, D) each."""
+        """The key encoder's embeddings (N, D) of both views."""
         first, second = (encode(self.key, view, shuffled=False) for view in views)
         return first, second
 
     def loss(self, views: Views, targets: tuple[torch.Tensor, torch.Tensor]) -> SubnetLoss:
-        """The sum over both directions, each view predicting the key of the other."""
+        """The sum over both directions: each view predicts the key of the other."""
         total = targets[0].new_zeros(())
         embeddings = []
         for images, keys in zip(views, reversed(targets), strict=True):
@@ -81,5 +68,5 @@ class BYOL(MomentumMethod):
         return SubnetLoss(total, F.normalize(embeddings[0], dim=1))
 
     def momentum_at(self, progress: float) -> float:
-        """See `MomentumMethod`: a half cosine takes it to 1 (section 3.2)."""
+        """See `MomentumMethod`: rises to 1 along a half cosine (section 3.2)."""
         return 1 - (1 - self.ema_momentum) * (math.cos(math.pi * progress) + 1) / 2

@@ -1,4 +1,4 @@
-"""The state of a training run as a file, and the state before it as another."""
+"""Training states: the current one and the previous one."""
 
 from __future__ import annotations
 
@@ -20,22 +20,18 @@ FORMAT = "edgesearch-training-state-1"
 
 
 def previous(path: Path) -> Path:
-    """Where the state before the one at `path` is kept."""
+    """Path of the state before the one at `path`."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def has_state(path: Path) -> bool:
-    """Whether `load_state` has something to read."""
+    """Whether `load_state` can find a file."""
     return path.exists() or previous(path).exists()
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a state and keep the one before; a kill at any moment leaves a whole one.
-
-    Raises:
-        FileError: It cannot be written; the former one is still there.
-    """
-    buffer = io.BytesIO()  # writing to the file itself, torch would hide why it failed
+    """Write a state and keep the previous one; a kill at any moment leaves one intact."""
+    buffer = io.BytesIO()  # torch hides the reason if it fails to write a file
     torch.save({"format": FORMAT, **state}, buffer)
     write_bytes(path, buffer.getbuffer(), keep_former=previous(path))
 
@@ -43,16 +39,11 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 def load_state(
     path: Path, identity: Mapping[str, Any], notice: Callable[[str], None] = warnings.warn
 ) -> dict[str, Any]:
-    """Read a state, or the one before if this one is damaged.
-
-    Args:
-        path: What `save_state` wrote.
-        identity: What the state has to hold under "identity".
-        notice: Is told of a damaged state.
+    """Read a state, or the previous one, with a notice, if it is damaged.
 
     Raises:
-        CheckpointError: Both files are damaged or foreign, or the state is of another run (names
-            the field).
+        CheckpointError: Both files are damaged or foreign, or the state's "identity" is of another
+            run (names the field).
     """
     damaged = False
     try:
@@ -62,10 +53,10 @@ def load_state(
             state = _read(previous(path))
         except CheckpointError:
             raise error from None
-        damaged = path.exists()  # a kill between the two renamings loses nothing
+        damaged = path.exists()  # a missing file means a kill between two renames
         if damaged:
             place = _place(**state["progress"])
-            notice(f"{path} is damaged: going on from the state before it, that {place}")
+            notice(f"{path} is damaged: continuing from the previous state, {place}")
     for field, value in identity.items():
         found = state["identity"].get(field)
         if found != value:
@@ -74,30 +65,30 @@ def load_state(
                 f"{field} {found!r}",
                 "Restore the configuration, or choose another output_dir.",
             )
-    if damaged:  # the next `save_state` would put it in the place of the one that is whole
+    if damaged:  # otherwise `save_state` would overwrite the intact one with it
         with contextlib.suppress(OSError):
             os.replace(path, path.with_suffix(".damaged"))
     return state
 
 
 def _place(epoch: int, step: int, **_: Any) -> str:
-    """Where a run stood, given its progress: whole epochs, and steps of the next one."""
+    """Position of a run in words, given its progress."""
     return f"after step {step} of epoch {epoch + 1}" if step else f"after epoch {epoch}"
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A state; only tensors and plain values are unpickled."""
+    """Read a state; only tensors and plain values are unpickled."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise ValueError("not a training state")
-    except Exception as error:  # damaged bytes make the unpickler raise errors of any kind
+    except Exception as error:  # the unpickler raises many types on damaged files
         reason = str(error).partition("\n")[0]
-        if isinstance(error, pickle.UnpicklingError):  # torch's reason is advice against its check
+        if isinstance(error, pickle.UnpicklingError):  # torch advises to disable its check
             reason = "damaged, or with more in it than tensors and plain values"
         raise CheckpointError(
             f"a training state of edgesearch at {path}",
             f"{type(error).__name__}: {reason}",
-            "Move the folder's .pt files away to start this run anew.",
+            "Move the folder's .pt files away to restart this run.",
         ) from error
     return dict(state)

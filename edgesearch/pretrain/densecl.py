@@ -1,15 +1,14 @@
-"""DenseCL: MoCo v2's contrast for whole images, and once more for each place in them.
+"""DenseCL: MoCo v2's contrast for whole images and for each position of the feature map.
 
 Source: Wang et al., "Dense contrastive learning for self-supervised visual pre-training" (CVPR
 2021, arXiv 2011.09157), section 3.
 
-Which place of the second view shows what a place of the first shows is found by the features of the
-backbone, as in the paper. There, the query encoder sees the first view and the key encoder the
-second; in a supernet the features of the two have different lengths, and cannot be compared. So the
-key encoder, which is always the largest network, sees both views: the places are found once a step,
-by the best features at hand, and are the same for all subnets. It costs one more pass of it. (To
-compare the projected features would cost none, but the paper found them to match worse.) A subnet
-of lower resolution has a smaller grid, which is enlarged to that of the keys.
+As in the paper, backbone features decide which position of the second view matches a position of
+the first. There, query and key encoder see one view each; in a supernet their features differ in
+length. So here the key encoder, always the largest network, sees both views: matches are computed
+once per step and hold for all subnets, at the cost of one more pass of it. (Matching projected
+features would cost nothing, but the paper found it worse.) The smaller grid of a subnet of lower
+resolution is interpolated to that of the keys.
 """
 
 from __future__ import annotations
@@ -28,16 +27,14 @@ from edgesearch.pretrain.precision import in_full_precision
 
 @in_full_precision
 def best_match(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """For each place of one map the place of the other whose features are most alike.
-
-    Source: equation 3.
+    """For each position of one map, the most similar position of the other (equation 3).
 
     Args:
         first: (N, C, H, W).
         second: (N, C, H', W').
 
     Returns:
-        (N, H·W) numbers of places, in 0 … H'·W' − 1.
+        (N, H·W) indices in 0 … H'·W' − 1.
     """
     first = F.normalize(first.flatten(2), dim=1)
     second = F.normalize(second.flatten(2), dim=1)
@@ -52,19 +49,17 @@ def dense_info_nce(
     queue: torch.Tensor,
     temperature: float,
 ) -> torch.Tensor:
-    """`info_nce` for each place, whose key is that of the matching place.
-
-    Source: equation 2.
+    """`info_nce` for each position with the key of the matching position (equation 2).
 
     Args:
-        queries: (N, D, S), each place of length 1.
-        keys: (N, D, S'), each place of length 1.
-        match: (N, S) numbers of the matching places among the S'.
+        queries: (N, D, S), each position of length 1.
+        keys: (N, D, S'), each position of length 1.
+        match: (N, S) indices of the matching positions in 0 … S' − 1.
         queue: (D, K), columns of length 1; the negatives.
         temperature: T.
 
     Returns:
-        Mean over batch and places, a scalar.
+        Mean over batch and positions, a scalar.
     """
     positives = keys.gather(2, match[:, None].expand_as(queries))
     flat_queries, flat_keys = (x.transpose(1, 2).flatten(0, 1) for x in (queries, positives))
@@ -72,13 +67,13 @@ def dense_info_nce(
 
 
 class DenseTargets(NamedTuple):
-    """What the key encoder sees in a batch.
+    """The key encoder's outputs for a batch.
 
     Attributes:
         keys: (N, D), of length 1, of the second views.
-        grid: (N, D, H, W) of the second views, each place of length 1.
-        pooled: (N, D), of length 1: the means of the grids before they got length 1.
-        match: (N, H·W): the place of the second view for each place of the first.
+        grid: (N, D, H, W) of the second views, each position of length 1.
+        pooled: (N, D), of length 1: means of the grids before normalisation.
+        match: (N, H·W): the position of the second view for each position of the first.
     """
 
     keys: torch.Tensor
@@ -88,10 +83,10 @@ class DenseTargets(NamedTuple):
 
 
 class DenseCL(MomentumMethod):
-    """Query encoder, key encoder, each with a second projector for places, and two queues.
+    """Query and key encoder, each with a second, dense projector, and two queues.
 
-    The projector for places is two 1×1 convolutions in the paper: the same as a `Projector` that
-    is applied to each place, its input cut to the subnet's width.
+    The paper's dense projector is two 1×1 convolutions, equivalent to a `Projector` applied to each
+    position.
     """
 
     has_dense_projector = True
@@ -105,9 +100,8 @@ class DenseCL(MomentumMethod):
 
     @torch.no_grad()
     def targets(self, views: Views, encode: Encode = at_once) -> DenseTargets:
-        """Keys of the second views, and which of their places show what those of the first do."""
-        targets: DenseTargets = encode(self._encoded, *views)
-        return targets
+        """Keys of the second views, and their matches with positions of the first."""
+        return encode(self._encoded, *views)
 
     def _encoded(self, first_views: torch.Tensor, second_views: torch.Tensor) -> DenseTargets:
         first = self.key.supernet.feature_map(first_views)
@@ -135,14 +129,14 @@ class DenseCL(MomentumMethod):
         return SubnetLoss((1 - self.dense_weight) * whole + self.dense_weight * dense, queries)
 
     def after_step(self, targets: DenseTargets, progress: float) -> None:
-        """Move the key encoder and put the keys into the queues."""
+        """Update the key encoder and enqueue the keys."""
         super().after_step(targets, progress)
         self.queue.put(targets.keys)
         self.dense_queue.put(targets.pooled)
 
 
 def _projected_grid(encoder: Encoder, features: torch.Tensor) -> torch.Tensor:
-    """Features (N, C, H, W) through the projector for places, to (N, D, H, W)."""
+    """(N, C, H, W) through the dense projector to (N, D, H, W)."""
     assert encoder.dense_projector is not None
     count, _, height, width = features.shape
     places = features.permute(0, 2, 3, 1).flatten(0, 2)

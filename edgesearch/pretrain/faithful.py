@@ -1,4 +1,4 @@
-"""A step of MoCo v2 in the order of DATA's released code, for ablation."""
+"""MoCo v2's step in the order of DATA's released code, for ablation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgesearch.pretrain.settings import PretrainSettings
 
 Step = Callable[..., StepResult]
-"""`sandwich_step` or `faithful_step` without the arguments that settings decide."""
+"""`sandwich_step` or `faithful_step` with the arguments of the settings bound."""
 
 
 def faithful_step(
@@ -33,23 +33,12 @@ def faithful_step(
     *,
     passes: Passes | None = None,
 ) -> StepResult:
-    """A step in the order of DATA's released code, to see what the order does.
+    """A step in the order of DATA's released code; see `sandwich_step`.
 
-    The pass of each subnet moves the key encoder, encodes the keys again and puts them into the
-    queue: it moves several times in a step, and towards weights of the step before; the queue holds
-    each image several times, and negatives that show the image of the query.
-
-    Args:
-        method: What computes the losses.
-        views: Two views (N, C, R, R) of the same images.
-        architectures: The subnets.
-        optimizer: Of the shared weights.
-        progress: Changes nothing, as in `sandwich_step` with MoCo v2.
-        passes: How the batch goes through the networks, without accumulation; at once and in
-            float32 if None.
-
-    Returns:
-        What the step brought. If a loss is not finite, queue and key encoder have changed.
+    Each subnet's pass updates the key encoder, encodes the keys again and enqueues them. So the key
+    encoder moves several times per step, towards the weights of the previous step, and the queue
+    holds each image several times, including negatives that show the query's image. Accumulation is
+    not supported. If a loss is not finite, queue and key encoder have changed nevertheless.
     """
     passes = passes or Passes(method, len(views[0]) * distributed.world_size())
     optimizer.zero_grad(set_to_none=True)
@@ -72,10 +61,10 @@ def faithful_step(
 
 
 def choose_step(method: Method, settings: PretrainSettings) -> Step:
-    """What a training does in each step: the sandwich step, or that of the released code.
+    """The step function of the settings.
 
     Raises:
-        TrainingError: The released code has no such step.
+        TrainingError: `pretrain.faithful` does not support the other settings.
     """
     weights, distill, accumulation = settings.loss_weights, settings.distill, settings.accumulation
     if not settings.faithful:
@@ -85,7 +74,7 @@ def choose_step(method: Method, settings: PretrainSettings) -> Step:
     if isinstance(method, MoCoV2) and (weights, distill, accumulation) == ((1, 1, 1), 0, 1):
         return faithful_step
     raise TrainingError(
-        "moco_v2 without distillation, weights of losses and accumulation for pretrain.faithful",
+        "moco_v2 without distillation, loss weights and accumulation for pretrain.faithful",
         f"{type(method).__name__}, distill {distill}, loss_weights {weights}, "
         f"accumulation {accumulation}",
         "Set pretrain.faithful=false.",

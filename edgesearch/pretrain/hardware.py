@@ -1,11 +1,10 @@
-"""Where a supernet is trained: device, compiler, and what to do when memory runs out."""
+"""Training hardware: device, compiler, and advice when memory runs out."""
 
 from __future__ import annotations
 
 import os
 import traceback
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import nn
@@ -18,20 +17,17 @@ from edgesearch.processes import distributed
 
 _GIB = 2**30
 _SAFE_SHARE = 0.9
-"""Share of the free memory that a pass is advised to fill: some is lost between tensors."""
+"""Share of free memory that suggested passes fill; fragmentation takes the rest."""
 _PROBE_SHARE = 8
 _FEWEST = 2
-"""Images that a normalisation needs."""
+"""Images that batch normalisation needs."""
 
 
 def torch_device(name: str) -> torch.device:
-    """The device of this process.
-
-    Args:
-        name: "auto" (a CUDA device if there is one), "cpu" or "cuda".
+    """The device of this process for "auto" (CUDA if available), "cpu" or "cuda".
 
     Raises:
-        TrainingError: There is no CUDA device, or not one for each process here.
+        TrainingError: There is no CUDA device, or not one per process on this machine.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and count == 0):
@@ -49,17 +45,17 @@ def torch_device(name: str) -> torch.device:
 
 
 def compile_ends(method: Method, device: torch.device, accumulation: int = 1) -> None:
-    """Compile what always has the same shapes: the ends of the space; random subnets stay as is.
+    """Compile the largest and the smallest network; random subnets stay uncompiled.
 
-    Each pass of a step moves the statistics by a share of its own, and so has code of its own: the
-    more passes, the longer the compilation.
+    Each pass of a step has its own momentum of the running statistics and thus its own graph: more
+    passes take longer to compile.
 
     Raises:
-        TrainingError: There is no compiler that torch can use.
+        TrainingError: torch finds no compiler.
     """
     try:
         torch.compile(lambda x: x.relu() + 1)(torch.ones(8, device=device))
-    except Exception as error:  # torch has an error of its own for each missing tool
+    except Exception as error:  # torch raises a different type for each missing tool
         raise TrainingError(
             f"a compiler that torch can use for {device.type}, for pretrain.compile=true",
             str(error).strip().splitlines()[0],
@@ -73,54 +69,34 @@ def compile_ends(method: Method, device: torch.device, accumulation: int = 1) ->
             encoder.supernet.compile_for((space.largest, space.smallest))
 
 
-class Memory(Protocol):
-    """The memory of a device."""
-
-    def reset(self) -> None:
-        """Give back what is not in use, and forget the highest use."""
-
-    def highest_bytes(self) -> int:
-        """The highest use since the last reset, beyond that at the reset."""
-
-    def free_bytes(self) -> int:
-        """What can still be had."""
-
-
 class CudaMemory:
-    """See `Memory`."""
+    """The memory of a CUDA device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._at_reset = 0
 
     def reset(self) -> None:
-        """See `Memory`."""
+        """Free cached memory and reset the peak."""
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self.device)
         self._at_reset = torch.cuda.memory_allocated(self.device)
 
     def highest_bytes(self) -> int:
-        """See `Memory`."""
+        """Peak since the last reset, minus the use at the reset."""
         return torch.cuda.max_memory_allocated(self.device) - self._at_reset
 
     def free_bytes(self) -> int:
-        """See `Memory`."""
+        """Free memory of the device."""
         return torch.cuda.mem_get_info(self.device)[0]
 
 
 def images_that_fit(
-    run: Callable[[int], None], count: int, memory: Memory
+    run: Callable[[int], None], count: int, memory: CudaMemory
 ) -> tuple[int, int] | None:
-    """How many images a pass can hold, measured with few and taken to grow with their number.
+    """Images that fit into a pass, and bytes per image, extrapolated from a pass with few.
 
-    Args:
-        run: Does a pass of so many images.
-        count: How many were too many.
-        memory: Of the device.
-
-    Returns:
-        The images that fit, fewer than `count`, and the bytes of each; None if not even the
-        fewest do.
+    `run` runs a pass with a number of images; `count` did not fit. None if not even two fit.
     """
     few = max(_FEWEST, count // _PROBE_SHARE)
     while True:
@@ -139,16 +115,11 @@ def images_that_fit(
 
 
 def out_of_memory(
-    method: Method, views: Views, passes: Passes, memory: Memory, found: str
+    method: Method, views: Views, passes: Passes, memory: CudaMemory, found: str
 ) -> TrainingError:
-    """The error to raise when a step found too little memory; measures what would fit.
+    """The error of a step that ran out of memory, with advice from measurements.
 
-    Args:
-        method: What was trained; its gradients are lost.
-        views: Those of the step.
-        passes: How they were to go through the networks.
-        memory: Of the device.
-        found: What torch said.
+    The method's gradients are lost. `found` is torch's error message.
     """
 
     def run(count: int) -> None:
@@ -172,7 +143,7 @@ def out_of_memory(
 
 
 def no_memory_for_views(found: str) -> TrainingError:
-    """The error to raise when the views of a batch find too little memory."""
+    """The error if the views of a batch exceed the memory."""
     return TrainingError(
         "memory for the views of a batch on the device",
         found.splitlines()[0],
@@ -182,10 +153,10 @@ def no_memory_for_views(found: str) -> TrainingError:
 
 
 def move(method: nn.Module, device: torch.device) -> None:
-    """Move a method to the device that trains it, in the memory format that trains fastest.
+    """Move a method to the training device in channels_last memory format.
 
     Raises:
-        TrainingError: The device has no memory for it.
+        TrainingError: The device has too little memory.
     """
     try:
         method.to(device).to(memory_format=torch.channels_last)
@@ -193,7 +164,7 @@ def move(method: nn.Module, device: torch.device) -> None:
         raise TrainingError(
             "memory for the supernet and its key encoder on the device",
             str(error).splitlines()[0],
-            "End what else uses the device, or choose a smaller space or pretrain.queue_size.",
+            "Stop other programs on the device, or choose a smaller space or pretrain.queue_size.",
         ) from error
 
 

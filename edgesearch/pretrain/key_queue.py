@@ -1,4 +1,4 @@
-"""The embeddings of the last batches, which the next ones are compared with."""
+"""The queue of keys of the last batches."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from edgesearch.processes.distributed import gather_rows
 
 
 class KeyQueue(nn.Module):
-    """A ring of keys: the newest batch takes the place of the oldest.
+    """A ring buffer of keys: the newest batch replaces the oldest.
 
     Source: He et al., "Momentum contrast" (CVPR 2020), section 3.2.
 
     Args:
         dim: Length of a key.
-        size: Keys kept, a multiple of the batch size. The first ones are drawn from torch's
-            random state.
-        negatives: Whether the loss tells queries from these keys: those of the same image mislead.
+        size: Capacity, a multiple of the batch size. Initial keys come from torch's random state.
+        negatives: Whether the keys are negatives, so that keys of the same image mislead.
     """
 
     keys: torch.Tensor
@@ -39,10 +38,7 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def put(self, keys: torch.Tensor) -> None:
-        """Let the keys of the global batch take the place of the oldest.
-
-        Args:
-            keys: (N, dim), those of this process.
+        """Enqueue the keys of the global batch, given this process's (N, dim).
 
         Raises:
             TrainingError: The queue does not hold a whole number of batches.
@@ -60,5 +56,5 @@ class KeyQueue(nn.Module):
 
 
 def queues_of(method: nn.Module) -> list[KeyQueue]:
-    """The queues of a method, all of one size; none where it remembers no keys."""
+    """The queues of a method, all of the same size."""
     return [module for module in method.modules() if isinstance(module, KeyQueue)]

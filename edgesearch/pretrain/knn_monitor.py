@@ -1,4 +1,4 @@
-"""The kNN accuracies that tell how a training goes."""
+"""kNN accuracy as a measure of training progress."""
 
 from __future__ import annotations
 
@@ -19,15 +19,9 @@ BATCH_SIZE = 128
 
 
 class KnnMonitor:
-    """Accuracies of the largest and of the smallest subnet.
+    """kNN accuracies of the largest and the smallest subnet.
 
-    Batches that the device's memory does not hold beside the training are halved until it does.
-
-    Args:
-        pool: The images of the run, with labels.
-        k: Neighbours.
-        device: Where the networks run.
-        notice: Is told of smaller batches.
+    Batches are halved, with a notice, until they fit into the device's memory beside the training.
     """
 
     def __init__(
@@ -41,7 +35,7 @@ class KnnMonitor:
         """`knn_largest` and `knn_smallest`, in 0 … 1.
 
         Raises:
-            TrainingError: The device has no memory for the smallest batches.
+            TrainingError: The smallest batches exceed the device's memory.
         """
         space = weights.space
         ends = {"knn_largest": space.largest, "knn_smallest": space.smallest}
@@ -55,7 +49,7 @@ class KnnMonitor:
             except torch.cuda.OutOfMemoryError as error:
                 traceback.clear_frames(error.__traceback__)
                 found = str(error).splitlines()[0]
-            del network  # and only then, outside of `except`, what it held
+            del network  # outside of `except`, whose error holds references
             self._halve(found)
 
     def _halve(self, found: str) -> None:
@@ -71,5 +65,5 @@ class KnnMonitor:
         torch.cuda.empty_cache()
         self.notice(
             f"the device has no memory for the kNN monitor's batches of {2 * judge.batch_size}: it "
-            f"goes on with {judge.batch_size}"
+            f"continues with {judge.batch_size}"
         )

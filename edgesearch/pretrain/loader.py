@@ -1,11 +1,11 @@
-"""Batches of views for one epoch, from images in memory or from files."""
+"""Batches of augmented views for one epoch, from images in memory or in files."""
 
 from __future__ import annotations
 
 import signal
 import time
 from collections.abc import Iterator, Sequence, Sized
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,56 +24,29 @@ if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings, PretrainSettings
 
 Sample = tuple[tuple[torch.Tensor, ...], bool]
-"""The views of an image, and whether another one stood in for it."""
+"""The views of an image, and whether a substitute replaced it."""
 SUBSTITUTES = 10
 ENDING_S = 30
-"""How long a worker process lives on after SIGTERM: longer than a step."""
-SHARE_OF_FREE_MEMORY = 0.25
-"""Of a GPU's, that images may take which stay there."""
-
-
-class Share(NamedTuple):
-    """The part of each batch that one of several processes takes.
-
-    Attributes:
-        rank: Number of the process.
-        processes: How many there are; they divide the batch.
-    """
-
-    rank: int = 0
-    processes: int = 1
-
-    def of(self, batch: np.ndarray) -> np.ndarray:
-        """Its part of the numbers (N,) of a batch's images: N / processes one after another."""
-        length = len(batch) // self.processes
-        return batch[self.rank * length : (self.rank + 1) * length]
+"""Lifetime of a worker process after SIGTERM: longer than a step."""
 
 
 class ViewLoader:
-    """Gives the same batches of an epoch, or the same share of them, whenever it is asked.
-
-    Args:
-        images: The images.
-        batch_size: Images in each step, of all processes together.
-        seed: Of the order.
-        device: Where the views lie.
-        share: The part of each batch that this process takes.
+    """Yields this process's share of the batches of an epoch, always in the same order.
 
     Attributes:
-        steps_per_epoch: Batches in an epoch.
-        replaced: Unreadable images that others stood in for, in the present epoch so far.
-        views_s: Seconds that this process itself spent on views, in the present epoch so far (on a
-            GPU, on telling it to make them); 0 where worker processes make them.
+        replaced: Unreadable images replaced by others so far in this epoch.
+        views_s: Seconds that this process has spent on views so far in this epoch (on a GPU, on
+            launching the kernels); 0 if worker processes make them.
     """
 
     def __init__(
-        self, images: Sized, batch_size: int, seed: int, device: torch.device, share: Share
+        self, images: Sized, batch_size: int, seed: int, device: torch.device | str
     ) -> None:
         self.count = len(images)
         self.batch_size = batch_size
         self.seed = seed
-        self.device = device
-        self.share = share
+        self.device = torch.device(device)
+        self.rank, self.processes = distributed.rank(), distributed.world_size()
         self.steps_per_epoch = self.count // batch_size
         self.replaced = 0
         self.views_s = 0.0
@@ -83,17 +56,19 @@ class ViewLoader:
         raise NotImplementedError
 
     def numbers(self, epoch: int, first_step: int) -> list[np.ndarray]:
-        """The numbers of this process's images in each of these batches."""
+        """Indices of this process's images in each of these batches."""
         order = order_of_epoch(self.count, self.seed, epoch)
         batches = np.split(order[: self.steps_per_epoch * self.batch_size], self.steps_per_epoch)
-        return [self.share.of(batch) for batch in batches[first_step:]]
+        length = self.batch_size // self.processes
+        own = slice(self.rank * length, (self.rank + 1) * length)
+        return [batch[own] for batch in batches[first_step:]]
 
 
 class BatchedViewLoader(ViewLoader):
-    """Views computed batch by batch on a device, from images that lie in memory.
+    """Computes views batch by batch on a device, from images in memory.
 
-    The images are moved to the device once if they leave most of its memory free; otherwise each
-    batch is.
+    The images are moved to the device once if they take at most a quarter of its free memory,
+    otherwise batch by batch.
     """
 
     def __init__(
@@ -102,10 +77,9 @@ class BatchedViewLoader(ViewLoader):
         views: BatchedViews,
         batch_size: int,
         seed: int,
-        device: torch.device | str = "cpu",
-        share: Share = Share(),  # noqa: B008 (a tuple)
+        device: torch.device | str,
     ) -> None:
-        super().__init__(images, batch_size, seed, torch.device(device), share)
+        super().__init__(images, batch_size, seed, device)
         self.images = images.to(self.device) if _fits(images, self.device) else images
         self.views = views
 
@@ -126,11 +100,11 @@ def _fits(images: torch.Tensor, device: torch.device) -> bool:
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    return images.nbytes <= free * SHARE_OF_FREE_MEMORY
+    return images.nbytes <= free / 4
 
 
 class _ViewDataset(Dataset["Sample | DataError"]):
-    """Views of the image of a number; an unreadable image is replaced by the next readable one."""
+    """Views by image index; the next readable image replaces an unreadable one."""
 
     def __init__(self, images: ImageSet, views: TorchvisionViews, epoch: int) -> None:
         self.images = images
@@ -150,7 +124,7 @@ class _ViewDataset(Dataset["Sample | DataError"]):
                 continue
             return self.views(image, index, self.epoch), attempt > 0
         assert error is not None
-        return error  # a worker process can hand an error over, but not raise it here
+        return error  # worker processes must return it, not raise it
 
 
 def _collate(samples: list[Sample | DataError]) -> tuple[Views, int] | DataError:
@@ -164,10 +138,10 @@ def _collate(samples: list[Sample | DataError]) -> tuple[Views, int] | DataError
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """A signal to all processes of a group: a worker that died of it would end the step.
+    """Ignore signals to the process group: a worker's death would abort the step.
 
-    Ctrl-C on a terminal is one, and SIGTERM from torchrun and from schedulers of jobs. A worker
-    that is told to end, and whose trainer does not, ends on its own.
+    Such signals are Ctrl-C on a terminal, and SIGTERM from torchrun and job schedulers. After
+    SIGTERM a worker whose trainer lives on ends by itself later.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_later if hasattr(signal, "alarm") else signal.SIG_DFL)
@@ -178,7 +152,7 @@ def _end_later(number: int, frame: object) -> None:
 
 
 class WorkerViewLoader(ViewLoader):
-    """Views computed by worker processes, image by image, as the files are read."""
+    """Computes views image by image in worker processes that read the files."""
 
     def __init__(
         self,
@@ -187,10 +161,9 @@ class WorkerViewLoader(ViewLoader):
         batch_size: int,
         seed: int,
         workers: int,
-        device: torch.device | str = "cpu",
-        share: Share = Share(),  # noqa: B008 (a tuple)
+        device: torch.device | str,
     ) -> None:
-        super().__init__(images, batch_size, seed, torch.device(device), share)
+        super().__init__(images, batch_size, seed, device)
         self.images = images
         self.views = views
         self.workers = workers
@@ -216,22 +189,18 @@ class WorkerViewLoader(ViewLoader):
 
 
 def dead_worker(error: RuntimeError) -> TrainingError | None:
-    """The error to raise when a process that loads images has died.
+    """The error to raise if torch reports a dead `DataLoader` worker, else None.
 
-    torch raises its own wherever the main process is when it hears of the death, also within a
-    training step.
-
-    Args:
-        error: What torch raised; None is returned if it tells of something else.
+    torch raises its error wherever the main process is at the time, even within a training step.
     """
     if not distributed.is_of_a_worker(error):
         return None
     return TrainingError(
-        "processes that load images (pretrain.workers) and live as long as an epoch",
+        "worker processes (pretrain.workers) that survive the epoch",
         " ".join(str(error).split()),
         "The system ends processes when memory runs out: set fewer pretrain.workers or a smaller "
         "pretrain.batch_size (in a container, more shared memory). The last good state has been "
-        "kept: run the same command again to go on.",
+        "kept: run the same command again to continue.",
     )
 
 
@@ -243,21 +212,13 @@ def make_loader(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> ViewLoader:
-    """The loader of this process for a set of images.
-
-    Args:
-        images: The images.
-        augmentations: How the first and the second view are made.
-        preprocess: Resolution and normalisation.
-        settings: Size of the batches, and who makes the views.
-        seed: Of order and views.
-        device: Where the views lie, and where whole batches are augmented.
+    """This process's loader; `augmentations` are those of the first and the second view.
 
     Raises:
-        DataError: There are fewer images than a batch holds, or those that are to be augmented in
-            batches are of several sizes or too many.
+        DataError: There are fewer images than a batch, or images for batched augmentation differ
+            in size or take too much memory.
     """
-    size, share = settings.batch_size, Share(distributed.rank(), distributed.world_size())
+    size = settings.batch_size
     if len(images) < size:
         raise DataError(
             f"at least one batch of {size} images for training",
@@ -266,6 +227,6 @@ def make_loader(
         )
     if settings.augmentation.batched:
         batched = BatchedViews(augmentations, preprocess, seed)
-        return BatchedViewLoader(images.stack(), batched, size, seed, device, share)
+        return BatchedViewLoader(images.stack(), batched, size, seed, device)
     views = TorchvisionViews(augmentations, preprocess, seed)
-    return WorkerViewLoader(images, views, size, seed, settings.workers, device, share)
+    return WorkerViewLoader(images, views, size, seed, settings.workers, device)

@@ -1,4 +1,4 @@
-"""A loss that leaves its level for good, long before it is no number any more."""
+"""Detection of an exploding loss long before it becomes NaN."""
 
 from __future__ import annotations
 
@@ -10,33 +10,32 @@ from edgesearch.pretrain.key_queue import queues_of
 from edgesearch.pretrain.method import Method
 
 EXPLODED = 3.0
-"""Times the level. A loss that rises ever more slowly, as while a queue fills, stays below twice
-its mean so far. After a start from trained weights the level may be far below chance, to which a
-healthy training may come back."""
+"""Multiple of the level. A loss that grows ever more slowly, as while a queue fills, stays below
+twice its mean so far. After `pretrain.init` the level may be far below chance, to which a healthy
+training may return."""
 OPENING = 20
-"""Steps before there is a level: the first losses, against a queue of random vectors, are none."""
+"""Steps without level: the first losses, against a queue of random vectors, are unusual."""
 PATIENCE = 50
-"""High steps that may be a spike."""
+"""High steps that may still be a spike."""
 UNSTABLE = (
     "Set a smaller pretrain.lr or more pretrain.warmup_epochs. The last good state, if there was "
     "one yet, has been kept, and model.safetensors is of the last good epoch (for pretrain.init)."
 )
-"""What to do about a training that blows up."""
 
 
 @dataclass
 class LossWatch:
-    """Watches the loss of the largest network, whatever the epochs; part of the state of a run.
+    """Watches the loss of the largest network; part of the training state.
 
-    The level is the highest mean that the steps so far have had at any time; a step is high if its
-    loss is more than three times the level and more than chance, and counts for no mean. The loss
-    has exploded when there have been 50 more high steps than others since the first of them.
+    The level is the highest running mean of the loss so far. A step is high if its loss exceeds
+    both chance and three times the level; it does not enter the mean. The loss has exploded when
+    high steps outnumber others by 50 since the first high step.
 
     Attributes:
-        steps: Steps that count for the mean.
-        mean: Their mean loss.
-        level: The highest mean so far; 0 in the first steps.
-        high: High steps that no other step has made up for.
+        steps: Steps in the mean.
+        mean: Mean loss of these steps.
+        level: Highest mean so far; 0 in the first steps.
+        high: High steps minus later normal ones, at least 0.
     """
 
     steps: int = 0
@@ -46,18 +45,18 @@ class LossWatch:
 
     @property
     def usual(self) -> bool:
-        """Whether the loss is at its level, so that the present state is a good one."""
+        """Whether the loss is at its level, so that the current state is good."""
         return self.high == 0
 
     def add(self, loss: float, where: str, *, chance: float = 0.0, last: bool = False) -> None:
-        """Look at the loss of a step.
+        """Add the loss of a step.
 
         Args:
             loss: The loss.
-            where: The step, to be named in a message.
-            chance: A loss that is never high; see `chance_of`.
-            last: No step comes after it to tell a spike from an explosion: if it is high, and not
-                the first one, it is an explosion.
+            where: Description of the step for messages.
+            chance: Losses up to this value are never high; see `chance_of`.
+            last: No later step can tell a spike from an explosion, so a second high step counts as
+                an explosion.
 
         Raises:
             TrainingError: The loss has exploded.
@@ -84,11 +83,6 @@ class LossWatch:
 
 
 def chance_of(method: Method, batch_size: int) -> float:
-    """The loss of embeddings that tell nothing, where the method compares with other images.
-
-    Args:
-        method: What is trained.
-        batch_size: Images in the global batch.
-    """
+    """Loss of uninformative embeddings of a contrastive method for a global batch; else 0."""
     size = max((queue.size for queue in queues_of(method)), default=0)
     return math.log(2 * batch_size - 1) if method.batch_is_negatives else math.log1p(size)

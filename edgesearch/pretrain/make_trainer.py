@@ -1,4 +1,4 @@
-"""From settings, a space and images to a trainer."""
+"""Construction of a trainer from settings, space and images."""
 
 from __future__ import annotations
 
@@ -17,16 +17,13 @@ from edgesearch.pretrain.key_queue import queues_of
 from edgesearch.pretrain.knn_monitor import KnnMonitor
 from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.method import Method, make_method
-from edgesearch.pretrain.progress import TrainingTeller
+from edgesearch.pretrain.progress import TrainingReporter
 from edgesearch.pretrain.trainer import WEIGHTS, Trainer
 from edgesearch.space import SearchSpace
 from edgesearch.supernet.weights import SupernetWeights
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import PretrainSettings
-
-LOOKED_AT = 64
-"""Images whose size is looked at."""
 
 
 def make_trainer(
@@ -38,19 +35,12 @@ def make_trainer(
     identity: dict[str, Any],
     report: Report,
 ) -> Trainer:
-    """A trainer with fresh weights, or those of `pretrain.init`; sets the threads of torch.
+    """A trainer with fresh weights or those of `pretrain.init`; sets torch's number of threads.
 
-    Args:
-        settings: How to train.
-        seed: Of all that is random.
-        space: The search space.
-        pool: The images; labels serve the kNN monitor only.
-        folder: Where the trainer writes.
-        identity: Plain values that tell this run from others; a state of another is refused.
-        report: Is told what happens.
+    Only the kNN monitor uses labels; see `Trainer` for `folder` and `identity`.
 
     Raises:
-        UserError: It cannot be trained so.
+        UserError: The settings do not fit the images or the machine.
     """
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     device = torch_device(settings.device)
@@ -65,8 +55,8 @@ def make_trainer(
         seed,
         device,
     )
-    teller = TrainingTeller(report, None if settings.augmentation.batched else settings.workers)
-    monitor = KnnMonitor(pool, settings.knn_k, device, teller.notice) if pool.has_labels else None
+    listener = TrainingReporter(report, None if settings.augmentation.batched else settings.workers)
+    monitor = KnnMonitor(pool, settings.knn_k, device, listener.notice) if pool.has_labels else None
     return Trainer(
         method,
         loader,
@@ -75,12 +65,12 @@ def make_trainer(
         folder,
         identity=identity,
         monitor=monitor,
-        listener=teller,
+        listener=listener,
     )
 
 
 def weights_file(init: Path) -> Path:
-    """The weights of another run, given its output folder, its supernet folder, or the file."""
+    """The weights of another run, given its output folder, supernet folder or weights file."""
     for candidate in (init / "supernet" / WEIGHTS, init / WEIGHTS):
         if candidate.exists():
             return candidate
@@ -88,15 +78,7 @@ def weights_file(init: Path) -> Path:
 
 
 def init_from(method: Method, name: str, path: Path, report: Report) -> None:
-    """Start from the weights of another run of the same space.
-
-    Takes over the backbones, and the projectors where they have the same shape.
-
-    Args:
-        method: Gets the weights.
-        name: Of the method; where the weights are those of another one, this is reported.
-        path: File of the weights.
-        report: Is told what happens.
+    """Load the backbones, and projectors of equal shape, of another run of the same space.
 
     Raises:
         CheckpointError: The file is missing, damaged or of another space.
@@ -117,17 +99,16 @@ def init_from(method: Method, name: str, path: Path, report: Report) -> None:
                 projector.load_state_dict(dict(state))
     if weights.method not in (None, name):
         text = (
-            f"the weights to start from were trained by {weights.method}: {name} takes over the "
-            "backbones, and the projectors of the same shape (pretrain.init)"
+            f"the initial weights were trained by {weights.method}: {name} uses the backbones, and "
+            "the projectors of the same shape (pretrain.init)"
         )
         report(Event("pretrain", text))
 
 
 def warn_of_images(method: Method, pool: ImagePool, source: DataSettings, report: Report) -> None:
-    """Report images that are left out, too few for the queue, or enlarged more than twice."""
+    """Report unreadable images, too few for the queue, or enlarged more than twice."""
     if pool.skipped:
-        left_out = f"{pool.skipped} images could not be read and are left out"
-        report(Event("pretrain", left_out))
+        report(Event("pretrain", f"{pool.skipped} images could not be read and are left out"))
     count = len(pool.train)
     size = max((queue.size for queue in queues_of(method) if queue.negatives), default=0)
     if size > count // 4:
@@ -137,13 +118,13 @@ def warn_of_images(method: Method, pool: ImagePool, source: DataSettings, report
         )
         report(Event("pretrain", large))
     sides, resolution = [], method.space.largest.resolution
-    for index in range(0, count, max(1, count // LOOKED_AT)):
+    for index in range(0, count, max(1, count // 64)):
         with suppress(DataError):
             sides.append(min(pool.train.load(index).shape[1:]))
     median = sorted(sides)[len(sides) // 2] if sides else resolution
     if 2 * median < resolution and source.source != "digits":
         small = (
-            f"images with a short side of {median} pixels are enlarged to {resolution}: smaller "
-            "networks would see as much (space.resolutions)"
+            f"images with a short side of {median} pixels are enlarged to {resolution}: a smaller "
+            "resolution would lose nothing (space.resolutions)"
         )
         report(Event("pretrain", small))

@@ -1,4 +1,4 @@
-"""What all self-supervised methods share: encoders, and what the sandwich step asks of a method."""
+"""The interface of self-supervised methods, and what they share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 from torch import nn
 
-from edgesearch.pretrain.encoder import Encoder, move_towards, new_encoder
+from edgesearch.pretrain.encoder import Encoder, move_towards
 from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.space import Architecture, SearchSpace
 
@@ -22,60 +22,50 @@ Views = tuple[torch.Tensor, torch.Tensor]
 
 
 class Encode(Protocol):
-    """Lets a function encode views: all at once, or in the passes of a step."""
+    """Encodes views, either all at once or in the passes of a step."""
 
     def __call__(
         self, function: Callable[..., Any], *views: torch.Tensor, shuffled: bool = True
     ) -> Any:
-        """The function's tensors, row by row those of the views.
+        """The rows of `function`, which maps views (n, C, R, R) to a tensor or tuple of tensors.
 
-        Args:
-            function: From views (n, C, R, R) to a tensor of n rows, or a tuple of such.
-            views: (N, C, R, R) each.
-            shuffled: The images are normalised in other groups than the queries are, so that no
-                query can be told from its key by the statistics of their group.
+        Shuffled: normalise images in other groups than the queries, so that batch statistics
+        cannot identify a query's key.
         """
 
 
 def at_once(function: Callable[..., Any], *views: torch.Tensor, shuffled: bool = True) -> Any:
-    """Encode all views in one pass, which is one group."""
+    """Encode all views in one pass and one group."""
     return function(*views)
 
 
 class SubnetLoss(NamedTuple):
-    """What a pass of one subnet gives.
-
-    Attributes:
-        value: The loss, a scalar with its graph.
-        embeddings: (N, dim) of length 1: the projector's output for the first views.
-    """
+    """A scalar loss, and the embeddings (N, dim) of length 1 of the first views."""
 
     value: torch.Tensor
     embeddings: torch.Tensor
 
 
 class Method(nn.Module):
-    """A self-supervised method; its state is all that it remembers.
+    """A self-supervised method; its state dict is its whole state.
 
-    A method defines `loss`; `targets` and `after_step` where there is more than the query encoder;
-    `build` for what it has besides its encoders; `views` where the two views are made differently.
+    A method defines `loss`; `targets` and `after_step` if there is more than the query encoder;
+    `build` for other members; `views` if the two views are augmented differently.
 
     Args:
         space: The space of the supernet.
-        seed: Of the initial weights, and of all that `build` draws.
+        seed: Seed of the initial weights and of `build`.
         projector_hidden_dim: Width of the projector's hidden layer.
         projector_dim: Length of an embedding.
         projector_bn: Batch normalisation in the projector.
-        **options: Those of `build`.
+        **options: Options of `build`.
 
     Attributes:
-        space: The space of the supernet.
-        query: What is trained.
-        key: What the search compares subnets with, always the largest network; None if that is
-            the largest network of `query` itself.
-        has_dense_projector: Whether the encoders have a second projector, for places.
-        batch_is_negatives: Whether the loss compares the images of a batch with each other, so that
-            it is no mean over parts of the batch.
+        query: The trained encoder.
+        key: The search's reference, always the largest network; None for that of `query` itself.
+        has_dense_projector: Whether the encoders have a dense projector.
+        batch_is_negatives: Whether the loss contrasts images of a batch, so that it is not a mean
+            over parts of the batch.
     """
 
     has_dense_projector = False
@@ -96,7 +86,7 @@ class Method(nn.Module):
         self.key: Encoder | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.query = new_encoder(
+            self.query = Encoder(
                 space,
                 projector_hidden_dim,
                 projector_dim,
@@ -106,32 +96,22 @@ class Method(nn.Module):
             self.build(projector_dim, **options)
 
     def build(self, dim: int, *_: Any, **options: Any) -> None:
-        """Make what the method has besides its encoders.
-
-        Args:
-            dim: Length of an embedding.
-            **options: The method's own options.
-        """
+        """Make the members besides the encoders, given the embedding length and the options."""
 
     def views(
         self, augmentation: AugmentationSettings
     ) -> tuple[AugmentationSettings, AugmentationSettings]:
-        """How the first and the second view are made, given what the configuration asks for."""
+        """Augmentations of the first and the second view, given the configured one."""
         return augmentation, augmentation
 
     def activate(self, architecture: Architecture) -> None:
-        """Make an architecture the one that `loss` trains; a key encoder stays the largest."""
+        """Choose the architecture that `loss` trains; a key encoder stays the largest."""
         self.query.supernet.activate(architecture)
 
     def targets(self, views: Views, encode: Encode = at_once) -> Any:
-        """What all subnets of a step are compared with; computed once a step.
+        """Targets that all subnets of a step share: None, or tensors with one row per image.
 
-        Args:
-            views: Those of this process.
-            encode: Lets the key encoder encode views, in whatever passes and groups.
-
-        Returns:
-            Tensors of a row for each image, or None.
+        `encode` runs the key encoder in the passes and groups of the step.
         """
         return None
 
@@ -140,22 +120,14 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def after_step(self, targets: Any, progress: float) -> None:
-        """What the method does once after the weights have changed.
+        """Update the method's other state once after each optimizer step.
 
-        Args:
-            targets: Those of the step.
-            progress: Share of the training's steps that came before this one, in [0, 1).
+        `progress` is the completed share of the training before this step, in [0, 1).
         """
 
 
 class MomentumMethod(Method):
-    """A method with a key encoder: a copy of the query encoder that follows it slowly.
-
-    Args:
-        space: The space of the supernet.
-        ema_momentum: Share of itself that the key encoder keeps in each step.
-        **options: Those of `Method`.
-    """
+    """A method whose key encoder is an exponential moving average of the query encoder."""
 
     key: Encoder
 
@@ -165,29 +137,21 @@ class MomentumMethod(Method):
         self.key = copy.deepcopy(self.query).requires_grad_(False)
 
     def momentum_at(self, progress: float) -> float:
-        """Share of itself that the key encoder keeps after this share of the training."""
+        """Momentum of the average at this progress of the training."""
         return self.ema_momentum
 
     def move_key_encoder(self, progress: float = 0.0) -> None:
-        """Move the key encoder towards the query encoder."""
+        """Update the key encoder."""
         move_towards(self.key, self.query, self.momentum_at(progress))
 
     def after_step(self, targets: Any, progress: float) -> None:
-        """Move the key encoder towards the query encoder."""
+        """Update the key encoder."""
         self.move_key_encoder(progress)
 
 
 def make_method(name: str, space: SearchSpace, seed: int = 0, **options: Any) -> Method:
-    """A method with fresh weights.
-
-    Args:
-        name: Key of `RECIPES`.
-        space: The space of the supernet.
-        seed: Of the initial weights.
-        **options: The method's own options; as in its paper where left out.
-    """
+    """The method of a key of `RECIPES` with fresh weights; options default to its paper's."""
     recipe = RECIPES[name]
     module, _, class_name = recipe.implementation.partition(":")
     method_class = getattr(importlib.import_module(module), class_name)
-    method: Method = method_class(space, seed=seed, **{**recipe.options, **options})
-    return method
+    return method_class(space, seed=seed, **{**recipe.options, **options})

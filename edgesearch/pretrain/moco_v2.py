@@ -1,10 +1,10 @@
-"""MoCo v2: contrast against a queue of keys from a slowly moving encoder.
+"""MoCo v2: contrast with a queue of keys from a momentum encoder.
 
 Source: He et al., "Momentum contrast for unsupervised visual representation learning" (CVPR 2020);
 Chen et al., "Improved baselines with momentum contrastive learning" (2020); for the supernet DATA
-(CVPR 2022), section 3.2. The released DATA code encodes the keys, moves the key encoder and fills
-the queue once for each subnet; here each happens once a step, as the paper describes
-(`faithful_step` does it as the code does).
+(CVPR 2022), section 3.2. DATA's released code encodes the keys, moves the key encoder and fills
+the queue once per subnet; here each happens once per step, as in the paper (`faithful_step` does
+it as the code does).
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from edgesearch.pretrain.precision import in_full_precision
 def info_nce(
     queries: torch.Tensor, keys: torch.Tensor, queue: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Cross-entropy of telling each query's key from the keys in the queue.
-
-    Source: CVPR 2020 paper, equation 1.
+    """InfoNCE: cross-entropy of each query's key against the keys in the queue (equation 1).
 
     Args:
         queries: (N, D), of length 1.
@@ -40,7 +38,7 @@ def info_nce(
 
 
 class MoCoV2(MomentumMethod):
-    """Query encoder, key encoder and queue; the options are documented in `PretrainSettings`."""
+    """Query encoder, key encoder and queue; options are documented in `PretrainSettings`."""
 
     def build(self, dim: int, *, queue_size: int, temperature: float) -> None:
         """See `Method`."""
@@ -50,8 +48,7 @@ class MoCoV2(MomentumMethod):
     @torch.no_grad()
     def targets(self, views: Views, encode: Encode = at_once) -> torch.Tensor:
         """The keys of the second views, (N, D)."""
-        keys: torch.Tensor = encode(self.key, views[1])
-        return keys
+        return encode(self.key, views[1])
 
     def loss(self, views: Views, targets: torch.Tensor) -> SubnetLoss:
         """The loss of the active architecture on the first views."""
@@ -59,6 +56,6 @@ class MoCoV2(MomentumMethod):
         return SubnetLoss(info_nce(queries, targets, self.queue.keys, self.temperature), queries)
 
     def after_step(self, targets: torch.Tensor, progress: float) -> None:
-        """Move the key encoder and put the keys into the queue."""
+        """Update the key encoder and enqueue the keys."""
         super().after_step(targets, progress)
         self.queue.put(targets)

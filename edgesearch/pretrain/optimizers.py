@@ -1,9 +1,7 @@
-"""The optimizers: SGD, and LARS with a learning rate for each layer.
-
-LARS goes by how large a layer's weights are against their gradients.
+"""Optimizers: SGD, and LARS with layer-wise learning rates.
 
 Source: You et al., "Large batch training of convolutional networks" (2017, arXiv 1708.03888),
-algorithm 1; that biases and normalisations are left out as in SimCLR (ICML 2020) and BYOL.
+algorithm 1; excluding biases and normalisations as in SimCLR (ICML 2020) and BYOL.
 """
 
 from __future__ import annotations
@@ -16,17 +14,10 @@ import torch
 
 
 class LARS(torch.optim.Optimizer):
-    """SGD with momentum whose layers move by a share of their own length.
+    """SGD with momentum and layer-wise adaptive rates; `trust` is η.
 
-    Tensors with fewer than two dimensions (biases, scales of normalisations) are neither adapted
-    nor decayed. The layers of a supernet count whole, whatever part of them a subnet uses.
-
-    Args:
-        params: What to train.
-        lr: Learning rate.
-        momentum: Of the moving sum of updates.
-        weight_decay: L2 penalty.
-        trust: η, how far a layer moves at a learning rate of 1, as a share of its length.
+    Tensors with fewer than two dimensions (biases, normalisations) are neither adapted nor decayed.
+    The norm of a supernet layer covers all of its weights, whichever part a subnet uses.
     """
 
     def __init__(
@@ -43,7 +34,7 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Move all weights that have gradients; there is no closure to call."""
+        """Update all weights that have gradients; closures are not supported."""
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if not weights:
@@ -57,7 +48,7 @@ class LARS(torch.optim.Optimizer):
     def _updates(
         self, weights: list[torch.Tensor], weight_decay: float, trust: float
     ) -> list[torch.Tensor]:
-        """The gradients; those of layers decayed and brought to η·|w|."""
+        """The gradients; those of layers with decay and scaled to η·|w|."""
         updates = [weight.grad for weight in weights if weight.grad is not None]
         layers = [number for number, weight in enumerate(weights) if weight.ndim > 1]
         if not layers:
@@ -76,12 +67,11 @@ class LARS(torch.optim.Optimizer):
         state = self.state[weight]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight)
-        buffer: torch.Tensor = state["momentum_buffer"]
-        return buffer
+        return state["momentum_buffer"]
 
 
 def _local_rate(length: torch.Tensor, change: torch.Tensor, trust: float) -> torch.Tensor:
-    """η·|w| / |∇ + β·w|; 1 where one of them is 0, which happens to fresh weights only."""
+    """η·|w| / |∇ + β·w|; 1 if either norm is 0, as in fresh weights."""
     return torch.where((length > 0) & (change > 0), trust * length / change, 1.0)
 
 
@@ -92,7 +82,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take over what an optimizer remembers, but not how the machine that wrote it computed."""
+    """Load an optimizer state, but keep this machine's choice of fused and foreach."""
     ways = ("fused", "foreach")
     own = [{way: group[way] for way in ways if way in group} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""How the batch of a step goes through the encoders: in which groups, passes and precision."""
+"""Forward passes of a step: normalisation groups, accumulation and precision."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from edgesearch.processes import distributed
 from edgesearch.supernet.dynamic_ops import BatchGroups, set_batch_groups
 
 _SHUFFLE = 0x5B
-"""Tells the seeds of these permutations from those of other things."""
+"""Key of the permutations' seeds."""
 
 
 class Passes:
-    """The passes of a step, one process's share of its batch.
+    """The passes of this process's share of a batch.
 
-    A process holds the images `rank · N / world size` and following of the global batch of N. Where
-    these are normalised in several groups, keys are grouped by a permutation of the global batch
-    that depends on seed and step alone: the shuffled batch normalisation of MoCo.
+    A process holds the images from `rank · N / world size` on of the global batch of N. If the
+    batch has several normalisation groups, keys are grouped by a permutation of the global batch
+    that depends on seed and step only: MoCo's shuffled batch normalisation.
 
     Source: He et al., "Momentum contrast" (CVPR 2020), section 3.3.
 
     Args:
-        method: Whose normalisations go by the groups.
+        method: Its normalisations use the groups.
         batch_size: N.
-        group_size: Images normalised together; None for all that one pass holds.
-        accumulation: Passes that a process's share is cut into.
+        group_size: Images normalised together; None for all in a pass.
+        accumulation: Passes per process.
         precision: Key of `PRECISIONS`.
-        seed: Of the permutations.
+        seed: Seed of the permutations.
 
     Raises:
-        TrainingError: The batch cannot be cut so.
+        TrainingError: The batch cannot be split this way.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Passes:
         set_batch_groups(method, None if whole else self._groups)
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """The context in which the networks compute."""
+        """The autocast context of the networks."""
         return autocast(device, self.precision)
 
     def encode(
@@ -83,7 +83,7 @@ class Passes:
         return _each(lambda rows: distributed.gather_rows(rows)[back], encoded)
 
     def cut(self, views: Views, targets: Any) -> Iterator[tuple[Views, Any]]:
-        """The views and the targets of each pass of a subnet."""
+        """Views and targets of each pass of a subnet."""
         for rows in self._parts(len(views[0])):
             first, second = (view[rows] for view in views)
             yield (first, second), _each(lambda tensor, rows=rows: tensor[rows], targets)
@@ -103,7 +103,7 @@ class Passes:
 
 
 def _each(change: Callable[..., torch.Tensor], structure: Any) -> Any:
-    """A tensor, a tuple of tensors (named or not) or None, each tensor changed."""
+    """Apply a function to each tensor of a tensor, (named) tuple of tensors or None."""
     if structure is None or isinstance(structure, torch.Tensor):
         return None if structure is None else change(structure)
     changed = [_each(change, part) for part in structure]
@@ -119,12 +119,9 @@ def _joined(structures: list[Any]) -> Any:
 
 
 def settings_near(method: Method, batch_size: int, batches: range) -> str:
-    """Settings with a batch that the queue holds whole ones of, or a queue that does.
+    """Settings with a batch size from `batches`, not empty, and a queue of whole batches.
 
-    Args:
-        method: What is trained.
-        batch_size: The batch to be near to: at least half of it, at most twice as many.
-        batches: Batches that can be trained; not empty.
+    The batch size is between half and twice of the wanted one if possible.
     """
     queue = max((queue.size for queue in queues_of(method)), default=0)
     close = range(batch_size // 2, 2 * batch_size + 1)

@@ -1,4 +1,4 @@
-"""Half the precision for what networks compute, all of it for what losses do."""
+"""Mixed precision: networks in bfloat16, losses in float32."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 import torch
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
-"""What networks compute in; weights, gradients and statistics are float32 in any case."""
+"""Autocast dtypes of networks; weights, gradients and statistics stay float32."""
 Function = TypeVar("Function", bound=Callable[..., torch.Tensor])
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """A context in which networks compute in a precision of `PRECISIONS`."""
+    """Autocast context of a precision in `PRECISIONS`."""
     dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def in_full_precision(function: Function) -> Function:
-    """Let a function of tensors compute in float32 though it be called where `autocast` holds."""
+    """Make a function of tensors compute in float32 even under autocast."""
 
     @wraps(function)
     def wrapped(*args: Any) -> torch.Tensor:

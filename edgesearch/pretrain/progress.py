@@ -1,4 +1,4 @@
-"""Where a training stands, how fast it goes, and what is told of it."""
+"""Progress of a training: position, speed, collapse, and reports."""
 
 from __future__ import annotations
 
@@ -14,38 +14,29 @@ from edgesearch.pretrain.method import Views
 from edgesearch.pretrain.sandwich import StepResult
 
 COLLAPSED = 0.01
-"""Embeddings that are apart by less are the same for all images; fresh networks reach 0.03."""
+"""A spread below this means equal embeddings; fresh networks reach 0.03."""
 COLLAPSED_STEPS = 100
-"""Steps in a row that show a collapse; an epoch if that is shorter."""
+"""Consecutive steps with such a spread that show a collapse; at most an epoch."""
 OPENING = 300
-"""Steps at the beginning that show none; an epoch if that is shorter."""
-LONG_WAIT = 0.2
-"""Share of the time from which on waiting for data is worth a remedy."""
+"""Initial steps that never show a collapse; at most an epoch."""
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch brought; also a line of metrics.jsonl.
+    """Metrics of an epoch; also a line of metrics.jsonl.
+
+    Losses are means over the epoch; None for networks that are not trained.
 
     Attributes:
-        epoch: Number of the epoch, from 1 on.
-        epochs: Number of epochs in all.
-        loss_largest: Mean loss of the largest network.
-        loss_smallest: Mean loss of the smallest network, None while the largest trains alone.
-        loss_random: Mean loss of the random subnets, None without any.
-        spread: How far the largest network's embeddings are apart, mean over the steps: 0 if all
-            are the same, about 1 if they point in all directions.
-        collapsed: Whether the spread of the last steps shows that nothing can be learnt.
+        epoch: Number of the epoch, from 1, of `epochs`.
+        spread: Mean spread of the largest network's embeddings, see `spread_of`.
         lr: Learning rate of the last step.
-        duration_s: Wall time since the epoch was begun or resumed.
-        images_per_s: Images trained on in this time, by wall time.
-        data_wait: Share of this time in which the images of a batch were waited for, in [0, 1].
-        augmenting: Share of this time in which this process made views of them, in [0, 1]; 0 where
-            worker processes do.
-        replaced_images: Unreadable images that a neighbour stood in for.
-        monitor: What the monitor found, empty when it did not run.
-        best_epoch: The epoch with the best mean of what the monitor found, up to this one: the one
-            whose weights are in best.safetensors. None if the monitor has never run.
+        duration_s: Wall time since the epoch was started or resumed.
+        data_wait: Share of this time spent waiting for images, in [0, 1].
+        augmenting: Share of this time that this process spent on views; 0 with worker processes.
+        replaced_images: Unreadable images replaced by neighbours.
+        monitor: Accuracies of the monitor; empty if it did not run.
+        best_epoch: Epoch of best.safetensors, with the monitor's best mean so far, if any.
     """
 
     epoch: int
@@ -67,18 +58,12 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class StepReport:
-    """Where a run stands after a step.
+    """Progress after `step` of `steps` in an epoch (from 1); see `EpochReport`.
 
     Attributes:
-        epoch: Number of the epoch, from 1 on.
-        epochs: Number of epochs in all.
-        step: Steps done in this epoch.
-        steps: Steps in an epoch.
         loss: Mean loss of the largest network in this epoch so far.
-        images_per_s: Images trained on in this epoch, by wall time.
-        remaining_s: Time to the end of the run, at the mean pace since it was begun or resumed.
-        spread: As in an epoch's report, of this step.
-        collapsed: As in an epoch's report.
+        remaining_s: Estimated time to the end of the run, at the mean pace since start or resume.
+        spread: Spread of this step's embeddings.
     """
 
     epoch: int
@@ -93,15 +78,9 @@ class StepReport:
 
 
 class EpochTimer:
-    """Times an epoch from the moment it is begun or resumed to its last batch.
+    """Times an epoch from its start or resumption to its last batch.
 
-    Args:
-        loader: Gives the batches.
-        processes: How many train with as many images each.
-
-    Attributes:
-        images: Images handed out so far, in all processes.
-        waited_s: Wall time in which there was no batch to train on.
+    `images` counts the images of all processes, `waited_s` the wall time spent waiting for batches.
     """
 
     def __init__(self, loader: ViewLoader, processes: int = 1) -> None:
@@ -113,7 +92,7 @@ class EpochTimer:
         self._ended: float | None = None
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Views]:
-        """Hand on the loader's batches, and note how long each was waited for."""
+        """The loader's batches, with the waits for them recorded."""
         batches = self.loader.batches(epoch, first_step)
         while True:
             asked = time.perf_counter()
@@ -133,26 +112,26 @@ class EpochTimer:
 
     @property
     def images_per_s(self) -> float:
-        """Images by wall time."""
+        """Throughput by wall time."""
         return self.images / self.duration_s
 
     @property
     def data_wait(self) -> float:
-        """Share of the wall time that was waited for images, in [0, 1]."""
+        """Share of wall time spent waiting for images, in [0, 1]."""
         return max(0.0, self.waited_s - self.loader.views_s) / self.duration_s
 
     @property
     def augmenting(self) -> float:
-        """Share of the wall time in which this process made views, in [0, 1]."""
+        """Share of wall time that this process spent on views, in [0, 1]."""
         return self.loader.views_s / self.duration_s
 
 
 @dataclass
 class Progress:
-    """Where a run stands: epochs done, steps done in this epoch, and sums over these.
+    """Position of a run: completed epochs, steps of the current epoch, and sums over these steps.
 
-    `replaced` counts what this process replaced; in a saved state, what all did.
-    `same` counts the last steps, of earlier epochs too, whose embeddings were the same.
+    `replaced` counts this process's replaced images; in a saved state, those of all processes.
+    `same` counts the latest consecutive steps with equal embeddings, across epochs.
     """
 
     epoch: int = 0
@@ -163,7 +142,7 @@ class Progress:
     same: int = 0
 
     def add(self, result: StepResult) -> None:
-        """Count a step."""
+        """Add a step."""
         previous = self.loss_sums or [0.0] * len(result.losses)
         self.loss_sums = [a + b for a, b in zip(previous, result.losses, strict=True)]
         self.spread_sum += result.spread
@@ -176,15 +155,11 @@ class Progress:
         return self.loss_sums[0] / self.step
 
     def next_epoch(self) -> Progress:
-        """Where the run stands when the epoch is done."""
+        """The position at the start of the next epoch."""
         return Progress(self.epoch + 1, same=self.same)
 
     def collapsed(self, steps: int) -> bool:
-        """Whether the last steps show a collapse.
-
-        Args:
-            steps: Those of an epoch.
-        """
+        """Whether the latest steps show a collapse, given the steps per epoch."""
         done = self.epoch * steps + self.step
         return done >= min(OPENING, steps) and self.same >= min(COLLAPSED_STEPS, steps)
 
@@ -198,16 +173,7 @@ class Progress:
         monitor: dict[str, float],
         best_epoch: int | None,
     ) -> EpochReport:
-        """What the epoch brought of which all steps are done.
-
-        Args:
-            epochs: Number of epochs in all.
-            lr: Learning rate of the last step.
-            timer: Has timed the epoch.
-            replaced: Unreadable images that others stood in for, in all processes.
-            monitor: What the monitor found.
-            best_epoch: The best epoch up to this one.
-        """
+        """The report of the completed epoch; see `EpochReport`."""
         _, *others = [total / self.step for total in self.loss_sums]
         smallest, randoms = others[0] if others else None, others[1:]
         return EpochReport(
@@ -230,73 +196,67 @@ class Progress:
 
 
 class Listener:
-    """Is told how a training goes; this one passes on warnings only."""
+    """Receives the progress of a training; this one only passes on warnings."""
 
     def step(self, report: StepReport) -> None:
-        """A step is done."""
+        """Called after each step."""
 
     def epoch(self, report: EpochReport) -> None:
-        """An epoch is done, and its weights and state are kept."""
+        """Called after each epoch, when weights and state are saved."""
 
     def notice(self, message: str) -> None:
-        """Something that the user should know and that does not stop the training."""
+        """Receives warnings that do not stop the training."""
         warnings.warn(message, stacklevel=2)
 
 
-class TrainingTeller(Listener):
-    """Turns what is told of a training into events; a collapse is told once.
+class TrainingReporter(Listener):
+    """Turns the progress of a training into events; reports a collapse once.
 
-    Args:
-        report: Is told what happens.
-        workers: Processes that load images; None where views are made in batches, without any.
+    `workers` is None with batched augmentation.
     """
 
     def __init__(self, report: Report, workers: int | None) -> None:
         self.report = report
         self.workers = workers
-        self.collapse_told = False
+        self.collapse_reported = False
 
     def notice(self, message: str) -> None:
         """See `Listener`."""
         self.report(Event("pretrain", message))
 
     def step(self, report: StepReport) -> None:
-        """See `Listener`; tells of a collapse, too."""
+        """See `Listener`; also reports a collapse."""
         left = timedelta(seconds=round(report.remaining_s))
         message = (
             f"epoch {report.epoch}, loss {report.loss:.3f}, {report.images_per_s:,.0f} images/s, "
             f"{left} left of the run"
         )
         self.report(Event("pretrain", message, report.step, report.steps, within=True))
-        if report.collapsed and not self.collapse_told:
-            self.collapse_told = True
+        if report.collapsed and not self.collapse_reported:
+            self.collapse_reported = True
             self.notice(
-                f"the embeddings of all images have become the same (spread {report.spread:.4f}): "
-                "training will not recover. Set pretrain.projector_bn=true, a smaller pretrain.lr "
-                "or pretrain.weight_decay, or stronger views"
+                f"embeddings collapsed (spread {report.spread:.4f}): training will not recover. "
+                "Set pretrain.projector_bn=true, a smaller pretrain.lr or pretrain.weight_decay, "
+                "or stronger augmentation"
             )
 
     def epoch(self, report: EpochReport) -> None:
         """See `Listener`."""
-        message = self._epoch_message(report)
-        self.report(Event("pretrain", message, report.epoch, report.epochs))
-
-    def _epoch_message(self, epoch: EpochReport) -> str:
-        parts = [f"loss {epoch.loss_largest:.3f} largest"]
-        if epoch.loss_smallest is not None:
-            parts.append(f"{epoch.loss_smallest:.3f} smallest")
-        parts += [f"{name} {value:.3f}" for name, value in epoch.monitor.items()]
-        if epoch.monitor:
-            parts.append(f"best in epoch {epoch.best_epoch}")
-        parts.append(f"{epoch.images_per_s:,.0f} images/s")
-        parts.append(f"{epoch.data_wait:.0%} waiting for data")
-        if epoch.data_wait > LONG_WAIT and self.workers is not None:
+        parts = [f"loss {report.loss_largest:.3f} largest"]
+        if report.loss_smallest is not None:
+            parts.append(f"{report.loss_smallest:.3f} smallest")
+        parts += [f"{name} {value:.3f}" for name, value in report.monitor.items()]
+        if report.monitor:
+            parts.append(f"best in epoch {report.best_epoch}")
+        parts.append(f"{report.images_per_s:,.0f} images/s")
+        parts.append(f"{report.data_wait:.0%} waiting for data")
+        if report.data_wait > 0.2 and self.workers is not None:
             parts[-1] += (
                 f" (more than {self.workers} pretrain.workers, or for small images of one size "
                 "pretrain.augmentation.batched=true, would shorten it)"
             )
-        if epoch.augmenting:
-            parts.append(f"{epoch.augmenting:.0%} augmenting")
-        if epoch.replaced_images:
-            parts.append(f"{epoch.replaced_images} unreadable images replaced by others")
-        return ", ".join(parts)
+        if report.augmenting:
+            parts.append(f"{report.augmenting:.0%} augmenting")
+        if report.replaced_images:
+            parts.append(f"{report.replaced_images} unreadable images replaced by others")
+        self.report(Event("pretrain", ", ".join(parts), report.epoch, report.epochs))

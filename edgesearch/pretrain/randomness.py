@@ -1,7 +1,6 @@
-"""Random numbers that depend on what they are for, never on how many were drawn before.
+"""Counter-based random numbers, keyed by seed, epoch, image and purpose.
 
-Every draw is keyed by seed, epoch, image and purpose, so the order of work, the number of worker
-processes and an interruption change nothing.
+The order of work, the number of worker processes and interruptions do not change them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def hash64(*parts: int | np.ndarray) -> np.ndarray:
-    """Hash whole numbers to uint64; arrays among the parts are broadcast."""
+    """Hash integers to uint64; arrays among the parts are broadcast."""
     with np.errstate(over="ignore"):
         state = np.asarray(0, dtype=np.uint64)
         for part in parts:
@@ -29,24 +28,16 @@ def hash64(*parts: int | np.ndarray) -> np.ndarray:
 
 
 def seed_of(*parts: int) -> int:
-    """A seed of 63 bits for a purpose that the parts name."""
+    """A 63-bit seed for the purpose that the parts identify."""
     return int(hash64(*parts)) >> 1
 
 
 def uniforms(count: int, *parts: int | np.ndarray) -> np.ndarray:
-    """Uniform numbers in [0, 1), `count` for each item.
-
-    Args:
-        count: Numbers for each item.
-        parts: What the numbers are for; one of them an array (N,) of items.
-
-    Returns:
-        (N, count) float64.
-    """
+    """Uniform float64 numbers (N, count) in [0, 1), keyed by parts, one of them an array (N,)."""
     words = hash64(*(np.asarray(p)[..., None] for p in parts), np.arange(count))
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def order_of_epoch(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch visits the images: a permutation (count,) of 0 … count - 1."""
+    """The order of the images in an epoch: a permutation (count,) of 0 … count - 1."""
     return np.argsort(uniforms(1, seed, epoch, np.arange(count))[:, 0], kind="stable")

@@ -1,8 +1,7 @@
-"""The methods of pre-training: where each is written, and what its paper used on ImageNet.
+"""The methods of pre-training: implementation and defaults from their papers on ImageNet.
 
-A method is its own file and an entry here. This file needs neither torch nor pydantic, so that both
-the configuration and a machine without pydantic can read it. (An option of a kind that no method
-had before is declared in `settings.py` as well, with its bounds and its documentation.)
+A method is a file and an entry here. This file needs neither torch nor pydantic. (An option that no
+other method has is also declared in `settings.py`, with bounds and documentation.)
 """
 
 from __future__ import annotations
@@ -14,15 +13,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Recipe:
-    """A method's class and its defaults, by keys of the section `pretrain`.
+    """A method's class and its defaults by keys of the section `pretrain`.
 
     Attributes:
         implementation: "module:class".
-        training: Optimizer and schedule; the same keys for all methods. `lr` is that for a batch
-            of 256.
-        options: The method's own options: keyword arguments of the class. Keys of this kind that
-            are missing here are refused.
-        augmentation: Where the views differ from those of MoCo v2.
+        training: Optimizer and schedule, the same keys for all methods; `lr` for a batch of 256.
+        options: The method's own options: keyword arguments of the class. Options of other methods
+            are refused.
+        augmentation: Differences from MoCo v2's augmentation.
     """
 
     implementation: str

@@ -1,4 +1,4 @@
-"""ReSSL: be as close to a queue of other images as a slowly moving encoder is.
+"""ReSSL: match the momentum encoder's similarities to a queue of other images.
 
 Source: Zheng et al., "ReSSL: relational self-supervised learning with weak augmentation" (NeurIPS
 2021, arXiv 2107.09282).
@@ -20,44 +20,24 @@ if TYPE_CHECKING:
 
 @in_full_precision
 def relation(embeddings: torch.Tensor, queue: torch.Tensor, temperature: float) -> torch.Tensor:
-    """How close each embedding is to each key of a queue, as logarithms of shares.
-
-    Source: equations 4 and 5.
+    """Log-softmax (N, K) of the similarities to a queue (equations 4 and 5).
 
     Args:
         embeddings: (N, D), of length 1.
         queue: (D, K), columns of length 1.
         temperature: T.
-
-    Returns:
-        (N, K); the exponentials of each row have the sum 1.
     """
     return (embeddings @ queue / temperature).log_softmax(dim=1)
 
 
 @in_full_precision
 def relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the student's relation under the teacher's.
-
-    Source: equation 6.
-
-    Args:
-        student: (N, K) logarithms, as `relation` gives them.
-        teacher: (N, K) logarithms.
-
-    Returns:
-        Mean over the batch, a scalar.
-    """
+    """Mean cross-entropy (equation 6) of log-probabilities (N, K) of student and teacher."""
     return -(teacher.exp() * student).sum(dim=1).mean()
 
 
 class TeacherKeys(NamedTuple):
-    """What the teacher sees in a batch.
-
-    Attributes:
-        keys: (N, D), of length 1.
-        relation: (N, K), as `relation` gives it.
-    """
+    """The teacher's keys (N, D), of length 1, and their `relation` (N, K)."""
 
     keys: torch.Tensor
     relation: torch.Tensor
@@ -66,7 +46,7 @@ class TeacherKeys(NamedTuple):
 class ReSSL(MomentumMethod):
     """Student and teacher (query and key encoder), and a queue.
 
-    The temperature of the teacher is the lower one: its relation is sharper.
+    The teacher has the lower temperature, so its relation is sharper.
     """
 
     def build(
@@ -80,7 +60,7 @@ class ReSSL(MomentumMethod):
     def views(
         self, augmentation: AugmentationSettings
     ) -> tuple[AugmentationSettings, AugmentationSettings]:
-        """See `Method`: the student's are as asked for, the teacher's cropped and mirrored only."""
+        """See `Method`: full augmentation for the student, only crop and flip for the teacher."""
         weak = {
             "jitter": augmentation.jitter.model_copy(update={"probability": 0.0}),
             "grayscale_probability": 0.0,
@@ -102,6 +82,6 @@ class ReSSL(MomentumMethod):
         return SubnetLoss(relation_loss(student, targets.relation), embeddings)
 
     def after_step(self, targets: TeacherKeys, progress: float) -> None:
-        """Move the key encoder and put the keys into the queue."""
+        """Update the key encoder and enqueue the keys."""
         super().after_step(targets, progress)
         self.queue.put(targets.keys)

@@ -1,4 +1,4 @@
-"""What a run writes about itself: a line for each epoch, and curves for TensorBoard."""
+"""Training log: one JSON line per epoch, and curves for TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,25 +14,21 @@ from edgesearch.pretrain.progress import EpochReport
 
 
 class RunLog:
-    """The log of a training run.
-
-    Args:
-        folder: Gets metrics.jsonl, one line of JSON for each epoch.
-        tensorboard: Whether the folder also gets tensorboard/, with event files.
+    """metrics.jsonl in a folder, and optionally tensorboard/ with event files.
 
     Raises:
-        TrainingError: TensorBoard is asked for and cannot be imported.
+        TrainingError: TensorBoard is requested and cannot be imported.
     """
 
     def __init__(self, folder: Path, tensorboard: bool = False) -> None:
         self.metrics_path = folder / "metrics.jsonl"
-        self._lines = JsonLines(self.metrics_path, "epochs of a training run", "Start anew.")
+        self._lines = JsonLines(self.metrics_path, "epochs of a training run", "Restart the run.")
         self._open_writer = _summary_writer() if tensorboard else None
         self._writer: Any = None
         self._scores: dict[int, float] = {}
 
     def begin(self, epoch: int) -> None:
-        """Go on after `epoch` whole epochs: forget what is of epochs that will be run again."""
+        """Continue after `epoch` epochs: drop the entries of later ones."""
         self._scores = {}
         if self.metrics_path.exists():
             lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)[:epoch]
@@ -44,17 +40,7 @@ class RunLog:
             self._writer = self._open_writer(str(folder), purge_step=epoch + 1)
 
     def best_epoch(self, epoch: int, monitor: Mapping[str, float]) -> int | None:
-        """The epoch with the best mean of what the monitor found, up to this one.
-
-        Of equals the first counts.
-
-        Args:
-            epoch: Number of the present epoch.
-            monitor: What the monitor found after it; empty if it did not run.
-
-        Returns:
-            Its number, None if the monitor has never run.
-        """
+        """The epoch with the best mean accuracy of the monitor (ties: the first), if any."""
         self._note(epoch, monitor)
         return max(self._scores, key=lambda number: self._scores[number], default=None)
 
@@ -78,7 +64,7 @@ class RunLog:
 
 
 def _curves(report: EpochReport) -> dict[str, float]:
-    """What TensorBoard shows, by the name of the curve; the axis counts epochs."""
+    """TensorBoard's scalars by name."""
     values = {
         "loss/largest": report.loss_largest,
         "loss/smallest": report.loss_smallest,

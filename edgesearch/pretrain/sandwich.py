@@ -1,9 +1,9 @@
 """The sandwich rule: each step trains the largest, the smallest and some random subnets.
 
 Source: Yu and Huang, "Universally slimmable networks and improved training techniques" (ICCV
-2019), section 3.1. What can be added to it: distillation of the smaller subnets within the step
-(section 3.3 there; towards the moving average as in DATA's successors), a late start of the smaller
-subnets (Cao et al., "SlimCLR", 2022), and weights for their losses.
+2019), section 3.1. Options: distillation of the smaller subnets within the step (section 3.3
+there; towards the moving average as in DATA's successors), a late start of the smaller subnets
+(Cao et al., "SlimCLR", 2022), and loss weights.
 """
 
 from __future__ import annotations
@@ -26,12 +26,9 @@ _RUNNING_STATISTICS = ("running_mean", "running_var")
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step brought.
+    """Losses of the architectures (unweighted, without distillation) and spread of the largest.
 
-    Attributes:
-        losses: The loss of each architecture, before its weight and without distillation.
-        spread: How far the largest network's embeddings are apart: `spread_of` them.
-        finite: Whether all was finite; if not, no weight has been changed.
+    If not `finite`, the weights are unchanged.
     """
 
     losses: list[float]
@@ -42,22 +39,16 @@ class StepResult:
 def sandwich_architectures(
     space: SearchSpace, random_subnets: int, seed: int, step: int
 ) -> list[Architecture]:
-    """The largest, the smallest, and random architectures that depend on seed and step only."""
+    """Largest, smallest and random architectures; depends on seed and step only."""
     rng = random.Random(seed_of(seed, step))
     return [space.largest, space.smallest, *(space.sample(rng) for _ in range(random_subnets))]
 
 
 def spread_of(embeddings: torch.Tensor) -> torch.Tensor:
-    """How far embeddings are apart: 0 if all are the same, 1 if they point in all directions.
+    """Spread of embeddings (N, D) of length 1: 0 if all are equal, 1 if uniform on the sphere.
 
-    Source: Chen and He, "Exploring simple Siamese representation learning" (CVPR 2021), section
-    4.1: the standard deviation of each entry, times the root of their number.
-
-    Args:
-        embeddings: (N, D), of length 1.
-
-    Returns:
-        A scalar.
+    The standard deviation of each entry times √D (Chen and He, "Exploring simple Siamese
+    representation learning", CVPR 2021, section 4.1).
     """
     return embeddings.std(dim=0).mean() * math.sqrt(embeddings.shape[1])
 
@@ -73,24 +64,21 @@ def sandwich_step(
     distill: float = 0.0,
     passes: Passes | None = None,
 ) -> StepResult:
-    """One step of the optimizer on the summed gradients of several subnets.
+    """One optimizer step on the summed gradients of several subnets.
 
-    With several processes the gradients are exchanged once, after the passes of all subnets.
+    Processes exchange gradients once, after the passes of all subnets.
 
     Args:
-        method: What computes the losses.
-        views: Two views (N, C, R, R) of the same images, those of this process.
+        method: Computes the losses.
+        views: Two views (N, C, R, R) of this process's images.
         architectures: The subnets, the largest first.
-        optimizer: Of the shared weights.
-        progress: Share of the training that came before this step, in [0, 1).
-        weights: Of the loss of each architecture; 1 for each if None.
-        distill: Weight of the squared distance, added to the loss of all but the first, between
-            their embeddings of the first views and those of the key encoder (of the largest
-            network in this step where a method has no key encoder).
-        passes: How the batch goes through the networks; at once and in float32 if None.
-
-    Returns:
-        What the step brought.
+        optimizer: Optimizer of the shared weights.
+        progress: Completed share of the training, in [0, 1).
+        weights: Loss weight of each architecture; 1 if None.
+        distill: Weight of the squared distance, added to all losses but the first, between the
+            embeddings of the first views and those of the key encoder (of the largest network in
+            this step if the method has no key encoder).
+        passes: Passes of the batch; one pass in float32 if None.
     """
     passes = passes or Passes(method, len(views[0]) * distributed.world_size())
     optimizer.zero_grad(set_to_none=True)
@@ -128,11 +116,9 @@ def sandwich_step(
 
 
 def exchanged(method: Method, result: StepResult) -> StepResult:
-    """Give all processes the means of their gradients, statistics and losses: once a step.
+    """Average gradients, running statistics and losses over all processes, once per step.
 
-    Args:
-        method: Has the gradients and, as buffers, the running statistics.
-        result: What the step brought to this process, but for the spread, which is of all.
+    The spread in `result` already covers all processes.
     """
     if distributed.world_size() == 1:
         return result
@@ -147,8 +133,7 @@ def exchanged(method: Method, result: StepResult) -> StepResult:
 
 @torch.no_grad()
 def _teacher(method: Method, views: Views, passes: Passes) -> torch.Tensor | None:
-    """The key encoder's embeddings of the first views, None without a key encoder."""
+    """The key encoder's embeddings of the first views, if there is a key encoder."""
     if method.key is None:
         return None
-    embeddings: torch.Tensor = passes.encode(method.key, views[0], shuffled=False)
-    return embeddings
+    return passes.encode(method.key, views[0], shuffled=False)

@@ -1,4 +1,4 @@
-"""The options of pre-training; defaults are those of the chosen method's paper on ImageNet."""
+"""The configuration section `pretrain`; defaults are the method's paper's for ImageNet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OPTIONS = {
 
 
 class JitterSettings(Settings):
-    """Random changes of colour; each strength is the range around no change."""
+    """Random colour changes; each strength is the range around no change."""
 
     brightness: NotNegative = 0.4
     """Strength of the change in brightness."""
@@ -41,11 +41,11 @@ class JitterSettings(Settings):
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Strength of the change in hue, as a share of the colour circle (none on one channel)."""
     probability: Fraction = 0.8
-    """Share of the views that are changed."""
+    """Share of views that are changed."""
 
 
 class AugmentationSettings(Settings):
-    """How two views are made of an image; what a method does with it stands in its file.
+    """Augmentation of the two views of an image; methods may change it.
 
     Source: Chen et al., "Improved Baselines with Momentum Contrastive Learning" (2020).
     """
@@ -56,17 +56,17 @@ class AugmentationSettings(Settings):
         0.2,
         1.0,
     )
-    """Smallest and largest share of the image's area that a crop covers."""
+    """Smallest and largest area of a crop, as shares of the image's area."""
     flip_probability: Fraction = 0.5
-    """Share of the views that are mirrored; 0 where left and right differ (digits, text)."""
+    """Share of views that are mirrored; 0 if left and right differ (digits, text)."""
     jitter: JitterSettings = JitterSettings()
     """Random changes of colour."""
     grayscale_probability: Fraction = 0.2
-    """Share of the views that lose their colour."""
+    """Share of views converted to greyscale."""
     blur_probability: Fraction = 0.5
-    """Share of the views that are blurred."""
+    """Share of views that are blurred."""
     solarize_probability: Fraction = 0.0
-    """Share of the views whose bright half is turned upside down (BYOL: of the second views)."""
+    """Share of views whose bright pixels are inverted (BYOL: of the second views)."""
 
     @field_validator("crop_scale")
     @classmethod
@@ -77,16 +77,15 @@ class AugmentationSettings(Settings):
 
 
 def _own() -> Any:
-    """A field whose value, where none is given, is that of the method."""
+    """A field that defaults to the method's value."""
     return Field(default=None, validate_default=True)
 
 
 class PretrainSettings(Settings):
-    """How the supernet is trained without labels: a self-supervised method by the sandwich rule.
+    """Self-supervised training of the supernet by the sandwich rule.
 
-    What is left out is as in the method's paper; null means the same for the method's own
-    options, optimizer, lr, weight_decay and warmup_epochs. An option that the method does not
-    have is refused.
+    Missing options are as in the method's paper; null means the same for the method's own options,
+    optimizer, lr, weight_decay and warmup_epochs. Options that the method lacks are refused.
 
     Source: DATA (CVPR 2022), section 3; the papers in the files of `edgesearch.pretrain`.
     """
@@ -97,81 +96,81 @@ class PretrainSettings(Settings):
     epochs: Count = 200
     """Passes over the images."""
     batch_size: Batch = 256
-    """Images in each step, of all processes together."""
+    """Images per step, over all processes."""
     optimizer: Literal["sgd", "lars"] = _own()
     """SGD, or LARS with a learning rate for each layer (BYOL, SimCLR)."""
     lr: Positive = _own()
-    """Learning rate at its highest; it falls to 0 as a cosine."""
+    """Peak learning rate, followed by cosine decay to 0."""
     weight_decay: NotNegative = _own()
     """Weight decay of the optimizer."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of the optimizer."""
     warmup_epochs: CountFromZero = _own()
-    """Epochs in which the learning rate rises linearly; a tenth at most if not given."""
+    """Epochs of linear warm-up; by default at most a tenth of the epochs."""
     queue_size: Count | None = _own()
-    """Keys kept to compare with: a multiple of batch_size, and at most a quarter of the images."""
+    """Keys in the queue: a multiple of batch_size, and at most a quarter of the images."""
     temperature: Positive | None = _own()
     """Temperature of the loss."""
     teacher_temperature: Positive | None = _own()
-    """Temperature of the key encoder's side of the loss (ReSSL)."""
+    """Temperature of the key encoder in the loss (ReSSL)."""
     ema_momentum: Annotated[float, Field(ge=0, lt=1)] | None = _own()
-    """Share of itself that the key encoder keeps in each step (BYOL: in the first step)."""
+    """Momentum of the key encoder's moving average per step (BYOL: in the first step)."""
     projector_hidden_dim: Count = _own()
     """Width of the projector's hidden layer."""
     projector_dim: Count = _own()
-    """Length of the projector's output."""
+    """Length of an embedding."""
     projector_bn: bool = _own()
     """Batch normalisation in the projector; small queues need it."""
     predictor_hidden_dim: Count | None = _own()
-    """Width of the hidden layer of the predictor behind the projector (BYOL)."""
+    """Width of the predictor's hidden layer (BYOL)."""
     dense_weight: Fraction | None = _own()
-    """Share of the loss for places in the loss; the rest is that for whole images (DenseCL)."""
+    """Weight of the dense loss; the rest is that of the loss for whole images (DenseCL)."""
     random_subnets: CountFromZero = 1
-    """Random subnets in each step, besides the largest and the smallest."""
+    """Random subnets per step, besides the largest and the smallest."""
     largest_only_epochs: CountFromZero = 0
-    """Epochs at the beginning in which the largest network trains alone."""
+    """Initial epochs that train the largest network only."""
     loss_weights: Annotated[tuple[NotNegative, NotNegative, NotNegative], Field(strict=False)] = (
         1.0,
         1.0,
         1.0,
     )
-    """Weights of the losses of the largest, of the smallest and of each random subnet."""
+    """Loss weights of the largest, the smallest and each random subnet."""
     distill: NotNegative = 0.0
-    """Weight of the squared distance of the smaller subnets' embeddings from the key encoder's."""
+    """Weight of the squared distance between embeddings of smaller subnets and the key encoder."""
     faithful: bool = False
-    """Steps in the order of DATA's released code, to see what the order does (MoCo v2): they are
-    slower, and were better in short trainings on digits (benchmarks/RESULTS.md)."""
+    """Order of operations of DATA's released code, for ablation (MoCo v2): slower, and better in
+    short trainings on digits (benchmarks/RESULTS.md)."""
     augmentation: AugmentationSettings = Field(default={}, validate_default=True)
-    """How two views are made of an image."""
+    """Augmentation of the two views of an image."""
     device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
-    """What trains: auto is a CUDA GPU if there is one."""
+    """Training device; auto is a CUDA GPU if there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """What the networks compute in; weights, losses and statistics stay float32."""
+    """Precision of the networks; weights, losses and statistics stay float32."""
     accumulation: Annotated[Count, NO_EFFECT] = 1
-    """Passes that each process's share of a batch is cut into, for batches that do not fit."""
+    """Forward passes into which each process's share of a batch is split to save memory."""
     bn_group_size: Annotated[int, Field(ge=2)] | None = None
-    """Images normalised together in training, whatever the number of processes and passes; null
-    for all of a pass, which are batch_size / (processes · accumulation). A group holds one view of
-    each image; SimCLR with null normalises both views of all its images together."""
+    """Images normalised together in training, for any number of processes and passes; null for all
+    in a pass, batch_size / (processes · accumulation). A group holds one view of each image; SimCLR
+    with null normalises both views of all its images together."""
     compile: Annotated[bool, NO_EFFECT] = False
-    """Compile the largest and the smallest network (torch.compile; needs a compiler)."""
+    """Compile the largest and the smallest network with torch.compile (needs a compiler)."""
     workers: Annotated[CountFromZero, NO_EFFECT] = 2
     """Processes that load images; 0 loads them in the main process."""
     threads: Annotated[Count | None, NO_EFFECT] = None
-    """Threads of torch; as many as torch chooses if null."""
+    """Threads of torch; torch's choice if null."""
     init: UserPath | None = None
-    """Supernet of another run of the same space to start from (`…/supernet/model.safetensors`)."""
+    """Initial weights: supernet of another run of this space (`…/supernet/model.safetensors`)."""
     knn_k: Annotated[Count, NO_EFFECT] = 200
     """Neighbours in the kNN monitor."""
     knn_every_epochs: Annotated[CountFromZero, NO_EFFECT] = 10
-    """Epochs between two kNN accuracies; 0 computes none. The best mean is best.safetensors."""
+    """Epochs between kNN evaluations, 0 for none; the best mean is best.safetensors."""
     checkpoint_minutes: Annotated[Positive, NO_EFFECT] = 10.0
-    """Minutes after which the state is saved within an epoch, too."""
+    """Minutes between saved states within an epoch."""
     tensorboard: Annotated[bool, NO_EFFECT] = True
-    """Write curves for TensorBoard, to supernet/tensorboard."""
+    """Write TensorBoard curves to supernet/tensorboard."""
 
     def method_options(self) -> dict[str, Any]:
-        """What the method itself takes, by the names of its keyword arguments."""
+        """Keyword arguments of the method's class."""
         return {name: getattr(self, name) for name in RECIPES[self.method].options}
 
     @field_validator("method")
@@ -194,7 +193,7 @@ class PretrainSettings(Settings):
     @classmethod
     def _of_the_method(cls, value: Any, info: ValidationInfo) -> Any:
         name = info.field_name or ""
-        if "method" not in info.data:  # said already; which options it has is not known
+        if "method" not in info.data:  # reported already; its options are unknown
             return _OPTIONS[name] if value is None else value
         method = info.data["method"]
         options = RECIPES[method].options

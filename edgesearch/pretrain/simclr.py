@@ -1,10 +1,10 @@
-"""SimCLR: tell the other view of an image from the views of all other images of the batch.
+"""SimCLR: contrast between the two views of an image and all other views of the batch.
 
 Source: Chen et al., "A simple framework for contrastive learning of visual representations" (ICML
 2020, arXiv 2002.05709).
 
-There is no key encoder and nothing to remember: each subnet is contrasted with itself. The search
-compares subnets with the largest network, as trained.
+There is neither key encoder nor queue; each subnet is its own teacher. The search compares subnets
+with the trained largest network.
 """
 
 from __future__ import annotations
@@ -19,13 +19,11 @@ from edgesearch.processes.distributed import gather_rows
 
 @in_full_precision
 def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Normalised, temperature-scaled cross-entropy with the batch as negatives.
-
-    Source: equation 1.
+    """NT-Xent: normalised, temperature-scaled cross-entropy within the batch (equation 1).
 
     Args:
         first: (N, D), of length 1.
-        second: (N, D), of length 1; row i is of the same image as row i of `first`.
+        second: (N, D), of length 1; row i shows the same image as row i of `first`.
         temperature: T.
 
     Returns:
@@ -49,10 +47,10 @@ class SimCLR(Method):
         self.temperature = temperature
 
     def loss(self, views: Views, targets: None) -> SubnetLoss:
-        """The loss of the active architecture on both views, which are one batch to it.
+        """The loss of the active architecture on both views, encoded as one batch.
 
-        It is that of the global batch, the same in all processes. Where normalisations go by groups
-        of images (`BatchGroups`), a group holds one view of each; else both views of all.
+        The loss is that of the global batch, the same in all processes. A normalisation group
+        (`BatchGroups`) holds one view per image; without groups, both views of all images.
         """
         embeddings = self.query(self.query.resized(torch.cat(views)))
         first, second = embeddings.chunk(2)

@@ -1,4 +1,4 @@
-"""The training loop: schedule, checkpoints, resume, metrics."""
+"""The training loop: schedule, states, resumption, metrics."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ WEIGHTS = "model.safetensors"
 
 
 class Trainer:
-    """Trains a method's supernet by the sandwich rule; can be stopped and run again.
+    """Trains a method's supernet by the sandwich rule; can be stopped and resumed.
 
-    Where several processes train together, each has a trainer; the first alone writes and reports.
+    With several processes each has a trainer; only the first writes and reports.
 
     Args:
-        method: What is trained.
-        loader: Where the views of this process come from.
-        settings: How to train.
-        seed: Of the random subnets, and of the groups that keys are normalised in.
-        folder: Gets state.pt, state.previous.pt, model.safetensors, best.safetensors (where
-            there is a monitor), metrics.jsonl and, if asked for, tensorboard/.
-        identity: Plain values that tell this run from others; a state of another is refused.
-        monitor: Judges the weights now and then.
-        listener: Is told how it goes.
+        method: The method to train.
+        loader: Source of this process's views.
+        settings: The section `pretrain`.
+        seed: Seed of random subnets and key groups.
+        folder: Receives state.pt, state.previous.pt, model.safetensors, best.safetensors (with a
+            monitor), metrics.jsonl and optionally tensorboard/.
+        identity: Plain values that identify the run; states of other runs are refused.
+        monitor: Evaluates the weights after some epochs.
+        listener: Receives the progress.
 
     Raises:
-        TrainingError: The method cannot be trained so.
+        TrainingError: The method cannot be trained with these settings.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Trainer:
         self.settings = settings
         self.seed = seed
         self.folder = folder
+        self.state_path, self.weights_path = folder / "state.pt", folder / WEIGHTS
         self.identity = identity
         self.monitor = monitor
         self.listener = listener or Listener()
@@ -115,16 +116,16 @@ class Trainer:
         self._first = distributed.rank() == 0
 
     def fit(self) -> SupernetWeights:
-        """Train to the last epoch, going on from a state in the folder if there is one.
+        """Train to the last epoch, resuming from the folder's state if there is one.
 
         Returns:
             The weights, as in model.safetensors.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; the last good state has been kept. A signal that
-                comes in the last step or later only sets `stopped_by`.
-            TrainingError: A loss or a weight is not finite, the loss has exploded, or a process
-                that loads images has died; the last good state has been kept.
+            Interrupted: SIGINT or SIGTERM; the last good state has been kept. A signal in the
+                last step or later only sets `stopped_by`.
+            TrainingError: A loss or weight is not finite, the loss has exploded, or a process that
+                loads images has died; the last good state has been kept.
             CheckpointError: The state in the folder is damaged or of another run.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -144,30 +145,15 @@ class Trainer:
             weights.save(self.weights_path)
         return weights
 
-    @property
-    def state_path(self) -> Path:
-        """The file that a run goes on from."""
-        return self.folder / "state.pt"
-
-    @property
-    def weights_path(self) -> Path:
-        """The weights after the last whole epoch."""
-        return self.folder / WEIGHTS
-
-    @property
-    def best_path(self) -> Path:
-        """The weights after the epoch with the best mean of what the monitor found."""
-        return self.folder / "best.safetensors"
-
     def weights(self) -> SupernetWeights:
-        """The present weights."""
+        """The current weights."""
         query = states_of(self.method.query)
         key = query if self.method.key is None else states_of(self.method.key)
         name = self.settings.method
         return SupernetWeights(self.method.space, *query[:2], *key[:2], query[2], key[2], name)
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of a step: linear warm-up, then half a cosine to 0."""
+        """The learning rate of a step: linear warm-up, then cosine decay to 0."""
         lr, warmup = self.settings.lr, self.settings.warmup_epochs * self.loader.steps_per_epoch
         if step < warmup:
             return lr * (step + 1) / warmup
@@ -176,7 +162,6 @@ class Trainer:
 
     @property
     def _steps_done(self) -> int:
-        """Steps since the training began."""
         return self.progress.epoch * self.loader.steps_per_epoch + self.progress.step
 
     def _run_epoch(self, signals: StopSignals) -> None:
@@ -226,7 +211,7 @@ class Trainer:
         except torch.cuda.OutOfMemoryError as error:
             traceback.clear_frames(error.__traceback__)
             found, result = str(error), None
-        if result is None:  # not within `except`, where the error still holds what it met
+        if result is None:  # outside of `except`, whose error holds memory
             memory = CudaMemory(self.device)
             raise out_of_memory(self.method, (first, second), passes, memory, found)
         if not result.finite:
@@ -238,7 +223,7 @@ class Trainer:
         return result
 
     def _after_step(self, result: StepResult, timer: EpochTimer, signals: StopSignals) -> None:
-        """Watch the loss, report, and within an epoch save the state when it is time."""
+        """Watch the loss, report, and save the state within an epoch when due."""
         progress, settings, steps = self.progress, self.settings, self.loader.steps_per_epoch
         where = f"step {self._steps_done - 1} (epoch {progress.epoch + 1})"
         is_last = self._steps_done == self._total_steps
@@ -268,7 +253,7 @@ class Trainer:
             self._save_state()
 
     def _heard(self, signals: StopSignals) -> signal.Signals | None:
-        """The signal that any of the processes has received; hears what they replaced, too."""
+        """The signal that any process has received; also collects their replaced images."""
         own = self.progress.replaced
         numbers, replaced = zip(
             *distributed.numbers_of_all(signals.received or 0, own), strict=True
@@ -277,7 +262,7 @@ class Trainer:
         return signal.Signals(max(numbers)) if max(numbers) else None
 
     def _finish_epoch(self, timer: EpochTimer) -> None:
-        """Write the epoch's metrics, then weights and state: a kill between them repeats it."""
+        """Write metrics, then weights, then state: a kill between them repeats the epoch."""
         self._check_weights()
         replaced = sum(count for (count,) in distributed.numbers_of_all(self.progress.replaced))
         self._replaced_by_others = 0
@@ -310,22 +295,22 @@ class Trainer:
                 f"the loss is high as epoch {epoch} ends: weights and state are not kept"
             )
         if report.best_epoch == epoch:
-            weights.save(self.best_path)
+            weights.save(self.folder / "best.safetensors")
         self._save_state()
         self.listener.epoch(report)
 
     def _check_weights(self) -> None:
-        """Make sure that no state with infinite weights takes the place of a good one."""
+        """Refuse to overwrite a good state with infinite weights."""
         for name, tensor in self.method.state_dict().items():
             if not tensor.isfinite().all():
                 raise TrainingError(
                     "finite weights",
-                    f"others in {name} after step {self._steps_done - 1}",
+                    f"non-finite values in {name} after step {self._steps_done - 1}",
                     UNSTABLE,
                 )
 
     def _save_state(self) -> None:
-        """Keep the state, unless its loss may be exploding: then the last good one is kept."""
+        """Save the state, unless the loss may be exploding."""
         if not self._first or not self._watch.usual:
             return
         self._check_weights()
@@ -359,26 +344,21 @@ class Trainer:
         if self._first:
             self._compare_with(state)
         else:
-            self.progress.replaced = 0  # the first counts them
+            self.progress.replaced = 0  # counted by the first process
 
     def _compare_with(self, state: dict[str, Any]) -> None:
-        """Say what the run goes on with that changes the last digits, or more."""
+        """Report changes since the state was saved that change results."""
         now, groups = self.settings.accumulation, self.settings.bn_group_size
         rounding = "differ by rounding alone only where pretrain.bn_group_size is set"
-        said = (
+        digits = "will differ in their last digits (pretrain.threads)"
+        changes = (
             ("processes", "{} processes", distributed.world_size(), rounding, True),
             ("accumulation", "pretrain.accumulation {}", now, rounding, groups is None),
-            (
-                "threads",
-                "{} threads",
-                torch.get_num_threads(),
-                "will differ in their last digits (pretrain.threads)",
-                True,
-            ),
+            ("threads", "{} threads", torch.get_num_threads(), digits, True),
         )
-        for field, text, now, effect, matters in said:
+        for field, text, now, effect, matters in changes:
             if matters and state[field] != now:
                 self.listener.notice(
-                    f"this run was begun with {text.format(state[field])} and goes on with {now}: "
-                    f"its results {effect}"
+                    f"this run was begun with {text.format(state[field])} and continues with "
+                    f"{now}: its results {effect}"
                 )

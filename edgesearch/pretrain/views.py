@@ -1,4 +1,4 @@
-"""Random views of each image, by torchvision's transforms, one image at a time."""
+"""Augmentation image by image with torchvision's transforms."""
 
 from __future__ import annotations
 
@@ -16,24 +16,18 @@ if TYPE_CHECKING:
 
 
 BLUR_SIGMA = (0.1, 2.0)
-"""Smallest and largest standard deviation of the Gaussian blur, in pixels."""
+"""Range of the standard deviation of the Gaussian blur, in pixels."""
 SOLARIZE_FROM = 128
-"""Brightness, of 256, from which on solarizing turns it upside down."""
+"""Pixel values from this threshold on (of 256) are inverted by solarization."""
 
 
 def blur_kernel_size(resolution: int) -> int:
-    """Odd, about a tenth of the image."""
+    """An odd size of about a tenth of the image."""
     return max(3, resolution // 10 // 2 * 2 + 1)
 
 
 class TorchvisionViews:
-    """Views of single images; the randomness of each is seeded by seed, epoch, image and view.
-
-    Args:
-        augmentations: How each view is made.
-        preprocess: Resolution and normalisation.
-        seed: Of all draws.
-    """
+    """Views of single images; seed, epoch, image and view seed the randomness of each."""
 
     def __init__(
         self, augmentations: Sequence[AugmentationSettings], preprocess: Preprocess, seed: int
@@ -42,16 +36,7 @@ class TorchvisionViews:
         self.transforms = [_transform(augmentation, preprocess) for augmentation in augmentations]
 
     def __call__(self, image: torch.Tensor, index: int, epoch: int) -> tuple[torch.Tensor, ...]:
-        """One view for each augmentation.
-
-        Args:
-            image: (C, H, W) uint8.
-            index: Number of the image in its set.
-            epoch: Number of the epoch.
-
-        Returns:
-            Tensors (C, R, R) float32, normalised.
-        """
+        """A view (C, R, R) float32, normalised, of (C, H, W) uint8 per augmentation."""
         views = []
         with torch.random.fork_rng(devices=[]):
             for number, transform in enumerate(self.transforms):

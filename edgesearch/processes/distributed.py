@@ -1,8 +1,8 @@
-"""Several processes that do one thing together; alone, every function does nothing.
+"""Collective operations over the processes of a run; with one process they do nothing.
 
-The processes are those of `torchrun`, or of anything else that sets its variables (RANK,
-WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). Tensors of a GPU go through NCCL, all others
-through Gloo, which notices at once when a process has ended.
+`torchrun`, or any launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT,
+starts the processes. GPU tensors use NCCL, all others Gloo, which notices at once when a process
+has ended.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from edgesearch.errors import Interrupted, ProcessesError, ProcessFailed, Proces
 
 Value = TypeVar("Value")
 STEP_TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for the others within a step."""
+"""Longest wait for the other processes within a step."""
 EPOCH_TIMEOUT = timedelta(hours=6)
-"""How long the others wait for what the first process does alone, such as an evaluation."""
+"""Longest wait for work that the first process does alone, such as an evaluation."""
 _START_ALL = (
     "Start them all, with `torchrun --nproc-per-node N -m edgesearch …`; to run one process alone, "
     "unset WORLD_SIZE."
@@ -41,13 +41,13 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Number of this process."""
+    """Rank of this process."""
     return dist.get_rank() if dist.is_initialized() and not _alone else 0
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Let this process try something without the others."""
+    """Treat this process as the only one within the context."""
     global _alone
     _alone = True
     try:
@@ -56,29 +56,21 @@ def alone() -> Iterator[None]:
         _alone = False
 
 
-def _tell_nobody(message: str) -> None:
-    pass
-
-
 @contextmanager
 def processes(
-    timeout: timedelta = STEP_TIMEOUT, notice: Callable[[str], None] = _tell_nobody
+    timeout: timedelta = STEP_TIMEOUT, notice: Callable[[str], None] = lambda message: None
 ) -> Iterator[None]:
-    """Join the processes that the environment names, if there are several.
+    """Join the process group that the environment describes, if there are several processes.
 
-    Whatever ends one of them ends all. Of the errors and interrupts in several processes only the
-    first is raised as what it is: what follows from it in the others, or is the same there, becomes
-    a `ProcessFailed` or `ProcessStopped`.
-
-    Args:
-        timeout: How long a process waits for the others at most.
-        notice: Is told whom this process waits for, if it is the first on its machine.
+    An error or interrupt in one process ends all. Only the first error keeps its type; the errors
+    of the other processes become `ProcessFailed` or `ProcessStopped`. The first process of each
+    machine calls `notice` before it waits.
 
     Raises:
-        Interrupted: This process was stopped by the user.
-        ProcessFailed: Another process has failed, and says why.
-        ProcessStopped: Another process was stopped, and says so.
-        ProcessesError: The processes do not find each other, or one of them ended without a word.
+        Interrupted: The user stopped this process.
+        ProcessFailed: Another process failed and reports why.
+        ProcessStopped: Another process was stopped and reports it.
+        ProcessesError: The processes do not find each other, or one ended without a report.
     """
     if dist.is_initialized() or _number("WORLD_SIZE", 1) == 1:
         yield
@@ -87,7 +79,7 @@ def processes(
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        with StopSignals():  # torchrun sends one to all others as soon as one has ended
+        with StopSignals():  # torchrun signals all others as soon as one process has ended
             ending = _as_one_of_several(error)
             _leave()
         if ending is error:
@@ -124,7 +116,6 @@ def _join(timeout: timedelta, notice: Callable[[str], None]) -> None:
 
 
 def _number(name: str, default: int | None = None) -> int:
-    """A number of the environment."""
     given = os.environ.get(name, default)
     try:
         return int(str(given))
@@ -140,11 +131,11 @@ def _leave() -> None:
 
 
 def _as_one_of_several(error: BaseException) -> BaseException:
-    """What to raise for an error: itself in the process that ends first, which speaks for all."""
+    """The error itself in the process that ends first, otherwise one derived from it."""
     own = f"{'stopped' if isinstance(error, _STOPS) else 'failed'} {dist.get_rank()}"
     try:
         first = _store().compare_set(_ENDED, "", own).decode()
-    except RuntimeError:  # the store has gone with the process that held it
+    except RuntimeError:  # the store ended with its process
         first = own.split()[0]
     if first == own:
         return Interrupted("stopped") if isinstance(error, KeyboardInterrupt) else error
@@ -158,21 +149,21 @@ def _store() -> Any:
 
 @contextmanager
 def _answered() -> Iterator[None]:
-    """Name what is behind an error of a collective operation."""
+    """Turn an error of a collective operation into a `ProcessesError`."""
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, torch.cuda.OutOfMemoryError) or is_of_a_worker(error):
-            raise  # of this process, not of another one
+            raise  # an error of this process
         raise ProcessesError(
             f"all {world_size()} processes of the run",
             f"one that has ended or does not answer ({str(error).splitlines()[0]})",
-            "Look for what it said; then run the same command again to go on.",
+            "Read the output of that process, then run the same command again to continue.",
         ) from error
 
 
 def is_of_a_worker(error: RuntimeError) -> bool:
-    """Whether torch tells of a worker process of a `DataLoader` that has died."""
+    """Whether torch reports that a worker process of a `DataLoader` has died."""
     return str(error).lstrip().startswith("DataLoader worker")
 
 
@@ -192,31 +183,20 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """The rows of all processes, in the order of the global batch.
+    """Concatenate the rows (N, …) of all processes to (world size · N, …), as in the global batch.
 
-    Args:
-        rows: (N, …), as many in each process.
-
-    Returns:
-        (world size · N, …). Backward, each process gets what the losses of all processes have to
-        say about its own rows.
+    The gradient of a row is the sum over the losses of all processes.
     """
     if world_size() == 1:
         return rows
     with _answered():
-        gathered: torch.Tensor = _GatherRows.apply(rows.contiguous())
-        return gathered
+        return _GatherRows.apply(rows.contiguous())
 
 
 def average(tensors: Sequence[torch.Tensor], figures: Sequence[float]) -> list[float]:
-    """Replace tensors by their means over the processes, by a single exchange.
+    """Replace tensors by their means over the processes, in one all-reduce.
 
-    Args:
-        tensors: Of one type and device, of the same shapes in each process; changed in place.
-        figures: Further numbers, as many in each process.
-
-    Returns:
-        The means of the figures.
+    Dtype, device and shapes are the same in each process. Returns the means of the figures.
     """
     if world_size() == 1:
         return list(figures)
@@ -234,7 +214,7 @@ def average(tensors: Sequence[torch.Tensor], figures: Sequence[float]) -> list[f
 
 
 def numbers_of_all(*numbers: int) -> list[tuple[int, ...]]:
-    """The numbers of the first process, of the second, and so on, by a single exchange."""
+    """The numbers of each process in rank order, in one all-gather."""
     if world_size() == 1:
         return [numbers]
     held = [torch.zeros(len(numbers), dtype=torch.long) for _ in range(world_size())]
@@ -244,7 +224,7 @@ def numbers_of_all(*numbers: int) -> list[tuple[int, ...]]:
 
 
 def of_first(value: Value) -> Value:
-    """What the first process gives: a plain value, or a structure of tensors on the CPU."""
+    """Broadcast of the first process's value: plain values or tensors on the CPU."""
     if world_size() == 1:
         return value
     held = [value]
@@ -254,7 +234,7 @@ def of_first(value: Value) -> Value:
 
 
 def of_all(value: Value) -> list[Value]:
-    """The plain values of all processes, in their order."""
+    """The plain values of all processes in rank order."""
     if world_size() == 1:
         return [value]
     held = [value] * world_size()
@@ -264,7 +244,7 @@ def of_all(value: Value) -> list[Value]:
 
 
 def share_weights(module: nn.Module) -> None:
-    """Give all processes the weights and buffers of the first."""
+    """Copy the first process's weights and buffers to all processes."""
     if world_size() == 1:
         return
     with _answered():
@@ -275,7 +255,7 @@ def share_weights(module: nn.Module) -> None:
 
 
 def wait_for_first() -> None:
-    """Wait until the first process, which may work alone for long before, comes here, too."""
+    """Barrier that allows the first process to work alone for `EPOCH_TIMEOUT`."""
     if world_size() == 1:
         return
     global _waits

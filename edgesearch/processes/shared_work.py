@@ -1,4 +1,4 @@
-"""Work that the processes of a run share out among themselves."""
+"""Distribution of work over the processes of a run."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from edgesearch.processes import distributed
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 TIMEOUT = timedelta(hours=6)
-"""How long the processes wait for the slowest of them; one that has ended is noticed at once."""
+"""Longest wait for the slowest process; a process that has ended is noticed at once."""
 
 
 class SharedWork(Generic[Item, Result]):
-    """Does the same to many things, to each of them in one process alone.
+    """Splits work over the processes; each item is computed in one process.
 
-    So no result depends on how many processes there are, if each has as many threads. The first
-    process calls it; all others `help`, until the first says that it is `done`.
+    Results do not depend on the number of processes if all use the same number of threads. The
+    first process calls the object; the others call `help` until the first calls `done`.
 
     Args:
-        work: Gives the results of some things, in their order.
-        cost: Of one thing, in any unit.
+        work: Returns the results of the items in their order.
+        cost: Cost of an item, in any unit.
     """
 
     def __init__(
@@ -36,26 +36,26 @@ class SharedWork(Generic[Item, Result]):
         self._cost = cost
 
     def __call__(self, items: Sequence[Item]) -> Iterator[Result]:
-        """The results in the order of the things, as they come."""
+        """Yields the results in the order of the items."""
         if distributed.world_size() == 1:
             yield from self._work(items)
         elif items:
             costs = [self._cost(item) for item in items]
             parts = shares(items, costs, distributed.world_size())
-            self._tell(parts)
+            self._share(parts)
             yield from self._do(parts)
 
     def help(self) -> None:
-        """Do this process's share until there is nothing left to do."""
-        while (parts := self._tell()) is not None:
+        """Compute this process's share of each call until the first process is done."""
+        while (parts := self._share()) is not None:
             self._do(parts)
 
     def done(self) -> None:
-        """Let the others go."""
-        self._tell()
+        """Release the other processes."""
+        self._share()
 
-    def _tell(self, parts: list[list[Item]] | None = None) -> list[list[Item]] | None:
-        """Each process's share, as the first one has it; None at the end."""
+    def _share(self, parts: list[list[Item]] | None = None) -> list[list[Item]] | None:
+        """The first process's parts, one per process; None at the end."""
         return distributed.of_first(parts)
 
     def _do(self, parts: list[list[Item]]) -> list[Result]:
@@ -64,13 +64,7 @@ class SharedWork(Generic[Item, Result]):
 
 
 def shares(items: Sequence[Item], costs: Sequence[float], count: int) -> list[list[Item]]:
-    """Cut a sequence into runs that cost about the same.
-
-    Args:
-        items: What to cut.
-        costs: Of each, above 0.
-        count: How many runs; some may be empty.
-    """
+    """Cut a sequence into `count` runs of about equal cost (above 0 each); some may be empty."""
     if len(items) <= count:
         return [[item] for item in items] + [[] for _ in range(count - len(items))]
     runs: list[list[Item]] = [[] for _ in range(count)]
@@ -83,26 +77,23 @@ def shares(items: Sequence[Item], costs: Sequence[float], count: int) -> list[li
 
 
 def check_same_in_all(inputs: Mapping[str, str]) -> None:
-    """Refuse to work on other files than the first process does.
-
-    Args:
-        inputs: Digests by a name to show.
+    """Check that all processes read the same inputs, given their digests by displayed name.
 
     Raises:
-        StageError: Names what differs.
+        StageError: An input differs.
     """
     for name, digest in distributed.of_first(dict(inputs)).items():
         if inputs[name] != digest:
             raise StageError(
                 f"{name} to be the same for all processes",
-                f"another for process {distributed.rank()} than for the first",
-                "Let the configuration name the same files on all machines.",
+                f"another for process {distributed.rank()} than for process 0",
+                "Use the same files on all machines.",
             )
 
 
-def tell_of_processes(stage: str, report: Report) -> None:
-    """Say how many processes share the work, if there are several."""
+def report_processes(stage: str, report: Report) -> None:
+    """Report the number of processes and threads if there are several processes."""
     count, threads = distributed.world_size(), torch.get_num_threads()
     if count > 1:
-        text = f"shared out among {count} processes, {threads} threads each"
+        text = f"work split over {count} processes, {threads} threads each"
         report(Event(stage, text))

@@ -1,8 +1,8 @@
-"""The interface of a search space, and what is true of all spaces.
+"""The interface of search spaces, and everything that follows from it for all families.
 
-A family of networks (`edgesearch.families`) declares its choices and its parts; numbering,
-sampling, sums over blocks and covering networks follow from them. `edgesearch.space.network` is
-the interface of the networks themselves; it needs torch and is not imported here.
+A family of networks (`edgesearch.families`) declares its choices and parts; numbering, sampling,
+sums over blocks and covering networks follow from them. `edgesearch.space.network`, the interface
+of the networks themselves, needs torch and is not imported here.
 """
 
 from edgesearch.space.architecture import Architecture

@@ -1,4 +1,4 @@
-"""One point of a search space."""
+"""Architectures: the points of a search space."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Architecture(Mapping[str, int]):
-    """A subnet: one value for each choice of its space, as a mapping from names to values.
+    """A subnet, as a mapping from the names of its space's choices (in order) to values.
 
-    Spaces make them (`SearchSpace.from_choices`, which also reads the JSON form
-    `dict(architecture)`); equal choices are equal architectures.
-
-    Attributes:
-        choices: Names and values, in the order of the space.
-        text: What `str` gives, such as `stem16_w16-48-96_d2-1-2_r32`.
+    `SearchSpace.from_choices` makes one, also from the JSON form `dict(architecture)`. Equal
+    choices are equal architectures. `text` is a form such as `stem16_w16-48-96_d2-1-2_r32`.
     """
 
     choices: tuple[tuple[str, int], ...]
@@ -24,7 +20,7 @@ class Architecture(Mapping[str, int]):
 
     @property
     def resolution(self) -> int:
-        """Height and width of the input images, in pixels."""
+        """Input height and width, in pixels."""
         return self["resolution"]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What networks are made of: blocks, the units of latency tables, and parts, which choices make."""
+"""Blocks, the units of latency tables, and parts, the units of choices."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Protocol
 
 
 class Block(Protocol):
-    """One block with all that decides its cost; immutable and hashable."""
+    """A block with everything that decides its cost; immutable and hashable."""
 
     @property
     def key(self) -> str:
-        """The block's name in a latency table; it describes the block completely."""
+        """Name in a latency table; equal keys mean equal blocks."""
 
     @property
     def macs(self) -> int:
@@ -24,32 +24,28 @@ class Block(Protocol):
 
     @property
     def live_values(self) -> int:
-        """Most values of one image that are live at the same time while the block runs."""
+        """Peak number of values of one image that are live while the block runs."""
 
     @property
     def out_shape(self) -> tuple[int, ...]:
-        """Shape of the output for one image: (C, H, W), or (D,) of the last block."""
+        """Output shape for one image: (C, H, W), or (D,) of the last block."""
 
     @property
     def is_first(self) -> bool:
-        """Whether its input are the images."""
+        """Whether its input is the image."""
 
     @property
     def is_last(self) -> bool:
-        """Whether its output are the features."""
+        """Whether its output is the feature vector."""
 
 
 @dataclass(frozen=True)
 class Part:
     """Consecutive blocks that depend on the same choices.
 
-    All settings of these choices are gone through, so that a part should depend on few.
-
-    Attributes:
-        choices: Names of the choices that decide its blocks, besides the resolution.
-        blocks: Called with the resolution and the values of these choices; gives the blocks.
-        stage: Name of the stage that the part is, None for a part between stages. Stages give the
-            maps for detection and segmentation.
+    `blocks` maps the resolution and the values of `choices` to the blocks. All combinations are
+    enumerated, so a part should depend on few choices. Named stages give the feature maps for
+    detection and segmentation.
     """
 
     choices: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""How many architectures of a space are of some kind."""
+"""Exact and estimated numbers of architectures."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from edgesearch.space import search_space
 from edgesearch.space.search_space import SearchSpace
 
 DRAWN = 20_000
-"""Architectures that are drawn to estimate from, in a space too large to be laid out."""
+"""Sample size of the estimates for spaces that are not enumerable."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """A number of architectures: exact, or estimated from some that were drawn uniformly.
+    """A number of architectures in a space of `size`.
 
-    Attributes:
-        number: How many.
-        size: Size of the space.
-        drawn: How many were drawn; None if all were looked at.
+    Exact if `drawn` is None, otherwise estimated from that many uniform samples.
     """
 
     number: int
@@ -29,12 +26,7 @@ class Count:
 
     @classmethod
     def of(cls, space: SearchSpace, mask: np.ndarray) -> Count:
-        """The count of what is true.
-
-        Args:
-            space: The space.
-            mask: (n,) for all architectures, or for those that `drawn_digits` gives.
-        """
+        """Count a mask (n,) over all architectures, or over those of `drawn_digits`."""
         found = int(mask.sum())
         if is_laid_out(space):
             return cls(found, space.size)
@@ -51,12 +43,12 @@ class Count:
 
 
 def is_laid_out(space: SearchSpace) -> bool:
-    """Whether the space is small enough for arrays over all of its architectures."""
+    """Whether the space is small enough for arrays over all its architectures."""
     return space.size <= search_space.LIMIT
 
 
 def drawn_digits(space: SearchSpace) -> np.ndarray | None:
-    """Digits (n, d) that stand for a large space, always the same; None for a smaller one."""
+    """A fixed sample (n, d) of a space too large for such arrays; None for others."""
     if is_laid_out(space):
         return None
     return space.draw(DRAWN, np.random.default_rng(int(space.space_hash, 16)))

@@ -1,4 +1,4 @@
-"""A few networks that together hold many blocks."""
+"""Few networks that together contain many blocks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,10 @@ Chain = tuple[Block, ...]
 
 
 def covering_networks(space: SearchSpace, resolution: int, keys: Collection[str]) -> list[Chain]:
-    """Networks in which every wanted block of a resolution occurs.
+    """Networks (as blocks in order) that contain every given block of a resolution in pixels.
 
-    One network after the other is chosen to hold as many blocks as possible that are still
-    missing. Equal blocks in a row stand there once, so a network need not belong to the space.
-
-    Args:
-        space: Where the blocks are from.
-        resolution: Of the input, in pixels.
-        keys: Of the wanted blocks.
-
-    Returns:
-        For each network its blocks in order.
+    A greedy set cover. Runs of equal blocks are shortened to one block, so a network need not
+    belong to the space.
     """
     wanted = {block.key for block in space.distinct_blocks(resolution)} & set(keys)
     networks = []
@@ -37,7 +29,7 @@ def covering_networks(space: SearchSpace, resolution: int, keys: Collection[str]
 def _best_network(space: SearchSpace, resolution: int, wanted: set[str]) -> Chain:
     """The network with the most wanted blocks, by dynamic programming over the parts.
 
-    After each part the best beginning is kept for each setting of the choices that matter later.
+    The state after a part is the setting of the choices that later parts depend on.
     """
     best: dict[tuple[tuple[str, int], ...], tuple[Chain, set[str]]] = {(): ((), set())}
     for number, part in enumerate(space.parts, 1):

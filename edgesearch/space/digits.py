@@ -1,4 +1,4 @@
-"""Arrays of digits (n, d): architectures of a space of any size, many at once."""
+"""Operations on arrays of digits (n, d), each row an architecture of a space of any size."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from edgesearch.space.search_space import SearchSpace
 
 
 def unique_rows(digits: np.ndarray, but: np.ndarray | None = None) -> np.ndarray:
-    """Each once, in the order of the numbering.
-
-    Args:
-        digits: (n, d).
-        but: (m, d) that are left out.
-    """
+    """Distinct rows of (n, d) in index order, without those in `but` (m, d)."""
     names, first = np.unique(_names(digits), return_index=True)
     if but is not None:
         first = first[~np.isin(names, _names(but))]
@@ -21,7 +16,7 @@ def unique_rows(digits: np.ndarray, but: np.ndarray | None = None) -> np.ndarray
 
 
 def _names(digits: np.ndarray) -> np.ndarray:
-    """(n,) texts of bytes, which sort as the rows do."""
+    """(n,) byte strings that sort like the rows."""
     count, length = digits.shape
     return np.ascontiguousarray(digits, ">u2").view(f"S{2 * length}").reshape(count)
 
@@ -29,14 +24,7 @@ def _names(digits: np.ndarray) -> np.ndarray:
 def moved(
     space: SearchSpace, digits: np.ndarray, rng: np.random.Generator, changes: int = 1
 ) -> np.ndarray:
-    """Each architecture with some choices drawn anew, which may fall on the same values.
-
-    Args:
-        space: The space.
-        digits: (n, d).
-        rng: Draws.
-        changes: How many choices.
-    """
+    """Redraw `changes` choices of each architecture (n, d); a draw may repeat the old value."""
     steps, rows = digits.copy(), np.arange(len(digits))
     lengths = np.array([len(values) for values in space.choices.values()])
     for _ in range(changes):
@@ -46,10 +34,10 @@ def moved(
 
 
 def spread_digits(space: SearchSpace, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Digits (count, d) of architectures from the smallest to the largest.
+    """Digits (count, d) of architectures spread from the smallest to the largest.
 
-    Those that are drawn uniformly are all about as large if there are many choices. These have a
-    level each, and their choices are drawn around it.
+    With many choices, uniform samples all have about the same size. Here each architecture draws a
+    level, and its choices are binomial around this level.
     """
     lengths = np.array([len(values) for values in space.choices.values()])
     return rng.binomial(lengths - 1, rng.random((count, 1)))

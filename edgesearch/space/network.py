@@ -10,16 +10,11 @@ import torch
 from torch import nn
 
 MakeConv = Callable[[int, int, int, int, int], nn.Conv2d]
-"""(in_channels, out_channels, kernel_size, stride, padding) to a convolution without bias."""
+"""Makes a bias-free convolution: (in_channels, out_channels, kernel_size, stride, padding)."""
 
 
 class Layers(NamedTuple):
-    """What a network is built of: plain layers (`PLAIN`), or those of a supernet.
-
-    Attributes:
-        conv: Makes convolutions.
-        norm: Makes batch normalisations of so many channels.
-    """
+    """Constructors of convolutions and batch normalisations: `PLAIN`, or those of a supernet."""
 
     conv: MakeConv
     norm: Callable[[int], nn.BatchNorm2d]
@@ -29,17 +24,14 @@ PLAIN = Layers(partial(nn.Conv2d, bias=False), nn.BatchNorm2d)
 
 
 def set_width(conv: nn.Module, channels: int) -> None:
-    """Let an elastic convolution use its leading output channels only."""
+    """Set the number of leading output channels that an elastic convolution uses."""
     conv.active_out_channels = channels  # type: ignore[assignment]  # see `DynamicConv2d`
 
 
 class Step(NamedTuple):
-    """An active block of a network.
+    """An active block: a map (N, C, H, W) to (N, C', H', W').
 
-    Attributes:
-        stage: Name of its stage, "" between stages.
-        modules: Names of the network's modules that it consists of.
-        run: Maps (N, C, H, W) to (N, C', H', W').
+    `stage` is the name of its stage ("" between stages), `modules` names its modules.
     """
 
     stage: str
@@ -48,41 +40,37 @@ class Step(NamedTuple):
 
 
 class Network(nn.Module):
-    """A network of a family, static or elastic, that maps images to features.
+    """A network of a family, static or elastic, that maps images to features (N, feature_dim).
 
-    Its last block is global average pooling: features are the means of the map before it.
-
-    Attributes:
-        feature_dim: Length D of the features.
-        stage_channels: Channels of each stage's map, by the stage's name; a stage has its blocks
-            in a module of this name.
+    The last block is global average pooling of the last feature map. `stage_channels` are the
+    output channels by stage; the module of this name holds the stage's blocks.
     """
 
     feature_dim: int
     stage_channels: dict[str, int]
 
     def steps(self) -> list[Step]:
-        """The active blocks in order, from the first to the one before the pooling."""
+        """The active blocks in order, without the pooling."""
         raise NotImplementedError
 
     def in_turn(self) -> dict[str, nn.Module]:
-        """Modules that make the last map when they are run in turn, stages under their names.
+        """The modules (not copies) whose sequence computes the last feature map, by name.
 
-        They are those of the network (static, in full size), not copies.
+        For static networks; each stage is one module under its name.
         """
         raise NotImplementedError
 
     def activate(self, blocks: Sequence[Any]) -> None:
-        """Make an elastic network run the given blocks of its family, pooling included."""
+        """Make an elastic network run these blocks of its family, pooling included."""
         raise NotImplementedError
 
     def stage_ends(self) -> list[int]:
-        """For each stage the number of steps up to its end."""
+        """Number of steps up to the end of each stage."""
         last = {step.stage: number for number, step in enumerate(self.steps(), 1)}
         return [last[name] for name in self.stage_channels]
 
     def forward_blocks(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The output of each block: maps (N, C, H, W), then features (N, D)."""
+        """The output of each block: feature maps (N, C, H, W), then features (N, D)."""
         outputs = [images]
         for step in self.steps():
             outputs.append(step.run(outputs[-1]))

@@ -1,4 +1,4 @@
-"""The interface of a search space, and all that follows from its choices and parts."""
+"""The interface of a search space: numbering, sampling and sums over blocks."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ if TYPE_CHECKING:
     from edgesearch.space.network import Layers, Network
 
 LIMIT = 10_000_000
-"""Spaces of more architectures are never laid out as a whole."""
+"""Spaces with more architectures are never enumerated."""
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Equal blocks in a row, for every setting of the choices that decide a part.
+    """A run of equal blocks, for every setting of the choices that decide its part.
 
-    Attributes:
-        axes: Positions of these choices in the space, the resolution first.
-        blocks: Number of the block among the distinct ones, -1 for none; an axis for each choice.
-        counts: How many there are, of the same shape.
+    `axes` are the positions of these choices in the space, the resolution first. `blocks` and
+    `counts`, with one axis per choice, hold the index of the distinct block (-1 for none) and the
+    length of the run.
     """
 
     axes: tuple[int, ...]
@@ -44,21 +43,24 @@ class _Run:
 
 
 class SearchSpace(ABC):
-    """All networks of a family whose choices are drawn from given values.
+    """All networks of a family whose choices take given values.
 
     A family's space is a frozen dataclass that declares its fields, `own_choices`, `parts`,
     `text_form`, `faults` and `make_network`; everything else follows.
 
     Architectures are numbered from 0 to `size` - 1, the last choice varying fastest. An
-    architecture is also a row of digits: for each choice the position of its value. Arrays of
-    digits (n, d) stand for any number of architectures of a space of any size; methods that lay
-    out the whole space say so, and refuse more than `LIMIT` architectures.
+    architecture is also a row of digits: the index of each choice's value. Arrays of digits (n, d)
+    work for spaces of any size; methods that enumerate the space refuse more than `LIMIT`
+    architectures.
 
     Attributes:
         name: Name of the space.
         family: Name of the family.
-        resolutions: Choices for height and width of the input, in pixels.
-        in_channels: Channels of the input images.
+        resolutions: Choices of input height and width, in pixels.
+        in_channels: Channels of the input images, 1 or 3.
+
+    Raises:
+        SpaceError: Fields are not valid; names all faults.
     """
 
     name: str
@@ -72,49 +74,39 @@ class SearchSpace(ABC):
     @property
     @abstractmethod
     def own_choices(self) -> dict[str, tuple[int, ...]]:
-        """Each choice but the resolution, with its values; must work for faulty fields, too."""
+        """The values of each choice except the resolution; must not fail on faulty fields."""
 
     @property
     @abstractmethod
     def parts(self) -> Sequence[Part]:
-        """The parts of a network in order; their blocks from images to features."""
+        """The parts of a network in order, from images to features."""
 
     @property
     @abstractmethod
     def text_form(self) -> dict[str, tuple[str, ...]]:
-        """The text of an architecture: letters, and the choices whose values follow them.
+        """The text form of architectures: a prefix, and the choices whose values follow it.
 
         `{"w": ("width1", "width2"), "r": ("resolution",)}` gives texts such as `w8-16_r32`.
         """
 
     @abstractmethod
     def faults(self) -> Iterator[str]:
-        """What is wrong with the family's own fields, choices aside."""
+        """Descriptions of faults in the family's own fields, choices excluded."""
 
     @abstractmethod
     def make_network(self, blocks: Sequence[Any], layers: Layers | None = None) -> Network:
-        """A network with initial weights; imports torch.
-
-        Args:
-            blocks: Of this family, such as `blocks` gives; they fit together.
-            layers: What it is built of; plain layers if None.
-        """
+        """A network of these blocks with initial weights; plain layers if None; imports torch."""
 
     # Fields.
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            SpaceError: With all faults at once.
-        """
         faults = list(self.faults())
         if self.in_channels not in (1, 3):
             faults.append(f"in_channels {self.in_channels} (1 or 3)")
         for name, values in self.choices.items():
             if not _rising(values):
                 shown = list(values) if isinstance(values, tuple) else values
-                faults.append(f"{name} {shown} (a list of rising whole numbers from 1 on)")
+                faults.append(f"{name} {shown} (a list of increasing positive integers)")
         if faults:
             raise SpaceError(
                 f"the search space {self.name!r} needs valid choices",
@@ -124,7 +116,7 @@ class SearchSpace(ABC):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SearchSpace:
-        """Make a space from plain values, as they stand in YAML.
+        """The space of plain values, as in YAML.
 
         Raises:
             SpaceError: A field is missing, unknown or not valid.
@@ -146,19 +138,18 @@ class SearchSpace(ABC):
             return cls(**{name: _frozen(value) for name, value in values.items()})
         except TypeError as error:
             raise SpaceError(
-                "choices of a space are lists of whole numbers",
+                "choices of a space are lists of integers",
                 str(error),
                 "Write them as lists; where each stage has its own, one list a stage.",
             ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """The space as plain values."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
+        return json.loads(json.dumps(asdict(self)))
 
     @cached_property
     def space_hash(self) -> str:
-        """16 hexadecimal digits over everything but the name."""
+        """16 hexadecimal digits over everything except the name."""
         values = {k: v for k, v in self.to_dict().items() if k != "name"}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -166,7 +157,7 @@ class SearchSpace(ABC):
 
     @cached_property
     def choices(self) -> dict[str, tuple[int, ...]]:
-        """Each choice with its values, in the order of the numbering; the resolution first."""
+        """The values of each choice in the order of the numbering, the resolution first."""
         return {"resolution": self.resolutions, **self.own_choices}
 
     @cached_property
@@ -176,20 +167,20 @@ class SearchSpace(ABC):
 
     @cached_property
     def largest(self) -> Architecture:
-        """The architecture with every choice at its largest."""
+        """The architecture with the largest value of every choice."""
         return self._make({name: values[-1] for name, values in self.choices.items()})
 
     @cached_property
     def smallest(self) -> Architecture:
-        """The architecture with every choice at its smallest."""
+        """The architecture with the smallest value of every choice."""
         return self._make({name: values[0] for name, values in self.choices.items()})
 
     def from_choices(self, chosen: Any) -> Architecture:
-        """The architecture of a value for each choice; reads its JSON form.
+        """The architecture of a mapping from choices to values (its JSON form).
 
         Raises:
-            SpaceError: It is no such mapping, or the architecture is not of the space; the message
-                names every value that is not, and the nearest architecture that is.
+            SpaceError: The value is no such mapping, or the architecture is not in the space; the
+                message names each wrong value and the nearest architecture.
         """
         if not isinstance(chosen, Mapping) or set(chosen) != set(self.choices):
             raise SpaceError(
@@ -215,10 +206,10 @@ class SearchSpace(ABC):
         return self._make(chosen)
 
     def from_text(self, text: str) -> Architecture:
-        """The architecture that `str` gives a text for, such as `stem16_w16-48-96_d2-1-2_r32`.
+        """The architecture of a text such as `stem16_w16-48-96_d2-1-2_r32`.
 
         Raises:
-            SpaceError: The text is of another form, or the architecture is not of the space.
+            SpaceError: The text has another form, or the architecture is not in the space.
         """
         pattern = "_".join(
             letters + "-".join([r"(\d+)"] * len(names)) for letters, names in self.text_form.items()
@@ -249,10 +240,10 @@ class SearchSpace(ABC):
         )
 
     def index(self, architecture: Architecture) -> int:
-        """The number of an architecture.
+        """The index of an architecture.
 
         Raises:
-            SpaceError: It is not of this space.
+            SpaceError: The architecture is not in the space.
         """
         number = 0
         if architecture not in self:
@@ -262,10 +253,10 @@ class SearchSpace(ABC):
         return number
 
     def architecture(self, index: int) -> Architecture:
-        """The architecture of a number; inverse of `index`.
+        """The architecture of an index; inverse of `index`.
 
         Raises:
-            IndexError: The number is not in 0 … `size` - 1.
+            IndexError: The index is not in 0 … `size` - 1.
         """
         if not 0 <= index < self.size:
             raise IndexError(f"architecture {index} of {self.size}")
@@ -281,7 +272,7 @@ class SearchSpace(ABC):
         return (self.architecture(index) for index in range(self.size))
 
     def to_digits(self, architectures: Sequence[Architecture]) -> np.ndarray:
-        """(n, d) int64: for each architecture of the space the positions of its values."""
+        """Digits (n, d) int64 of architectures."""
         rows = [
             [values.index(architecture[name]) for name, values in self.choices.items()]
             for architecture in architectures
@@ -289,23 +280,23 @@ class SearchSpace(ABC):
         return np.array(rows, np.int64).reshape(len(rows), len(self.choices))
 
     def from_digits(self, digits: Sequence[int] | np.ndarray) -> Architecture:
-        """The architecture of one row of digits, (d,)."""
+        """The architecture of one row of digits (d,)."""
         pairs = zip(self.choices.items(), digits, strict=True)
         return self._make({name: values[int(digit)] for (name, values), digit in pairs})
 
     def sample(self, rng: random.Random) -> Architecture:
-        """An architecture drawn uniformly."""
+        """A uniformly drawn architecture."""
         return self.architecture(rng.randrange(self.size))
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Digits (count, d) of architectures drawn uniformly; some may be equal."""
+        """Digits (count, d) of uniformly drawn architectures, with replacement."""
         lengths = [len(values) for values in self.choices.values()]
         return rng.integers(0, lengths, (count, len(lengths)))
 
     def mutate(
         self, architecture: Architecture, rng: random.Random, probability: float
     ) -> Architecture:
-        """Draw each choice anew with the given probability (it may fall on the same value)."""
+        """Redraw each choice with the given probability (the draw may repeat the value)."""
         chosen = dict(architecture)
         for name, values in self.choices.items():
             if rng.random() < probability:
@@ -313,7 +304,7 @@ class SearchSpace(ABC):
         return self._make(chosen)
 
     def neighbours(self, digits: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Digits (m, d) of all architectures that differ from one, (d,), in one choice."""
+        """Digits (m, d) of all architectures that differ from (d,) in one choice."""
         rows = []
         for axis, values in enumerate(self.choices.values()):
             for digit in range(len(values)):
@@ -324,7 +315,7 @@ class SearchSpace(ABC):
     # Blocks.
 
     def by_beginning(self, architectures: Iterable[Architecture]) -> list[Architecture]:
-        """Sort architectures so that those with equal first blocks follow each other."""
+        """Sort architectures such that equal first blocks are adjacent."""
         names = dict.fromkeys(("resolution", *(name for p in self.parts for name in p.choices)))
         return sorted(architectures, key=operator.itemgetter(*names))
 
@@ -334,7 +325,7 @@ class SearchSpace(ABC):
         return [part.stage for part in self.parts if part.stage is not None]
 
     def blocks_of_parts(self, architecture: Architecture) -> list[tuple[Block, ...]]:
-        """For each part the blocks of an architecture, in order."""
+        """The blocks of each part of an architecture."""
         resolution = architecture.resolution
         return [
             tuple(part.blocks(resolution, *(architecture[name] for name in part.choices)))
@@ -346,16 +337,16 @@ class SearchSpace(ABC):
         return tuple(itertools.chain(*self.blocks_of_parts(architecture)))
 
     def stage_blocks(self, architecture: Architecture) -> dict[str, tuple[Block, ...]]:
-        """The blocks of each stage, by its name."""
+        """The blocks of each stage by name."""
         blocks = zip(self.parts, self.blocks_of_parts(architecture), strict=True)
         return {part.stage: own for part, own in blocks if part.stage is not None}
 
     def macs(self, architecture: Architecture) -> int:
-        """Multiply-accumulates for one image."""
+        """Multiply-accumulates per image."""
         return sum(block.macs for block in self.blocks(architecture))
 
     def params(self, architecture: Architecture) -> int:
-        """Learnable parameters, without a classifier."""
+        """Learnable parameters, without classifier."""
         return sum(block.params for block in self.blocks(architecture))
 
     def feature_dim(self, architecture: Architecture) -> int:
@@ -363,11 +354,7 @@ class SearchSpace(ABC):
         return self.blocks(architecture)[-1].out_shape[0]
 
     def distinct_blocks(self, resolution: int | None = None) -> tuple[Block, ...]:
-        """Every block that some architecture needs, each once.
-
-        Args:
-            resolution: Of the architectures; all if None.
-        """
+        """The distinct blocks of all architectures (of one resolution, if given)."""
         blocks, runs = self._runs
         if resolution is None:
             return blocks
@@ -375,38 +362,21 @@ class SearchSpace(ABC):
         numbers = dict.fromkeys(number for run in runs for number in run.blocks[at].flat)
         return tuple(blocks[number] for number in numbers if number >= 0)
 
-    def sum_over_blocks(
-        self, cost: Callable[[Block], float], digits: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Add up a cost over the blocks of many architectures at once.
-
-        Args:
-            cost: The cost of a block; called once for each distinct block of the space.
-            digits: (n, d), the architectures. If None, lays out the whole space in the order of
-                the numbering, and refuses more than `LIMIT`.
-
-        Returns:
-            (n,) float64.
-        """
-        return self.sums(cost)(digits)
-
-    def max_over_blocks(
-        self, cost: Callable[[Block], float], digits: np.ndarray | None = None
-    ) -> np.ndarray:
-        """The highest cost, from 0 on, among the blocks; see `sum_over_blocks`."""
-        return self.sums(cost, highest=True)(digits)
-
     def sums(
         self, cost: Callable[[Block], float], highest: bool = False
     ) -> Callable[[np.ndarray | None], np.ndarray]:
-        """`sum_over_blocks` of a cost that is looked up for many digits, some at a time.
+        """A function that sums a cost over the blocks of many architectures at once.
 
         Args:
-            cost: The cost of a block; called here, once for each distinct block of the space.
-            highest: Give the highest cost among the blocks instead of their sum.
+            cost: Cost of a block; called here, once per distinct block.
+            highest: Take the maximum over the blocks (at least 0) instead of the sum.
+
+        Returns:
+            Maps digits (n, d) to (n,) float64. None stands for the whole space in index order; more
+            than `LIMIT` architectures are then refused.
         """
         blocks, runs = self._runs
-        costs = np.array([*map(cost, blocks), 0.0])  # the last one, at -1, is that of no block
+        costs = np.array([*map(cost, blocks), 0.0])  # -1 indexes the cost of no block
         shape = [len(values) for values in self.choices.values()]
         fold = np.maximum if highest else np.add
         tables = [costs[run.blocks] * (1 if highest else run.counts) for run in runs]
@@ -454,14 +424,14 @@ class SearchSpace(ABC):
     def _refuse_if_large(self) -> None:
         if self.size > LIMIT:
             raise SpaceError(
-                f"a space of at most {LIMIT:,} architectures, to go through all of them",
+                f"a space of at most {LIMIT:,} architectures, to enumerate them",
                 f"{self.size:,} in {self.name!r}",
                 "Choose fewer values for its choices.",
             )
 
 
 def _rising(values: Any) -> bool:
-    """Whether this is a tuple, not empty, of rising whole numbers from 1 on."""
+    """Whether this is a non-empty tuple of increasing integers from 1."""
     if not isinstance(values, tuple) or not values:
         return False
     whole = all(type(value) is int and value >= 1 for value in values)
@@ -469,5 +439,5 @@ def _rising(values: Any) -> bool:
 
 
 def _frozen(value: Any) -> Any:
-    """Lists as tuples, all the way down."""
+    """Lists converted to tuples, recursively."""
     return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value

@@ -16,8 +16,12 @@ from devices.files import write_json
 from edgesearch.errors import Interrupted
 from edgesearch.evaluate.judge import SubnetJudge
 from edgesearch.evaluate.rank_correlation import RankCorrelation, rank_correlations
-from edgesearch.evaluate.rank_files import plot_ranking, write_csv
-from edgesearch.evaluate.rank_results import RankedSubnet, RankedSubnets
+from edgesearch.evaluate.rank_results import (
+    RankedSubnet,
+    RankedSubnets,
+    plot_ranking,
+    write_csv,
+)
 from edgesearch.evaluate.settings import RankSettings
 from edgesearch.events import Event, Report, silent
 from edgesearch.latency.latency_model import LatencyModel
@@ -27,7 +31,7 @@ from edgesearch.processes.shared_work import (
     TIMEOUT,
     SharedWork,
     check_same_in_all,
-    tell_of_processes,
+    report_processes,
 )
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import Stage
@@ -112,7 +116,7 @@ def rank(run: RunContext) -> RankResult:
                 with _says_where(path):
                     ranker.help()
                 return cast(RankResult, distributed.of_first(None))
-            tell_of_processes("rank", report)
+            report_processes("rank", report)
             chosen = spread_subnets(run.space, settings.subnets, settings.seed)
             found = _begin(stage, path, chosen, run.space, report)
             subnets = _fill(found, chosen, settings, ranker, report)

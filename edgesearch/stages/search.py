@@ -12,7 +12,7 @@ from edgesearch.errors import StageError
 from edgesearch.events import silent
 from edgesearch.inputs import read_json
 from edgesearch.processes import distributed
-from edgesearch.processes.shared_work import TIMEOUT, check_same_in_all, tell_of_processes
+from edgesearch.processes.shared_work import TIMEOUT, check_same_in_all, report_processes
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import RECORD, Stage
 from edgesearch.search.agreement import Agreement, make_agreement
@@ -158,7 +158,7 @@ def _scored_with(run: RunContext) -> tuple[SupernetWeights, ImagePool, dict[str,
 def _scorer(run: RunContext, weights: SupernetWeights, pool: ImagePool) -> Agreement:
     run.set_threads()
     report = run.report if distributed.rank() == 0 else silent
-    tell_of_processes("search", report)
+    report_processes("search", report)
     return make_agreement(weights, pool, run.config.search, report)
 
 

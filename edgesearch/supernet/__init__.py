@@ -1,1 +1,1 @@
-"""Shared weights, and subnets taken out of them."""
+"""The weight-sharing supernet and its subnets."""

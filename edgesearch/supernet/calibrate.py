@@ -1,4 +1,4 @@
-"""Normalisation statistics for one subnet, taken from images."""
+"""Recalibration of batch normalisation for one subnet."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import nn
 def recalibrate(network: nn.Module, images: torch.Tensor, batch_size: int = 128) -> None:
     """Replace the statistics of all batch normalisations by those of the given images.
 
-    Shared statistics are right for no subnet; without this step accuracy collapses (Yu and Huang,
-    "Universally slimmable networks", ICCV 2019, section 3.2). The statistics are the plain mean
-    over batches. Search, evaluation and export have to pass the same images in the same order and
-    batches to get the same network.
+    The shared statistics fit no subnet; without recalibration accuracy collapses (Yu and Huang,
+    "Universally slimmable networks", ICCV 2019, section 3.2). The new statistics are the mean over
+    batches. To get the same network, search, evaluation and export must pass the same images in the
+    same order and batches.
 
     Args:
-        network: A network with weights of its own; its mode is left as it was.
+        network: A network with its own weights; its training mode is kept.
         images: (N, C, H, W), normalised.
-        batch_size: Images in each forward pass; a last batch smaller than half of it is left out
-            unless it is the only one.
+        batch_size: Images per forward pass; a last batch below half of it is dropped unless it is
+            the only one.
     """
     recalibrate_all([network], images, network, batch_size)
 
@@ -32,13 +32,9 @@ def recalibrate_all(
     run: Callable[[torch.Tensor], object],
     batch_size: int = 128,
 ) -> None:
-    """Recalibrate networks that are run together; see `recalibrate`.
+    """Recalibrate networks, which may share modules, together; see `recalibrate`.
 
-    Args:
-        networks: They may share modules; their modes are left as they were.
-        images: (N, C, H, W), normalised.
-        run: Runs a batch through all of them, and through each module once.
-        batch_size: Images in each forward pass.
+    `run` passes a batch through all networks, and through each module once.
     """
     norms = {
         module: module.momentum

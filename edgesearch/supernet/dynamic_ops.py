@@ -1,4 +1,4 @@
-"""Layers whose width can be cut down at run time: each subnet uses the leading channels."""
+"""Layers of elastic width: each subnet uses the leading channels."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from torch import nn
 from edgesearch.space.network import Layers
 
 _ONEDNN_CHANNEL_BLOCK = 16
-"""With fewer input channels oneDNN's gradient of a strided 1×1 convolution writes past its buffer
-when the memory format is channels_last: crashes and wrong gradients (its issue 6035, seen with
-version 3.13 on AVX2). A convolution of every second pixel is the same, and safe."""
+"""With fewer input channels in channels_last memory, oneDNN's gradient of a strided 1×1 convolution
+writes past its buffer: crashes and wrong gradients (oneDNN issue 6035, seen with version 3.13 on
+AVX2). Subsampling the input before an unstrided convolution is equivalent and safe."""
 
 
 class DynamicConv2d(nn.Conv2d):
-    """A convolution that uses the leading input and output channels of its weight.
-
-    The number of input channels follows the input, that of the output is `active_out_channels`.
-    """
+    """A convolution over the input's channels and the leading `active_out_channels` outputs."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int
@@ -41,16 +38,17 @@ class DynamicConv2d(nn.Conv2d):
 class BatchGroups:
     """Which images of a pass are normalised together in training.
 
-    Groups are runs of images, so that they do not depend on how a batch is spread over processes
-    and passes. The running statistics move once in a step, towards the mean over its groups.
+    A group is a run of consecutive images of the global batch, so it does not depend on how the
+    batch is split over processes and passes. The running statistics are updated once per step,
+    towards the mean over all groups.
 
-    Source: Ioffe and Szegedy (ICML 2015) for the normalisation; Hoffer et al., "Train longer,
+    Source: Ioffe and Szegedy (ICML 2015) for batch normalisation; Hoffer et al., "Train longer,
     generalize better" (NeurIPS 2017), section 4, for groups of a fixed size.
 
     Attributes:
-        size: Images in a group, a divisor of those in a pass; None for all in a pass.
-        part: Number of the present pass among those that a batch is cut into.
-        parts: Number of these passes.
+        size: Images in a group, a divisor of those in a pass; None for the whole pass.
+        part: Index of the current pass.
+        parts: Passes per step.
     """
 
     size: int | None = None
@@ -58,16 +56,13 @@ class BatchGroups:
     parts: int = 1
 
     def count(self, images: int) -> int:
-        """Number of groups in a pass of so many images."""
+        """Number of groups in a pass of `images`."""
         return 1 if self.size is None else max(1, images // self.size)
 
     def momentum(self, momentum: float, group: int, groups: int) -> float:
-        """Share of a group's statistics in the running ones, such that all groups count alike.
+        """Momentum of the update by group `group` of `groups` in a pass.
 
-        Args:
-            momentum: Share of all groups of a step together.
-            group: Number of the group in its pass.
-            groups: Number of groups in each pass.
+        All groups of a step weigh the same; the whole step has `momentum`.
         """
         count = self.parts * groups
         before = self.part * groups + group
@@ -75,7 +70,7 @@ class BatchGroups:
 
 
 def set_batch_groups(module: nn.Module, groups: BatchGroups | None) -> None:
-    """Let all normalisations in a module go by the same groups; None for whole passes."""
+    """Set the groups of all normalisations of a module; None for whole passes."""
     for norm in module.modules():
         if isinstance(norm, DynamicBatchNorm2d | GroupedBatchNorm1d):
             norm.groups = groups
@@ -87,7 +82,7 @@ def _batch_norm(
     groups: BatchGroups | None,
     images: int,
 ) -> torch.Tensor:
-    """Normalise a pass of so many images by the leading entries of parameters and statistics."""
+    """Batch normalisation with the leading entries of parameters and statistics."""
     channels = input.shape[1]
     assert norm.running_mean is not None and norm.running_var is not None
     statistics = norm.running_mean[:channels], norm.running_var[:channels]
@@ -106,30 +101,30 @@ def _batch_norm(
 
 
 class DynamicBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that uses the leading entries of its parameters and statistics.
+    """Batch normalisation with the leading entries of its parameters and statistics.
 
-    The running statistics are shared by all subnets and so are right for none: `recalibrate`
-    an extracted subnet before it is evaluated.
+    All subnets share the running statistics, which fit none: `recalibrate` an extracted subnet
+    before evaluation.
     """
 
     groups: BatchGroups | None = None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to the same shape, C being at most `num_features`."""
+        """(N, C, H, W) to the same shape, C at most `num_features`."""
         return _batch_norm(self, input, self.groups, len(input))
 
 
 ELASTIC = Layers(DynamicConv2d, DynamicBatchNorm2d)
-"""What supernets are built of."""
+"""Layers of a supernet."""
 
 
 class GroupedBatchNorm1d(nn.BatchNorm1d):
-    """Batch normalisation of rows that can go by groups of images."""
+    """Batch normalisation of rows, optionally in groups of images."""
 
     groups: BatchGroups | None = None
 
     def forward(self, input: torch.Tensor, places: int = 1) -> torch.Tensor:
-        """(N · places, C) to the same shape, the places of an image one after another."""
+        """(N · places, C) to the same shape; rows of an image are consecutive."""
         if self.groups is None or not self.training:
             return super().forward(input)
         if self.groups.part == 0 and self.num_batches_tracked is not None:
@@ -138,8 +133,8 @@ class GroupedBatchNorm1d(nn.BatchNorm1d):
 
 
 class DynamicLinear(nn.Linear):
-    """A linear layer that uses as many of its leading input features as it is given."""
+    """A linear layer over as many leading input features as it receives."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """(N, D_in) to (N, out_features), D_in being at most `in_features`."""
+        """(N, D_in) to (N, out_features), D_in at most `in_features`."""
         return F.linear(input, self.weight[:, : input.shape[1]], self.bias)

@@ -1,4 +1,4 @@
-"""The head between features and embeddings."""
+"""The projector: an MLP from features to embeddings."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from edgesearch.supernet.dynamic_ops import DynamicLinear, GroupedBatchNorm1d
 
 
 class Projector(nn.Module):
-    """Two linear layers, the first of which is cut to the width of the features it is given.
+    """Two linear layers; the first uses as many leading inputs as the features have.
 
-    Source: the MLP head of SimCLR and MoCo v2; the slicing as in DATA (CVPR 2022).
+    Source: the MLP head of SimCLR and MoCo v2; slicing as in DATA (CVPR 2022).
     """
 
     def __init__(self, feature_dim: int, hidden_dim: int, out_dim: int, bn: bool) -> None:
@@ -26,15 +26,13 @@ class Projector(nn.Module):
         return F.normalize(self.project(features), dim=1)
 
     def project(self, features: torch.Tensor, places: int = 1) -> torch.Tensor:
-        """(N, D) to (N, out_dim), of whatever length, in the precision of the weights.
+        """(N, D) to (N, out_dim), not normalised, in the dtype of the weights.
 
-        Args:
-            features: Those of one image or, place by place, of `places` in each image.
-            places: Rows that belong to the same image.
+        Each image has `places` consecutive rows.
         """
         hidden = self.fc1(features)
         if isinstance(self.bn1, GroupedBatchNorm1d):
             hidden = self.bn1(hidden, places)
         projected: torch.Tensor = self.fc2(F.relu(hidden))
-        exact = self.fc2.weight.dtype  # autocast gives less
+        exact = self.fc2.weight.dtype  # autocast returns bfloat16
         return projected if projected.dtype == exact else projected.to(exact)

@@ -1,4 +1,4 @@
-"""A subnet as a module of its own, for use outside of this package."""
+"""A subnet as a standalone module for use outside this package."""
 
 from __future__ import annotations
 
@@ -15,22 +15,19 @@ OUTPUTS = ("features", "logits", "embeddings", "stages")
 class Subnet(nn.Module):
     """A static network with one kind of output.
 
-    Its parts run in turn, under the names that the family gives them (residual networks have those
-    of torchvision: conv1, bn1, relu, maxpool, layer1 …), so that torchvision's helpers can take
-    maps out of it by name. Classifier and projector are called `fc` and `projector`.
+    Its modules have the names of the family (residual networks: torchvision's conv1, bn1, relu,
+    maxpool, layer1 …), so torchvision's feature extraction works on it. Classifier and projector
+    are called `fc` and `projector`.
 
     Args:
-        network: Gives its parts, which are shared with it, not copied.
+        network: Its modules are shared, not copied.
         output: "features" (N, D); "logits" (N, classes), which need `fc`; "embeddings" (N, E) of
-            length 1, which need `projector`; or "stages", the maps (N, C, H, W) of all stages.
+            length 1, which need `projector`; or "stages", the feature maps (N, C, H, W) of all.
         fc: A linear classifier on the features.
-        projector: What makes embeddings of features.
+        projector: Maps features to embeddings.
 
     Attributes:
-        stage_names: Names of the stages, such as ["layer1", "layer2"].
-        stage_channels: Channels of their outputs.
-        feature_dim: D.
-        about: What is known of a loaded subnet: space, architecture, preprocess, classes.
+        about: Metadata of a loaded subnet: space, architecture, preprocess, classes.
     """
 
     def __init__(
@@ -56,7 +53,7 @@ class Subnet(nn.Module):
         self.about: dict[str, Any] = {}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        """(N, C, H, W) to what `output` says."""
+        """(N, C, H, W) to the chosen output."""
         x, stages = images, []
         for name in self._parts:
             x = self.get_submodule(name)(x)
@@ -66,9 +63,7 @@ class Subnet(nn.Module):
             return stages
         features: torch.Tensor = x.mean(dim=(2, 3))
         if self.output == "logits":
-            logits: torch.Tensor = self.fc(features)
-            return logits
+            return self.fc(features)
         if self.output == "embeddings":
-            embeddings: torch.Tensor = self.projector(features)
-            return embeddings
+            return self.projector(features)
         return features

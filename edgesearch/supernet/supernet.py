@@ -1,4 +1,4 @@
-"""The weight-sharing network that holds every architecture of a space."""
+"""The weight-sharing supernet of a search space."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from edgesearch.supernet.dynamic_ops import ELASTIC
 
 
 class Supernet(nn.Module):
-    """The largest network of a space, of which any architecture can be made the active part.
+    """The largest network of a space; any architecture can be made its active part.
 
-    An architecture uses the leading part of each layer and the leading blocks of each stage.
+    An architecture uses the leading channels of each layer and the leading blocks of each stage.
 
     Source: DATA (CVPR 2022), section 3.1; Once-for-All (ICLR 2020) for the slicing.
     """
@@ -33,22 +33,13 @@ class Supernet(nn.Module):
         return self.backbone.feature_dim
 
     def activate(self, architecture: Architecture) -> None:
-        """Make an architecture the one that `forward` runs.
-
-        Raises:
-            SpaceError: It is not of this space.
-        """
+        """Make `forward` run this architecture, which must be in the space."""
         self.space.index(architecture)
         self.backbone.activate(self.space.blocks(architecture))
         self.active = architecture
 
     def compile_for(self, architectures: Iterable[Architecture], backend: str = "inductor") -> None:
-        """Run these architectures by compiled code from now on, one version for each.
-
-        Args:
-            architectures: Few; others run as before.
-            backend: Of torch.compile.
-        """
+        """Run these architectures by torch.compile from now on, one graph each."""
         self._compiled_for = frozenset(architectures)
         self._compiled = torch.compile(self.backbone.forward_blocks, dynamic=False, backend=backend)
 
@@ -57,7 +48,7 @@ class Supernet(nn.Module):
         return self._outputs(images)[-1]
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to the last stage's output (N, D, H', W'), whose mean the features are."""
+        """(N, C, H, W) to the last stage's output (N, D, H', W') before pooling."""
         return self._outputs(images)[-2]
 
     def _outputs(self, images: torch.Tensor) -> list[torch.Tensor]:

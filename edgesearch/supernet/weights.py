@@ -1,4 +1,4 @@
-"""The weights of a trained supernet as a file, and the networks that they hold."""
+"""Trained supernet weights: their file, and the subnets extracted from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from edgesearch.errors import CheckpointError, SpaceError
 from edgesearch.families import space_from_dict
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.space.network import Network
-from edgesearch.supernet.extract import copy_leading, extract
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.supernet import Supernet
 
@@ -26,18 +25,10 @@ FORMAT = "edgesearch-supernet-1"
 
 @dataclass(frozen=True)
 class SupernetWeights:
-    """Weights of the two encoders of a supernet: the trained one and its moving average.
+    """Weights of the query encoder and of its moving average, the key encoder.
 
-    Attributes:
-        space: The supernet's space.
-        query: State of the trained backbone.
-        query_projector: State of the projector behind it.
-        key: State of the moving average of the backbone, in use as the largest network only;
-            `query` itself where the method of training has no moving average (SimCLR).
-        key_projector: State of the projector behind it.
-        query_dense_projector: State of the projector for places, where there is one (DenseCL).
-        key_dense_projector: State of that of the moving average.
-        method: Name of the method that trained them; None where that is not known.
+    The key encoder is used as the largest network only; methods without one (SimCLR) share the
+    query's states. Only DenseCL has dense projectors. `method` is the training method, if known.
     """
 
     space: SearchSpace
@@ -50,29 +41,25 @@ class SupernetWeights:
     method: str | None = None
 
     def subnet(self, architecture: Architecture) -> Network:
-        """A trained subnet, images to features; to be recalibrated before use."""
+        """A trained subnet, images to features; recalibrate before use."""
         return extract(self.space, self.query, architecture)
 
     def embedder(self, architecture: Architecture) -> nn.Sequential:
-        """A trained subnet with its projector, images to embeddings; to be recalibrated."""
+        """A trained subnet with projector, images to embeddings; recalibrate before use."""
         return nn.Sequential(self.subnet(architecture), self.projector(architecture)).eval()
 
     def projector(self, architecture: Architecture) -> Projector:
-        """The trained projector, cut to a subnet's features; to be recalibrated with it."""
+        """The trained projector sliced to a subnet's features; recalibrate before use."""
         return _projector(self.query_projector, self.space.feature_dim(architecture))
 
     def reference(self) -> nn.Sequential:
-        """The key encoder, images to embeddings; to be recalibrated."""
+        """The key encoder, images to embeddings; recalibrate before use."""
         largest = self.space.largest
         projector = _projector(self.key_projector, self.space.feature_dim(largest))
         return nn.Sequential(extract(self.space, self.key, largest), projector).eval()
 
     def save(self, path: Path) -> None:
-        """Write all weights and the space to a safetensors file, atomically.
-
-        Raises:
-            FileError: It cannot be written.
-        """
+        """Write weights and space to a safetensors file, atomically."""
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
@@ -82,7 +69,7 @@ class SupernetWeights:
             if state is not None
             for name, tensor in state.items()
         }
-        # One entry: safetensors writes several in an order that changes from file to file.
+        # A single entry: safetensors does not write several in a fixed order.
         about = {"format": FORMAT, "space": self.space.to_dict()}
         if self.key is self.query:
             about["key"] = "query"
@@ -101,7 +88,7 @@ class SupernetWeights:
             "query.projector": self.query_projector,
             "query.dense_projector": self.query_dense_projector,
         }
-        if self.key is self.query:  # safetensors holds no tensor twice
+        if self.key is self.query:  # safetensors refuses shared tensors
             return query
         return {
             **query,
@@ -112,10 +99,10 @@ class SupernetWeights:
 
     @classmethod
     def load(cls, path: Path, space: SearchSpace) -> SupernetWeights:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            CheckpointError: The file is missing, damaged, foreign, or of another space.
+            CheckpointError: The file is missing, damaged, not a supernet, or of another space.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -139,13 +126,8 @@ class SupernetWeights:
                 about.get("method"),
             )
         except (
-            OSError,
-            SafetensorError,
-            LookupError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            SpaceError,
+            *(OSError, SafetensorError, SpaceError),
+            *(LookupError, ValueError, TypeError, AttributeError),
         ) as error:
             raise CheckpointError(
                 f"supernet weights in safetensors form at {path}",
@@ -173,10 +155,36 @@ def _check(path: Path, metadata: Mapping[str, Any], space: SearchSpace) -> None:
         )
 
 
+def extract(
+    space: SearchSpace, weights: Mapping[str, torch.Tensor], architecture: Architecture
+) -> Network:
+    """A static network with the supernet's weights, given the state of its `backbone`.
+
+    The normalisation statistics are the shared ones: `recalibrate` before use.
+
+    Raises:
+        SpaceError: The architecture is not in the space.
+    """
+    space.index(architecture)
+    with torch.device("meta"):  # skips initialisation
+        network = space.make_network(space.blocks(architecture))
+    network.to_empty(device="cpu")
+    copy_leading(weights, network)
+    return network.eval()
+
+
+def copy_leading(weights: Mapping[str, torch.Tensor], target: nn.Module) -> None:
+    """Fill a module with the leading entries of larger tensors of the same names."""
+    with torch.no_grad():
+        for name, tensor in target.state_dict().items():
+            leading = tuple(slice(0, length) for length in tensor.shape)
+            tensor.copy_(weights[name][leading])
+
+
 def _projector(state: State, feature_dim: int) -> Projector:
-    """The projector of a state, its first layer cut to `feature_dim` inputs."""
-    hidden_dim, out_dim = state["fc2.weight"].shape[1], state["fc2.weight"].shape[0]
-    with torch.device("meta"):  # no initial values, which would be overwritten
+    """The projector of a state, its first layer sliced to `feature_dim` inputs."""
+    out_dim, hidden_dim = state["fc2.weight"].shape
+    with torch.device("meta"):  # skips initialisation
         projector = Projector(feature_dim, hidden_dim, out_dim, "bn1.weight" in state)
     projector.to_empty(device="cpu")
     copy_leading(state, projector)
@@ -184,7 +192,7 @@ def _projector(state: State, feature_dim: int) -> Projector:
 
 
 def random_like(weights: SupernetWeights, seed: int) -> SupernetWeights:
-    """Untrained weights of the same shapes: those that a training of this seed starts from."""
+    """Untrained weights of the same shapes: the initial weights of a training with this seed."""
     space, state = weights.space, weights.query_projector
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

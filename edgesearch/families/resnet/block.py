@@ -1,4 +1,4 @@
-"""The blocks of residual networks, and what each costs."""
+"""The blocks of residual networks and their costs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ BOTTLENECK_EXPANSION = 4
 
 @dataclass(frozen=True)
 class ResNetBlock:
-    """One block with all that decides its cost.
+    """See `Block`.
 
     Attributes:
         kind: "stem_imagenet" (7×7 convolution of stride 2, then 3×3 max-pooling of stride 2),
             "stem_small" (3×3 convolution), "basic", "bottleneck" or "head" (global average
-            pooling). Every convolution is followed by batch normalisation.
-        in_channels: Channels of the input.
-        mid_channels: Channels inside of the block (those of the output in stems and heads).
-        out_channels: Channels of the output.
-        stride: Stride of the block's 3×3 (in the ImageNet stem: 7×7) convolution.
-        hw: Height and width of the input, in pixels.
+            pooling). Batch normalisation follows every convolution.
+        in_channels: Input channels.
+        mid_channels: Inner channels (equal to `out_channels` in stems and heads).
+        out_channels: Output channels.
+        stride: Stride of the 3×3 (in the ImageNet stem: 7×7) convolution.
+        hw: Input height and width, in pixels.
         projection: The shortcut is a 1×1 convolution instead of the identity.
     """
 
@@ -33,7 +33,7 @@ class ResNetBlock:
 
     @property
     def key(self) -> str:
-        """The block's name in a latency table; equal keys mean equal cost."""
+        """See `Block`."""
         if self.is_last:
             return f"head/in{self.in_channels}/hw{self.hw}"
         channels = f"in{self.in_channels}/mid{self.mid_channels}/out{self.out_channels}"
@@ -44,7 +44,7 @@ class ResNetBlock:
 
     @property
     def out_hw(self) -> int:
-        """Height and width of the output, in pixels."""
+        """Output height and width, in pixels."""
         if self.is_last:
             return 1
         after_stride = strided(self.hw, self.stride)
@@ -67,7 +67,7 @@ class ResNetBlock:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of the convolutions for one image."""
+        """Multiply-accumulates of the convolutions per image."""
         inside = strided(self.hw, self.stride) ** 2
         return sum(
             c_in * c_out * kernel**2 * (self.hw**2 if at_input else inside)
@@ -76,18 +76,17 @@ class ResNetBlock:
 
     @property
     def params(self) -> int:
-        """Learnable parameters: convolution weights, and scale and shift of the normalisation."""
+        """Convolution weights, and scale and shift of the normalisations."""
         return sum(
             c_in * c_out * kernel**2 + 2 * c_out for c_in, c_out, kernel, _ in self._convolutions()
         )
 
     @property
     def live_values(self) -> int:
-        """Most values of one image that are live at the same time while the block runs.
+        """Peak number of values of one image that are live while the block runs.
 
-        Counted over the graph of inference, in the order of its export: the shortcut first,
-        normalisation folded into the convolutions, activation and addition in place. What a
-        runtime needs besides (weights, scratch memory of its kernels) does not count.
+        Counted over the exported inference graph: shortcut first, normalisation folded into the
+        convolutions, activation and addition in place; without weights and kernels' memory.
         """
         inside = strided(self.hw, self.stride) ** 2
         given, out = self.in_channels * self.hw**2, self.out_channels * self.out_hw**2
@@ -96,7 +95,7 @@ class ResNetBlock:
         if self.is_first:
             convolved = self.out_channels * inside
             return max(given + convolved, convolved + out if self.out_hw**2 < inside else 0)
-        # Tensors between the convolutions; the shortcut is live until the end.
+        # Outputs of the convolutions in turn; the shortcut stays live until the end.
         at_input = self.mid_channels * self.hw**2 if self.kind == "bottleneck" else 0
         chain = [self.mid_channels * inside, out]
         if at_input:
@@ -107,7 +106,7 @@ class ResNetBlock:
         return shortcut + max(first, *pairs)
 
     def _convolutions(self) -> list[tuple[int, int, int, bool]]:
-        """(input channels, output channels, kernel size, output as large as the input)."""
+        """(input channels, output channels, kernel size, output at input size) of each."""
         c_in, c_mid, c_out = self.in_channels, self.mid_channels, self.out_channels
         main = {
             "stem_imagenet": [(c_in, c_out, 7, False)],
@@ -124,5 +123,5 @@ class ResNetBlock:
 
 
 def strided(hw: int, stride: int) -> int:
-    """Height and width after a convolution or pooling with "same" padding."""
+    """Height and width after a strided convolution or pooling with "same" padding."""
     return (hw - 1) // stride + 1

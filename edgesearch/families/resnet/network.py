@@ -1,10 +1,9 @@
 """Residual networks, static and elastic.
 
-Names of modules are those of torchvision's ResNet: conv1, bn1, layer1.0.conv1,
-layer1.0.downsample.0 …
+Module names are those of torchvision's ResNet: conv1, bn1, layer1.0.conv1, layer1.0.downsample.0 …
 
-Rectifiers and shortcuts overwrite the output of a normalisation, which no gradient needs: a step
-touches less memory, and gives the same bits. The input of a block is never written to.
+Activations and additions overwrite the output of a normalisation, which backward does not need:
+less memory traffic, identical results. A block never writes to its input.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions and a shortcut; the stride is in the middle one."""
+    """1×1, 3×3 and 1×1 convolutions and a shortcut; the 3×3 convolution has the stride."""
 
     def __init__(self, block: ResNetBlock, layers: Layers) -> None:
         super().__init__()
@@ -76,8 +75,8 @@ class ResNet(Network):
     """A residual network that ends in global average pooling.
 
     Args:
-        blocks: From stem to head, as `ResNetSpace.blocks` gives them.
-        layers: What it is built of.
+        blocks: From stem to head, as `ResNetSpace.blocks` returns them.
+        layers: Layer constructors.
     """
 
     def __init__(self, blocks: Sequence[ResNetBlock], layers: Layers = PLAIN) -> None:
@@ -100,7 +99,7 @@ class ResNet(Network):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """He initialisation, and zero for the last scale of each block (Goyal et al., 2017)."""
+        """He initialisation; each block's last scale is zero (Goyal et al., 2017)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -139,7 +138,7 @@ class ResNet(Network):
                 set_width(module.downsample[0], block.out_channels)
 
     def in_turn(self) -> dict[str, nn.Module]:
-        """Names and order of torchvision's ResNet; a small stem has a `maxpool` without effect."""
+        """Names and order of torchvision's ResNet; `maxpool` of a small stem is the identity."""
         stages = {name: self.get_submodule(name) for name in self.stage_channels}
         return {
             "conv1": self.conv1,
@@ -158,7 +157,7 @@ class ResNet(Network):
 def _split(
     blocks: Sequence[ResNetBlock],
 ) -> tuple[ResNetBlock, list[list[ResNetBlock]], ResNetBlock]:
-    """Stem, the blocks of each stage, and head; a projection begins a stage."""
+    """Stem, the blocks of each stage, and head; a projection starts a stage."""
     stem, *residual, head = blocks
     stages: list[list[ResNetBlock]] = []
     for block in residual:

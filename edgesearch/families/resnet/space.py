@@ -20,23 +20,20 @@ BLOCKS = ("basic", "bottleneck")
 
 @dataclass(frozen=True)
 class ResNetSpace(SearchSpace):
-    """All residual networks whose widths, depths and resolution are drawn from given choices.
+    """Residual networks with choices of width, depth and resolution.
 
-    The first block of each stage has a projection shortcut; it halves the image from the second
-    stage on.
+    The first block of each stage has a projection shortcut; from the second stage on it halves
+    height and width.
 
     Source: DATA (CVPR 2022), section 3.1, whose space is `resnet50to101`.
 
     Attributes:
-        name: Name of the space.
         block: "basic" or "bottleneck".
         stem: "imagenet" (7×7 of stride 2, max-pooling) or "small" (3×3).
-        stem_stride: Stride of a small stem; that of the ImageNet stem is 2.
-        stem_widths: Choices for the channels of the stem.
-        stage_widths: For each stage the choices for its width (in a bottleneck that of its middle).
-        stage_depths: For each stage the choices for its number of blocks.
-        resolutions: Choices for height and width of the input, in pixels.
-        in_channels: Channels of the input images.
+        stem_stride: Stride of a small stem; 2 for the ImageNet stem.
+        stem_widths: Choices of the stem's channels.
+        stage_widths: For each stage, the choices of its width (bottleneck: of the middle).
+        stage_depths: For each stage, the choices of its number of blocks.
     """
 
     name: str
@@ -51,7 +48,7 @@ class ResNetSpace(SearchSpace):
     family: str = "resnet"
 
     def faults(self) -> Iterator[str]:
-        """What is wrong with the fields, choices aside."""
+        """See `SearchSpace`."""
         if self.block not in BLOCKS:
             yield f"block {self.block!r} (one of {', '.join(BLOCKS)})"
         if self.stem not in STEMS:
@@ -75,7 +72,7 @@ class ResNetSpace(SearchSpace):
 
     @property
     def text_form(self) -> dict[str, tuple[str, ...]]:
-        """`stem16_w16-48-96_d2-1-2_r32`."""
+        """Texts such as `stem16_w16-48-96_d2-1-2_r32`."""
         stages = range(1, len(self.stage_widths) + 1)
         return {
             "stem": ("stem_width",),
@@ -86,7 +83,7 @@ class ResNetSpace(SearchSpace):
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
-        """Stem, stages (each depends on the width before it, too) and head."""
+        """Stem, stages (which also depend on the width before) and head."""
         widths = ["stem_width", *(f"stage{i + 1}_width" for i in range(len(self.stage_widths)))]
         stages = [
             Part(
@@ -99,7 +96,7 @@ class ResNetSpace(SearchSpace):
         return (Part(("stem_width",), self._stem), *stages, Part((widths[-1],), self._head))
 
     def make_network(self, blocks: Sequence[Any], layers: Layers | None = None) -> ResNet:
-        """A residual network of these blocks; see the base class."""
+        """See `SearchSpace`."""
         from edgesearch.families.resnet.network import ResNet
         from edgesearch.space.network import PLAIN
 
@@ -107,7 +104,7 @@ class ResNetSpace(SearchSpace):
 
     @property
     def expansion(self) -> int:
-        """Output channels of a block divided by its width."""
+        """Ratio of a block's output channels to its width."""
         return BOTTLENECK_EXPANSION if self.block == "bottleneck" else 1
 
     def _stem(self, resolution: int, width: int) -> tuple[ResNetBlock, ...]:
@@ -117,7 +114,7 @@ class ResNetSpace(SearchSpace):
     def _stage(
         self, stage: int, resolution: int, before: int, width: int, depth: int
     ) -> tuple[ResNetBlock, ...]:
-        """The blocks of a stage (counted from 0) behind one of width `before`, or the stem."""
+        """The blocks of a stage (from 0) after a stage or stem of width `before`."""
         in_channels, channels = before * (self.expansion if stage else 1), width * self.expansion
         hw, stride = self._hw_before(stage, resolution), 2 if stage else 1
         first = ResNetBlock(self.block, in_channels, width, channels, stride, hw, True)
@@ -129,7 +126,7 @@ class ResNetSpace(SearchSpace):
         return (ResNetBlock("head", channels, channels, channels, 1, hw),)
 
     def _hw_before(self, stage: int, resolution: int) -> int:
-        """Height and width of the input of a stage, or of the head behind the last one."""
+        """Input height and width of a stage, or of the head after the last stage."""
         hw = self._stem(resolution, 1)[0].out_hw
         for _ in range(stage - 1):
             hw = strided(hw, 2)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from edgesearch.data import image_set
 from edgesearch.data.image_set import ImageSet, channel_statistics
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError
@@ -90,11 +91,13 @@ def test_all_unreadable_names_the_folder_and_the_first_reason(tmp_path, use):
 
 
 class TestStack:
-    def test_of_equal_shapes_up_to_its_limit(self, on_disk):
-        stacked = on_disk.stack(6 * BYTES)
+    def test_of_equal_shapes_up_to_its_limit(self, on_disk, monkeypatch):
+        monkeypatch.setattr(image_set, "STACKED_BYTES", 6 * BYTES)
+        stacked = on_disk.stack()
         assert torch.equal(stacked[:, 0, 0, 0], torch.arange(6, dtype=torch.uint8))
+        monkeypatch.setattr(image_set, "STACKED_BYTES", 6 * BYTES - 1)
         with pytest.raises(DataError, match="at most 2.01e-06 GiB in all.*found: 0.0 GiB in 6 im"):
-            on_disk.stack(6 * BYTES - 1)
+            on_disk.stack()
 
     def test_of_unequal_shapes_is_refused(self, tmp_path):
         images = ImageSet(write_images(tmp_path, size=lambda i: (10, 10 + i // 3)), 3, tmp_path)
@@ -133,7 +136,7 @@ class TestDigest:
 
     def test_of_a_missing_file_is_refused(self, on_disk):
         on_disk.items[2].unlink()
-        with pytest.raises(DataError, match=r"2.png, which was there before; found: No such file"):
+        with pytest.raises(DataError, match=r"2.png, which existed before; found: No such file"):
             on_disk.digest()
 
     def test_of_names_that_are_not_unicode(self, tmp_path):

@@ -221,7 +221,9 @@ class TestIndex:
         assert content[end : end + 512] == bytes(512)
         for length in range(0, end + 512, 100):
             shard.write_bytes(content[:length])
-            message = rf"a whole shard at .*a.tar; found: damage at byte {length:,} of {length:,}: "
+            message = (
+                rf"an intact shard at .*a.tar; found: damage at byte {length:,} of {length:,}: "
+            )
             if length < 512:
                 message = f"damage at byte 0 of {length}: no uncompressed tar file"
             with pytest.raises(DataError, match=message):
@@ -234,7 +236,7 @@ class TestIndex:
         header = index_shard(shard)[3][0].offset - 512
         content[header + 20] ^= 1
         shard.write_bytes(content)
-        message = rf"damage at byte {header:,} of {len(content):,}: no header of a member"
+        message = rf"damage at byte {header:,} of {len(content):,}: no member header"
         with pytest.raises(DataError, match=message):
             index_shard(shard)
 
@@ -290,7 +292,7 @@ class TestSeveralArchivesInOneFile:
         size = joined.stat().st_size
         with joined.open("ab") as file:
             file.write(b"something else" * 100)
-        with pytest.raises(DataError, match=f"damage at byte {size:,} of .*: no header of a memb"):
+        with pytest.raises(DataError, match=f"damage at byte {size:,} of .*: no member header"):
             index_shard(joined)
 
     def test_the_last_one_is_cut_off(self, joined):
@@ -324,7 +326,7 @@ class TestReading:
         images.load(0)
         offset = images.items[5].offset
         os.truncate(shard, offset + 3)
-        with pytest.raises(DataError, match=f"found: it ends at byte {offset + 3}. Leave"):
+        with pytest.raises(DataError, match=f"found: it ends at byte {offset + 3}. Do not"):
             images.load(5)
         assert images.load(0).unique().tolist() == [0]
 

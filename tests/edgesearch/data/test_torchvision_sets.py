@@ -231,10 +231,10 @@ def test_sets_that_cannot_be_used(tmp_path, fake):
     empty = fake("Empty", None, 0)
     for name, message in (
         (damaged, "can be read in torchvision's Damaged; found: image 0: cannot identify image"),
-        (pairs, "single images, .*; found: Pairs, whose samples are others"),
+        (pairs, "single images, .*; found: Pairs, whose samples are not images"),
         (empty, "single images, .*; found: no images in Empty"),
         ("CocoDetection", "single images.*; found: CocoDetection, which needs annFile"),
-        ("EMNIST", "a split for training .*; found: EMNIST, which has others"),
+        ("EMNIST", "a training split .*; found: EMNIST, which has other splits"),
         ("ImageNet", r"ImageNet in .*The documentation of torchvision.datasets.I"),
     ):
         with pytest.raises(DataError, match=message):
@@ -255,14 +255,14 @@ def test_a_set_that_is_not_there_says_how_to_get_it(tmp_path, name, call):
     assert caught.value.required == f"the files of torchvision's {name} in {tmp_path}"
     assert caught.value.found == "Dataset not found or corrupted"
     command = f"from torchvision.datasets import {name}; {call.format(root=tmp_path)}"
-    assert caught.value.remedy == f'Get them once with: python -c "{command}"'
+    assert caught.value.remedy == f'Download them with: python -c "{command}"'
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_file_is_refused(cifar):
     path = cifar / "cifar-10-batches-py/data_batch_3"
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(DataError, match="found: Dataset not found or corrupted. Get them once"):
+    with pytest.raises(DataError, match="found: Dataset not found or corrupted. Download them"):
         opened("TinyCIFAR10", cifar)
 
 

@@ -16,11 +16,10 @@ from edgesearch.families import FAMILIES, space_from_dict
 from edgesearch.space import covering_networks
 from edgesearch.space.search_space import LIMIT
 from edgesearch.supernet.calibrate import recalibrate
-from edgesearch.supernet.extract import extract
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.subnet import Subnet
 from edgesearch.supernet.supernet import Supernet
-from edgesearch.supernet.weights import SupernetWeights
+from edgesearch.supernet.weights import SupernetWeights, extract
 
 # For each case a small space, and what makes a large one of it.
 RESNET = {"family": "resnet", "resolutions": [33, 48], "stem_widths": [4, 8]}
@@ -107,7 +106,7 @@ class TestFamily:
         with pytest.raises(SpaceError, match="the search space 'little' needs valid cho") as caught:
             dataclasses.replace(space, resolutions=(32, "64"), in_channels=2)
         assert "in_channels 2 (1 or 3)" in caught.value.found
-        assert "resolution [32, '64'] (a list of rising whole numbers" in caught.value.found
+        assert "resolution [32, '64'] (a list of increasing positive integers" in caught.value.found
 
     def test_unknown_and_missing_fields(self, space):
         values = space.to_dict() | {"wide": [8]}
@@ -233,10 +232,8 @@ class TestFamily:
             assert (last.is_first, last.is_last) == (False, True)
             assert not any(block.is_first or block.is_last for block in middle)
 
-    @pytest.mark.parametrize(
-        ("fold", "naive"), [("sum_over_blocks", sum), ("max_over_blocks", max)]
-    )
-    def test_sums_are_those_of_each_architecture(self, space, fold, naive):
+    @pytest.mark.parametrize(("highest", "naive"), [(False, sum), (True, max)])
+    def test_sums_are_those_of_each_architecture(self, space, highest, naive):
         """Random costs, so that no confusion of two blocks can cancel out."""
         rng = np.random.default_rng(0)
         costs = {block.key: rng.random() for block in space.distinct_blocks()}
@@ -246,16 +243,17 @@ class TestFamily:
             asked.append(block)
             return costs[block.key]
 
-        whole = getattr(space, fold)(cost)
+        total_of = space.sums(cost, highest)
+        whole = total_of(None)
         assert asked == list(space.distinct_blocks())
         expected = [naive(costs[block.key] for block in space.blocks(a)) for a in space]
         assert whole.tolist() == pytest.approx(expected)
         digits = space.to_digits(list(space))[::-1]
-        assert np.array_equal(getattr(space, fold)(cost, digits), whole[::-1])
+        assert np.array_equal(total_of(digits), whole[::-1])
 
     def test_a_block_without_a_cost_spoils_only_what_has_it(self, space):
         lacking = space.blocks(space.largest)[-2].key
-        total = space.sum_over_blocks(lambda b: float("nan") if b.key == lacking else 1.0)
+        total = space.sums(lambda b: float("nan") if b.key == lacking else 1.0)(None)
         for architecture, value in zip(space, total, strict=True):
             has_it = lacking in {block.key for block in space.blocks(architecture)}
             assert np.isnan(value) == has_it
@@ -409,12 +407,12 @@ class TestFamily:
         assert [large.architecture(large.index(a)) for a in drawn] == drawn
         digits = large.to_digits(drawn)
         for cost in ("macs", "params"):
-            sums = large.sum_over_blocks(lambda block, cost=cost: getattr(block, cost), digits)
+            sums = large.sums(lambda block, cost=cost: getattr(block, cost))(digits)
             assert sums.tolist() == [getattr(large, cost)(a) for a in drawn]
-        live = large.max_over_blocks(lambda block: block.live_values, digits)
+        live = large.sums(lambda block: block.live_values, highest=True)(digits)
         assert live.tolist() == [max(b.live_values for b in large.blocks(a)) for a in drawn]
         digits = large.draw(1000, np.random.default_rng(0))
-        assert len(large.sum_over_blocks(lambda block: 1.0, digits)) == 1000
+        assert len(large.sums(lambda block: 1.0)(digits)) == 1000
         assert all(large.from_digits(row) in large for row in digits[:20])
         assert len(large.neighbours(digits[0])) == sum(len(v) - 1 for v in large.choices.values())
         assert large.mutate(drawn[2], rng, 0.5) in large
@@ -422,8 +420,8 @@ class TestFamily:
     def test_a_large_space_refuses_to_be_laid_out(self, large):
         for lay_out in (
             lambda: iter(large),
-            lambda: large.sum_over_blocks(lambda block: 1.0),
-            lambda: large.max_over_blocks(lambda block: 1.0),
+            lambda: large.sums(lambda block: 1.0)(None),
+            lambda: large.sums(lambda block: 1.0, highest=True)(None),
         ):
             with pytest.raises(SpaceError, match=f"at most {LIMIT:,} architectures"):
                 lay_out()

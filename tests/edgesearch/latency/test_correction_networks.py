@@ -50,8 +50,8 @@ def test_networks_of_the_correction_determine_its_fit_everywhere(name):
     # The variance of a predicted relative error, in units of that of one measured network, with
     # MACs standing for latencies: below one for most architectures, and bounded for all.
     space = load_space(name)
-    macs = space.sum_over_blocks(lambda block: block.macs)
-    counts = space.sum_over_blocks(lambda block: 1.0)
+    macs = space.sums(lambda block: block.macs)(None)
+    counts = space.sums(lambda block: 1.0)(None)
     rows = np.stack([np.ones(space.size), macs / macs.mean(), counts], axis=1) / macs[:, None]
     of_networks = rows[[space.index(a) for a in correction_networks(space, 12)]]
     inverse = np.linalg.inv(of_networks.T @ of_networks)

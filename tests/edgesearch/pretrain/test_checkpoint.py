@@ -67,7 +67,7 @@ class TestStateBefore:
 
     def test_stands_in_for_a_damaged_one_and_says_so(self, path):
         path.write_bytes(path.read_bytes()[:100])
-        with pytest.warns(UserWarning, match=r"state.pt is damaged: going on .*, that after"):
+        with pytest.warns(UserWarning, match=r"state.pt is damaged: continuing .*, after"):
             assert load_state(path, IDENTITY)["number"] == 1
 
     @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ class TestStateBefore:
         path.write_bytes(b"garbage")
         told = []
         load_state(path, IDENTITY, told.append)
-        expected = f"{path} is damaged: going on from the state before it, that after {place}"
+        expected = f"{path} is damaged: continuing from the previous state, after {place}"
         assert told == [expected]
 
     def test_stays_whole_when_the_next_one_is_damaged_too(self, path):

@@ -380,7 +380,7 @@ class TestTraining:
         with pytest.raises(Interrupted):
             train(tmp_path, {(1, 0): stop}, rank=0)
         torch.save({**state_of(tmp_path), "processes": 2}, tmp_path / "state.pt")
-        with pytest.warns(UserWarning, match="begun with 2 processes and goes on with 1"):
+        with pytest.warns(UserWarning, match="begun with 2 processes and continues with 1"):
             train(tmp_path)
         for name, value in state_of(undisturbed[0] / "run")["method"].items():
             found = state_of(tmp_path)["method"][name]

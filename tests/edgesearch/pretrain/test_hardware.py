@@ -240,7 +240,9 @@ class TestMemory:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried\nto")
 
         monkeypatch.setattr(method, "to", full)
-        expected = "memory for the supernet and its .*; found: CUDA out of memory. Tried. End what"
+        expected = (
+            "memory for the supernet and its .*; found: CUDA out of memory. Tried. Stop other"
+        )
         with pytest.raises(TrainingError, match=expected):
             trainer(method, tmp_path)
 

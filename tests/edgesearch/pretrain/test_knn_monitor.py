@@ -66,8 +66,8 @@ def test_batches_that_do_not_fit_are_halved_and_that_is_told(pool, weights, pass
     monitor = monitor_of(pool, told)
     found = monitor(weights)
     assert [message[:80] for message in told] == [
-        "the device has no memory for the kNN monitor's batches of 128: it goes on with 64"[:80],
-        "the device has no memory for the kNN monitor's batches of 64: it goes on with 32"[:80],
+        "the device has no memory for the kNN monitor's batches of 128: it continues with 64"[:80],
+        "the device has no memory for the kNN monitor's batches of 64: it continues with 32"[:80],
     ]
     assert monitor.judge.batch_size == 32
     passes.most = 256
@@ -81,4 +81,4 @@ def test_not_even_two_images_fit(pool, weights, passes):
     with pytest.raises(TrainingError, match=message) as error:
         monitor_of(pool, told)(weights)
     assert "batches of 2 images. Set pretrain.knn_every_epochs=0" in str(error.value)
-    assert told[-1].endswith("batches of 4: it goes on with 2")
+    assert told[-1].endswith("batches of 4: it continues with 2")

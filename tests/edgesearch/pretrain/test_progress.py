@@ -14,7 +14,7 @@ from edgesearch.pretrain.progress import (
     EpochTimer,
     Progress,
     StepReport,
-    TrainingTeller,
+    TrainingReporter,
 )
 from edgesearch.pretrain.randomness import order_of_epoch
 from edgesearch.pretrain.sandwich import StepResult
@@ -160,7 +160,7 @@ def step_of(number=120, **values):
 
 def told(workers, *epochs):
     events = []
-    teller = TrainingTeller(events.append, workers)
+    teller = TrainingReporter(events.append, workers)
     for epoch in epochs:
         teller.epoch(epoch)
     return [event.message for event in events]
@@ -168,7 +168,7 @@ def told(workers, *epochs):
 
 def test_a_step():
     events = []
-    TrainingTeller(events.append, 2).step(step_of())
+    TrainingReporter(events.append, 2).step(step_of())
     (event,) = events
     assert event.message == "epoch 3, loss 5.123, 512 images/s, 3:10:00 left of the run"
     assert (event.stage, event.done, event.total, event.within) == ("pretrain", 120, 400, True)
@@ -206,12 +206,10 @@ def test_replaced_images():
 
 def test_a_collapse_is_told_once():
     events = []
-    teller = TrainingTeller(events.append, 2)
+    teller = TrainingReporter(events.append, 2)
     for number in (1, 2, 3):
         teller.step(step_of(number, spread=0.004, collapsed=number > 1))
     teller.epoch(epoch_of(collapsed=True))
     messages = [event.message for event in events]
     assert len(messages) == 5
-    assert messages[2].startswith(
-        "the embeddings of all images have become the same (spread 0.0040"
-    )
+    assert messages[2].startswith("embeddings collapsed (spread 0.0040")

@@ -423,7 +423,7 @@ class TestDeadWorker:
 
         assert in_a_process(task) == 7
         said = (tmp_path / "said").read_text()
-        assert "processes that load images (pretrain.workers)" in said
+        assert "worker processes (pretrain.workers)" in said
         assert "found: DataLoader worker (pid" in said
         assert "set fewer pretrain.workers" in said
         assert stands_at(tmp_path / "a") == (1, 1)
@@ -465,7 +465,7 @@ class TestRefusals:
             make_trainer(tmp_path, {(1, 0): send()}).fit()
         damaged = (tmp_path / "state.pt").read_bytes()[:5000]
         (tmp_path / "state.pt").write_bytes(damaged)
-        with pytest.warns(UserWarning, match="state.pt is damaged: .* that after epoch 1$"):
+        with pytest.warns(UserWarning, match="state.pt is damaged: .* after epoch 1$"):
             make_trainer(tmp_path).fit()
         assert (tmp_path / "state.damaged").read_bytes() == damaged
         (tmp_path / "state.damaged").unlink()
@@ -492,7 +492,9 @@ class TestRefusals:
                 next(trainer.method.parameters()).data.view(-1)[0] = math.nan
 
         trainer.optimizer.register_step_post_hook(spoil)
-        message = f"finite weights; found: others in .* after step {at[0] * STEPS + at[1]}"
+        message = (
+            f"finite weights; found: non-finite values in .* after step {at[0] * STEPS + at[1]}"
+        )
         with pytest.raises(TrainingError, match=message):
             trainer.fit()
         assert stands_at(tmp_path) == at
@@ -508,9 +510,9 @@ class TestRefusals:
         save_state(tmp_path / "state.pt", {**state, **changed})
         make_trainer(tmp_path, listener=told).fit()
         processes, accumulation, threads = told.notices
-        assert "begun with 4 processes and goes on with 1: its results" in processes
-        assert "begun with pretrain.accumulation 2 and goes on with 1: its results" in accumulation
-        assert f"begun with 5 threads and goes on with {torch.get_num_threads()}:" in threads
+        assert "begun with 4 processes and continues with 1: its results" in processes
+        assert "begun with pretrain.accumulation 2 and continues with 1: its" in accumulation
+        assert f"begun with 5 threads and continues with {torch.get_num_threads()}:" in threads
 
 
 class TestLearningRate:

@@ -176,7 +176,7 @@ def test_surrogate_stays_within_a_large_set(make_feasible, ask_all, monkeypatch)
     monkeypatch.setattr(f"{module}.MOST_CANDIDATES", 64)
     monkeypatch.setattr(f"{module}.MOST_TRIALS", 24)
     space = load_space("resnet_small")
-    macs = space.sum_over_blocks(lambda block: block.macs)
+    macs = space.sums(lambda block: block.macs)(None)
     feasible = make_feasible(macs / 1e6, Budgets(macs=float(np.median(macs))), of=space)
 
     def score(architecture):

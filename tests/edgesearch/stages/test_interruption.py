@@ -67,7 +67,7 @@ def test_a_killed_loader_of_images_is_said_and_the_run_goes_on(empty, wait_for):
     assert err.count("error: required:") == 1
     assert "Traceback" not in err
     error = json.loads(out)["error"]
-    assert error["required"].startswith("processes that load images (pretrain.workers)")
+    assert error["required"].startswith("worker processes (pretrain.workers)")
     assert error["found"].startswith("DataLoader worker (pid")
     assert "set fewer pretrain.workers" in error["remedy"]
     again = empty.passes("pretrain", one_by_one[0], "pretrain.workers=0")

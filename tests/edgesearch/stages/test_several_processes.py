@@ -96,7 +96,7 @@ def undisturbed(finished, tmp_path_factory):
 def test_a_search_of_two_comes_to_the_same(fresh, undisturbed):
     codes, said = ends_of(in_two(fresh, "search", *LONG))
     assert codes == [0, 0], said
-    assert said.count("search: shared out among 2 processes, 1 threads each") == 1
+    assert said.count("search: work split over 2 processes, 1 threads each") == 1
     assert said.count("search 24/24: agreement") == 1
     assert results(fresh) == undisturbed
 

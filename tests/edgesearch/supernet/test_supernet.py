@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from edgesearch.families import load_space
-from edgesearch.supernet.extract import copy_leading, extract
 from edgesearch.supernet.supernet import Supernet
+from edgesearch.supernet.weights import copy_leading, extract
 
 SPACE = load_space("resnet_tiny")
 

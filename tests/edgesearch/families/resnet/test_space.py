@@ -111,13 +111,13 @@ class TestFaults:
             "stem_stride 4 (1 or 2; 2 with the imagenet stem)",
             "in_channels 2 (1 or 3)",
             "3 entries in stage_widths and 2 in stage_depths (one of each for every stage)",
-            "stem_width [] (a list of rising whole numbers from 1 on)",
-            "stage1_width [8, 4] (a list of rising",
-            "stage2_width [8, 8] (a list of rising",
-            "stage3_width [0] (a list of rising",
-            "stage1_depth [1.5] (a list of rising",
-            "stage2_depth [True] (a list of rising",
-            "resolution [32, '64'] (a list of rising",
+            "stem_width [] (a list of increasing positive integers)",
+            "stage1_width [8, 4] (a list of increasing",
+            "stage2_width [8, 8] (a list of increasing",
+            "stage3_width [0] (a list of increasing",
+            "stage1_depth [1.5] (a list of increasing",
+            "stage2_depth [True] (a list of increasing",
+            "resolution [32, '64'] (a list of increasing",
         ):
             assert fault in error.value.found
         assert error.value.found.count(";") == 12  # one of them within a fault
@@ -136,5 +136,5 @@ class TestFaults:
         assert "stage2_width" not in str(error.value)
 
     def test_a_number_where_lists_belong(self):
-        with pytest.raises(SpaceError, match="are lists of whole numbers; found: .*int"):
+        with pytest.raises(SpaceError, match="are lists of integers; found: .*int"):
             load_space("resnet_tiny", stage_widths=8)
