@@ -17,6 +17,8 @@ _INSTRUCTION_SETS = (
     *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
+_ADMINISTRATORS_PATH = "/usr/sbin:/sbin"
+_PROGRAM_TIMEOUT_S = 10.0
 
 
 def read_machine(root: Path = Path("/")) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def read_text(path: Path) -> str | None:
 def ask_program(name: str, *arguments: str) -> str | None:
     """Output of a system program; None if it is missing, prints nothing, fails or hangs."""
     # The PATH of an ssh session often lacks the sbin folders.
-    program = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    program = shutil.which(name) or shutil.which(name, path=_ADMINISTRATORS_PATH)
     if program is None:
         return None
     try:
@@ -120,7 +122,7 @@ def ask_program(name: str, *arguments: str) -> str | None:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=10,
+            timeout=_PROGRAM_TIMEOUT_S,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):

@@ -22,7 +22,7 @@ from devices.errors import (
 )
 from devices.fingerprint import Fingerprint
 from devices.spec import DeviceSpec
-from devices.transports import SshTransport
+from devices.transports.ssh import SshTransport
 from profilers import agent
 from profilers.agent_archive import write_agent
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, RoundSamples

@@ -17,7 +17,7 @@ from devices.power import PowerMeter
 from devices.runtimes.open_runtime import open_runtime
 from devices.runtimes.protocol import Runtime
 from devices.spec import DeviceSpec
-from devices.transports import SshTransport
+from devices.transports.ssh import SshTransport
 from profilers.agent_archive import write_agent
 from profilers.own_models import write_overhead_model
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from devices.errors import DeviceError
-from devices.transports import SshTransport
+from devices.transports.ssh import SshTransport
 
 
 def test_arguments_reach_the_program_as_they_are(board: Any) -> None:
