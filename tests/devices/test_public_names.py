@@ -8,11 +8,10 @@ from types import ModuleType
 import pytest
 
 import devices
-import devices.runtimes
 import profilers
 
 
-@pytest.mark.parametrize("package", [devices, devices.runtimes, profilers])
+@pytest.mark.parametrize("package", [devices, profilers])
 def test_what_is_offered_is_there(package: ModuleType) -> None:
     assert all(hasattr(package, name) for name in package.__all__)
 
