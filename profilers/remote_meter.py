@@ -1,4 +1,4 @@
-"""Measuring on a board at the other end of an ssh connection."""
+"""Measuring on a board over ssh."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from profilers.steadiness import disturbed_stretches
 from profilers.workload import REFERENCE_KEY, Workload
 
 PAUSES_SECONDS = (1, 2, 5, 10, 20, 40)
-"""Before each attempt to reach a board again; after these without any progress it is given up."""
+"""Pause before each attempt to reconnect; after the last one without progress, measuring fails."""
 
 
 class RemoteMeter:
     """Measures on one board.
 
-    An archive of this package is sent there with the models; it measures over there and sends each
-    round back at once. If the connection is lost, it is made again, and what is missing is
-    measured as another session.
+    An archive of this package and the models are sent to the board; it measures there and reports
+    each round at once. After a lost connection it reconnects, and measures what is missing as
+    another session.
 
     Args:
         spec: The device.
-        host: The board, by its name for the ssh client; one of the device's.
+        host: Name of the board for the ssh client.
 
     Raises:
         DeviceError: If the board cannot be reached, or lacks Python, numpy or the runtime.
@@ -72,7 +72,7 @@ class RemoteMeter:
         """Measure workloads in rounds; see `Meter.measure`.
 
         Raises:
-            ConnectionLostError: If the connection was lost and cannot be made again.
+            ConnectionLostError: If the connection was lost and cannot be restored.
         """
         known = {workload.key: history.get(workload.key, KeyHistory()) for workload in workloads}
         left = {workload.key: workload for workload in workloads}
@@ -87,7 +87,7 @@ class RemoteMeter:
                 before, begin = spent, None
                 for found in self._measure(list(left.values()), anchors, rest, known):
                     if begin is None and isinstance(found.outcome, RoundSamples):
-                        begin = time.monotonic()  # loading is no measuring
+                        begin = time.monotonic()  # loading does not count
                     if found.key in left and not found.anchor:
                         failures = 0
                     yield found
@@ -106,7 +106,7 @@ class RemoteMeter:
                 time.sleep(PAUSES_SECONDS[failures])
                 failures += 1
             known = _with(known, made, config.tolerance)
-            # Where the time is over, only the least number of rounds is still made.
+            # After max_seconds only minimum_rounds are still made.
             enough = config.minimum_rounds if spent >= config.max_seconds else config.most_rounds
             left = {
                 key: workload
@@ -120,7 +120,7 @@ class RemoteMeter:
         self._transport.close()
 
     def _connect(self) -> None:
-        """Start the agent, and get to know what it runs on."""
+        """Start the agent and read its fingerprint."""
         self._transport.connect()
         with tempfile.TemporaryDirectory() as folder:
             archive = Path(folder) / "agent.pyz"
@@ -163,18 +163,18 @@ class RemoteMeter:
 
     def _lost(self, error: Exception) -> ConnectionLostError:
         return ConnectionLostError(
-            f"a connection to {self.host} that lasts",
+            f"a stable connection to {self.host}",
             str(error),
             "What was measured is kept: check the network and the board, and run the same again.",
         )
 
 
 _NOT_RUN = (126, 127)
-"""Exit status of a shell that cannot run a program, or does not find it."""
+"""Exit statuses of a shell that cannot run, or cannot find, a program."""
 
 
 class _Agent:
-    """The program over there: one line out, one line in."""
+    """The agent on the board: one line out, one line in."""
 
     def __init__(self, transport: SshTransport, python: str, program: str) -> None:
         self._transport = transport
@@ -191,13 +191,13 @@ class _Agent:
             self._said = [*self._said[-20:], line]
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Send a request, and return the first line of the answer."""
+        """Send a request and return the first line of the answer."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         except OSError:
-            pass  # it has ended: listening tells why
+            pass  # it has ended: `listen` raises the reason
         return self.listen()
 
     def listen(self) -> dict[str, Any]:
@@ -205,11 +205,11 @@ class _Agent:
 
         Raises:
             ConnectionLostError: If the connection was lost.
-            UserError: If it says that something is not as required over there.
+            UserError: If the agent reports a fault.
             DeviceError: If something else is printed between its lines.
         """
         token = self._transport.connection.encode()
-        while not self._has_begun:  # until then it is the shell that prints
+        while not self._has_begun:  # skip output of the shell
             self._has_begun = self._line() == token
         line = self._line()
         try:
@@ -230,7 +230,7 @@ class _Agent:
         return line.strip()
 
     def _ended(self) -> DeviceError:
-        """Why there is no answer."""
+        """The error that explains a missing answer."""
         status = self._process.wait()
         self._reader.join(timeout=5)
         said = b"".join(self._said).decode(errors="replace").strip()
@@ -246,12 +246,11 @@ class _Agent:
             return RuntimeMissingError(f"Python 3.10 with numpy on {host}", last, remedy)
         if status in (0, 255):
             return ConnectionLostError(
-                f"a connection to {host} that lasts", last, "Check the network and the board."
+                f"a stable connection to {host}", last, "Check the network and the board."
             )
         return self._transport.failure(status, said)
 
     def close(self) -> None:
-        """End it."""
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -269,9 +268,9 @@ class _Agent:
 def _with(
     history: Mapping[str, KeyHistory], made: Sequence[tuple[str, float]], tolerance: float
 ) -> dict[str, KeyHistory]:
-    """Histories with the rounds of one connection: keys and fastest runs, in their order.
+    """Histories with the rounds (key, fastest run) of one connection, in order, added.
 
-    Those in which the machine was disturbed do not count, as in `measure_rounds`.
+    Disturbed rounds do not count, as in `measure_rounds`.
     """
     levels_ms = [fastest_ms for key, fastest_ms in made if key == REFERENCE_KEY]
     disturbed = disturbed_stretches(levels_ms, tolerance)

@@ -1,4 +1,4 @@
-"""What a latency table is, in words, from what its file holds."""
+"""A latency table described in sentences."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def describe_table(
     steadiness: Steadiness | None = None,
     nouns: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Say what a table is of, what it holds, and how far its figures can be trusted.
+    """Describe the device of a table, its content, and how reliable its figures are.
 
     Args:
         table: The table.
-        steadiness: How steady the machine was; the table's own figure if None.
-        nouns: What to call things of a kind; the kind itself for others.
+        steadiness: How steady the machine was; by default the table's.
+        nouns: Nouns by kind of key; the kind itself for others.
 
     Returns:
         A few sentences.
 
     Raises:
-        TableError: A session shares nothing with the others.
+        TableError: A session shares no key with the others.
     """
     spec, machine = table.spec, table.fingerprint
     through = f" through {spec.provider}" if spec.provider else ""
@@ -83,7 +83,7 @@ def _contents(table: LatencyTable, nouns: Mapping[str, str]) -> str:
 
 
 def _failure(table: LatencyTable) -> list[str]:
-    """Why the first key could not run, a block if there is one, and what can be done about it."""
+    """Why the first key, preferably a block, could not run, and the remedy."""
     if not table.errors:
         return []
     kinds = table.kinds()
@@ -113,5 +113,5 @@ def _sessions(table: LatencyTable) -> list[str]:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number of things, such as "1 block" or "2 blocks"."""
+    """Such as "1 block" or "2 blocks"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -117,7 +117,7 @@ class SshTransport:
                 if text in message:
                     return UnreachableError(f"{required} {self.host}", last, remedy)
             return ConnectionLostError(
-                f"a connection to {self.host} that lasts", last, "Check the network and the board."
+                f"a stable connection to {self.host}", last, "Check the network and the board."
             )
         if "No space left" in message or "Disk quota" in message:
             return DeviceError(
@@ -126,7 +126,7 @@ class SshTransport:
                 "Free space there, or let TMPDIR name another folder on that machine.",
             )
         return DeviceError(
-            f"commands to work on {self.host}",
+            f"a successful command on {self.host}",
             f"exit status {status}: {last}",
             "Check that machine.",
         )
@@ -135,7 +135,7 @@ class SshTransport:
         """The error for foreign output where an answer was expected."""
         first = ([line for line in printed.splitlines() if line.strip()] or [""])[0]
         return DeviceError(
-            f"answers of our own programs alone from {self.host}",
+            f"no output but that of edgesearch from {self.host}",
             repr(first[:200]) if first else "nothing",
             "Let the start-up files of the shell there (.bashrc, say) print nothing, and not end "
             f"the shell, where there is no terminal: `ssh {self.host} echo yes` prints yes alone.",
@@ -189,7 +189,7 @@ _REACHABLE = "Check its name and address (`ssh HOST true` has to work), the netw
 _REFUSALS = (
     (
         "Permission denied",
-        "to be let in by",
+        "permission to log in to",
         "Let `ssh HOST true` work without a password: ssh-copy-id HOST, or ssh-add your key.",
     ),
     (
@@ -197,12 +197,12 @@ _REFUSALS = (
         "the known host key of",
         "Log in by hand once and check the key: ssh HOST.",
     ),
-    ("Could not resolve hostname", "to find", _REACHABLE),
+    ("Could not resolve hostname", "the address of", _REACHABLE),
     ("Connection refused", "an ssh server on", _REACHABLE),
-    ("Connection timed out", "an answer of", _REACHABLE),
-    ("No route to host", "a way to", _REACHABLE),
-    ("Network is unreachable", "a way to", _REACHABLE),
-    ("Bad configuration option", "a valid ssh configuration for", "Mend device.ssh_config."),
+    ("Connection timed out", "an answer from", _REACHABLE),
+    ("No route to host", "a network route to", _REACHABLE),
+    ("Network is unreachable", "a network route to", _REACHABLE),
+    ("Bad configuration option", "a valid ssh configuration for", "Correct device.ssh_config."),
     ("Can't open user config file", "a readable ssh configuration for", "Check device.ssh_config."),
 )
 """Text in the client's message, what was required, and the remedy."""

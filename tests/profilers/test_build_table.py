@@ -272,7 +272,7 @@ def test_two_writers_refuse_each_other(
 ) -> None:
     table = build(blocks[:1])
     with open_table(tmp_path / "table.jsonl"):
-        with pytest.raises(FileError, match="only process that writes to .*; found: another process"):
+        with pytest.raises(FileError, match="process that writes to .*found: another process"):
             build(blocks)
         with pytest.raises(FileError, match="only process that writes to"):
             table.append_note("us", {})

@@ -154,7 +154,7 @@ def test_a_board_that_stays_away_is_given_up(
 @pytest.mark.parametrize(
     ("host", "message"),
     [
-        ("stranger", "to be let in by stranger; found: .*Permission denied.*ssh-copy-id"),
+        ("stranger", "permission to log in to stranger; found: .*Permission denied.*ssh-copy-id"),
         ("closed", "an ssh server on closed; found: .*Connection refused"),
         ("no-such-host.invalid", "to find no-such-host.invalid; found: .*Could not resolve"),
         ("unknown", "the known host key of unknown; found: Host key verification failed"),
