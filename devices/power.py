@@ -53,7 +53,11 @@ class PowerMeter:
         readings = [(_number(volts), _number(amperes)) for volts, amperes in self._rails]
         if readings:
             self._samples_w.append(sum((mv or 0) * (ma or 0) for mv, ma in readings) / 1e6)
-        elif self._of_card and self._may_ask():
+        elif (
+            self._of_card
+            and time.monotonic() - self._asked >= SECONDS_BETWEEN_QUESTIONS
+            and not self._asking.is_alive()
+        ):
             # In a thread: the answer takes longer than the pause between two runs.
             self._asked = time.monotonic()
             self._asking = threading.Thread(target=self._ask_card, daemon=True)
@@ -79,10 +83,6 @@ class PowerMeter:
             overflow = _number(zone / "max_energy_range_uj") or 0
             used_uj += now - before if now >= before else now - before + overflow
         return used_uj / 1e6 / max(time.monotonic() - self._began, 1e-6)
-
-    def _may_ask(self) -> bool:
-        waited_s = time.monotonic() - self._asked
-        return waited_s >= SECONDS_BETWEEN_QUESTIONS and not self._asking.is_alive()
 
     def _ask_card(self) -> None:
         card_w = read_card_power_w()

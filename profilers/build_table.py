@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -85,29 +86,22 @@ def build_table(
         if not missing:
             return table
         refuse_other_runs(path, table.accepted)
-        builder = _TableBuilder(file, table, meter, config, on_progress)
+        builder = _TableBuilder(file, table.last_session + 1, meter, config, on_progress)
         builder.measure(missing, anchors, history)
     return LatencyTable.load(path)
 
 
+@dataclass
 class _TableBuilder:
     """Writes sessions to the table while they are measured."""
 
-    def __init__(
-        self,
-        file: JsonLines,
-        table: LatencyTable,
-        meter: Meter,
-        config: MeasureConfig,
-        on_progress: Callable[[int, int], None] | None,
-    ) -> None:
-        self._file = file
-        self._first = table.last_session + 1
-        self._begun: set[int] = set()
-        self._last: tuple[int, int] | None = None
-        self._meter = meter
-        self._config = config
-        self._on_progress = on_progress
+    file: JsonLines
+    first_session: int
+    meter: Meter
+    config: MeasureConfig
+    on_progress: Callable[[int, int], None] | None
+    begun: set[int] = field(default_factory=set)
+    last: tuple[int, int] | None = None
 
     def measure(
         self,
@@ -115,9 +109,9 @@ class _TableBuilder:
         anchors: Sequence[Workload],
         history: Mapping[str, KeyHistory],
     ) -> None:
-        left = {key: max(1, self._config.rounds - len(history[key].minima_ms)) for key in workloads}
+        left = {key: max(1, self.config.rounds - len(history[key].minima_ms)) for key in workloads}
         done, anchors_by_key = 0, {anchor.key: anchor for anchor in anchors}
-        measuring = self._meter.measure(list(workloads.values()), anchors, self._config, history)
+        measuring = self.meter.measure(list(workloads.values()), anchors, self.config, history)
         with contextlib.closing(measuring):  # type: ignore[type-var]
             for found in measuring:
                 known = anchors_by_key if found.anchor else workloads
@@ -126,20 +120,20 @@ class _TableBuilder:
                     done += 1
                     is_error = isinstance(found.outcome, EngineError)
                     left[found.key] = 0 if is_error else max(0, left[found.key] - 1)
-                    if self._on_progress:
-                        self._on_progress(done, done + sum(left.values()))
+                    if self.on_progress:
+                        self.on_progress(done, done + sum(left.values()))
 
     def _append(self, found: Measurement, workload: Workload | None) -> None:
-        session = self._first + found.session
-        if session not in self._begun:
-            self._begun.add(session)
-            self._file.append(
+        session = self.first_session + found.session
+        if session not in self.begun:
+            self.begun.add(session)
+            self.file.append(
                 {
                     "type": "session",
                     "session": session,
                     "began": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
-                    "fingerprint": self._meter.fingerprints[found.session].to_dict(),
-                    "measure": self._config.to_dict(),
+                    "fingerprint": self.meter.fingerprints[found.session].to_dict(),
+                    "measure": self.config.to_dict(),
                 }
             )
         samples = found.outcome if isinstance(found.outcome, RoundSamples) else None
@@ -156,5 +150,5 @@ class _TableBuilder:
         )
         # One sync per round: a power failure may cost a round.
         place = (found.session, found.round)
-        self._file.append(record.to_dict(), sync=place != self._last)
-        self._last = place
+        self.file.append(record.to_dict(), sync=place != self.last)
+        self.last = place

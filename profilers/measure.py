@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import itertools
 import math
@@ -106,20 +105,16 @@ class MeasureConfig:
 
     def __post_init__(self) -> None:
         least = {"rounds": 1, "runs": 1, "minimum_rounds": 1, "max_rounds": self.rounds}
-        for field, bound in least.items():
-            if getattr(self, field) is not None and getattr(self, field) < bound:
-                raise ProfilerError(
-                    f"{field!r} of measuring must be at least {bound}",
-                    str(getattr(self, field)),
-                    f"Raise {field!r}.",
-                )
-        for field in ("max_seconds", "interval", "tolerance"):
-            if not getattr(self, field) > 0:
-                raise ProfilerError(
-                    f"{field!r} of measuring must be above 0",
-                    str(getattr(self, field)),
-                    f"Raise {field!r}.",
-                )
+        for field, value in asdict(self).items():
+            if field in ("max_seconds", "interval", "tolerance") and not value > 0:
+                bound = "above 0"
+            elif field in least and value is not None and value < least[field]:
+                bound = f"at least {least[field]}"
+            else:
+                continue
+            raise ProfilerError(
+                f"{field!r} of measuring must be {bound}", str(value), f"Raise {field!r}."
+            )
 
     @property
     def most_rounds(self) -> int:
@@ -258,20 +253,13 @@ class _Rounds:
 
 
 def _time(session: Session, runs: int) -> Outcome:
-    try:
-        with _without_garbage_collection():
-            cold_ms, *warm_ms = session.time_ms(1 + runs)
-            return RoundSamples(cold_ms, tuple(warm_ms))
-    except EngineError as error:
-        return error
-
-
-@contextlib.contextmanager
-def _without_garbage_collection() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        cold_ms, *warm_ms = session.time_ms(1 + runs)
+        return RoundSamples(cold_ms, tuple(warm_ms))
+    except EngineError as error:
+        return error
     finally:
         if was_enabled:
             gc.enable()

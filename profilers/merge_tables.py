@@ -11,7 +11,7 @@ from typing import Any
 from profilers.errors import TableError, TableMismatchError
 from profilers.latency_table import LatencyTable
 from profilers.table_file import open_table, read_table
-from profilers.table_identity import Mismatch, machine_mismatches, spec_mismatches
+from profilers.table_identity import machine_mismatches, spec_mismatches
 
 _Line = dict[str, Any]
 
@@ -72,17 +72,13 @@ def merge_tables(path: Path, other_path: Path) -> MergeResult:
 def _check_alike(table: LatencyTable, other: LatencyTable) -> None:
     """Refuse a table, or a session of it, of another device."""
     own = table.fingerprint.to_dict()
-    _refuse(table, other, "", spec_mismatches(other.spec, table.spec))
-    _refuse(table, other, "", machine_mismatches(other.fingerprint.to_dict(), own))
-    for session in other.sessions:
-        where = f" in session {session.number}"
-        _refuse(table, other, where, machine_mismatches(session.fingerprint, own))
-
-
-def _refuse(
-    table: LatencyTable, other: LatencyTable, where: str, mismatches: Sequence[Mismatch]
-) -> None:
-    for mismatch in mismatches:
+    differing = [("", mismatch) for mismatch in spec_mismatches(other.spec, table.spec)]
+    for where, machine in (
+        ("", other.fingerprint.to_dict()),
+        *((f" in session {each.number}", each.fingerprint) for each in other.sessions),
+    ):
+        differing += [(where, mismatch) for mismatch in machine_mismatches(machine, own)]
+    for where, mismatch in differing:
         raise TableMismatchError(
             f"{other.path} must be of {mismatch.field} {mismatch.wanted!r}, as {table.path} is",
             f"{mismatch.field} {mismatch.found!r}{where}",

@@ -102,7 +102,12 @@ class RemoteMeter:
             except (ConnectionLostError, UnreachableError) as error:
                 self._hang_up()
                 if failures == len(PAUSES_SECONDS):
-                    raise self._lost(error) from error
+                    raise ConnectionLostError(
+                        f"a stable connection to {self.host}",
+                        str(error),
+                        "What was measured is kept: check the network and the board, and run the "
+                        "same again.",
+                    ) from error
                 time.sleep(PAUSES_SECONDS[failures])
                 failures += 1
             known = _with(known, made, config.tolerance)
@@ -160,17 +165,6 @@ class RemoteMeter:
         if self._agent is not None:
             self._agent.close()
             self._agent = None
-
-    def _lost(self, error: Exception) -> ConnectionLostError:
-        return ConnectionLostError(
-            f"a stable connection to {self.host}",
-            str(error),
-            "What was measured is kept: check the network and the board, and run the same again.",
-        )
-
-
-_NOT_RUN = (126, 127)
-"""Exit statuses of a shell that cannot run, or cannot find, a program."""
 
 
 class _Agent:
@@ -236,7 +230,7 @@ class _Agent:
         said = b"".join(self._said).decode(errors="replace").strip()
         host, python = self._transport.host, self._python
         last = said.splitlines()[-1] if said else f"exit status {status}"
-        if status in _NOT_RUN:
+        if status in (126, 127):  # the shell cannot run, or cannot find, the interpreter
             remedy = "Install Python 3.10 or newer there, or name its interpreter: device.python."
             return RuntimeMissingError(f"the interpreter {python!r} on {host}", last, remedy)
         if "edgesearch needs" in last:

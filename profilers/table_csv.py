@@ -24,9 +24,9 @@ COLUMNS = (
 `reference` (the workload that links sessions); `rounds` counts undisturbed rounds, `rounds_made`
 all of them; `low_quantile_ms` is the undisturbed latency without the fixed cost of a run, which
 adds up over blocks; `cold_ms` the same with cold caches and the fixed cost; `median_ms` and
-`p95_ms` are of whole runs; `median_low_ms` and `median_high_ms` the 95 % confidence interval of the median;
-`predicted_ms` the predicted median of a network; `error` why the key could not run. Unknown values
-are empty.
+`p95_ms` are of whole runs; `median_low_ms` and `median_high_ms` the 95 % confidence interval of the
+median; `predicted_ms` the predicted median of a network; `error` why the key could not run. Unknown
+values are empty.
 """
 
 

@@ -23,9 +23,7 @@ _RUN_REMEDY = "Free memory of the GPU, or look for other programs that disturb i
 class DeviceBuffer(Protocol):
     """A buffer in GPU memory. All methods but `free` raise EngineError."""
 
-    @property
-    def address(self) -> int:
-        """Its device address."""
+    address: int
 
     def write(self, array: NDArray[Any]) -> None:
         """Copy an array of the buffer's size to the GPU."""
@@ -40,9 +38,8 @@ class DeviceBuffer(Protocol):
 class Stream(Protocol):
     """A CUDA stream, in order with copies to and from buffers."""
 
-    @property
-    def handle(self) -> int:
-        """Its `CUstream` as a number."""
+    handle: int
+    """Its `CUstream`."""
 
     def synchronize(self) -> None:
         """Wait until all work is done; raises EngineError if some of it failed."""
@@ -66,17 +63,10 @@ class Stream(Protocol):
 class Cuda(Protocol):
     """A GPU through one of the packages. All methods raise EngineError."""
 
-    @property
-    def package(self) -> str:
-        """Name of the package."""
-
-    @property
-    def gpu(self) -> str:
-        """Name of the GPU."""
-
-    @property
-    def compute_capability(self) -> str:
-        """Such as `8.9`."""
+    package: str
+    gpu: str
+    compute_capability: str
+    """Such as `8.9`."""
 
     def allocate(self, size_bytes: int) -> DeviceBuffer:
         """Allocate GPU memory."""

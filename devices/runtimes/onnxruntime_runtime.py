@@ -160,13 +160,9 @@ class OnnxRuntime:
         self._provider = provider
         self.version: str = import_onnxruntime().__version__
         _check_provider(provider)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """See `Runtime.settings`."""
-        return {
-            "provider": self._provider,
-            "threads": self._threads,
+        self.settings: dict[str, Any] = {
+            "provider": provider,
+            "threads": threads,
             "inter_op_threads": 1,
             "execution_mode": "sequential",
             "graph_optimization": "all",

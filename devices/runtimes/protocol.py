@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 class EngineBuilder(Protocol):
     """Compiles ONNX files to engines of one kind."""
 
-    @property
-    def suffix(self) -> str:
-        """File name suffix of the engines, with the dot."""
+    suffix: str
+    """File name suffix of the engines, with the dot."""
 
     def build(self, onnx_path: Path, engine_path: Path) -> None:
         """Compile a model. The engine is written completely or not at all.
@@ -31,9 +30,8 @@ class EngineBuilder(Protocol):
 class Session(Protocol):
     """A loaded engine."""
 
-    @property
-    def inputs(self) -> dict[str, tuple[int, ...]]:
-        """Input shapes by name."""
+    inputs: dict[str, tuple[int, ...]]
+    """Input shapes by name."""
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once.
@@ -62,19 +60,17 @@ class Session(Protocol):
 
 
 class Runtime(Protocol):
-    """Loads engines."""
+    """Loads engines.
 
-    @property
-    def name(self) -> str:
-        """Name of the runtime."""
+    Attributes:
+        name: Name of the runtime.
+        version: Version of its library.
+        settings: Settings that latencies depend on, as plain JSON values by name.
+    """
 
-    @property
-    def version(self) -> str:
-        """Version of its library."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Settings that latencies depend on, as plain JSON values by name."""
+    name: str
+    version: str
+    settings: dict[str, Any]
 
     def load(self, path: Path) -> Session:
         """Load an engine.

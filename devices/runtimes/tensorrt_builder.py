@@ -102,8 +102,7 @@ def build_small_convolution(family: str, engine_path: Path) -> None:
     import numpy as np
 
     trt = load_bindings(family)
-    weights = np.full((8, 3, 3, 3), 0.1, np.float32)
-    bias = np.zeros(8, np.float32)
+    weights, bias = np.full((8, 3, 3, 3), 0.1, np.float32), np.zeros(8, np.float32)
 
     def fill(network: Any, logger: Any) -> None:
         images = network.add_input("images", trt.float32, (1, 3, 8, 8))
@@ -114,10 +113,8 @@ def build_small_convolution(family: str, engine_path: Path) -> None:
         features.name = "features"
         network.mark_output(features)
 
-    def configure(config: Any) -> None:
-        _set_targets(trt, config, None)
-
-    plan = _serialize(trt, fill, configure, "TensorRT must be able to build for this GPU")
+    required = "TensorRT must be able to build for this GPU"
+    plan = _serialize(trt, fill, lambda config: _set_targets(trt, config, None), required)
     with written_whole(engine_path) as temporary:
         temporary.write_bytes(plan)
 

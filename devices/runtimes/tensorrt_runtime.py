@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,11 +95,7 @@ class TensorRTRuntime:
         self._check_gpu()
         self._cache = EngineCache((cache_dir or default_cache_dir()) / "engines")
         self._with_graph = self._can_capture()
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """See `Runtime.settings`."""
-        return {
+        self.settings: dict[str, Any] = {
             "cuda_package": self._cuda.package,
             "cuda_graph": self._with_graph,
             "timed_by": "events on the GPU",
@@ -126,7 +123,9 @@ class TensorRTRuntime:
             loaded = deserialize(self._trt, content)
             return self._opened(loaded, path, self._with_graph, self._key(content))
         key = self._key(content)
-        return self._session(key, path, self._with_graph, lambda engine: self._build(path, engine))
+        timing_cache = self._cache.folder / f"{self._key(b'')}.timing"
+        builder = TensorRTBuilder(self.name, timing_cache=timing_cache)
+        return self._session(key, path, self._with_graph, partial(builder.build, path))
 
     def _session(
         self, key: str, path: Path, with_graph: bool, build: Callable[[Path], None]
@@ -154,10 +153,6 @@ class TensorRTRuntime:
         """A session that caches the code TensorRT compiles while loading."""
         compiled = self._cache.folder / f"{key}.compiled"
         return TensorRTSession(self._trt, loaded, self._cuda, path, with_graph, compiled)
-
-    def _build(self, onnx_path: Path, engine_path: Path) -> None:
-        timing_cache = self._cache.folder / f"{self._key(b'')}.timing"
-        TensorRTBuilder(self.name, timing_cache=timing_cache).build(onnx_path, engine_path)
 
     def _key(self, content: bytes) -> str:
         """Digest of the content and everything else that determines an engine."""
@@ -197,10 +192,7 @@ class TensorRTRuntime:
     def _can_capture(self) -> bool:
         """Whether a CUDA graph can capture a small network; raises if it cannot even run."""
         trial, key = Path("a small network"), self._key(b"trial")
-
-        def build(engine_path: Path) -> None:
-            build_small_convolution(self.name, engine_path)
-
+        build = partial(build_small_convolution, self.name)
         self._session(key, trial, False, build).close()
         try:
             self._session(key, trial, True, build).close()

@@ -156,7 +156,7 @@ def test_a_board_that_stays_away_is_given_up(
     [
         ("stranger", "permission to log in to stranger; found: .*Permission denied.*ssh-copy-id"),
         ("closed", "an ssh server on closed; found: .*Connection refused"),
-        ("no-such-host.invalid", "to find no-such-host.invalid; found: .*Could not resolve"),
+        ("no-such-host.invalid", "the address of no-such-host.invalid; found: .*Could not resolve"),
         ("unknown", "the known host key of unknown; found: Host key verification failed"),
     ],
 )
