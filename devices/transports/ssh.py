@@ -137,8 +137,8 @@ class SshTransport:
         return DeviceError(
             f"no output but that of edgesearch from {self.host}",
             repr(first[:200]) if first else "nothing",
-            "Let the start-up files of the shell there (.bashrc, say) print nothing, and not end "
-            f"the shell, where there is no terminal: `ssh {self.host} echo yes` prints yes alone.",
+            "Let the shell's start-up files there (such as .bashrc) print nothing and not exit "
+            f"without a terminal: `ssh {self.host} echo yes` must print only yes.",
         )
 
     def close(self) -> None:

@@ -217,7 +217,7 @@ def test_an_interpreter_may_print_before_it_begins(board: Any, tmp_path: Path) -
 @pytest.mark.parametrize("line", ["Low battery", "5"])
 def test_lines_between_those_of_the_agent_are_named(board: Any, tmp_path: Path, line: str) -> None:
     python = interpreter(tmp_path, f'echo "$2"\necho {line}')
-    message = f"our own programs alone from board; found: '{line}'. .*bashrc.*`ssh board echo yes`"
+    message = f"that of edgesearch from board; found: '{line}'. .*bashrc.*`ssh board echo yes`"
     with pytest.raises(DeviceError, match=message):
         open_meter(board.spec(python=python))
     assert board.left() == []
@@ -232,7 +232,7 @@ def test_something_else_that_is_not_found_is_no_missing_interpreter(
     board: Any, tmp_path: Path
 ) -> None:
     python = interpreter(tmp_path, "echo KeyError: it was not found >&2\nexit 1")
-    with pytest.raises(DeviceError, match="commands to work .* status 1: KeyError: it was not"):
+    with pytest.raises(DeviceError, match="a successful command .* status 1: KeyError: it was not"):
         open_meter(board.spec(python=python))
 
 
