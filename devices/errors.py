@@ -4,13 +4,7 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """A fault of the user's input or environment: one message and exit code 2 on the command line.
-
-    Args:
-        required: What was required.
-        found: What was found instead.
-        remedy: What the user can do about it.
-    """
+    """A fault of the user's input or environment; the command line exits with code 2."""
 
     def __init__(self, required: str, found: str, remedy: str) -> None:
         super().__init__(required, found, remedy)

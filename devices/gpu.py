@@ -32,13 +32,8 @@ def read_gpu(root: Path = Path("/")) -> dict[str, Any]:
     """
     which = _visible()
     found = (None, None, None, None) if which is None else _integrated(root) or _card(which)
-    gpu, compute_capability, memory_bytes, driver = found
-    return {
-        "gpu": gpu,
-        "compute_capability": compute_capability,
-        "gpu_memory_bytes": memory_bytes,
-        "driver": driver,
-    }
+    names = ("gpu", "compute_capability", "gpu_memory_bytes", "driver")
+    return dict(zip(names, found, strict=True))
 
 
 def _integrated(root: Path) -> tuple[str, str, None, str | None] | None:

@@ -59,9 +59,8 @@ def chip(root: Path) -> str:
         return cpuinfo["model name"] + (f" ({', '.join(numbers)})" if numbers else "")
     if "CPU part" in cpuinfo:
         return f"Arm implementer {cpuinfo.get('CPU implementer')} part {cpuinfo['CPU part']}"
-    brand = None
-    if platform.system() == "Darwin":
-        brand = ask_program("sysctl", "-n", "machdep.cpu.brand_string")
+    is_mac = platform.system() == "Darwin"
+    brand = ask_program("sysctl", "-n", "machdep.cpu.brand_string") if is_mac else None
     return brand or platform.processor() or platform.machine() or "unknown"
 
 

@@ -14,6 +14,7 @@ ends at the end of its input, so that a lost connection leaves no process behind
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -97,15 +98,10 @@ def _requests() -> queue.Queue[dict[str, Any]]:
 def _end_after(connection: Path, token: str) -> None:
     """End the process immediately when a newer connection exists, or the folder is gone."""
 
-    def is_newest() -> bool:
-        try:
-            return connection.read_bytes() == token.encode()
-        except OSError:
-            return False
-
     def look() -> None:
-        while is_newest():
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        with contextlib.suppress(OSError):
+            while connection.read_bytes() == token.encode():
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
         os._exit(0)
 
     threading.Thread(target=look, daemon=True).start()

@@ -30,9 +30,7 @@ class Timing:
         runs: Runs in them.
         p50_ms: Median over rounds of each round's median.
         interval_ms: 95 % confidence interval of `p50_ms`.
-        p90_ms: 90th percentile of all runs.
-        p95_ms: 95th percentile.
-        p99_ms: 99th percentile.
+        p90_ms: Percentile of all runs, as `p95_ms` and `p99_ms`.
         low_ms: 10 % quantile of the rounds' fastest runs: the undisturbed latency.
     """
 
@@ -70,12 +68,7 @@ def bench_engines(
 ) -> tuple[list[Timing], Ratio | None, Steadiness]:
     """Measure one or two engines, interleaved, beside the reference workload.
 
-    Args:
-        spec: The device.
-        meter: Measures on it.
-        paths: The engines.
-        config: Rounds, runs and bounds.
-        on_progress: Receives the rounds done and the least number in total.
+    `on_progress` receives the rounds done and the least number in total.
 
     Returns:
         The timing of each, the ratio of two, and how steady the machine was.

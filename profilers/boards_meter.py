@@ -38,11 +38,7 @@ def open_meter(spec: DeviceSpec) -> Meter:
 
 
 class BoardsMeter:
-    """Measures on several boards at once, each with a share of the workloads.
-
-    Args:
-        spec: The device.
-        hosts: Names of the boards for the ssh client.
+    """Measures on several boards (ssh hosts) at once, each with a share of the workloads.
 
     Raises:
         DeviceError: If a board cannot be reached, or is of another kind than the first.

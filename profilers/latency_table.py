@@ -33,13 +33,7 @@ from profilers.workload import OVERHEAD_KEY, OWN_KEYS, REFERENCE_KEY
 
 @dataclass(frozen=True)
 class Note:
-    """A note in the table whose values only its owner interprets.
-
-    Attributes:
-        owner: Name of the package that wrote it.
-        values: Plain JSON values.
-        line: Number of its line.
-    """
+    """A note in the table whose values only its owner, a package, interprets."""
 
     owner: str
     values: Mapping[str, Any]
@@ -279,12 +273,8 @@ class LatencyTable:
     def low_quantile_ms(self, key: str, *, with_overhead: bool = False) -> float:
         """Undisturbed latency without the fixed cost of a run: it adds up over a network's blocks.
 
-        The fixed cost is taken from the sessions that measured the key, so that later sessions of
-        other keys do not change the result.
-
-        Args:
-            key: The key.
-            with_overhead: Include the fixed cost.
+        The fixed cost, which `with_overhead` includes, is taken from the sessions that measured the
+        key, so that later sessions of other keys do not change the result.
         """
         low_ms = statistics.low_quantile_ms(self._rounds(key))
         if with_overhead:

@@ -18,10 +18,9 @@ _Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class MergeResult:
-    """Result of merging a table into another.
+    """Result of merging the table `other_path` into another.
 
     Attributes:
-        other_path: The merged table.
         sessions: Number of sessions of which something was added.
         known: Number of sessions that were already complete.
         samples: Number of rounds added.
@@ -34,7 +33,7 @@ class MergeResult:
 
 
 def merge_tables(path: Path, other_path: Path) -> MergeResult:
-    """Append the sessions of another table, with new numbers.
+    """Append the sessions of the table at `other_path`, with new numbers.
 
     Sessions are identified by content: what both tables hold, because one is a copy of the other
     or was merged before, is not added again. A merge that was stopped or killed leaves a usable
@@ -42,10 +41,6 @@ def merge_tables(path: Path, other_path: Path) -> MergeResult:
 
     Notes are not merged, and the table's present notes are invalidated, since they were derived
     from fewer sessions. Errors of keys that the table has measured are left out.
-
-    Args:
-        path: The table to extend.
-        other_path: The table to read.
 
     Raises:
         FileError: If one cannot be read, or the table cannot be written or another process is

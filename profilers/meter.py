@@ -58,13 +58,7 @@ class Meter(Protocol):
 
 
 class LocalMeter:
-    """Measures on this machine.
-
-    Args:
-        runtime: Loads and runs the workloads.
-        fingerprint: Fingerprint of this machine.
-        own_models: Files of the profiler's own models by key; written if None.
-    """
+    """Measures on this machine; `own_models` are files of `OWN_MODELS`, written if None."""
 
     def __init__(
         self,

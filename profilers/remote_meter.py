@@ -35,15 +35,11 @@ PAUSES_SECONDS = (1, 2, 5, 10, 20, 40)
 
 
 class RemoteMeter:
-    """Measures on one board.
+    """Measures on one board (an ssh host).
 
     An archive of this package and the models are sent to the board; it measures there and reports
     each round at once. After a lost connection it reconnects, and measures what is missing as
     another session.
-
-    Args:
-        spec: The device.
-        host: Name of the board for the ssh client.
 
     Raises:
         DeviceError: If the board cannot be reached, or lacks Python, numpy or the runtime.

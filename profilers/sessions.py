@@ -57,16 +57,10 @@ def by_session(records: Iterable[LatencyRecord]) -> dict[int, dict[str, list[Lat
 def session_scales(records: Iterable[LatencyRecord], disturbed: Stretches = ()) -> dict[int, float]:
     """The factors that make sessions comparable with the first one.
 
-    A factor is the median ratio over all keys that a session shares with earlier ones. Ratios are
-    of lower quartiles of the rounds' minima, which depend less on the number of rounds than lower
-    quantiles do. Disturbed rounds do not count, unless all of a key are: in a bad hour most are.
-
-    Args:
-        records: All measurements, anchors included.
-        disturbed: Stretches that do not count.
-
-    Returns:
-        Factors by session, without sessions that share no key with earlier ones.
+    A factor is the median ratio over all keys that a session shares with earlier ones, anchors
+    included; a session that shares none has no factor. Ratios are of lower quartiles of the rounds'
+    minima, which depend less on the number of rounds than lower quantiles do. Disturbed rounds do
+    not count, unless all of a key are: in a bad hour most are.
     """
     known_ms: dict[str, float] = {}
     scales: dict[int, float] = {}
@@ -102,12 +96,7 @@ def reference_levels_ms(records: Iterable[LatencyRecord]) -> dict[int, list[floa
 def all_disturbed_stretches(
     levels_ms: Mapping[int, Sequence[float]], facts: Mapping[int, SessionFacts]
 ) -> frozenset[tuple[int, int]]:
-    """The disturbed stretches of all sessions; see `disturbed_stretches`.
-
-    Args:
-        levels_ms: The result of `reference_levels_ms`.
-        facts: Facts by session number.
-    """
+    """The disturbed stretches of all sessions, from `reference_levels_ms`."""
     return frozenset(
         (session, number)
         for session, of_session in levels_ms.items()
@@ -118,14 +107,11 @@ def all_disturbed_stretches(
 
 
 def what_was_wanted(configs: Sequence[MeasureConfig], asked_rounds: int = 0) -> MeasureConfig:
-    """The configuration that decides whether a key has enough rounds.
+    """The configuration that decides whether a key, measured with some others, has enough rounds.
 
     A session may have asked for more rounds than are needed in the end (it was killed, or measured
-    winners): so the last number asked for counts, not the largest; if unknown, the smallest.
-
-    Args:
-        configs: Configurations of the sessions that measured the key.
-        asked_rounds: Rounds asked for when measuring last finished; 0 if unknown.
+    winners): so `asked_rounds`, the last number asked for, counts, not the largest; if it is 0
+    (unknown), the smallest.
     """
     most = max(configs, key=lambda config: config.rounds)
     last_word = asked_rounds or min(config.rounds for config in configs)

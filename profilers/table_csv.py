@@ -31,14 +31,9 @@ values are empty.
 
 
 def table_csv(table: LatencyTable, predicted_ms: Mapping[str, float] | None = None) -> str:
-    """The statistics of a table as CSV: a header, then a line for each key, kind by kind.
+    """The columns `COLUMNS` of a table as CSV: a header, then a line for each key, kind by kind.
 
-    Args:
-        table: The table.
-        predicted_ms: Predicted medians of networks, by key.
-
-    Returns:
-        Lines with the columns of `COLUMNS`; times in milliseconds, to the nanosecond.
+    Times are in milliseconds, to the nanosecond. `predicted_ms` are medians of networks, by key.
 
     Raises:
         TableError: A session shares no key with the others.

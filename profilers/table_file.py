@@ -38,9 +38,7 @@ def read_table(path: Path) -> list[tuple[int, dict[str, Any]]]:
 def open_table(path: Path, header: Mapping[str, Any] | None = None) -> Iterator[JsonLines]:
     """Open a table for appending, and keep other writers out.
 
-    Args:
-        path: The table.
-        header: First line of a new table, which is created if missing.
+    If it is missing, a new one is created with `header` as first line.
 
     Raises:
         FileError: It cannot be written, another process is writing it, or it is no table.

@@ -59,7 +59,12 @@ def machine_mismatches(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> l
         Mismatch(field, _plain(wanted.get(field)), _plain(found.get(field)))
         for field in IDENTITY_FIELDS
     ]
-    return [each for each in compared if _is_known(each) and each.wanted != each.found]
+    unknown = (None, "")
+    return [
+        each
+        for each in compared
+        if each.wanted not in unknown and each.found not in unknown and each.wanted != each.found
+    ]
 
 
 def check_identity(
@@ -69,16 +74,10 @@ def check_identity(
     *,
     accept: Collection[str] = (),
 ) -> tuple[Mismatch, ...]:
-    """Compare the device and machine of a table with the expected ones.
-
-    Args:
-        path: The table.
-        specs: Its device, and the expected one, if any.
-        fingerprints: Its machine, and the expected one, if any.
-        accept: Fields in which they may differ.
+    """Compare a table's device and machine (first of each pair) with the expected ones, if any.
 
     Returns:
-        The accepted mismatches.
+        The mismatches, all in fields to `accept`.
 
     Raises:
         TableMismatchError: If they differ in another field; names it.
@@ -114,10 +113,6 @@ def refuse_other_runs(path: Path, accepted: Iterable[Mismatch]) -> None:
                 f"{mismatch.field} {mismatch.found!r}, which was accepted for reading it",
                 "Move this table away, and run `edgesearch profile` for one of this device.",
             )
-
-
-def _is_known(mismatch: Mismatch) -> bool:
-    return mismatch.wanted not in (None, "") and mismatch.found not in (None, "")
 
 
 def _plain(value: Any) -> Any:

@@ -22,9 +22,6 @@ def describe_table(
         steadiness: How steady the machine was; by default the table's.
         nouns: Nouns by kind of key; the kind itself for others.
 
-    Returns:
-        A few sentences.
-
     Raises:
         TableError: A session shares no key with the others.
     """

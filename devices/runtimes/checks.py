@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.errors import CompileError, EngineError
+from devices.errors import CompileError, EngineError, FileError
+from devices.files import replacing
 
 
 def check_inputs(
@@ -67,21 +67,17 @@ def draw_inputs(
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary file in the same folder; rename it to `path` if the block succeeds.
+    """Write an engine atomically; see `devices.files.replacing`.
 
     Raises:
-        CompileError: If the folder cannot be written.
+        CompileError: If it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
+        with replacing(path, shared=True) as temporary:
+            yield temporary
+    except FileError as error:
         raise CompileError(
             f"to write the engine {path}",
-            error.strerror or str(error),
-            "Check that the folder exists, can be written and has space.",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+            error.found,
+            "Check that the folder can be written and has space.",
+        ) from error.__cause__

@@ -27,11 +27,7 @@ class EngineCache:
         return None
 
     def build(self, key: str, build: Callable[[Path], None]) -> bytes:
-        """Build the engine of a key, replacing any present one.
-
-        Args:
-            key: Part of the file name.
-            build: Writes the engine to the given path.
+        """Build the engine of a key into the path that `build` gets, replacing any present one.
 
         Raises:
             CompileError: If it cannot be built, or the folder cannot be written.

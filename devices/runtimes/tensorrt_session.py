@@ -52,15 +52,10 @@ def deserialize(trt: Any, plan: bytes) -> tuple[Any, Any]:
 
 
 class TensorRTSession:
-    """A loaded engine with GPU memory for all its inputs and outputs.
+    """A loaded engine, as `deserialize` returns it, with GPU memory for its inputs and outputs.
 
-    Args:
-        trt: TensorRT's module.
-        loaded: The result of `deserialize`.
-        cuda: The GPU.
-        path: File of the engine or its model, for messages.
-        with_graph: Whether runs are launched as one CUDA graph.
-        runtime_cache: Cache file for the code TensorRT for RTX compiles while loading.
+    Runs are launched as one CUDA graph if `with_graph`. `runtime_cache` is the file that caches
+    the code TensorRT for RTX compiles while loading; `path` appears in messages.
 
     Raises:
         EngineError: If shapes or types are unsupported, or GPU memory does not suffice.

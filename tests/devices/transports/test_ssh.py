@@ -50,7 +50,7 @@ def test_a_shell_that_runs_no_command_is_named(board: Any, start_up: str, found:
     board.greet(start_up)
     transport = SshTransport("board", "x", str(board.config))
     try:
-        message = f"no output but that of edgesearch from board; found: {found}. Let the shell's start-up"
+        message = f"that of edgesearch from board; found: {found}. Let the shell's start-up"
         with pytest.raises(DeviceError, match=message):
             transport.connect()
     finally:
