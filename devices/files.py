@@ -108,8 +108,8 @@ class JsonLines:
                 os.truncate(self.path, len(intact))
             if len(intact) < len(data):
                 warnings.warn(
-                    f"{self.path}: its last line is torn, as a command that was killed leaves it, "
-                    "and does not count; what it held is made again",
+                    f"{self.path}: its last line is torn, as by a killed command, and is ignored; "
+                    "its content is made again",
                     UserNotice,
                     stacklevel=2,
                 )

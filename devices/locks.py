@@ -44,9 +44,9 @@ def locked(path: Path, *, protects: Path | None = None, wait: bool = False) -> I
         file = path.open("ab")
     except OSError as error:
         raise FileError(
-            f"a place that can be written to at {protects.absolute()}",
+            f"a writable folder at {protects.absolute()}",
             error.strerror or str(error),
-            "Choose another place: output_dir=PATH.",
+            "Choose another folder: output_dir=PATH.",
         ) from error
     with file:
         _lock(file, protects, wait)

@@ -93,7 +93,7 @@ def bench_engines(
                 raise EngineError(
                     f"an engine that {spec.name} can run at {path}",
                     table.errors[key],
-                    "Use one that was made for this device and its runtime.",
+                    "Use an engine built for this device and its runtime.",
                 )
         timings = [_timing(table, key) for key in keys]
         ratio = _ratio(table, *keys) if len(keys) == 2 else None
@@ -124,7 +124,7 @@ def _ratio(table: LatencyTable, first: str, second: str) -> Ratio:
     ]
     if not ratios:
         raise ProfilerError(
-            "a round in which both engines were measured and the machine was not disturbed",
+            "an undisturbed round of both engines",
             f"{len(ours)} rounds of one and {len(theirs)} of the other",
             "Measure while the machine is idle, or raise --rounds.",
         )

@@ -379,7 +379,7 @@ class LatencyTable:
         if session not in self._scales:
             raise TableError(
                 f"{self.path} must hold the reference workload of each session",
-                f"session {session} without it, or anything else to compare it by",
+                f"session {session}, which shares neither it nor another key",
                 "Remove the lines of this session, or move the table away, and measure again.",
             )
         return self._scales[session]
@@ -392,7 +392,7 @@ class LatencyTable:
             failed = self._errors.get(key)
             raise MissingKeyError(
                 f"a measurement of {key!r} in {self.path}",
-                "nothing of it" if failed is None else f"an error: {failed.error}",
+                "none" if failed is None else f"an error: {failed.error}",
                 "Run `edgesearch profile` with the same configuration: it measures what is "
                 "missing.",
             )

@@ -28,7 +28,7 @@ def read_table(path: Path) -> list[tuple[int, dict[str, Any]]]:
     if found != FORMAT:
         raise TableError(
             f"{path} must be a latency table of format {FORMAT}",
-            f"format {found!r}" if lines else "a file without a whole first line",
+            f"format {found!r}" if lines else "a file without a complete first line",
             "Move it away, or run `edgesearch profile` into another folder.",
         )
     return lines

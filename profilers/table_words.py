@@ -58,7 +58,7 @@ def _clocks(table: LatencyTable) -> list[str]:
         low, high = (f"{khz / 1e6:.2f}" for khz in machine.frequency_khz)
         known.append(f"clock {low} to {high} GHz")
     text = ", ".join(known)
-    return [f"{text[0].upper()}{text[1:]} when it was begun."] if known else []
+    return [f"{text[0].upper()}{text[1:]} when it was created."] if known else []
 
 
 def _contents(table: LatencyTable, nouns: Mapping[str, str]) -> str:
@@ -87,9 +87,8 @@ def _failure(table: LatencyTable) -> list[str]:
     key, error = min(table.errors.items(), key=lambda item: kinds[item[0]] != "block")
     why = " ".join(error.split()).rstrip(".")
     return [
-        f"{key} could not run because of: {why}. If that has passed, as a lack of memory does, "
-        "`edgesearch profile` and `validate` try again what they need of what could not run "
-        "with profile.retry_errors=true."
+        f"{key} could not run because of: {why}. If the cause was temporary, such as a lack of "
+        "memory, profile.retry_errors=true makes `edgesearch profile` and `validate` try again."
     ]
 
 

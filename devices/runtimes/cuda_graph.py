@@ -96,7 +96,7 @@ def _call(name: str, *arguments: Any) -> None:
         _driver().cuGetErrorString(result, ctypes.byref(text))
         found = (text.value or b"an unknown error").decode()
         raise EngineError(
-            f"the driver to carry out {name} for a CUDA graph",
+            f"the driver must complete {name} for a CUDA graph",
             f"{found} (error {result})",
             "Export the network with fixed shapes and without control flow.",
         )

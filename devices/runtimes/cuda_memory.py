@@ -13,11 +13,11 @@ from devices.errors import DeviceError, EngineError, RuntimeMissingError
 
 _GPU = "an NVIDIA GPU and its driver"
 NO_GPU_REMEDY = (
-    "Install the driver (nvidia-smi must list the GPU), or do it where the GPU is: run the same "
-    "command on that machine or, if ssh reaches it, on this one with device.transport=ssh "
-    "device.host=NAME (`bench`: transport=ssh host=NAME)."
+    "Install the driver (nvidia-smi must list the GPU), or use a machine with a GPU: run the same "
+    "command there or, over ssh, here with device.transport=ssh device.host=NAME "
+    "(`bench`: transport=ssh host=NAME)."
 )
-_RUN_REMEDY = "Free memory of the GPU, or look for other programs that disturb it."
+_RUN_REMEDY = "Free GPU memory, or look for other programs that use the GPU."
 
 
 class DeviceBuffer(Protocol):
@@ -285,10 +285,10 @@ def open_cuda(package: str | None = None) -> Cuda:
     if found:
         raise DeviceError(_GPU, found, NO_GPU_REMEDY)
     raise RuntimeMissingError(
-        "a package that reaches the GPU's memory",
+        "a package for GPU memory",
         "; ".join(error.found for error in errors),
-        "Install one of the two: pip install cuda-bindings, or pip install pycuda (which is "
-        "compiled on installation and needs the CUDA toolkit).",
+        "Install one: pip install cuda-bindings, or pip install pycuda (which is compiled on "
+        "installation and needs the CUDA toolkit).",
     )
 
 

@@ -279,7 +279,7 @@ class _OnnxSession:
     def _open_session(self) -> onnxruntime.InferenceSession:
         if self._session is None:
             raise EngineError(
-                "an open session", f"the one of {self._path} is closed", "Load it again."
+                "an open session", f"the session of {self._path} is closed", "Load it again."
             )
         return self._session
 

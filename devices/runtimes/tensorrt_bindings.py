@@ -106,10 +106,10 @@ def load_bindings(family: str) -> Any:
 def _check_features(family: str, trt: Any) -> None:
     if FAMILIES[family].portable:
         if not hasattr(trt, "ComputeCapability"):
-            raise _missing(family, "one that cannot build for a GPU that is not there")
+            raise _missing(family, "a version that cannot build for absent GPUs")
     elif not hasattr(trt, "NetworkDefinitionCreationFlag") or not Features.of(trt).typed:
         version = getattr(trt, "__version__", "an unknown version")
-        raise _missing(family, f"{version}, which does not keep a network's types")
+        raise _missing(family, f"{version}, which cannot keep a network's types")
 
 
 def _missing(family: str, found: str) -> RuntimeMissingError:

@@ -184,9 +184,9 @@ class TensorRTRuntime:
         known = known_capabilities(self._trt)
         if self._capability not in known:
             raise DeviceError(
-                f"a GPU that TensorRT for RTX {self.version} is for: {', '.join(known)}",
+                f"a GPU that TensorRT for RTX {self.version} supports: {', '.join(known)}",
                 f"{self._cuda.gpu} ({self._capability})",
-                "Use TensorRT on it: device.name=local-gpu.",
+                "Use TensorRT instead: device.name=local-gpu.",
             )
 
     def _can_capture(self) -> bool:

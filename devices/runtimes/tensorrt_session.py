@@ -175,7 +175,7 @@ class TensorRTSession:
     def _check_open(self) -> None:
         if not self._closing.alive:
             raise EngineError(
-                "an open session", f"the one of {self._path} is closed", "Load it again."
+                "an open session", f"the session of {self._path} is closed", "Load it again."
             )
 
     def _failed(self, found: str) -> EngineError:

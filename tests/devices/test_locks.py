@@ -35,7 +35,7 @@ def test_the_folder_is_made_and_the_lock_given_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("place", "why"), [("file", "File exists"), ("file/a", "Not a dir")])
 def test_a_file_in_the_way(tmp_path: Path, place: str, why: str) -> None:
     (tmp_path / "file").touch()
-    message = f"can be written to at {tmp_path / place}; found: {why}.*output_dir=PATH"
+    message = f"a writable folder at {tmp_path / place}; found: {why}.*output_dir=PATH"
     folder = tmp_path / place
     with pytest.raises(FileError, match=message), locked(folder / ".lock", protects=folder):
         pass

@@ -167,7 +167,7 @@ def test_without_either_package_both_commands_are_given(monkeypatch: pytest.Monk
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(
         RuntimeMissingError,
-        match="reaches the GPU's memory.*pip install cuda-bindings, or pip install pycuda",
+        match="a package for GPU memory.*pip install cuda-bindings, or pip install pycuda",
     ):
         open_cuda()
 
