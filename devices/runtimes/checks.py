@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.errors import CompileError, EngineError, FileError
-from devices.files import replacing
+from devices.errors import CompileError, EngineError
 
 
 def check_inputs(
@@ -67,17 +67,21 @@ def draw_inputs(
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Write an engine atomically; see `devices.files.replacing`.
+    """Write an engine atomically: yield a temporary file, rename it if the block succeeds.
 
     Raises:
-        CompileError: If it cannot be written.
+        CompileError: If the folder cannot be written.
     """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with replacing(path, shared=True) as temporary:
-            yield temporary
-    except FileError as error:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
         raise CompileError(
             f"to write the engine {path}",
-            error.found,
-            "Check that the folder can be written and has space.",
-        ) from error.__cause__
+            error.strerror or str(error),
+            "Check that the folder exists, can be written and has space.",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
