@@ -78,8 +78,6 @@ class DeviceSpec:
         for field, allowed in (("runtime", tuple(RUNTIMES)), ("transport", TRANSPORTS)):
             if getattr(self, field) not in allowed:
                 _refuse(field, "one of " + ", ".join(allowed), getattr(self, field))
-        self._check_provider_and_precision()
-        self._check_hosts()
         for field in ("threads", "batch"):
             value = getattr(self, field)
             # bool is an int in Python, but `threads: yes` is an error.
@@ -87,13 +85,11 @@ class DeviceSpec:
                 _refuse(field, "a whole number from 1 on", value)
         if not isinstance(self.description, str):
             _refuse("description", "a text", self.description)
-
-    def _check_provider_and_precision(self) -> None:
         offered = self.runtime_record.providers
         if self.provider is not None and self.provider not in offered:
             one_of = f"one of {', '.join(offered)}, or left out"
-            allowed = one_of if offered else f"left out for the runtime {self.runtime!r}"
-            _refuse("provider", allowed, self.provider)
+            none = f"left out for the runtime {self.runtime!r}"
+            _refuse("provider", one_of if offered else none, self.provider)
         reason = self.runtime_record.reason_against(self.precision, self.provider)
         if reason is not None:
             raise UnknownDeviceError(
@@ -101,8 +97,6 @@ class DeviceSpec:
                 reason,
                 "Choose another precision, runtime or provider.",
             )
-
-    def _check_hosts(self) -> None:
         # ssh would take a host that begins with a dash as an option.
         valid = isinstance(self.hosts, tuple) and all(
             isinstance(host, str) and re.fullmatch(r"[^-\s][^\s]*", host) for host in self.hosts

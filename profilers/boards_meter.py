@@ -68,9 +68,8 @@ class BoardsMeter:
         Raises:
             ConnectionLostError: If the connection to a board was lost and cannot be restored.
         """
-        shared = (
-            [w for w in workloads if w.kind != "block"][:SHARED_NETWORKS] if not anchors else []
-        )
+        networks = [workload for workload in workloads if workload.kind != "block"]
+        shared = [] if anchors else networks[:SHARED_NETWORKS]
         others = [w for w in workloads if w not in shared]
         shares = [others[number :: len(self._boards)] for number in range(len(self._boards))]
         shares[0] += shared  # anchors on all other boards

@@ -168,23 +168,20 @@ def measure_rounds(
         yield from rounds.measure()
 
 
+@dataclass
 class _Rounds:
     """State of `measure_rounds`."""
 
-    def __init__(
-        self,
-        sessions: Mapping[str, Session],
-        config: MeasureConfig,
-        history: Mapping[str, KeyHistory],
-        always: Collection[str],
-        reference: str | None,
-    ) -> None:
-        self._sessions = sessions
-        self._config = config
-        self._history = history
-        self._always = [key for key in always if key != reference]
-        self._reference = reference
-        self._keys = [key for key in sorted(sessions) if key not in (*always, reference)]
+    sessions: Mapping[str, Session]
+    config: MeasureConfig
+    history: Mapping[str, KeyHistory]
+    always: Collection[str]
+    reference: str | None
+
+    def __post_init__(self) -> None:
+        own = (*self.always, self.reference)
+        self.always = [key for key in self.always if key != self.reference]
+        self._keys = [key for key in sorted(self.sessions) if key not in own]
         # By key, for each round: the stretch between two references it was in, its fastest run.
         self._minima_ms: dict[str, list[tuple[int, float]]] = {key: [] for key in self._keys}
         self._levels_ms: list[float] = []
@@ -192,24 +189,24 @@ class _Rounds:
 
     def due(self) -> list[str]:
         """The keys that lack rounds."""
-        disturbed = steadiness.disturbed_stretches(self._levels_ms, self._config.tolerance)
+        disturbed = steadiness.disturbed_stretches(self._levels_ms, self.config.tolerance)
         return [
             key
             for key in self._keys
             if key not in self._failed
-            and self._config.lacks_rounds(self._history_now(key, disturbed))
+            and self.config.lacks_rounds(self._history_now(key, disturbed))
         ]
 
     def _history_now(self, key: str, disturbed: Collection[int] = ()) -> KeyHistory:
-        before, now = self._history.get(key, KeyHistory()), self._minima_ms[key]
+        before, now = self.history.get(key, KeyHistory()), self._minima_ms[key]
         counting = tuple(ms for stretch, ms in now if stretch not in disturbed)
         return KeyHistory(before.minima_ms + counting, before.attempts + len(now))
 
     def warm_up(self) -> Iterator[Measurement]:
         """Run all sessions once: first runs allocate, and a cold machine is slow."""
-        first = [] if self._reference is None else [self._reference]
-        for key in [*first, *self._always, *self.due()]:
-            outcome = _time(self._sessions[key], 1)
+        first = [] if self.reference is None else [self.reference]
+        for key in [*first, *self.always, *self.due()]:
+            outcome = _time(self.sessions[key], 1)
             if isinstance(outcome, EngineError):
                 self._failed.add(key)
                 yield Measurement(1, key, outcome)
@@ -218,13 +215,13 @@ class _Rounds:
         begin = time.monotonic()
         for number in itertools.count(1):
             due = self.due()
-            if number > 1 and time.monotonic() - begin >= self._config.max_seconds:
-                least = self._config.minimum_rounds
+            if number > 1 and time.monotonic() - begin >= self.config.max_seconds:
+                least = self.config.minimum_rounds
                 due = [key for key in due if self._history_now(key).attempts < least]
             if not due:
                 return
-            keys = [*self._always, *due]
-            random.Random(f"{self._config.seed}/{number}").shuffle(keys)
+            keys = [*self.always, *due]
+            random.Random(f"{self.config.seed}/{number}").shuffle(keys)
             yield from self._round(number, [key for key in keys if key not in self._failed])
 
     def _round(self, number: int, keys: Sequence[str]) -> Iterator[Measurement]:
@@ -233,7 +230,7 @@ class _Rounds:
             if time.monotonic() - looked >= SECONDS_BETWEEN_REFERENCES:
                 yield from self._look(number)
                 looked = time.monotonic()
-            outcome = _time(self._sessions[key], self._config.runs)
+            outcome = _time(self.sessions[key], self.config.runs)
             if isinstance(outcome, EngineError):
                 self._failed.add(key)
             elif key in self._minima_ms:
@@ -243,13 +240,13 @@ class _Rounds:
 
     def _look(self, number: int) -> Iterator[Measurement]:
         """Measure the reference."""
-        if self._reference is not None and self._reference not in self._failed:
-            outcome = _time(self._sessions[self._reference], REFERENCE_RUNS)
+        if self.reference is not None and self.reference not in self._failed:
+            outcome = _time(self.sessions[self.reference], REFERENCE_RUNS)
             if isinstance(outcome, EngineError):
-                self._failed.add(self._reference)
+                self._failed.add(self.reference)
             else:
                 self._levels_ms.append(min(outcome.warm_ms))
-            yield Measurement(number, self._reference, outcome)
+            yield Measurement(number, self.reference, outcome)
 
 
 def _time(session: Session, runs: int) -> Outcome:

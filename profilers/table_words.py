@@ -49,16 +49,14 @@ def describe_table(
 
 def _clocks(table: LatencyTable) -> list[str]:
     machine = table.fingerprint
-    known = []
-    if machine.power_mode:
-        known.append(f"power mode {machine.power_mode}")
-    if machine.governor:
-        known.append(f"clock governor {machine.governor}")
-    if machine.frequency_khz:
-        low, high = (f"{khz / 1e6:.2f}" for khz in machine.frequency_khz)
-        known.append(f"clock {low} to {high} GHz")
-    text = ", ".join(known)
-    return [f"{text[0].upper()}{text[1:]} when it was created."] if known else []
+    clock_ghz = " to ".join(f"{khz / 1e6:.2f}" for khz in machine.frequency_khz or ())
+    parts = {
+        "power mode ": machine.power_mode,
+        "clock governor ": machine.governor,
+        "clock ": clock_ghz and f"{clock_ghz} GHz",
+    }
+    text = ", ".join(name + value for name, value in parts.items() if value)
+    return [f"{text[0].upper()}{text[1:]} when it was created."] if text else []
 
 
 def _contents(table: LatencyTable, nouns: Mapping[str, str]) -> str:

@@ -92,7 +92,13 @@ class TensorRTRuntime:
         self._trt = load_bindings(family)
         self.version: str = self._trt.__version__
         self._cuda = open_cuda(cuda_package)
-        self._check_gpu()
+        supported = known_capabilities(self._trt) if Features.of(self._trt).absent_gpus else None
+        if supported is not None and self._capability not in supported:
+            raise DeviceError(
+                f"a GPU that TensorRT for RTX {self.version} supports: {', '.join(supported)}",
+                f"{self._cuda.gpu} ({self._capability})",
+                "Use TensorRT instead: device.name=local-gpu.",
+            )
         self._cache = EngineCache((cache_dir or default_cache_dir()) / "engines")
         self._with_graph = self._can_capture()
         self.settings: dict[str, Any] = {
@@ -177,17 +183,6 @@ class TensorRTRuntime:
     @property
     def _capability(self) -> str:
         return "SM" + self._cuda.compute_capability.replace(".", "")
-
-    def _check_gpu(self) -> None:
-        if not Features.of(self._trt).absent_gpus:
-            return
-        known = known_capabilities(self._trt)
-        if self._capability not in known:
-            raise DeviceError(
-                f"a GPU that TensorRT for RTX {self.version} supports: {', '.join(known)}",
-                f"{self._cuda.gpu} ({self._capability})",
-                "Use TensorRT instead: device.name=local-gpu.",
-            )
 
     def _can_capture(self) -> bool:
         """Whether a CUDA graph can capture a small network; raises if it cannot even run."""
