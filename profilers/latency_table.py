@@ -257,11 +257,6 @@ class LatencyTable:
         facts = [self._facts.get(number, SessionFacts(number)) for number in sorted(numbers)]
         return what_was_wanted([each.config for each in facts], asked_rounds)
 
-    @property
-    def overhead_ms(self) -> float:
-        """Fixed cost of a run over all sessions; 0 if it was not measured."""
-        return self._overhead_of(frozenset(range(1, self.last_session + 1)))
-
     def _overhead_of(self, sessions: frozenset[int]) -> float:
         """Fixed cost of a run in some sessions; 0 if it was not measured there."""
         if sessions not in self._overheads:

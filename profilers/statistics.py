@@ -25,20 +25,15 @@ def low_quantile_ms(rounds: Rounds) -> float:
     return float(np.quantile([min(samples) for samples in rounds], _LOW_QUANTILE))
 
 
-def low_quantile_width_ms(minima_ms: Sequence[float], confidence: float = 0.9) -> float:
-    """Width of the confidence interval of the low quantile.
+def low_quantile_width_ms(minima_ms: Sequence[float]) -> float:
+    """Width of the 90 % confidence interval of the low quantile, from the rounds' minima.
 
     The j-th and the k-th smallest of n independent values enclose the quantile q with a
     probability given by Binomial(n, q) (order-statistics interval of nonparametric statistics).
     With few values j is 1, and the lower end has less confidence than the upper one.
-
-    Args:
-        minima_ms: Fastest run of each round.
-        confidence: Probability that the interval holds the quantile.
     """
     ordered, count, share = sorted(minima_ms), len(minima_ms), _LOW_QUANTILE
-    outside = (1 - confidence) / 2
-    below, low, high = 0.0, 1, count
+    below, low, high, outside = 0.0, 1, count, (1 - 0.9) / 2
     for hits in range(count):
         below += math.comb(count, hits) * share**hits * (1 - share) ** (count - hits)
         if below <= outside:
@@ -59,48 +54,41 @@ def percentile_ms(rounds: Rounds, q: float) -> float:
     return float(np.percentile(np.concatenate([np.asarray(r, float) for r in rounds]), q))
 
 
-def median_interval_ms(rounds: Rounds, confidence: float = 0.95) -> tuple[float, float]:
-    """Distribution-free confidence interval of the median; it contains `median_ms`.
+def median_interval_ms(rounds: Rounds) -> tuple[float, float]:
+    """Distribution-free 95 % confidence interval of the median; it contains `median_ms`.
 
     The k-th smallest and k-th largest of n independent values enclose the median with probability
     1 - 2 P(Binomial(n, 1/2) < k) (order-statistics interval of nonparametric statistics). The
-    largest such k is taken.
-
-    Args:
-        rounds: Samples by round.
-        confidence: Probability that the interval holds the median. Fewer than six rounds cannot
-            give 0.95: then the interval is from the lowest to the highest round.
+    largest such k is taken. For fewer than six rounds, which cannot give 95 %, the interval is from
+    the lowest to the highest round.
     """
     medians = sorted(_round_medians(rounds))
     count = len(medians)
     rank, outside = 1, 2 * _binomial(count, 0, 0.5)
     while rank < count / 2:
         outside += 2 * _binomial(count, rank, 0.5)
-        if 1 - outside < confidence:
+        if 1 - outside < 0.95:
             break
         rank += 1
     return medians[rank - 1], medians[count - rank]
 
 
-def percentile_interval_ms(
-    rounds: Rounds, q: float, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Distribution-free confidence interval of a percentile; it contains `percentile_ms`.
+def percentile_interval_ms(rounds: Rounds, q: float) -> tuple[float, float]:
+    """Distribution-free 95 % confidence interval of a percentile; it contains `percentile_ms`.
 
     The j-th and the k-th smallest of n independent values enclose the percentile with a probability
-    given by Binomial(n, q) (order-statistics interval of nonparametric statistics). Ranks are
-    computed for n = number of rounds, since rounds are independent, and applied as shares to all
-    samples. If all samples of a round were equal, this would be the interval of one value a round;
-    otherwise the interval is wider than necessary.
+    given by Binomial(n, q) (order-statistics interval of nonparametric statistics); both tails are
+    equal. Ranks are computed for n = number of rounds, since rounds are independent, and applied as
+    shares to all samples. If all samples of a round were equal, this would be the interval of one
+    value a round; otherwise the interval is wider than necessary. With too few rounds (for the 95th
+    percentile: one for the lower end, up to 71 for the upper one), an end is the smallest or the
+    largest sample.
 
     Args:
         rounds: Samples by round.
         q: Above 0 and below 100.
-        confidence: Probability that the interval holds the percentile; both tails are equal. With
-            too few rounds (for the 95th percentile: one for the lower end, up to 71 for the upper
-            one), an end is the smallest or the largest sample.
     """
-    count, share, outside = len(rounds), q / 100, (1 - confidence) / 2
+    count, share, outside = len(rounds), q / 100, (1 - 0.95) / 2
     low, high, below = 1, count, 0.0
     for hits in range(count):
         if below <= outside:  # P(fewer than `hits` values are below the percentile)
