@@ -221,7 +221,7 @@ def test_without_a_driver_cuda_bindings_say_so() -> None:
 
 
 def test_what_to_do_without_a_gpu_is_for_every_command() -> None:
-    assert "the same command on that machine" in NO_GPU_REMEDY
+    assert "the same command there" in NO_GPU_REMEDY
     assert "with device.transport=ssh device.host=NAME (`bench`: transport=ssh" in NO_GPU_REMEDY
     assert "CONFIG" not in NO_GPU_REMEDY
 
