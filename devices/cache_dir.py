@@ -1,4 +1,4 @@
-"""Where files are kept that can be made again: exported blocks, built engines."""
+"""The folder of files that can be made again: exported blocks, built engines."""
 
 from __future__ import annotations
 

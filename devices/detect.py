@@ -1,4 +1,4 @@
-"""What is installed on this machine, and what about it would spoil measurements."""
+"""Which runtimes are installed on this machine, and what would disturb measurements on it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,16 @@ from devices.runtimes.cuda_memory import CUDA_PACKAGES
 from devices.runtimes.known_runtimes import RUNTIMES
 from devices.runtimes.record import RuntimeRecord
 
-_BUSY_LOAD = 0.5
-_BUSY_SHARE = 0.1
-
 
 @dataclass(frozen=True)
 class DetectedRuntime:
-    """A runtime, or a library that a runtime needs: its version, or what is missing.
+    """A runtime, or a library that a runtime needs.
 
-    Args:
+    Attributes:
         name: Its name.
-        version: Its version; None if it cannot be used.
-        missing: What is missing, and how to get it; None if nothing is.
-        providers: Execution providers of onnxruntime, by its names for them, best first.
+        version: None if it cannot be used.
+        missing: What is missing and how to install it; None if nothing is missing.
+        providers: Execution providers of onnxruntime, by onnxruntime's names, best first.
     """
 
     name: str
@@ -39,15 +36,15 @@ def detect_runtimes() -> list[DetectedRuntime]:
 
 
 def hazards(machine: Mapping[str, Any], threads: int, load: float | None) -> list[str]:
-    """Return what would make a latency table of this machine worse than it could be.
+    """List the conditions that make latencies on this machine less repeatable.
 
     Args:
-        machine: What `read_machine` returned.
-        threads: Threads that are to be measured with.
-        load: Processes that wanted to run in the last minute, on average; None if unknown.
+        machine: The result of `read_machine`.
+        threads: Threads to measure with.
+        load: Load average of the last minute; None if unknown.
 
     Returns:
-        One sentence for each, with what to do about it.
+        One sentence for each condition, with the remedy.
     """
     found = []
     low, high = machine["frequency_khz"] or (0, 1)
@@ -63,7 +60,7 @@ def hazards(machine: Mapping[str, Any], threads: int, load: float | None) -> lis
             f"this process may use {machine['cores']} logical core(s), but the device has "
             f"{threads} threads: start it with more (taskset), or set device.threads"
         )
-    if load is not None and load > max(_BUSY_LOAD, _BUSY_SHARE * machine["cores"]):
+    if load is not None and load > max(0.5, 0.1 * machine["cores"]):
         found.append(f"the machine is busy (load {load:.1f}): measure when others are done")
     return found
 

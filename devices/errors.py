@@ -4,15 +4,7 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something that the user, or the user's environment, has to mend.
-
-    The command line turns it into one message and exit code 2.
-
-    Args:
-        required: What was required.
-        found: What was found instead.
-        remedy: What the user can do about it.
-    """
+    """A fault of the user's input or environment; the command line exits with code 2."""
 
     def __init__(self, required: str, found: str, remedy: str) -> None:
         super().__init__(required, found, remedy)
@@ -25,10 +17,7 @@ class UserError(Exception):
 
 
 class UserNotice(UserWarning):
-    """Something that the user should know, and need not mend.
-
-    The command line prints it as one line.
-    """
+    """A warning about something that the user need not fix; one line on the command line."""
 
 
 class FileError(UserError):
@@ -40,19 +29,19 @@ class DeviceError(UserError):
 
 
 class UnknownDeviceError(DeviceError):
-    """No description of that name, or a description with faults."""
+    """No device description has this name, or the description is invalid."""
 
 
 class UnreachableError(DeviceError):
-    """A device far away cannot be reached, or does not let the user in."""
+    """A remote device cannot be reached, or refuses the login."""
 
 
 class ConnectionLostError(DeviceError):
-    """The connection to a device far away was lost."""
+    """The connection to a remote device was lost."""
 
 
 class RuntimeMissingError(DeviceError):
-    """The package that provides a runtime is not installed, or lacks a part."""
+    """The package that provides a runtime is not installed or incomplete."""
 
 
 class CompileError(DeviceError):
@@ -60,4 +49,4 @@ class CompileError(DeviceError):
 
 
 class EngineError(DeviceError):
-    """An engine cannot be loaded or run: damaged, foreign, or for another target."""
+    """An engine cannot be loaded or run: damaged, of another runtime, or for another target."""

@@ -1,4 +1,4 @@
-"""Files that survive kills and full disks: replaced in one step, or only ever appended to."""
+"""Files that survive kills and full disks: replaced atomically, or append-only."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _FREE_SPACE = "Free space or choose another output_dir, then run the same comman
 def replacing(
     path: Path, *, keep_former: Path | None = None, shared: bool = False
 ) -> Iterator[Path]:
-    """Give a temporary file that takes the name `path`, on the disk, if the block succeeds.
+    """Write a file atomically and durably: yield a temporary file, rename it if the block succeeds.
 
     Args:
-        path: The final name; its folder is made if it is not there.
-        keep_former: The name that a former file gets instead of being lost.
+        path: The file; its folder is created if missing.
+        keep_former: Rename the present file to this instead of losing it.
         shared: Several processes may write this file at once, as in a cache.
 
     Yields:
-        A name in the same folder. What the block has left there is removed if the block fails.
+        A path in the same folder; removed if the block fails.
 
     Raises:
-        FileError: The file cannot be written; the former one is still there.
+        FileError: The file cannot be written; the present one is unchanged.
     """
     number = f".{os.getpid()}" if shared else ""
     partial = path.with_name(f".{path.name}{number}.partial")
@@ -45,7 +45,7 @@ def replacing(
         if keep_former is not None and path.exists():
             os.replace(path, keep_former)
         os.replace(partial, path)
-        if not shared:  # what is in a cache can be made again
+        if not shared:  # a cache can be made again
             _sync_folder(path.parent)
     except OSError as error:
         raise _no_room("write", path, error) from error
@@ -55,11 +55,7 @@ def replacing(
 
 
 def write_bytes(path: Path, content: bytes | memoryview, keep_former: Path | None = None) -> None:
-    """Write a file atomically; see `replacing`.
-
-    Raises:
-        FileError: It cannot be written; the former one is still there.
-    """
+    """Write a file atomically; see `replacing`."""
     with replacing(path, keep_former=keep_former) as partial:
         partial.write_bytes(content)
 
@@ -79,14 +75,14 @@ def sha256_of(path: Path) -> str:
 
 
 class JsonLines:
-    """A file of JSON objects, one a line, that is only ever appended to.
+    """An append-only file of JSON objects, one a line.
 
-    A kill or a power failure can tear its last line: reading leaves that line out. Who appends
-    reads first, with `cut=True`, and keeps other writers out (`devices.locks`).
+    A kill or a power failure can tear the last line: `read` leaves it out. Before appending, call
+    `read(cut=True)`, and keep other writers out (`devices.locks`).
 
     Args:
         path: The file; it may be missing.
-        holds: What a file of this kind is, for messages, such as "trials of a search".
+        holds: The kind of file for messages, such as "trials of a search".
         remedy: What to do about a damaged line.
     """
 
@@ -96,16 +92,14 @@ class JsonLines:
         self._remedy = remedy
 
     def read(self, *, cut: bool = False) -> list[tuple[int, dict[str, Any]]]:
-        """The objects with the numbers of their lines, from 1.
-
-        A torn last line is left out with a `UserNotice`.
+        """The objects with their line numbers, from 1; a torn last line gives a `UserNotice`.
 
         Args:
             cut: Also remove a torn last line from the file, so that lines can be appended.
 
         Raises:
-            FileError: The file cannot be read, is something else, or is damaged elsewhere than at
-                its end (names the line).
+            FileError: The file cannot be read, is of another kind, or is damaged before its end
+                (names the line).
         """
         try:
             data = self._read_bytes()
@@ -114,8 +108,8 @@ class JsonLines:
                 os.truncate(self.path, len(intact))
             if len(intact) < len(data):
                 warnings.warn(
-                    f"{self.path}: its last line is torn, as a command that was killed leaves it, "
-                    "and does not count; what it held is made again",
+                    f"{self.path}: its last line is torn, as by a killed command, and is ignored; "
+                    "its content is made again",
                     UserNotice,
                     stacklevel=2,
                 )
@@ -135,11 +129,7 @@ class JsonLines:
 
     @contextlib.contextmanager
     def line(self, number: int) -> Iterator[None]:
-        """Name file and line in an error that taking a line in raises.
-
-        Raises:
-            FileError: Instead of what a damaged value raises.
-        """
+        """Turn errors of invalid values within the block into a FileError naming file and line."""
         try:
             yield
         except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
@@ -147,14 +137,14 @@ class JsonLines:
             raise self._damaged(f"line {number}: {said}") from error
 
     def append(self, values: Mapping[str, Any], *, sync: bool = True) -> None:
-        """Append a line; afterwards even a killed process has left it in the file.
+        """Append a line; it survives a kill of the process.
 
         Args:
             values: Plain JSON values.
-            sync: Wait until a power failure cannot undo it.
+            sync: Also make it survive a power failure.
 
         Raises:
-            FileError: It cannot be written; the file is as it was before.
+            FileError: It cannot be written; the file is unchanged.
         """
         line = json.dumps(values, allow_nan=False).encode() + b"\n"
         try:
@@ -182,7 +172,7 @@ class JsonLines:
                     "a device or a pipe",
                     "Choose another path.",
                 )
-            # A file that is something else is found out before all of it is read.
+            # Refuse files of another kind before reading all of them.
             first = file.readline(_FIRST_LINE_MAX_BYTES)
             is_torn = not first.endswith(b"\n") and len(first) < _FIRST_LINE_MAX_BYTES
             if first and not (first.startswith(b"{") if is_torn else _object(first)):
@@ -202,16 +192,16 @@ class JsonLines:
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
         values = json.loads(line)
-    except ValueError:  # also what is not UTF-8
+    except ValueError:  # also raised for invalid UTF-8
         return None
     return values if isinstance(values, dict) else None
 
 
 def _intact(data: bytes) -> bytes:
-    """Some lines without their last one if that is torn."""
+    """The lines without a torn last one."""
     end = data.rfind(b"\n") + 1
     begin = data.rfind(b"\n", 0, max(end - 1, 0)) + 1
-    # A power failure can leave a line of its full length with other contents.
+    # A power failure can leave a line of full length with wrong contents.
     return data[:end] if _object(data[begin:end]) is not None else data[:begin]
 
 
@@ -220,8 +210,8 @@ def _no_room(action: str, path: Path, error: OSError) -> FileError:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring renamings to the disk; without this, a power failure could undo them."""
-    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+    """Make renames survive a power failure."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -1,4 +1,4 @@
-"""What was really there when something was measured: chip, memory, versions, settings."""
+"""Fingerprint of the machine and runtime that measurements come from."""
 
 from __future__ import annotations
 
@@ -12,38 +12,29 @@ from devices.gpu import read_gpu
 from devices.machine import read_machine
 from devices.runtimes.known_runtimes import RUNTIMES
 
-_TUPLES = ("instruction_sets", "affinity", "frequency_khz")
 _TAKE_AGAIN = "Take the fingerprint again with this version."
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The machine and the runtime that measurements come from, as they were before them.
+    """Machine and runtime just before measuring; what cannot be read is None, empty or 0.
 
-    Args:
-        chip: Name of the processor or board.
+    Attributes:
         cores: Logical cores that this process may use.
-        instruction_sets: Those that matter to inference, by their names in `/proc/cpuinfo`;
-            empty where they cannot be read.
-        memory_bytes: Physical memory; 0 where it cannot be read.
-        os: Name and release of the operating system.
+        instruction_sets: Those relevant to inference, named as in `/proc/cpuinfo`.
+        os: Name and release.
         machine: Architecture, such as `x86_64`.
-        python: Version of Python.
-        runtime: Name of the runtime.
-        runtime_version: Its version.
-        governor: Policy of the clock frequency of the cores that the process may use, several by
-            commas; `None` where it cannot be read, as all that follows.
-        affinity: Numbers of the logical cores that the process may use; empty if unknown.
-        priority: The process's nice value: 0 is normal, lower is before others.
-        frequency_khz: Lowest and highest clock frequency that the system may choose, in kHz.
+        governor: Frequency governors of the cores that this process may use, comma-separated.
+        affinity: Numbers of the logical cores that this process may use.
+        priority: Nice value of this process.
+        frequency_khz: Lowest and highest clock frequency that the governor may choose.
         power_mode: Power mode of a Jetson, such as `15W`.
-        temperature_c: Temperature of the hottest thermal zone, in degrees Celsius.
-        gpu: Name of the NVIDIA GPU that the runtime computes on; `None`, as what follows of it, if
-            the runtime computes on the processor.
+        temperature_c: Temperature of the hottest thermal zone.
+        gpu: NVIDIA GPU that the runtime uses. All GPU fields are None if the runtime uses the CPU.
         compute_capability: Of the GPU, such as `8.9`.
-        gpu_memory_bytes: Memory of the GPU; `None` if it shares the processor's.
-        driver: Version of its driver, or of the Jetson's system, which has it within.
-        settings: How the runtime is set, by name: plain JSON values.
+        gpu_memory_bytes: None if the GPU shares the CPU's memory.
+        driver: Version of the GPU driver, or of a Jetson's L4T release, which contains the driver.
+        settings: Settings of the runtime, as plain JSON values.
     """
 
     chip: str
@@ -74,7 +65,7 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Fingerprint:
-        """Make a fingerprint from what `to_dict` returned.
+        """Read the result of `to_dict`.
 
         Raises:
             DeviceError: If a field is missing or unknown, or the frequency is no pair.
@@ -92,7 +83,8 @@ class Fingerprint:
         if khz is not None and not is_pair:
             required = "the lowest and the highest frequency as frequency_khz of a fingerprint"
             raise DeviceError(required, repr(khz), _TAKE_AGAIN)
-        tuples = {name: tuple(values[name]) for name in _TUPLES if values[name] is not None}
+        names = ("instruction_sets", "affinity", "frequency_khz")
+        tuples = {name: tuple(values[name]) for name in names if values[name] is not None}
         return cls(**{**values, **tuples})
 
 
@@ -102,22 +94,19 @@ def take_fingerprint(
     settings: Mapping[str, Any] | None = None,
     root: Path = Path("/"),
 ) -> Fingerprint:
-    """Look at this machine.
-
-    Call it before measuring, not meanwhile: it may run programs of the system.
+    """Take the fingerprint of this machine. It may run system programs: never call it while timing.
 
     Args:
         runtime_name: Name of the runtime in use.
         runtime_version: Its version.
-        settings: How it is set: plain JSON values by name. A `provider` is onnxruntime's
-            execution provider; it decides whether a GPU computes.
+        settings: Its settings, as plain JSON values. `provider`, the execution provider of
+            onnxruntime, decides whether a GPU is used.
         root: The folder that holds `proc`, `sys` and `etc`.
-
-    Returns:
-        The fingerprint. What cannot be read is None, empty or zero, never an error.
     """
     settings = dict(settings or {})
-    on_nvidia = _computes_on_nvidia(runtime_name, settings.get("provider"))
+    # A GPU that is not used is left out: its driver update must not invalidate the CPU's tables.
+    record = RUNTIMES.get(runtime_name)
+    on_nvidia = record is not None and record.computes_on(settings.get("provider")) == "nvidia"
     return Fingerprint(
         runtime=runtime_name,
         runtime_version=runtime_version,
@@ -125,9 +114,3 @@ def take_fingerprint(
         **read_machine(root),
         **(read_gpu(root) if on_nvidia else {}),
     )
-
-
-def _computes_on_nvidia(runtime_name: str, provider: str | None) -> bool:
-    # A GPU that only waits decides nothing: its next driver must not cost the processor's tables.
-    record = RUNTIMES.get(runtime_name)
-    return record is not None and record.computes_on(provider) == "nvidia"

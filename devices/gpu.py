@@ -1,4 +1,4 @@
-"""Which NVIDIA GPU this machine has."""
+"""The NVIDIA GPU of this machine."""
 
 from __future__ import annotations
 
@@ -9,44 +9,38 @@ from typing import Any
 
 from devices.machine import ask_program, read_text
 
-# Name and compute capability of GPUs that are part of a board's chip, by the chip's name in the
-# device tree. (There `nvidia-smi` is missing, or knows neither of the two.)
+# Name and compute capability of integrated GPUs, by the chip's name in the device tree. On these
+# boards `nvidia-smi` is missing or reports neither.
 _INTEGRATED = {
     "nvidia,tegra194": ("Xavier", "7.2"),
     "nvidia,tegra234": ("Orin", "8.7"),
     "nvidia,tegra264": ("Thor", "11.0"),
 }
-_QUERY = "name,driver_version,memory.total,compute_cap"
 
 
 def read_gpu(root: Path = Path("/")) -> dict[str, Any]:
-    """Look for an NVIDIA GPU: the first one, or the first that `CUDA_VISIBLE_DEVICES` names.
+    """Read the first NVIDIA GPU, or the first that `CUDA_VISIBLE_DEVICES` names.
 
-    On machines with a graphics card this runs `nvidia-smi`, which disturbs what the card computes
-    meanwhile: never call it while something is timed.
+    With a graphics card this runs `nvidia-smi`, which disturbs running work: never call it while
+    timing.
 
     Args:
         root: The folder that holds `proc` and `etc`.
 
     Returns:
-        Fields of a `Fingerprint`, by name; None for what is not there or not known.
+        The GPU fields of a `Fingerprint`; None for what is missing or unknown.
     """
     which = _visible()
     found = (None, None, None, None) if which is None else _integrated(root) or _card(which)
-    gpu, compute_capability, memory_bytes, driver = found
-    return {
-        "gpu": gpu,
-        "compute_capability": compute_capability,
-        "gpu_memory_bytes": memory_bytes,
-        "driver": driver,
-    }
+    names = ("gpu", "compute_capability", "gpu_memory_bytes", "driver")
+    return dict(zip(names, found, strict=True))
 
 
 def _integrated(root: Path) -> tuple[str, str, None, str | None] | None:
     chips = (read_text(root / "proc/device-tree/compatible") or "").split("\0")
     for chip in chips:
         if chip in _INTEGRATED:
-            # The driver is part of the board's system: "# R36 (release), REVISION: 4.3, …".
+            # The driver is part of L4T: "# R36 (release), REVISION: 4.3, …".
             release = read_text(root / "etc/nv_tegra_release") or ""
             found = re.match(r"# R(\d+) .*?REVISION: ([\d.]+)", release)
             name, compute_capability = _INTEGRATED[chip]
@@ -55,11 +49,7 @@ def _integrated(root: Path) -> tuple[str, str, None, str | None] | None:
 
 
 def _visible() -> str | None:
-    """The first GPU that runtimes see, by number or identifier.
-
-    Returns:
-        Empty if they see all; None if they see none.
-    """
+    """First visible GPU, by number or identifier; empty if all are visible, None if none is."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     first = "" if visible is None else visible.split(",")[0].strip()
     is_hidden = first == "-1" or (first == "" and visible is not None)
@@ -67,28 +57,32 @@ def _visible() -> str | None:
 
 
 def read_card_power_w() -> float | None:
-    """Ask `nvidia-smi` for the power of the graphics card that runtimes see; None if it is unknown.
+    """Power of the visible graphics card by `nvidia-smi`; None if unknown.
 
-    Newer cards tell their mean of the last second.
+    Newer cards report the mean of the last second.
     """
     which = _visible()
-    query = ["--query-gpu=power.draw", "--format=csv,noheader,nounits"]
-    answer = ask_program("nvidia-smi", *query, *([f"--id={which}"] if which else []))
     try:
-        return None if which is None else float((answer or "").split("\n")[0])
+        return None if which is None else float(_query("power.draw", which, ",nounits"))
     except ValueError:
         return None
 
 
 def _card(which: str) -> tuple[str | None, str | None, int | None, str | None]:
-    query = [f"--query-gpu={_QUERY}", "--format=csv,noheader"]
-    answer = ask_program("nvidia-smi", *query, *([f"--id={which}"] if which else []))
-    values = [_known(value) for value in (answer or "").split("\n")[0].split(",")]
-    if len(values) != len(_QUERY.split(",")):
+    answer = _query("name,driver_version,memory.total,compute_cap", which)
+    values = [_known(value) for value in answer.split(",")]
+    if len(values) != 4:
         return None, None, None, None
     name, driver, memory, compute_capability = values
     mebibytes = re.fullmatch(r"(\d+) MiB", memory or "")
     return name, compute_capability, int(mebibytes[1]) << 20 if mebibytes else None, driver
+
+
+def _query(fields: str, which: str, units: str = "") -> str:
+    """First line that `nvidia-smi` prints; empty if it prints nothing."""
+    query = [f"--query-gpu={fields}", f"--format=csv,noheader{units}"]
+    answer = ask_program("nvidia-smi", *query, *([f"--id={which}"] if which else []))
+    return (answer or "").split("\n")[0]
 
 
 def _known(value: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Locks between processes, by files."""
+"""File locks between processes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import IO
 from devices.errors import FileError
 
 _held: set[IO[bytes]] = set()
-"""The locked files of this process."""
 
 
 def _let_go() -> None:
-    """A forked process, such as one that loads images, may outlive the one that was killed."""
+    """Release the locks in a forked process (a data loader, say): it may outlive its parent."""
     for file in _held:
         file.close()
     _held.clear()
@@ -27,17 +26,17 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 @contextlib.contextmanager
 def locked(path: Path, *, protects: Path | None = None, wait: bool = False) -> Iterator[None]:
-    """Hold an exclusive lock; the end of the process also gives it back.
+    """Hold an exclusive lock until the block or the process ends.
 
-    On Windows, and on file systems without locks, nothing is held.
+    Windows, and file systems without locks, give no protection.
 
     Args:
-        path: The file that is locked; made, with its folder, if it is not there.
-        protects: What other processes are kept from writing, for the message; `path` if None.
-        wait: Wait for another holder instead of refusing.
+        path: The lock file; created with its folder if missing.
+        protects: The path that the error names; `path` if None.
+        wait: Wait for the holder instead of raising.
 
     Raises:
-        FileError: Another process holds it, or the file cannot be made.
+        FileError: Another process holds the lock, or the file cannot be created.
     """
     protects = protects or path
     try:
@@ -45,9 +44,9 @@ def locked(path: Path, *, protects: Path | None = None, wait: bool = False) -> I
         file = path.open("ab")
     except OSError as error:
         raise FileError(
-            f"a place that can be written to at {protects.absolute()}",
+            f"a writable folder at {protects.absolute()}",
             error.strerror or str(error),
-            "Choose another place: output_dir=PATH.",
+            "Choose another folder: output_dir=PATH.",
         ) from error
     with file:
         _lock(file, protects, wait)
@@ -68,7 +67,7 @@ def _lock(file: IO[bytes], protects: Path, wait: bool) -> None:
     except BlockingIOError as error:
         raise FileError(
             f"to be the only process that writes to {protects.absolute()}",
-            "another one that is at work there",
+            "another process is writing there",
             "Wait for it, or choose another output_dir.",
         ) from error
     except OSError:

@@ -1,4 +1,4 @@
-"""What this machine is and how it is set: read off files and programs of the system."""
+"""Facts about this machine, read from system files and programs."""
 
 from __future__ import annotations
 
@@ -11,42 +11,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-# Those that change which kernels an inference library picks, on x86-64 and on Arm.
+# Instruction sets by which inference libraries choose kernels, on x86-64 and Arm.
 _INSTRUCTION_SETS = (
-    "avx",
-    "avx2",
-    "fma",
-    "f16c",
-    "avx_vnni",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "amx_tile",
-    "amx_int8",
-    "amx_bf16",
-    "asimd",
-    "asimdhp",
-    "asimddp",
-    "i8mm",
-    "bf16",
-    "sve",
-    "sve2",
+    *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16"),
+    *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
 _ADMINISTRATORS_PATH = "/usr/sbin:/sbin"
 _PROGRAM_TIMEOUT_S = 10.0
-_PLAUSIBLE_C = (-40.0, 150.0)
 
 
 def read_machine(root: Path = Path("/")) -> dict[str, Any]:
-    """Look at this machine, apart from its GPU.
+    """Read all fields of a `Fingerprint` except those of GPU and runtime.
 
     Args:
         root: The folder that holds `proc` and `sys`.
-
-    Returns:
-        Fields of a `Fingerprint`, by name. What cannot be read is None, empty or zero, never an
-        error.
     """
     affinity = _affinity()
     cpus = affinity or tuple(range(os.cpu_count() or 1))
@@ -68,39 +47,38 @@ def read_machine(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def chip(root: Path) -> str:
-    """Return the name of the board or processor."""
-    # The board first: kernels for Arm give the processors of very different boards one name.
+    """Name of the board or, without one, of the processor."""
+    # The board first: Arm kernels report the same processor name on very different boards.
     board = read_text(root / "proc/device-tree/model")
     if board:
         return board
     cpuinfo = _cpuinfo(root)
     if cpuinfo.get("model name"):
-        # Virtual machines often hide the model's number; family and model still tell chips apart.
+        # Virtual machines often hide the model's name; family and model still identify the chip.
         numbers = [f"{key} {cpuinfo[key]}" for key in ("cpu family", "model") if key in cpuinfo]
         return cpuinfo["model name"] + (f" ({', '.join(numbers)})" if numbers else "")
     if "CPU part" in cpuinfo:
         return f"Arm implementer {cpuinfo.get('CPU implementer')} part {cpuinfo['CPU part']}"
-    brand = None
-    if platform.system() == "Darwin":
-        brand = ask_program("sysctl", "-n", "machdep.cpu.brand_string")
+    is_mac = platform.system() == "Darwin"
+    brand = ask_program("sysctl", "-n", "machdep.cpu.brand_string") if is_mac else None
     return brand or platform.processor() or platform.machine() or "unknown"
 
 
 def instruction_sets(root: Path) -> tuple[str, ...]:
-    """Return the instruction sets that matter to inference, by their names in `/proc/cpuinfo`."""
+    """Instruction sets relevant to inference, named as in `/proc/cpuinfo`."""
     cpuinfo = _cpuinfo(root)
     flags = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
     return tuple(name for name in _INSTRUCTION_SETS if name in flags)
 
 
 def governor(root: Path, cpus: Iterable[int]) -> str | None:
-    """Return the policy of the clock frequency; several, if the processors differ, by commas."""
+    """Frequency governors of some cores, comma-separated."""
     found = {read_text(_cpufreq(root, cpu) / "scaling_governor") for cpu in cpus}
     return ", ".join(sorted(name for name in found if name)) or None
 
 
 def frequency_khz(root: Path, cpus: Iterable[int]) -> tuple[int, int] | None:
-    """Return the lowest and highest clock frequency that the system may choose, in kHz."""
+    """Lowest and highest clock frequency that the governor may choose."""
     folders = [_cpufreq(root, cpu) for cpu in cpus]
     lowest = _numbers(folder / "scaling_min_freq" for folder in folders)
     highest = _numbers(folder / "scaling_max_freq" for folder in folders)
@@ -108,23 +86,22 @@ def frequency_khz(root: Path, cpus: Iterable[int]) -> tuple[int, int] | None:
 
 
 def power_mode() -> str | None:
-    """Return the name of a Jetson's power mode, such as `15W`; None on other machines."""
+    """Power mode of a Jetson, such as `15W`; None on other machines."""
     found = re.search(r"NV Power Mode:\s*(\S+)", ask_program("nvpmodel", "-q") or "")
     return found[1] if found else None
 
 
 def temperature_c(root: Path) -> float | None:
-    """Return the temperature of the hottest thermal zone, in degrees Celsius."""
+    """Temperature of the hottest thermal zone, in degrees Celsius."""
     zones = (root / "sys/class/thermal").glob("thermal_zone*")
-    # That of a Jetson's power controller is a constant, and higher than any other.
+    # The zone of a Jetson's power controller reports a constant above all others.
     true = [zone for zone in zones if "pmic" not in (read_text(zone / "type") or "").lower()]
     values = [number / 1000 for number in _numbers(zone / "temp" for zone in true)]
-    low, high = _PLAUSIBLE_C
-    return max((value for value in values if low < value < high), default=None)
+    return max((value for value in values if -40 < value < 150), default=None)
 
 
 def read_text(path: Path) -> str | None:
-    """Return what a file holds, without white space or zeros around it; None if it is empty."""
+    """Content of a file without surrounding white space and zeros; None if empty or unreadable."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0\n\t ") or None
     except OSError:
@@ -132,8 +109,8 @@ def read_text(path: Path) -> str | None:
 
 
 def ask_program(name: str, *arguments: str) -> str | None:
-    """Return what a program of the system prints; None if it is not there, fails or hangs."""
-    # A session over ssh often lacks the folders of the administrator's programs in its PATH.
+    """Output of a system program; None if it is missing, prints nothing, fails or hangs."""
+    # The PATH of an ssh session often lacks the sbin folders.
     program = shutil.which(name) or shutil.which(name, path=_ADMINISTRATORS_PATH)
     if program is None:
         return None
@@ -153,7 +130,7 @@ def ask_program(name: str, *arguments: str) -> str | None:
 
 
 def _cpuinfo(root: Path) -> Mapping[str, str]:
-    """Return the first processor's entries; empty where the system has no such file."""
+    """Entries of the first processor in `/proc/cpuinfo`; empty without that file."""
     first = (read_text(root / "proc/cpuinfo") or "").split("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
@@ -164,7 +141,7 @@ def _cpufreq(root: Path, cpu: int) -> Path:
 
 
 def _numbers(paths: Iterable[Path]) -> list[int]:
-    """What files hold, without those that hold no number or cannot be read."""
+    """Integers in the files that hold one."""
     texts = [read_text(path) or "" for path in paths]
     return [int(text) for text in texts if re.fullmatch(r"-?[0-9]+", text)]
 

@@ -1,4 +1,4 @@
-"""How much power a machine draws, where it tells."""
+"""Power that a machine draws, where sensors report it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from devices.gpu import read_card_power_w
 from devices.machine import read_text
 
 SECONDS_BETWEEN_QUESTIONS = 0.2
-"""A graphics card is not asked more often: asking takes processor time beside the work."""
+"""Shortest time between two queries of a graphics card: queries cost CPU time."""
 _TOTAL_RAILS = ("VDD_IN", "VIN", "POM_5V_IN")
-"""Rails of a Jetson that feed the whole module; where there is none, all rails together do."""
+"""Jetson rails that feed the whole module; without one of them, all rails are summed."""
 
 
 class PowerMeter:
-    """Reads sensors of a Jetson (INA3221), or the energy counters of an Intel or AMD processor.
+    """Reads Jetson sensors (INA3221), or the energy counters (RAPL) of an Intel or AMD CPU.
 
     Args:
         root: The folder that holds `sys`.
-        of_card: Where there is no Jetson, ask the NVIDIA graphics card instead of the processor.
+        of_card: Without Jetson sensors, query the NVIDIA graphics card instead of the CPU.
     """
 
     def __init__(self, root: Path = Path("/"), of_card: bool = False) -> None:
@@ -30,8 +30,8 @@ class PowerMeter:
         self._asking = threading.Thread()
         self._rails = _rails(root)
         zones = (root / "sys/class/powercap").glob("intel-rapl:?")
-        # On most systems the counters are for the administrator alone.
-        # "psys" is the whole platform, of which the packages beside it are a part.
+        # On most systems only root can read the counters.
+        # "psys" is the whole platform and includes the packages listed beside it.
         self._counters = [
             zone
             for zone in zones
@@ -40,7 +40,7 @@ class PowerMeter:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was read."""
+        """Discard all samples."""
         self._wait_for_card()
         self._asked = -math.inf
         self._card_w: float | None = None
@@ -49,21 +49,25 @@ class PowerMeter:
         self._energies_uj = [_number(zone / "energy_uj") or 0 for zone in self._counters]
 
     def sample(self) -> None:
-        """Read the sensors once; counters count by themselves."""
+        """Read the sensors once. Energy counters need no sampling."""
         readings = [(_number(volts), _number(amperes)) for volts, amperes in self._rails]
         if readings:
             self._samples_w.append(sum((mv or 0) * (ma or 0) for mv, ma in readings) / 1e6)
-        elif self._of_card and self._may_ask():
-            # Beside what the card computes: the answer takes longer than it rests between two runs.
+        elif (
+            self._of_card
+            and time.monotonic() - self._asked >= SECONDS_BETWEEN_QUESTIONS
+            and not self._asking.is_alive()
+        ):
+            # In a thread: the answer takes longer than the pause between two runs.
             self._asked = time.monotonic()
             self._asking = threading.Thread(target=self._ask_card, daemon=True)
             self._asking.start()
 
     def mean_w(self) -> float | None:
-        """Mean power since the last restart, in watts; None where nothing tells.
+        """Mean power since the last restart, in watts; None if no sensor reports it.
 
-        Of a graphics card it is what it told last, now at the latest: what it tells later is of
-        its rest. Only if it told nothing yet, its answer is waited for.
+        For a graphics card it is the last value reported while it worked. Only if there is none
+        yet, the pending answer is waited for.
         """
         if self._samples_w:
             return sum(self._samples_w) / len(self._samples_w)
@@ -80,14 +84,10 @@ class PowerMeter:
             used_uj += now - before if now >= before else now - before + overflow
         return used_uj / 1e6 / max(time.monotonic() - self._began, 1e-6)
 
-    def _may_ask(self) -> bool:
-        waited_s = time.monotonic() - self._asked
-        return waited_s >= SECONDS_BETWEEN_QUESTIONS and not self._asking.is_alive()
-
     def _ask_card(self) -> None:
-        told_w = read_card_power_w()
-        if told_w is not None:  # one failed question does not undo the answer before
-            self._card_w = told_w
+        card_w = read_card_power_w()
+        if card_w is not None:  # a failed query keeps the value before
+            self._card_w = card_w
 
     def _wait_for_card(self) -> None:
         if self._asking.is_alive():
@@ -95,7 +95,7 @@ class PowerMeter:
 
 
 def _rails(root: Path) -> list[tuple[Path, Path]]:
-    """Files with millivolts and milliamperes of each rail to add up."""
+    """Files with millivolts and milliamperes of each rail to sum."""
     found = {}
     for label in sorted((root / "sys/bus/i2c/drivers/ina3221").glob("*/hwmon/hwmon*/in*_label")):
         number = label.name.removeprefix("in").removesuffix("_label")

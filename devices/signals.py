@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while something runs."""
+"""Handling of SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 
 class StopSignals:
-    """While active, SIGINT and SIGTERM are caught, and the last one stands in `received`.
+    """Catches SIGINT and SIGTERM; `received` is the last one.
 
-    What is told to be ignored, such as SIGINT for a script's background command, stays ignored.
-    Outside of the main thread, where Python allows no handlers, nothing is changed.
+    Ignored signals, such as SIGINT in a script's background command, stay ignored. Outside the
+    main thread, where Python allows no handlers, nothing changes.
 
     Args:
-        interrupt: Raise KeyboardInterrupt for each signal; else the first one is only noted, and
-            a second one acts as it did before.
+        interrupt: Raise KeyboardInterrupt for each signal. Otherwise the first signal is only
+            recorded, and a second one has its usual effect.
     """
 
     def __init__(self, *, interrupt: bool = False) -> None:
@@ -36,18 +36,13 @@ class StopSignals:
             raise KeyboardInterrupt
         _restore(self._former)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _restore(self._former)
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the process at once, where a call never comes back to Python."""
+    """Let SIGINT and SIGTERM end the process at once, for calls that never return to Python."""
     former = _install(signal.SIG_DFL)
     try:
         yield
@@ -56,7 +51,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def _install(handler: Any) -> dict[signal.Signals, Any]:
-    """The former handlers of the signals that are not ignored."""
+    """Set a handler for the signals that are not ignored; return the handlers before."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {

@@ -1,4 +1,4 @@
-"""What a device is: a frozen description, read from the catalog or made by hand."""
+"""Device descriptions, from the catalog or the user."""
 
 from __future__ import annotations
 
@@ -17,38 +17,39 @@ from devices.runtimes.record import RuntimeRecord
 
 TRANSPORTS = ("local", "ssh")
 MEASURED_FIELDS = ("name", "runtime", "provider", "precision", "batch", "threads")
-"""What latencies and engines are of. The other fields only say how the device is reached."""
+"""Fields that latencies and engines depend on. The others only say how to reach the device."""
 IDENTITY_FIELDS = (
     *("chip", "instruction_sets", "runtime_version"),
     *("gpu", "driver", "power_mode"),
 )
-"""Fields of a fingerprint in which two machines have to agree to share a table. Those of the GPU
-and the power mode are None where there is none, or it cannot be read."""
+"""Fingerprint fields in which two machines must agree to share a latency table. GPU fields and
+power mode are None where missing or unreadable.
+"""
 
 _CATALOG = Path(__file__).parent / "catalog"
 
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """A device and the way in which models run on it.
+    """A device and how models run on it.
 
     Args:
         name: Name of the device; part of file names.
-        runtime: The runtime that runs engines there; a key of `RUNTIMES`.
-        provider: Execution provider of onnxruntime, such as `cuda`; None for the processor, and for
-            other runtimes.
-        precision: Name of the precision; whoever makes the files knows which ones there are.
-        threads: Threads that one run may use.
+        runtime: A key of `RUNTIMES`.
+        provider: Execution provider of onnxruntime, such as `cuda`; None for the CPU and for other
+            runtimes.
+        precision: Name of a precision; which ones exist is not known here.
+        threads: Threads of one run.
         batch: Images per run.
-        transport: How the device is reached: `local` is this machine, `ssh` one or several others.
-        hosts: Names of the boards for the system's ssh client; boards of one kind share the work.
-        python: The interpreter over there, by name or path.
-        ssh_config: A configuration file for the ssh client; the user's own if None.
-        machine: Architecture that the device has, such as `aarch64`: another machine is refused.
+        transport: `local` for this machine, `ssh` for one or several others.
+        hosts: Names of the boards for the ssh client; boards of one kind share the work.
+        python: Name or path of the Python interpreter on the device.
+        ssh_config: Configuration file for the ssh client; the user's own if None.
+        machine: Required architecture, such as `aarch64`.
         description: One line for people.
 
     Raises:
-        UnknownDeviceError: If a field has a value that no device can have.
+        UnknownDeviceError: If a field has an invalid value.
     """
 
     name: str
@@ -65,7 +66,6 @@ class DeviceSpec:
     description: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse values that no device can have."""
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
             _refuse("name", "letters, digits, '-', '_' and '.' only", self.name)
         for field in ("python", "precision"):
@@ -78,22 +78,18 @@ class DeviceSpec:
         for field, allowed in (("runtime", tuple(RUNTIMES)), ("transport", TRANSPORTS)):
             if getattr(self, field) not in allowed:
                 _refuse(field, "one of " + ", ".join(allowed), getattr(self, field))
-        self._check_provider_and_precision()
-        self._check_hosts()
         for field in ("threads", "batch"):
             value = getattr(self, field)
-            # True is an int to Python, but not to whoever wrote `threads: yes`.
+            # bool is an int in Python, but `threads: yes` is an error.
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 _refuse(field, "a whole number from 1 on", value)
         if not isinstance(self.description, str):
             _refuse("description", "a text", self.description)
-
-    def _check_provider_and_precision(self) -> None:
         offered = self.runtime_record.providers
         if self.provider is not None and self.provider not in offered:
             one_of = f"one of {', '.join(offered)}, or left out"
-            allowed = one_of if offered else f"left out for the runtime {self.runtime!r}"
-            _refuse("provider", allowed, self.provider)
+            none = f"left out for the runtime {self.runtime!r}"
+            _refuse("provider", one_of if offered else none, self.provider)
         reason = self.runtime_record.reason_against(self.precision, self.provider)
         if reason is not None:
             raise UnknownDeviceError(
@@ -101,9 +97,7 @@ class DeviceSpec:
                 reason,
                 "Choose another precision, runtime or provider.",
             )
-
-    def _check_hosts(self) -> None:
-        # A host that begins with a dash would be an option to the ssh client.
+        # ssh would take a host that begins with a dash as an option.
         valid = isinstance(self.hosts, tuple) and all(
             isinstance(host, str) and re.fullmatch(r"[^-\s][^\s]*", host) for host in self.hosts
         )
@@ -121,18 +115,18 @@ class DeviceSpec:
 
     @property
     def runtime_record(self) -> RuntimeRecord:
-        """What the runtime can do."""
+        """The record of the runtime."""
         return RUNTIMES[self.runtime]
 
     def number_format(self, machine: str = "", instruction_sets: Collection[str] = ()) -> str:
-        """The number format that the runtime wants; see `RuntimeRecord.number_format`."""
+        """Number format that the runtime runs fastest; see `RuntimeRecord.number_format`."""
         return self.runtime_record.number_format(
             self.precision, self.provider, machine, instruction_sets
         )
 
     @property
     def identity(self) -> str:
-        """8 hex digits over what a latency depends on, apart from the device's name."""
+        """8 hex digits over what a latency depends on, except the device's name."""
         parts: list[object] = [self.runtime, self.precision, self.batch, self.threads]
         if self.provider is not None:
             parts.append(self.provider)
@@ -140,22 +134,19 @@ class DeviceSpec:
 
     @property
     def measured_fields(self) -> dict[str, Any]:
-        """The fields that latencies and engines are of, by name; see `MEASURED_FIELDS`."""
+        """The values of `MEASURED_FIELDS` by name."""
         return {field: getattr(self, field) for field in MEASURED_FIELDS}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values, for JSON or YAML."""
+        """The fields as plain values, for JSON or YAML."""
         return {**asdict(self), "hosts": list(self.hosts)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DeviceSpec:
-        """Make a description from plain values.
-
-        Args:
-            values: Values by field name; fields left out have their defaults.
+        """Make a description from values by field name; missing fields get their defaults.
 
         Raises:
-            UnknownDeviceError: If a field is unknown, missing or has an impossible value.
+            UnknownDeviceError: If a field is unknown, missing or has an invalid value.
         """
         known = [field.name for field in fields(cls)]
         unknown = [key for key in values if key not in known]
@@ -176,22 +167,18 @@ class DeviceSpec:
 
 
 def known_devices() -> list[str]:
-    """Return the names of the devices in the catalog, sorted."""
+    """Names of the devices in the catalog, sorted."""
     return sorted(path.stem for path in _CATALOG.glob("*.yaml"))
 
 
 def read_catalog(name: str) -> dict[str, Any]:
-    """Read what the catalog says of a device.
-
-    Args:
-        name: Name of a device in the catalog.
+    """Read a device of the catalog.
 
     Returns:
-        Fields of a `DeviceSpec` by name, but for the hosts of a device far away, which only its
-        user knows; and `install`: for people, what to install and set on the device.
+        Fields of a `DeviceSpec` by name, without hosts; and `install`, instructions for people.
 
     Raises:
-        UnknownDeviceError: If there is no such device.
+        UnknownDeviceError: If the catalog has no such device.
     """
     known = known_devices()
     if name not in known:
@@ -207,15 +194,15 @@ def read_catalog(name: str) -> dict[str, Any]:
 
 
 def load_device(name: str, **overrides: Any) -> DeviceSpec:
-    """Describe a device of the catalog, or one's own.
+    """Describe a device of the catalog or, if its runtime is given, any other.
 
     Args:
-        name: Name of a device in the catalog; any other if its runtime is given.
-        **overrides: Fields that replace the catalog's; `None` keeps what the catalog says.
+        name: Name of the device.
+        **overrides: Fields that replace the catalog's; None keeps the catalog's value.
 
     Raises:
-        UnknownDeviceError: If there is no such device, an override is at fault, or the device is
-            far away and no host is given.
+        UnknownDeviceError: If there is no such device, an override is invalid, or the device needs
+            a host and none is given.
     """
     chosen = {key: value for key, value in overrides.items() if value is not None}
     if name not in known_devices() and "runtime" in chosen:

@@ -4,7 +4,7 @@ from profilers.bench import Ratio, Timing, bench_engines
 from profilers.boards_meter import open_meter
 from profilers.build_table import build_table
 from profilers.errors import MissingKeyError, ProfilerError, TableError, TableMismatchError
-from profilers.latency_table import LatencyTable, Note, Slowdown
+from profilers.latency_table import LatencyTable
 from profilers.measure import (
     KeyHistory,
     MeasureConfig,
@@ -14,7 +14,6 @@ from profilers.measure import (
 )
 from profilers.merge_tables import MergeResult, merge_tables
 from profilers.meter import LocalMeter, Meter
-from profilers.sessions import SessionFacts
 from profilers.steadiness import Steadiness
 from profilers.table_csv import table_csv
 from profilers.table_identity import Mismatch, refuse_other_runs
@@ -32,12 +31,9 @@ __all__ = [
     "Meter",
     "Mismatch",
     "MissingKeyError",
-    "Note",
     "ProfilerError",
     "Ratio",
     "RoundSamples",
-    "SessionFacts",
-    "Slowdown",
     "Steadiness",
     "TableError",
     "TableMismatchError",

@@ -1,20 +1,20 @@
-"""What runs on a board: measures there, and says each round as it comes.
+"""The program on a board that measures there and reports each round at once.
 
-It reads one JSON object a line on its standard input and answers so on its standard output:
+It reads one JSON object a line from standard input and writes the same to standard output:
 
 - `{"spec": …, "own_models": …}` is answered by `{"fingerprint": …, "reference_ms": …}`;
 - `{"workloads": …, "anchors": …, "config": …, "history": …}` by one line for each round of each
-  key, and `{"done": true}`;
-- anything that fails by `{"fault": …}`.
+  key, then `{"done": true}`;
+- a failure by `{"fault": …}`.
 
-Before all this it says a line with its argument, the token of its connection: what comes earlier is
-not its own. It ends when its input does, so that a lost connection leaves no process behind, and
-when the file `connection` beside it no longer holds its token: a connection that fell silent leaves
-the input open.
+First it prints its argument, the token of its connection: output before that line is foreign. It
+ends at the end of its input, so that a lost connection leaves no process behind, and when the file
+`connection` beside it holds another token: a connection that fell silent leaves the input open.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -40,7 +40,7 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def main() -> None:
-    """Answer until the input ends; or, as `usage DEVICE FILE`, say what an engine needs."""
+    """Answer until the input ends; `usage DEVICE FILE` prints the usage of an engine instead."""
     cache_beside(Path(sys.argv[0]))
     if sys.argv[1] == "usage":
         print_usage(*sys.argv[2:])
@@ -59,7 +59,7 @@ def main() -> None:
 
     write("\n" + token)
     try:
-        # The agent of the connection before may not have ended: two would disturb each other.
+        # The agent of the previous connection may still run: two would disturb each other.
         with locked(folder / "lock", wait=True):
             meter, hello = _open(requests.get())
             say(hello)
@@ -71,19 +71,19 @@ def main() -> None:
 
 
 def cache_beside(archive: Path) -> None:
-    """Keep engines in the folder that is removed in the end, unless the board's user has one."""
+    """Cache engines in the agent's folder, which is removed at the end, unless the user set one."""
     os.environ.setdefault("EDGESEARCH_CACHE", str(archive.absolute().parent / "cache"))
 
 
 def _private_output() -> Any:
-    """The standard output for answers alone: what libraries print goes to the error output."""
+    """Standard output for answers only: what libraries print there goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
 
 
 def _requests() -> queue.Queue[dict[str, Any]]:
-    """Requests as they come; the end of the input ends the process, whatever it is doing."""
+    """Requests as they come; the end of the input ends the process immediately."""
     requests: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def read() -> None:
@@ -96,17 +96,12 @@ def _requests() -> queue.Queue[dict[str, Any]]:
 
 
 def _end_after(connection: Path, token: str) -> None:
-    """End the process, whatever it is doing, when there is a newer connection, or no folder."""
-
-    def is_newest() -> bool:
-        try:
-            return connection.read_bytes() == token.encode()
-        except OSError:
-            return False
+    """End the process immediately when a newer connection exists, or the folder is gone."""
 
     def look() -> None:
-        while is_newest():
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        with contextlib.suppress(OSError):
+            while connection.read_bytes() == token.encode():
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
         os._exit(0)
 
     threading.Thread(target=look, daemon=True).start()
@@ -122,10 +117,7 @@ def _open(request: Mapping[str, Any]) -> tuple[LocalMeter, dict[str, Any]]:
         reference_ms = min(session.time_ms(_REFERENCE_RUNS))
     finally:
         session.close()
-    hello = {
-        "fingerprint": fingerprint.to_dict(),
-        "reference_ms": reference_ms,
-    }
+    hello = {"fingerprint": fingerprint.to_dict(), "reference_ms": reference_ms}
     return LocalMeter(runtime, fingerprint, own_models), hello
 
 
@@ -151,7 +143,7 @@ def encode_measurement(found: Measurement) -> dict[str, Any]:
 
 
 def decode_measurement(values: Mapping[str, Any], session: int) -> Measurement:
-    """Read what `encode_measurement` gave."""
+    """Invert `encode_measurement`."""
     outcome: RoundSamples | errors.EngineError
     if "error" in values:
         outcome = errors.EngineError(*values["error"][1:])
@@ -166,7 +158,7 @@ def encode_error(error: errors.UserError) -> list[str]:
 
 
 def decode_error(values: list[str], host: str) -> errors.UserError:
-    """Read what `encode_error` gave; the message names the host."""
+    """Invert `encode_error`; the message names the host."""
     kind = getattr(errors, values[0], errors.DeviceError)
     required, found, remedy = values[1:]
     decoded: errors.UserError = kind(f"on {host}: {required}", found, remedy)

@@ -1,4 +1,4 @@
-"""The agent as one file that a Python interpreter runs: devices and profilers, and nothing else."""
+"""The agent as one file that Python runs, made of the packages devices and profilers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ main()
 
 
 def write_agent(path: Path) -> None:
-    """Write the archive; the same sources give the same bytes.
-
-    Args:
-        path: Gets the archive.
-    """
+    """Write the archive; equal sources give equal bytes."""
     root = Path(__file__).parents[1]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(zipfile.ZipInfo("__main__.py"), _MAIN)

@@ -1,4 +1,4 @@
-"""Timing one engine, or two in turn, with the protocol of the tables."""
+"""Timing one engine, or two interleaved, with the protocol of latency tables."""
 
 from __future__ import annotations
 
@@ -23,17 +23,15 @@ from profilers.workload import Workload
 
 @dataclass(frozen=True)
 class Timing:
-    """How long the runs of an engine take.
+    """Latency of an engine.
 
     Attributes:
         rounds: Rounds that count.
         runs: Runs in them.
         p50_ms: Median over rounds of each round's median.
-        interval_ms: Where it is with 95 % confidence.
-        p90_ms: 90th percentile of all runs.
-        p95_ms: 95th percentile.
-        p99_ms: 99th percentile.
-        low_ms: 10 % quantile of the rounds' fastest runs: what the work takes, undisturbed.
+        interval_ms: 95 % confidence interval of `p50_ms`.
+        p90_ms: Percentile of all runs, as `p95_ms` and `p99_ms`.
+        low_ms: 10 % quantile of the rounds' fastest runs: the undisturbed latency.
     """
 
     rounds: int
@@ -48,12 +46,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How the latencies of two engines compare.
+    """Ratio of the latencies of two engines.
 
     Attributes:
-        rounds: Rounds in which both were measured, and which count for both.
-        ratio: Median over them of the ratio of the medians, the first engine's by the second's.
-        interval: Where it is with 95 % confidence.
+        rounds: Rounds that count for both.
+        ratio: Median over rounds of the ratio of the medians, first engine to second.
+        interval: 95 % confidence interval of `ratio`.
     """
 
     rounds: int
@@ -68,21 +66,16 @@ def bench_engines(
     config: MeasureConfig,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Timing], Ratio | None, Steadiness]:
-    """Measure one or two engines, interleaved, beside the reference workload of the tables.
+    """Measure one or two engines, interleaved, beside the reference workload.
 
-    Args:
-        spec: The device.
-        meter: Measures on it.
-        paths: The files.
-        config: Rounds, runs and bounds.
-        on_progress: Is told how many rounds are done, of how many at least.
+    `on_progress` receives the rounds done and the least number in total.
 
     Returns:
         The timing of each, the ratio of two, and how steady the machine was.
 
     Raises:
         EngineError: If an engine cannot be loaded or run.
-        ProfilerError: If no round could be made of both.
+        ProfilerError: If no round counts for both.
     """
     keys = [f"engine {number}" for number in range(len(paths))]
     workloads = [Workload(key, path) for key, path in zip(keys, paths, strict=True)]
@@ -100,7 +93,7 @@ def bench_engines(
                 raise EngineError(
                     f"an engine that {spec.name} can run at {path}",
                     table.errors[key],
-                    "Use one that was made for this device and its runtime.",
+                    "Use an engine built for this device and its runtime.",
                 )
         timings = [_timing(table, key) for key in keys]
         ratio = _ratio(table, *keys) if len(keys) == 2 else None
@@ -131,7 +124,7 @@ def _ratio(table: LatencyTable, first: str, second: str) -> Ratio:
     ]
     if not ratios:
         raise ProfilerError(
-            "a round in which both engines were measured and the machine was not disturbed",
+            "an undisturbed round of both engines",
             f"{len(ours)} rounds of one and {len(theirs)} of the other",
             "Measure while the machine is idle, or raise --rounds.",
         )

@@ -1,4 +1,4 @@
-"""Several boards of one kind that share the work of measuring."""
+"""Several boards of one kind that share the measuring."""
 
 from __future__ import annotations
 
@@ -17,20 +17,16 @@ from profilers.remote_meter import RemoteMeter
 from profilers.workload import Workload
 
 REFERENCE_TOLERANCE = 0.1
-"""Boards whose reference latencies differ by more than this share are not of one kind."""
+"""Largest relative difference of reference latencies between boards of one kind."""
 SHARED_NETWORKS = 4
-"""Networks that all boards measure, so that what one board measured can be compared."""
+"""Networks that all boards measure, to make their latencies comparable."""
 
 
 def open_meter(spec: DeviceSpec) -> Meter:
-    """Return what measures on a device.
-
-    Args:
-        spec: The device.
+    """Open the meter of a device.
 
     Raises:
-        DeviceError: If there is no such runtime, it lacks the precision, or the device cannot be
-            reached.
+        DeviceError: If the runtime lacks the precision, or the device cannot be reached.
         RuntimeMissingError: If the runtime's package is not installed.
     """
     if spec.transport == "ssh" and len(spec.hosts) > 1:
@@ -42,11 +38,7 @@ def open_meter(spec: DeviceSpec) -> Meter:
 
 
 class BoardsMeter:
-    """Measures on several boards at once, each with its share of the workloads.
-
-    Args:
-        spec: The device.
-        hosts: The boards, by their names for the ssh client.
+    """Measures on several boards (ssh hosts) at once, each with a share of the workloads.
 
     Raises:
         DeviceError: If a board cannot be reached, or is of another kind than the first.
@@ -71,22 +63,23 @@ class BoardsMeter:
         config: MeasureConfig,
         history: Mapping[str, KeyHistory],
     ) -> Iterator[Measurement]:
-        """Measure workloads in rounds; see `Meter.measure`. Each board is a session of its own.
+        """Measure workloads in rounds, a session for each board; see `Meter.measure`.
 
         Raises:
-            ConnectionLostError: If the connection to a board was lost and cannot be made again.
+            ConnectionLostError: If the connection to a board was lost and cannot be restored.
         """
-        shared = (
-            [w for w in workloads if w.kind != "block"][:SHARED_NETWORKS] if not anchors else []
-        )
-        shares = _shares([w for w in workloads if w not in shared], shared, len(self._boards))
+        networks = [workload for workload in workloads if workload.kind != "block"]
+        shared = [] if anchors else networks[:SHARED_NETWORKS]
+        others = [w for w in workloads if w not in shared]
+        shares = [others[number :: len(self._boards)] for number in range(len(self._boards))]
+        shares[0] += shared  # anchors on all other boards
         found: queue.Queue[tuple[int, Measurement | BaseException | None]] = queue.Queue()
         stop = threading.Event()
 
         def work(number: int) -> None:
-            board, others = self._boards[number], [*anchors, *(shared if number else ())]
+            board, compared = self._boards[number], [*anchors, *(shared if number else ())]
             try:
-                for measurement in board.measure(shares[number], others, config, history):
+                for measurement in board.measure(shares[number], compared, config, history):
                     found.put((number, measurement))
                     if stop.is_set():
                         return
@@ -107,7 +100,7 @@ class BoardsMeter:
     def _collect(
         self, found: queue.Queue[tuple[int, Measurement | BaseException | None]]
     ) -> Iterator[Measurement]:
-        """What the boards give, their sessions numbered anew in the order of their first lines."""
+        """The boards' measurements, with sessions numbered in order of their first measurement."""
         sessions: dict[tuple[int, int], int] = {}
         self.fingerprints = []
         running = len(self._boards)
@@ -125,18 +118,9 @@ class BoardsMeter:
             yield replace(measurement, session=sessions[own])
 
     def close(self) -> None:
-        """Let go of all boards; see `Meter.close`."""
+        """See `Meter.close`."""
         for board in self._boards:
             board.close()
-
-
-def _shares(
-    workloads: Sequence[Workload], shared: Sequence[Workload], count: int
-) -> list[list[Workload]]:
-    """Every count-th workload for each board; the first one has those that all compare by, too."""
-    shares = [list(workloads[number::count]) for number in range(count)]
-    shares[0] += shared
-    return shares
 
 
 def _check_alike(first: RemoteMeter, other: RemoteMeter) -> None:
@@ -146,13 +130,12 @@ def _check_alike(first: RemoteMeter, other: RemoteMeter) -> None:
             raise DeviceError(
                 f"boards of one kind: {field} {wanted!r} as on {first.host}",
                 f"{found!r} on {other.host}",
-                "Give boards of one kind in device.hosts, with the same software.",
+                "List only boards of one kind, with the same software, in device.hosts.",
             )
     ratio = other.reference_ms / first.reference_ms
     if abs(ratio - 1) > REFERENCE_TOLERANCE:
         raise DeviceError(
-            f"boards on which the reference workload takes the same time, within "
-            f"{REFERENCE_TOLERANCE:.0%}",
+            f"boards of equal reference latency within {REFERENCE_TOLERANCE:.0%}",
             f"{first.reference_ms:.3f} ms on {first.host}, "
             f"{other.reference_ms:.3f} ms on {other.host}",
             "Compare their clocks, cooling, power modes and load.",

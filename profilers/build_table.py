@@ -1,9 +1,10 @@
-"""Measuring what is missing from a latency table."""
+"""Measures what a latency table lacks."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -32,30 +33,28 @@ def build_table(
     accept: Collection[str] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> LatencyTable:
-    """Measure the rounds that workloads lack, and append each to the table at once.
+    """Measure the rounds that workloads lack by `MeasureConfig`; append each to the table at once.
 
-    How many they need is told by `MeasureConfig`.
-
-    It can be stopped at any moment, killed included, and called again: a round that was cut off
-    is measured again. If nothing is missing, no model is loaded.
+    It can be stopped or killed at any moment and called again: an interrupted round is measured
+    again. If nothing is missing, no model is loaded.
 
     Args:
-        path: The table; begun if it is not there.
+        path: The table; created if missing.
         spec: The device; a table of another one is refused.
-        workloads: What the table is to hold. One that cannot be loaded or run is recorded as an
+        workloads: What the table must hold. One that cannot be loaded or run is recorded as an
             error, and the others are measured.
         meter: Measures on the device; a table of another chip or runtime version is refused.
         config: Rounds, runs and bounds.
-        anchors: Networks that the table has already. They are measured again beside what is
-            missing, so that a faster or slower state of the machine is known from more than the
-            reference workload; their own figures stay as they are.
-        retry_errors: Whether to measure anew what failed before.
-        accept: Fields in which a table may differ from the device; see `LatencyTable.load`. One
-            of another runtime, precision, batch or thread count may be read, not added to.
-        on_progress: Is told how many rounds of workloads are done, of how many at least.
+        anchors: Networks already in the table. They are measured again beside the missing
+            workloads, to compare sessions by more than the reference workload; their own figures
+            do not change.
+        retry_errors: Whether to measure again what failed before.
+        accept: Fields in which the table may differ from the device; see `LatencyTable.load`. A
+            table of another runtime, precision, batch or thread count can be read, not extended.
+        on_progress: Receives the rounds of workloads done and the least number in total.
 
     Returns:
-        The table, with what it held before.
+        The whole table.
 
     Raises:
         ProfilerError: If two workloads have the same key, or the temporary folder is full.
@@ -87,29 +86,22 @@ def build_table(
         if not missing:
             return table
         refuse_other_runs(path, table.accepted)
-        builder = _TableBuilder(file, table, meter, config, on_progress)
+        builder = _TableBuilder(file, table.last_session + 1, meter, config, on_progress)
         builder.measure(missing, anchors, history)
     return LatencyTable.load(path)
 
 
+@dataclass
 class _TableBuilder:
-    """Sessions of measuring, written as they come."""
+    """Writes sessions to the table while they are measured."""
 
-    def __init__(
-        self,
-        file: JsonLines,
-        table: LatencyTable,
-        meter: Meter,
-        config: MeasureConfig,
-        on_progress: Callable[[int, int], None] | None,
-    ) -> None:
-        self._file = file
-        self._first = table.last_session + 1
-        self._begun: set[int] = set()
-        self._last: tuple[int, int] | None = None
-        self._meter = meter
-        self._config = config
-        self._on_progress = on_progress
+    file: JsonLines
+    first_session: int
+    meter: Meter
+    config: MeasureConfig
+    on_progress: Callable[[int, int], None] | None
+    begun: set[int] = field(default_factory=set)
+    last: tuple[int, int] | None = None
 
     def measure(
         self,
@@ -117,10 +109,9 @@ class _TableBuilder:
         anchors: Sequence[Workload],
         history: Mapping[str, KeyHistory],
     ) -> None:
-        """Measure workloads, by key."""
-        left = {key: max(1, self._config.rounds - len(history[key].minima_ms)) for key in workloads}
+        left = {key: max(1, self.config.rounds - len(history[key].minima_ms)) for key in workloads}
         done, anchors_by_key = 0, {anchor.key: anchor for anchor in anchors}
-        measuring = self._meter.measure(list(workloads.values()), anchors, self._config, history)
+        measuring = self.meter.measure(list(workloads.values()), anchors, self.config, history)
         with contextlib.closing(measuring):  # type: ignore[type-var]
             for found in measuring:
                 known = anchors_by_key if found.anchor else workloads
@@ -129,20 +120,20 @@ class _TableBuilder:
                     done += 1
                     is_error = isinstance(found.outcome, EngineError)
                     left[found.key] = 0 if is_error else max(0, left[found.key] - 1)
-                    if self._on_progress:
-                        self._on_progress(done, done + sum(left.values()))
+                    if self.on_progress:
+                        self.on_progress(done, done + sum(left.values()))
 
     def _append(self, found: Measurement, workload: Workload | None) -> None:
-        session = self._first + found.session
-        if session not in self._begun:
-            self._begun.add(session)
-            self._file.append(
+        session = self.first_session + found.session
+        if session not in self.begun:
+            self.begun.add(session)
+            self.file.append(
                 {
                     "type": "session",
                     "session": session,
                     "began": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
-                    "fingerprint": self._meter.fingerprints[found.session].to_dict(),
-                    "measure": self._config.to_dict(),
+                    "fingerprint": self.meter.fingerprints[found.session].to_dict(),
+                    "measure": self.config.to_dict(),
                 }
             )
         samples = found.outcome if isinstance(found.outcome, RoundSamples) else None
@@ -157,7 +148,7 @@ class _TableBuilder:
             anchor=found.anchor,
             about=None if workload is None or found.anchor else workload.about,
         )
-        # A power failure may cost a round.
+        # One sync per round: a power failure may cost a round.
         place = (found.session, found.round)
-        self._file.append(record.to_dict(), sync=place != self._last)
-        self._last = place
+        self.file.append(record.to_dict(), sync=place != self.last)
+        self.last = place

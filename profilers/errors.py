@@ -1,4 +1,4 @@
-"""The errors of this package."""
+"""Errors of this package."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ class TableMismatchError(TableError):
 
 
 class MissingKeyError(TableError):
-    """A latency table without a measurement that is needed."""
+    """A latency table lacks a required measurement."""

@@ -1,4 +1,4 @@
-"""A line of a latency table that was measured: the samples of a round, or an error."""
+"""A measured line of a latency table: the samples of a round, or an error."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LatencyRecord:
-    """What one round, or a failure, gave for one key.
+    """The result of one round of one key, or its error.
 
-    Args:
+    Attributes:
         key: What was measured.
-        kind: What kind of thing it is; see `Workload`. The profiler's own models are of a kind
-            each: their key.
-        session: Number of the run of the profiler, from 1.
-        samples_ms: Durations of the round's runs but the first; None for an error.
-        cold_ms: Duration of the round's first run; None for an error, or where it was not kept.
-        round: Number of the round of this key, from 1; None for an error.
-        error: Why there are no samples; None if there are.
+        kind: See `Workload`; for the profiler's own models it is their key.
+        session: Number of the session, from 1.
+        samples_ms: Durations of the round's runs except the first; None for an error.
+        cold_ms: Duration of the round's first run; None if unknown.
+        round: Number of the key's round, from 1; None for an error.
+        error: Why there are no samples.
         anchor: Whether it was measured again only to compare sessions.
-        about: What the workload says of itself.
-        stretch: How often the reference had been measured in the session before; known from the
-            order of the lines, and not written.
+        about: Data of the workload.
+        stretch: Number of reference measurements in the session so far; derived from the order of
+            the lines, not written.
 
     Raises:
         ValueError: If the fields contradict each other.
@@ -65,8 +64,8 @@ class LatencyRecord:
         return min(self.samples_ms or ())
 
     def to_dict(self) -> dict[str, Any]:
-        """The line as plain JSON values, without what is None."""
-        # A clock counts nanoseconds: further digits are noise.
+        """The line as plain JSON values, without fields that are None."""
+        # Clocks count nanoseconds: further digits are noise.
         samples_ms = None if self.samples_ms is None else [round(ms, 6) for ms in self.samples_ms]
         values = {
             "kind": self.kind,
@@ -83,7 +82,7 @@ class LatencyRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LatencyRecord:
-        """Read what `to_dict` returned.
+        """Invert `to_dict`.
 
         Raises:
             ValueError: If fields are missing, unknown or contradict each other; or a TypeError.
@@ -102,7 +101,7 @@ _FIELDS = {field.name for field in fields(LatencyRecord)} - {"stretch"}
 
 
 def is_count(value: object) -> bool:
-    """Whether something is a whole number from 1 on."""
+    """Whether a value is an integer from 1 on."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 

@@ -1,4 +1,4 @@
-"""The latency table: what was measured on a device, and figures from it."""
+"""The latency table: measurements of a device, and statistics of them."""
 
 from __future__ import annotations
 
@@ -33,13 +33,7 @@ from profilers.workload import OVERHEAD_KEY, OWN_KEYS, REFERENCE_KEY
 
 @dataclass(frozen=True)
 class Note:
-    """What someone derived from a table, and keeps in it: only its owner reads and words it.
-
-    Attributes:
-        owner: Name of the package that wrote it.
-        values: Plain JSON values.
-        line: Number of its line.
-    """
+    """A note in the table whose values only its owner, a package, interprets."""
 
     owner: str
     values: Mapping[str, Any]
@@ -48,11 +42,11 @@ class Note:
 
 @dataclass(frozen=True)
 class Slowdown:
-    """How many times as long something took in the last session of a table as in its first.
+    """Latency in the last session relative to the first.
 
     Attributes:
-        work: What both have measured, networks and blocks; the median of them.
-        reference: The reference workload.
+        work: Median ratio over the networks and blocks measured in both.
+        reference: Ratio of the reference workload.
     """
 
     work: float
@@ -62,15 +56,15 @@ class Slowdown:
 class LatencyTable:
     """Measurements of one device, read from a file; see `LatencyTable.load`.
 
-    All figures are those of the first session: samples of a later one are multiplied by how much
-    faster what both have measured was in the first: the reference workload, and anchors or blocks.
-    A key that was not measured raises `MissingKeyError`.
+    All figures are relative to the first session: samples of later sessions are scaled by the
+    speed difference of what both have measured (reference workload, anchors, blocks). Methods
+    raise `MissingKeyError` for a key that was not measured.
 
     Attributes:
         path: The file.
         spec: The device.
-        fingerprint: What was there when the table was begun.
-        accepted: What it differs in from what was expected of it, and was accepted.
+        fingerprint: Machine and runtime when the table was created.
+        accepted: Accepted differences from the expected device.
         last_session: Number of the last session; 0 before the first.
     """
 
@@ -92,7 +86,7 @@ class LatencyTable:
         self._notes: list[Note] = []
         self._facts: dict[int, SessionFacts] = {}
         self._stretches: dict[int, int] = {}
-        # Found out when they are first asked for.
+        # Computed on first use.
         self._scales: dict[int, float] = {}
         self._overheads: dict[frozenset[int], float] = {}
         self._disturbed: frozenset[tuple[int, int]] | None = None
@@ -112,11 +106,11 @@ class LatencyTable:
             path: The file.
             expect: The device that it must be of.
             expect_fingerprint: The machine and runtime version that it must be of.
-            accept: Fields in which it may differ from them; see `accepted`.
+            accept: Fields in which it may differ from these; see `accepted`.
 
         Raises:
             FileError: It cannot be read, is damaged or is no latency table.
-            TableError: It does not say what it is of.
+            TableError: Its header names no device.
             TableMismatchError: It is of another device; names the field.
         """
         (_, header), *lines = read_table(path)
@@ -132,11 +126,7 @@ class LatencyTable:
         return table
 
     def add(self, values: Mapping[str, Any], line: int = 0) -> None:
-        """Take in a line of the file, which is not written.
-
-        Args:
-            values: The line.
-            line: Its number.
+        """Add a line to the table in memory, not to the file.
 
         Raises:
             ValueError: It is no line of a table; or a KeyError, TypeError or ProfilerError.
@@ -147,10 +137,10 @@ class LatencyTable:
             self._notes.append(Note(values["owner"], own, line))
         elif kind == "merge":
             facts = SessionFacts(values["session"], values["source"])
-            # What was derived before knows nothing of what follows.
+            # Notes were derived from the table without the merged session.
             self._notes.clear()
             self.last_session = max(self.last_session, facts.number)
-            # A session that is only continued stays what it is.
+            # A later merge may add more lines of the same session.
             self._facts.setdefault(facts.number, facts)
         elif kind == "session":
             facts = SessionFacts(
@@ -180,25 +170,21 @@ class LatencyTable:
 
     @property
     def errors(self) -> dict[str, str]:
-        """Why keys could not be measured, by key; of those that were not measured since."""
+        """Errors by key, of keys that were not measured since."""
         return {key: record.error or "" for key, record in self._errors.items()}
 
     @property
     def sessions(self) -> tuple[SessionFacts, ...]:
-        """What is known of the sessions that measured something, in their order."""
+        """Facts of the sessions that measured something, in order."""
         numbers = sorted({record.session for record in self._all_records()})
         return tuple(self._facts.get(number, SessionFacts(number)) for number in numbers)
 
     def notes(self, owner: str) -> list[Note]:
-        """The notes of an owner; those of before tables were merged do not count any more."""
+        """The notes of an owner; a merge invalidates the notes before it."""
         return [note for note in self._notes if note.owner == owner]
 
     def append_note(self, owner: str, values: Mapping[str, Any]) -> None:
-        """Append a note to the file.
-
-        Args:
-            owner: Who will read it.
-            values: Plain JSON values.
+        """Append a note, plain JSON values, to the file.
 
         Raises:
             FileError: The file cannot be written, or another process is writing it.
@@ -209,29 +195,25 @@ class LatencyTable:
         self.add(note)
 
     def keys(self, *kinds: str) -> list[str]:
-        """The keys of some kinds that have samples, in the order of their first ones.
-
-        Args:
-            *kinds: The kinds; blocks if none is given.
-        """
+        """The keys of some kinds (blocks by default) that have samples, in order of appearance."""
         kinds = kinds or ("block",)
         return [key for key, records in self._records.items() if records[0].kind in kinds]
 
     def kinds(self) -> dict[str, str]:
-        """The kind of each key that was measured or failed, by key."""
+        """The kind of each key that was measured or failed."""
         failed = {key: record.kind for key, record in self._errors.items()}
         return {**{key: records[0].kind for key, records in self._records.items()}, **failed}
 
     def about(self, key: str) -> Mapping[str, Any]:
-        """What the workload of a key said of itself when it was first measured."""
+        """The data of a key's workload when it was first measured."""
         return self._found(key)[0].about or {}
 
     def rounds(self, key: str) -> int:
-        """The number of rounds of a key that count; 0 if it is unknown."""
+        """Number of a key's rounds that count; 0 if it is unknown."""
         return len(self._counting(key)) if key in self._records else 0
 
     def history(self, key: str) -> KeyHistory:
-        """What a key was measured so far; empty if it is unknown."""
+        """The rounds of a key so far; empty if it is unknown."""
         records = self._records.get(key, [])
         minima_ms = tuple(
             record.fastest_ms * self.session_scale(record.session)
@@ -244,8 +226,8 @@ class LatencyTable:
         """How steady the machine was in all sessions.
 
         Args:
-            asked_rounds: Rounds that were asked for in the end, by kind of key. For other kinds it
-                is the least that a session which measured the key wanted.
+            asked_rounds: Rounds last asked for, by kind of key. For other kinds: the fewest rounds
+                that a session which measured the key asked for.
         """
         levels_ms = reference_levels_ms(self._records.get(REFERENCE_KEY, ()))
         relative = [
@@ -275,13 +257,8 @@ class LatencyTable:
         facts = [self._facts.get(number, SessionFacts(number)) for number in sorted(numbers)]
         return what_was_wanted([each.config for each in facts], asked_rounds)
 
-    @property
-    def overhead_ms(self) -> float:
-        """The fixed cost of a run over all sessions; 0 if it was not measured."""
-        return self._overhead_of(frozenset(range(1, self.last_session + 1)))
-
     def _overhead_of(self, sessions: frozenset[int]) -> float:
-        """The fixed cost of a run in some sessions; 0 if it was not measured there."""
+        """Fixed cost of a run in some sessions; 0 if it was not measured there."""
         if sessions not in self._overheads:
             counting = self._counting(OVERHEAD_KEY) if OVERHEAD_KEY in self._records else ()
             rounds = self._scaled([record for record in counting if record.session in sessions])
@@ -289,14 +266,10 @@ class LatencyTable:
         return self._overheads[sessions]
 
     def low_quantile_ms(self, key: str, *, with_overhead: bool = False) -> float:
-        """What the work itself takes, undisturbed and without the fixed cost of a run.
+        """Undisturbed latency without the fixed cost of a run: it adds up over a network's blocks.
 
-        This is the figure that adds up over the blocks of a network. The fixed cost is that of the
-        sessions in which the key was measured, so that later sessions of others change nothing.
-
-        Args:
-            key: The key.
-            with_overhead: Leave the fixed cost in.
+        The fixed cost, which `with_overhead` includes, is taken from the sessions that measured the
+        key, so that later sessions of other keys do not change the result.
         """
         low_ms = statistics.low_quantile_ms(self._rounds(key))
         if with_overhead:
@@ -305,13 +278,10 @@ class LatencyTable:
         return max(0.0, low_ms - self._overhead_of(sessions))
 
     def cold_quantile_ms(self, key: str) -> float | None:
-        """What a run takes, undisturbed, whose weights are not in the caches.
+        """Undisturbed latency of a run whose weights are not in the caches.
 
-        This is the figure that adds up over the blocks of a network that is larger than the
-        caches, except for a fixed cost of each block.
-
-        Returns:
-            None if it was not measured.
+        Except for a fixed cost of each block, it adds up over the blocks of a network that is
+        larger than the caches. None if it was not measured.
         """
         self._found(key)
         first = [
@@ -330,28 +300,28 @@ class LatencyTable:
         return statistics.percentile_ms(self._rounds(key), q)
 
     def median_interval_ms(self, key: str) -> tuple[float, float]:
-        """Where the median of a run is with 95 % confidence."""
+        """95 % confidence interval of `median_ms`."""
         return statistics.median_interval_ms(self._rounds(key))
 
     def percentile_interval_ms(self, key: str, q: float) -> tuple[float, float]:
-        """Where a percentile of a run is with 95 % confidence; `q` is above 0, below 100."""
+        """95 % confidence interval of `percentile_ms`; `q` is above 0, below 100."""
         return statistics.percentile_interval_ms(self._rounds(key), q)
 
     def samples_ms(self, key: str) -> dict[tuple[int, int], list[float]]:
-        """The samples of the rounds of a key that count, by session and round."""
+        """Samples of a key's rounds that count, by session and round."""
         samples_ms = self._rounds(key)
         numbers = [(record.session, record.round or 0) for record in self._counting(key)]
         return dict(zip(numbers, samples_ms, strict=True))
 
     def median_ratio(self, keys: Sequence[str]) -> float:
-        """How far medians lie above low quantiles: the median of this ratio over whole networks.
+        """Ratio of median to low quantile: its median over whole networks.
 
-        A network counts once in each session that it was measured in, also as an anchor beside
-        later work: a machine is known the better, the more of its hours are looked at. Rounds do
-        not count: most of them are made for winners that are slow.
+        A network counts once in each session that measured it, also as an anchor: more hours of
+        the machine characterise it better. It is not weighted by rounds, most of which are spent
+        on slow winners.
 
         Args:
-            keys: Of whole networks, at least one.
+            keys: Keys of whole networks, at least one.
         """
         ratios = []
         anchors = [self._anchors[key] for key in keys if key in self._anchors]
@@ -368,11 +338,11 @@ class LatencyTable:
         """Compare the last session with the first, by the fastest run of each key.
 
         A busy machine slows down most runs of a session, and large networks more than the small
-        reference, but hardly ever all of the hundreds of runs of a key.
+        reference, but rarely all of the hundreds of runs of a key.
 
         Returns:
-            None if there is nothing to compare: one session, of two machines, or without the
-            reference or anything else in both.
+            None if nothing is comparable: a single session, sessions on two machines, or the
+            reference or any other key not in both.
         """
         sessions = self.sessions
         if len(sessions) < 2:
@@ -386,7 +356,7 @@ class LatencyTable:
         )
         ratios = {key: latter[key] / former[key] for key in latter.keys() & former.keys()}
         reference = ratios.pop(REFERENCE_KEY, None)
-        ratios.pop(OVERHEAD_KEY, None)  # too short to tell anything
+        ratios.pop(OVERHEAD_KEY, None)  # too short to be informative
         if reference is None or not ratios:
             return None
         return Slowdown(float(np.median(list(ratios.values()))), reference)
@@ -395,17 +365,16 @@ class LatencyTable:
         """The factor that makes a session's samples comparable with the first one's.
 
         Raises:
-            TableError: The session shares nothing with earlier ones, not even the reference.
+            TableError: The session shares no key with earlier ones, not even the reference.
         """
         if not self._scales:
-            # With one session there is nothing to compare with, and no need to.
             single = self.last_session == 1 or not self._records
             disturbed = self._disturbed_stretches()
             self._scales = {1: 1.0} if single else session_scales(self._all_records(), disturbed)
         if session not in self._scales:
             raise TableError(
                 f"{self.path} must hold the reference workload of each session",
-                f"session {session} without it, or anything else to compare it by",
+                f"session {session}, which shares neither it nor another key",
                 "Remove the lines of this session, or move the table away, and measure again.",
             )
         return self._scales[session]
@@ -418,14 +387,14 @@ class LatencyTable:
             failed = self._errors.get(key)
             raise MissingKeyError(
                 f"a measurement of {key!r} in {self.path}",
-                "nothing of it" if failed is None else f"an error: {failed.error}",
+                "none" if failed is None else f"an error: {failed.error}",
                 "Run `edgesearch profile` with the same configuration: it measures what is "
                 "missing.",
             )
         return self._records[key]
 
     def _rounds(self, key: str) -> list[list[float]]:
-        """The samples of a key, round by round, as if all were of the first session."""
+        """The samples of a key by round, scaled to the first session."""
         self._found(key)
         return self._scaled(self._counting(key))
 
@@ -436,7 +405,7 @@ class LatencyTable:
         ]
 
     def _counting(self, key: str) -> Sequence[LatencyRecord]:
-        """Records of when the machine was not disturbed; all if it always was."""
+        """The undisturbed records; all records if all were disturbed."""
         return undisturbed(self._records[key], self._disturbed_stretches())
 
     def _disturbed_stretches(self) -> frozenset[tuple[int, int]]:

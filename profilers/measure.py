@@ -1,8 +1,7 @@
-"""Measuring sessions in turn, round by round."""
+"""Measures sessions in turn, round by round."""
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import itertools
 import math
@@ -20,12 +19,12 @@ from profilers.errors import ProfilerError
 
 @dataclass(frozen=True)
 class RoundSamples:
-    """What one round gave for one key.
+    """Samples of one round of one key.
 
     Attributes:
-        cold_ms: Of the first run. Other models have had the caches since the round before, so
-            weights come from memory, as those of a block do inside of a network.
-        warm_ms: Of the runs right after it.
+        cold_ms: First run. Other models have used the caches since the previous round, so weights
+            come from memory, as those of a block inside a network do.
+        warm_ms: The runs right after it.
     """
 
     cold_ms: float
@@ -35,25 +34,24 @@ class RoundSamples:
 Outcome = RoundSamples | EngineError
 
 REFERENCE_RUNS = 10
-"""Runs of the reference each time that it is measured. It takes several to meet a moment in which
-nothing else wanted the core, wherever such moments are frequent at all."""
+"""Runs of the reference in each of its measurements: enough to hit a moment without other load."""
 _CLOCK_MS = 1e-3
-"""No interval narrower than this is asked for: what takes microseconds has no sharper ones."""
+"""Narrowest interval to aim for: shorter latencies are not resolved better."""
 SECONDS_BETWEEN_REFERENCES = 0.25
-"""So much of a round is judged by one look at the machine before it and one after it."""
+"""Time between two reference measurements within a round."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one round gave for one key.
+    """The result of one round of one key.
 
     Attributes:
         round: Number of the round, from 1.
         key: The key.
-        outcome: The samples, or the error that ended the key's measuring.
-        session: Which of the sessions that were measured together, from 0: another board, or the
-            same one after its connection was lost, makes another session.
-        anchor: Whether it was measured as an anchor, only to compare sessions.
+        outcome: The samples, or the error that ended measuring the key.
+        session: Index, from 0, among the sessions measured together: each board, and each
+            connection to it, is a session of its own.
+        anchor: Whether it was measured only to compare sessions.
     """
 
     round: int
@@ -65,12 +63,11 @@ class Measurement:
 
 @dataclass(frozen=True)
 class KeyHistory:
-    """The rounds that a key has already.
+    """The previous rounds of a key.
 
     Attributes:
         minima_ms: Fastest run of each round that counts.
-        attempts: Number of rounds that were made, those included in which the machine was
-            disturbed.
+        attempts: Number of rounds made, disturbed ones included.
     """
 
     minima_ms: tuple[float, ...] = ()
@@ -81,17 +78,17 @@ class KeyHistory:
 class MeasureConfig:
     """How often and how long to measure.
 
-    Args:
-        rounds: Rounds of each key that have to count.
-        runs: Runs of a key in each round, after a first one that counts apart.
-        max_seconds: No round begins later than this, except for the first `minimum_rounds`.
+    Attributes:
+        rounds: Rounds of each key that must count.
+        runs: Runs of a key in each round, after a first one with cold caches.
+        max_seconds: No round starts later than this, except for the first `minimum_rounds`.
         minimum_rounds: Rounds of each key that are made in any case.
-        seed: Of the order in a round.
-        interval: A key gets further rounds until the interval of its low quantile is not wider
-            than this share of it.
-        tolerance: A round of a key counts if the reference took no longer than usual, but for
-            this share, the last time before it and the next time after it.
-        max_rounds: Rounds of a key at most, disturbed ones included; three times `rounds` if None.
+        seed: Seed of the order in a round.
+        interval: A key gets more rounds until the confidence interval of its low quantile is at
+            most this share of the quantile.
+        tolerance: A round counts if the reference, just before and after it, is at most this share
+            slower than usual.
+        max_rounds: Most rounds of a key, disturbed ones included; three times `rounds` if None.
 
     Raises:
         ProfilerError: If a number is too small.
@@ -108,32 +105,28 @@ class MeasureConfig:
 
     def __post_init__(self) -> None:
         least = {"rounds": 1, "runs": 1, "minimum_rounds": 1, "max_rounds": self.rounds}
-        for field, bound in least.items():
-            if getattr(self, field) is not None and getattr(self, field) < bound:
-                raise ProfilerError(
-                    f"{field!r} of measuring must be at least {bound}",
-                    str(getattr(self, field)),
-                    f"Raise {field!r}.",
-                )
-        for field in ("max_seconds", "interval", "tolerance"):
-            if not getattr(self, field) > 0:
-                raise ProfilerError(
-                    f"{field!r} of measuring must be above 0",
-                    str(getattr(self, field)),
-                    f"Raise {field!r}.",
-                )
+        for field, value in asdict(self).items():
+            if field in ("max_seconds", "interval", "tolerance") and not value > 0:
+                bound = "above 0"
+            elif field in least and value is not None and value < least[field]:
+                bound = f"at least {least[field]}"
+            else:
+                continue
+            raise ProfilerError(
+                f"{field!r} of measuring must be {bound}", str(value), f"Raise {field!r}."
+            )
 
     @property
     def most_rounds(self) -> int:
-        """Rounds of a key at most."""
+        """Most rounds of a key."""
         return 3 * self.rounds if self.max_rounds is None else self.max_rounds
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values."""
+        """The fields as plain JSON values."""
         return asdict(self)
 
     def lacks_rounds(self, history: KeyHistory) -> bool:
-        """Whether a key that was measured so far needs, and may have, another round."""
+        """Whether a key with this history needs, and may have, another round."""
         if history.attempts >= self.most_rounds:
             return False
         if len(history.minima_ms) < self.rounds:
@@ -151,23 +144,23 @@ def measure_rounds(
 ) -> Iterator[Measurement]:
     """Measure all keys in turn, round after round.
 
-    A slow minute of the machine falls on all keys alike in this way, instead of on one of them.
-    The order differs from round to round, so that no key always follows the same other one.
+    Interleaving spreads a slow minute of the machine over all keys. The order differs between
+    rounds, so that no key always follows the same other one.
 
-    The reference is measured at the begin and end of each round, and every quarter of a second
-    between. What was measured while it was slower than else does not count, and is measured again.
-    A key is measured until enough of its rounds count and its low quantile is known well enough, or
-    until its rounds or the time are used up.
+    The reference is measured at the start and end of each round, and every quarter of a second in
+    between. Rounds during which it was slow do not count, and are repeated. A key is measured
+    until enough rounds count and its low quantile is precise enough, or until rounds or time run
+    out.
 
     Args:
-        sessions: What to measure, by key.
+        sessions: Sessions to measure, by key.
         config: Rounds, runs and bounds.
-        history: What keys were measured before; others have no rounds.
-        always: Keys that are in each round that is made at all, whatever rounds they have.
-        reference: Key that tells how the machine is, if there is one.
+        history: Previous rounds of keys.
+        always: Keys measured in every round, whatever rounds they have.
+        reference: Key of the reference workload, if any.
 
     Yields:
-        What each round gave for each key; a key that fails is not measured again.
+        The result of each round of each key; a key that fails is not measured again.
     """
     rounds = _Rounds(sessions, config, history or {}, always, reference)
     if rounds.due():
@@ -175,48 +168,45 @@ def measure_rounds(
         yield from rounds.measure()
 
 
+@dataclass
 class _Rounds:
-    """The state of `measure_rounds`."""
+    """State of `measure_rounds`."""
 
-    def __init__(
-        self,
-        sessions: Mapping[str, Session],
-        config: MeasureConfig,
-        history: Mapping[str, KeyHistory],
-        always: Collection[str],
-        reference: str | None,
-    ) -> None:
-        self._sessions = sessions
-        self._config = config
-        self._history = history
-        self._always = [key for key in always if key != reference]
-        self._reference = reference
-        self._keys = [key for key in sorted(sessions) if key not in (*always, reference)]
-        # Of each key: the stretch between two references that a round was in, and its fastest run.
+    sessions: Mapping[str, Session]
+    config: MeasureConfig
+    history: Mapping[str, KeyHistory]
+    always: Collection[str]
+    reference: str | None
+
+    def __post_init__(self) -> None:
+        own = (*self.always, self.reference)
+        self.always = [key for key in self.always if key != self.reference]
+        self._keys = [key for key in sorted(self.sessions) if key not in own]
+        # By key, for each round: the stretch between two references it was in, its fastest run.
         self._minima_ms: dict[str, list[tuple[int, float]]] = {key: [] for key in self._keys}
         self._levels_ms: list[float] = []
         self._failed: set[str] = set()
 
     def due(self) -> list[str]:
         """The keys that lack rounds."""
-        disturbed = steadiness.disturbed_stretches(self._levels_ms, self._config.tolerance)
+        disturbed = steadiness.disturbed_stretches(self._levels_ms, self.config.tolerance)
         return [
             key
             for key in self._keys
             if key not in self._failed
-            and self._config.lacks_rounds(self._history_now(key, disturbed))
+            and self.config.lacks_rounds(self._history_now(key, disturbed))
         ]
 
     def _history_now(self, key: str, disturbed: Collection[int] = ()) -> KeyHistory:
-        before, now = self._history.get(key, KeyHistory()), self._minima_ms[key]
+        before, now = self.history.get(key, KeyHistory()), self._minima_ms[key]
         counting = tuple(ms for stretch, ms in now if stretch not in disturbed)
         return KeyHistory(before.minima_ms + counting, before.attempts + len(now))
 
     def warm_up(self) -> Iterator[Measurement]:
-        """Run all once: the first run of a session allocates, and a cold machine is a slow one."""
-        first = [] if self._reference is None else [self._reference]
-        for key in [*first, *self._always, *self.due()]:
-            outcome = _time(self._sessions[key], 1)
+        """Run all sessions once: first runs allocate, and a cold machine is slow."""
+        first = [] if self.reference is None else [self.reference]
+        for key in [*first, *self.always, *self.due()]:
+            outcome = _time(self.sessions[key], 1)
             if isinstance(outcome, EngineError):
                 self._failed.add(key)
                 yield Measurement(1, key, outcome)
@@ -225,13 +215,13 @@ class _Rounds:
         begin = time.monotonic()
         for number in itertools.count(1):
             due = self.due()
-            if number > 1 and time.monotonic() - begin >= self._config.max_seconds:
-                least = self._config.minimum_rounds
+            if number > 1 and time.monotonic() - begin >= self.config.max_seconds:
+                least = self.config.minimum_rounds
                 due = [key for key in due if self._history_now(key).attempts < least]
             if not due:
                 return
-            keys = [*self._always, *due]
-            random.Random(f"{self._config.seed}/{number}").shuffle(keys)
+            keys = [*self.always, *due]
+            random.Random(f"{self.config.seed}/{number}").shuffle(keys)
             yield from self._round(number, [key for key in keys if key not in self._failed])
 
     def _round(self, number: int, keys: Sequence[str]) -> Iterator[Measurement]:
@@ -240,7 +230,7 @@ class _Rounds:
             if time.monotonic() - looked >= SECONDS_BETWEEN_REFERENCES:
                 yield from self._look(number)
                 looked = time.monotonic()
-            outcome = _time(self._sessions[key], self._config.runs)
+            outcome = _time(self.sessions[key], self.config.runs)
             if isinstance(outcome, EngineError):
                 self._failed.add(key)
             elif key in self._minima_ms:
@@ -250,30 +240,23 @@ class _Rounds:
 
     def _look(self, number: int) -> Iterator[Measurement]:
         """Measure the reference."""
-        if self._reference is not None and self._reference not in self._failed:
-            outcome = _time(self._sessions[self._reference], REFERENCE_RUNS)
+        if self.reference is not None and self.reference not in self._failed:
+            outcome = _time(self.sessions[self.reference], REFERENCE_RUNS)
             if isinstance(outcome, EngineError):
-                self._failed.add(self._reference)
+                self._failed.add(self.reference)
             else:
                 self._levels_ms.append(min(outcome.warm_ms))
-            yield Measurement(number, self._reference, outcome)
+            yield Measurement(number, self.reference, outcome)
 
 
 def _time(session: Session, runs: int) -> Outcome:
-    try:
-        with _without_garbage_collection():
-            cold_ms, *warm_ms = session.time_ms(1 + runs)
-            return RoundSamples(cold_ms, tuple(warm_ms))
-    except EngineError as error:
-        return error
-
-
-@contextlib.contextmanager
-def _without_garbage_collection() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        cold_ms, *warm_ms = session.time_ms(1 + runs)
+        return RoundSamples(cold_ms, tuple(warm_ms))
+    except EngineError as error:
+        return error
     finally:
         if was_enabled:
             gc.enable()

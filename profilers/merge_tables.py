@@ -1,4 +1,4 @@
-"""Taking over into a table what another table of the same device holds."""
+"""Merges latency tables of the same device."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from typing import Any
 from profilers.errors import TableError, TableMismatchError
 from profilers.latency_table import LatencyTable
 from profilers.table_file import open_table, read_table
-from profilers.table_identity import Mismatch, machine_mismatches, spec_mismatches
+from profilers.table_identity import machine_mismatches, spec_mismatches
 
 _Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class MergeResult:
-    """What merging a table added to another one.
+    """Result of merging the table `other_path` into another.
 
     Attributes:
-        other_path: The table that was taken over.
-        sessions: Sessions of which something was added.
-        known: Sessions of which everything had been there.
-        samples: Rounds that were added.
+        sessions: Number of sessions of which something was added.
+        known: Number of sessions that were already complete.
+        samples: Number of rounds added.
     """
 
     other_path: Path
@@ -34,23 +33,19 @@ class MergeResult:
 
 
 def merge_tables(path: Path, other_path: Path) -> MergeResult:
-    """Append the sessions of another table, under numbers of their own.
+    """Append the sessions of the table at `other_path`, with new numbers.
 
-    Sessions are known by their content: what both tables hold, because one began as a copy of the
-    other, or was merged before, is not added again. A merge that was stopped, killed included,
-    leaves a table that can be used, and is finished by merging again.
+    Sessions are identified by content: what both tables hold, because one is a copy of the other
+    or was merged before, is not added again. A merge that was stopped or killed leaves a usable
+    table; merging again completes it.
 
-    Notes are not taken over, and those that were there do not count any more: what was derived
-    from a table has to be derived anew. Errors of keys that are measured here are left out.
-
-    Args:
-        path: Gets the sessions.
-        other_path: Is only read.
+    Notes are not merged, and the table's present notes are invalidated, since they were derived
+    from fewer sessions. Errors of keys that the table has measured are left out.
 
     Raises:
         FileError: If one cannot be read, or the table cannot be written or another process is
             writing it.
-        TableError: If the other holds nothing to compare its latencies by.
+        TableError: If a session of the other shares no key with the table.
         TableMismatchError: If they are of different devices; names the field.
     """
     with open_table(path) as file:
@@ -70,19 +65,15 @@ def merge_tables(path: Path, other_path: Path) -> MergeResult:
 
 
 def _check_alike(table: LatencyTable, other: LatencyTable) -> None:
-    """Refuse a table of another device, or with a session that was measured on another one."""
+    """Refuse a table, or a session of it, of another device."""
     own = table.fingerprint.to_dict()
-    _refuse(table, other, "", spec_mismatches(other.spec, table.spec))
-    _refuse(table, other, "", machine_mismatches(other.fingerprint.to_dict(), own))
-    for session in other.sessions:
-        where = f" in session {session.number}"
-        _refuse(table, other, where, machine_mismatches(session.fingerprint, own))
-
-
-def _refuse(
-    table: LatencyTable, other: LatencyTable, where: str, mismatches: Sequence[Mismatch]
-) -> None:
-    for mismatch in mismatches:
+    differing = [("", mismatch) for mismatch in spec_mismatches(other.spec, table.spec)]
+    for where, machine in (
+        ("", other.fingerprint.to_dict()),
+        *((f" in session {each.number}", each.fingerprint) for each in other.sessions),
+    ):
+        differing += [(where, mismatch) for mismatch in machine_mismatches(machine, own)]
+    for where, mismatch in differing:
         raise TableMismatchError(
             f"{other.path} must be of {mismatch.field} {mismatch.wanted!r}, as {table.path} is",
             f"{mismatch.field} {mismatch.found!r}{where}",
@@ -93,14 +84,14 @@ def _refuse(
 def _what_is_new(
     table: LatencyTable, path: Path, other_path: Path
 ) -> tuple[dict[int, list[_Line]], int]:
-    """Lines to add, by the session that they are added to; and how many sessions are complete."""
+    """Lines to add by session number, and the number of sessions that are already complete."""
     ours = {number: _without_errors(lines) for number, lines in _lines_by_session(path).items()}
     added: dict[int, list[_Line]] = {}
     known, keys = 0, table.kinds()
     for lines in _lines_by_session(other_path).values():
         wanted = [line for line in lines if "error" not in line or line["key"] not in keys]
         if not any("key" in line for line in wanted):
-            continue  # it was stopped before anything was measured
+            continue  # the session was stopped before it measured anything
         twin = _twin(ours, _without_errors(wanted))
         number = max([0, table.last_session, *ours, *added]) + 1 if twin is None else twin
         rest = list(_rest(wanted, 0 if twin is None else len(ours[twin])))
@@ -112,7 +103,7 @@ def _what_is_new(
 
 
 def _lines_by_session(path: Path) -> dict[int, list[_Line]]:
-    """What each session of a table holds, without its number, in the order of the file."""
+    """Lines of each session without its number, in order of the file."""
     found: dict[int, list[_Line]] = {}
     for _, line in read_table(path)[1:]:
         if "session" in line and line.get("type") not in ("merge", "note"):
@@ -126,7 +117,7 @@ def _without_errors(lines: Sequence[_Line]) -> list[str]:
 
 
 def _twin(ours: Mapping[int, list[str]], lines: Sequence[str]) -> int | None:
-    """The session of which lines are the same session: one begins with the other."""
+    """The present session that equals the given lines: one begins with the other."""
     for number, own in ours.items():
         shorter = min(len(own), len(lines))
         if shorter and own[:shorter] == lines[:shorter]:
@@ -135,7 +126,7 @@ def _twin(ours: Mapping[int, list[str]], lines: Sequence[str]) -> int | None:
 
 
 def _rest(lines: Sequence[_Line], count: int) -> Iterator[_Line]:
-    """All errors, and all other lines but the first so many."""
+    """All errors, and all other lines except the first `count`."""
     for line in lines:
         if "error" not in line and count > 0:
             count -= 1
@@ -144,7 +135,7 @@ def _rest(lines: Sequence[_Line], count: int) -> Iterator[_Line]:
 
 
 def _check_comparable(table: LatencyTable, other_path: Path, lines: Sequence[_Line]) -> None:
-    """Make sure that the table can be read with the lines in it."""
+    """Check that the table is readable with the added lines."""
     for line in lines:
         table.add(line)
     try:
@@ -152,8 +143,8 @@ def _check_comparable(table: LatencyTable, other_path: Path, lines: Sequence[_Li
             table.session_scale(session.number)
     except TableError as error:
         raise TableError(
-            f"{other_path} must hold something that {table.path} holds, too, in each session, such "
-            "as the reference workload",
-            "a session that shares nothing with it",
+            f"each session of {other_path} must share a key with {table.path}, such as the "
+            "reference workload",
+            "a session that shares none",
             "Keep the two apart.",
         ) from error

@@ -1,4 +1,4 @@
-"""What measures workloads on a device, and gives the samples round by round."""
+"""Meters: they measure workloads on a device and yield the samples round by round."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from profilers.own_models import write_overhead_model, write_reference_model
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY, Workload
 
 _ANCHOR = "anchor: "
-"""Tells an anchor from a workload of the same key while they are measured."""
+"""Prefix that separates an anchor from a workload of the same key."""
 OWN_MODELS = {REFERENCE_KEY: write_reference_model, OVERHEAD_KEY: write_overhead_model}
 
 
@@ -27,7 +27,7 @@ class Meter(Protocol):
 
     @property
     def fingerprints(self) -> Sequence[Fingerprint]:
-        """What measures: one for each session that `measure` has begun, and at least one."""
+        """One fingerprint for each session that `measure` has started, and at least one."""
 
     def measure(
         self,
@@ -38,15 +38,15 @@ class Meter(Protocol):
     ) -> Iterator[Measurement]:
         """Measure workloads in rounds; see `measure_rounds`.
 
-        The profiler's own models and the anchors are measured beside them in each round.
+        The profiler's own models and the anchors are measured in every round.
 
         Args:
-            workloads: What lacks rounds. One that cannot be loaded or run gives an error, and the
-                others are measured.
-            anchors: Networks that were measured before, to compare the sessions by; one that
-                cannot run is left out.
+            workloads: Workloads that lack rounds. One that cannot be loaded or run yields an error,
+                and the others are measured.
+            anchors: Networks that were measured before, to compare sessions; one that fails is left
+                out.
             config: Rounds, runs and bounds.
-            history: What the workloads were measured before.
+            history: Previous rounds of the workloads.
 
         Raises:
             EngineError: If the runtime cannot run even the profiler's own small models.
@@ -54,17 +54,11 @@ class Meter(Protocol):
         """
 
     def close(self) -> None:
-        """Give back what is held on the device. Closing again does nothing."""
+        """Release the device. Closing again does nothing."""
 
 
 class LocalMeter:
-    """Measures on the machine that this runs on.
-
-    Args:
-        runtime: Loads and runs the workloads' files.
-        fingerprint: What is there.
-        own_models: Files of the profiler's own models by key; written anew if None.
-    """
+    """Measures on this machine; `own_models` are files of `OWN_MODELS`, written if None."""
 
     def __init__(
         self,
@@ -89,7 +83,7 @@ class LocalMeter:
             for session in sessions.values():
                 stack.callback(session.close)
             for workload in anchors:
-                with contextlib.suppress(EngineError):  # the others will do
+                with contextlib.suppress(EngineError):  # the other anchors suffice
                     sessions[_ANCHOR + workload.key] = self._load(workload.onnx_path, stack)
             always = [key for key in sessions if key != REFERENCE_KEY]
             for workload in workloads:
@@ -108,7 +102,7 @@ class LocalMeter:
                     yield found
 
     def close(self) -> None:
-        """Do nothing: sessions end with the measuring."""
+        """Do nothing: `measure` closes its sessions."""
 
     def _load(self, path: Path, stack: contextlib.ExitStack) -> Session:
         session = self._runtime.load(path)
@@ -124,7 +118,7 @@ class LocalMeter:
 
 
 def write_own_models(folder: Path) -> dict[str, Path]:
-    """Write the models that are measured beside all workloads; their files by key.
+    """Write the models that are measured beside all workloads; return their files by key.
 
     Raises:
         ProfilerError: If the folder is full.

@@ -1,7 +1,6 @@
-"""The two models that the profiler measures beside the workloads, in every round.
+"""The two models that are measured beside the workloads in every round.
 
-Tables depend on them: changing either makes sessions of different versions incomparable, and
-calls for another format of the table.
+Changing one makes old and new sessions incomparable: increase `table_file.FORMAT` then.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-# What runtimes on old boards still load.
+# Versions that runtimes on old boards still load.
 _OPSET = 13
 _IR_VERSION = 7
 
@@ -25,7 +24,7 @@ def write_overhead_model(path: Path) -> None:
 
 
 def write_reference_model(path: Path) -> None:
-    """Write a convolutional network of 15 million MACs: its latency is the machine's speed."""
+    """Write a convolutional network of 15 million MACs: its latency shows the machine's speed."""
     from onnx import helper, numpy_helper
 
     random = np.random.default_rng(0)

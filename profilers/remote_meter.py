@@ -1,4 +1,4 @@
-"""Measuring on a board at the other end of an ssh connection."""
+"""Measuring on a board over ssh."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from devices.errors import (
 )
 from devices.fingerprint import Fingerprint
 from devices.spec import DeviceSpec
-from devices.transports import SshTransport
+from devices.transports.ssh import SshTransport
 from profilers import agent
 from profilers.agent_archive import write_agent
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, RoundSamples
@@ -31,19 +31,15 @@ from profilers.steadiness import disturbed_stretches
 from profilers.workload import REFERENCE_KEY, Workload
 
 PAUSES_SECONDS = (1, 2, 5, 10, 20, 40)
-"""Before each attempt to reach a board again; after these without any progress it is given up."""
+"""Pause before each attempt to reconnect; after the last one without progress, measuring fails."""
 
 
 class RemoteMeter:
-    """Measures on one board.
+    """Measures on one board (an ssh host).
 
-    An archive of this package is sent there with the models; it measures over there and sends each
-    round back at once. If the connection is lost, it is made again, and what is missing is
-    measured as another session.
-
-    Args:
-        spec: The device.
-        host: The board, by its name for the ssh client; one of the device's.
+    An archive of this package and the models are sent to the board; it measures there and reports
+    each round at once. After a lost connection it reconnects, and measures what is missing as
+    another session.
 
     Raises:
         DeviceError: If the board cannot be reached, or lacks Python, numpy or the runtime.
@@ -72,7 +68,7 @@ class RemoteMeter:
         """Measure workloads in rounds; see `Meter.measure`.
 
         Raises:
-            ConnectionLostError: If the connection was lost and cannot be made again.
+            ConnectionLostError: If the connection was lost and cannot be restored.
         """
         known = {workload.key: history.get(workload.key, KeyHistory()) for workload in workloads}
         left = {workload.key: workload for workload in workloads}
@@ -87,7 +83,7 @@ class RemoteMeter:
                 before, begin = spent, None
                 for found in self._measure(list(left.values()), anchors, rest, known):
                     if begin is None and isinstance(found.outcome, RoundSamples):
-                        begin = time.monotonic()  # loading is no measuring
+                        begin = time.monotonic()  # loading does not count
                     if found.key in left and not found.anchor:
                         failures = 0
                     yield found
@@ -102,11 +98,16 @@ class RemoteMeter:
             except (ConnectionLostError, UnreachableError) as error:
                 self._hang_up()
                 if failures == len(PAUSES_SECONDS):
-                    raise self._lost(error) from error
+                    raise ConnectionLostError(
+                        f"a stable connection to {self.host}",
+                        str(error),
+                        "What was measured is kept: check the network and the board, and run the "
+                        "same again.",
+                    ) from error
                 time.sleep(PAUSES_SECONDS[failures])
                 failures += 1
             known = _with(known, made, config.tolerance)
-            # Where the time is over, only the least number of rounds is still made.
+            # After max_seconds only minimum_rounds are still made.
             enough = config.minimum_rounds if spent >= config.max_seconds else config.most_rounds
             left = {
                 key: workload
@@ -120,7 +121,7 @@ class RemoteMeter:
         self._transport.close()
 
     def _connect(self) -> None:
-        """Start the agent, and get to know what it runs on."""
+        """Start the agent and read its fingerprint."""
         self._transport.connect()
         with tempfile.TemporaryDirectory() as folder:
             archive = Path(folder) / "agent.pyz"
@@ -161,20 +162,9 @@ class RemoteMeter:
             self._agent.close()
             self._agent = None
 
-    def _lost(self, error: Exception) -> ConnectionLostError:
-        return ConnectionLostError(
-            f"a connection to {self.host} that lasts",
-            str(error),
-            "What was measured is kept: check the network and the board, and run the same again.",
-        )
-
-
-_NOT_RUN = (126, 127)
-"""Exit status of a shell that cannot run a program, or does not find it."""
-
 
 class _Agent:
-    """The program over there: one line out, one line in."""
+    """The agent on the board: one line out, one line in."""
 
     def __init__(self, transport: SshTransport, python: str, program: str) -> None:
         self._transport = transport
@@ -191,13 +181,13 @@ class _Agent:
             self._said = [*self._said[-20:], line]
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Send a request, and return the first line of the answer."""
+        """Send a request and return the first line of the answer."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         except OSError:
-            pass  # it has ended: listening tells why
+            pass  # it has ended: `listen` raises the reason
         return self.listen()
 
     def listen(self) -> dict[str, Any]:
@@ -205,11 +195,11 @@ class _Agent:
 
         Raises:
             ConnectionLostError: If the connection was lost.
-            UserError: If it says that something is not as required over there.
+            UserError: If the agent reports a fault.
             DeviceError: If something else is printed between its lines.
         """
         token = self._transport.connection.encode()
-        while not self._has_begun:  # until then it is the shell that prints
+        while not self._has_begun:  # skip output of the shell
             self._has_begun = self._line() == token
         line = self._line()
         try:
@@ -230,13 +220,13 @@ class _Agent:
         return line.strip()
 
     def _ended(self) -> DeviceError:
-        """Why there is no answer."""
+        """The error that explains a missing answer."""
         status = self._process.wait()
         self._reader.join(timeout=5)
         said = b"".join(self._said).decode(errors="replace").strip()
         host, python = self._transport.host, self._python
         last = said.splitlines()[-1] if said else f"exit status {status}"
-        if status in _NOT_RUN:
+        if status in (126, 127):  # the shell cannot run, or cannot find, the interpreter
             remedy = "Install Python 3.10 or newer there, or name its interpreter: device.python."
             return RuntimeMissingError(f"the interpreter {python!r} on {host}", last, remedy)
         if "edgesearch needs" in last:
@@ -246,12 +236,11 @@ class _Agent:
             return RuntimeMissingError(f"Python 3.10 with numpy on {host}", last, remedy)
         if status in (0, 255):
             return ConnectionLostError(
-                f"a connection to {host} that lasts", last, "Check the network and the board."
+                f"a stable connection to {host}", last, "Check the network and the board."
             )
         return self._transport.failure(status, said)
 
     def close(self) -> None:
-        """End it."""
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -269,9 +258,9 @@ class _Agent:
 def _with(
     history: Mapping[str, KeyHistory], made: Sequence[tuple[str, float]], tolerance: float
 ) -> dict[str, KeyHistory]:
-    """Histories with the rounds of one connection: keys and fastest runs, in their order.
+    """Histories with the rounds (key, fastest run) of one connection, in order, added.
 
-    Those in which the machine was disturbed do not count, as in `measure_rounds`.
+    Disturbed rounds do not count, as in `measure_rounds`.
     """
     levels_ms = [fastest_ms for key, fastest_ms in made if key == REFERENCE_KEY]
     disturbed = disturbed_stretches(levels_ms, tolerance)

@@ -1,4 +1,4 @@
-"""What joins the sessions of a table, and which of their rounds count."""
+"""Makes the sessions of a table comparable, and finds their disturbed rounds."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from profilers.steadiness import disturbed_stretches
 from profilers.workload import OVERHEAD_KEY
 
 Stretches = Collection[tuple[int, int]]
-"""Stretches between two measurements of the reference, by session and number."""
+"""Stretches between two reference measurements, as (session, number)."""
 
 
 @dataclass(frozen=True)
 class SessionFacts:
-    """What a table says of one of its sessions.
+    """Facts of a session of a table.
 
     Attributes:
-        number: Its number.
-        merged_from: Name of the file that it was merged from; None if it was measured into this
-            table.
-        began: When it began, as `YYYY-MM-DDThh:mm:ssZ`; None where it was not kept.
-        fingerprint: What was there, as plain JSON values; empty where it was not kept.
+        number: From 1.
+        merged_from: Name of the file it was merged from; None if it was measured into this table.
+        began: Start as `YYYY-MM-DDThh:mm:ssZ`; None if unknown.
+        fingerprint: Fingerprint as plain JSON values; empty if unknown.
         config: How it was measured.
     """
 
@@ -48,7 +47,7 @@ class SessionFacts:
 
 
 def by_session(records: Iterable[LatencyRecord]) -> dict[int, dict[str, list[LatencyRecord]]]:
-    """Records with samples by session and key."""
+    """Records by session and key."""
     found: dict[int, dict[str, list[LatencyRecord]]] = {}
     for record in records:
         found.setdefault(record.session, {}).setdefault(record.key, []).append(record)
@@ -58,17 +57,10 @@ def by_session(records: Iterable[LatencyRecord]) -> dict[int, dict[str, list[Lat
 def session_scales(records: Iterable[LatencyRecord], disturbed: Stretches = ()) -> dict[int, float]:
     """The factors that make sessions comparable with the first one.
 
-    They come from all that a session shares with earlier ones. Compared are lower quartiles of the
-    rounds' minima, which depend less on the number of rounds than lower quantiles do. Rounds in
-    which the machine was disturbed do not count where there are others: in a bad hour they are most
-    of them.
-
-    Args:
-        records: All that was measured, anchors included.
-        disturbed: What does not count.
-
-    Returns:
-        Factors by session; a session that shares nothing with earlier ones is not among them.
+    A factor is the median ratio over all keys that a session shares with earlier ones, anchors
+    included; a session that shares none has no factor. Ratios are of lower quartiles of the rounds'
+    minima, which depend less on the number of rounds than lower quantiles do. Disturbed rounds do
+    not count, unless all of a key are: in a bad hour most are.
     """
     known_ms: dict[str, float] = {}
     scales: dict[int, float] = {}
@@ -76,7 +68,7 @@ def session_scales(records: Iterable[LatencyRecord], disturbed: Stretches = ()) 
         found_ms = {
             key: float(np.quantile([r.fastest_ms for r in undisturbed(of_key, disturbed)], 0.25))
             for key, of_key in of_session.items()
-            if key != OVERHEAD_KEY  # too short to tell anything
+            if key != OVERHEAD_KEY  # too short to be informative
         }
         shared = [known_ms[key] / low_ms for key, low_ms in found_ms.items() if key in known_ms]
         if not shared and known_ms:
@@ -88,22 +80,13 @@ def session_scales(records: Iterable[LatencyRecord], disturbed: Stretches = ()) 
 
 
 def undisturbed(records: Sequence[LatencyRecord], disturbed: Stretches) -> Sequence[LatencyRecord]:
-    """The records of when the machine was not disturbed; all if it always was.
-
-    Args:
-        records: Of one key.
-        disturbed: What does not count.
-    """
+    """The undisturbed records of a key; all records if all were disturbed."""
     calm = [record for record in records if (record.session, record.stretch) not in disturbed]
     return calm or records
 
 
 def reference_levels_ms(records: Iterable[LatencyRecord]) -> dict[int, list[float]]:
-    """The reference's fastest run each time that it was measured, by session.
-
-    Args:
-        records: Of the reference.
-    """
+    """The fastest run of each measurement of the reference, by session."""
     found: dict[int, list[float]] = {}
     for record in records:
         found.setdefault(record.session, []).append(record.fastest_ms)
@@ -113,12 +96,7 @@ def reference_levels_ms(records: Iterable[LatencyRecord]) -> dict[int, list[floa
 def all_disturbed_stretches(
     levels_ms: Mapping[int, Sequence[float]], facts: Mapping[int, SessionFacts]
 ) -> frozenset[tuple[int, int]]:
-    """The stretches that do not count; see `disturbed_stretches`.
-
-    Args:
-        levels_ms: What `reference_levels_ms` returns.
-        facts: How sessions were measured.
-    """
+    """The disturbed stretches of all sessions, from `reference_levels_ms`."""
     return frozenset(
         (session, number)
         for session, of_session in levels_ms.items()
@@ -129,15 +107,11 @@ def all_disturbed_stretches(
 
 
 def what_was_wanted(configs: Sequence[MeasureConfig], asked_rounds: int = 0) -> MeasureConfig:
-    """What a key has to reach to be known as well as was asked.
+    """The configuration that decides whether a key, measured with some others, has enough rounds.
 
-    A session may have wanted more rounds than are asked for in the end: one that was killed did,
-    and winners are measured longer. So it is the last word that counts, not the most that was ever
-    wanted; where no word is known, it is the least.
-
-    Args:
-        configs: How the sessions that measured the key were measured.
-        asked_rounds: Rounds that were asked for when measuring was last finished; 0 if unknown.
+    A session may have asked for more rounds than are needed in the end (it was killed, or measured
+    winners): so `asked_rounds`, the last number asked for, counts, not the largest; if it is 0
+    (unknown), the smallest.
     """
     most = max(configs, key=lambda config: config.rounds)
     last_word = asked_rounds or min(config.rounds for config in configs)

@@ -1,7 +1,7 @@
-"""Figures from raw samples. A round is the samples taken in one go; rounds are minutes apart.
+"""Statistics of raw samples. A round is the samples taken in one go; rounds are minutes apart.
 
-Samples of a round share the state that the machine was in, so rounds, not samples, are what is
-independent.
+Samples of a round share the machine's state: rounds are independent, samples are not.
+All functions require at least one round and one sample (in ms) in each.
 """
 
 from __future__ import annotations
@@ -17,31 +17,23 @@ _LOW_QUANTILE = 0.1
 
 
 def low_quantile_ms(rounds: Rounds) -> float:
-    """Return the 10 % quantile of the rounds' minima: what the work takes when nothing disturbs.
+    """The 10 % quantile of the rounds' minima: the undisturbed latency.
 
     Minima of blocks add up to those of networks far better than medians do; the quantile over
-    rounds keeps one lucky round from deciding.
-
-    Args:
-        rounds: Samples in ms, at least one in each round.
+    rounds is robust against one lucky round.
     """
     return float(np.quantile([min(samples) for samples in rounds], _LOW_QUANTILE))
 
 
-def low_quantile_width_ms(minima_ms: Sequence[float], confidence: float = 0.9) -> float:
-    """Return how wide the interval of the low quantile is.
+def low_quantile_width_ms(minima_ms: Sequence[float]) -> float:
+    """Width of the 90 % confidence interval of the low quantile, from the rounds' minima.
 
     The j-th and the k-th smallest of n independent values enclose the quantile q with a
-    probability that follows from Binomial(n, q) (the order-statistics interval of nonparametric
-    statistics). With few values j is 1, and the lower end is less sure than the upper one.
-
-    Args:
-        minima_ms: Fastest run of each round, at least one.
-        confidence: Probability that the interval holds the quantile.
+    probability given by Binomial(n, q) (order-statistics interval of nonparametric statistics).
+    With few values j is 1, and the lower end has less confidence than the upper one.
     """
     ordered, count, share = sorted(minima_ms), len(minima_ms), _LOW_QUANTILE
-    outside = (1 - confidence) / 2
-    below, low, high = 0.0, 1, count
+    below, low, high, outside = 0.0, 1, count, (1 - 0.9) / 2
     for hits in range(count):
         below += math.comb(count, hits) * share**hits * (1 - share) ** (count - hits)
         if below <= outside:
@@ -53,70 +45,53 @@ def low_quantile_width_ms(minima_ms: Sequence[float], confidence: float = 0.9) -
 
 
 def median_ms(rounds: Rounds) -> float:
-    """Return the median over rounds of each round's median.
-
-    Args:
-        rounds: Samples in ms, at least one in each round.
-    """
+    """Median over rounds of each round's median."""
     return float(np.median(_round_medians(rounds)))
 
 
 def percentile_ms(rounds: Rounds, q: float) -> float:
-    """Return a percentile of all samples.
-
-    Args:
-        rounds: Samples in ms, at least one in each round.
-        q: Between 0 and 100.
-    """
+    """A percentile of all samples; `q` is between 0 and 100."""
     return float(np.percentile(np.concatenate([np.asarray(r, float) for r in rounds]), q))
 
 
-def median_interval_ms(rounds: Rounds, confidence: float = 0.95) -> tuple[float, float]:
-    """Return an interval that holds the median with some confidence, whatever the distribution.
+def median_interval_ms(rounds: Rounds) -> tuple[float, float]:
+    """Distribution-free 95 % confidence interval of the median; it contains `median_ms`.
 
     The k-th smallest and k-th largest of n independent values enclose the median with probability
-    1 - 2 P(Binomial(n, 1/2) < k) (the order-statistics interval of nonparametric statistics). The
-    largest such k is taken. It encloses `median_ms`.
-
-    Args:
-        rounds: Samples in ms, at least one in each round.
-        confidence: Probability that the interval holds the median. Fewer than six rounds cannot
-            give 0.95: then the interval is from the lowest to the highest round.
+    1 - 2 P(Binomial(n, 1/2) < k) (order-statistics interval of nonparametric statistics). The
+    largest such k is taken. For fewer than six rounds, which cannot give 95 %, the interval is from
+    the lowest to the highest round.
     """
     medians = sorted(_round_medians(rounds))
     count = len(medians)
     rank, outside = 1, 2 * _binomial(count, 0, 0.5)
     while rank < count / 2:
         outside += 2 * _binomial(count, rank, 0.5)
-        if 1 - outside < confidence:
+        if 1 - outside < 0.95:
             break
         rank += 1
     return medians[rank - 1], medians[count - rank]
 
 
-def percentile_interval_ms(
-    rounds: Rounds, q: float, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Return an interval that holds a percentile with some confidence, whatever the distribution.
+def percentile_interval_ms(rounds: Rounds, q: float) -> tuple[float, float]:
+    """Distribution-free 95 % confidence interval of a percentile; it contains `percentile_ms`.
 
     The j-th and the k-th smallest of n independent values enclose the percentile with a probability
-    that follows from Binomial(n, q) (the order-statistics interval of nonparametric statistics).
-    Independent are the rounds: the ranks are those for as many values as there are rounds, and are
-    looked up, as shares, among all samples. If the samples of a round were all alike, this would be
-    the interval of one value a round; as far as they differ, there is more to go by than was
-    counted on, and the interval is wider than it need be. It encloses `percentile_ms`.
+    given by Binomial(n, q) (order-statistics interval of nonparametric statistics); both tails are
+    equal. Ranks are computed for n = number of rounds, since rounds are independent, and applied as
+    shares to all samples. If all samples of a round were equal, this would be the interval of one
+    value a round; otherwise the interval is wider than necessary. With too few rounds (for the 95th
+    percentile: one for the lower end, up to 71 for the upper one), an end is the smallest or the
+    largest sample.
 
     Args:
-        rounds: Samples in ms, at least one in each round.
+        rounds: Samples by round.
         q: Above 0 and below 100.
-        confidence: Probability that the interval holds the percentile; half of the rest is left on
-            either side. Where there are too few rounds for it (for the 95th percentile: one for the
-            lower end, up to 71 for the upper one), an end is the smallest or the largest sample.
     """
-    count, share, outside = len(rounds), q / 100, (1 - confidence) / 2
+    count, share, outside = len(rounds), q / 100, (1 - 0.95) / 2
     low, high, below = 1, count, 0.0
     for hits in range(count):
-        if below <= outside:  # the probability that fewer than `hits` values are below it
+        if below <= outside:  # P(fewer than `hits` values are below the percentile)
             low = max(hits, 1)
         below += _binomial(count, hits, share)
         if 1 - below <= outside:
@@ -128,7 +103,7 @@ def percentile_interval_ms(
 
 
 def _binomial(count: int, hits: int, share: float) -> float:
-    """The probability of so many hits; by logarithms, since the ways are too many for a float."""
+    """Probability of a number of hits, by logarithms: binomial coefficients overflow floats."""
     ways = math.lgamma(count + 1) - math.lgamma(hits + 1) - math.lgamma(count - hits + 1)
     return math.exp(ways + hits * math.log(share) + (count - hits) * math.log1p(-share))
 

@@ -1,4 +1,4 @@
-"""Whether the machine was in the same state all the time, as told by the reference workload."""
+"""Whether the machine's state was constant, judged by the reference workload."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 UNSETTLED_SHARE = 0.1
-"""A machine has settled if at most so many of the keys lack rounds or a narrow interval."""
+"""Largest share of unsettled keys for a machine to count as settled."""
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,13 @@ class Steadiness:
     """How steady a machine was while a table was measured.
 
     Attributes:
-        stretches: How often the reference was measured, in all sessions.
-        disturbed: Stretches from one time to the next in which it was slow: what was measured in
-            them does not count.
-        reference_spread: 95th percentile of the reference against its lower quartile, less 1.
-        keys: Number of keys that were measured.
-        unsettled: Keys whose rounds do not suffice, or whose low quantile is not known well
-            enough.
-        settled: Whether these are few enough for figures of the table to be relied on.
+        stretches: Number of reference measurements in all sessions.
+        disturbed: Number of stretches, from one reference measurement to the next, in which the
+            reference was slow; their measurements do not count.
+        reference_spread: Ratio of the reference's 95th percentile to its lower quartile, minus 1.
+        keys: Number of measured keys.
+        unsettled: Keys with too few rounds, or too wide an interval of the low quantile.
+        settled: Whether few enough keys are unsettled for the table to be reliable.
     """
 
     stretches: int
@@ -44,24 +43,19 @@ class Steadiness:
 
 
 def base_level_ms(levels_ms: Sequence[float]) -> float:
-    """The reference's latency when nothing disturbs: the lower quartile.
-
-    Args:
-        levels_ms: Its fastest run each time that it was measured.
-    """
+    """The reference's undisturbed latency: lower quartile of its fastest runs."""
     return float(np.quantile(levels_ms, 0.25))
 
 
 def disturbed_stretches(levels_ms: Sequence[float], tolerance: float) -> frozenset[int]:
-    """Stretches of a session in which the machine was slower than else: busy, or throttled.
+    """Stretches of a session in which the machine was busy or throttled.
 
-    A stretch is what lies between two measurements of the reference; stretch n begins with the
-    n-th of them. It is judged against all of the session, so that a slow beginning is found out
-    later, too.
+    Stretch n is the time from the n-th reference measurement to the next. It is compared with the
+    whole session, so that a slow start is detected later, too.
 
     Args:
-        levels_ms: The reference's fastest run each time that it was measured, in order.
-        tolerance: By which share the reference may be slower, at the begin and end of a stretch.
+        levels_ms: Fastest run of each measurement of the reference, in order.
+        tolerance: By which share the reference may be slower at start and end of a stretch.
     """
     if not levels_ms:
         return frozenset()

@@ -1,4 +1,4 @@
-"""A latency table as rows for a spreadsheet."""
+"""A latency table as CSV."""
 
 from __future__ import annotations
 
@@ -18,29 +18,25 @@ COLUMNS = (
     *("low_quantile_ms", "cold_ms", "median_ms", "p95_ms", "median_low_ms", "median_high_ms"),
     *("predicted_ms", "error"),
 )
-"""The first eleven say what the table is of, so that rows of several tables can stand in one file.
+"""The first eleven identify the table, so that one file can hold rows of several tables.
 
-`kind` is that of the workload, such as `block` or `network`, or `overhead` (a run of nothing) or
-`reference` (the workload that joins sessions); `rounds` those that count, `rounds_made` those in
-which the machine was disturbed included; `low_quantile_ms` what the work itself takes undisturbed,
-without the fixed cost of a run: what adds up; `cold_ms` the same of runs with cold caches, with
-that cost; `median_ms` and `p95_ms` those of a whole run; `median_low_ms` and `median_high_ms` the
-interval in which the median is with 95 % confidence; `predicted_ms` the predicted median of a
-network; `error` why the key could not run. What is not known is empty."""
+`kind` is that of the workload, such as `block` or `network`, or `overhead` (an empty run) or
+`reference` (the workload that links sessions); `rounds` counts undisturbed rounds, `rounds_made`
+all of them; `low_quantile_ms` is the undisturbed latency without the fixed cost of a run, which
+adds up over blocks; `cold_ms` the same with cold caches and the fixed cost; `median_ms` and
+`p95_ms` are of whole runs; `median_low_ms` and `median_high_ms` the 95 % confidence interval of the
+median; `predicted_ms` the predicted median of a network; `error` why the key could not run. Unknown
+values are empty.
+"""
 
 
 def table_csv(table: LatencyTable, predicted_ms: Mapping[str, float] | None = None) -> str:
-    """The figures of a table as CSV: a line of names, then one for each key, kind by kind.
+    """The columns `COLUMNS` of a table as CSV: a header, then a line for each key, kind by kind.
 
-    Args:
-        table: The table.
-        predicted_ms: Predicted medians of networks, by key.
-
-    Returns:
-        Lines with the columns of `COLUMNS`; times in milliseconds, to the nanosecond.
+    Times are in milliseconds, to the nanosecond. `predicted_ms` are medians of networks, by key.
 
     Raises:
-        TableError: A session shares nothing with the others.
+        TableError: A session shares no key with the others.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""The file of a latency table: JSON lines that are only ever appended, by one process at a time."""
+"""The file of a latency table: append-only JSON lines with one writer at a time."""
 
 from __future__ import annotations
 
@@ -17,21 +17,18 @@ FORMAT = 1
 
 
 def read_table(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The lines of a table with their numbers; the first one is its header.
-
-    Args:
-        path: The table.
+    """The lines of a table with their numbers; the first is the header.
 
     Raises:
-        FileError: It cannot be read, is something else, or is damaged elsewhere than at its end.
-        TableError: It is of another format.
+        FileError: It cannot be read, is of another kind, or is damaged before its end.
+        TableError: It has another format.
     """
     lines = table_lines(path).read()
     found = lines[0][1].get("format") if lines else None
     if found != FORMAT:
         raise TableError(
             f"{path} must be a latency table of format {FORMAT}",
-            f"format {found!r}" if lines else "a file without a whole first line",
+            f"format {found!r}" if lines else "a file without a complete first line",
             "Move it away, or run `edgesearch profile` into another folder.",
         )
     return lines
@@ -39,11 +36,9 @@ def read_table(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 @contextlib.contextmanager
 def open_table(path: Path, header: Mapping[str, Any] | None = None) -> Iterator[JsonLines]:
-    """Open a table for appending, and keep other writers out of it.
+    """Open a table for appending, and keep other writers out.
 
-    Args:
-        path: The table.
-        header: First line of a new table, which is begun if there is none.
+    If it is missing, a new one is created with `header` as first line.
 
     Raises:
         FileError: It cannot be written, another process is writing it, or it is no table.
@@ -55,26 +50,26 @@ def open_table(path: Path, header: Mapping[str, Any] | None = None) -> Iterator[
             f"the latency table {path}", "no such file", "Run `edgesearch profile` first."
         )
     with locked(path):
-        read_table(path)  # nothing is cut off a file that is something else
+        read_table(path)  # refuses other files before their last line is cut
         file = table_lines(path)
         file.read(cut=True)
         yield file
 
 
 def table_lines(path: Path) -> JsonLines:
-    """The file of a table."""
+    """The JSON lines of a table."""
     return JsonLines(
         path, "a latency table", "Remove this line: what is missing is measured again."
     )
 
 
 def _begin(path: Path, header: Mapping[str, Any]) -> None:
-    """Make a table of one line; it is there with its header, or not at all."""
+    """Create a table with its header, atomically."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         table_lines(partial).append(header)
         try:
-            os.link(partial, path)  # unlike a renaming, it leaves alone what another one made
+            os.link(partial, path)  # unlike a rename, it keeps the table of another process
         except FileExistsError:
             pass
         except OSError:  # a file system without links

@@ -1,4 +1,4 @@
-"""What a latency table is of, and what it differs in from what is expected."""
+"""What a latency table was measured on, and how that differs from what is expected."""
 
 from __future__ import annotations
 
@@ -13,19 +13,12 @@ from devices.spec import IDENTITY_FIELDS, MEASURED_FIELDS, DeviceSpec
 from profilers.errors import TableError, TableMismatchError
 
 _RUN_FIELDS = ("runtime", "provider", "precision", "batch", "threads")
-"""What a run is. Latencies of different runs have no place in one table; those of machines that
-differ a little have, since each session says what was there."""
+"""Fields in which a table holds one value. Machines may differ: each session has a fingerprint."""
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A field in which something differs from what is wanted.
-
-    Attributes:
-        field: One of `MEASURED_FIELDS` or `IDENTITY_FIELDS`.
-        wanted: The value that is wanted.
-        found: The value that was found.
-    """
+    """A field, of `MEASURED_FIELDS` or `IDENTITY_FIELDS`, with another value than wanted."""
 
     field: str
     wanted: Any
@@ -33,10 +26,10 @@ class Mismatch:
 
 
 def read_identity(path: Path, header: Mapping[str, Any]) -> tuple[DeviceSpec, Fingerprint]:
-    """Return the device and the machine that a table's header names.
+    """The device and fingerprint in a table's header.
 
     Raises:
-        TableError: If it does not.
+        TableError: If the header lacks them.
     """
     try:
         return (
@@ -52,24 +45,26 @@ def read_identity(path: Path, header: Mapping[str, Any]) -> tuple[DeviceSpec, Fi
 
 
 def spec_mismatches(found: DeviceSpec, wanted: DeviceSpec) -> list[Mismatch]:
-    """Return the fields that latencies are of in which two devices differ."""
+    """Mismatches of two devices in `MEASURED_FIELDS`."""
     compared = [Mismatch(f, getattr(wanted, f), getattr(found, f)) for f in MEASURED_FIELDS]
     return [each for each in compared if each.wanted != each.found]
 
 
 def machine_mismatches(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Mismatch]:
-    """Return the fields in which two machines would have to agree to share a table, and do not.
+    """Mismatches of two fingerprints, by field name, in `IDENTITY_FIELDS`.
 
-    Args:
-        found: Fields of a fingerprint, by name. One that is None, an empty text or left out is
-            not known, and differs from nothing.
-        wanted: The same.
+    A field that is None, empty or missing is unknown, and differs from nothing.
     """
     compared = [
         Mismatch(field, _plain(wanted.get(field)), _plain(found.get(field)))
         for field in IDENTITY_FIELDS
     ]
-    return [each for each in compared if _is_known(each) and each.wanted != each.found]
+    unknown = (None, "")
+    return [
+        each
+        for each in compared
+        if each.wanted not in unknown and each.found not in unknown and each.wanted != each.found
+    ]
 
 
 def check_identity(
@@ -79,16 +74,10 @@ def check_identity(
     *,
     accept: Collection[str] = (),
 ) -> tuple[Mismatch, ...]:
-    """Compare what a table is of with what it is expected to be of.
-
-    Args:
-        path: The table.
-        specs: Its device, and the one that is expected, if any.
-        fingerprints: Its machine, and the one that is expected, if any.
-        accept: Fields in which they may differ.
+    """Compare a table's device and machine (first of each pair) with the expected ones, if any.
 
     Returns:
-        What was accepted.
+        The mismatches, all in fields to `accept`.
 
     Raises:
         TableMismatchError: If they differ in another field; names it.
@@ -105,17 +94,17 @@ def check_identity(
         raise TableMismatchError(
             f"{path} must be of {refused[0].field} {refused[0].wanted!r}",
             f"{refused[0].field} {refused[0].found!r}",
-            "Use the table of this device, move this one away and measure again, or take it as it "
-            f"is: profile.accept=[{fields}].",
+            "Use the table of this device, move this one away and measure again, or accept the "
+            f"difference: profile.accept=[{fields}].",
         )
     return tuple(differing)
 
 
 def refuse_other_runs(path: Path, accepted: Iterable[Mismatch]) -> None:
-    """Refuse to add to a table that was accepted although it is of other runs.
+    """Refuse to extend a table whose accepted mismatches include fields of a run.
 
     Raises:
-        TableMismatchError: If there is such a field; names it.
+        TableMismatchError: If they do; names the field.
     """
     for mismatch in accepted:
         if mismatch.field in _RUN_FIELDS:
@@ -126,10 +115,6 @@ def refuse_other_runs(path: Path, accepted: Iterable[Mismatch]) -> None:
             )
 
 
-def _is_known(mismatch: Mismatch) -> bool:
-    return mismatch.wanted not in (None, "") and mismatch.found not in (None, "")
-
-
 def _plain(value: Any) -> Any:
-    """The value; a list, which JSON makes of a tuple, as a tuple again."""
+    """The value, with a list from JSON as a tuple."""
     return tuple(value) if isinstance(value, list) else value

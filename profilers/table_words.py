@@ -1,4 +1,4 @@
-"""What a latency table is, in words, from what its file holds."""
+"""A latency table described in sentences."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ def describe_table(
     steadiness: Steadiness | None = None,
     nouns: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Say what a table is of, what it holds, and how far its figures can be trusted.
+    """Describe the device of a table, its content, and how reliable its figures are.
 
     Args:
         table: The table.
-        steadiness: How steady the machine was; the table's own figure if None.
-        nouns: What to call things of a kind; the kind itself for others.
-
-    Returns:
-        A few sentences.
+        steadiness: How steady the machine was; by default the table's.
+        nouns: Nouns by kind of key; the kind itself for others.
 
     Raises:
-        TableError: A session shares nothing with the others.
+        TableError: A session shares no key with the others.
     """
     spec, machine = table.spec, table.fingerprint
     through = f" through {spec.provider}" if spec.provider else ""
@@ -52,16 +49,14 @@ def describe_table(
 
 def _clocks(table: LatencyTable) -> list[str]:
     machine = table.fingerprint
-    known = []
-    if machine.power_mode:
-        known.append(f"power mode {machine.power_mode}")
-    if machine.governor:
-        known.append(f"clock governor {machine.governor}")
-    if machine.frequency_khz:
-        low, high = (f"{khz / 1e6:.2f}" for khz in machine.frequency_khz)
-        known.append(f"clock {low} to {high} GHz")
-    text = ", ".join(known)
-    return [f"{text[0].upper()}{text[1:]} when it was begun."] if known else []
+    clock_ghz = " to ".join(f"{khz / 1e6:.2f}" for khz in machine.frequency_khz or ())
+    parts = {
+        "power mode ": machine.power_mode,
+        "clock governor ": machine.governor,
+        "clock ": clock_ghz and f"{clock_ghz} GHz",
+    }
+    text = ", ".join(name + value for name, value in parts.items() if value)
+    return [f"{text[0].upper()}{text[1:]} when it was created."] if text else []
 
 
 def _contents(table: LatencyTable, nouns: Mapping[str, str]) -> str:
@@ -83,16 +78,15 @@ def _contents(table: LatencyTable, nouns: Mapping[str, str]) -> str:
 
 
 def _failure(table: LatencyTable) -> list[str]:
-    """Why the first key could not run, a block if there is one, and what can be done about it."""
+    """Why the first key, preferably a block, could not run, and the remedy."""
     if not table.errors:
         return []
     kinds = table.kinds()
     key, error = min(table.errors.items(), key=lambda item: kinds[item[0]] != "block")
     why = " ".join(error.split()).rstrip(".")
     return [
-        f"{key} could not run because of: {why}. If that has passed, as a lack of memory does, "
-        "`edgesearch profile` and `validate` try again what they need of what could not run "
-        "with profile.retry_errors=true."
+        f"{key} could not run because of: {why}. If the cause was temporary, such as a lack of "
+        "memory, profile.retry_errors=true makes `edgesearch profile` and `validate` try again."
     ]
 
 
@@ -113,5 +107,5 @@ def _sessions(table: LatencyTable) -> list[str]:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number of things, such as "1 block" or "2 blocks"."""
+    """Such as "1 block" or "2 blocks"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,4 +1,4 @@
-"""What an engine needs of a device besides time: memory and power."""
+"""Memory and power that an engine needs."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from devices.power import PowerMeter
 from devices.runtimes.open_runtime import open_runtime
 from devices.runtimes.protocol import Runtime
 from devices.spec import DeviceSpec
-from devices.transports import SshTransport
+from devices.transports.ssh import SshTransport
 from profilers.agent_archive import write_agent
 from profilers.own_models import write_overhead_model
 
 SECONDS = 1.0
-"""So long an engine runs, and so long the device rests before, while power is read."""
+"""How long the device rests, and how long the engine runs, while power is read."""
 _SECONDS_BETWEEN_SAMPLES = 0.05
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What an engine needs of a device.
+    """Memory and power that an engine needs.
 
     Attributes:
-        memory_bytes: What loading and running it adds to the memory of a process of its own, at
-            its peak; None where that cannot be read, and for engines that are in a GPU's memory.
-        power_w: Mean power while it runs without a pause: of the whole device or, where an NVIDIA
-            card runs it, of that card; None where neither is told.
-        idle_power_w: The same before, at rest.
+        memory_bytes: Peak memory that loading and running adds to a process; None if unreadable,
+            and for engines in GPU memory.
+        power_w: Mean power while it runs without pauses, of the whole device or, if an NVIDIA card
+            runs it, of that card; None if no sensor reports it.
+        idle_power_w: The same at rest, before.
     """
 
     memory_bytes: int | None
@@ -44,11 +44,7 @@ class Usage:
 
 
 def usage_of(spec: DeviceSpec, path: Path) -> Usage:
-    """Let a device run an engine in a process of its own, and look at what it needs.
-
-    Args:
-        spec: The device; of several boards the first one.
-        path: The engine.
+    """Measure the usage of an engine in a process of its own on the (first) device.
 
     Raises:
         DeviceError: If the device cannot be reached.
@@ -75,7 +71,7 @@ def usage_of(spec: DeviceSpec, path: Path) -> Usage:
 
 def _answer(command: Sequence[str], process: subprocess.Popen[bytes]) -> Usage:
     out, err = process.communicate()
-    # Beside what libraries and the start-up files of a shell print.
+    # Libraries and start-up files of a shell may print other lines.
     answers = [line for line in out.decode(errors="replace").splitlines() if line[:1] == "{"]
     if process.returncode or not answers:
         said = err.decode(errors="replace").strip().splitlines()
@@ -88,12 +84,7 @@ def _answer(command: Sequence[str], process: subprocess.Popen[bytes]) -> Usage:
 
 
 def print_usage(request: str, path: str) -> None:
-    """Be that process: run an engine here, and print what it needs.
-
-    Args:
-        request: The device as JSON.
-        path: The engine.
-    """
+    """Run an engine in this process and print its usage; `request` is the device as JSON."""
     spec = DeviceSpec.from_dict(json.loads(request))
     runtime = open_runtime(spec)
     computes_on = spec.runtime_record.computes_on(spec.provider)
@@ -116,7 +107,7 @@ def print_usage(request: str, path: str) -> None:
 
 
 def _try_out(runtime: Runtime) -> None:
-    """Run a model of next to nothing: what a runtime needs for itself is no engine's."""
+    """Run a trivial model, so that memory of the runtime itself is not counted."""
     with tempfile.TemporaryDirectory() as folder:
         write_overhead_model(Path(folder) / "overhead.onnx")
         session = runtime.load(Path(folder) / "overhead.onnx")
@@ -125,7 +116,7 @@ def _try_out(runtime: Runtime) -> None:
 
 
 def _watch(power: PowerMeter, work: Callable[[], object]) -> None:
-    """Repeat some work for a while, and look at the sensors between."""
+    """Repeat some work for `SECONDS`, sampling the sensors."""
     end, sampled = time.monotonic() + SECONDS, 0.0
     while time.monotonic() < end:
         work()

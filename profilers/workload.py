@@ -1,4 +1,4 @@
-"""What is measured: a key and the ONNX file that it stands for."""
+"""A workload: a key and the ONNX file it stands for."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from profilers.errors import ProfilerError
 OVERHEAD_KEY = "overhead"
 """A model that does nothing: its latency is the fixed cost of a run."""
 REFERENCE_KEY = "reference"
-"""A model that tells how the machine is."""
+"""A model whose latency shows the state of the machine."""
 OWN_KEYS = (OVERHEAD_KEY, REFERENCE_KEY)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A model to be measured.
+    """A model to measure.
 
     Args:
         key: Name in the latency table; describes the model completely.
         onnx_path: The model.
-        kind: What kind of thing it is: `block` for a part of networks, any other word for whole
-            networks. The table keeps it.
-        about: Plain JSON values that the table keeps for whoever reads it.
+        kind: `block` for a part of networks, any other word for whole networks.
+        about: Plain JSON values to keep in the table for its readers.
 
     Raises:
         ProfilerError: If the key is empty, or one of the profiler's own.

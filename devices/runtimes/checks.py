@@ -1,4 +1,4 @@
-"""Shared by runtimes and builders: checking and drawing inputs, writing engines atomically."""
+"""Helpers of runtimes and builders: input checks, random inputs, atomic writing of engines."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from devices.errors import CompileError, EngineError
 
 
 def check_inputs(
-    expected: Mapping[str, tuple[int, ...]], inputs: Mapping[str, NDArray[Any]]
+    expected: Mapping[str, tuple[int, ...]],
+    types: Mapping[str, np.dtype[Any]],
+    inputs: Mapping[str, NDArray[Any]],
 ) -> None:
-    """Compare names and shapes of inputs with what an engine wants.
-
-    Args:
-        expected: Shapes by name.
-        inputs: Arrays by name.
+    """Compare inputs with the shapes and types (both by name) that an engine expects.
 
     Raises:
-        EngineError: If an input is missing, unknown or of another shape.
+        EngineError: If an input is missing, unknown or of another shape or type.
     """
     for name, shape in expected.items():
         if name not in inputs:
@@ -47,18 +45,7 @@ def check_inputs(
             f"Leave {unknown[0]!r} out.",
         )
 
-
-def check_types(expected: Mapping[str, np.dtype[Any]], inputs: Mapping[str, NDArray[Any]]) -> None:
-    """Compare types of inputs with what an engine wants.
-
-    Args:
-        expected: Types by name.
-        inputs: Arrays by name; none is missing.
-
-    Raises:
-        EngineError: If one is of another type.
-    """
-    for name, dtype in expected.items():
+    for name, dtype in types.items():
         if inputs[name].dtype != dtype:
             raise EngineError(
                 f"input {name!r} must be of type {dtype}", str(inputs[name].dtype), "Cast it."
@@ -68,15 +55,7 @@ def check_types(expected: Mapping[str, np.dtype[Any]], inputs: Mapping[str, NDAr
 def draw_inputs(
     shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, np.dtype[Any]]
 ) -> dict[str, NDArray[Any]]:
-    """Draw inputs to time an engine on: always the same ones.
-
-    Args:
-        shapes: Shapes by name.
-        types: Types by name.
-
-    Returns:
-        Arrays by name: normally distributed, or zeros and ones if of whole numbers.
-    """
+    """Draw the inputs to time engines on, always the same: normal, or 0 and 1 for integers."""
     random = np.random.default_rng(0)
     return {
         name: random.standard_normal(shape).astype(types[name])
@@ -88,13 +67,7 @@ def draw_inputs(
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary file that takes the name `path` if the block succeeds.
-
-    Args:
-        path: The final name.
-
-    Yields:
-        A name in the same folder; what is there is removed if the block fails.
+    """Write an engine atomically: yield a temporary file, rename it if the block succeeds.
 
     Raises:
         CompileError: If the folder cannot be written.

@@ -1,6 +1,6 @@
-"""CUDA graphs, captured and launched through the driver itself.
+"""CUDA graphs, captured and launched through the driver.
 
-pycuda has no graphs; the driver takes the streams of pycuda and of cuda-bindings alike.
+pycuda has no graphs; the driver accepts the streams of both pycuda and cuda-bindings.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cuGraphDestroy": (_HANDLE,),
     "cuGetErrorString": (ctypes.c_int, ctypes.POINTER(ctypes.c_char_p)),
 }
-# Only this thread must not call what cannot be captured: others may go on (cuda.h).
+# Other threads may call functions that cannot be captured (cuda.h).
 _CAPTURE_MODE_THREAD_LOCAL = 1
 
 
 class CudaGraph:
-    """Work on the GPU that is launched at once, however many kernels it consists of.
+    """Work on the GPU that is launched at once, however many kernels it has.
 
     Args:
-        stream: The `CUstream` that the work is put into, and later the graph. Not the default one.
-        work: Puts the work into that stream. It is not done, only noted.
+        stream: The `CUstream` to capture from and launch into; not the default stream.
+        work: Enqueues the work into the stream, where it is captured, not run.
 
     Raises:
-        EngineError: If the work cannot be captured; what `work` raises is passed on.
+        EngineError: If the work cannot be captured; errors of `work` are passed on.
     """
 
     def __init__(self, stream: int, work: Callable[[], None]) -> None:
@@ -58,15 +58,15 @@ class CudaGraph:
             raise
 
     def launch(self) -> None:
-        """Put the graph into its stream; does not wait for it.
+        """Enqueue the graph into its stream without waiting.
 
         Raises:
-            EngineError: If the driver refuses.
+            EngineError: If the driver fails.
         """
         _call("cuGraphLaunch", self._executable, self._stream)
 
     def close(self) -> None:
-        """Give it back. Closing again does nothing."""
+        """Release the graph. Closing again does nothing."""
         if self._executable:
             _driver().cuGraphExecDestroy(self._executable)
         if self._graph:
@@ -96,7 +96,7 @@ def _call(name: str, *arguments: Any) -> None:
         _driver().cuGetErrorString(result, ctypes.byref(text))
         found = (text.value or b"an unknown error").decode()
         raise EngineError(
-            f"the driver to carry out {name} for a CUDA graph",
+            f"the driver must complete {name} for a CUDA graph",
             f"{found} (error {result})",
             "Export the network with fixed shapes and without control flow.",
         )

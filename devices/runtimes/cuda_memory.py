@@ -1,4 +1,4 @@
-"""The GPU's memory, streams and events, through pycuda or through cuda-bindings."""
+"""GPU memory, streams and events, through pycuda or cuda-bindings."""
 
 from __future__ import annotations
 
@@ -13,82 +13,70 @@ from devices.errors import DeviceError, EngineError, RuntimeMissingError
 
 _GPU = "an NVIDIA GPU and its driver"
 NO_GPU_REMEDY = (
-    "Install the driver (nvidia-smi must list the GPU), or do it where the GPU is: run the same "
-    "command on that machine or, if ssh reaches it, on this one with device.transport=ssh "
-    "device.host=NAME (`bench`: transport=ssh host=NAME)."
+    "Install the driver (nvidia-smi must list the GPU), or use a machine with a GPU: run the same "
+    "command there or, over ssh, here with device.transport=ssh device.host=NAME "
+    "(`bench`: transport=ssh host=NAME)."
 )
-_RUN_REMEDY = "Free memory of the GPU, or look for other programs that disturb it."
+_RUN_REMEDY = "Free GPU memory, or look for other programs that use the GPU."
 
 
 class DeviceBuffer(Protocol):
-    """A piece of the GPU's memory."""
+    """A buffer in GPU memory. All methods but `free` raise EngineError."""
 
-    @property
-    def address(self) -> int:
-        """Where it is."""
+    address: int
 
     def write(self, array: NDArray[Any]) -> None:
-        """Copy an array of its size there; raises EngineError."""
+        """Copy an array of the buffer's size to the GPU."""
 
     def read(self, array: NDArray[Any]) -> None:
-        """Fill a contiguous array of its size from there; raises EngineError."""
+        """Fill a contiguous array of the buffer's size from the GPU."""
 
     def free(self) -> None:
-        """Give it back; call once."""
+        """Free the memory; call once."""
 
 
 class Stream(Protocol):
-    """A queue of work for the GPU, in order with copies to and from buffers."""
+    """A CUDA stream, in order with copies to and from buffers."""
 
-    @property
-    def handle(self) -> int:
-        """Its `CUstream`, as a number."""
+    handle: int
+    """Its `CUstream`."""
 
     def synchronize(self) -> None:
         """Wait until all work is done; raises EngineError if some of it failed."""
 
     def time_ms(self, work: Callable[[], None]) -> float:
-        """Time one piece of work on the GPU itself, between two events.
+        """Time work on the GPU between two events.
+
+        The CPU spins meanwhile: sleeping would lower the clocks of both CPU and GPU.
 
         Args:
-            work: Puts something into this stream, and returns without waiting for it.
-
-        Returns:
-            Milliseconds between the event before it and the one after it. The processor spins
-            meanwhile: waking it would let the clocks of both sink.
+            work: Enqueues work into this stream without waiting for it.
 
         Raises:
             EngineError: If the work failed.
         """
 
     def close(self) -> None:
-        """Give it back; call once, when its work is done."""
+        """Destroy the stream; call once, when its work is done."""
 
 
 class Cuda(Protocol):
-    """A GPU, through one of the packages."""
+    """A GPU through one of the packages. All methods raise EngineError."""
 
-    @property
-    def package(self) -> str:
-        """Name of the package."""
-
-    @property
-    def gpu(self) -> str:
-        """Name of the GPU."""
-
-    @property
-    def compute_capability(self) -> str:
-        """Its generation, such as `8.9`."""
+    package: str
+    gpu: str
+    compute_capability: str
+    """Such as `8.9`."""
 
     def allocate(self, size_bytes: int) -> DeviceBuffer:
-        """Take a piece of its memory; raises EngineError."""
+        """Allocate GPU memory."""
 
     def open_stream(self) -> Stream:
-        """Open a stream; raises EngineError."""
+        """Open a stream."""
 
 
 class PyCuda:
-    """The GPU through pycuda, in the context that other libraries of the process use as well.
+    """The GPU through pycuda, in the primary context, which other libraries of the process share.
 
     Raises:
         RuntimeMissingError: If pycuda is not installed.
@@ -103,7 +91,7 @@ class PyCuda:
         except ImportError as error:
             raise _missing("pycuda", error) from error
         try:
-            # The primary context: pycuda.autoinit's own one would clash with other libraries.
+            # The context of pycuda.autoinit would clash with other libraries.
             import pycuda.autoprimaryctx
             import pycuda.driver
         except Exception as error:  # no libcuda: ImportError; no GPU: pycuda's own, RuntimeError
@@ -114,11 +102,11 @@ class PyCuda:
         self.compute_capability = ".".join(map(str, device.compute_capability()))
 
     def allocate(self, size_bytes: int) -> DeviceBuffer:
-        """Take a piece of the GPU's memory; see `Cuda.allocate`."""
+        """See `Cuda.allocate`."""
         return _PyCudaBuffer(self._driver, size_bytes)
 
     def open_stream(self) -> Stream:
-        """Open a stream; see `Cuda.open_stream`."""
+        """See `Cuda.open_stream`."""
         return _PyCudaStream(self._driver)
 
 
@@ -164,7 +152,7 @@ class _PyCudaStream:
             return float(begin.time_till(end))
 
     def close(self) -> None:
-        self._events = self._stream = None  # their destructors give them back
+        self._events = self._stream = None  # their destructors release them
 
 
 @contextlib.contextmanager
@@ -179,7 +167,7 @@ class CudaBindings:
     """The GPU through NVIDIA's cuda-bindings.
 
     Raises:
-        RuntimeMissingError: If they are not installed.
+        RuntimeMissingError: If cuda-bindings is not installed.
         DeviceError: If there is no driver or no GPU.
     """
 
@@ -195,7 +183,7 @@ class CudaBindings:
             if _checked(runtime, runtime.cudaGetDeviceCount()) < 1:
                 raise EngineError("", "no GPU", "")
             _checked(runtime, runtime.cudaSetDevice(0))
-            _checked(runtime, runtime.cudaFree(0))  # the context begins here, if not before
+            _checked(runtime, runtime.cudaFree(0))  # creates the context
             properties = _checked(runtime, runtime.cudaGetDeviceProperties(0))
         except EngineError as error:
             raise DeviceError(_GPU, f"{error.found} (cuda-bindings)", NO_GPU_REMEDY) from error
@@ -203,11 +191,11 @@ class CudaBindings:
         self.compute_capability = f"{properties.major}.{properties.minor}"
 
     def allocate(self, size_bytes: int) -> DeviceBuffer:
-        """Take a piece of the GPU's memory; see `Cuda.allocate`."""
+        """See `Cuda.allocate`."""
         return _BindingsBuffer(self._runtime, size_bytes)
 
     def open_stream(self) -> Stream:
-        """Open a stream; see `Cuda.open_stream`."""
+        """See `Cuda.open_stream`."""
         return _BindingsStream(self._runtime)
 
 
@@ -262,7 +250,7 @@ class _BindingsStream:
 
 
 def _checked(runtime: Any, answer: Any, required: str = "") -> Any:
-    """What a call gave; cuda-bindings put an error's number before it."""
+    """The value that a cuda-bindings call returned; raises its error."""
     number, *values = answer
     if number != runtime.cudaError_t.cudaSuccess:
         _, text = runtime.cudaGetErrorString(number)
@@ -272,14 +260,14 @@ def _checked(runtime: Any, answer: Any, required: str = "") -> Any:
 
 
 CUDA_PACKAGES: dict[str, Callable[[], Cuda]] = {"pycuda": PyCuda, "cuda-bindings": CudaBindings}
-"""The packages, in the order in which they are tried."""
+"""In the order in which they are tried."""
 
 
 def open_cuda(package: str | None = None) -> Cuda:
-    """Open the GPU: through pycuda, or through cuda-bindings where that is missing or broken.
+    """Open the GPU through pycuda or, where that is missing or broken, cuda-bindings.
 
     Args:
-        package: A key of `CUDA_PACKAGES`, to use this one and no other.
+        package: A key of `CUDA_PACKAGES`; only this package is used.
 
     Raises:
         RuntimeMissingError: If neither package is installed.
@@ -297,10 +285,10 @@ def open_cuda(package: str | None = None) -> Cuda:
     if found:
         raise DeviceError(_GPU, found, NO_GPU_REMEDY)
     raise RuntimeMissingError(
-        "a package that reaches the GPU's memory",
+        "a package for GPU memory",
         "; ".join(error.found for error in errors),
-        "Install one of the two: pip install cuda-bindings, or pip install pycuda (which is "
-        "compiled on installation and needs the CUDA toolkit).",
+        "Install one: pip install cuda-bindings, or pip install pycuda (which is compiled on "
+        "installation and needs the CUDA toolkit).",
     )
 
 

@@ -1,4 +1,4 @@
-"""Keeps engines that were built on this machine, so that resuming does not build them again."""
+"""Cache of the engines that were built on this machine."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ from devices.runtimes.checks import written_whole
 
 
 class EngineCache:
-    """A folder of engines by key.
-
-    The digest of an engine is part of its file's name: what is not whole is never loaded.
-
-    Args:
-        folder: The folder; made when something is put there.
-    """
+    """Engines by key; file names hold a digest, so that incomplete files are never loaded."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def get(self, key: str) -> bytes | None:
-        """The engine of a key; None if it is not there, or damaged."""
+        """The engine of a key; None if it is missing or damaged."""
         for path in self._files(key):
             with contextlib.suppress(OSError):
                 plan = path.read_bytes()
@@ -33,11 +27,7 @@ class EngineCache:
         return None
 
     def build(self, key: str, build: Callable[[Path], None]) -> bytes:
-        """Build the engine of a key, in place of any that is there.
-
-        Args:
-            key: The key; part of a file's name.
-            build: Writes the engine to the path that it gets.
+        """Build the engine of a key into the path that `build` gets, replacing any present one.
 
         Raises:
             CompileError: If it cannot be built, or the folder cannot be written.

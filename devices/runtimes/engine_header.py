@@ -1,4 +1,4 @@
-"""Reads the header of TensorRT for RTX engines, without loading them."""
+"""The header of TensorRT for RTX engines, read without library or GPU."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from devices.errors import EngineError
 
-# The vendor documents no header; this one was read off engines of version 1.7 (little endian):
-# magic, size of the file, four version bytes, mask of compute capabilities.
+# Undocumented; derived from engines of version 1.7 (little endian): magic, size of the file, four
+# version bytes, mask of compute capabilities.
 _HEADER = struct.Struct("<4s12xQ4s4xI")
 _MAGIC = b"vtrt"
 _CAPABILITY_BITS = {
@@ -24,9 +24,9 @@ _CAPABILITY_BITS = {
 
 @dataclass(frozen=True)
 class EngineHeader:
-    """What an engine says of itself without being loaded.
+    """Header of an engine.
 
-    Args:
+    Attributes:
         runtime_version: Version of TensorRT for RTX that built it, such as `1.7.1.116`.
         compute_capabilities: GPU generations that it runs on, such as `("SM86", "SM89")`.
     """
@@ -36,7 +36,7 @@ class EngineHeader:
 
 
 def has_engine_header(path: Path) -> bool:
-    """Whether a file begins as engines of TensorRT for RTX do; False if it cannot be read."""
+    """Whether a file begins like an engine of TensorRT for RTX; False if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
@@ -45,10 +45,7 @@ def has_engine_header(path: Path) -> bool:
 
 
 def read_engine_header(path: Path) -> EngineHeader:
-    """Read what a TensorRT for RTX engine says of itself; needs neither library nor GPU.
-
-    Args:
-        path: The engine.
+    """Read the header of a TensorRT for RTX engine.
 
     Raises:
         EngineError: If the file cannot be read, is damaged or is no such engine.

@@ -1,4 +1,4 @@
-"""The runtimes that a device can have."""
+"""All runtimes by name."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Reads the inputs of a model, and fixes the size of an open batch."""
+"""The inputs of a model, and fixing its open batch dimension."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from devices.errors import EngineError
 from devices.runtimes.onnx_layers import explain_failure
@@ -16,13 +15,7 @@ from devices.runtimes.onnxruntime_session import (
 
 
 def read_inputs(path: Path) -> dict[str, tuple[int | str, ...]]:
-    """Read the inputs of an `.onnx` or `.ort` file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Shapes by name; an open dimension is a text, its name or "?".
+    """Input shapes of an `.onnx` or `.ort` file, by name; an open dimension is its name or "?".
 
     Raises:
         EngineError: If onnxruntime cannot read the file.
@@ -36,19 +29,17 @@ def read_inputs(path: Path) -> dict[str, tuple[int | str, ...]]:
             explain_failure(error, path, [CPU]),
             "Export the model again.",
         ) from error
-    return {node.name: tuple(map(_size, node.shape)) for node in session.get_inputs()}
+    return {
+        node.name: tuple(size if isinstance(size, int) else str(size or "?") for size in node.shape)
+        for node in session.get_inputs()
+    }
 
 
 def fix_batch(onnx_path: Path, fixed_path: Path, batch: int) -> None:
-    """Write a model whose first dimensions are open for one size of batch.
-
-    Args:
-        onnx_path: The model.
-        fixed_path: Gets the model with fixed shapes.
-        batch: What open first dimensions become.
+    """Write a copy of a model with its open first dimensions set to a batch size.
 
     Raises:
-        EngineError: If shapes are open in another dimension.
+        EngineError: If another dimension is open.
     """
     import onnx
     from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_dim_param_fixed
@@ -68,7 +59,3 @@ def fix_batch(onnx_path: Path, fixed_path: Path, batch: int) -> None:
                     value.type.tensor_type.shape.dim[0].dim_value = batch
     fix_output_shapes(model)
     onnx.save(model, fixed_path)
-
-
-def _size(size: Any) -> int | str:
-    return size if isinstance(size, int) else str(size or "?")

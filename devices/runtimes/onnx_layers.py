@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _ABOUT_OPERATORS = ("NOT_IMPLEMENTED", "is not a registered function/op", "No Op registered")
-"""What onnxruntime's messages hold where it lacks an operator."""
+"""Text in onnxruntime's messages about a missing operator."""
 
 
 def modules_of(node: onnx.NodeProto) -> list[str]:
-    """The modules of the exported network that a node is of, from the outermost on."""
+    """Modules of the exported network that contain a node, outermost first."""
     for entry in node.metadata_props:
         if entry.key == _SCOPES:
             return [name for name in ast.literal_eval(entry.value)[:-1] if name]
@@ -25,22 +25,21 @@ def modules_of(node: onnx.NodeProto) -> list[str]:
 
 
 def layer_of(node: onnx.NodeProto) -> str:
-    """The innermost module of a node; its own name, or its output's, where none is told."""
+    """The innermost module of a node; without one, the node's or its output's name."""
     return (modules_of(node) or [node.name or node.output[0]])[-1]
 
 
 def name_layer(onnx_path: Path, operator: str, node_name: str) -> str:
-    """Say which layer a message is about.
+    """Describe the layer of a node, as in "the operator Conv of the layer layer1.0.conv1".
 
     Args:
         onnx_path: The model.
         operator: Type of the node, such as "Conv".
-        node_name: Name of the node, or "".
+        node_name: Name of the node; if empty, the first node of that type is taken.
 
     Returns:
-        Such as "the operator Conv of the layer layer1.0.conv1"; of several nodes that it may be,
-        the first. Without the package onnx, or for a node of a function, the layer is the node's
-        name.
+        The description. Without the package onnx, or for a node inside a function, the layer is
+        the node's name.
     """
     layer = node_name
     model = _load(onnx_path)
@@ -52,13 +51,13 @@ def name_layer(onnx_path: Path, operator: str, node_name: str) -> str:
 
 
 def explain_failure(error: Exception, model: Path | onnx.ModelProto, providers: list[str]) -> str:
-    """What onnxruntime says; if it lacks an operator, with the operator and its layer before.
+    """The message of an onnxruntime error, after operator and layer if it lacks an operator.
 
     Args:
-        error: What it raised as it loaded a model.
-        model: The model, or its `.onnx` file. Nothing is added for other files, or where the
-            package onnx is not installed.
-        providers: The execution providers that it was loaded with.
+        error: The error of loading a model.
+        model: The model or its file. Nothing is added for other files than `.onnx`, or without
+            the package onnx.
+        providers: The execution providers it was loaded with.
     """
     said = first_line(error)
     if not any(words in said for words in _ABOUT_OPERATORS):
@@ -71,28 +70,28 @@ def explain_failure(error: Exception, model: Path | onnx.ModelProto, providers: 
 
 
 def _load(path: Path) -> onnx.ModelProto | None:
-    """The model of an `.onnx` file; None where that cannot be read."""
+    """The model of an `.onnx` file; None if it cannot be read."""
     if path.suffix != ".onnx":
         return None
     try:
         import onnx
 
         return onnx.load(path)
-    except Exception:  # no such package, or no such model: what is known already has to do
+    except Exception:  # onnx is missing or the model invalid: the error stays unexplained
         return None
 
 
 def _first_that_fails(model: onnx.ModelProto, providers: list[str]) -> onnx.NodeProto | None:
-    """The first node that onnxruntime cannot load by itself.
+    """The first node that onnxruntime cannot load on its own.
 
-    Its messages name the node that is at fault only at times, and not the one in the file if that
-    was taken apart into others.
+    onnxruntime's messages name the failing node only sometimes, and not the file's node if that
+    was decomposed.
     """
     import onnx
 
     try:
         model = onnx.shape_inference.infer_shapes(model)
-    except Exception:  # what the model says of its tensors has to do
+    except Exception:  # the error stays unexplained
         return None
     values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
     types = {value.name: value for value in values if value.type.HasField("tensor_type")}

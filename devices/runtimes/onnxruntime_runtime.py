@@ -1,4 +1,4 @@
-"""onnxruntime: what it can do, sessions that can be timed, and `.ort` files."""
+"""onnxruntime: its record, sessions that can be timed, and compiling `.ort` files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.errors import CompileError, EngineError, RuntimeMissingError
-from devices.runtimes.checks import check_inputs, check_types, draw_inputs, written_whole
+from devices.runtimes.checks import check_inputs, draw_inputs, written_whole
 from devices.runtimes.onnx_layers import explain_failure
 from devices.runtimes.onnxruntime_session import (
     CPU,
@@ -46,9 +46,9 @@ class Provider:
     """An execution provider.
 
     Attributes:
-        full_name: What onnxruntime calls it.
-        computes_on: What it is for; on an NVIDIA card, inputs and outputs are in its memory.
-        package: The build of onnxruntime that has it; None if it has to be built by hand.
+        full_name: onnxruntime's name for it.
+        computes_on: For "nvidia", inputs and outputs are bound in GPU memory.
+        package: The onnxruntime build that includes it; None if it must be built by hand.
     """
 
     full_name: str
@@ -69,12 +69,12 @@ PROVIDERS = {
     "xnnpack": Provider("XnnpackExecutionProvider", "processor"),
     "acl": Provider("ACLExecutionProvider", "processor"),
 }
-"""Execution providers by the names that a device gives them."""
+"""Execution providers by the names used in device descriptions."""
 _DOT_PRODUCTS = {"avx_vnni", "avx512_vnni", "amx_int8"}
 
 
 class OnnxRuntimeRecord(RuntimeRecord):
-    """What onnxruntime can do, with each of its execution providers."""
+    """Record of onnxruntime with all its execution providers."""
 
     name = "onnxruntime"
     endings = (".onnx", ".ort")
@@ -83,15 +83,15 @@ class OnnxRuntimeRecord(RuntimeRecord):
     providers = tuple(PROVIDERS)
 
     def open(self, threads: int, batch: int, provider: str | None) -> Runtime:
-        """Open it; see `RuntimeRecord.open`."""
+        """See `RuntimeRecord.open`."""
         return OnnxRuntime(threads, provider or "cpu", batch)
 
     def installed_version(self) -> str:
-        """Its version; see `RuntimeRecord.installed_version`."""
+        """See `RuntimeRecord.installed_version`."""
         return str(import_onnxruntime().__version__)
 
     def detect(self) -> tuple[str, tuple[str, ...]]:
-        """Import it, whichever package brings it; see `RuntimeRecord.detect`."""
+        """Import it, from whichever package; see `RuntimeRecord.detect`."""
         try:
             import onnxruntime
 
@@ -107,12 +107,11 @@ class OnnxRuntimeRecord(RuntimeRecord):
         machine: str = "",
         instruction_sets: Collection[str] = (),
     ) -> str:
-        """Choose integers by what computes with them; see `RuntimeRecord.number_format`.
+        """Choose the integer format by hardware; see `RuntimeRecord.number_format`.
 
-        TensorRT wants signed numbers without zero points, Arm processors are fastest with signed
-        ones, x86 processors with unsigned activations. Where those lack the dot products of VNNI,
-        the sum of two products of eight bits saturates: weights then get seven bits (onnxruntime's
-        documentation of quantization).
+        TensorRT requires signed numbers without zero points. Arm is fastest with signed numbers,
+        x86 with unsigned activations. Without VNNI, the sum of two 8-bit products saturates on
+        x86: weights are reduced to 7 bits (onnxruntime documentation, quantization).
         """
         if precision != "int8":
             return precision
@@ -123,31 +122,31 @@ class OnnxRuntimeRecord(RuntimeRecord):
         return "u8s8" if _DOT_PRODUCTS & set(instruction_sets) else "u8s8-reduced"
 
     def reason_against(self, precision: str, provider: str | None) -> str | None:
-        """Half precision is slower on processors; see `RuntimeRecord.reason_against`."""
+        """Half precision is slower on CPUs; see `RuntimeRecord.reason_against`."""
         if precision == "fp16" and self.computes_on(provider) == "processor":
             return "onnxruntime computes it in fp32 on processors, which takes longer"
         return None
 
     def computes_on(self, provider: str | None) -> _Unit:
-        """What a provider is for; see `RuntimeRecord.computes_on`."""
+        """See `RuntimeRecord.computes_on`."""
         return PROVIDERS[provider or "cpu"].computes_on
 
 
 class OnnxRuntime:
-    """Runs `.onnx` and `.ort` files on the processor, or on what an execution provider is for.
+    """Runs `.onnx` and `.ort` files on the CPU or through an execution provider.
 
-    An `.onnx` file is optimised for this machine as it is loaded. Sessions do not disturb each
-    other: with one thread there is no pool, with more each session's pool stops spinning as soon
-    as a run ends. (A pool shared by the whole process would predict as well, but onnxruntime
-    then refuses every other kind of session for the rest of the process.)
+    An `.onnx` file is optimised for this machine when it is loaded. Sessions do not disturb each
+    other: one thread needs no pool, and with more each session's pool stops spinning when a run
+    ends. (A process-wide pool gives equally good predictions, but onnxruntime then refuses
+    sessions with their own pools for the rest of the process.)
 
-    Another provider than the processor's leaves operations that it does not know to the processor;
-    one that cannot be started at all is an error, never a reason to run elsewhere.
+    Operators that the provider lacks run on the CPU. A provider that cannot start is an error:
+    there is no fallback.
 
     Args:
-        threads: Threads within an operation; operations follow one another.
-        provider: Execution provider, a key of `PROVIDERS`.
-        batch: Images in a run of models whose batch is open.
+        threads: Threads within an operator; operators run one after another.
+        provider: A key of `PROVIDERS`.
+        batch: Batch of models whose batch dimension is open.
 
     Raises:
         RuntimeMissingError: If onnxruntime is not installed, or its build lacks the provider.
@@ -161,13 +160,9 @@ class OnnxRuntime:
         self._provider = provider
         self.version: str = import_onnxruntime().__version__
         _check_provider(provider)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How sessions are set; see `Runtime.settings`."""
-        return {
-            "provider": self._provider,
-            "threads": self._threads,
+        self.settings: dict[str, Any] = {
+            "provider": provider,
+            "threads": threads,
             "inter_op_threads": 1,
             "execution_mode": "sequential",
             "graph_optimization": "all",
@@ -175,7 +170,7 @@ class OnnxRuntime:
         }
 
     def load(self, path: Path) -> Session:
-        """Load a model whose shapes are fixed, but for the batch; see `Runtime.load`."""
+        """Load a model with fixed shapes or an open batch dimension; see `Runtime.load`."""
         if path.suffix not in OnnxRuntimeRecord.endings:
             endings = " and ".join(OnnxRuntimeRecord.endings)
             raise EngineError(f"onnxruntime loads {endings} files", str(path), "Pass one.")
@@ -205,13 +200,12 @@ class OnnxRuntime:
 
 
 class OrtBuilder:
-    """Compiles ONNX files to `.ort` files, which onnxruntime loads without optimising again.
+    """Compiles ONNX files to `.ort` files, which load without being optimised again.
 
     Args:
-        portable: Whether the file must run on other machines. If so, the memory layout stays the
-            general one, which made convolutional networks about 27 % slower than the layout that
-            fits the instruction set of the machine that compiles; onnxruntime does not catch up
-            when it loads an `.ort` file.
+        portable: Whether the file must run on other machines. Then the memory layout is the
+            general one, about 27 % slower for convolutional networks than the layout for the
+            compiling machine's instruction set; loading does not change the layout.
     """
 
     suffix = ".ort"
@@ -220,7 +214,7 @@ class OrtBuilder:
         self._portable = portable
 
     def build(self, onnx_path: Path, engine_path: Path) -> None:
-        """Compile a model; see `EngineBuilder.build`."""
+        """See `EngineBuilder.build`."""
         options = session_options("ORT_ENABLE_EXTENDED" if self._portable else "ORT_ENABLE_ALL")
         options.add_session_config_entry("session.save_model_format", "ORT")
         with written_whole(engine_path) as temporary:
@@ -236,7 +230,7 @@ class OrtBuilder:
 
 
 class _OnnxSession:
-    """A loaded model with inputs and outputs bound once for timing, in the memory of its device."""
+    """A loaded model; inputs and outputs for timing are bound once, in the memory of its device."""
 
     def __init__(
         self, session: onnxruntime.InferenceSession, path: Path, memory: str, batch: int
@@ -253,10 +247,8 @@ class _OnnxSession:
         self._binding = self._bind(session)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run once; see `Session.run`."""
         session = self._open_session()
-        check_inputs(self.inputs, inputs)
-        check_types(self._types, inputs)
+        check_inputs(self.inputs, self._types, inputs)
         names = [node.name for node in session.get_outputs()]
         try:
             return dict(zip(names, session.run(names, dict(inputs)), strict=True))
@@ -264,9 +256,8 @@ class _OnnxSession:
             raise self._failed(error) from error
 
     def time_ms(self, runs: int) -> list[float]:
-        """Time runs one by one; see `Session.time_ms`."""
         session = self._open_session()
-        for array in self._bound:
+        for array in self._bound:  # brings the inputs into the caches
             array.max()
         samples_ms = []
         for _ in range(runs):
@@ -282,14 +273,13 @@ class _OnnxSession:
         return samples_ms
 
     def close(self) -> None:
-        """Give the memory back; see `Session.close`."""
         self._session = None
         self._binding = None
 
     def _open_session(self) -> onnxruntime.InferenceSession:
         if self._session is None:
             raise EngineError(
-                "an open session", f"the one of {self._path} is closed", "Load it again."
+                "an open session", f"the session of {self._path} is closed", "Load it again."
             )
         return self._session
 
@@ -301,11 +291,11 @@ class _OnnxSession:
         )
 
     def _bind(self, session: onnxruntime.InferenceSession) -> Any:
-        """Bind random inputs and, where their shape is known, outputs: no copies while timing."""
+        """Bind random inputs and all outputs of known shape, so that timing includes no copies."""
         value = import_onnxruntime().OrtValue
         binding = session.io_binding()
         for name, array in draw_inputs(self.inputs, self._types).items():
-            self._bound.append(array)  # the memory is shared
+            self._bound.append(array)  # the OrtValue shares its memory
             bound = value.ortvalue_from_numpy(array, self._memory, 0)
             binding.bind_ortvalue_input(name, bound)
         for node in session.get_outputs():

@@ -1,4 +1,4 @@
-"""Opens sessions of onnxruntime that log nothing and never fall back to another provider."""
+"""Sessions of onnxruntime without logging or fallback to another provider."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CPU = "CPUExecutionProvider"
 
 
 def import_onnxruntime() -> Any:
-    """Return the module.
+    """Import the module.
 
     Raises:
         RuntimeMissingError: If it is not installed.
@@ -30,7 +30,7 @@ def import_onnxruntime() -> Any:
 
 
 def session_options(optimization: str = "ORT_ENABLE_ALL") -> Any:
-    """Options of a session that logs nothing: its errors are raised as well.
+    """Options that log nothing, since errors are raised.
 
     Args:
         optimization: Name of a `GraphOptimizationLevel`.
@@ -45,7 +45,7 @@ def session_options(optimization: str = "ORT_ENABLE_ALL") -> Any:
 def open_session(
     model: Path | bytes, options: Any, providers: Sequence[str] = (CPU,)
 ) -> onnxruntime.InferenceSession:
-    """Load a model, or raise what onnxruntime raises; its errors share no base class."""
+    """Load a model. Raises onnxruntime's own errors, which share no base class."""
     source = str(model) if isinstance(model, Path) else model
     return import_onnxruntime().InferenceSession(
         source, options, providers=list(providers), enable_fallback=0
@@ -53,5 +53,5 @@ def open_session(
 
 
 def first_line(error: Exception) -> str:
-    """What an error of onnxruntime says, without what follows from it."""
+    """The first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,11 +11,10 @@ from devices.spec import DeviceSpec
 
 
 def open_runtime(spec: DeviceSpec) -> Runtime:
-    """Open the runtime of a device on the machine that this runs on.
+    """Open a device's runtime on this machine.
 
     Raises:
-        DeviceError: If this machine is of another architecture than the device, or the GPU that the
-            runtime needs is not there.
+        DeviceError: If this machine has another architecture than the device, or lacks the GPU.
         RuntimeMissingError: If the runtime's package is not installed, or lacks the provider.
     """
     if spec.machine not in (None, platform.machine()):
@@ -28,7 +27,7 @@ def open_runtime(spec: DeviceSpec) -> Runtime:
 
 
 def installed_version(runtime: str) -> str | None:
-    """Return the version of a runtime, a key of `RUNTIMES`; None if it is not installed here."""
+    """Version of a runtime, a key of `RUNTIMES`; None if it is not installed here."""
     try:
         return RUNTIMES[runtime].installed_version()
     except RuntimeMissingError:

@@ -1,4 +1,4 @@
-"""What is known of a runtime without opening it."""
+"""What a runtime can do, known without opening it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from devices.runtimes.protocol import Runtime
 
 
 class RuntimeRecord(ABC):
-    """What a runtime can do; listed in `known_runtimes`. Making one imports no runtime.
+    """What a runtime can do; listed in `known_runtimes`. Creating one imports no runtime.
 
-    A runtime overrides what differs from these defaults. Types are the ONNX file's: a runtime takes
-    every precision but those that it gives a reason against, and says so of a file that it cannot
-    load.
+    Subclasses override the defaults that differ. Types are those of the ONNX file: a runtime
+    accepts every precision without a `reason_against`, and reports a file that it cannot load.
 
     Attributes:
-        name: What a device calls it.
-        endings: Endings of the files that it loads.
-        packages: Python packages that bring it; one of them is enough.
+        name: Name in device descriptions.
+        endings: Suffixes of the files that it loads.
+        packages: Python packages that provide it; one of them suffices.
         install: How to install it.
         providers: Execution providers that a device may name.
-        compiles: It builds an engine for one size of batch: no file may leave the batch open.
-        carried: Ending of the files that go to devices: that of compiled files if they run on all
+        compiles: It builds engines for one batch size: files must not leave the batch open.
+        carried: Suffix of the files shipped to devices: that of engines if they run on all
             devices of the kind.
     """
 
@@ -43,25 +42,25 @@ class RuntimeRecord(ABC):
         """Open it on this machine.
 
         Args:
-            threads: Threads that one run may use.
-            batch: Images in a run of a file whose batch is open.
+            threads: Threads of one run.
+            batch: Batch of files whose batch dimension is open.
             provider: One of `providers`, or None.
 
         Raises:
             RuntimeMissingError: If it is not installed.
-            DeviceError: If the GPU that it needs is not there.
+            DeviceError: If its GPU is missing.
         """
 
     @abstractmethod
     def installed_version(self) -> str:
-        """Its version, as `Runtime.version`, without reaching for a GPU.
+        """The same as `Runtime.version`, without accessing a GPU.
 
         Raises:
             RuntimeMissingError: If it is not installed.
         """
 
     def detect(self) -> tuple[str, tuple[str, ...]]:
-        """Its version, if possible without importing it, and the execution providers it has here.
+        """Its version, without importing it if possible, and its execution providers here.
 
         Raises:
             RuntimeMissingError: If it is not installed.
@@ -80,16 +79,16 @@ class RuntimeRecord(ABC):
         machine: str = "",
         instruction_sets: Collection[str] = (),
     ) -> str:
-        """The number format in which networks of a precision run best.
+        """Number format in which networks of a precision run fastest.
 
         Args:
             precision: Name of the precision.
             provider: One of `providers`, or None.
             machine: Architecture of the device, such as "x86_64".
-            instruction_sets: Those of its processor.
+            instruction_sets: Those of its CPU.
 
         Returns:
-            The precision's name if it has one format only, else the name of one of its formats.
+            One of the precision's formats; the precision's name if it has only one.
         """
         return precision
 
@@ -98,7 +97,7 @@ class RuntimeRecord(ABC):
         return None
 
     def loads(self, path: Path) -> bool:
-        """Whether a file is one for this runtime.
+        """Whether a file is for this runtime.
 
         Raises:
             EngineError: If it is, but damaged.
@@ -106,5 +105,5 @@ class RuntimeRecord(ABC):
         return path.suffix in self.endings
 
     def computes_on(self, provider: str | None) -> Literal["processor", "nvidia", "other"]:
-        """What runs the networks: the processor, an NVIDIA GPU, or something else."""
+        """What runs the networks: the CPU, an NVIDIA GPU, or something else."""
         return "processor"

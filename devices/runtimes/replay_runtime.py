@@ -1,4 +1,4 @@
-"""A fake runtime that answers from recorded samples."""
+"""A fake runtime that replays recorded samples."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from devices.runtimes.protocol import Session
 
 
 class ReplayRuntime:
-    """Answers from recorded samples; for tests, and for going through a recording again.
+    """Replays recorded samples, for tests.
 
     Args:
-        samples_ms: Recorded durations in milliseconds, by the stem of the engine's file name.
-            A session goes through them in turn and begins again at their end.
+        samples_ms: Recorded durations by the stem of the engine's file name. A session cycles
+            through them.
     """
 
     name = "replay"
@@ -31,7 +31,7 @@ class ReplayRuntime:
         self._samples_ms = samples_ms
 
     def load(self, path: Path) -> Session:
-        """Start a recording; the file itself is not read. See `Runtime.load`."""
+        """Start a recording without reading the file; see `Runtime.load`."""
         if not self._samples_ms.get(path.stem):
             raise EngineError(
                 f"recorded samples of {path.stem!r}",
@@ -42,8 +42,6 @@ class ReplayRuntime:
 
 
 class _ReplaySession:
-    """Stands for a network of one number in and one number out."""
-
     def __init__(self, samples_ms: Sequence[float]) -> None:
         self.inputs: dict[str, tuple[int, ...]] = {"images": (1,)}
         self._samples_ms = itertools.cycle(samples_ms)
@@ -51,7 +49,7 @@ class _ReplaySession:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         self._check_open()
-        check_inputs(self.inputs, inputs)
+        check_inputs(self.inputs, {}, inputs)
         return {"features": np.zeros(1, np.float32)}
 
     def time_ms(self, runs: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""TensorRT's Python modules: which one is installed, what it can do, its one logger."""
+"""TensorRT's Python modules: import, features, the logger."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from devices.errors import RuntimeMissingError
 
 @dataclass(frozen=True)
 class Family:
-    """A product line of TensorRT; its releases differ in what they offer.
+    """A product line of TensorRT.
 
     Attributes:
-        title: For people.
-        modules: Names of the modules that it may be installed under.
-        packages: Names of the packages that bring these.
+        title: Name for people.
+        modules: Names that its Python module may have.
+        packages: Packages that provide the module.
         install: How to install it.
-        portable: Its engines run on all GPUs of the kinds that they were built for, which need not
-            be here, and say in a header which ones these are.
+        portable: Its engines run on all GPUs of the kinds they were built for, which need not be
+            present, and name these kinds in a header.
     """
 
     title: str
@@ -47,19 +47,19 @@ FAMILIES = {
         portable=True,
     ),
 }
-"""TensorRT by the names of the runtimes."""
+"""By the names of the runtimes."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a release offers; found by looking, for numbers of versions say less.
+    """Features of a release, detected from its module because version numbers say less.
 
     Attributes:
-        typed_flag: Networks have to be asked to keep the types of the ONNX file (TensorRT 10).
-        typed: Networks keep those types, asked to or always.
-        absent_gpus: Engines can be built for compute capabilities that are not here (RTX).
-        runtime_cache: What is compiled as an engine is loaded can be kept (RTX).
-        capturable: A context can tell whether a CUDA graph can be captured of it (RTX).
+        typed_flag: Networks must be asked to keep the types of the ONNX file (TensorRT 10).
+        typed: Networks keep those types, always or when asked.
+        absent_gpus: Engines can be built for compute capabilities that are not present (RTX).
+        runtime_cache: Code compiled while loading an engine can be cached (RTX).
+        capturable: A context reports whether a CUDA graph can capture it (RTX).
     """
 
     typed_flag: bool
@@ -70,9 +70,9 @@ class Features:
 
     @classmethod
     def of(cls, trt: Any) -> Features:
-        """Look at a module."""
+        """Detect the features of a module."""
         typed_flag = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
-        # Where the flags that allow less precision are gone, all networks keep their types.
+        # Releases without the flags for reduced precision always keep the types.
         always_typed = not hasattr(trt.BuilderFlag, "FP16")
         runtime_config = getattr(trt, "IRuntimeConfig", None)
         return cls(
@@ -85,10 +85,7 @@ class Features:
 
 
 def load_bindings(family: str) -> Any:
-    """Import the module of a family.
-
-    Args:
-        family: A key of `FAMILIES`.
+    """Import the module of a family, a key of `FAMILIES`.
 
     Raises:
         RuntimeMissingError: If it is not installed, cannot be imported or is too old.
@@ -109,10 +106,10 @@ def load_bindings(family: str) -> Any:
 def _check_features(family: str, trt: Any) -> None:
     if FAMILIES[family].portable:
         if not hasattr(trt, "ComputeCapability"):
-            raise _missing(family, "one that cannot build for a GPU that is not there")
+            raise _missing(family, "a version that cannot build for absent GPUs")
     elif not hasattr(trt, "NetworkDefinitionCreationFlag") or not Features.of(trt).typed:
         version = getattr(trt, "__version__", "an unknown version")
-        raise _missing(family, f"{version}, which does not keep a network's types")
+        raise _missing(family, f"{version}, which cannot keep a network's types")
 
 
 def _missing(family: str, found: str) -> RuntimeMissingError:
@@ -123,11 +120,7 @@ def _missing(family: str, found: str) -> RuntimeMissingError:
 
 @contextlib.contextmanager
 def collected_errors(trt: Any) -> Iterator[tuple[Any, list[str]]]:
-    """Give TensorRT's logger, and the list that gets its errors within the block.
-
-    Args:
-        trt: The module.
-    """
+    """Yield TensorRT's logger, and a list that collects its errors within the block."""
     logger = _logger(trt)
     messages: list[str] = []
     before, logger.sink = logger.sink, messages.append
@@ -139,7 +132,7 @@ def collected_errors(trt: Any) -> Iterator[tuple[Any, list[str]]]:
 
 @functools.cache
 def _logger(trt: Any) -> Any:
-    """Return the logger of this process: TensorRT keeps the first that it is given."""
+    """The logger of this process: TensorRT keeps the first that it is given."""
     severities = trt.ILogger.Severity
 
     class Logger(trt.ILogger):

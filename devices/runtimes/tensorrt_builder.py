@@ -1,4 +1,4 @@
-"""Building engines of TensorRT and TensorRT for RTX: for the GPU here, or for absent ones."""
+"""Builds engines of TensorRT and TensorRT for RTX, for the present GPU or for absent ones."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _REMEDY = "Change the model, its precision or the compute capabilities."
 class TensorRTBuilder:
     """Compiles ONNX files to `.engine` files of TensorRT or TensorRT for RTX.
 
-    Types are the ONNX file's: for half precision pass a model in half precision.
+    Types are those of the ONNX file: for half precision pass a model in half precision.
 
     Args:
         family: `tensorrt` or `tensorrt-rtx`.
-        compute_capabilities: GPU generations that one engine is to run on, such as
-            `["SM75", "SM86", "SM89", "SM120"]`, be they here or not: TensorRT for RTX only. SM75
-            has no matrix product in fp32. None builds for the GPU of this machine.
-        timing_cache: Keeps how fast each way to compute a layer was found to be, so that equal
-            layers are computed alike in all engines and the next build takes less time; TensorRT
-            for RTX, which chooses without trying, has none.
+        compute_capabilities: GPU generations that the engine must run on, present or not, such as
+            `["SM75", "SM86", "SM89", "SM120"]`; TensorRT for RTX only. SM75 has no matrix product
+            in fp32. None builds for the present GPU.
+        timing_cache: Caches the measured time of each kernel, so that equal layers get the same
+            kernel in all engines and builds are faster. Unused by TensorRT for RTX, which chooses
+            kernels without timing.
 
     Raises:
         RuntimeMissingError: If the bindings are not installed.
@@ -47,7 +47,6 @@ class TensorRTBuilder:
         self._timing_cache = None if Features.of(self._trt).absent_gpus else timing_cache
         self._targets: list[str] | None = None
         if compute_capabilities is not None:
-            # Twice the same is one target.
             self._targets = list(dict.fromkeys(compute_capabilities))
             known = known_capabilities(self._trt)
             unknown = [name for name in self._targets if name not in known]
@@ -59,13 +58,12 @@ class TensorRTBuilder:
                 )
 
     def build(self, onnx_path: Path, engine_path: Path) -> None:
-        """Compile a model; see `EngineBuilder.build`."""
+        """See `EngineBuilder.build`."""
         target = ", ".join(self._targets or ["this GPU"])
         parsers, caches = [], []
 
         def fill(network: Any, logger: Any) -> None:
-            # The network must outlive the parser, or the process crashes; weights must outlive
-            # both.
+            # The network must outlive the parser, or the process crashes; weights outlive both.
             parsers.append(self._trt.OnnxParser(network, logger))
             _parse(parsers[0], network, onnx_path)
 
@@ -82,13 +80,13 @@ class TensorRTBuilder:
                 temporary.write_bytes(caches[0].serialize())
 
     def _load_timings(self, config: Any) -> Any:
-        """The timing cache that the build fills, if any."""
+        """The timing cache that the build fills, or None."""
         if self._timing_cache is None:
             return None
         before = b""
         with contextlib.suppress(OSError):
             before = self._timing_cache.read_bytes()
-        for content in dict.fromkeys([before, b""]):  # of another GPU or version: begin anew
+        for content in dict.fromkeys([before, b""]):  # empty if the file is for another GPU
             cache = config.create_timing_cache(content)
             if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
                 return cache
@@ -96,11 +94,7 @@ class TensorRTBuilder:
 
 
 def build_small_convolution(family: str, engine_path: Path) -> None:
-    """Build a network of one convolution for the GPU of this machine, to try things out with.
-
-    Args:
-        family: `tensorrt` or `tensorrt-rtx`.
-        engine_path: Gets the engine.
+    """Build a network of one convolution for the present GPU, as a trial.
 
     Raises:
         CompileError: If it cannot be built or written.
@@ -108,8 +102,7 @@ def build_small_convolution(family: str, engine_path: Path) -> None:
     import numpy as np
 
     trt = load_bindings(family)
-    weights = np.full((8, 3, 3, 3), 0.1, np.float32)
-    bias = np.zeros(8, np.float32)
+    weights, bias = np.full((8, 3, 3, 3), 0.1, np.float32), np.zeros(8, np.float32)
 
     def fill(network: Any, logger: Any) -> None:
         images = network.add_input("images", trt.float32, (1, 3, 8, 8))
@@ -120,10 +113,8 @@ def build_small_convolution(family: str, engine_path: Path) -> None:
         features.name = "features"
         network.mark_output(features)
 
-    def configure(config: Any) -> None:
-        _set_targets(trt, config, None)
-
-    plan = _serialize(trt, fill, configure, "TensorRT must be able to build for this GPU")
+    required = "TensorRT must be able to build for this GPU"
+    plan = _serialize(trt, fill, lambda config: _set_targets(trt, config, None), required)
     with written_whole(engine_path) as temporary:
         temporary.write_bytes(plan)
 
@@ -135,11 +126,11 @@ def _serialize(
     required: str,
     release: Callable[[], None] = lambda: None,
 ) -> bytes:
-    """Build a network that `fill` defines; `release` is called while the network is there."""
+    """Build the network defined by `fill`; `release` is called while the network exists."""
     with collected_errors(trt) as (logger, messages):
         try:
             builder = trt.Builder(logger)
-        except (RuntimeError, TypeError) as error:  # without a GPU, TensorRT has no builder
+        except (RuntimeError, TypeError) as error:  # no GPU
             found = "; ".join(messages) or str(error)
             raise CompileError(required, found, NO_GPU_REMEDY) from error
         flags = 0
@@ -160,13 +151,13 @@ def _serialize(
 
 
 def known_capabilities(trt: Any) -> list[str]:
-    """The compute capabilities that TensorRT for RTX builds for, such as "SM89"."""
+    """Compute capabilities that TensorRT for RTX can build for, such as "SM89"."""
     members = trt.ComputeCapability.__members__
     return [name for name in members if name not in ("NONE", "CURRENT")]
 
 
 def _set_targets(trt: Any, config: Any, compute_capabilities: Sequence[str] | None) -> None:
-    """Say which GPUs an engine is for; None is the one here, which TensorRT takes by itself."""
+    """Set the target GPUs; None is the present one, which TensorRT uses by default."""
     if not Features.of(trt).absent_gpus:
         return
     names = compute_capabilities or ["CURRENT"]
@@ -176,7 +167,7 @@ def _set_targets(trt: Any, config: Any, compute_capabilities: Sequence[str] | No
 
 
 def _parse(parser: Any, network: Any, onnx_path: Path) -> None:
-    """Fill a network from an ONNX file; raise CompileError with all that is wrong."""
+    """Fill a network from an ONNX file; raise CompileError with all faults."""
     required = f"TensorRT must be able to parse {onnx_path}"
     remedy = "Export the model with fixed shapes and operators that TensorRT knows."
     if not parser.parse_from_file(str(onnx_path)):
@@ -188,7 +179,7 @@ def _parse(parser: Any, network: Any, onnx_path: Path) -> None:
             for error in errors
         ]
         raise CompileError(required, "; ".join(reasons) or "no reason given", remedy)
-    # What is no ONNX file at all is parsed without complaint, to nothing.
+    # A file that is no ONNX file is parsed without error to an empty network.
     if network.num_outputs == 0:
         raise CompileError(required, "a file without any output", remedy)
     for index in range(network.num_inputs):

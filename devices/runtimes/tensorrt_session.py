@@ -1,4 +1,4 @@
-"""An engine of TensorRT on the GPU: buffers, a CUDA graph, timing by events."""
+"""A TensorRT engine on the GPU: buffers, CUDA graph, timing by events."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.errors import CompileError, EngineError
-from devices.runtimes.checks import check_inputs, check_types, draw_inputs, written_whole
+from devices.runtimes.checks import check_inputs, draw_inputs, written_whole
 from devices.runtimes.cuda_graph import CudaGraph
 from devices.runtimes.cuda_memory import Cuda, DeviceBuffer, Stream
 from devices.runtimes.tensorrt_bindings import Features, collected_errors
 
-# By TensorRT's names: its own table of numpy's types breaks with some versions of numpy.
+# By TensorRT's names: TensorRT's own mapping to numpy types breaks with some numpy versions.
 _TYPES = {
     "FLOAT": np.float32,
     "HALF": np.float16,
@@ -30,14 +30,10 @@ _TYPES = {
 
 
 def deserialize(trt: Any, plan: bytes) -> tuple[Any, Any]:
-    """Load an engine.
-
-    Args:
-        trt: TensorRT's module.
-        plan: Content of the engine's file.
+    """Load an engine from the content of its file.
 
     Returns:
-        The runtime and its engine, which must be gone before it.
+        The runtime and its engine, which must be released first.
 
     Raises:
         EngineError: If it is damaged, or for another version or GPU.
@@ -56,18 +52,13 @@ def deserialize(trt: Any, plan: bytes) -> tuple[Any, Any]:
 
 
 class TensorRTSession:
-    """A loaded engine, with memory of the GPU for all its inputs and outputs.
+    """A loaded engine, as `deserialize` returns it, with GPU memory for its inputs and outputs.
 
-    Args:
-        trt: TensorRT's module.
-        loaded: What `deserialize` returned.
-        cuda: The GPU.
-        path: File of the engine or its model, for messages.
-        with_graph: Whether runs are launched as one CUDA graph.
-        runtime_cache: Keeps what TensorRT for RTX compiles as it loads the engine.
+    Runs are launched as one CUDA graph if `with_graph`. `runtime_cache` is the file that caches
+    the code TensorRT for RTX compiles while loading; `path` appears in messages.
 
     Raises:
-        EngineError: If the engine does not fit what sessions can do, or the GPU's memory.
+        EngineError: If shapes or types are unsupported, or GPU memory does not suffice.
     """
 
     def __init__(
@@ -86,30 +77,29 @@ class TensorRTSession:
         self.inputs: dict[str, tuple[int, ...]] = {}
         self._types: dict[str, np.dtype[Any]] = {}
         self._describe(engine)
-        # Released in the opposite order: graph, context, engine, buffers, stream.
+        # Released in reverse order: graph, context, engine, buffers, stream.
         with contextlib.ExitStack() as held:
             self._stream: Stream = cuda.open_stream()
             held.callback(self._stream.close)
             made, keep_compiled = _make_context(trt, engine, runtime_cache)
             self._allocate(made[-1], cuda, held)
-            # Held by nothing that outlives `close`, which empties this list from its end.
+            # The only references to these objects: `close` empties the list from its end.
             self._objects = [*loaded, *made]
             del made
             held.callback(_empty, self._objects)
             self._arrays = draw_inputs(self.inputs, self._types)
             self._write(self._arrays)
-            self._enqueue()  # the first run allocates and compiles, which no graph can hold
+            self._enqueue()  # the first run allocates and compiles, which cannot be captured
             self._stream.synchronize()
             keep_compiled()
             self._graph = self._capture(held) if with_graph else None
-            # Gives everything back when the session is closed or forgotten.
+            # Releases everything when the session is closed or garbage-collected.
             self._closing = weakref.finalize(self, held.pop_all().close)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run once, copies to the GPU and back included; see `Session.run`."""
+        """Run once, copies to and from the GPU included; see `Session.run`."""
         self._check_open()
-        check_inputs(self.inputs, inputs)
-        check_types(self._types, inputs)
+        check_inputs(self.inputs, self._types, inputs)
         self._write(inputs)
         self._launch()
         self._stream.synchronize()
@@ -119,7 +109,7 @@ class TensorRTSession:
         return found
 
     def time_ms(self, runs: int) -> list[float]:
-        """Time runs one by one on the GPU, without copies; see `Session.time_ms`."""
+        """Time each run on the GPU, without copies; see `Session.time_ms`."""
         self._check_open()
         self._write(self._arrays)
         self._stream.synchronize()
@@ -127,11 +117,11 @@ class TensorRTSession:
         return [self._stream.time_ms(launch) for _ in range(runs)]
 
     def close(self) -> None:
-        """Give the memory back; see `Session.close`."""
+        """See `Session.close`."""
         self._closing()
 
     def _describe(self, engine: Any) -> None:
-        """Note names, shapes and types of inputs and outputs."""
+        """Record names, shapes and types of inputs and outputs."""
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
             shape, kind = tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name).name
@@ -149,7 +139,7 @@ class TensorRTSession:
                 self._outputs[name] = np.empty(shape, _TYPES[kind])
 
     def _allocate(self, context: Any, cuda: Cuda, held: contextlib.ExitStack) -> None:
-        """Take memory for inputs and outputs, once."""
+        """Allocate memory for inputs and outputs."""
         sizes = {name: array.nbytes for name, array in self._outputs.items()}
         for name, shape in self.inputs.items():
             sizes[name] = int(np.prod(shape, dtype=np.int64)) * self._types[name].itemsize
@@ -185,7 +175,7 @@ class TensorRTSession:
     def _check_open(self) -> None:
         if not self._closing.alive:
             raise EngineError(
-                "an open session", f"the one of {self._path} is closed", "Load it again."
+                "an open session", f"the session of {self._path} is closed", "Load it again."
             )
 
     def _failed(self, found: str) -> EngineError:
@@ -197,13 +187,9 @@ class TensorRTSession:
 def _make_context(
     trt: Any, engine: Any, runtime_cache: Path | None
 ) -> tuple[list[Any], Callable[[], None]]:
-    """A context with all that has to outlive it, itself last; and what keeps what it compiled."""
-
-    def keep_nothing() -> None:
-        pass
-
+    """A context after all objects that must outlive it, and a function that saves its cache."""
     if runtime_cache is None or not Features.of(trt).runtime_cache:
-        return [_made(engine.create_execution_context())], keep_nothing
+        return [_made(engine.create_execution_context())], lambda: None
     config = engine.create_runtime_config()
     cache = config.create_runtime_cache()
     known = False
@@ -214,7 +200,7 @@ def _make_context(
 
     def keep() -> None:
         if not known:
-            # Only a cache: where it cannot be written, the engine is compiled each time.
+            # If the cache cannot be written, loading compiles each time.
             with contextlib.suppress(CompileError), written_whole(runtime_cache) as temporary:
                 temporary.write_bytes(cache.serialize())
 
@@ -224,7 +210,7 @@ def _make_context(
 def _made(context: Any) -> Any:
     if context is None:
         raise EngineError(
-            "memory of the GPU for what an engine computes", "too little", "Free some of it."
+            "GPU memory for the activations of an engine", "too little", "Free some of it."
         )
     return context
 

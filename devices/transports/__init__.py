@@ -1,5 +1,1 @@
-"""Transports: how files and programs get to a device that is not this machine."""
-
-from devices.transports.ssh import SshTransport
-
-__all__ = ["SshTransport"]
+"""Transports: files and programs on devices other than this machine."""

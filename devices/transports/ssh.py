@@ -1,9 +1,8 @@
-"""The system's OpenSSH client as the way to a board."""
+"""Files and programs on a board through the system's OpenSSH client."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import shlex
@@ -15,13 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from devices.errors import ConnectionLostError, DeviceError, UnreachableError
+from devices.files import sha256_of
 
 CONNECT_SECONDS = 10
-_FAILED = 255
-"""Exit status of ssh where ssh itself failed, not the command over there."""
-_MOST_SHOWN = 200
-_NO_CLIENT = ("the OpenSSH client", "no program `ssh`", "Install it: apt install openssh-client")
-
 _MAKE_FOLDER = """
 umask 077
 folder=${TMPDIR:-/tmp}/edgesearch-$(id -u)-$1
@@ -40,13 +35,13 @@ case $1 in /*) [ "${1##*/}" = "edgesearch-$(id -u)-$2" ] && rm -rf -- "$1" ;; es
 class SshTransport:
     """A folder on a board, and programs that run there.
 
-    The user's own ssh configuration, keys and agent apply; nothing is ever asked for. All commands
-    share one connection; if it is lost, the next command makes another one, and the folder is
-    still there. What the user's shell over there prints as it starts is not taken for an answer.
+    The user's ssh configuration, keys and agent apply; ssh never prompts. All commands share one
+    connection. After a lost connection the next command opens a new one; the folder persists.
+    Output of the remote shell's start-up files is skipped.
 
     Args:
         host: Name of the board for the ssh client.
-        name: Tells this folder from others of the same user over there.
+        name: Distinguishes this folder from others of the same user on the board.
         ssh_config: Configuration file for the client; the user's own if None.
     """
 
@@ -65,14 +60,14 @@ class SshTransport:
         self._there: set[str] = set()
 
     def connect(self) -> None:
-        """Reach the board, and make the folder if it is not there.
+        """Connect to the board, and create the folder if missing.
 
-        The file `connection` in the folder tells programs over there which connection is the
-        newest: each one has a token of its own, `self.connection`.
+        The file `connection` in the folder holds the token of the newest connection, which is also
+        `self.connection`: remote programs compare it with their own.
 
         Raises:
             UnreachableError: If the board cannot be reached, or refuses the user.
-            DeviceError: If the folder cannot be made, or something else answers.
+            DeviceError: If the folder cannot be created, or the answer is invalid.
         """
         token = uuid.uuid4().hex
         command = ["sh", "-c", _MAKE_FOLDER, "sh", self._name, token]
@@ -84,20 +79,16 @@ class SshTransport:
         self.folder, self.connection, self._there = folder, token, set(names)
 
     def put(self, path: Path) -> str:
-        """Send a file into the folder, under the digest of its content; not twice.
-
-        Args:
-            path: The file here.
+        """Send a file into the folder, named by the digest of its content, unless it is there.
 
         Returns:
-            Its path over there.
+            Its remote path.
 
         Raises:
-            ConnectionLostError: If the connection was lost meanwhile.
-            DeviceError: If it cannot be written over there.
+            ConnectionLostError: If the connection is lost.
+            DeviceError: If the file cannot be written on the board.
         """
-        with path.open("rb") as file:
-            name = f"{_digest(file)}{path.suffix}"
+        name = f"{sha256_of(path)}{path.suffix}"
         if name not in self._there:
             size = str(path.stat().st_size)
             with path.open("rb") as file:
@@ -106,13 +97,10 @@ class SshTransport:
         return f"{self.folder}/{name}"
 
     def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        """Start a program over there, with pipes to its standard streams.
-
-        Args:
-            command: Program and arguments, which no shell interprets.
+        """Start a remote program with pipes to its standard streams; no shell interprets `command`.
 
         Returns:
-            The client's process; closing its input ends the input of the program.
+            The ssh client's process; closing its input closes the program's input.
         """
         pipe = subprocess.PIPE
         return subprocess.Popen(
@@ -120,21 +108,16 @@ class SshTransport:
         )
 
     def failure(self, status: int, message: str) -> DeviceError:
-        """Say what went wrong.
-
-        Args:
-            status: Exit status of the client.
-            message: What the client and the program over there have said.
-        """
+        """The error for the client's exit status and the error output of client and program."""
         last = ([line for line in message.strip().splitlines() if line.strip()] or ["no reason"])[
             -1
         ]
-        if status == _FAILED:
+        if status == 255:  # ssh itself failed, not the remote command
             for text, required, remedy in _REFUSALS:
                 if text in message:
                     return UnreachableError(f"{required} {self.host}", last, remedy)
             return ConnectionLostError(
-                f"a connection to {self.host} that lasts", last, "Check the network and the board."
+                f"a stable connection to {self.host}", last, "Check the network and the board."
             )
         if "No space left" in message or "Disk quota" in message:
             return DeviceError(
@@ -143,27 +126,23 @@ class SshTransport:
                 "Free space there, or let TMPDIR name another folder on that machine.",
             )
         return DeviceError(
-            f"commands to work on {self.host}",
+            f"a successful command on {self.host}",
             f"exit status {status}: {last}",
             "Check that machine.",
         )
 
     def intrusion(self, printed: str) -> DeviceError:
-        """Say that something else was printed where an answer was due.
-
-        Args:
-            printed: What was printed.
-        """
+        """The error for foreign output where an answer was expected."""
         first = ([line for line in printed.splitlines() if line.strip()] or [""])[0]
         return DeviceError(
-            f"answers of our own programs alone from {self.host}",
-            repr(first[:_MOST_SHOWN]) if first else "nothing",
-            "Let the start-up files of the shell there (.bashrc, say) print nothing, and not end "
-            f"the shell, where there is no terminal: `ssh {self.host} echo yes` prints yes alone.",
+            f"no output but that of edgesearch from {self.host}",
+            repr(first[:200]) if first else "nothing",
+            "Let the shell's start-up files there (such as .bashrc) print nothing and not exit "
+            f"without a terminal: `ssh {self.host} echo yes` must print only yes.",
         )
 
     def close(self) -> None:
-        """Remove the folder over there, and end the connection; never an error."""
+        """Remove the remote folder and end the connection; never raises."""
         if self.folder:
             self._quietly(self._client(["sh", "-c", _REMOVE, "sh", self.folder, self._name]))
             self.folder = ""
@@ -171,7 +150,7 @@ class SshTransport:
         self._control.cleanup()
 
     def _client(self, command: Sequence[str]) -> list[str]:
-        # The shell over there sees one word for each argument.
+        # The remote shell sees one word for each argument.
         return ["ssh", *self._options, "--", self.host, shlex.join(command)]
 
     def _run(
@@ -180,7 +159,6 @@ class SshTransport:
         stdin: IO[bytes] | None = None,
         lost: type[DeviceError] = ConnectionLostError,
     ) -> str:
-        """Output of a command that has to succeed."""
         try:
             done = subprocess.run(
                 self._client(command),
@@ -189,7 +167,9 @@ class SshTransport:
                 check=False,
             )
         except FileNotFoundError as error:
-            raise DeviceError(*_NO_CLIENT) from error
+            raise DeviceError(
+                "the OpenSSH client", "no program `ssh`", "Install it: apt install openssh-client"
+            ) from error
         if done.returncode:
             failure = self.failure(done.returncode, done.stderr.decode(errors="replace"))
             if isinstance(failure, ConnectionLostError):
@@ -205,18 +185,11 @@ class SshTransport:
             )
 
 
-def _digest(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
 _REACHABLE = "Check its name and address (`ssh HOST true` has to work), the network and the power."
 _REFUSALS = (
     (
         "Permission denied",
-        "to be let in by",
+        "permission to log in to",
         "Let `ssh HOST true` work without a password: ssh-copy-id HOST, or ssh-add your key.",
     ),
     (
@@ -224,12 +197,12 @@ _REFUSALS = (
         "the known host key of",
         "Log in by hand once and check the key: ssh HOST.",
     ),
-    ("Could not resolve hostname", "to find", _REACHABLE),
+    ("Could not resolve hostname", "the address of", _REACHABLE),
     ("Connection refused", "an ssh server on", _REACHABLE),
-    ("Connection timed out", "an answer of", _REACHABLE),
-    ("No route to host", "a way to", _REACHABLE),
-    ("Network is unreachable", "a way to", _REACHABLE),
-    ("Bad configuration option", "a valid ssh configuration for", "Mend device.ssh_config."),
+    ("Connection timed out", "an answer from", _REACHABLE),
+    ("No route to host", "a network route to", _REACHABLE),
+    ("Network is unreachable", "a network route to", _REACHABLE),
+    ("Bad configuration option", "a valid ssh configuration for", "Correct device.ssh_config."),
     ("Can't open user config file", "a readable ssh configuration for", "Check device.ssh_config."),
 )
-"""What the client says, what was required then, and what to do."""
+"""Text in the client's message, what was required, and the remedy."""

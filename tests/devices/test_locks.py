@@ -35,7 +35,7 @@ def test_the_folder_is_made_and_the_lock_given_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("place", "why"), [("file", "File exists"), ("file/a", "Not a dir")])
 def test_a_file_in_the_way(tmp_path: Path, place: str, why: str) -> None:
     (tmp_path / "file").touch()
-    message = f"can be written to at {tmp_path / place}; found: {why}.*output_dir=PATH"
+    message = f"a writable folder at {tmp_path / place}; found: {why}.*output_dir=PATH"
     folder = tmp_path / place
     with pytest.raises(FileError, match=message), locked(folder / ".lock", protects=folder):
         pass
@@ -49,7 +49,7 @@ def test_another_process_is_kept_out_or_waits(tmp_path: Path) -> None:
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        message = f"the only process that writes to {tmp_path}; found: another one"
+        message = f"the only process that writes to {tmp_path}; found: another process"
         with pytest.raises(FileError, match=message), locked(path, protects=tmp_path):
             pass
     finally:
@@ -71,7 +71,7 @@ def test_a_forked_process_that_lives_on_keeps_nobody_out(tmp_path: Path) -> None
         loader = fork.Process(target=lambda: (begun.set(), time.sleep(60)))
         loader.start()
         assert begun.wait(60)
-        with pytest.raises(FileError, match="found: another one"), locked(path):
+        with pytest.raises(FileError, match="found: another process"), locked(path):
             pass
     try:
         with locked(path):

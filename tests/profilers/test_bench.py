@@ -97,7 +97,7 @@ def test_two_that_share_no_round_cannot_be_compared(monkeypatch: pytest.MonkeyPa
         def samples_ms(self, key: str) -> dict[tuple[int, int], list[float]]:
             return {(1, 1 if key == "a" else 2): [1.0]}
 
-    with pytest.raises(ProfilerError, match="a round in which both engines were measured"):
+    with pytest.raises(ProfilerError, match="an undisturbed round of both engines"):
         bench._ratio(Table(), "a", "b")  # type: ignore[arg-type]
 
 

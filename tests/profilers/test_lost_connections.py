@@ -45,7 +45,7 @@ class CutOff(remote_meter.RemoteMeter):
             yield Measurement(1, "reference", RoundSamples(level_ms, (level_ms,)))
             yield Measurement(1, "a", RoundSamples(2.0, (2.0,)))
         if is_lost:
-            raise ConnectionLostError("a connection that lasts", "none", "Check it.")
+            raise ConnectionLostError("a stable connection", "none", "Check it.")
 
     def rounds(self, monkeypatch: pytest.MonkeyPatch, config: MeasureConfig) -> int:
         """Measure; the rounds of `a` that were made. A pause takes a minute, which is none of the
@@ -90,7 +90,7 @@ def test_connections_that_only_reach_the_reference_are_not_made_for_ever(
         def _measure(self, *_: Any) -> Iterator[Measurement]:
             self.asked.append((0.0, KeyHistory()))
             yield Measurement(1, "reference", RoundSamples(1.0, (1.0,)))
-            raise ConnectionLostError("a connection that lasts", "none", "Check it.")
+            raise ConnectionLostError("a stable connection", "none", "Check it.")
 
     meter = Useless()
     with pytest.raises(ConnectionLostError):

@@ -180,7 +180,9 @@ def test_what_cannot_be_compared_is_refused(write: Write, session: Session, roun
     path = write(*session(1, a=2.0))
     before = path.read_bytes()
     other = write(*rounds("b", [1.0]), name="other.jsonl")
-    with pytest.raises(TableError, match="other.jsonl must hold something that .*; found: a sess"):
+    with pytest.raises(
+        TableError, match="session of .*other.jsonl must share a key .*found: a sess"
+    ):
         merge_tables(path, other)
     assert path.read_bytes() == before
 

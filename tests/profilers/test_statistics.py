@@ -61,16 +61,16 @@ def test_too_few_rounds_give_their_whole_range(count: int) -> None:
 @pytest.mark.parametrize("count", range(1, 40))
 def test_interval_is_the_narrowest_with_its_confidence_and_holds_the_median(count: int) -> None:
     rounds = [[float(i)] for i in range(1, count + 1)]
-    low, high = statistics.median_interval_ms(rounds, 0.9)
+    low, high = statistics.median_interval_ms(rounds)
     assert low <= statistics.median_ms(rounds) <= high
 
     def confidence(rank: int) -> float:
         inside = sum(math.comb(count, hits) for hits in range(rank, count - rank + 1))
         return inside / 2**count
 
-    if confidence(1) >= 0.9:
-        assert confidence(int(low)) >= 0.9
-        assert 2 * (low + 1) > count + 1 or confidence(int(low) + 1) < 0.9
+    if confidence(1) >= 0.95:
+        assert confidence(int(low)) >= 0.95
+        assert 2 * (low + 1) > count + 1 or confidence(int(low) + 1) < 0.95
 
 
 def test_interval_holds_the_true_median_as_often_as_it_says() -> None:

@@ -167,7 +167,7 @@ def test_without_either_package_both_commands_are_given(monkeypatch: pytest.Monk
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(
         RuntimeMissingError,
-        match="reaches the GPU's memory.*pip install cuda-bindings, or pip install pycuda",
+        match="a package for GPU memory.*pip install cuda-bindings, or pip install pycuda",
     ):
         open_cuda()
 
@@ -221,7 +221,7 @@ def test_without_a_driver_cuda_bindings_say_so() -> None:
 
 
 def test_what_to_do_without_a_gpu_is_for_every_command() -> None:
-    assert "the same command on that machine" in NO_GPU_REMEDY
+    assert "the same command there" in NO_GPU_REMEDY
     assert "with device.transport=ssh device.host=NAME (`bench`: transport=ssh" in NO_GPU_REMEDY
     assert "CONFIG" not in NO_GPU_REMEDY
 

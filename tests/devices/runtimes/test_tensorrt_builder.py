@@ -140,7 +140,7 @@ def test_a_builder_that_cannot_be_made_is_said(
         raise TypeError("factory function returned nullptr")
 
     monkeypatch.setattr(emulate_gpu().tensorrt, "Builder", refuse)
-    with pytest.raises(CompileError, match="for this GPU; found: factory .* where the GPU is"):
+    with pytest.raises(CompileError, match="for this GPU; found: factory .* a machine with a GPU"):
         TensorRTBuilder("tensorrt").build(convolution, tmp_path / "network.engine")
 
 

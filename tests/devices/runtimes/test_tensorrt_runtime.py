@@ -293,7 +293,7 @@ def test_a_gpu_that_rtx_is_not_for_is_named(
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
     emulate_gpu().compute_capability = "9.0"
     with pytest.raises(
-        DeviceError, match=r"RTX \d.* is for: SM75, .*found: Emulated GPU \(SM90\).*local-gpu"
+        DeviceError, match=r"RTX \d.* supports: SM75, .*found: Emulated GPU \(SM90\).*local-gpu"
     ):
         TensorRTRuntime("tensorrt-rtx")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from devices.errors import DeviceError
-from devices.transports import SshTransport
+from devices.transports.ssh import SshTransport
 
 
 def test_arguments_reach_the_program_as_they_are(board: Any) -> None:
@@ -50,7 +50,7 @@ def test_a_shell_that_runs_no_command_is_named(board: Any, start_up: str, found:
     board.greet(start_up)
     transport = SshTransport("board", "x", str(board.config))
     try:
-        message = f"answers of our own programs alone from board; found: {found}. Let the start-up"
+        message = f"that of edgesearch from board; found: {found}. Let the shell's start-up"
         with pytest.raises(DeviceError, match=message):
             transport.connect()
     finally:

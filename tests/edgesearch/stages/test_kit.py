@@ -17,7 +17,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from devices.transports import SshTransport
+from devices.transports.ssh import SshTransport
 from edgesearch.data.decode import decode_image
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.export import kit_program

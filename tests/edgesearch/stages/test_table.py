@@ -132,7 +132,7 @@ class TestAcceptedMismatches:
     def test_of_the_name(self, chain):
         mine = ("device.name=mine", "device.runtime=onnxruntime")
         shutil.copy(chain.table, RunFiles(chain.output_dir).table(DeviceSpec("mine")))
-        accept = "take it as it is: profile.accept=[name]"
+        accept = "accept the difference: profile.accept=[name]"
         for stage in ("profile", "search", "validate"):
             wanted = "must be of name 'mine'\n  found: name 'local-cpu'"
             chain.refuses(stage, *mine, says=(wanted, accept))
@@ -148,7 +148,7 @@ class TestAcceptedMismatches:
         here = write_header(chain.table, field, "another")
         message = f"must be of {field} {here!r}\n  found: {field} 'another'"
         for stage in ("profile", "validate", "search", "rank", "export"):
-            says = (message, f"take it as it is: profile.accept=[{field}]")
+            says = (message, f"accept the difference: profile.accept=[{field}]")
             chain.refuses(stage, says=says)
         told = f"the table is of {field} 'another', not {here!r}"
         for stage in ("profile", "search"):
