@@ -1,4 +1,4 @@
-"""Where the files between the stages are."""
+"""File locations of a run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ from edgesearch.search.files import SearchFiles
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The places below the output folder of a run.
-
-    Attributes:
-        output_dir: The output folder.
-    """
+    """File locations below the output folder of a run."""
 
     output_dir: Path
 

@@ -56,7 +56,7 @@ def test_infeasible_budget_says_what_can_be_reached(chain, budget):
     least_ms = ratio * model.predict_all().min()
     assert float(re.search(words, said)[1]) == pytest.approx(least_ms, rel=1e-3)
     assert [path.read_bytes() for path in kept] == before
-    assert "finished before" in chain.passes("search").stderr
+    assert "already finished" in chain.passes("search").stderr
 
 
 def test_as_json_the_error_is_the_only_output(chain):
@@ -126,7 +126,7 @@ def test_what_a_stage_reads_is_missing_damaged_or_of_something_else(
 def keeps_its_engines(chain):
     assert (chain.output_dir / "engines/w0/kit.zip").is_file()
     assert not (chain.output_dir / "engines.1").exists()
-    assert "finished before" in chain.passes("export").stderr
+    assert "already finished" in chain.passes("export").stderr
 
 
 LOGITS = "export.output=logits"
@@ -167,10 +167,10 @@ def test_fewer_images_than_a_batch_set_no_engines_aside(chain, flat):
 def test_what_is_finished_needs_no_libraries(chain, without):
     without(*FAMILIES["tensorrt-rtx"].modules)
     for stage in ("export", "run"):
-        assert "export: finished before" in chain.passes(stage).stderr
+        assert "export: already finished" in chain.passes(stage).stderr
         other = "export.tensorrt.compute_capabilities=[SM86]"
         said = chain.refuses(stage, other, says=("TensorRT for RTX", "pip install"))
-        assert "finished before" not in said
+        assert "already finished" not in said
     without("safetensors")
     chain.passes("export")
 
@@ -194,13 +194,13 @@ def test_winners_that_a_search_wrote_again_get_their_latencies_back(chain):
     before = path.read_bytes()
     shutil.copy(chain.output_dir / "search/chosen.json", path)
     assert b"measured_p50" not in path.read_bytes()
-    assert "finished before" in chain.passes("export").stderr
+    assert "already finished" in chain.passes("export").stderr
     assert path.read_bytes() == before
     trials = chain.lines("search/trials.jsonl")
     path.unlink()
-    assert "../winners.json is gone: done again" in chain.passes("search").stderr
+    assert "../winners.json is missing: starting again" in chain.passes("search").stderr
     assert chain.lines("search/trials.jsonl") == trials
-    assert "finished before" in chain.passes("export").stderr
+    assert "already finished" in chain.passes("export").stderr
     assert path.read_bytes() == before
 
 
@@ -208,5 +208,5 @@ def test_winners_that_a_search_wrote_again_get_their_latencies_back(chain):
 def test_engines_that_were_spoilt_are_built_again(chain, spoil):
     spoil(chain.output_dir / "engines/w0/subnet.ort")
     said = chain.passes("export").stderr
-    assert "files of a winner are missing or changed: done again" in said
+    assert "files of a winner are missing or changed: starting again" in said
     assert "subnet.ort" in read_manifest(chain.output_dir / "engines/w0")["files"]

@@ -93,7 +93,10 @@ class TestAgain:
         head, *rows = done.stdout.splitlines()
         assert head.split() == ["kNN", "linear", "params", "MACs", "architecture"]
         assert (rows[1].split()[0], rows[1].split()[-1]) == ("largest", "stem8_w8-16_d2-2_r16")
-        assert "accuracies on 359 images held out, from 400 with labels (kNN: 5 ne" in done.stdout
+        assert (
+            "accuracies on 359 held-out images; 400 labeled training images (kNN: 5 ne"
+            in done.stdout
+        )
 
     def test_only_what_is_new_is_evaluated(self, chain):
         result = chain.passes("evaluate", "--architecture", "stem8_w4-8_d2-2_r16")

@@ -70,7 +70,7 @@ class TestAgain:
 
     def test_finished_it_prints_for_people(self, chain):
         done = chain.passes("rank", *FEW)
-        assert "finished before: all 6 subnets are known" in done.stderr
+        assert "already finished: all 6 subnets are known" in done.stderr
         assert done.stdout.splitlines()[1].split()[0] == "agreement"
         assert "of 6 subnets, scored on 64 images; 2 bins by predicted latency" in done.stdout
 
@@ -98,7 +98,7 @@ class TestAgain:
         assert stopped.returncode == 130
         assert "rank: 6 of 9 subnets are known" in stopped.stderr
         said = chain.passes("rank", *FEW, "rank.subnets=9").stderr
-        going_on = "rank: going on where it was stopped; 7 of 9 subnets are known"
+        going_on = "rank: resuming where it was stopped; 7 of 9 subnets are known"
         assert going_on in " ".join(said.split())
         assert said.count("rank 9/9: agreement") == 1
         after = chain.lines(SUBNETS)

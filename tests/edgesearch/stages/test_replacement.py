@@ -62,7 +62,7 @@ def test_the_next_in_rank_takes_the_place(chain, broken):
     assert [reserve["name"] for reserve in written["reserves"]] == ["r2", "r3"]
     median = 5.0 if broken is MEDIAN else 0.1
     for name in ("w0", "r0"):
-        shown = f"in place of {name}, which was measured at {median:.3f} ms (95th percentile 5.000)"
+        shown = f"replaces {name}, measured at {median:.3f} ms (95th percentile 5.000)"
         assert shown in done.stdout
     assert chain.table.read_text().count('"correction"') > corrections
 

@@ -57,7 +57,7 @@ class TestWords:
         assert "Predictions in the space " in said
         assert result["csv_path"] is None
         sent = shutil.copy(chain.table, tmp_path / "from a colleague")
-        assert table(sent).stdout == f"{said}\nIts place in an output_dir is {place}.\n"
+        assert table(sent).stdout == f"{said}\nStages look for it at {place} in output_dir.\n"
         result = json.loads(table(sent, "--json").stdout)
         assert (result["description"], result["place"]) == (said, place)
         assert (result["merges"], result["csv_path"]) == ([], None)
