@@ -1,1 +1,1 @@
-"""The commands, a file each: functions of a run that return typed results."""
+"""One file per command: functions of a run that return typed results."""

@@ -1,4 +1,4 @@
-"""What the run was worth: winners beside the largest, the smallest, chance and raw pixels."""
+"""The final comparison: winners, largest and smallest subnet, random weights, raw pixels."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from edgesearch.supernet.weights import SupernetWeights
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One line of the closing table; None where a figure does not apply.
+    """A row of the final comparison; None where a figure does not apply.
 
     Attributes:
-        name: What the line is about.
-        agreement: With the key encoder.
-        knn: Accuracy, in 0 … 1; None without labelled images.
+        name: Name of the subnet or baseline.
+        agreement: Agreement with the reference network.
+        knn: Accuracy, in 0 … 1; None without labeled images.
         params: Learnable parameters.
-        macs: Multiply-accumulates for one image.
+        macs: Multiply-accumulates per image.
         predicted_ms: Predicted median latency.
         measured_ms: Measured median latency.
         budget_ms: Budget of the median latency.
@@ -54,15 +54,13 @@ class SummaryRow:
 
 
 def summarise(run: RunContext) -> list[SummaryRow]:
-    """Compare the winners with the ends of the space, with untrained weights and with raw pixels.
+    """Compare the winners with both ends of the space, random weights and raw pixels.
 
-    The untrained weights are those that the training started from, in the largest network.
-
-    Args:
-        run: Has everything; gets `summary/summary.json`.
+    "Random weights" are the initial weights of the training, in the largest network. Writes
+    `summary/summary.json`.
 
     Raises:
-        UserError: Something is missing or does not fit.
+        UserError: An input is missing or does not fit.
     """
     with run.writing():
         pool = run.open_images()
@@ -83,7 +81,6 @@ def summarise(run: RunContext) -> list[SummaryRow]:
 
 
 def _rows(run: RunContext, pool: ImagePool, weights: SupernetWeights) -> Iterator[SummaryRow]:
-    """The winners, then what they are compared with."""
     winners = Winners.load(run.files.winners, run.space)
     exported = {f"winner {each.name}": each.latency_ms[run.device.name] for each in winners.winners}
     comparison = Comparison(weights, make_judge(run, pool))
@@ -104,7 +101,7 @@ def _rows(run: RunContext, pool: ImagePool, weights: SupernetWeights) -> Iterato
 
 
 class _Latencies:
-    """Latencies of subnets in ms by the fields of a row, from the device's table."""
+    """Latency figures of subnets in ms, by field of `SummaryRow`."""
 
     def __init__(self, run: RunContext) -> None:
         space, device = run.space, run.device
@@ -115,7 +112,7 @@ class _Latencies:
     def __call__(
         self, architecture: Architecture, exported: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """What the export measured of a winner; otherwise what the table says."""
+        """Figures measured by the export if given, otherwise from the table."""
         if exported is not None:
             return {
                 "predicted_ms": exported["predicted"],

@@ -1,4 +1,4 @@
-"""Latency tables as files that people send each other: described, exported, merged."""
+"""Command table: describes, exports and merges latency table files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from profilers import LatencyTable, MergeResult, merge_tables
 
 @dataclass(frozen=True)
 class TableResult:
-    """What a latency table is.
+    """Result of `share_table`.
 
     Attributes:
         table_path: The file.
-        place: Where the stages look for it, in an output folder.
-        description: What it is, in words.
-        merges: What was taken over from other tables.
-        csv_path: Its figures as CSV; None if they were not asked for.
+        place: Where the stages look for it, relative to an output folder.
+        description: Description of the table.
+        merges: What was merged from other tables.
+        csv_path: The table as CSV; None if not requested.
     """
 
     table_path: Path
@@ -32,16 +32,16 @@ class TableResult:
 
 
 def share_table(path: Path, *, merge: Sequence[Path] = (), export_csv: bool = False) -> TableResult:
-    """Say what a table is, wherever the file comes from.
+    """Describe a latency table file.
 
     Args:
         path: The table.
-        merge: Tables of the same device that are taken over into it first.
-        export_csv: Whether to write its figures beside it, as `<name>.table.csv`: without the
-            predictions, which only `profile` knows.
+        merge: Tables of the same device to merge into it first.
+        export_csv: Whether to also write it as `<name>.table.csv`, without predictions, which need
+            the search space.
 
     Raises:
-        FileError: A table cannot be read, or the first one or the CSV file not be written.
+        FileError: A table cannot be read, or a file cannot be written.
         TableMismatchError: A table to merge is of another device; names the field.
     """
     merges = tuple(merge_tables(path, other) for other in merge)

@@ -1,4 +1,4 @@
-"""Command validate: predicted against measured latency, on networks the table has not seen."""
+"""Command validate: predicted against measured latency of held-out networks."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from edgesearch.stages.profile import open_workloads
 from profilers import LatencyTable, Steadiness, build_table, open_meter
 
 VALIDATION_ANCHORS = 8
-"""Twice those of other sessions: an error in joining the sessions is an error of each network."""
+"""Twice the usual number: an error in joining sessions biases every network."""
 
 
 @dataclass(frozen=True)
 class ValidatedNetwork:
-    """A network that was predicted and measured.
+    """Predicted and measured latency of a network.
 
     Attributes:
-        architecture: Its name.
+        architecture: Its text form.
         predicted_ms: Predicted median latency.
         measured_ms: Measured median latency.
         predicted_p95_ms: Predicted 95th percentile.
@@ -53,15 +53,15 @@ class ValidatedNetwork:
 
 @dataclass(frozen=True)
 class ValidateResult(PredictionError):
-    """The errors of the medians, and where they come from.
+    """Errors of the predicted medians, and the networks that they were computed on.
 
     Attributes:
-        p95_mape: Mean absolute error of the 95th percentiles.
+        p95_mape: Mean absolute relative error of the 95th percentiles.
         steadiness: How steady the machine was, and whether it settled.
         networks: The networks, fastest first.
-        table_path: The latency table, which holds what was measured.
-        report_path: The same figures as JSON.
-        plot_path: Predicted against measured, as a picture.
+        table_path: The latency table, including the new measurements.
+        report_path: The result as JSON.
+        plot_path: Plot of predicted against measured latency.
     """
 
     p95_mape: float
@@ -73,17 +73,15 @@ class ValidateResult(PredictionError):
 
 
 def validate(run: RunContext) -> ValidateResult:
-    """Measure whole networks that no prediction was fitted to, and compare.
+    """Measure whole networks that no correction was fitted to, and compare with predictions.
 
-    Networks that have all their rounds are not measured again: another seed draws others.
-
-    Args:
-        run: Has the latency table, which gets the measurements and the errors; gets
-            `latency/<device>-<identity>.validation.json` and `.png`.
+    Appends measurements and errors to the latency table; writes
+    `latency/<device>-<identity>.validation.json` and `.png`. Networks that have all their rounds
+    are not measured again; another seed draws other networks.
 
     Raises:
-        Interrupted: Stopped by the user; the same call goes on.
-        UserError: Something is missing or does not fit.
+        Interrupted: Stopped by the user; the same call resumes.
+        UserError: An input is missing or does not fit.
     """
     with run.writing():
         space, settings, accept = run.space, run.config.validation, run.config.profile.accept
@@ -97,11 +95,11 @@ def validate(run: RunContext) -> ValidateResult:
             raise Interrupted(f"validation stopped; what was measured is in {path}") from None
         if accept:
             tell_speed(table, "validate", run.report)
-        model = LatencyModel.from_table(space, table)  # the networks were measured again beside
+        model = LatencyModel.from_table(space, table)  # the table has new samples of its networks
         rows = _compare(model, table, chosen)
         if len(rows) < len(chosen):
             run.teller("validate")(
-                f"{len(chosen) - len(rows)} networks cannot run and are left out"
+                f"{len(chosen) - len(rows)} networks cannot run and are excluded"
             )
         predicted_ms, measured_ms, predicted_p95_ms, measured_p95_ms = (
             np.array([getattr(row, name) for row in rows])
@@ -160,7 +158,7 @@ def _compare(
     for architecture in chosen:
         predicted = model.predict(architecture)
         if architecture not in measured or not np.isfinite(predicted.median_ms):
-            continue  # the runtime cannot run it, or a block of it alone
+            continue  # the runtime cannot run it, or one of its blocks alone
         found = measured[architecture]
         rows.append(
             ValidatedNetwork(

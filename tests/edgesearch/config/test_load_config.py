@@ -283,8 +283,8 @@ FAULTS = [
     ),
     (
         "search.budgets={devices: {local-cpu: {latency_ms: 1}}}",
-        "search: names of further devices are required in search.budgets.devices; found: "
-        "'local-cpu'. The budgets of the device itself stand in search.budgets",
+        "search: names of other devices are required in search.budgets.devices; found: "
+        "'local-cpu'. Set the budgets of the device itself in search.budgets",
     ),
     # Images, device, space, table, engines.
     (

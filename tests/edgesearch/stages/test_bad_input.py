@@ -106,7 +106,7 @@ def change_weights(chain):
             "seed=0",
             "supernet weights in safetensors form at",
         ),
-        (change_weights, "export", "seed=0", "searched with the weights in"),
+        (change_weights, "export", "seed=0", "winners found with the weights in"),
         (
             lambda c: (c.output_dir / "search/chosen.json").write_text("{"),
             "export",

@@ -133,7 +133,7 @@ class TestAgain:
 def test_without_a_table_bins_are_made_by_macs(chain):
     shutil.rmtree(chain.output_dir / "latency")
     done = chain.passes("rank", *FEW, "rank.accuracy=linear", "search.task=detection", "--json")
-    assert "no latency table of local-cpu: bins are made by MACs" in done.stderr
+    assert "no latency table of local-cpu: binning by MACs" in done.stderr
     found = json.loads(done.stdout)
     assert (found["bins_by"], found["accuracy"]) == ("macs", "linear")
     rows = rows_of(chain)
