@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +226,7 @@ class _Check:
             knn=self._knn_for(precision),
             locate=lambda: self._locate(path, precision),
         )
-        facts: dict[str, Any] = {"parity": parity.to_dict()}
+        facts: dict[str, Any] = {"parity": asdict(parity)}
         if precision.judged_by_labels and parity.knn_after is None:
             lacking = _NO_LABELS if self._knn is None else _FEW_LABELS.format(self._batch)
             facts["knn_note"] = f"not judged by kNN accuracy: {lacking}"

@@ -57,7 +57,7 @@ from edgesearch.supernet.weights import SupernetWeights
 from profilers import LatencyTable, Meter, Workload, build_table, open_meter
 
 WINNER_ROUNDS = (4, 16)
-"""Rounds for a winner, as multiples of those for a block. The second applies if it seems over budget:
+"""Rounds of a winner, as multiples of those of a block. The second applies if it seems over budget:
 the machine may have been busy, or the interval too wide."""
 SECONDS_BEFORE_SECOND_LOOK = 1.0
 

@@ -23,8 +23,8 @@ from edgesearch.latency.table import (
     keep_correction,
     measured_networks,
     steadiness_of,
+    write_csv,
 )
-from edgesearch.latency.table_csv import write_csv
 from edgesearch.latency.workloads import (
     WorkloadFiles,
     block_keys,

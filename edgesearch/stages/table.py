@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesearch.latency.table import describe
-from edgesearch.latency.table_csv import write_csv
+from edgesearch.latency.table import describe, write_csv
 from edgesearch.run.files import RunFiles
 from profilers import LatencyTable, MergeResult, merge_tables
 

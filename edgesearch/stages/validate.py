@@ -14,8 +14,11 @@ from edgesearch.errors import Interrupted, LatencyError
 from edgesearch.events import Event
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.load_table import load_table, tell_speed
-from edgesearch.latency.plot import plot_predictions
-from edgesearch.latency.prediction_error import PredictionError, prediction_error
+from edgesearch.latency.prediction_error import (
+    PredictionError,
+    plot_predictions,
+    prediction_error,
+)
 from edgesearch.latency.table import (
     VALIDATION,
     keep_correction,
@@ -106,7 +109,7 @@ def validate(run: RunContext) -> ValidateResult:
             for name in ("predicted_ms", "measured_ms", "predicted_p95_ms", "measured_p95_ms")
         )
         errors = prediction_error(predicted_ms, measured_ms)
-        keep_correction(space, table, model.correction, validation=errors.to_dict())
+        keep_correction(space, table, model.correction, validation=asdict(errors))
         result = ValidateResult(
             **asdict(errors),
             p95_mape=float(np.abs(predicted_p95_ms / measured_p95_ms - 1).mean()),
@@ -117,7 +120,7 @@ def validate(run: RunContext) -> ValidateResult:
             plot_path=path.with_suffix(".validation.png"),
         )
         figures = {
-            **errors.to_dict(),
+            **asdict(errors),
             "p95_mape": result.p95_mape,
             "seed": settings.seed,
             "settled": result.steadiness.settled,

@@ -302,7 +302,7 @@ def exported(space, subnet, tmp_path_factory):
         folder / ONNX_FILE,
         input_shape=(1, 1, 16, 16),
         output_names=["features"],
-        metadata={"architecture": json.dumps(space.largest.to_dict()), "space": space.name},
+        metadata={"architecture": json.dumps(dict(space.largest)), "space": space.name},
     )
     return folder
 

@@ -96,7 +96,7 @@ def change_weights(chain):
 @pytest.mark.parametrize(
     ("spoil", "stage", "override", "says"),
     [
-        (None, "search", "space.stem_widths=[4, 8, 12]", "of its blocks are not in it"),
+        (None, "search", "space.stem_widths=[4, 8, 12]", "of its blocks, such as"),
         (damage_table, "search", "seed=0", "line 6"),
         (lambda c: (c.output_dir / WEIGHTS).unlink(), "search", "seed=0", "edgesearch pretrain"),
         (lambda c: (c.output_dir / WEIGHTS).unlink(), "export", "seed=0", "edgesearch pretrain"),

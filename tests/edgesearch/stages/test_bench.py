@@ -123,7 +123,7 @@ def test_engines_of_another_family_are_refused(tmp_path, model, compiled):
     refused(tmp_path / "damaged.engine", *on_pc, says=["it is damaged"])
     (tmp_path / "other.engine").write_bytes(b"a plan of TensorRT")
     refused(tmp_path / "other.engine", *on_pc, says=["with the runtime tensorrt,"])
-    runtime = "a device with the runtime onnxruntime, for which"
+    runtime = "a device with the runtime onnxruntime, which can load"
     refused(compiled, "--device", "local-gpu", says=[runtime])
 
 

@@ -136,7 +136,7 @@ class TestAcceptedMismatches:
         for stage in ("profile", "search", "validate"):
             wanted = "must be of name 'mine'\n  found: name 'local-cpu'"
             chain.refuses(stage, *mine, says=(wanted, accept))
-        told = "accepted, as profile.accept says: the table is of name 'local-cpu', not 'mine'"
+        told = "accepted by profile.accept: the table has name 'local-cpu', not 'mine'"
         for stage in ("profile", "search", "export"):
             done = chain.passes(stage, *mine, "profile.accept=[name]", "export.tensorrt=")
             assert told in done.stderr
@@ -213,7 +213,7 @@ class TestMerging:
         assert f"from {hers}: " in shown
         assert " rounds in 1 session(s); " in shown
         assert "1 session merged from hers.jsonl." in shown
-        assert "No prediction of whole networks is fitted to it" in shown
+        assert "No correction is fitted to it" in shown
         chain.refuses("search", says="found: blocks, but no correction for this space")
         chain.passes("profile")
         chain.passes("search")
