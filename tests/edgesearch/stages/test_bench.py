@@ -138,7 +138,7 @@ def test_devices_are_refused_with_all_faults(model):
 def test_a_manifest_has_to_agree(model, compiled):
     about = {"runtime": "onnxruntime", "runtime_version": "0.9"}
     write_manifest(model.parent, {model.name: about, compiled.name: about}, {})
-    other = f"onnxruntime 0.9, with which {compiled} was compiled"
+    other = f"onnxruntime 0.9, the version that compiled {compiled}"
     refused(compiled, says=[other, "found: onnxruntime 1."])
     check_listed(model)
     with compiled.open("ab") as file:
@@ -153,4 +153,4 @@ def test_a_manifest_has_to_agree(model, compiled):
         ('{"files": ["small.onnx"]}', "TypeError"),
     ):
         (model.parent / MANIFEST).write_text(text)
-        refused(model, says=[f"{model} and a whole {MANIFEST} beside it", f"found: {reason}"])
+        refused(model, says=[f"{model} and a complete {MANIFEST} beside it", f"found: {reason}"])

@@ -51,7 +51,7 @@ def test_the_next_in_rank_takes_the_place(chain, broken):
     candidates = slow_down(chain, 2, broken)
     corrections = chain.table.read_text().count('"correction"')
     done = chain.passes("export", "export.tensorrt=")
-    assert done.stderr.count(f"w0: {broken}; the correction is updated and a reserve takes") == 2
+    assert done.stderr.count(f"w0: {broken}; updating the correction and trying a reserve") == 2
     written = chain.read("winners.json")
     (winner,) = written["winners"]
     assert winner["name"] == "w0"

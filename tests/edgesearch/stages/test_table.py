@@ -54,7 +54,7 @@ class TestWords:
         said, place = result["description"], f"latency/{chain.table.name}"
         assert f"latency table: {chain.table}\n{said}\n" in shown
         assert said.startswith("Latencies of the device local-cpu: ")
-        assert "Predictions in the space " in said
+        assert "Predictions for space " in said
         assert result["csv_path"] is None
         sent = shutil.copy(chain.table, tmp_path / "from a colleague")
         assert table(sent).stdout == f"{said}\nStages look for it at {place} in output_dir.\n"
