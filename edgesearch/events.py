@@ -11,10 +11,7 @@ class Event:
     """A progress event of a stage.
 
     Attributes:
-        stage: Name of the command, such as "profile"; "summary" for the final comparison.
-        message: What happened.
         done: Units of work done; None if nothing is counted.
-        total: Units of work in total.
         within: Whether the units are parts of a larger counted unit, such as the steps of an epoch.
     """
 

@@ -78,13 +78,7 @@ class Settings(BaseModel):
 
 
 def fault(required: str, found: str | None = None, remedy: str = "") -> PydanticCustomError:
-    """The error for a custom check; `load_config` adds the path of the key.
-
-    Args:
-        required: What was required.
-        found: What was found; the value of the key if None.
-        remedy: What to do, as a sentence.
-    """
+    """The error for a custom check; `load_config` adds the path of the key."""
     context = {"required": required, "found": found, "remedy": remedy}
     return PydanticCustomError("fault", "{required}", context)
 

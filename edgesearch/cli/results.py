@@ -93,7 +93,7 @@ def print_validate(result: ValidateResult) -> None:
     ]
     header = ["architecture", "predicted ms", "measured ms", "error"]
     _print_table([*header, "predicted p95", "measured p95"], rows)
-    tau = "–" if result.kendall_tau is None else f"{result.kendall_tau:.3f}"
+    tau = _shown(result.kendall_tau, ".3f")
     print(
         f"\n{result.n} networks: mean error {result.mape:.2%} (bias {result.bias:+.2%}), worst "
         f"{result.worst:.1%}; {result.within_5:.0%} within 5 %, {result.within_10:.0%} within "
@@ -200,6 +200,19 @@ def print_export(result: ExportResult) -> None:
         _print_files(manifest["files"])
 
 
+_PARITY = {
+    "max_difference": ".1e",
+    "min_cosine": ".6f",
+    "top1_agreement": ".1%",
+    "knn_before": ".1%",
+    "knn_after": ".1%",
+}
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
 def _print_files(files: dict[str, Any]) -> None:
     """Print a winner's files and how far each differs from the trained network."""
     from edgesearch.export.manifest import unjudged
@@ -208,14 +221,7 @@ def _print_files(files: dict[str, Any]) -> None:
     rows, notes = [], []
     for name, about in files.items():
         parity = about.get("parity") or {}
-        shown = [
-            (parity.get("max_difference"), ".1e"),
-            (parity.get("min_cosine"), ".6f"),
-            (parity.get("top1_agreement"), ".1%"),
-            (parity.get("knn_before"), ".1%"),
-            (parity.get("knn_after"), ".1%"),
-        ]
-        figures = ["–" if value is None else format(value, form) for value, form in shown]
+        figures = [_shown(parity.get(figure), form) for figure, form in _PARITY.items()]
         rows.append([f"  {name}", about.get("precision", "–"), *figures])
         if "compute_capabilities" in about:
             targets = ", ".join(about["compute_capabilities"])
@@ -240,19 +246,16 @@ def print_run(result: RunResult) -> None:
 
 
 def _summary_row(row: SummaryRow, with_p95: bool) -> list[str]:
-    def shown(value: float | None, form: str) -> str:
-        return "–" if value is None else format(value, form)
-
     latencies = [row.predicted_ms, row.measured_ms, row.budget_ms]
     if with_p95:
         latencies += [row.predicted_p95_ms, row.measured_p95_ms, row.budget_p95_ms]
     return [
         row.name,
-        shown(row.agreement, ".4f"),
-        shown(row.knn, ".1%"),
-        shown(row.params, ",.0f"),
-        shown(row.macs, ",.0f"),
-        *(shown(latency, ".3f") for latency in latencies),
+        _shown(row.agreement, ".4f"),
+        _shown(row.knn, ".1%"),
+        _shown(row.params, ",.0f"),
+        _shown(row.macs, ",.0f"),
+        *(_shown(latency, ".3f") for latency in latencies),
     ]
 
 
@@ -263,8 +266,8 @@ def print_evaluate(result: EvaluateResult) -> None:
             row.name,
             f"{row.knn:.1%}",
             f"{row.linear:.1%}",
-            "–" if row.params is None else f"{row.params:,}",
-            "–" if row.macs is None else f"{row.macs:,}",
+            _shown(row.params, ","),
+            _shown(row.macs, ","),
             row.architecture or "–",
         ]
         for row in result.rows

@@ -53,8 +53,6 @@ class Deployable:
 
     Attributes:
         network: In evaluation mode; maps images to the exported output.
-        resolution: Height and width of its input, in pixels.
-        metadata: Metadata of the ONNX file: JSON texts by name.
         calibration: Number and hash of the images for normalisation statistics and int8 ranges.
     """
 
@@ -80,16 +78,7 @@ def make_deployable(
     calibration_images: int,
     batch_size: int,
 ) -> Deployable:
-    """Extract a subnet from the supernet, calibrated as in the search.
-
-    Args:
-        space: The search space.
-        weights: The trained supernet.
-        pool: Images for calibration and the classifier.
-        architecture: The subnet.
-        output: One of `OUTPUTS`.
-        calibration_images: Number of calibration images, as in the search.
-        batch_size: Images per forward pass.
+    """Extract a subnet from the supernet for one of `OUTPUTS`, calibrated as in the search.
 
     Raises:
         DataError: Logits are requested, but the images have no labels.
@@ -191,17 +180,9 @@ def write_for_tensorrt(
     calibration: torch.Tensor,
     quantization: str | None = None,
 ) -> str:
-    """Ensure that a folder has the ONNX file for TensorRT engines of a precision.
+    """Ensure that a folder has the ONNX file for TensorRT engines of a precision; returns its name.
 
-    Args:
-        folder: Contains the fp32 network and the file measured on the device.
-        device: The measured device; if it has the same number format, its file is used.
-        precision: Precision of the engines.
-        calibration: See `write_in_format`.
-        quantization: See `write_in_format`.
-
-    Returns:
-        Name of the file.
+    If the device uses the same number format, its file serves. See `write_in_format`.
 
     Raises:
         ExportError: The network cannot be converted, or the file cannot be written.

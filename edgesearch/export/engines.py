@@ -53,12 +53,7 @@ _FEW_LABELS = (
 
 @dataclass(frozen=True)
 class TensorRTTarget:
-    """Target of TensorRT for RTX engines.
-
-    Attributes:
-        compute_capabilities: Such as ("SM75", "SM86", "SM89"); one engine contains code for all.
-        precision: A key of `PRECISIONS`; SM75 has no fp32 matrix products.
-    """
+    """Target of TensorRT for RTX engines: one engine contains code for all compute capabilities."""
 
     compute_capabilities: tuple[str, ...]
     precision: str = FP16.name

@@ -69,13 +69,6 @@ def check_images(
 ) -> None:
     """Check that there are enough images and labels to export the winners.
 
-    Args:
-        pool: The images.
-        winners: Winners to export.
-        batch: Images in each run of an engine.
-        calibration_images: Number of calibration images; None if no file needs them.
-        logits: Whether a classifier is exported.
-
     Raises:
         DataError: Labels or classes are missing, or images cannot be read.
         ExportError: There are fewer images than a batch.

@@ -26,11 +26,8 @@ def differs_from_network(
 ) -> str:
     """Describe the first layer whose output in a file differs from the trained network's.
 
-    Args:
-        onnx_path: The network as exported by torch; its nodes name their modules.
-        network: In evaluation mode.
-        images: One batch (N, C, H, W) float32, normalised.
-        fits: Compares the outputs of a layer.
+    The file is as exported by torch: its nodes name their modules. `images` is one batch (N, C, H,
+    W).
     """
     import onnx
 
@@ -47,13 +44,9 @@ def differs_from_network(
 
 
 def differs_from_file(onnx_path: Path, reference_path: Path, images: np.ndarray, fits: Fits) -> str:
-    """Describe the first layer whose output differs between a file and its source.
+    """Describe the first layer whose output differs between a file and its fp32 reference.
 
-    Args:
-        onnx_path: A conversion of the reference, with the same tensor names.
-        reference_path: The file that it was converted from.
-        images: One batch (N, C, H, W) float32, normalised.
-        fits: Compares the outputs of a layer.
+    Both have the same tensor names. `images` is one batch (N, C, H, W).
     """
     import onnx
 

@@ -22,11 +22,6 @@ def write_kit(folder: Path, engine: str, manifest: Mapping[str, Any]) -> None:
 
     The same files give the same bytes.
 
-    Args:
-        folder: The winner's folder.
-        engine: Name of the engine file.
-        manifest: The winner's manifest.
-
     Raises:
         FileError: The file cannot be written.
     """

@@ -39,13 +39,7 @@ def installed_versions() -> dict[str, str]:
 def make_manifest(
     folder: Path, files: Mapping[str, dict[str, Any]], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The manifest of a winner's folder, in plain JSON types.
-
-    Args:
-        folder: The winner's folder.
-        files: Facts by file name; size and hash are added.
-        facts: All other entries.
-    """
+    """The manifest: `facts`, and per file what is known of it with size and hash."""
     listed = {
         name: {
             **about,

@@ -25,14 +25,9 @@ class Parity:
     """Differences between an exported and the trained network.
 
     Attributes:
-        images: Number of images compared.
         max_difference: Largest difference of an output value, relative to the largest output.
-        min_cosine: Smallest cosine between the outputs of an image.
         top1_agreement: Share of images with the same top class (logits) or the same nearest other
             image; None for a single image.
-        knn_before: kNN accuracy of the trained network; None without labels.
-        knn_after: kNN accuracy of the exported network.
-        knn_images: Number of test images for these.
     """
 
     images: int
@@ -97,13 +92,7 @@ class KnnImages:
 
 
 def compare(expected: Outputs, found: Outputs, logits: bool = False) -> Parity:
-    """Compare outputs (N, …); of several outputs, the largest differences count.
-
-    Args:
-        expected: Outputs of the trained network.
-        found: Outputs of the exported network, in the same order.
-        logits: Whether the output is logits, whose top class is compared.
-    """
+    """Compare expected and found outputs (N, …); of several, the largest differences count."""
     each = [
         _compare(wanted.reshape(len(wanted), -1), given.reshape(len(given), -1), logits)
         for wanted, given in zip(_listed(expected), _listed(found), strict=True)

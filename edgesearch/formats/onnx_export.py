@@ -58,16 +58,9 @@ def export_blocks(
     batch: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write blocks of a space, with random weights, to one ONNX file each.
+    """Write blocks of a space, with random weights, to one ONNX file each; `paths` is by block key.
 
     Blocks are extracted from whole networks, so they are exactly as inside a network.
-
-    Args:
-        space: The space of the blocks.
-        resolution: Input resolution of the networks, in pixels.
-        paths: The file of each wanted block, by key.
-        batch: Batch size.
-        on_progress: Called with the number of exported networks and the total.
 
     Raises:
         ExportError: The exporter failed.
@@ -90,14 +83,9 @@ def export_blocks(
 
 
 def assemble_network(blocks: Sequence[Block], paths: Mapping[str, Path], path: Path) -> None:
-    """Join block files to a whole network, as `export_network` would write it.
+    """Join block files (`paths` by key) to a whole network, as `export_network` would write it.
 
     The weights are the blocks' random ones: the file is for measuring.
-
-    Args:
-        blocks: From stem to head.
-        paths: The file of each block, by key.
-        path: The file to write.
     """
     import onnx
 

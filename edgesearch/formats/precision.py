@@ -36,12 +36,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration of activation ranges.
-
-    Attributes:
-        batches: Arrays with the shape of the network's input.
-        method: One of `CALIBRATIONS`.
-    """
+    """Calibration of activation ranges."""
 
     batches: Sequence[np.ndarray]
     method: str = "minmax"

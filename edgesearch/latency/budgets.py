@@ -12,15 +12,7 @@ from profilers import LatencyTable
 
 @dataclass(frozen=True)
 class BoundedFigure:
-    """A latency statistic that may have a budget, with its keys in winners.json.
-
-    Attributes:
-        statistic: Display name.
-        predicted: Key of the prediction.
-        budget: Key of the budget.
-        measured: Key of the measurement.
-        interval: Key of the measurement's 95 % confidence interval.
-    """
+    """A latency statistic that may have a budget, with the keys of its figures in winners.json."""
 
     statistic: str
     predicted: str

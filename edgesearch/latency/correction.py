@@ -89,11 +89,7 @@ def fit_correction(
 ) -> Correction:
     """Least-squares fit of the relative errors, in the form with the smallest leave-one-out error.
 
-    Args:
-        sums: Sums over the blocks of each network.
-        lows_ms: (N,) measured low quantiles of the networks.
-        median_ratio: Ratio of median to low quantile over these networks.
-        p95_ratio: Ratio of 95th percentile to median over these networks.
+    `lows_ms` are measured low quantiles (N,); the ratios are defined as in `Correction`.
 
     Raises:
         LatencyError: There are fewer than six networks, or the blocks took no time.

@@ -28,10 +28,8 @@ class LatencyModel:
     """Predicts latencies as sums of block latencies, corrected by whole networks.
 
     Args:
-        space: The search space.
         block_ms: Latency of each block by key, warm or cold as the correction requires; NaN if the
             runtime cannot run it.
-        correction: From sums to whole networks.
     """
 
     def __init__(
@@ -50,12 +48,7 @@ class LatencyModel:
     def from_table(
         cls, space: SearchSpace, table: LatencyTable, correction: Correction | None = None
     ) -> LatencyModel:
-        """Make the model from a table.
-
-        Args:
-            space: The search space.
-            table: Contains every block of the space.
-            correction: Fitted to the networks of the table if None.
+        """Make the model from a table; the correction is fitted to its networks if None.
 
         Raises:
             MissingKeyError: The table lacks a block.

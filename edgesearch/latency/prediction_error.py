@@ -17,13 +17,9 @@ class PredictionError:
     """Relative errors of predictions, as fractions.
 
     Attributes:
-        n: Number of networks.
-        mape: Mean absolute error.
         bias: Mean error; above 0 if predictions are too high.
         within_5: Share of networks with an error of at most 5 %.
-        within_10: Share of networks with an error of at most 10 %.
         kendall_tau: Rank correlation (tau-b), in -1 … 1; None if undefined.
-        worst: Largest absolute error.
     """
 
     n: int

@@ -33,11 +33,7 @@ class MeasuredNetwork:
     """A measured whole network.
 
     Attributes:
-        key: Its key in the table.
-        architecture: Its architecture.
         low_ms: Low quantile: latency without disturbance.
-        median_ms: Median of a run.
-        p95_ms: 95th percentile of a run.
     """
 
     key: str
@@ -57,10 +53,7 @@ def measured_networks(
 ) -> list[MeasuredNetwork]:
     """The measured whole networks of a space, in the order of their first samples.
 
-    Args:
-        table: The table.
-        space: The space.
-        *kinds: `NETWORK`, `VALIDATION`, `WINNER`; those that a correction is fitted to by default.
+    `kinds` are `NETWORK`, `VALIDATION`, `WINNER`; by default those that a correction is fitted to.
     """
     found = {key: table.about(key) for key in table.keys(*(kinds or (NETWORK, WINNER)))}
     return [
@@ -81,8 +74,6 @@ class CorrectionNote:
     """A correction in a table, and how it was obtained.
 
     Attributes:
-        space_hash: The space that it was fitted for.
-        correction: The correction.
         rounds: Rounds requested when `edgesearch profile` last finished; 0 if it has not.
         last_session: Number of the last session at that time.
         validation: Fields of `PredictionError` on held-out networks; None if not validated.
@@ -144,14 +135,7 @@ def current_correction(space: SearchSpace, table: LatencyTable) -> Correction | 
 def keep_correction(
     space: SearchSpace, table: LatencyTable, correction: Correction, **facts: Any
 ) -> None:
-    """Append a correction; `rounds` and `last_session` are copied from the one before.
-
-    Args:
-        space: The space that it was fitted for.
-        table: The table.
-        correction: The correction.
-        **facts: Fields of `CorrectionNote` that replace the copied ones.
-    """
+    """Append a correction; `rounds` and `last_session` are copied from the one before."""
     before = correction_notes(table).get(space.space_hash)
     kept = {} if before is None else {"rounds": before.rounds, "last_session": before.last_session}
     note = CorrectionNote(space.space_hash, correction, **{**kept, **facts})
@@ -193,11 +177,7 @@ def _describe_correction(note: CorrectionNote) -> str:
 
 
 def write_csv(table: LatencyTable, predicted_ms: Mapping[str, float] | None = None) -> Path:
-    """Write a table as CSV beside it; see `profilers.table_csv`.
-
-    Args:
-        table: The table.
-        predicted_ms: Predicted medians of networks, by key; None writes `<name>.table.csv`.
+    """Write a table beside it as CSV, with predicted medians by key; without as `<name>.table.csv`.
 
     Raises:
         FileError: The file cannot be written.

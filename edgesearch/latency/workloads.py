@@ -69,12 +69,8 @@ def correction_networks(
 
     Among candidates of similar MACs, the one with the most new widths, depths and resolutions is
     chosen; ties go to the candidate whose latency a correction fitted to those chosen so far would
-    predict with the highest variance.
-
-    Args:
-        space: The search space.
-        count: Number of architectures; fewer if the space has fewer without failed blocks.
-        failed: Keys of blocks to avoid.
+    predict with the highest variance. There are fewer than `count` if the space has fewer without
+    `failed` blocks.
     """
     candidates = _candidates(space, failed)
     if len(candidates) <= count:
@@ -121,13 +117,7 @@ def _can_run(space: SearchSpace, architecture: Architecture, failed: Collection[
 def held_out_networks(
     space: SearchSpace, count: int, seed: int, fitted: Collection[Architecture]
 ) -> list[Architecture]:
-    """Architectures drawn uniformly, to validate predictions.
-
-    Args:
-        space: The search space.
-        count: Number of architectures.
-        seed: Determines the architectures, except for those excluded by `fitted`.
-        fitted: Architectures to exclude.
+    """Architectures drawn uniformly, to validate predictions; none of `fitted`.
 
     Raises:
         SpaceError: The space has fewer other architectures.
@@ -156,12 +146,8 @@ class WorkloadFiles:
     are large.
 
     Args:
-        space: The search space.
-        device: The device that runs the files.
-        fingerprint: Fingerprint of the device.
         folder: Folder for networks; removed at the end.
         cache_dir: Folder for blocks; `default_cache_dir` if None.
-        report: Called with each event.
     """
 
     def __init__(

@@ -28,15 +28,7 @@ from profilers import (
 
 @dataclass(frozen=True)
 class BenchedEngine:
-    """Figures of one engine.
-
-    Attributes:
-        path: Its file.
-        batch: Images in each run.
-        timing: Latency of a run.
-        images_per_second: Batch size divided by the median latency.
-        usage: Memory and power.
-    """
+    """Figures of one engine."""
 
     path: Path
     batch: int
@@ -50,11 +42,7 @@ class BenchResult:
     """Result of `bench`.
 
     Attributes:
-        device: Name of the device.
-        fingerprint: Hardware and software of the device.
-        engines: The engine, and the one that it was compared with.
         ratio: Latency of the first engine divided by that of the second; None for a single engine.
-        steadiness: How steady the machine was.
     """
 
     device: str

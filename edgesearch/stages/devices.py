@@ -22,10 +22,6 @@ class DevicesResult:
     """Result of `describe_devices`.
 
     Attributes:
-        devices: Catalog entries; see `devices.read_catalog`.
-        machine: Result of `devices.read_machine`.
-        gpu: Result of `devices.read_gpu`.
-        runtimes: All runtimes with their versions or what is missing.
         hazards: Conditions that make latency tables of this machine less accurate.
     """
 

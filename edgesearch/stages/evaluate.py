@@ -24,11 +24,6 @@ class EvaluatedRow:
     Attributes:
         name: "winner w0", "named", "largest", "smallest", "largest, random weights" or "raw
             pixels".
-        knn: kNN accuracy.
-        linear: Accuracy of the linear probe.
-        params: Learnable parameters.
-        macs: Multiply-accumulates per image.
-        architecture: Text form of the subnet.
     """
 
     name: str
@@ -41,16 +36,7 @@ class EvaluatedRow:
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """Result of `evaluate`.
-
-    Attributes:
-        rows: One per subnet or baseline.
-        knn_k: Number of neighbours that vote.
-        knn_temperature: Temperature of their weights.
-        train_images: Number of labeled training images.
-        test_images: Number of held-out images.
-        results_path: File with all accuracies.
-    """
+    """Result of `evaluate`."""
 
     rows: tuple[EvaluatedRow, ...]
     knn_k: int

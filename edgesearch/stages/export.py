@@ -64,14 +64,7 @@ SECONDS_BEFORE_SECOND_LOOK = 1.0
 
 @dataclass(frozen=True)
 class ExportResult:
-    """Result of `export`.
-
-    Attributes:
-        winners: Winners with measured latencies, as in winners.json.
-        folders: The folder of each winner.
-        manifests: The manifest of each winner.
-        skipped: Whether the stage was already finished.
-    """
+    """Result of `export`."""
 
     winners: Winners
     folders: tuple[Path, ...]

@@ -19,13 +19,7 @@ from edgesearch.run.stage import Stage
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """Result of `pretrain`.
-
-    Attributes:
-        weights_path: The trained supernet.
-        skipped_images: Number of unreadable images that this call skipped.
-        skipped: Whether the stage was already finished.
-    """
+    """Result of `pretrain`."""
 
     weights_path: Path
     skipped_images: int

@@ -49,17 +49,9 @@ class ProfileResult:
     """Result of `profile`.
 
     Attributes:
-        table_path: The latency table.
-        blocks: Number of blocks of the space.
-        failed_blocks: Keys of blocks that the runtime cannot run.
-        size: Number of architectures of the space.
         cannot_run: Number of architectures with such a block.
         estimated_from: Sample size that this number is estimated from; None if it is exact.
-        correction: From sums of blocks to whole networks.
-        steadiness: How steady the machine was, and whether it settled.
         skipped: Whether the table was already complete.
-        description: Description of the table.
-        csv_path: The table as CSV; None if not requested.
     """
 
     table_path: Path
@@ -76,11 +68,7 @@ class ProfileResult:
 
 
 def profile(run: RunContext, *, export_csv: bool = False) -> ProfileResult:
-    """Measure what is missing from a device's latency table.
-
-    Args:
-        run: Receives `latency/<device>-<identity>.jsonl`.
-        export_csv: Whether to also write `<device>-<identity>.csv`.
+    """Measure what is missing from `latency/<device>-<identity>.jsonl`; can also write it as CSV.
 
     Raises:
         Interrupted: Stopped by the user; the same call resumes.

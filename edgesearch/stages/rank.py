@@ -47,16 +47,8 @@ class RankResult:
     """Result of `rank`.
 
     Attributes:
-        scores: Rank correlation of each score, agreement first.
-        subnets: Number of subnets.
-        accuracy: "knn" or "linear".
         accuracies: Lowest and highest accuracy.
-        images: Number of images for scoring.
-        bins_by: "latency_ms" or "macs".
         bin_edges: Lowest and highest cost of each bin.
-        report_path: The result as JSON.
-        table_path: All subnets as CSV.
-        plot_path: Plot of scores and accuracies.
     """
 
     scores: tuple[RankCorrelation, ...]

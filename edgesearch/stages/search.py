@@ -36,19 +36,12 @@ class SearchResult:
     """Result of `search`.
 
     Attributes:
-        winners: Winners and reserves, as in winners.json.
-        plot_path: Plot of trials, fronts, budgets and winners.
-        feasible: Number of architectures within the budgets.
-        size: Number of architectures of the space.
         latency_budget_ms: Budget of the median latency: a number, a list, or a dict with min and
             max; None if unbounded.
         latency_p95_budget_ms: Budget of the 95th percentile: a number or a dict with min and max;
             None if unbounded.
-        cannot_run: Number of architectures that the device cannot run.
         estimated_from: Sample size that these numbers are estimated from; None if they are exact.
-        images: Number of images that the winners were compared on.
         settled: Whether the order of the winners is statistically certain.
-        skipped: Whether the stage was already finished.
     """
 
     winners: Winners

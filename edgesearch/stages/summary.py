@@ -24,21 +24,7 @@ from edgesearch.supernet.weights import SupernetWeights
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """A row of the final comparison; None where a figure does not apply.
-
-    Attributes:
-        name: Name of the subnet or baseline.
-        agreement: Agreement with the reference network.
-        knn: Accuracy, in 0 … 1; None without labeled images.
-        params: Learnable parameters.
-        macs: Multiply-accumulates per image.
-        predicted_ms: Predicted median latency.
-        measured_ms: Measured median latency.
-        budget_ms: Budget of the median latency.
-        predicted_p95_ms: Predicted 95th percentile of the latency.
-        measured_p95_ms: Measured 95th percentile of the latency.
-        budget_p95_ms: Budget of the 95th percentile.
-    """
+    """A row of the final comparison; None where a figure does not apply."""
 
     name: str
     agreement: float | None = None

@@ -16,11 +16,7 @@ class TableResult:
     """Result of `share_table`.
 
     Attributes:
-        table_path: The file.
         place: Where the stages look for it, relative to an output folder.
-        description: Description of the table.
-        merges: What was merged from other tables.
-        csv_path: The table as CSV; None if not requested.
     """
 
     table_path: Path

@@ -37,15 +37,7 @@ VALIDATION_ANCHORS = 8
 
 @dataclass(frozen=True)
 class ValidatedNetwork:
-    """Predicted and measured latency of a network.
-
-    Attributes:
-        architecture: Its text form.
-        predicted_ms: Predicted median latency.
-        measured_ms: Measured median latency.
-        predicted_p95_ms: Predicted 95th percentile.
-        measured_p95_ms: Measured 95th percentile.
-    """
+    """Predicted and measured latency of a network."""
 
     architecture: str
     predicted_ms: float
@@ -60,11 +52,6 @@ class ValidateResult(PredictionError):
 
     Attributes:
         p95_mape: Mean absolute relative error of the 95th percentiles.
-        steadiness: How steady the machine was, and whether it settled.
-        networks: The networks, fastest first.
-        table_path: The latency table, including the new measurements.
-        report_path: The result as JSON.
-        plot_path: Plot of predicted against measured latency.
     """
 
     p95_mape: float

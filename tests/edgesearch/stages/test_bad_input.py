@@ -50,7 +50,7 @@ def test_infeasible_budget_says_what_can_be_reached(chain, budget):
     kept = [chain.output_dir / "winners.json", chain.output_dir / "search/trials.jsonl"]
     before = [path.read_bytes() for path in kept]
     said = chain.refuses("search", f"search.budgets.{budget}=0.0001", says=f"{budget} ≤ 0.0001")
-    words = rf"{budget} 0.0001, but the least that this space reaches is ([\d.]+)"
+    words = rf"{budget} 0.0001, but the minimum of this space is ([\d.]+)"
     model = corrected_model(chain.space, LatencyTable.load(chain.table))
     ratio = model.correction.p95_ratio if budget == "latency_p95_ms" else 1
     least_ms = ratio * model.predict_all().min()
@@ -62,7 +62,7 @@ def test_infeasible_budget_says_what_can_be_reached(chain, budget):
 def test_as_json_the_error_is_the_only_output(chain):
     error = json.loads(chain.call("search", "search.budgets.params=10", "--json").stdout)["error"]
     assert set(error) == {"required", "found", "remedy"}
-    assert "the least that this space reaches is" in error["found"]
+    assert "the minimum of this space is" in error["found"]
 
 
 def test_a_table_of_other_threads_names_the_field(chain):

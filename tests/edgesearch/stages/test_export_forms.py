@@ -66,7 +66,9 @@ def test_an_open_batch(chain):
 
 
 def test_no_open_batch_for_tensorrt():
-    with pytest.raises(ExportError, match="export.batch=fixed for tensorrt, which compiles a fixed batch size"):
+    with pytest.raises(
+        ExportError, match="export.batch=fixed for tensorrt, which compiles a fixed batch size"
+    ):
         check_batch(load_device("local-gpu"), "dynamic")
     check_batch(load_device("local-gpu"), "fixed")
     check_batch(load_device("local-cpu"), "dynamic")
