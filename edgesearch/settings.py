@@ -10,14 +10,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, to_jsonable_python
 
 FORM = "form:"
@@ -50,12 +43,7 @@ class Settings(BaseModel):
     """Pairs of mutually exclusive options. On the command line, one replaces the other."""
 
     def decisive(self, section: str, mark: _Mark | None = None) -> dict[str, Any]:
-        """The options that a result depends on: key paths to plain values.
-
-        Args:
-            section: Path of this section.
-            mark: Selects options with this mark; None selects all but those marked `NO_EFFECT`.
-        """
+        """Options that affect results, by key path: those with `mark`, or all but `NO_EFFECT`."""
         found: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)

@@ -148,13 +148,8 @@ def write_in_format(
 ) -> Path:
     """Convert the fp32 network in a folder to the number format of a runtime.
 
-    Args:
-        folder: Contains the fp32 network.
-        number_format: Number format of the runtime.
-        calibration: (N, C, H, W), normalised: images that determine ranges of activations.
-        batch: Images in each run.
-        quantization: How ranges are computed: one of `CALIBRATIONS`, the first if None.
-        name: File name; that of the precision if None.
+    `calibration` (N, C, H, W), normalised, determines ranges of activations by `quantization`, one
+    of `CALIBRATIONS` (the first if None). `name` replaces the file name of the precision.
 
     Returns:
         The converted file; the fp32 file if that is the format.
@@ -216,18 +211,8 @@ def write_winner(
 ) -> tuple[str, ...]:
     """Build a winner's engines from the ONNX file in its folder, verify them, write the manifest.
 
-    Args:
-        folder: The winner's folder.
-        deployable: The subnet.
-        pool: Images to verify on.
-        winner: The winner, measured.
-        space: The search space.
-        device: The measured device.
-        table: The device's latency table.
-        table_digest: Digest of its measurements.
-        tensorrt: Target of TensorRT engines; None builds none.
-        form: Further entries of the manifest; `quantization` is passed to `write_in_format`.
-        calibration: (N, C, H, W), normalised: see `write_in_format`.
+    Args as in `write_in_format`; `form` has further entries of the manifest, including
+    `quantization`.
 
     Returns:
         Notes on files that could not be judged by kNN accuracy.

@@ -64,11 +64,7 @@ class TensorRTTarget:
     ) -> TensorRTTarget:
         """The target for a device.
 
-        Args:
-            device: The measured device.
-            compute_capabilities: GPU generations.
-            precision: None selects the device's precision if it runs TensorRT engines below fp32,
-                otherwise fp16.
+        Without a precision, the device's if it runs TensorRT engines below fp32, otherwise fp16.
         """
         if precision is None:
             own = precision_of(device)
@@ -111,18 +107,9 @@ def build_engines(
 ) -> dict[str, dict[str, Any]]:
     """Compile a winner's ONNX files, and verify on real images those that can run here.
 
-    Args:
-        folder: Contains `ONNX_FILE`, the file of `precision` and `source`; receives the other
-            files.
-        network: The exported subnet.
-        images: (N, C, H, W), normalised, to verify on.
-        tensorrt: Target of TensorRT engines; None builds none.
-        precision: Precision of the device.
-        source: The file that TensorRT engines are built from.
-        logits: Whether the output is logits.
-        knn: Labeled images for kNN accuracy; None without labels.
-        knn_glance: Number of these images for precisions not judged by kNN accuracy.
-        batch: Batch size of TensorRT engines, if the ONNX file has a dynamic batch.
+    The folder contains `ONNX_FILE`, the file of `precision` and `source`, from which TensorRT
+    engines are built; `images` are (N, C, H, W), normalised. Precisions not judged by kNN accuracy
+    use only `knn_glance` of the images in `knn`. `batch` replaces a dynamic batch for TensorRT.
 
     Returns:
         Facts by file name: runtime, precision, and `parity` or a `parity_note`; a `knn_note` if kNN

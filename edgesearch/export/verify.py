@@ -156,16 +156,9 @@ def verify_engine(
 ) -> Parity:
     """Run an engine on real images and compare it with the trained network.
 
-    Args:
-        engine_path: The engine; its input is called "images".
-        runtime: Runs the engine.
-        images: (N, C, H, W) float32, normalised; at least one batch, incomplete batches are
-            dropped.
-        expected: (N, …), outputs of the trained network.
-        precision: Determines the tolerance.
-        logits: Whether the output is logits.
-        knn: Labeled images in whole batches, and the trained network's accuracy on them.
-        locate: Describes where a difference begins; called if it exceeds the tolerance.
+    `images` are (N, C, H, W) float32, normalised, incomplete batches dropped; `expected` are the
+    trained network's outputs (N, …). `knn` is whole batches of labeled images with the trained
+    network's accuracy; `locate` describes where a difference begins, if it exceeds the tolerance.
 
     Raises:
         ExportError: The difference exceeds the tolerance, or there are too few images.

@@ -26,13 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Scheme:
-    """Quantization of a number format.
+    """Quantization of a number format: signs of activations, 7-bit weights, and TensorRT's format.
 
-    Attributes:
-        unsigned: Activations are unsigned.
-        reduced: Weights have seven bits.
-        symmetric: No zero points, no quantized biases, and only inputs of convolutions: TensorRT's
-            format.
+    `symmetric`: no zero points, no quantized biases, and only inputs of convolutions.
     """
 
     unsigned: bool
@@ -81,12 +77,7 @@ def _quantize(
     model: onnx.ModelProto, number_format: str, calibration: Calibration
 ) -> onnx.ModelProto:
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     methods = {
         "minmax": CalibrationMethod.MinMax,

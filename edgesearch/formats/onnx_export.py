@@ -32,13 +32,8 @@ def export_network(
 ) -> None:
     """Write a network as one ONNX file, with batch normalisation folded into the convolutions.
 
-    Args:
-        network: In evaluation mode; maps images to one tensor or several.
-        path: The file, written atomically.
-        input_shape: (N, C, H, W); the input is called "images".
-        output_names: Names of the outputs.
-        open_batch: Whether the batch size is dynamic instead of N.
-        metadata: Added to the model's metadata.
+    `input_shape` is (N, C, H, W), with a dynamic batch size if `open_batch`; the input is called
+    "images".
 
     Raises:
         ExportError: The exporter failed; names an unsupported operator and its layer.

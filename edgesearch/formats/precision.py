@@ -86,15 +86,8 @@ class Precision:
     ) -> None:
         """Convert a network, or a block as inside a network; `convert` must not be None.
 
-        Values between blocks have the converted type; images and outputs are fp32.
-
-        Args:
-            onnx_path: The fp32 file, with one input.
-            path: The converted file, written atomically.
-            number_format: One of `number_formats`.
-            is_first: Whether the model takes images.
-            is_last: Whether the model returns the network's outputs.
-            calibration: None uses random inputs, for files that are only measured.
+        Values between blocks have the converted type; images (`is_first`) and outputs (`is_last`)
+        are fp32. Without calibration, random inputs are used, for files that are only measured.
 
         Raises:
             ExportError: It cannot be converted, or the file cannot be written.

@@ -38,19 +38,14 @@ def load_table(
 ) -> LatencyTable:
     """Load the table of a device; check that it fits device and space.
 
-    For a local device, chip, versions and so on of this machine are compared too, as far as they
-    are known without its GPU. Remote devices are compared when they are measured.
+    For a local device (unless `elsewhere`, possibly another machine), chip, versions and so on of
+    this machine are compared too, as far as they are known without its GPU. Remote devices are
+    compared when they are measured. The table must contain the blocks of the space and a correction
+    fitted for it.
 
-    Args:
-        path: The table.
-        space: The table must contain its blocks, and a correction fitted for it.
-        device: The expected device.
-        accept: Fields of device or fingerprint that may differ. Later measurements are scaled by
-            what both machines have measured. A table of another runtime, provider, precision, batch
-            or thread count can only be read.
-        stage: The stage that reads it.
-        report: Receives the accepted differences.
-        elsewhere: Whether the device may be another machine, even with transport local.
+    Fields in `accept` may differ; later measurements are scaled by what both machines have
+    measured. A table of another runtime, provider, precision, batch or thread count can only be
+    read.
 
     Raises:
         StageError: There is no table, or it is of another space.

@@ -6,12 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from devices.spec import (
-    IDENTITY_FIELDS,
-    MEASURED_FIELDS,
-    DeviceSpec,
-    load_device,
-)
+from devices.spec import IDENTITY_FIELDS, MEASURED_FIELDS, DeviceSpec, load_device
 from edgesearch.errors import UserError
 from edgesearch.formats.precisions import precision_of
 from edgesearch.settings import (

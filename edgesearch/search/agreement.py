@@ -10,13 +10,7 @@ from torch import nn
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import DataError, SearchError
 from edgesearch.events import Event, Report, silent
-from edgesearch.search.beginnings import (
-    Member,
-    Outputs,
-    families,
-    run_family,
-    share_beginning,
-)
+from edgesearch.search.beginnings import Member, Outputs, families, run_family, share_beginning
 from edgesearch.search.settings import SearchSettings
 from edgesearch.search.similarity import (
     alignment_of_places,

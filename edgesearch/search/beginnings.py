@@ -103,9 +103,6 @@ def run_family(
         shared: Number of first blocks that each network shares with the previous one.
         images: (N, C, H, W).
         stages: Stages whose maps are returned, counted from 1.
-
-    Yields:
-        The outputs of each network.
     """
     kept = {0: images}
     for number, (network, first) in enumerate(zip(networks, shared, strict=True), 1):

@@ -66,18 +66,13 @@ def _out_of_reach(name: str, rows: Rows, bound: Range) -> str:
     low, high = bound.ends
     values = rows[name][rows.runnable]
     if values.min() > high:
-        return (
-            f"{name} {number(high)}, but the minimum of this space is {number(float(values.min()))}"
-        )
-    if values.max() < low:
-        return (
-            f"{name} {number(low)}, but the maximum of this space is {number(float(values.max()))}"
-        )
-    nearest = int(np.argmin(rows.over({name: bound})[name]))
-    return (
-        f"{name} from {number(low)} to {number(high)}, but the nearest value of this space is "
-        f"{number(float(rows[name][nearest]))}"
-    )
+        wanted, kind, found = number(high), "minimum", values.min()
+    elif values.max() < low:
+        wanted, kind, found = number(low), "maximum", values.max()
+    else:
+        wanted, kind = f"from {number(low)} to {number(high)}", "nearest value"
+        found = rows[name][int(np.argmin(rows.over({name: bound})[name]))]
+    return f"{name} {wanted}, but the {kind} of this space is {number(float(found))}"
 
 
 def _with_the_others(name: str, rows: Rows, over: Mapping[str, np.ndarray]) -> str:

@@ -32,17 +32,10 @@ def cosine_of_embeddings(candidate: torch.Tensor, reference: torch.Tensor) -> to
 def relation_of_images(
     candidate: torch.Tensor, reference: torch.Tensor, bank: int = BANK
 ) -> torch.Tensor:
-    """Correlation between the two networks' similarities of each image to other images.
+    """Correlation between the two networks' similarities of each image to the first `bank` others.
 
-    DATA compares these by a cross-entropy, which needs a temperature and has no bound.
-
-    Args:
-        candidate: Features (N, D).
-        reference: Features (N, D') of the same images.
-        bank: The first `bank` images are those that each image is related to, except itself.
-
-    Returns:
-        (N,), in -1 … 1.
+    Features (N, D) and (N, D') of the same images to (N,), in -1 … 1. DATA compares these
+    similarities by a cross-entropy, which needs a temperature and has no bound.
     """
     bank = min(bank, len(candidate))
     others = 1 - torch.eye(len(candidate), bank, device=candidate.device)
@@ -53,18 +46,13 @@ def relation_of_images(
 def kernel_alignment(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """Linear centred kernel alignment (CKA), decomposed over images.
 
-    The mean over images is the CKA. The value of an image is the CKA plus the image's influence on
-    it (infinitesimal jackknife), so that intervals are valid as for a mean.
+    Features (N, D) and (N, D') of the same images to (N,), with mean in 0 … 1; zeros if a network
+    maps all images to the same features. The mean over images is the CKA. The value of an image is
+    the CKA plus the image's influence on it (infinitesimal jackknife), so that intervals are valid
+    as for a mean.
 
     Source: Kornblith et al., "Similarity of neural network representations revisited" (ICML 2019),
     section 3; Efron, "The jackknife, the bootstrap and other resampling plans" (1982), chapter 6.
-
-    Args:
-        candidate: Features (N, D).
-        reference: Features (N, D') of the same images.
-
-    Returns:
-        (N,), the mean in 0 … 1; zeros if a network maps all images to the same features.
     """
     x, y = (
         features.double() - features.double().mean(dim=0) for features in (candidate, reference)
@@ -87,15 +75,10 @@ def _row_products(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def self_similarity(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """Cosine between rows of the two self-similarity matrices between places.
 
+    Maps (N, C, H, W), resized to the grid of the reference (N, C', H', W'), to (N,), in -1 … 1.
+
     Source: DATA (CVPR 2022), section 3.3, the score for detection and segmentation. There the rows
     are not normalised (`released_similarity`), which rewards constant maps.
-
-    Args:
-        candidate: Maps (N, C, H, W), resized to the grid of the reference.
-        reference: Maps (N, C', H', W') of the same images.
-
-    Returns:
-        (N,), in -1 … 1.
     """
     return _over_places(candidate, reference, _cosine)
 

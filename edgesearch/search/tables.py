@@ -76,16 +76,13 @@ class Tables:
             largest_ms = _largest_ms(model)
             budgets = budgets.with_largest(largest_ms)
             notes["latency_ms"] = f"search.budgets.latency_of_largest × {largest_ms:.4g} ms"
-        further = {
-            name: _latencies(corrected_model(self.space, table))
-            for name, table in self.further.items()
-        }
-        costs = Costs(self.space, self.device, _latencies(model), further)
+        models = {name: corrected_model(self.space, each) for name, each in self.further.items()}
+        own, *further = (
+            DeviceLatencies(each.predict_all, each.correction.p95_ratio)
+            for each in (model, *models.values())
+        )
+        costs = Costs(self.space, self.device, own, dict(zip(models, further, strict=True)))
         return find_feasible(costs, budgets, notes)
-
-
-def _latencies(model: LatencyModel) -> DeviceLatencies:
-    return DeviceLatencies(model.predict_all, model.correction.p95_ratio)
 
 
 def _largest_ms(model: LatencyModel) -> float:

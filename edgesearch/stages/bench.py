@@ -73,11 +73,6 @@ def bench(
         batch: Batch size, for a file with a dynamic batch; the device's if None.
         rounds: Undisturbed rounds to measure.
         report: Called with each event.
-
-    Raises:
-        Interrupted: Stopped by the user.
-        UserError: A file is missing, damaged or of another runtime, or the device is not as
-            required.
     """
     device = device if batch is None else replace(device, batch=batch)
     paths = [path] if against is None else [path, against]

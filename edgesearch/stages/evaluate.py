@@ -47,19 +47,10 @@ class EvaluateResult:
 
 
 def evaluate(run: RunContext, *, architectures: Sequence[str] = ()) -> EvaluateResult:
-    """kNN and linear probe of the winners, of named subnets, and of baselines.
+    """kNN and linear probe of the winners, of subnets given by text, and of baselines.
 
     Features are those of the backbone, before the projector, after recalibration on the same images
-    as in search and export. Known results are not computed again.
-
-    Args:
-        run: Provides the supernet, and the winners if there are any; receives
-            `evaluation/results.json`.
-        architectures: Text forms of further subnets to evaluate.
-
-    Raises:
-        Interrupted: Stopped by the user; the same call resumes.
-        UserError: An input is missing or does not fit.
+    as in search and export. Known results, in `evaluation/results.json`, are not computed again.
     """
     named = [run.space.from_text(text) for text in dict.fromkeys(architectures)]
     with run.writing():

@@ -76,10 +76,6 @@ def export(run: RunContext) -> ExportResult:
     """Export, verify and measure the winners, and replace those that are too slow.
 
     Writes `engines/`, and rewrites `winners.json`.
-
-    Raises:
-        Interrupted: Stopped by the user; the same call resumes.
-        UserError: An input is missing or does not fit.
     """
     settings, device = run.config.export, run.device
     check_batch(device, settings.batch)

@@ -31,11 +31,6 @@ def pretrain(run: RunContext) -> PretrainResult:
 
     Resumes where it was stopped; does nothing if finished. Under `torchrun` the processes train
     together; only the first writes and reports.
-
-    Raises:
-        Interrupted: Stopped by a signal; the same call resumes.
-        ProcessFailed: Another process of the run has failed.
-        UserError: Images, configuration or files must be corrected.
     """
     settings, seed, folder = run.config.pretrain, run.config.seed, run.files.supernet
     with distributed.processes(notice=run.teller("pretrain")):

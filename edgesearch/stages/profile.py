@@ -25,12 +25,7 @@ from edgesearch.latency.table import (
     steadiness_of,
     write_csv,
 )
-from edgesearch.latency.workloads import (
-    WorkloadFiles,
-    block_keys,
-    network_key,
-    networks_to_measure,
-)
+from edgesearch.latency.workloads import WorkloadFiles, block_keys, network_key, networks_to_measure
 from edgesearch.run.context import RunContext
 from edgesearch.space import SearchSpace
 from profilers import (
@@ -68,12 +63,7 @@ class ProfileResult:
 
 
 def profile(run: RunContext, *, export_csv: bool = False) -> ProfileResult:
-    """Measure what is missing from `latency/<device>-<identity>.jsonl`; can also write it as CSV.
-
-    Raises:
-        Interrupted: Stopped by the user; the same call resumes.
-        UserError: The table is of another device, or a file cannot be read or written.
-    """
+    """Measure what is missing from `latency/<device>-<identity>.jsonl`; can also write a CSV."""
     with run.writing():
         space, settings = run.space, run.config.profile
         path = run.files.table(run.device)

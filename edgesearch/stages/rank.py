@@ -70,11 +70,6 @@ def rank(run: RunContext) -> RankResult:
     processes share the subnets; only the first writes and reports. Each subnet is recalibrated
     once, on the same images as in search and export. Bins are made by predicted latency if there is
     a table of the device, otherwise by MACs.
-
-    Raises:
-        Interrupted: Stopped by the user; the same call resumes.
-        ProcessFailed: Another process of the run has failed.
-        UserError: An input is missing or does not fit.
     """
     with distributed.processes(TIMEOUT, run.teller("rank")):
         first = distributed.rank() == 0

@@ -24,11 +24,6 @@ class RunResult:
 
 
 def run_all(run: RunContext) -> RunResult:
-    """Run profile, pretrain, search and export; finished stages are skipped.
-
-    Raises:
-        Interrupted: Stopped by the user; the same call resumes.
-        UserError: A stage raised it.
-    """
+    """Run profile, pretrain, search and export; finished stages are skipped."""
     check_export(run)
     return RunResult(profile(run), pretrain(run), search(run), export(run), summarise(run))

@@ -66,10 +66,7 @@ def search(run: RunContext) -> SearchResult:
     number of threads.
 
     Raises:
-        Interrupted: Stopped by the user; the same call resumes.
         InfeasibleError: No architecture meets the budgets.
-        ProcessFailed: Another process of the run has failed.
-        UserError: An input is missing or does not fit.
     """
     with distributed.processes(TIMEOUT, run.teller("search")):
         if distributed.rank() > 0:

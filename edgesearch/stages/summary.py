@@ -44,9 +44,6 @@ def summarise(run: RunContext) -> list[SummaryRow]:
 
     "Random weights" are the initial weights of the training, in the largest network. Writes
     `summary/summary.json`.
-
-    Raises:
-        UserError: An input is missing or does not fit.
     """
     with run.writing():
         pool = run.open_images()

@@ -27,13 +27,9 @@ class TableResult:
 
 
 def share_table(path: Path, *, merge: Sequence[Path] = (), export_csv: bool = False) -> TableResult:
-    """Describe a latency table file.
+    """Describe a latency table file, after merging other tables of the same device into it.
 
-    Args:
-        path: The table.
-        merge: Tables of the same device to merge into it first.
-        export_csv: Whether to also write it as `<name>.table.csv`, without predictions, which need
-            the search space.
+    The CSV, `<name>.table.csv`, has no predictions, which need the search space.
 
     Raises:
         FileError: A table cannot be read, or a file cannot be written.

@@ -14,17 +14,8 @@ from edgesearch.errors import Interrupted, LatencyError
 from edgesearch.events import Event
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.load_table import load_table, tell_speed
-from edgesearch.latency.prediction_error import (
-    PredictionError,
-    plot_predictions,
-    prediction_error,
-)
-from edgesearch.latency.table import (
-    VALIDATION,
-    keep_correction,
-    measured_networks,
-    steadiness_of,
-)
+from edgesearch.latency.prediction_error import PredictionError, plot_predictions, prediction_error
+from edgesearch.latency.table import VALIDATION, keep_correction, measured_networks, steadiness_of
 from edgesearch.latency.workloads import held_out_networks
 from edgesearch.run.context import RunContext
 from edgesearch.space import Architecture
@@ -68,10 +59,6 @@ def validate(run: RunContext) -> ValidateResult:
     Appends measurements and errors to the latency table; writes
     `latency/<device>-<identity>.validation.json` and `.png`. Networks that have all their rounds
     are not measured again; another seed draws other networks.
-
-    Raises:
-        Interrupted: Stopped by the user; the same call resumes.
-        UserError: An input is missing or does not fit.
     """
     with run.writing():
         space, settings, accept = run.space, run.config.validation, run.config.profile.accept

@@ -24,11 +24,8 @@ def fit_process(
 ) -> GaussianProcessRegressor:
     """Fit a Gaussian process: linear trend, Matérn kernel with a length scale per feature, noise.
 
-    Args:
-        x: (n, d) features in 0 … 1.
-        y: (n,) values of mean 0 and variance 1.
-        theta: Initial hyperparameters, such as those of an earlier fit.
-        anew: Whether to optimise them by marginal likelihood.
+    Features (n, d) in 0 … 1, values (n,) of mean 0 and variance 1. Hyperparameters start from
+    `theta`; they are optimised by marginal likelihood if `anew`.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
