@@ -150,7 +150,7 @@ class TestAcceptedMismatches:
         for stage in ("profile", "validate", "search", "rank", "export"):
             says = (message, f"take it as it is: profile.accept=[{field}]")
             chain.refuses(stage, says=says)
-        told = f"the table is of {field} 'another', not {here!r}"
+        told = f"the table has {field} 'another', not {here!r}"
         for stage in ("profile", "search"):
             assert told in chain.passes(stage, f"profile.accept=[{field}]").stderr
 
@@ -195,7 +195,7 @@ class TestAcceptedMismatches:
         before = borrowed.read_bytes()
         accept = ("device.threads=2", "profile.accept=[threads]")
         for stage in ("profile", "search"):
-            assert "the table is of threads 1, not 2" in chain.passes(stage, *accept).stderr
+            assert "the table has threads 1, not 2" in chain.passes(stage, *accept).stderr
         # More rounds, other networks and winners would be runs with two threads.
         message = "must be of threads 2 to be added to\n  found: threads 1, which was accepted"
         for stage, *more in (("profile", "profile.rounds=9"), ("validate",), ("export",)):
