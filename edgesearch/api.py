@@ -19,16 +19,16 @@ from edgesearch.stages.validate import ValidateResult, validate
 
 
 class Run(RunContext):
-    """A run: each command goes on from where it was stopped, and skips what is finished.
+    """A run: each command resumes where it was stopped, and skips what is finished.
 
     Args:
         config: A YAML file, the name of a shipped configuration such as "quickstart", or a
-            configuration.
+            `Config`.
         *overrides: Texts such as "pretrain.epochs=20", which replace values of a file.
-        report: Is told what happens.
+        report: Called with each event.
 
     Raises:
-        ConfigError: The configuration has faults; the message names all of them.
+        ConfigError: The configuration has faults; the message lists all of them.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Run(RunContext):
         return profile(self, export_csv=export_csv)
 
     def validate(self) -> ValidateResult:
-        """Measure whole networks that the table has not seen, and compare."""
+        """Measure whole networks that are not in the table, and compare them with predictions."""
         return validate(self)
 
     def pretrain(self) -> PretrainResult:
-        """Train the supernet on images without labels."""
+        """Train the supernet on unlabeled images."""
         return pretrain(self)
 
     def search(self) -> SearchResult:
@@ -55,17 +55,17 @@ class Run(RunContext):
         return search(self)
 
     def export(self) -> ExportResult:
-        """Compile, check and measure the winners."""
+        """Compile, verify and measure the winners."""
         return export(self)
 
     def evaluate(self, *, architectures: Sequence[str] = ()) -> EvaluateResult:
-        """kNN and linear probe of winners, named subnets and both ends of the space."""
+        """kNN and linear probe of the winners, named subnets, and both ends of the space."""
         return evaluate(self, architectures=architectures)
 
     def rank(self) -> RankResult:
-        """Find out whether the score orders subnets as their accuracy does."""
+        """Measure how well the score ranks subnets by accuracy."""
         return rank(self)
 
     def run(self) -> RunResult:
-        """The four stages one after the other, and the closing comparison."""
+        """Run profile, pretrain, search and export, then compare the winners with baselines."""
         return run_all(self)

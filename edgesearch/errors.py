@@ -1,4 +1,4 @@
-"""The errors of this package: the user's side of the tree, and interruption."""
+"""The errors of edgesearch: those that the user can mend, and interruptions."""
 
 from __future__ import annotations
 
@@ -7,56 +7,56 @@ from devices.errors import UserNotice as UserNotice
 
 
 class ConfigError(UserError):
-    """A configuration with faults, all of which the message names."""
+    """The configuration has faults; the message lists all of them."""
 
 
 class DataError(UserError):
-    """Images that are missing, unreadable or too few."""
+    """Images are missing, unreadable or too few."""
 
 
 class SpaceError(UserError):
-    """A search space or an architecture that is not valid."""
+    """A search space or an architecture is not valid."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is damaged, or of another run."""
+    """A checkpoint is damaged, or belongs to another run."""
 
 
 class TrainingError(UserError):
-    """Training that cannot go on."""
+    """Training cannot continue."""
 
 
 class ProcessesError(UserError):
-    """Several processes that do not find each other, or of which one has ended."""
+    """Processes cannot connect to each other, or one of them has ended."""
 
 
 class LatencyError(UserError):
-    """A latency table from which nothing can be predicted."""
+    """A latency table does not allow predictions."""
 
 
 class SearchError(UserError):
-    """A search that cannot be done as asked."""
+    """The search cannot run as configured."""
 
 
 class InfeasibleError(SearchError):
-    """Budgets that no architecture meets."""
+    """No architecture meets the budgets."""
 
 
 class ExportError(UserError):
-    """A winner that could not be exported, or differs after export."""
+    """A winner could not be exported, or differs after export."""
 
 
 class StageError(UserError):
-    """A stage whose input is missing or does not fit."""
+    """The input of a stage is missing or does not fit."""
 
 
 class Interrupted(Exception):
-    """A stage was stopped from outside; what it had done is kept."""
+    """A stage was stopped from outside; finished work is kept."""
 
 
 class ProcessStopped(Interrupted):
-    """Another process of the same run was stopped, and says so."""
+    """Another process of the same run was stopped and reports it."""
 
 
 class ProcessFailed(Exception):
-    """Another process of the same run has failed; it says why."""
+    """Another process of the same run has failed and reports why."""

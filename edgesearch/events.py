@@ -1,4 +1,4 @@
-"""What a stage tells while it works."""
+"""Progress events that stages report."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a stage has done, for whoever shows it.
+    """A progress event of a stage.
 
     Attributes:
-        stage: "profile", "validate", "pretrain", "search", "export", "evaluate", "rank" or
-            "summary".
-        message: What happened.
-        done: Units of work done, None where nothing is counted.
-        total: Units of work in all.
-        within: Whether the units are parts of one that is counted too, such as an epoch's steps.
+        done: Units of work done; None if nothing is counted.
+        within: Whether the units are parts of a larger counted unit, such as the steps of an epoch.
     """
 
     stage: str
@@ -30,9 +26,9 @@ Report = Callable[[Event], None]
 
 
 def teller(stage: str, report: Report) -> Callable[[str], None]:
-    """Tells of a stage what is not counted."""
+    """A function that reports messages without counts for a stage."""
     return lambda message: report(Event(stage, message))
 
 
 def silent(event: Event) -> None:
-    """Tells nobody."""
+    """Ignore an event."""

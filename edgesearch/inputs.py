@@ -1,4 +1,4 @@
-"""Files that stages read from each other; a missing one names the command that writes it."""
+"""Files that one stage writes and another reads; the error for a missing file names the command."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from edgesearch.errors import StageError
 
 
 def digest_of(path: Path, made_by: str) -> str:
-    """The SHA-256 of a file that a stage wrote.
+    """SHA-256 of a file that a stage wrote.
 
     Raises:
-        StageError: It is missing or cannot be read.
+        StageError: The file is missing or cannot be read.
     """
     try:
         return sha256_of(path)
@@ -23,10 +23,10 @@ def digest_of(path: Path, made_by: str) -> str:
 
 
 def read_json(path: Path, made_by: str) -> Any:
-    """The values of a JSON file that a stage wrote.
+    """The content of a JSON file that a stage wrote.
 
     Raises:
-        StageError: It is missing or damaged.
+        StageError: The file is missing or damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What the settings of all rooms are made of: the base class and common types of values.
+"""Base class of all settings, and common types of values.
 
 Each room declares its options once, in its `settings.py`: type, default, bounds, unit and one
 sentence of documentation. `edgesearch.config.Config` nests these classes.
@@ -7,38 +7,30 @@ sentence of documentation. `edgesearch.config.Config` nests these classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Container
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, to_jsonable_python
 
 FORM = "form:"
-"""Begins the names of the forms that a value may have, which are no part of a key's path."""
+"""Prefix of the tags of alternative forms of a value; removed from key paths in messages."""
 
 
 class _Mark:
-    """Something that is said of an option where it is declared, as part of its annotation."""
+    """A mark on an option, given in its annotation."""
 
 
 NO_EFFECT = _Mark()
-"""Marks an option that changes no result: how fast, how often or where something is done."""
+"""Marks an option that changes no result."""
 SCORE = _Mark()
-"""Marks an option of the search that the scores of its candidates depend on."""
+"""Marks an option of the search that affects the scores of candidates."""
 CALIBRATION = _Mark()
-"""Marks an option of the search that the features of a recalibrated subnet depend on."""
+"""Marks an option of the search that affects the features of a recalibrated subnet."""
 
 
 class Settings(BaseModel):
-    """A section: unknown keys are refused, and types are not guessed ("3" is no number)."""
+    """A section of the configuration: rejects unknown keys and converts no types."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -48,20 +40,15 @@ class Settings(BaseModel):
         use_attribute_docstrings=True,
     )
     exclusive: ClassVar[tuple[tuple[str, str], ...]] = ()
-    """Pairs of options of which one at most may be given. On the command line, one of a pair
-    replaces the other of the file."""
+    """Pairs of mutually exclusive options. On the command line, one replaces the other."""
 
     def decisive(self, section: str, mark: _Mark | None = None) -> dict[str, Any]:
-        """The options that a result depends on, in plain values by the paths of their keys.
-
-        Args:
-            section: Path of this section.
-            mark: Only options with this mark; all but those marked `NO_EFFECT` if None.
-        """
+        """Options that affect results, by key path: those with `mark`, or all but `NO_EFFECT`."""
         found: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if not _counts(field.metadata, mark):
+            marks = field.metadata
+            if not (NO_EFFECT not in marks if mark is None else mark in marks):
                 continue
             if isinstance(value, Settings):
                 found |= value.decisive(f"{section}.{name}")
@@ -78,46 +65,22 @@ class Settings(BaseModel):
         return value
 
 
-def _counts(metadata: Container[Any], mark: _Mark | None) -> bool:
-    return NO_EFFECT not in metadata if mark is None else mark in metadata
-
-
 def fault(required: str, found: str | None = None, remedy: str = "") -> PydanticCustomError:
-    """The error for a check of our own; `load_config` adds the path of the key.
-
-    Args:
-        required: What was required.
-        found: What was found; the value of the key if None.
-        remedy: What to do, as a sentence.
-    """
+    """The error for a custom check; `load_config` adds the path of the key."""
     context = {"required": required, "found": found, "remedy": remedy}
     return PydanticCustomError("fault", "{required}", context)
 
 
-def _expand_home(path: Path) -> Path:
-    return Path(os.path.expanduser(path))
-
-
-UserPath = Annotated[Path, Field(strict=False), AfterValidator(_expand_home)]
-"""A path; relative ones start at the current folder, `~` is the home folder."""
+UserPath = Annotated[
+    Path, Field(strict=False), AfterValidator(lambda path: Path(os.path.expanduser(path)))
+]
+"""A path; relative paths start at the current folder, `~` is the home folder."""
 
 Count = Annotated[int, Field(ge=1)]
-"""A whole number from 1 on."""
-
 Batch = Annotated[int, Field(ge=2)]
-"""A number of images from 2 on: batch normalisation has no statistics of a single one."""
-
+"""Number of images; at least 2, since batch normalisation needs more than one."""
 CountFromZero = Annotated[int, Field(ge=0)]
-"""A whole number from 0 on."""
-
 Positive = Annotated[float, Field(gt=0)]
-"""A number above 0."""
-
 NotNegative = Annotated[float, Field(ge=0)]
-"""A number from 0 on."""
-
 Fraction = Annotated[float, Field(ge=0, le=1)]
-"""A number from 0 to 1."""
-
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
-"""A number above 0 and up to 1."""

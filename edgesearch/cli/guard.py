@@ -1,4 +1,4 @@
-"""From what a command raises to a message and an exit code."""
+"""Maps the exceptions of a command to messages and exit codes."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ from edgesearch.errors import (
 Result = TypeVar("Result")
 OUR_FAULT, USERS_FAULT, STOPPED = 1, 2, 130
 ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
-SECONDS_TO_SPEAK = 5.0
-GO_ON = "Run the same command again to go on."
+EXIT_DELAY_S = 5.0
+GO_ON = "Run the same command again to continue."
 SHARED = ("pretrain", "search", "rank")
-"""Commands that several processes do together."""
+"""Commands that several processes share."""
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that speaks, of those that torchrun or the like started."""
+    """Whether this process prints, of those that torchrun or a similar launcher started."""
     return processes() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def processes() -> int:
-    """How many processes torchrun or the like started."""
+    """Number of processes that torchrun or a similar launcher started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def check_processes(command: str) -> None:
-    """Refuse several processes for a command that makes no use of them.
+    """Refuse several processes for a command that uses only one.
 
     Raises:
-        ProcessFailed: It is one of several, and not the first.
-        StageError: It is the first of several.
+        ProcessFailed: This is not the first of several processes.
+        StageError: This is the first of several processes.
     """
     if command in SHARED or processes() == 1:
         return
     if not is_first_process():
-        raise ProcessFailed("the first process says why")
+        raise ProcessFailed("the first process reports why")
     raise StageError(
         f"one process for `edgesearch {command}`",
-        f"{processes()}",
+        str(processes()),
         f"Run {', '.join(SHARED)} with `torchrun … -m edgesearch`, and the rest without torchrun.",
     )
 
@@ -67,8 +67,8 @@ def guarded(work: Callable[[], Result], as_json: bool) -> Result:
     """Do the work of a command.
 
     Raises:
-        typer.Exit: With 2 if something of the user's has to be mended, 130 if the work was
-            stopped by SIGINT or SIGTERM, 1 if the fault is ours.
+        typer.Exit: Code 2 for an error that the user can mend, 130 after SIGINT or SIGTERM, 1 for a
+            bug.
     """
     with _notices_as_lines(), StopSignals(interrupt=True) as stops:
         try:
@@ -78,16 +78,16 @@ def guarded(work: Callable[[], Result], as_json: bool) -> Result:
         except (Interrupted, KeyboardInterrupt) as stop:
             raise _stopped(stop) from None
         except ProcessFailed:
-            raise _after_the_one_that_speaks(USERS_FAULT) from None
+            raise _exit_late(USERS_FAULT) from None
         except Exception as error:
-            if stops.received:  # libraries turn an interrupt into errors of their own
+            if stops.received:  # libraries wrap an interrupt in their own errors
                 raise _stopped(KeyboardInterrupt()) from None
             raise _exit_after(error, as_json) from error
 
 
 @contextmanager
 def _notices_as_lines() -> Iterator[None]:
-    """While active, a notice is a line on standard error, which is there once."""
+    """Print each distinct `UserNotice` once, as a line on standard error."""
     shown = set()
 
     with warnings.catch_warnings():
@@ -113,33 +113,35 @@ def _notices_as_lines() -> Iterator[None]:
 
 
 def _exit_after(error: Exception, as_json: bool) -> typer.Exit:
-    if isinstance(error, ConfigError) and not is_first_process():  # the same in all
-        return _after_the_one_that_speaks(USERS_FAULT)
+    if isinstance(error, ConfigError) and not is_first_process():  # the same error in all processes
+        return _exit_late(USERS_FAULT)
     if isinstance(error, UserError):
         return _failed(error.required, error.found, error.remedy, as_json)
     if isinstance(error, OSError) and error.errno in ENVIRONMENT:
-        place = f" {error.filename}" if error.filename else ""
+        place = f" at {error.filename}" if error.filename else ""
         return _failed(
-            f"a place with room that can be written to{place}",
+            f"free space and permission to write{place}",
             error.strerror or str(error),
             f"Free space or choose another output_dir. {GO_ON}",
             as_json,
         )
-    return _our_fault()
+    traceback.print_exc()
+    print("error: this is a bug in edgesearch; please report it with the above", file=sys.stderr)
+    return typer.Exit(OUR_FAULT)
 
 
 def _stopped(stop: Interrupted | KeyboardInterrupt) -> typer.Exit:
-    before_they_met = isinstance(stop, KeyboardInterrupt) and not is_first_process()
-    if isinstance(stop, ProcessStopped) or before_they_met:
-        return _after_the_one_that_speaks(STOPPED)
+    is_helper = isinstance(stop, KeyboardInterrupt) and not is_first_process()
+    if isinstance(stop, ProcessStopped) or is_helper:
+        return _exit_late(STOPPED)
     print(f"\n{str(stop) or 'stopped'}. {GO_ON}", file=sys.stderr)
     return typer.Exit(STOPPED)
 
 
-def _after_the_one_that_speaks(code: int) -> typer.Exit:
-    """Leave late: torchrun ends all processes, also one that is about to speak, with the first."""
+def _exit_late(code: int) -> typer.Exit:
+    """Exit late: when one process ends, torchrun kills the others, even one about to print."""
     with suppress(KeyboardInterrupt):
-        time.sleep(SECONDS_TO_SPEAK)
+        time.sleep(EXIT_DELAY_S)
     return typer.Exit(code)
 
 
@@ -149,9 +151,3 @@ def _failed(required: str, found: str, remedy: str, as_json: bool) -> typer.Exit
         fault = {"required": required, "found": found, "remedy": remedy.strip()}
         print(json.dumps({"error": fault}))
     return typer.Exit(USERS_FAULT)
-
-
-def _our_fault() -> typer.Exit:
-    traceback.print_exc()
-    print("error: this is a fault of edgesearch; please report it with the above", file=sys.stderr)
-    return typer.Exit(OUR_FAULT)

@@ -1,4 +1,4 @@
-"""The commands."""
+"""The command line's commands."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ AsJson = Annotated[
 
 
 class TableFormat(str, Enum):
-    """What the figures of a latency table can be written as."""
+    """File formats for the figures of a latency table."""
 
     csv = "csv"
 
@@ -52,7 +52,7 @@ Export = Annotated[
     TableFormat | None,
     typer.Option(
         metavar="csv",
-        help="Write the table's figures beside it, as one row a key.",
+        help="Also write the table as CSV, one row per key.",
         show_default=False,
     ),
 ]
@@ -77,7 +77,7 @@ def edgesearch(
 
 
 def _stage_command(name: str, description: str) -> None:
-    """Add the command of a stage, which is called after the method of `Run` that it runs."""
+    """Add a stage's command; it calls the method of `Run` with the same name."""
 
     def command(config: ConfigArgument, overrides: Overrides = None, json: AsJson = False) -> None:
         _run(name, config, overrides, json)
@@ -126,12 +126,14 @@ def profile(
     _run("profile", config, overrides, json, export_csv=export is not None)
 
 
-_stage_command("validate", "Measure whole subnets that the table has not seen, and compare.")
-_stage_command("pretrain", "Train the supernet on images without labels.")
+_stage_command(
+    "validate", "Measure whole subnets that are not in the table, and compare with predictions."
+)
+_stage_command("pretrain", "Train the supernet on unlabeled images.")
 _stage_command("search", "Find the best subnets within the budgets.")
-_stage_command("export", "Compile, check and measure the winners.")
-_stage_command("rank", "Does the score order subnets as their accuracy does?")
-_stage_command("run", "The four stages one after the other; what is finished is skipped.")
+_stage_command("export", "Compile, verify and measure the winners.")
+_stage_command("rank", "Measure how well the score ranks subnets by accuracy.")
+_stage_command("run", "Run profile, pretrain, search and export; finished stages are skipped.")
 
 
 @app.command("table")
@@ -143,14 +145,14 @@ def table(
         list[Path] | None,
         typer.Option(
             metavar="OTHER",
-            help="Take over what another table of the same device holds; may be repeated.",
+            help="Merge another table of the same device into it; may be repeated.",
             show_default=False,
         ),
     ] = None,
     export: Export = None,
     json: AsJson = False,
 ) -> None:
-    """What a latency table is, wherever its file comes from."""
+    """Describe a latency table file; merge other tables into it."""
 
     def work() -> Any:
         from edgesearch.stages.table import share_table
@@ -186,13 +188,13 @@ def bench(
     batch: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Images in a run, of a file whose batch is open.", show_default=False
+            min=1, help="Batch size, for a file with a dynamic batch.", show_default=False
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds that have to count.")] = 24,
+    rounds: Annotated[int, typer.Option(min=1, help="Undisturbed rounds to measure.")] = 24,
     json: AsJson = False,
 ) -> None:
-    """Time an engine on a device, alone or in turn with another one."""
+    """Time an engine on a device, alone or alternating with another one."""
 
     def work() -> Any:
         from edgesearch.config import load_device
@@ -217,13 +219,13 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A subnet as it prints itself, such as stem16_w16-48-96_d2-1-2_r32; any number.",
+            help="A subnet by name, such as stem16_w16-48-96_d2-1-2_r32; may be repeated.",
             show_default=False,
         ),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Accuracies of winners, named subnets and both ends of the space: kNN and linear probe."""
+    """Accuracy (kNN and linear probe) of winners, named subnets and both ends of the space."""
     _run("evaluate", config, overrides, json, architectures=architecture or ())
 
 
@@ -233,7 +235,7 @@ def devices(
     name: Annotated[str | None, typer.Argument(hidden=True)] = None,
     json: AsJson = False,
 ) -> None:
-    """Known devices, and what was detected here."""
+    """List known devices, and what was detected on this machine."""
 
     def work() -> Any:
         if action not in (None, "show") or (action == "show") != (name is not None):

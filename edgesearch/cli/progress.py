@@ -1,4 +1,4 @@
-"""What is shown while a stage works: bars on a terminal, plain lines otherwise."""
+"""Progress display: bars on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgesearch.events import Event
 
 SECONDS_BETWEEN_LINES = 2.0
 SECONDS_OF_SILENCE = 60.0
-"""After which a line tells how far a long unit of work has come."""
+"""After this long without output, a line reports progress within a unit of work."""
 
 
 class Progress:
@@ -54,7 +54,7 @@ class Progress:
             self._advance(event)
 
     def _advance(self, event: Event) -> None:
-        """Move a bar; one for parts goes when the last whole is done."""
+        """Update a bar; the bar for parts is removed with the last whole unit."""
         within = f"{event.stage} within"
         bar = within if event.within else event.stage
         if bar not in self._tasks or not (event.within or self._goes_on(event)):
@@ -71,10 +71,10 @@ class Progress:
                 self._bars.remove_task(self._tasks.pop(within))
 
     def _goes_on(self, event: Event) -> bool:
-        """Whether an event counts the same work as the last one that counted whole units.
+        """Whether an event counts the same work as the last event of whole units.
 
-        While a work goes on its total may change, such as that of rounds on a busy machine, or its
-        message, but not both at once.
+        While work continues, its total may change (rounds on a busy machine) or its message, but
+        not both at once.
         """
         last = self._last
         if last is None or last.stage != event.stage:
@@ -106,7 +106,7 @@ class Progress:
         _print_line(event)
 
     def _print_held_back(self) -> None:
-        """The last state of a finished work is told, however soon after the line before."""
+        """Print the final count of finished work, even right after another line."""
         if self._held_back is not None:
             _print_line(self._held_back)
         self._held_back = None

@@ -1,4 +1,4 @@
-"""What a command prints when it is done."""
+"""Prints the results of commands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 GAP = 2
 """Spaces between the columns of a table."""
 NARROWEST_TEXT = 12
-"""Characters that a column of texts keeps on a narrow terminal."""
+"""Minimum width of a text column on a narrow terminal."""
 
 
 def print_json(result: Any) -> None:
@@ -38,26 +38,26 @@ def print_json(result: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Mappings, dataclasses, tuples and paths as plain JSON types."""
-    if isinstance(value, Mapping):  # an architecture, too: its choices
+    """Convert mappings, dataclasses, tuples and paths to plain JSON types."""
+    if isinstance(value, Mapping):  # also an architecture
         return {str(key): _plain(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no word for it
+        return None  # not valid in JSON
     return str(value) if isinstance(value, Path) else value
 
 
 def print_profile(result: ProfileResult) -> None:
-    """Print what the table is, and how networks are predicted from it."""
+    """Print the description of the table, and the prediction formula fitted to it."""
     correction = result.correction
     print(f"latency table: {result.table_path}\n{result.description}")
     print(
-        f"A network = {correction.offset_ms:.4f} ms + {correction.scale:.4f} × its "
+        f"Network latency = {correction.offset_ms:.4f} ms + {correction.scale:.4f} × sum of its "
         f"{'cold' if correction.cold else 'warm'} blocks {correction.per_block_ms:+.4f} ms × "
-        f"their number; p95 = {correction.p95_ratio:.3f} × median."
+        f"number of blocks; p95 = {correction.p95_ratio:.3f} × median."
     )
     if result.csv_path:
         print(result.csv_path)
@@ -67,19 +67,19 @@ def print_profile(result: ProfileResult) -> None:
 
 
 def print_table(result: TableResult) -> None:
-    """Print what was merged, what the table is, and where it belongs."""
+    """Print the merges, the description, and where the table belongs."""
     for merged in result.merges:
         print(
             f"from {merged.other_path}: {merged.samples} rounds in {merged.sessions} session(s); "
-            f"{merged.known} were here before"
+            f"{merged.known} were already in the table"
         )
-    print(f"{result.description}\nIts place in an output_dir is {result.place}.")
+    print(f"{result.description}\nStages look for it at {result.place} in output_dir.")
     if result.csv_path:
         print(result.csv_path)
 
 
 def print_validate(result: ValidateResult) -> None:
-    """Print predicted and measured latencies, and what separates them."""
+    """Print predicted and measured latencies, and the errors."""
     rows = [
         [
             network.architecture,
@@ -93,7 +93,7 @@ def print_validate(result: ValidateResult) -> None:
     ]
     header = ["architecture", "predicted ms", "measured ms", "error"]
     _print_table([*header, "predicted p95", "measured p95"], rows)
-    tau = "–" if result.kendall_tau is None else f"{result.kendall_tau:.3f}"
+    tau = _shown(result.kendall_tau, ".3f")
     print(
         f"\n{result.n} networks: mean error {result.mape:.2%} (bias {result.bias:+.2%}), worst "
         f"{result.worst:.1%}; {result.within_5:.0%} within 5 %, {result.within_10:.0%} within "
@@ -104,20 +104,20 @@ def print_validate(result: ValidateResult) -> None:
 
 
 def print_pretrain(result: PretrainResult) -> None:
-    """Print where the supernet is."""
+    """Print the path of the supernet."""
     print(f"supernet: {result.weights_path}")
     if result.skipped_images:
         print(f"{result.skipped_images} unreadable images were left out")
 
 
 def print_search(result: SearchResult) -> None:
-    """Print the winners, each with its budget if there are several."""
+    """Print the winners, with a column for the budget if there are several."""
     named = (
         ("latency", result.latency_budget_ms),
         ("95th percentile", result.latency_p95_budget_ms),
     )
     bounds = [_describe_bound(name, budget) for name, budget in named if budget is not None]
-    bound = ", ".join(bounds) or "no bound on the latency"
+    bound = ", ".join(bounds) or "no latency budget"
     feasible = Count(result.feasible, result.size, result.estimated_from)
     print(f"{feasible} architectures are within the budgets ({bound})")
     _print_cannot_run(result)
@@ -144,9 +144,9 @@ def print_search(result: SearchResult) -> None:
 
 
 def _describe_bound(name: str, bound: Any) -> str:
-    """A bound on a latency in ms, as pareto.json has it: "latency ≤ 1.000 ms"."""
+    """Describe a latency bound in ms, as stored in pareto.json: "latency ≤ 1.000 ms"."""
     if isinstance(bound, list):
-        return f"{name} ≤ {' and '.join(f'{most:.3f}' for most in bound)} ms, each by itself"
+        return f"{name} ≤ {' or '.join(f'{most:.3f}' for most in bound)} ms, separate budgets"
     if not isinstance(bound, dict):
         return f"{name} ≤ {bound:.3f} ms"
     least, most = bound["min"], bound["max"]
@@ -158,23 +158,23 @@ def _print_confidence(result: SearchResult) -> None:
     for winner in result.winners.winners:
         low, high = winner.agreement_interval
         print(f"{winner.name}: agreement {winner.agreement:.4f} ({low:.4f} to {high:.4f})")
-    order = "settled" if result.settled else "not settled; more images (search.images) may tell"
-    print(f"the best candidates were compared on {result.images:,} images: their order is {order}")
+    order = "settled" if result.settled else "not settled; a larger search.images may settle it"
+    print(f"order of the best candidates, on {result.images:,} images: {order}")
 
 
 def _print_cannot_run(result: ProfileResult | SearchResult) -> None:
     if result.cannot_run:
         count = Count(result.cannot_run, result.size, result.estimated_from)
-        print(f"{count} architectures cannot run on the device and are left out")
+        print(f"{count} architectures cannot run on the device and are excluded")
 
 
 def print_export(result: ExportResult) -> None:
-    """Print the engines, and what was measured and replaced."""
+    """Print the latencies of the winners, the replaced candidates and the files."""
     for winner, folder, manifest in zip(
         result.winners.winners, result.folders, result.manifests, strict=True
     ):
         for device, figures in winner.latency_ms.items():
-            if "interval" not in figures:  # a further device: it is not measured
+            if "interval" not in figures:  # a further device, which is not measured
                 print(f"{winner.name} on {device}: predicted {figures['predicted']:.3f} ms")
                 continue
             budgets = (("budget", "budget"), ("budget of the 95th percentile", "budget_p95"))
@@ -192,7 +192,7 @@ def print_export(result: ExportResult) -> None:
             for former in winner.replaced:
                 measured = former["latency_ms"][device]
                 print(
-                    f"  in place of {former['name']}, which was measured at "
+                    f"  replaces {former['name']}, measured at "
                     f"{measured['measured_p50']:.3f} ms (95th percentile "
                     f"{measured['measured_p95']:.3f})"
                 )
@@ -200,22 +200,28 @@ def print_export(result: ExportResult) -> None:
         _print_files(manifest["files"])
 
 
+_PARITY = {
+    "max_difference": ".1e",
+    "min_cosine": ".6f",
+    "top1_agreement": ".1%",
+    "knn_before": ".1%",
+    "knn_after": ".1%",
+}
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
 def _print_files(files: dict[str, Any]) -> None:
-    """A winner's files, and how far each is from the trained network."""
-    from edgesearch.export.manifest import unjudged  # loads torch, as what gave the result did
+    """Print a winner's files and how far each differs from the trained network."""
+    from edgesearch.export.manifest import unjudged
 
     header = ["file", "precision", "max error", "cosine", "top-1", "kNN before", "kNN after"]
     rows, notes = [], []
     for name, about in files.items():
         parity = about.get("parity") or {}
-        shown = [
-            (parity.get("max_difference"), ".1e"),
-            (parity.get("min_cosine"), ".6f"),
-            (parity.get("top1_agreement"), ".1%"),
-            (parity.get("knn_before"), ".1%"),
-            (parity.get("knn_after"), ".1%"),
-        ]
-        figures = ["–" if value is None else format(value, form) for value, form in shown]
+        figures = [_shown(parity.get(figure), form) for figure, form in _PARITY.items()]
         rows.append([f"  {name}", about.get("precision", "–"), *figures])
         if "compute_capabilities" in about:
             targets = ", ".join(about["compute_capabilities"])
@@ -229,7 +235,7 @@ def _print_files(files: dict[str, Any]) -> None:
 
 
 def print_run(result: RunResult) -> None:
-    """Print the closing comparison and the engines."""
+    """Print the final comparison and the engines."""
     header = ["", "agreement", "kNN", "params", "MACs", "predicted ms", "measured ms", "budget ms"]
     with_p95 = any(row.budget_p95_ms is not None for row in result.summary)
     if with_p95:
@@ -240,45 +246,42 @@ def print_run(result: RunResult) -> None:
 
 
 def _summary_row(row: SummaryRow, with_p95: bool) -> list[str]:
-    def shown(value: float | None, form: str) -> str:
-        return "–" if value is None else format(value, form)
-
     latencies = [row.predicted_ms, row.measured_ms, row.budget_ms]
     if with_p95:
         latencies += [row.predicted_p95_ms, row.measured_p95_ms, row.budget_p95_ms]
     return [
         row.name,
-        shown(row.agreement, ".4f"),
-        shown(row.knn, ".1%"),
-        shown(row.params, ",.0f"),
-        shown(row.macs, ",.0f"),
-        *(shown(latency, ".3f") for latency in latencies),
+        _shown(row.agreement, ".4f"),
+        _shown(row.knn, ".1%"),
+        _shown(row.params, ",.0f"),
+        _shown(row.macs, ",.0f"),
+        *(_shown(latency, ".3f") for latency in latencies),
     ]
 
 
 def print_evaluate(result: EvaluateResult) -> None:
-    """Print the accuracies, and what they were computed from."""
+    """Print the accuracies and the images that they were computed on."""
     rows = [
         [
             row.name,
             f"{row.knn:.1%}",
             f"{row.linear:.1%}",
-            "–" if row.params is None else f"{row.params:,}",
-            "–" if row.macs is None else f"{row.macs:,}",
+            _shown(row.params, ","),
+            _shown(row.macs, ","),
             row.architecture or "–",
         ]
         for row in result.rows
     ]
     _print_table(["", "kNN", "linear", "params", "MACs", "architecture"], rows)
     print(
-        f"\naccuracies on {result.test_images:,} images held out, from {result.train_images:,} "
-        f"with labels (kNN: {result.knn_k} neighbours, T {result.knn_temperature:g})"
+        f"\naccuracies on {result.test_images:,} held-out images; {result.train_images:,} labeled "
+        f"training images (kNN: {result.knn_k} neighbours, T {result.knn_temperature:g})"
     )
     print(result.results_path)
 
 
 def print_rank(result: RankResult) -> None:
-    """Print how well each score orders the subnets."""
+    """Print how well each score ranks the subnets."""
     header = ["score", "tau", "95 %", "within bins", "95 %", "Δ to agreement", "within bins"]
     rows = [
         [
@@ -298,13 +301,13 @@ def print_rank(result: RankResult) -> None:
     print(
         f"\nKendall's tau with the {result.accuracy} accuracy ({low:.1%} to {high:.1%}) of "
         f"{result.subnets} subnets, scored on {result.images:,} images; {len(result.bin_edges)} "
-        f"bins by {unit}; the last two columns are intervals of differences"
+        f"bins by {unit}; the Δ columns are 95 % intervals of the difference"
     )
     print(f"{result.report_path}\n{result.table_path}\n{result.plot_path}")
 
 
 def print_bench(result: BenchResult) -> None:
-    """Print the figures of each engine, and how two compare."""
+    """Print the figures of each engine, and the ratio of two."""
     there = result.fingerprint
     print(f"on {result.device}: {there.gpu or there.chip}; {there.runtime} {there.runtime_version}")
     header = ["", "p50 ms", "interval", "p90", "p95", "p99", "batch", "images/s", "memory", "power"]
@@ -336,13 +339,13 @@ def print_bench(result: BenchResult) -> None:
 
 
 def print_devices(result: DevicesResult) -> None:
-    """Print known devices and this machine; or one device, with what to install there."""
+    """Print known devices and this machine; or one device with its setup instructions."""
     width = max(len(device["name"]) for device in result.devices)
     for device in result.devices:
         print(f"{device['name']:{width}}  {device['description'].strip()}")
     if len(result.devices) == 1:
         _print_entries({k: v for k, v in result.devices[0].items() if k not in _APART})
-        print(f"to install and set there:\n{indent(result.devices[0]['install'].rstrip(), '  ')}")
+        print(f"setup on the device:\n{indent(result.devices[0]['install'].rstrip(), '  ')}")
         return
     print("detected here:")
     _print_entries({**result.machine, **result.gpu})
@@ -367,7 +370,7 @@ def _print_entries(entries: dict[str, Any]) -> None:
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns that are as wide as their entries; only texts are folded on a narrow terminal."""
+    """Print a table; on a narrow terminal only text columns are folded."""
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
@@ -387,7 +390,7 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*map(Text, row))  # texts are not read as markup
+        table.add_row(*map(Text, row))  # Text is not parsed as markup
     console = Console(highlight=False)
     console.width = max(least, console.width) if console.is_terminal else natural
     console.print(table, crop=False)

@@ -1,4 +1,4 @@
-"""What a run is told: the YAML configuration, its defaults and its bounds."""
+"""The YAML configuration: defaults, bounds, overrides."""
 
 from edgesearch.config.config import Config
 from edgesearch.config.load_config import load_config, load_device, shipped_configs

@@ -18,9 +18,9 @@ class Config(Settings):
     """A whole configuration."""
 
     output_dir: UserPath
-    """Folder that everything is written to."""
+    """Output folder."""
     seed: CountFromZero = 0
-    """Seed of everything random."""
+    """Random seed."""
     space: SpaceSettings
     """The search space."""
     device: DeviceSettings = Field(default_factory=DeviceSettings)
@@ -34,13 +34,13 @@ class Config(Settings):
     pretrain: PretrainSettings = PretrainSettings()
     """How the supernet is trained."""
     search: SearchSettings = SearchSettings()
-    """How subnets are chosen."""
+    """How subnets are searched."""
     export: ExportSettings = ExportSettings()
-    """What is made of the winners."""
+    """How the winners are exported."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How accuracies of subnets are computed."""
     rank: RankSettings = RankSettings()
-    """How it is found out whether the score orders subnets as their accuracy does."""
+    """How the ranking by score is compared with the ranking by accuracy."""
 
     @field_validator("data")
     @classmethod
@@ -61,8 +61,8 @@ class Config(Settings):
         device = info.data.get("device")
         if device is not None and device.name in search.budgets.devices:
             raise fault(
-                "names of further devices are required in search.budgets.devices",
+                "names of other devices are required in search.budgets.devices",
                 repr(device.name),
-                "The budgets of the device itself stand in search.budgets.",
+                "Set the budgets of the device itself in search.budgets.",
             )
         return search

@@ -1,4 +1,4 @@
-"""What is wrong in a configuration, in words."""
+"""Describes the faults of a configuration."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def _describe(details: ErrorDetails, schema: type[Settings]) -> str:
 
 
 def shortened(value: object) -> str:
-    """A value as people can read it in a message, however large it is."""
+    """A value for a message, shortened if it is long."""
     return "nothing (null)" if value is None else _REPR.repr(value)
 
 
 def section_at(schema: type[Settings], names: Sequence[str]) -> type[Settings] | None:
-    """The settings of the section that some keys lead to; None if there is no such section."""
+    """The settings class of the section at a key path; None if there is none."""
     left = list(names)
     while left:
         field = schema.model_fields.get(left.pop(0))
@@ -56,13 +56,13 @@ def section_at(schema: type[Settings], names: Sequence[str]) -> type[Settings] |
         if field is None or inner is None:
             return None
         if get_origin(field.annotation) is dict:
-            del left[:1]  # a name that the user has chosen
+            del left[:1]  # a name chosen by the user
         schema = inner
     return schema
 
 
 def _sections(annotation: Any) -> Iterator[type[Settings]]:
-    """The sections among the forms that a value may have."""
+    """The settings classes in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         yield annotation
     for inner in get_args(annotation):
@@ -70,7 +70,7 @@ def _sections(annotation: Any) -> Iterator[type[Settings]]:
 
 
 def _suggestion(path: str, schema: type[Settings]) -> str:
-    """A known key that may have been meant: beside the unknown one, or of the same name."""
+    """Suggest a known key: a similar one in the same section, or the same name elsewhere."""
     *names, key = path.split(".")
     section = section_at(schema, names)
     beside = [] if section is None else list(section.model_fields)
@@ -82,7 +82,7 @@ def _suggestion(path: str, schema: type[Settings]) -> str:
 
 
 def _paths(schema: type[Settings], prefix: str = "") -> Iterator[str]:
-    """The paths of all keys."""
+    """All key paths."""
     for name, field in schema.model_fields.items():
         yield prefix + name
         between = "NAME." if get_origin(field.annotation) is dict else ""

@@ -1,4 +1,4 @@
-"""A configuration from a YAML file and from `key=value` on the command line."""
+"""Loads a configuration from a YAML file and `key=value` overrides."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ SHIPPED = Path(__file__).parents[2] / "configs"
 
 
 def shipped_configs() -> list[str]:
-    """Names of the configurations that come with edgesearch."""
+    """Names of the shipped configurations."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
 def load_config(path_or_name: str, overrides: Sequence[str] = ()) -> Config:
-    """Read a configuration, replace some of its values and check it.
+    """Read a configuration, apply overrides and check it.
 
     Args:
-        path_or_name: Path of a YAML file, or the bare name of a configuration that comes with
-            edgesearch, such as `quickstart`.
-        overrides: Texts `key.of.a.section=value`, the value in YAML; an empty one is null. Of two
-            options that exclude each other, the one that is given here replaces that of the file.
+        path_or_name: Path of a YAML file, or the name of a shipped configuration, such as
+            `quickstart`.
+        overrides: Texts `section.key=value`, the value in YAML; an empty value is null. Of two
+            mutually exclusive options, an override replaces the one in the file.
 
     Returns:
         The configuration. Relative paths in it start at the current folder.
 
     Raises:
-        ConfigError: The file cannot be read, or there are faults; the message names all of them.
+        ConfigError: The file cannot be read, or it has faults; the message lists all of them.
     """
     path = _find(path_or_name)
     try:
@@ -61,14 +61,14 @@ def load_config(path_or_name: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def load_device(name: str, overrides: Sequence[str] = ()) -> DeviceSpec:
-    """Choose a device without a configuration.
+    """Build a device without a configuration.
 
     Args:
-        name: Name of a known device, or of one's own if the runtime is given.
+        name: Name of a known device, or a new name if the runtime is given.
         overrides: Texts `key=value` or `device.key=value`, keys of the section `device`.
 
     Raises:
-        ConfigError: There are faults; the message names all of them.
+        ConfigError: There are faults; the message lists all of them.
     """
     values: dict[str, Any] = {"name": name}
     texts = [text.removeprefix("device.") for text in overrides]
@@ -83,11 +83,7 @@ Model = TypeVar("Model", bound=Settings)
 def _validated(
     schema: type[Model], values: Any, faults: list[str], required: str, remedy: str
 ) -> Model:
-    """The settings of some values.
-
-    Raises:
-        ConfigError: There are faults, these or others; the message names all of them.
-    """
+    """Validate values; the error lists the given faults and the new ones."""
     try:
         settings = schema.model_validate(values)
     except ValidationError as error:
@@ -99,15 +95,14 @@ def _validated(
 
 
 def _find(path_or_name: str) -> Path:
-    # A bare name is a shipped configuration first, so that a folder of that name beside (an
-    # output folder, say) does not hide it.
+    # Shipped names come first: an output folder with that name must not hide the configuration.
     if path_or_name in shipped_configs():
         return SHIPPED / f"{path_or_name}.yaml"
     if Path(path_or_name).exists():
         return Path(path_or_name)
     near = difflib.get_close_matches(Path(path_or_name).stem, shipped_configs(), 1)
     raise ConfigError(
-        "the path of a YAML file, or the name of a configuration that comes with edgesearch "
+        "the path of a YAML file, or the name of a shipped configuration "
         f"({', '.join(shipped_configs())})",
         f"no file {path_or_name}",
         f"Did you mean {near[0]!r}?" if near else "Correct the path or the name.",
@@ -115,7 +110,7 @@ def _find(path_or_name: str) -> Path:
 
 
 def _override_all(schema: type[Settings], values: Any, texts: Sequence[str]) -> Iterator[str]:
-    """Replace values in place; what hinders that is yielded. Unknown keys are found later."""
+    """Replace values in place, and yield faults. Unknown keys are found later."""
     given: set[str] = set()
     for text in texts:
         key, equals, value = text.partition("=")
@@ -134,7 +129,7 @@ def _override_all(schema: type[Settings], values: Any, texts: Sequence[str]) -> 
         section = _section_of(values, sections)
         if not isinstance(section, dict):
             where = ".".join(sections) or "the file"
-            yield f"{key}: {where} is no section; found: {shortened(section)}"
+            yield f"{key}: {where} is not a section; found: {shortened(section)}"
             continue
         section[name] = parsed
         given.add(".".join((*sections, name)))
@@ -146,10 +141,10 @@ def _override_all(schema: type[Settings], values: Any, texts: Sequence[str]) -> 
 
 
 def _section_of(values: Any, names: Sequence[str]) -> Any:
-    """The values of a section, which is made where it is missing."""
+    """The values of a section, created if missing."""
     for name in names:
         if isinstance(values, dict):
-            # A copy, since an alias in the file may show the same section in another place.
+            # A copy: a YAML alias may refer to the same section elsewhere.
             inner = values.get(name)
             values[name] = dict(inner or {}) if isinstance(inner, (dict, type(None))) else inner
             values = values[name]

@@ -1,4 +1,4 @@
-"""YAML as plain values, without its traps."""
+"""YAML to plain values, with duplicate keys reported and `1e-3` read as a number."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 import yaml
 
-EXPONENT = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)[eE][-+]?[0-9]+")
+_EXPONENT = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)[eE][-+]?[0-9]+")
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, which reads `1e-3` as a number and notes keys that are there twice."""
+    """A safe loader that reads `1e-3` as a number and records duplicate keys."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.faults: list[str] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Note keys that are there twice, of which YAML would silently keep the last."""
+        """Record duplicate keys, of which YAML silently keeps the last."""
         lines: dict[str, int] = {}
         for key_node, _ in node.value:
             key, line = key_node.value, key_node.start_mark.line + 1
@@ -31,17 +31,17 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def parse_yaml(text: str) -> tuple[Any, list[str]]:
     """Read one YAML document.
 
     Returns:
-        Its values, and the faults that do not hinder reading: keys that are there twice.
+        Its values, and the duplicate keys, described as faults.
 
     Raises:
-        ValueError: The text is no YAML; the message gives line and column where known.
+        ValueError: The text is not valid YAML; the message gives line and column where known.
     """
     try:
         loader = _Loader(text)

@@ -1,1 +1,1 @@
-"""Subnets as ONNX files and engines, checked and documented."""
+"""Export of subnets as ONNX files and engines, with verification and manifest."""

@@ -1,4 +1,4 @@
-"""Takes a winner out of the supernet, writes its files and its manifest."""
+"""Extracts a winner from the supernet; writes its files and its manifest."""
 
 from __future__ import annotations
 
@@ -41,22 +41,19 @@ from profilers import LatencyTable
 PARITY_IMAGES = 64
 QUANTIZATION_IMAGES = 256
 KNN_IMAGES = 512
-"""So many with labels, and so many to classify, judge a precision by its accuracy."""
+"""Training images, and as many test images, for a precision judged by kNN accuracy."""
 KNN_GLANCE = (1e11, 64)
-"""Multiply-accumulates that each kind may take of a network that is not judged by its accuracy, and
-images of each kind at the least: it is told in the time that the rest of the export takes."""
+"""For other precisions: multiply-accumulates per set of images, which bound the time, and the
+minimum number of images."""
 
 
 @dataclass(frozen=True)
 class Deployable:
-    """A recalibrated subnet, with a classifier if logits are wanted.
+    """A recalibrated subnet, with a classifier if logits are exported.
 
     Attributes:
-        network: In evaluation mode, images to what is wanted.
-        resolution: Height and width of its input, in pixels.
-        metadata: What a user of the ONNX file has to know: JSON texts by name.
-        calibration: Number and hash of the images that its normalisation, and its ranges in eight
-            bits, come from.
+        network: In evaluation mode; maps images to the exported output.
+        calibration: Number and hash of the images for normalisation statistics and int8 ranges.
     """
 
     network: Subnet
@@ -66,7 +63,7 @@ class Deployable:
 
     @property
     def output_names(self) -> list[str]:
-        """Names of the outputs: of stages one for each, such as "layer1"."""
+        """Names of the outputs; for stages one each, such as "layer1"."""
         output = self.network.output
         return list(self.network.stage_names) if output == "stages" else [output]
 
@@ -81,19 +78,10 @@ def make_deployable(
     calibration_images: int,
     batch_size: int,
 ) -> Deployable:
-    """Take a subnet out of the supernet, calibrated as in the search.
-
-    Args:
-        space: The search space.
-        weights: The trained supernet.
-        pool: Images for calibration, and for the classifier.
-        architecture: The subnet.
-        output: One of `OUTPUTS`.
-        calibration_images: Images that the search calibrates a subnet on.
-        batch_size: So many of them at a time.
+    """Extract a subnet from the supernet for one of `OUTPUTS`, calibrated as in the search.
 
     Raises:
-        DataError: Logits are wanted, but the images have no labels.
+        DataError: Logits are requested, but the images have no labels.
     """
     resolution = architecture.resolution
     subnet = weights.subnet(architecture)
@@ -124,24 +112,17 @@ def make_deployable(
 
 
 def _precisions(device: DeviceSpec, tensorrt: TensorRTTarget | None) -> list[Precision]:
-    """Those of a winner's files beside the exported one."""
+    """Precisions of a winner's files beside fp32."""
     return [precision_of(device)] + ([] if tensorrt is None else [PRECISIONS[tensorrt.precision]])
 
 
 def is_in_int8(device: DeviceSpec, tensorrt: TensorRTTarget | None) -> bool:
-    """Whether any of a winner's files is made with calibration images."""
+    """Whether any of a winner's files needs calibration images."""
     return any(precision.needs_calibration for precision in _precisions(device, tensorrt))
 
 
 def calibration_batches(calibration: torch.Tensor, batch: int) -> list[np.ndarray]:
-    """What shows the ranges of activations.
-
-    Args:
-        calibration: (N, C, H, W), normalised.
-        batch: Images in each run.
-
-    Returns:
-        Arrays (batch, C, H, W).
+    """Batches of calibration images (N, C, H, W), each (batch, C, H, W).
 
     Raises:
         ExportError: There are fewer images than a batch.
@@ -150,7 +131,7 @@ def calibration_batches(calibration: torch.Tensor, batch: int) -> list[np.ndarra
     batches = [images[i : i + batch] for i in range(0, len(images) - batch + 1, batch)]
     if not batches:
         raise ExportError(
-            f"at least {batch} images, which make a batch, to quantize the network with",
+            f"at least {batch} images (one batch) to quantize the network with",
             f"{len(images)}",
             "Raise search.calibration_images, or set a smaller device.batch.",
         )
@@ -165,18 +146,13 @@ def write_in_format(
     quantization: str | None = None,
     name: str | None = None,
 ) -> Path:
-    """Write the network in a folder in the number format that a runtime wants.
+    """Convert the fp32 network in a folder to the number format of a runtime.
 
-    Args:
-        folder: Holds the network in single precision.
-        number_format: What the runtime wants.
-        calibration: (N, C, H, W), normalised: shows the ranges of activations.
-        batch: Images in each run.
-        quantization: How these are chosen: one of `CALIBRATIONS`, the first if None.
-        name: Of the file; that of the precision if None.
+    `calibration` (N, C, H, W), normalised, determines ranges of activations by `quantization`, one
+    of `CALIBRATIONS` (the first if None). `name` replaces the file name of the precision.
 
     Returns:
-        The file; the one in single precision if that is the format.
+        The converted file; the fp32 file if that is the format.
 
     Raises:
         ExportError: The network cannot be converted, or the file cannot be written.
@@ -199,30 +175,23 @@ def write_for_tensorrt(
     calibration: torch.Tensor,
     quantization: str | None = None,
 ) -> str:
-    """Ensure that a folder holds the network as TensorRT engines of a precision are built from it.
+    """Ensure that a folder has the ONNX file for TensorRT engines of a precision; returns its name.
 
-    Args:
-        folder: Holds the network in single precision, and what is measured on the device.
-        device: Where it is measured; if in the same number format, that file is the one.
-        precision: That of the engines.
-        calibration: As for `write_in_format`.
-        quantization: As for `write_in_format`.
-
-    Returns:
-        The file's name.
+    If the device uses the same number format, its file serves. See `write_in_format`.
 
     Raises:
         ExportError: The network cannot be converted, or the file cannot be written.
     """
     wanted, measured = RUNTIMES[TENSORRT_RTX].number_format(precision.name), device.number_format()
-    name = precision.file_for(wanted, measured, "tensorrt")
+    shared = wanted == measured or len(precision.number_formats) == 1
+    name = precision.file if shared else f"subnet.{precision.name}-tensorrt.onnx"
     if wanted != measured:
         write_in_format(folder, wanted, calibration, device.batch, quantization, name)
     return name
 
 
 def parity_images(pool: ImagePool, resolution: int, batch: int) -> torch.Tensor:
-    """Images (N, C, R, R), normalised, that engines are checked on: a batch of them at least."""
+    """Images (N, C, R, R), normalised, to verify engines on; at least one batch."""
     return pool.sample(resolution, 0, max(PARITY_IMAGES, batch))
 
 
@@ -240,24 +209,13 @@ def write_winner(
     form: Mapping[str, Any],
     calibration: torch.Tensor,
 ) -> tuple[str, ...]:
-    """Build a winner's engines from the ONNX file in its folder, check them, write the manifest.
+    """Build a winner's engines from the ONNX file in its folder, verify them, write the manifest.
 
-    Args:
-        folder: The winner's folder.
-        deployable: The subnet.
-        pool: Images to check on.
-        winner: As measured.
-        space: The search space.
-        device: Where it was measured.
-        table: The device's latency table.
-        table_digest: What identifies its measurements.
-        tensorrt: What TensorRT engines are built for; None builds none.
-        form: What else the manifest tells of how the files were made; its `quantization` is how
-            ranges of activations are chosen.
-        calibration: (N, C, H, W), normalised: shows these ranges.
+    Args as in `write_in_format`; `form` has further entries of the manifest, including
+    `quantization`.
 
     Returns:
-        What could not be judged, in words.
+        Notes on files that could not be judged by kNN accuracy.
 
     Raises:
         ExportError: An engine differs from the subnet.
@@ -308,13 +266,13 @@ def write_winner(
         "licence_of_data": pool.licence,
     }
     write_kit(folder, engine, make_manifest(folder, files, facts))
-    files[KIT] = {"about": f"{engine} with a program that runs it, for the device"}
+    files[KIT] = {"about": f"{engine} with a program that runs it on the device"}
     write_manifest(folder, files, facts)
     return unjudged(files)
 
 
 def _knn_images(pool: ImagePool, resolution: int, count: int) -> KnnImages | None:
-    """Some labelled images, if there are any."""
+    """Labeled images for kNN accuracy; None without labels."""
     if not pool.has_labels:
         return None
     images = pool.labelled(resolution, count, count)
@@ -323,7 +281,7 @@ def _knn_images(pool: ImagePool, resolution: int, count: int) -> KnnImages | Non
 
 
 def _measured_with(table: Path) -> dict[str, Any]:
-    """What was there when the last session of the table was measured: that of the winner."""
+    """Runtime and fingerprint of the table's last session, which measured the winner."""
     loaded = LatencyTable.load(table)
     found = dict(loaded.sessions[-1].fingerprint) or loaded.fingerprint.to_dict()
     runtime = {"name": found["runtime"], "version": found["runtime_version"]}
@@ -331,6 +289,6 @@ def _measured_with(table: Path) -> dict[str, Any]:
 
 
 def _kit_engine(files: Collection[str], device: DeviceSpec) -> str:
-    """The file that goes to the device: a compiled one if it runs on every device of the kind."""
+    """The file for the device: the compiled one if it runs on every device of this type."""
     compiled = f"subnet.{device.precision}{device.runtime_record.carried}"
     return compiled if compiled in files else precision_of(device).file

@@ -1,4 +1,4 @@
-"""Compiles the ONNX files of a winner, and checks whatever can run here."""
+"""Compiles a winner's ONNX files, and verifies those that can run here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,25 +40,20 @@ from edgesearch.formats.precisions import PRECISIONS, precision_of
 ONNX_FILE = FP32.file
 WEIGHTS_FILE = "subnet.safetensors"
 TENSORRT_RTX = "tensorrt-rtx"
-"""The runtime whose engines are built whatever the device is: no GPU is needed for that."""
+"""Its engines are built for any device; building needs no GPU."""
 _NO_LABELS = (
-    "there are no images with labels. Put those of each class into a folder of its own (in shards: "
-    "a .cls member beside each image), with data.holdout above 0, and export again"
+    "there are no labeled images. Put each class into its own folder (in shards: a .cls member "
+    "beside each image), set data.holdout above 0, and export again"
 )
 _FEW_LABELS = (
-    "fewer images with labels than a batch of {}. Add some, or set a smaller device.batch, and "
-    "export again"
+    "there are fewer labeled images than a batch of {}. Add some, or set a smaller device.batch, "
+    "and export again"
 )
 
 
 @dataclass(frozen=True)
 class TensorRTTarget:
-    """What engines of TensorRT for RTX are built for.
-
-    Attributes:
-        compute_capabilities: Such as ("SM75", "SM86", "SM89"); one engine holds code for all.
-        precision: A key of `PRECISIONS`; SM75 has no matrix products in fp32.
-    """
+    """Target of TensorRT for RTX engines: one engine contains code for all compute capabilities."""
 
     compute_capabilities: tuple[str, ...]
     precision: str = FP16.name
@@ -67,13 +62,9 @@ class TensorRTTarget:
     def of_device(
         cls, device: DeviceSpec, compute_capabilities: Sequence[str], precision: str | None
     ) -> TensorRTTarget:
-        """The target that goes with a device.
+        """The target for a device.
 
-        Args:
-            device: Where winners are measured.
-            compute_capabilities: What engines are built for.
-            precision: None is the device's own if it runs engines and has less than single
-                precision, and half precision else.
+        Without a precision, the device's if it runs TensorRT engines below fp32, otherwise fp16.
         """
         if precision is None:
             own = precision_of(device)
@@ -84,7 +75,7 @@ class TensorRTTarget:
 
 
 def save_weights(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """Write a subnet's own weights as safetensors.
+    """Write a subnet's weights as safetensors.
 
     Raises:
         FileError: They cannot be written.
@@ -95,7 +86,7 @@ def save_weights(network: nn.Module, path: Path, metadata: dict[str, str]) -> No
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     with replacing(path) as partial:
         try:
-            # One entry: safetensors writes several in an order that changes from file to file.
+            # One entry, since safetensors does not write several in a fixed order.
             save_file(tensors, partial, {"edgesearch": json.dumps(metadata)})
         except SafetensorError as error:
             raise OSError(str(error)) from error
@@ -114,23 +105,15 @@ def build_engines(
     knn_glance: int = 64,
     batch: int = 1,
 ) -> dict[str, dict[str, Any]]:
-    """Compile a winner's ONNX files, and check on real images whatever can run here.
+    """Compile a winner's ONNX files, and verify on real images those that can run here.
 
-    Args:
-        folder: Holds `ONNX_FILE`, the file of `precision` and `source`; gets the other files.
-        network: The subnet that the files came from.
-        images: (N, C, H, W), normalised, to check on.
-        tensorrt: What to build TensorRT engines for; None builds none.
-        precision: That of the device.
-        source: The file that TensorRT engines are built from.
-        logits: The network gives classes.
-        knn: Labelled images, for accuracies before and after; None if there are none.
-        knn_glance: So many of them do where a precision is not judged by its accuracy.
-        batch: Images in a run of TensorRT engines, where the ONNX file leaves it open.
+    The folder contains `ONNX_FILE`, the file of `precision` and `source`, from which TensorRT
+    engines are built; `images` are (N, C, H, W), normalised. Precisions not judged by kNN accuracy
+    use only `knn_glance` of the images in `knn`. `batch` replaces a dynamic batch for TensorRT.
 
     Returns:
-        For each file's name what is known of it: runtime, precision, and parity where it ran, or
-        a `parity_note`; with a `knn_note` where accuracies should have judged it and did not.
+        Facts by file name: runtime, precision, and `parity` or a `parity_note`; a `knn_note` if kNN
+            accuracy should have been judged and could not.
 
     Raises:
         ExportError: An engine differs from the subnet by more than its tolerance.
@@ -156,7 +139,7 @@ def build_engines(
 
 
 class _Check:
-    """Compares files with the network that they came from; see `build_engines`."""
+    """Compares files with the exported network; see `build_engines`."""
 
     def __init__(
         self,
@@ -180,12 +163,12 @@ class _Check:
         self._runtime = OnnxRuntime(threads=os.cpu_count() or 1)
 
     def _knn_for(self, precision: Precision) -> tuple[KnnImages, float] | None:
-        """Images to judge a precision by, and the trained network's accuracy on them."""
+        """Images for the kNN accuracy of a precision, and the trained network's accuracy."""
         if self._knn is None:
             return None
         judged = precision.judged_by_labels
         images = self._knn if judged else self._knn.first(self._glance)
-        if not len(images.train) or not len(images.test):  # fewer than a batch tell nothing
+        if not len(images.train) or not len(images.test):  # fewer than one batch
             return None
         if judged not in self._accuracies:
             self._accuracies[judged] = images.accuracy(self._embed, 64)
@@ -197,7 +180,7 @@ class _Check:
         return [o.numpy() for o in (outputs if isinstance(outputs, list) else [outputs])]
 
     def on_processor(self, path: Path, precision: Precision) -> dict[str, Any]:
-        """What is known of a file once it was compared."""
+        """Verify a file on the CPU; returns its facts."""
         return {
             "runtime": self._runtime.name,
             "runtime_version": self._runtime.version,
@@ -206,16 +189,16 @@ class _Check:
         }
 
     def on_gpu(self, path: Path, precision: Precision) -> dict[str, Any]:
-        """Parity of an engine of TensorRT for RTX, or why it was not run."""
+        """Parity of a TensorRT for RTX engine, or why it was not run."""
         try:
             runtime = TensorRTRuntime(TENSORRT_RTX)
             runtime.load(path).close()
-        except DeviceError as error:  # no GPU, or none of those that it is for
+        except DeviceError as error:  # no GPU, or not one of the target
             return {"parity": None, "parity_note": f"built, not run here: {error.found}"}
         return self._compared(path, runtime, precision)
 
     def _compared(self, path: Path, runtime: Runtime, precision: Precision) -> dict[str, Any]:
-        """Parity of a file, and what it could not be judged by."""
+        """Parity of a file, with a note if kNN accuracy is missing."""
         parity = verify_engine(
             path,
             runtime,
@@ -226,7 +209,7 @@ class _Check:
             knn=self._knn_for(precision),
             locate=lambda: self._locate(path, precision),
         )
-        facts: dict[str, Any] = {"parity": parity.to_dict()}
+        facts: dict[str, Any] = {"parity": asdict(parity)}
         if precision.judged_by_labels and parity.knn_after is None:
             lacking = _NO_LABELS if self._knn is None else _FEW_LABELS.format(self._batch)
             facts["knn_note"] = f"not judged by kNN accuracy: {lacking}"
@@ -234,21 +217,21 @@ class _Check:
 
     def _locate(self, path: Path, precision: Precision) -> str:
         if path.suffix != ".onnx":
-            return "its ONNX file does not: the difference comes from compiling"
+            return "its ONNX file does not differ: compiling causes the difference"
         batch = self._pixels[: self._batch]
 
-        def alike(expected: np.ndarray, found: np.ndarray) -> bool:
+        def is_close(expected: np.ndarray, found: np.ndarray) -> bool:
             return fits(compare(expected, found), precision.tolerance)
 
         if path == self._onnx_path:
-            return differs_from_network(path, self._network, batch, alike)
-        return differs_from_file(path, self._onnx_path, batch, alike)
+            return differs_from_network(path, self._network, batch, is_close)
+        return differs_from_file(path, self._onnx_path, batch, is_close)
 
 
 def _build_tensorrt(
     source: Path, engine_path: Path, tensorrt: TensorRTTarget, batch: int
 ) -> dict[str, Any]:
-    """Build the engine and read back from its header what it was built for."""
+    """Build the engine; returns facts from its header."""
     capabilities = tensorrt.compute_capabilities
     with tempfile.TemporaryDirectory() as folder:
         if any(isinstance(shape[0], str) for shape in read_inputs(source).values()):

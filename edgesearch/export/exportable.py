@@ -1,4 +1,4 @@
-"""Checks before an export sets finished engines aside."""
+"""Checks that an export can succeed, before finished engines are set aside."""
 
 from __future__ import annotations
 
@@ -17,24 +17,28 @@ from edgesearch.search.winners import Winner
 
 
 def buildable(tensorrt: TensorRTTarget | None, report: Report) -> TensorRTTarget | None:
-    """The target, or None where TensorRT for RTX is not to be had; it need not be installed.
+    """The target; None, with a report, on platforms without wheels of TensorRT for RTX.
 
-    There are wheels for Linux on x86-64 only: elsewhere engines are left out.
+    There are wheels for Linux on x86-64 only. TensorRT for RTX need not be installed.
     """
     if tensorrt is None:
         return None
     has_wheels = platform.system() == "Linux" and platform.machine() == "x86_64"
     if has_wheels or importlib.util.find_spec("tensorrt_rtx_bindings") is not None:
         return tensorrt
-    report(Event("export", "no TensorRT for RTX for this platform: its engines are left out"))
+    report(
+        Event(
+            "export", "TensorRT for RTX does not support this platform: no engines are built for it"
+        )
+    )
     return None
 
 
 def check_target(tensorrt: TensorRTTarget | None) -> None:
-    """Refuse to build engines where that cannot be done.
+    """Check that engines for the target can be built.
 
     Raises:
-        RuntimeMissingError: TensorRT for RTX is not installed, and could be.
+        RuntimeMissingError: TensorRT for RTX is not installed.
         CompileError: It does not know a compute capability.
     """
     if tensorrt is not None:
@@ -42,14 +46,14 @@ def check_target(tensorrt: TensorRTTarget | None) -> None:
 
 
 def check_batch(device: DeviceSpec, batch: str) -> None:
-    """Refuse an open batch for a runtime that builds engines for one size.
+    """Refuse a dynamic batch for a runtime that compiles engines for a fixed batch size.
 
     Raises:
-        ExportError: The batch is to be open, and the runtime compiles.
+        ExportError: The batch is dynamic, and the runtime compiles.
     """
     if batch == "dynamic" and device.runtime_record.compiles:
         raise ExportError(
-            f"export.batch=fixed for {device.runtime}, which builds engines for one size of batch",
+            f"export.batch=fixed for {device.runtime}, which compiles a fixed batch size",
             "export.batch=dynamic",
             "Set device.batch and leave export.batch as it is.",
         )
@@ -63,14 +67,7 @@ def check_images(
     *,
     logits: bool,
 ) -> None:
-    """Refuse images that winners cannot be calibrated, checked or given classes with.
-
-    Args:
-        pool: The images.
-        winners: What is to be exported.
-        batch: Images in each run of an engine.
-        calibration_images: Images that show ranges of activations; None if no file needs them.
-        logits: Classes are wanted.
+    """Check that there are enough images and labels to export the winners.
 
     Raises:
         DataError: Labels or classes are missing, or images cannot be read.
@@ -83,11 +80,11 @@ def check_images(
         images = len(parity_images(pool, resolution, batch))
         if images < batch:
             raise ExportError(
-                f"at least {batch} images, which make a batch, to check engines on",
+                f"at least {batch} images (one batch) to verify engines on",
                 f"{images} images",
                 "Add images, or set a smaller device.batch.",
             )
         if calibration_images is not None:
             calibration_batches(pool.sample(resolution, 0, calibration_images), batch)
-        if pool.has_labels:  # a few of them tell accuracies, whatever is exported
+        if pool.has_labels:  # kNN accuracies use a few in any case
             pool.labelled(resolution, KNN_GLANCE[1], KNN_GLANCE[1])

@@ -1,4 +1,4 @@
-"""Names the first layer whose output differs between a trained network and its files."""
+"""Finds the first layer whose output differs between a network and its files."""
 
 from __future__ import annotations
 
@@ -17,23 +17,17 @@ if TYPE_CHECKING:
     import onnx
 
 Fits = Callable[[np.ndarray, np.ndarray], bool]
-"""Whether what was found (second) is what was expected (first), image by image."""
+"""Whether found outputs (second) equal expected ones (first), image by image."""
 _DEQUANTIZED = "_DequantizeLinear_Output"
 
 
 def differs_from_network(
     onnx_path: Path, network: nn.Module, images: np.ndarray, fits: Fits
 ) -> str:
-    """Name the first layer whose output in a file is not that of the trained network.
+    """Describe the first layer whose output in a file differs from the trained network's.
 
-    Args:
-        onnx_path: The network as torch exported it: each node names the modules that it is of.
-        network: In evaluation mode.
-        images: One batch (N, C, H, W) float32, normalised.
-        fits: Judges the outputs of a layer.
-
-    Returns:
-        A sentence.
+    The file is as exported by torch: its nodes name their modules. `images` is one batch (N, C, H,
+    W).
     """
     import onnx
 
@@ -50,16 +44,9 @@ def differs_from_network(
 
 
 def differs_from_file(onnx_path: Path, reference_path: Path, images: np.ndarray, fits: Fits) -> str:
-    """Name the first layer whose output in a file is not that in the file it was made from.
+    """Describe the first layer whose output differs between a file and its fp32 reference.
 
-    Args:
-        onnx_path: A conversion of the reference, in which tensors keep their names.
-        reference_path: The reference.
-        images: One batch (N, C, H, W) float32, normalised.
-        fits: Judges the outputs of a layer.
-
-    Returns:
-        A sentence.
+    Both have the same tensor names. `images` is one batch (N, C, H, W).
     """
     import onnx
 
@@ -68,8 +55,7 @@ def differs_from_file(onnx_path: Path, reference_path: Path, images: np.ndarray,
     layers = {
         node.output[0]: layer_of(node) for node in reference.graph.node if node.output[0] in there
     }
-    # A quantizer may have taken a Relu into the bounds of what follows: only behind it are they
-    # the same.
+    # A quantizer may merge a Relu into the following quantization: compare after that.
     taps = {n: n + _DEQUANTIZED if n + _DEQUANTIZED in there else n for n in layers}
     expected = _run(reference, layers, images)
     found = _run(model, taps.values(), images)
@@ -84,7 +70,7 @@ def _first(pairs: Iterable[tuple[str, np.ndarray | None, np.ndarray]], fits: Fit
         rows = (expected.reshape(len(expected), -1), found.reshape(len(found), -1))
         if not fits(*rows):
             return f"the first layer that differs is {layer}"
-    return "no layer alone differs by so much: it adds up from layer to layer"
+    return "no single layer exceeds the tolerance: small differences accumulate"
 
 
 def _outputs_of_modules(
@@ -95,7 +81,7 @@ def _outputs_of_modules(
     def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, torch.Tensor):
-                outputs[name] = output.detach().numpy().copy()  # the next may work in place
+                outputs[name] = output.detach().numpy().copy()  # later modules may work in place
 
         return hook
 
@@ -116,7 +102,7 @@ def _outputs_of_modules(
 def _run(
     model: onnx.ModelProto, names: Iterable[str], images: np.ndarray
 ) -> Mapping[str, np.ndarray]:
-    """Tensors inside of a model, by name."""
+    """Values of tensors inside a model, by name."""
     import onnx
 
     wanted = list(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""kit.zip: a winner with a program that runs it, to carry to the device."""
+"""kit.zip: a winner with a program that runs it on the device."""
 
 from __future__ import annotations
 
@@ -18,14 +18,9 @@ PROGRAM = "run.py"
 
 
 def write_kit(folder: Path, engine: str, manifest: Mapping[str, Any]) -> None:
-    """Write kit.zip: engine, manifest, labels, run.py and the package `devices`, which it uses.
+    """Write kit.zip: engine, manifest, labels, run.py and its dependency, the package `devices`.
 
     The same files give the same bytes.
-
-    Args:
-        folder: The winner's folder.
-        engine: Name of the file in it that the device loads.
-        manifest: What is said of the winner.
 
     Raises:
         FileError: The file cannot be written.

@@ -1,8 +1,8 @@
 """Run the engine beside this file on images: `python run.py IMAGE …`.
 
-It needs Python 3.10, numpy, Pillow and the runtime that manifest.json names: onnxruntime, or
-TensorRT with pycuda or cuda-bindings. What the engine takes is made of an image just as it was for
-training. TensorRT builds its engine from the ONNX file the first time, which takes a while.
+Requires Python 3.10, numpy, Pillow and the runtime that manifest.json names: onnxruntime, or
+TensorRT with pycuda or cuda-bindings. Images are preprocessed as in training. TensorRT builds its
+engine from the ONNX file on the first run, which takes a while.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ WARM_UP_RUNS = 5
 
 
 class Refusal(Exception):
-    """Something that the user has to mend: required, found, remedy."""
+    """An error that the user can mend: required, found, remedy."""
 
 
 def main() -> int:
-    """Run the engine, print what it says and how long it took; 2 if something is to be mended."""
+    """Run the engine, print outputs and latency; returns 2 for an error that the user can mend."""
     options = read_options()
     try:
         manifest = read_manifest()
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def save(path: Path, outputs: list[dict[str, NDArray[Any]]]) -> None:
-    """Keep the outputs of all images."""
+    """Save the outputs of all images."""
     arrays: dict[str, Any] = {
         f"{name}_{n}": array for n, output in enumerate(outputs) for name, array in output.items()
     }
@@ -72,14 +72,14 @@ def read_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Run the engine beside this file on images.")
     parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+")
-    parser.add_argument("--runs", type=int, default=50, help="runs that are timed (50)")
-    parser.add_argument("--save", type=Path, help="keep the outputs in this .npz file")
+    parser.add_argument("--runs", type=int, default=50, help="number of timed runs (50)")
+    parser.add_argument("--save", type=Path, help="save the outputs in this .npz file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
 
 def read_manifest() -> dict[str, Any]:
-    """The manifest; the engine has to be the one that it lists."""
+    """Read the manifest, and check the engine's hash."""
     try:
         manifest: dict[str, Any] = json.loads((HERE / "manifest.json").read_text("utf-8"))
         name = manifest["kit_file"]
@@ -87,7 +87,7 @@ def read_manifest() -> dict[str, Any]:
         wanted = manifest["files"][name]["sha256"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise Refusal(
-            f"a whole kit in {HERE}", f"{type(error).__name__}: {error}", "Unpack it again."
+            f"a complete kit in {HERE}", f"{type(error).__name__}: {error}", "Unpack it again."
         ) from error
     if found != wanted:
         raise Refusal(
@@ -97,7 +97,7 @@ def read_manifest() -> dict[str, Any]:
 
 
 def prepare(path: Path, rule: dict[str, Any]) -> NDArray[np.float32]:
-    """What the engine takes of an image: (C, R, R)."""
+    """Preprocess an image to (C, R, R)."""
     image = resize_and_crop(decode(path, rule["channels"]), rule)
     mean = np.array(rule["mean"], np.float32)[:, None, None]
     std = np.array(rule["std"], np.float32)[:, None, None]
@@ -106,15 +106,15 @@ def prepare(path: Path, rule: dict[str, Any]) -> NDArray[np.float32]:
 
 
 def decode(path: Path, channels: int) -> NDArray[np.uint8]:
-    """The pixels of an image file (H, W, C): upright, opaque on black, 8 bits."""
+    """Pixels of an image file, (H, W, C): upright, alpha on black, 8 bits."""
     try:
         with Image.open(path) as opened:
             opened.load()
             image: Image.Image = opened
-            with contextlib.suppress(Exception):  # damaged EXIF costs no image
+            with contextlib.suppress(Exception):  # ignore damaged EXIF
                 image = ImageOps.exif_transpose(opened) or opened
             pixels = np.array(eight_bits(image).convert("L" if channels == 1 else "RGB"))
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
+    except Exception as error:  # Pillow raises many types on damaged files
         raise Refusal(
             "an image that can be read",
             f"{path}: {error or type(error).__name__}",
@@ -124,7 +124,7 @@ def decode(path: Path, channels: int) -> NDArray[np.uint8]:
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """An opaque image of 8 bits a channel."""
+    """Convert to an opaque image with 8 bits per channel."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > SIXTEEN_BIT:
@@ -141,7 +141,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 
 def resize_and_crop(image: NDArray[np.uint8], rule: dict[str, Any]) -> NDArray[np.uint8]:
-    """(H, W, C) to (R, R, C): the short side is resized with antialiasing, the centre kept."""
+    """(H, W, C) to (R, R, C): resize the short side with antialiasing, crop the centre."""
     height, width = image.shape[:2]
     longest = LONGEST_ASPECT * min(height, width)
     image = centre(image, min(height, longest), min(width, longest))
@@ -160,14 +160,14 @@ def resize_and_crop(image: NDArray[np.uint8], rule: dict[str, Any]) -> NDArray[n
 
 
 def centre(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """The central part of an image."""
+    """Central crop of an image."""
     top = round((image.shape[0] - height) / 2)
     left = round((image.shape[1] - width) / 2)
     return image[top : top + height, left : left + width]
 
 
 def load(manifest: dict[str, Any]) -> Any:
-    """A session of the engine."""
+    """Open a session of the engine."""
     os.environ.setdefault("EDGESEARCH_CACHE", str(HERE / "cache"))
     sys.path.insert(0, str(HERE))
     from devices.runtimes.open_runtime import open_runtime
@@ -180,7 +180,7 @@ def load(manifest: dict[str, Any]) -> Any:
         wanted = manifest["files"][name].get("runtime_version")
         if not name.endswith(".onnx") and wanted not in (None, runtime.version):
             raise Refusal(
-                f"{runtime.name} {wanted}, with which {name} was compiled",
+                f"{runtime.name} {wanted}, the version that compiled {name}",
                 f"{runtime.name} {runtime.version}",
                 "Install that version, or export again with this one.",
             )
@@ -189,7 +189,7 @@ def load(manifest: dict[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def refusing() -> Iterator[None]:
-    """What a runtime raises is for the user to mend."""
+    """Turn errors of a runtime into `Refusal`."""
     from devices.errors import UserError
 
     try:
@@ -199,7 +199,7 @@ def refusing() -> Iterator[None]:
 
 
 def run(session: Any, manifest: dict[str, Any], image: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """The outputs for one image; a batch of the engine is filled with it."""
+    """The outputs for one image, repeated to fill the engine's batch."""
     name = manifest["input"]["name"]
     batch = session.inputs[name][0]
     outputs = session.run({name: np.repeat(image[None], batch, axis=0)})
@@ -207,13 +207,13 @@ def run(session: Any, manifest: dict[str, Any], image: NDArray[Any]) -> dict[str
 
 
 def time_ms(session: Any, runs: int) -> list[float]:
-    """Durations of runs, one by one; an engine of any batch."""
+    """Durations of single runs."""
     session.time_ms(WARM_UP_RUNS)
     return list(session.time_ms(max(runs, 1)))
 
 
 def describe(outputs: dict[str, NDArray[Any]], labels: list[str]) -> dict[str, Any]:
-    """Classes with their probabilities, or shape and norm of features."""
+    """Classes with probabilities, or shape and norm of features."""
     if "logits" in outputs:
         logits = outputs["logits"].astype(np.float64)
         shares = np.exp(logits - logits.max())

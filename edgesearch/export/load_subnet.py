@@ -1,4 +1,4 @@
-"""Loads the weights of a winner as a module of PyTorch."""
+"""Loads the weights of a winner as a PyTorch module."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _REMEDY = "Name a subnet.safetensors that `edgesearch export` wrote, or its fold
 
 
 def load_subnet(path: str | Path, output: str | None = None) -> Subnet:
-    """Read a winner's weights as a module of PyTorch.
+    """Read a winner's weights as a PyTorch module.
 
-    The parts of a residual network have the names of torchvision's, whose detectors and segmenters
-    take it as a backbone: `BackboneWithFPN(subnet, {"layer3": "0", "layer4": "1"},
-    subnet.stage_channels[2:], 256)`. Only safetensors are read: no code of the file is run.
+    Residual networks use torchvision's module names, so they serve as its detection and
+    segmentation backbones: `BackboneWithFPN(subnet, {"layer3": "0", "layer4": "1"},
+    subnet.stage_channels[2:], 256)`. Only safetensors are read, so no code of the file is run.
 
     Args:
-        path: A winner's `subnet.safetensors`, or the folder that holds it. A manifest beside it has
-            to list just this file.
-        output: "features" (N, D), "stages" (a list of maps), or where they were exported "logits"
-            and "embeddings"; what was exported if None.
+        path: A winner's `subnet.safetensors`, or its folder. A manifest beside it must match the
+            file.
+        output: "features" (N, D), "stages" (a list of maps), or if exported "logits" or
+            "embeddings"; the exported output if None.
 
     Returns:
-        In evaluation mode, all parameters ready to be trained. Its `about` has space, architecture,
-        preprocess (how images are fitted) and classes.
+        The module in evaluation mode, all parameters trainable. Its `about` has space,
+            architecture, preprocess and classes.
 
     Raises:
         ExportError: The file is missing, damaged, foreign or changed, or lacks the head.
@@ -73,19 +73,18 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             return tensors, json.loads((file.metadata() or {}).get("edgesearch", "{}"))
     except (OSError, SafetensorError, ValueError) as error:
         raise ExportError(
-            f"weights in safetensors form in {path}", str(error) or type(error).__name__, _REMEDY
+            f"weights in safetensors format in {path}", str(error) or type(error).__name__, _REMEDY
         ) from error
 
 
 def _about(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file says of itself."""
     about = {name: json.loads(metadata[name]) for name in ("architecture", "preprocess", "classes")}
     space = json.loads(metadata["space_definition"])
     return {**about, "space": space, "output": metadata["output"]}
 
 
 def _head(tensors: Mapping[str, torch.Tensor]) -> tuple[nn.Module | None, nn.Module | None]:
-    """Classifier and projector, as far as there are weights of them."""
+    """Classifier and projector, where their weights exist."""
     fc, projector = None, None
     if "fc.weight" in tensors:
         classes, feature_dim = tensors["fc.weight"].shape

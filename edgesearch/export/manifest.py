@@ -1,4 +1,4 @@
-"""manifest.json: the files of a winner, what they were made from and how they were checked."""
+"""manifest.json: the files of a winner, their origin and verification."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that had a part in an export."""
+    """Versions of Python and of the packages that affect an export."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -39,13 +39,7 @@ def installed_versions() -> dict[str, str]:
 def make_manifest(
     folder: Path, files: Mapping[str, dict[str, Any]], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What is said of a winner's folder, as plain JSON types.
-
-    Args:
-        folder: The winner's folder, which holds all files.
-        files: For each file's name what is known of it; size and hash are added.
-        facts: Everything else.
-    """
+    """The manifest: `facts`, and per file what is known of it with size and hash."""
     listed = {
         name: {
             **about,
@@ -60,23 +54,16 @@ def make_manifest(
 def write_manifest(
     folder: Path, files: Mapping[str, dict[str, Any]], facts: Mapping[str, Any]
 ) -> None:
-    """Write manifest.json into a winner's folder, atomically and after all files it lists.
-
-    Args:
-        folder: The winner's folder.
-        files: For each file's name what is known of it; size and hash are added.
-        facts: Everything else.
-    """
-    manifest = make_manifest(folder, files, facts)
-    write_json(folder / MANIFEST, manifest)
+    """Write manifest.json atomically, after all files it lists; see `make_manifest`."""
+    write_json(folder / MANIFEST, make_manifest(folder, files, facts))
 
 
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What reading a manifest raises that is damaged or of something else."""
+"""Errors from a damaged or foreign manifest."""
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read manifest.json and check every file that it lists.
+    """Read manifest.json and verify every file that it lists.
 
     Raises:
         ExportError: The manifest is missing or damaged, or a file is missing or has changed.
@@ -89,7 +76,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             if not (folder / name).is_file() or sha256_of(folder / name) != about["sha256"]
         ]
     except _DAMAGED as error:
-        required, found = f"a whole {MANIFEST} in {folder}", f"{type(error).__name__}: {error}"
+        required, found = f"a complete {MANIFEST} in {folder}", f"{type(error).__name__}: {error}"
         raise ExportError(required, found, "Run `edgesearch export` again.") from error
     if changed:
         raise ExportError(
@@ -101,10 +88,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_listed(path: Path) -> dict[str, Any] | None:
-    """Check a file by the manifest beside it.
+    """Verify a file with the manifest beside it.
 
     Returns:
-        The manifest; None if there is none, or it is of something else and does not name the file.
+        The manifest; None if there is none that names the file.
 
     Raises:
         ExportError: The manifest is damaged, or the file has changed.
@@ -119,11 +106,11 @@ def check_listed(path: Path) -> dict[str, Any] | None:
         wanted = manifest["files"][path.name]["sha256"]
         found = sha256_of(path)
     except _DAMAGED as error:
-        # One that cannot be read at all, beside a file that an export wrote, was its manifest.
+        # A truncated manifest beside a file of an export counts as that export's.
         cut_off = isinstance(error, ValueError) and path.name.startswith("subnet.")
         if not cut_off and json.dumps(path.name).encode() not in text:
             return None
-        required, said = f"{path} and a whole {MANIFEST} beside it", type(error).__name__
+        required, said = f"{path} and a complete {MANIFEST} beside it", type(error).__name__
         raise ExportError(required, f"{said}: {error}", remedy) from error
     if found != wanted:
         required = f"{path} with the SHA-256 {wanted} of its {MANIFEST}"
@@ -132,31 +119,26 @@ def check_listed(path: Path) -> dict[str, Any] | None:
 
 
 def check_runtime(path: Path, manifest: Mapping[str, Any], runtime: str, version: str) -> None:
-    """Refuse a compiled file on another runtime, or version of it, than its manifest says.
+    """Refuse a compiled file on another runtime or version than its manifest names.
 
-    Args:
-        path: The file, which the manifest lists. ONNX files are for all versions.
-        manifest: As `check_listed` gives it.
-        runtime: Name of the runtime that is to load it.
-        version: Its version.
+    ONNX files are accepted on all versions.
 
     Raises:
-        ExportError: The manifest has another one.
+        ExportError: Runtime or version differ.
     """
     about = manifest["files"][path.name]
     wanted = (about.get("runtime"), about.get("runtime_version"))
     if path.suffix == ".onnx" or None in wanted or wanted == (runtime, version):
         return
     raise ExportError(
-        f"{wanted[0]} {wanted[1]}, with which {path} was compiled ({MANIFEST})",
+        f"{wanted[0]} {wanted[1]}, the version that compiled {path} ({MANIFEST})",
         f"{runtime} {version}",
-        "Install that version, or compile the .onnx file beside it again: run the export with "
-        "this version, or load the .onnx file.",
+        "Install that version, export again with this one, or load the .onnx file beside it.",
     )
 
 
 def unjudged(files: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """Which of a manifest's files were not judged by something, one text for each reason."""
+    """Notes on files that were not judged by kNN accuracy, one per reason."""
     found: dict[str, list[str]] = {}
     for name, about in files.items():
         if "knn_note" in about:

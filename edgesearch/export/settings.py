@@ -11,15 +11,15 @@ from edgesearch.settings import CountFromZero, Settings, fault
 
 
 class TensorRTSettings(Settings):
-    """TensorRT-RTX engines, built with or without a GPU."""
+    """TensorRT-RTX engines; building needs no GPU."""
 
     compute_capabilities: Annotated[
         list[Annotated[str, Field(pattern=r"^SM\d{2,3}$")]], Field(min_length=1)
     ] = ["SM75", "SM86", "SM89", "SM120"]
-    """GPU generations that one engine file serves."""
+    """GPU generations that one engine file supports."""
     precision: str | None = None
-    """Precision of weights and activations; if null, that of the device if its runtime is TensorRT
-    and its precision less than fp32, fp16 for any other."""
+    """Precision of weights and activations; if null, the device's if it runs TensorRT below fp32,
+    otherwise fp16."""
 
     @field_validator("precision")
     @classmethod
@@ -32,16 +32,16 @@ class TensorRTSettings(Settings):
 
 
 class ExportSettings(Settings):
-    """What is made of the winners."""
+    """How the winners are exported."""
 
     output: Literal["features", "logits", "embeddings", "stages"] = "features"
-    """What the exported network returns: features before the projector, classes, embeddings behind
+    """Output of the exported network: features before the projector, class logits, embeddings after
     the projector, or the maps of all stages for a detector or segmenter."""
     batch: Literal["fixed", "dynamic"] = "fixed"
-    """Images in each run of ONNX and .ort files: device.batch, or any number."""
+    """Batch size of ONNX and .ort files: device.batch, or any."""
     quantization: Literal["minmax", "entropy", "percentile"] = "minmax"
-    """How ranges of activations are chosen for int8."""
+    """How int8 ranges of activations are computed."""
     max_replacements: CountFromZero = 5
-    """Reserves that are tried for winners whose measured latency is over the budget."""
+    """Reserves to try for winners whose measured latency exceeds the budget."""
     tensorrt: TensorRTSettings | None = TensorRTSettings()
     """TensorRT-RTX engines; null builds none."""

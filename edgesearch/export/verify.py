@@ -1,11 +1,10 @@
-"""Compares the outputs of exported networks with those of the trained one."""
+"""Compares outputs of exported networks with those of the trained network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,17 +22,12 @@ KNN_NEIGHBOURS = 20
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an exported network differs.
+    """Differences between an exported and the trained network.
 
     Attributes:
-        images: Number of images compared.
-        max_difference: Largest difference of an output value, as a share of the largest output.
-        min_cosine: Smallest cosine of an image's output with the trained network's.
-        top1_agreement: Share of the images with the same class if there are logits; else with the
-            same nearest other image. None for a single image.
-        knn_before: Accuracy of nearest neighbours with the trained network; None without labels.
-        knn_after: The same with the exported network.
-        knn_images: Number of images classified for these, by as many others.
+        max_difference: Largest difference of an output value, relative to the largest output.
+        top1_agreement: Share of images with the same top class (logits) or the same nearest other
+            image; None for a single image.
     """
 
     images: int
@@ -44,21 +38,17 @@ class Parity:
     knn_after: float | None = None
     knn_images: int | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class KnnImages:
-    """Labelled images on which accuracies before and after are compared.
+    """Labeled images for kNN accuracies.
 
     Attributes:
         train: (N, C, R, R) uint8.
         train_labels: (N,) int64.
         test: (M, C, R, R) uint8.
         test_labels: (M,) int64.
-        prepare: Normalises a part of them.
+        prepare: Normalises images.
     """
 
     train: torch.Tensor
@@ -68,12 +58,12 @@ class KnnImages:
     prepare: Callable[[torch.Tensor], torch.Tensor]
 
     def whole_batches(self, batch: int) -> KnnImages:
-        """The same without the images that fill no batch: engines take none of another size."""
+        """Without the images that do not fill a batch, since engines have a fixed batch size."""
         train, test = (len(images) - len(images) % batch for images in (self.train, self.test))
         return self._cut(train, test)
 
     def first(self, count: int) -> KnnImages:
-        """The same with so many images of each kind at most."""
+        """At most `count` training and `count` test images."""
         return self._cut(count, count)
 
     def _cut(self, train: int, test: int) -> KnnImages:
@@ -86,7 +76,7 @@ class KnnImages:
         )
 
     def accuracy(self, embed: Callable[[np.ndarray], Outputs], batch: int) -> float:
-        """Accuracy of what `embed` gives for batches (batch, C, R, R), the last one smaller."""
+        """kNN accuracy of `embed`, called with batches (≤ batch, C, R, R)."""
         train, test = (self._vectors(images, embed, batch) for images in (self.train, self.test))
         return knn_accuracy(train, self.train_labels, test, self.test_labels, KNN_NEIGHBOURS)
 
@@ -102,13 +92,7 @@ class KnnImages:
 
 
 def compare(expected: Outputs, found: Outputs, logits: bool = False) -> Parity:
-    """Compare outputs (N, …); of several, the one that differs most.
-
-    Args:
-        expected: Of the trained network.
-        found: Of the exported one, in the same order.
-        logits: The output is classes, of which the best one has to be the same.
-    """
+    """Compare expected and found outputs (N, …); of several, the largest differences count."""
     each = [
         _compare(wanted.reshape(len(wanted), -1), given.reshape(len(given), -1), logits)
         for wanted, given in zip(_listed(expected), _listed(found), strict=True)
@@ -139,7 +123,7 @@ def _compare(expected: np.ndarray, found: np.ndarray, logits: bool) -> Parity:
 
 
 def _best(outputs: np.ndarray, logits: bool) -> np.ndarray:
-    """Of each image its best class, or its nearest other image."""
+    """The top class of each image, or its nearest other image."""
     if logits:
         return np.asarray(outputs.argmax(axis=1))
     directions = outputs / np.maximum(np.linalg.norm(outputs, axis=1, keepdims=True), 1e-30)
@@ -153,7 +137,7 @@ def _listed(outputs: Outputs) -> list[np.ndarray]:
 
 
 def fits(parity: Parity, allowed: Tolerance) -> bool:
-    """Whether outputs differ by no more than is allowed; figures that are no numbers do."""
+    """Whether outputs are within the tolerance; NaN is not."""
     return (
         parity.max_difference <= allowed.max_difference and parity.min_cosine >= allowed.min_cosine
     )
@@ -172,20 +156,12 @@ def verify_engine(
 ) -> Parity:
     """Run an engine on real images and compare it with the trained network.
 
-    Args:
-        engine_path: What the runtime loads; its input is called "images".
-        runtime: Runs the engine.
-        images: (N, C, H, W) float32, normalised; at least one batch, and a rest that fills none
-            is not looked at.
-        expected: (N, …), outputs of the trained network.
-        precision: Says how far outputs may differ.
-        logits: The output is classes.
-        knn: Labelled images, in whole batches, and the trained network's accuracy on them; None if
-            there are none.
-        locate: Says where the difference begins; asked if there is one that is too large.
+    `images` are (N, C, H, W) float32, normalised, incomplete batches dropped; `expected` are the
+    trained network's outputs (N, …). `knn` is whole batches of labeled images with the trained
+    network's accuracy; `locate` describes where a difference begins, if it exceeds the tolerance.
 
     Raises:
-        ExportError: The difference is larger than the tolerance, or there are too few images.
+        ExportError: The difference exceeds the tolerance, or there are too few images.
         EngineError: The runtime cannot load or run the engine.
     """
     session = runtime.load(engine_path)
@@ -193,7 +169,7 @@ def verify_engine(
         batch = session.inputs[INPUT_NAME][0]
         if len(images) < batch:
             raise ExportError(
-                f"at least {batch} images, which make a batch, to check {engine_path.name} on",
+                f"at least {batch} images (one batch) to verify {engine_path.name} on",
                 f"{len(images)} images",
                 "Add images, or set a smaller device.batch.",
             )
@@ -240,11 +216,11 @@ def _check_knn(path: Path, parity: Parity, precision: Precision) -> None:
     allowed, images = precision.tolerance.max_knn_loss, parity.knn_images
     if allowed is None or not images or parity.knn_before is None or parity.knn_after is None:
         return
-    # One image is no loss that could be told from chance.
+    # The loss of a single image is not significant.
     allowed = max(allowed, 1 / images)
     if parity.knn_before - parity.knn_after > allowed + 1e-9:
         raise ExportError(
-            f"{path.name} to lose {allowed:.1%} of the kNN accuracy at most ({precision.name})",
+            f"a loss of kNN accuracy of at most {allowed:.1%} for {path.name} ({precision.name})",
             f"{parity.knn_before:.1%} before and {parity.knn_after:.1%} after, on {images} images",
             "Choose another export.quantization, more search.calibration_images, or another "
             "precision.",

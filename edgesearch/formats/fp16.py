@@ -1,4 +1,4 @@
-"""Half precision: weights and arithmetic in 16 bits, by onnxruntime's converter."""
+"""Half precision, by onnxruntime's converter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _convert(
 
     outside = [*model.graph.input] * is_first + [*model.graph.output] * is_last
     model = convert_float_to_float16(model, keep_io_types=[value.name for value in outside])
-    OnnxModel(model).topological_sort()  # the converter puts its casts at the end
+    OnnxModel(model).topological_sort()  # the converter appends its casts
     return model
 
 

@@ -1,7 +1,7 @@
-"""Weights and activations of eight bits, by onnxruntime's quantizer.
+"""int8 weights and activations, by onnxruntime's quantizer.
 
-The files hold pairs of QuantizeLinear and DequantizeLinear around each operation (QDQ), which every
-runtime turns into its own integer operations.
+The files have QuantizeLinear and DequantizeLinear pairs around each operation (QDQ), which every
+runtime fuses into its own integer operations.
 """
 
 from __future__ import annotations
@@ -26,13 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Scheme:
-    """How a number format is quantized.
+    """Quantization of a number format: signs of activations, 7-bit weights, and TensorRT's format.
 
-    Attributes:
-        unsigned: Activations have no sign.
-        reduced: Weights have seven bits.
-        symmetric: No zero points, no quantized biases, and the inputs of convolutions only: what
-            TensorRT reads.
+    `symmetric`: no zero points, no quantized biases, and only inputs of convolutions.
     """
 
     unsigned: bool
@@ -46,10 +42,10 @@ _SCHEMES = {
     "s8s8": _Scheme(unsigned=False),
     "s8s8-symmetric": _Scheme(unsigned=False, symmetric=True),
 }
-"""By number format: the names say the types of activations and weights."""
+"""By number format, named after the types of activations and weights."""
 
 _BATCHES_AT_ONCE = 4
-"""So many batches' activations are in memory at a time while their histograms are made."""
+"""Batches whose activations are in memory while histograms are computed."""
 
 
 def _convert(
@@ -59,7 +55,7 @@ def _convert(
     is_last: bool,
     calibration: Calibration | None,
 ) -> onnx.ModelProto:
-    """Quantize statically, and for each output channel of a weight."""
+    """Static quantization, per output channel of a weight."""
     if calibration is None:
         shape = [dimension.dim_value for dimension in _sizes(model.graph.input[0])]
         random = np.random.default_rng(0)
@@ -68,7 +64,7 @@ def _convert(
         )
     quantized = _quantize(model, number_format, calibration)
     quantized.metadata_props.extend(model.metadata_props)
-    # Where convolutions alone are quantized, sums and what follows them are not.
+    # With symmetric quantization, values between blocks are not quantized.
     passes_integers = not _SCHEMES[number_format].symmetric
     if passes_integers and not is_first:
         _take_integers(quantized, number_format)
@@ -81,12 +77,7 @@ def _quantize(
     model: onnx.ModelProto, number_format: str, calibration: Calibration
 ) -> onnx.ModelProto:
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     methods = {
         "minmax": CalibrationMethod.MinMax,
@@ -96,11 +87,11 @@ def _quantize(
     options: dict[str, Any] = {}
     inputs = calibration.batches
     if calibration.method != "minmax":
-        # Named after another method, but it works for those that make histograms.
+        # Applies to histogram methods too, despite its name.
         options["CalibStridedMinMax"] = math.gcd(len(inputs), _BATCHES_AT_ONCE)
     scheme = _SCHEMES[number_format]
     kinds = ["Conv", "Gemm"]
-    # TensorRT joins to a convolution what follows it, unless its output is quantized before.
+    # TensorRT fuses a convolution with what follows only if its output is not quantized.
     symmetric = {
         "ActivationSymmetric": True,
         "WeightSymmetric": True,
@@ -124,7 +115,7 @@ def _quantize(
                 extra_options={**options, **(symmetric if scheme.symmetric else {})},
             )
             return onnx.load(path)
-        except Exception as error:  # the quantizer's errors share no base class of their own
+        except Exception as error:  # the quantizer's errors have no common base class
             raise ExportError(
                 f"a network that onnxruntime can quantize to {number_format}",
                 explain_failure(error, model, ["CPUExecutionProvider"]),
@@ -133,7 +124,7 @@ def _quantize(
 
 
 class _Reader:
-    """Gives the quantizer its inputs, one after the other; all, or those of a range."""
+    """Yields calibration inputs to the quantizer: all, or a range."""
 
     def __init__(self, name: str, inputs: Sequence[np.ndarray]) -> None:
         self._name = name
@@ -144,7 +135,7 @@ class _Reader:
         return len(self._all)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """Begin anew with a part of the inputs."""
+        """Restart with a part of the inputs."""
         self._inputs = iter(self._all[start_index:end_index])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
@@ -153,9 +144,9 @@ class _Reader:
 
 
 def _take_integers(model: onnx.ModelProto, number_format: str) -> None:
-    """Let a quantized block begin with the integers that the one before gives.
+    """Let a quantized block take the integers of the previous block.
 
-    A block whose first operation runs in single precision takes them as well.
+    A block whose first operation runs in fp32 takes them too.
     """
     from onnx import helper
 
@@ -176,7 +167,7 @@ def _take_integers(model: onnx.ModelProto, number_format: str) -> None:
 
 
 def _give_integers(model: onnx.ModelProto, number_format: str) -> None:
-    """Let a quantized block end with the integers that it gives to the next one."""
+    """Let a quantized block return integers to the next block."""
     graph, given = model.graph, model.graph.output[0]
     name = f"{given.name}_QuantizeLinear_Output"
     for node in [node for node in graph.node if given.name in node.output and name in node.input]:
@@ -186,7 +177,7 @@ def _give_integers(model: onnx.ModelProto, number_format: str) -> None:
 
 
 _FLOAT, _UINT8, _INT8 = 1, 2, 3
-"""Types of tensors, as `onnx.TensorProto` numbers them."""
+"""Data types of `onnx.TensorProto`."""
 
 
 def _integer_type(number_format: str) -> int:

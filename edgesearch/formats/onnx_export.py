@@ -30,18 +30,13 @@ def export_network(
     open_batch: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a network as one ONNX file, batch normalisation folded into the convolutions.
+    """Write a network as one ONNX file, with batch normalisation folded into the convolutions.
 
-    Args:
-        network: In evaluation mode; maps images to one tensor, or to several.
-        path: Gets the file, atomically.
-        input_shape: (N, C, H, W), fixed; the input is called "images".
-        output_names: Names of the outputs.
-        open_batch: Whether the file takes any number of images, not just N.
-        metadata: Goes into the model's metadata.
+    `input_shape` is (N, C, H, W), with a dynamic batch size if `open_batch`; the input is called
+    "images".
 
     Raises:
-        ExportError: The exporter failed; where it lacks an operator, names it and the layer.
+        ExportError: The exporter failed; names an unsupported operator and its layer.
     """
     model = _export(network, input_shape, list(output_names), open_batch)
     for key, value in (metadata or {}).items():
@@ -58,16 +53,9 @@ def export_blocks(
     batch: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write blocks of a space, with random weights, each to an ONNX file of its own.
+    """Write blocks of a space, with random weights, to one ONNX file each; `paths` is by block key.
 
-    They are cut out of a few whole networks, so that each is just what it is inside of one.
-
-    Args:
-        space: Where the blocks are from.
-        resolution: Of the networks' input, in pixels.
-        paths: The file of each wanted block, by its key.
-        batch: N.
-        on_progress: Called with the number of exported networks and that of all.
+    Blocks are extracted from whole networks, so they are exactly as inside a network.
 
     Raises:
         ExportError: The exporter failed.
@@ -90,14 +78,9 @@ def export_blocks(
 
 
 def assemble_network(blocks: Sequence[Block], paths: Mapping[str, Path], path: Path) -> None:
-    """Join block files to the whole network that `export_network` would write.
+    """Join block files (`paths` by key) to a whole network, as `export_network` would write it.
 
     The weights are the blocks' random ones: the file is for measuring.
-
-    Args:
-        blocks: From stem to head.
-        paths: The file of each block, by its key.
-        path: Gets the network.
     """
     import onnx
 
@@ -116,9 +99,9 @@ def assemble_network(blocks: Sequence[Block], paths: Mapping[str, Path], path: P
 
 
 def _continue_with(whole: onnx.GraphProto, part: onnx.GraphProto, given: str, prefix: str) -> str:
-    """Let a part follow on the tensor `given`; return the name of what it gives.
+    """Append a part after the tensor `given`; returns the name of its output.
 
-    Weights are copied once: `onnx.compose` copies all that came before, with each part.
+    Weights are copied once; `onnx.compose` would copy all earlier parts with each part.
     """
 
     def renamed(name: str) -> str:
@@ -138,7 +121,7 @@ def _continue_with(whole: onnx.GraphProto, part: onnx.GraphProto, given: str, pr
 
 
 class _AllOutputs(nn.Module):
-    """A network of random weights that gives the output of each of its blocks."""
+    """A network with random weights that returns the output of each block."""
 
     def __init__(self, space: SearchSpace, blocks: Sequence[Block]) -> None:
         super().__init__()
@@ -147,7 +130,7 @@ class _AllOutputs(nn.Module):
             self.network = space.make_network(blocks).eval()
         for module in self.network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                # Small enough to keep the sums of many blocks finite, in half precision too.
+                # Keeps the sums of many blocks finite, also in fp16.
                 nn.init.constant_(module.weight, 0.5)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -160,7 +143,7 @@ def _export(
     output_names: list[str],
     open_batch: bool = False,
 ) -> onnx.ModelProto:
-    # Of a single image the exporter would take it that there never are more.
+    # From a batch of 1 the exporter would infer a fixed size.
     images = torch.zeros(max(input_shape[0], 2) if open_batch else input_shape[0], *input_shape[1:])
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
@@ -187,7 +170,7 @@ def _export(
 
 
 def _reason(error: BaseException, network: nn.Module, images: torch.Tensor) -> str:
-    """The first cause of an exporter's error; of an unknown operator with its layer."""
+    """The root cause of an exporter's error; for an unknown operator with its layer."""
     messages = [str(error)]
     while error.__cause__ is not None:
         error = error.__cause__
@@ -202,7 +185,7 @@ def _reason(error: BaseException, network: nn.Module, images: torch.Tensor) -> s
 
 
 def _layer_of(name: str, network: nn.Module, images: torch.Tensor) -> str | None:
-    """The innermost module with a node of the traced network; None if torch does not tell."""
+    """The innermost module of a node in the traced network; None if unknown."""
     with quiet():
         program = torch.export.export(network, (images,)).run_decompositions()
     for node in program.graph.nodes:

@@ -1,4 +1,4 @@
-"""Writes ONNX files atomically, and silences the libraries that make them."""
+"""Atomic writing of ONNX files, and silencing of the libraries that make them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model, atomically and to the disk; two processes that write the same one do no harm.
+    """Write a model atomically; safe if two processes write the same file.
 
     Raises:
         FileError: It cannot be written.
@@ -27,7 +27,7 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
 
 
 def is_whole_model(path: Path) -> bool:
-    """Whether a file is a model, and neither cut off nor spoilt in a way that shows."""
+    """Whether a file is a complete, valid model."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -40,7 +40,7 @@ def is_whole_model(path: Path) -> bool:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Exporters and quantizers talk about themselves on every channel they have."""
+    """Silence logging, warnings and printing of exporters and quantizers."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""What a precision means: the bytes of a value, its files, how they are made and judged."""
+"""Definition of a precision: bytes per value, file, tolerance, conversion."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     import onnx
 
 CALIBRATIONS = ("minmax", "entropy", "percentile")
-"""How ranges of activations are chosen: all values, those that keep most information, or all but
-the few that are farthest out."""
+"""How activation ranges are computed: from all values, by minimum information loss, or without
+outliers."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an exported network may differ.
+    """Tolerance of an exported network.
 
     Attributes:
-        max_difference: Largest difference of an output value, as a share of the largest output.
-        min_cosine: Smallest cosine of an image's output with the trained network's.
-        max_knn_loss: Accuracy of nearest neighbours that may be lost; None if it does not judge.
+        max_difference: Largest difference of an output value, relative to the largest output.
+        min_cosine: Smallest cosine between an image's output and the trained network's.
+        max_knn_loss: Allowed loss of kNN accuracy; None if it is not judged.
     """
 
     max_difference: float
@@ -36,12 +36,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What shows the ranges of activations.
-
-    Attributes:
-        batches: Arrays of the shape of the network's input.
-        method: One of `CALIBRATIONS`.
-    """
+    """Calibration of activation ranges."""
 
     batches: Sequence[np.ndarray]
     method: str = "minmax"
@@ -52,19 +47,18 @@ Convert = Callable[["onnx.ModelProto", str, bool, bool, "Calibration | None"], "
 
 @dataclass(frozen=True)
 class Precision:
-    """A precision; all of them are listed in `precisions`.
+    """A precision; all are listed in `precisions`.
 
     Attributes:
-        name: What a configuration calls it.
-        value_bytes: Bytes of a weight or activation.
-        file: Name of a winner's file in this precision, in the format that its device wants.
-        tolerance: How far that file may differ from the trained network.
-        number_formats: What runtimes may want of it; see `RuntimeRecord.number_format`. Their names
-            are those of no other precision.
-        convert: Of a model in single precision, a number format, whether it takes the network's
-            images, whether it gives the network's outputs, and a calibration, makes the model in
-            this precision; None if that is what torch exports. See `write`.
-        needs_calibration: Networks are converted with calibration images.
+        name: Name in configurations.
+        value_bytes: Bytes per weight or activation.
+        file: Name of a winner's file, in the format of its device.
+        tolerance: Tolerance of that file against the trained network.
+        number_formats: Number formats that runtimes use for it, each of one precision only; see
+            `RuntimeRecord.number_format`.
+        convert: Converts an fp32 model, given number format, is_first, is_last and calibration; see
+            `write`. None for torch's own format.
+        needs_calibration: Whether conversion needs calibration images.
     """
 
     name: str
@@ -77,7 +71,7 @@ class Precision:
 
     @property
     def judged_by_labels(self) -> bool:
-        """Whether the accuracy of nearest neighbours decides on its files, too."""
+        """Whether files are also judged by kNN accuracy."""
         return self.tolerance.max_knn_loss is not None
 
     def write(
@@ -90,19 +84,10 @@ class Precision:
         is_last: bool = True,
         calibration: Calibration | None = None,
     ) -> None:
-        """Convert a network, or a block as it is inside of a network; `convert` must not be None.
+        """Convert a network, or a block as inside a network; `convert` must not be None.
 
-        What passes from block to block has the type that it has there; images and outputs are in
-        single precision.
-
-        Args:
-            onnx_path: In single precision, with one input.
-            path: Gets the converted file, atomically.
-            number_format: One of `number_formats`.
-            is_first: It takes images.
-            is_last: It gives the network's outputs.
-            calibration: Shows ranges of activations; None takes random inputs, for files that are
-                only measured.
+        Values between blocks have the converted type; images (`is_first`) and outputs (`is_last`)
+        are fp32. Without calibration, random inputs are used, for files that are only measured.
 
         Raises:
             ExportError: It cannot be converted, or the file cannot be written.
@@ -112,15 +97,3 @@ class Precision:
         assert self.convert is not None
         model = onnx.load(onnx_path)
         save_model(self.convert(model, number_format, is_first, is_last, calibration), path)
-
-    def file_for(self, number_format: str, measured_format: str, runtime: str) -> str:
-        """Name of the file that a runtime's engines are built from.
-
-        Args:
-            number_format: What the runtime wants.
-            measured_format: What the winner's device wants, perhaps of another precision.
-            runtime: For the name of a file beside the measured one.
-        """
-        if len(self.number_formats) == 1 or number_format == measured_format:
-            return self.file
-        return f"subnet.{self.name}-{runtime}.onnx"

@@ -1,4 +1,4 @@
-"""The precisions that networks are exported in."""
+"""All precisions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PRECISIONS: dict[str, Precision] = {"fp32": FP32, "fp16": FP16, "int8": INT8}
 
 
 def precision_of(device: DeviceSpec) -> Precision:
-    """The precision that networks run in on a device.
+    """The precision of a device.
 
     Raises:
         UnknownDeviceError: There is no such precision.
@@ -29,17 +29,17 @@ def precision_of(device: DeviceSpec) -> Precision:
 
 
 def precision_with(number_format: str) -> Precision:
-    """The precision that a number format is one of.
+    """The precision that a number format belongs to.
 
     Raises:
-        ExportError: No precision has it.
+        ExportError: It belongs to none.
     """
     for precision in PRECISIONS.values():
         if number_format in precision.number_formats:
             return precision
     known = [form for precision in PRECISIONS.values() for form in precision.number_formats]
     raise ExportError(
-        f"a number format out of {', '.join(known)}",
+        f"a number format among {', '.join(known)}",
         repr(number_format),
         "Choose another precision or runtime.",
     )

@@ -1,1 +1,1 @@
-"""From a table of blocks to the latency of every architecture."""
+"""Latency of every architecture, predicted from a table of blocks."""

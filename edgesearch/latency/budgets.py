@@ -1,4 +1,4 @@
-"""Budgets of a winner's latency: whether predictions and measurements keep them."""
+"""Latency budgets of winners, compared with predictions and measurements."""
 
 from __future__ import annotations
 
@@ -12,15 +12,7 @@ from profilers import LatencyTable
 
 @dataclass(frozen=True)
 class BoundedFigure:
-    """A figure of the latency that may have a budget, by its names in winners.json.
-
-    Attributes:
-        statistic: What it is, for people.
-        predicted: Name of the prediction.
-        budget: Name of the budget.
-        measured: Name of the measurement.
-        interval: Name of the interval that holds the measured figure with 95 % confidence.
-    """
+    """A latency statistic that may have a budget, with the keys of its figures in winners.json."""
 
     statistic: str
     predicted: str
@@ -36,12 +28,12 @@ P95 = BoundedFigure(
 
 
 def predicted_figures(prediction: LatencyPrediction) -> dict[str, float]:
-    """A prediction, as it stands in winners.json."""
+    """A prediction, as stored in winners.json."""
     return {MEDIAN.predicted: prediction.median_ms, P95.predicted: prediction.p95_ms}
 
 
 def measured_figures(table: LatencyTable, key: str) -> dict[str, Any]:
-    """What was measured under a key, as it stands in winners.json."""
+    """The measurements of a key, as stored in winners.json."""
     return {
         MEDIAN.measured: table.median_ms(key),
         MEDIAN.interval: list(table.median_interval_ms(key)),
@@ -56,26 +48,22 @@ def fits_as_predicted(figures: Mapping[str, Any]) -> bool:
 
 
 def have_same_budgets(some: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    """Whether two winners' figures on a device are bounded alike."""
+    """Whether two winners have the same budgets on a device."""
     return all(some.get(kind.budget) == others.get(kind.budget) for kind in (MEDIAN, P95))
 
 
 def fits_as_measured(figures: Mapping[str, Any]) -> bool:
-    """Whether what was measured is within the budgets, whatever its interval."""
+    """Whether the measurements are within the budgets, regardless of their intervals."""
     return all(figures[kind.measured] <= figures[kind.budget] for kind in _bounded(figures))
 
 
 def broken_budgets(figures: Mapping[str, Any]) -> list[BoundedFigure]:
-    """The budgets that are broken as measured: the lower end of the interval is above.
-
-    Args:
-        figures: Of a winner on a device, measured.
-    """
+    """The exceeded budgets: even the lower end of the measured interval is above them."""
     return [kind for kind in _bounded(figures) if figures[kind.interval][0] > figures[kind.budget]]
 
 
 def describe_broken(figures: Mapping[str, Any]) -> str:
-    """Which budgets are broken, and by what was measured."""
+    """Describe the exceeded budgets with the measurements."""
     return " and ".join(
         f"its measured {kind.statistic} of {figures[kind.measured]:.3f} ms (at least "
         f"{figures[kind.interval][0]:.3f}) is over the budget of {figures[kind.budget]:.3f} ms"
@@ -84,12 +72,11 @@ def describe_broken(figures: Mapping[str, Any]) -> str:
 
 
 def describe_budgets(figures: Mapping[str, Any]) -> str:
-    """The budgets of a winner, such as "a median within 2.000 ms"."""
+    """Describe the budgets of a winner, such as "a median within 2.000 ms"."""
     return " and ".join(
         f"a {kind.statistic} within {figures[kind.budget]:.3f} ms" for kind in _bounded(figures)
     )
 
 
 def _bounded(figures: Mapping[str, Any]) -> list[BoundedFigure]:
-    """The figures that have a budget; files of earlier versions have none for percentiles."""
     return [kind for kind in (MEDIAN, P95) if figures.get(kind.budget) is not None]

@@ -1,10 +1,10 @@
-"""From sums of block latencies to the latencies of whole networks."""
+"""Correction from sums of block latencies to latencies of whole networks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,11 @@ MIN_NETWORKS = 6
 
 @dataclass(frozen=True)
 class BlockSums:
-    """What the blocks of some networks add up to.
+    """Sums over the blocks of each network.
 
     Attributes:
-        warm_ms: (N,) sums of latencies with the weights in the caches.
-        cold_ms: (N,) sums of latencies with the weights in memory; None if they are not known.
+        warm_ms: (N,) latencies with weights in the caches.
+        cold_ms: (N,) latencies with weights in memory; None if unknown.
         blocks: (N,) numbers of blocks.
     """
 
@@ -31,28 +31,27 @@ class BlockSums:
 
 @dataclass(frozen=True)
 class Correction:
-    """From the sum over blocks to the median of the whole network.
+    """Linear model from the sum over blocks to the median of the whole network.
 
-    Blocks are summed as low quantiles, which add up well. A network has costs that its blocks do
-    not have, and a block measured alone has a fixed cost that it has not inside of a network: a
-    plane through the low quantiles of a few whole networks mends that. How far medians lie above
-    low quantiles is not a matter of the network, but of how restless the machine is: it is one
-    ratio for all, which the coefficients contain. (A plane through the medians would take the
-    chance of each network's median for a trait of it.) Whether the blocks' latencies are those with
-    warm or with cold caches is decided by which of the two predicts left out networks better:
-    networks that fit into the caches are like warm blocks, larger ones like cold ones.
+    Blocks are summed as low quantiles, which are nearly additive. A network has costs beyond its
+    blocks, and a block measured alone has a fixed cost that it lacks inside a network; both are
+    fitted by least squares on the low quantiles of a few whole networks. The ratio of median to low
+    quantile depends on the machine, not on the network: it is one factor for all, contained in the
+    coefficients. (A fit to medians would take their noise for properties of the networks.) Warm or
+    cold block latencies are selected by leave-one-out error: networks that fit into the caches
+    behave like warm blocks, larger ones like cold blocks.
 
     Attributes:
         offset_ms: Cost of a network beyond its blocks.
         scale: Factor on the sum of the blocks.
-        per_block_ms: Cost of each block; below 0 where a block alone costs more than inside.
-        cold: Whether the sums are those of blocks with cold caches.
-        p95_ratio: 95th percentile of a network divided by its median (quantiles do not add).
-        networks: Number of networks that it was fitted to.
-        fit_mape: Mean relative error of the low quantiles of these same networks.
-        loo_mape: The same, of each network by a correction fitted to the others; the form was
-            chosen by this figure, so it is a little optimistic.
-        median_ratio: Median of a network divided by its low quantile; the coefficients contain it.
+        per_block_ms: Cost per block; below 0 where a block alone costs more than inside a network.
+        cold: Whether the block latencies are those with cold caches.
+        p95_ratio: Ratio of 95th percentile to median (quantiles are not additive).
+        networks: Number of fitted networks.
+        fit_mape: Mean absolute relative error of the fit, on low quantiles.
+        loo_mape: Leave-one-out error; slightly optimistic, since it also selects the form of the
+            fit.
+        median_ratio: Ratio of median to low quantile over whole networks.
     """
 
     offset_ms: float
@@ -66,23 +65,16 @@ class Correction:
     median_ratio: float
 
     def block_cost_ms(self, latency_ms: float) -> float:
-        """What a block adds to a network, never less than nothing.
-
-        Args:
-            latency_ms: Of the block alone, of the kind that `cold` says.
-        """
+        """Cost of a block inside a network, at least 0, from its latency alone (warm or cold)."""
         return max(0.0, self.scale * latency_ms + self.per_block_ms)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Correction:
-        """Read what `to_dict` wrote.
+        """Read the result of `dataclasses.asdict`.
 
         Raises:
-            ValueError: A value is of the wrong kind; or a KeyError if one is missing.
+            ValueError: A value is of the wrong kind.
+            KeyError: A value is missing.
         """
         found = {name: values[name] for name in cls.__dataclass_fields__}
         for name, value in found.items():
@@ -95,16 +87,12 @@ class Correction:
 def fit_correction(
     sums: BlockSums, lows_ms: np.ndarray, *, median_ratio: float, p95_ratio: float
 ) -> Correction:
-    """Fit by least squares of the relative errors, in the form that predicts left out networks.
+    """Least-squares fit of the relative errors, in the form with the smallest leave-one-out error.
 
-    Args:
-        sums: Of the blocks of each network.
-        lows_ms: (N,) measured low quantiles of the networks.
-        median_ratio: Their medians divided by their low quantiles.
-        p95_ratio: Their 95th percentiles divided by their medians.
+    `lows_ms` are measured low quantiles (N,); the ratios are defined as in `Correction`.
 
     Raises:
-        LatencyError: There are fewer than six networks, or blocks that took no time.
+        LatencyError: There are fewer than six networks, or the blocks took no time.
     """
     count = len(lows_ms)
     if count < MIN_NETWORKS:
@@ -147,12 +135,11 @@ def fit_correction(
 
 
 _FORMS = ((1,), (0, 1), (1, 2), (0, 1, 2))
-"""Columns that are used: 0 the offset, 1 the sum of the blocks, 2 their number. The first form is
-always sound: a factor alone keeps the order of the sums, however noisy the networks are."""
+"""Columns in use: 0 offset, 1 sum of the blocks, 2 their number. The first is always sound."""
 
 
 def _solve(columns: np.ndarray, lows_ms: np.ndarray, form: tuple[int, ...]) -> np.ndarray:
-    """(3,) coefficients with the least relative errors; 0 for columns that are not used."""
+    """(3,) coefficients with the least squared relative errors; 0 for unused columns."""
     weighted = columns[:, form] / lows_ms[:, None]
     coefficients = np.zeros(columns.shape[1])
     coefficients[list(form)] = np.linalg.lstsq(weighted, np.ones(len(columns)), rcond=None)[0]
@@ -160,14 +147,14 @@ def _solve(columns: np.ndarray, lows_ms: np.ndarray, form: tuple[int, ...]) -> n
 
 
 def _is_sound(coefficients: np.ndarray, columns: np.ndarray) -> bool:
-    """Whether longer blocks make longer networks, and no fitted one takes less than nothing."""
+    """Whether latency grows with the block sum, and all fitted latencies are positive."""
     blocks_ms = columns[:, 1:] @ coefficients[1:]
     total_ms = columns @ coefficients
     return bool(coefficients[1] > 0 and blocks_ms.min() > 0 and total_ms.min() > 0)
 
 
 def _left_out_error(columns: np.ndarray, lows_ms: np.ndarray, form: tuple[int, ...]) -> float:
-    """Mean relative error on each network of a fit to the others."""
+    """Mean absolute relative error in leave-one-out cross-validation."""
     errors = []
     for index in range(len(columns)):
         others = np.arange(len(columns)) != index

@@ -1,4 +1,4 @@
-"""The latency of every architecture of a space, from a table measured on a device."""
+"""Predicts the latency of every architecture from a table measured on a device."""
 
 from __future__ import annotations
 
@@ -18,25 +18,18 @@ from profilers import LatencyTable
 
 @dataclass(frozen=True)
 class LatencyPrediction:
-    """What is predicted for one architecture.
-
-    Attributes:
-        median_ms: Predicted median of one run.
-        p95_ms: Predicted 95th percentile.
-    """
+    """Predicted median and 95th percentile of one run."""
 
     median_ms: float
     p95_ms: float
 
 
 class LatencyModel:
-    """Predicts latencies: sums of block latencies, corrected by whole networks.
+    """Predicts latencies as sums of block latencies, corrected by whole networks.
 
     Args:
-        space: The search space.
-        block_ms: Latency of each block by its key, with warm or cold caches as the correction
-            wants it; NaN for one that the runtime cannot run.
-        correction: From sums to whole networks.
+        block_ms: Latency of each block by key, warm or cold as the correction requires; NaN if the
+            runtime cannot run it.
     """
 
     def __init__(
@@ -55,16 +48,11 @@ class LatencyModel:
     def from_table(
         cls, space: SearchSpace, table: LatencyTable, correction: Correction | None = None
     ) -> LatencyModel:
-        """Make the model from a table.
-
-        Args:
-            space: The search space.
-            table: Holds every block of the space.
-            correction: Made anew from the networks of the table if None.
+        """Make the model from a table; the correction is fitted to its networks if None.
 
         Raises:
             MissingKeyError: The table lacks a block.
-            LatencyError: The table holds too few networks of the space.
+            LatencyError: The table has too few networks of the space.
         """
         warm_ms = _warm_ms(space, table)
         cold_ms = _cold_ms(table, warm_ms)
@@ -72,33 +60,32 @@ class LatencyModel:
             correction = _fit(space, table, warm_ms, cold_ms)
         if correction.cold and cold_ms is None:
             raise LatencyError(
-                f"blocks measured with cold caches in {table.path}, as its correction wants them",
+                f"blocks measured with cold caches in {table.path}, as its correction requires",
                 "none",
                 "Move the table away and measure it again.",
             )
         return cls(space, cold_ms if correction.cold and cold_ms else warm_ms, correction)
 
     def predict(self, architecture: Architecture) -> LatencyPrediction:
-        """The latency of one architecture; infinite if the runtime cannot run a block of it."""
+        """The latency of an architecture; infinite if the runtime cannot run one of its blocks."""
         total = block_sum_ms(self.space.blocks(architecture), self._cost_ms)
         median = math.inf if math.isnan(total) else self.correction.offset_ms + total
         return LatencyPrediction(median, median * self.correction.p95_ratio)
 
     def predict_all(self, digits: np.ndarray | None = None) -> np.ndarray:
-        """Predicted medians of many architectures in ms, (n,), infinite where impossible.
+        """Predicted medians in ms, (n,), of architectures (n, d) or the whole space.
 
-        Args:
-            digits: (n, d), the architectures; the whole space if None.
+        They are infinite where the runtime cannot run a block.
         """
         return np.nan_to_num(self.correction.offset_ms + self._sums_ms(digits), nan=math.inf)
 
     def cannot_run(self) -> Count:
-        """How many architectures need a block that the runtime cannot run."""
+        """Number of architectures with a block that the runtime cannot run."""
         return Count.of(self.space, np.isinf(self.predict_all(drawn_digits(self.space))))
 
 
 def block_sum_ms(blocks: Sequence[Block], block_ms: dict[str, float]) -> float:
-    """The sum of the latencies of some blocks."""
+    """Sum of block latencies."""
     return sum(block_ms[block.key] for block in blocks)
 
 
@@ -109,7 +96,7 @@ def _warm_ms(space: SearchSpace, table: LatencyTable) -> dict[str, float]:
 
 
 def _cold_ms(table: LatencyTable, warm_ms: dict[str, float]) -> dict[str, float] | None:
-    """Latencies with cold caches; None unless they are known of all blocks that can run."""
+    """Latencies with cold caches; None unless known for all blocks that can run."""
     cold_ms = {
         key: math.nan if math.isnan(ms) else table.cold_quantile_ms(key)
         for key, ms in warm_ms.items()
@@ -124,12 +111,12 @@ def _fit(
     warm_ms: dict[str, float],
     cold_ms: dict[str, float] | None,
 ) -> Correction:
-    # What was measured again counts as measured last: the machine may have been busy before.
+    # The last measurement of a network counts: the machine may have been busy before.
     networks = measured_networks(table, space)
     latest = {network.architecture: network for network in networks}
     blocks = [space.blocks(architecture) for architecture in latest]
     warm = np.array([block_sum_ms(of_network, warm_ms) for of_network in blocks])
-    # A network with a block that cannot run may have been measured all the same.
+    # A network may run although one of its blocks alone does not.
     kept = np.isfinite(warm)
     cold = None
     if cold_ms is not None:
@@ -145,7 +132,7 @@ def _fit(
         )
     fitted = [network for network, is_kept in zip(latest.values(), kept, strict=True) if is_kept]
     at_median = at_p95 = 1.0
-    if fitted:  # else it is refused for that
+    if fitted:  # otherwise fit_correction raises
         at_median = table.median_ratio([network.key for network in networks])
         at_p95 = float(np.median([network.p95_ms / network.median_ms for network in fitted]))
     return fit_correction(

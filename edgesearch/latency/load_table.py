@@ -1,4 +1,4 @@
-"""Loads the latency table of a device: compares it with device and space, reports what differs."""
+"""Loads the latency table of a device, and reports how it differs from device and space."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from edgesearch.space import SearchSpace
 from profilers import LatencyTable
 
 OTHER_SPEED = 0.05
-"""A machine that differs by more than this share from that of an accepted table is told of."""
+"""Speed difference from the machine of an accepted table that is reported, as a share."""
 DOUBTFUL = 1.25
-"""A table is doubted if its networks have slowed down so many times as much as the reference
-workload, or that much less. By the fastest runs, it is within a few per cent of 1 on a busy machine
-as well."""
+"""Ratio of slowdowns, networks to reference workload, that is reported (also its inverse). Computed
+from the fastest runs, it is within a few per cent of 1 even on a busy machine."""
 
 
 def corrected_model(space: SearchSpace, table: LatencyTable) -> LatencyModel:
-    """Predicts by the last correction that was fitted for a space."""
+    """A model with the last correction that was fitted for the space."""
     return LatencyModel.from_table(space, table, current_correction(space, table))
 
 
@@ -37,22 +36,16 @@ def load_table(
     *,
     elsewhere: bool = False,
 ) -> LatencyTable:
-    """The table of a device, checked to be of this device and space.
+    """Load the table of a device; check that it fits device and space.
 
-    A device that is reached locally is this machine: then chip, versions and so on are compared,
-    too, as far as they are known without its GPU. Boards are compared by what measures on them.
+    For a local device (unless `elsewhere`, possibly another machine), chip, versions and so on of
+    this machine are compared too, as far as they are known without its GPU. Remote devices are
+    compared when they are measured. The table must contain the blocks of the space and a correction
+    fitted for it.
 
-    Args:
-        path: The table.
-        space: Its blocks have to be in it, and a correction that was fitted for it: neither can be
-            taken from another space.
-        device: What it has to be of.
-        accept: Fields of a device or its fingerprint in which it may differ from this one. What is
-            measured into it later is made comparable by what both have measured. A table of
-            another runtime, provider, precision, batch or thread count can only be read.
-        stage: The stage that wants it.
-        report: Is told in what it differs.
-        elsewhere: The device may be another machine, however it is reached.
+    Fields in `accept` may differ; later measurements are scaled by what both machines have
+    measured. A table of another runtime, provider, precision, batch or thread count can only be
+    read.
 
     Raises:
         StageError: There is no table, or it is of another space.
@@ -70,7 +63,7 @@ def load_table(
     known = set(table.keys()) | set(table.errors)
     lacking = [key for key in block_keys(space) if key not in known]
     if lacking or current_correction(space, table) is None:
-        found = f"{len(lacking)} of its blocks are not in it, the first being {lacking[:1]}"
+        found = f"a table without {len(lacking)} of its blocks, such as {lacking[:1]}"
         raise StageError(
             f"a latency table of the space {space.name!r} at {path}",
             found if lacking else "blocks, but no correction for this space",
@@ -80,49 +73,48 @@ def load_table(
 
 
 def _this_machine(device: DeviceSpec) -> Fingerprint:
-    """What there is here for a device; a runtime that is not installed has no version."""
+    """Fingerprint of this machine; an uninstalled runtime has an empty version."""
     version = installed_version(device.runtime) or ""
     return take_fingerprint(device.runtime, version, {"provider": device.provider})
 
 
 def tell_accepted(table: LatencyTable, stage: str, report: Report) -> None:
-    """Tell in which fields a table differs from the device, as was accepted."""
+    """Report the accepted differences between a table and the device."""
     for mismatch in table.accepted:
         text = (
-            f"accepted, as profile.accept says: the table is of {mismatch.field} "
+            f"accepted by profile.accept: the table has {mismatch.field} "
             f"{mismatch.found!r}, not {mismatch.wanted!r}"
         )
         report(Event(stage, text))
 
 
 def tell_speed(table: LatencyTable, stage: str, report: Report) -> None:
-    """Tell if the machine of the last session is not as fast as that of the first.
+    """Report if the machine of the last session is not as fast as that of the first.
 
-    All figures are those of the first: a table of another machine, which was accepted, makes of
-    what is measured here what that machine would have taken.
+    All latencies are scaled to the first session's machine, also after `accept`.
     """
     factor = table.session_scale(table.sessions[-1].number)
     if abs(factor - 1) > OTHER_SPEED:
         text = (
             f"the machine of the table's last session is {factor:.2f} times as fast as that of "
-            "its first, of which all latencies are given"
+            "its first session; all latencies are scaled to the first"
         )
         report(Event(stage, text))
 
 
 def tell_doubt(table: LatencyTable, stage: str, report: Report) -> None:
-    """Tell if the networks of a table took much longer or less again while the reference did not.
+    """Report if networks of a table slowed down or sped up much more than the reference workload.
 
-    Sessions are joined by all that they share, of which the reference is one among many. If all
-    else in the table was too fast, that makes a slower machine of this one, and predictions seem to
-    hold.
+    Sessions are scaled by everything they share, of which the reference is a small part. If
+    everything else in the table were too fast, this machine would merely look slow and predictions
+    would seem right.
     """
     slowdown = table.slowdown()
     if slowdown and not 1 / DOUBTFUL <= slowdown.work / slowdown.reference <= DOUBTFUL:
         text = (
-            f"the fastest runs of networks of {table.path} took {slowdown.work:.2f} times as long "
-            f"as when it was begun, those of the reference workload {slowdown.reference:.2f} "
-            "times: the table may not be what this machine does now, or it was busy, then or now. "
-            "If it was not, move the table away, profile and search again"
+            f"warning: since the first session of {table.path}, the fastest runs of its networks "
+            f"became {slowdown.work:.2f} times as long, those of the reference workload "
+            f"{slowdown.reference:.2f} times: the table may be outdated, or the machine was busy. "
+            "If it was idle, move the table away, profile and search again"
         )
         report(Event(stage, text))

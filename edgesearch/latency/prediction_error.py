@@ -1,27 +1,25 @@
-"""How far predicted latencies are from measured ones."""
+"""Errors of predicted latencies, as figures and as a plot."""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from devices.files import write_bytes
 
 
 @dataclass(frozen=True)
 class PredictionError:
-    """Errors of predictions, relative to what was measured; fractions, not per cent.
+    """Relative errors of predictions, as fractions.
 
     Attributes:
-        n: Number of networks.
-        mape: Mean absolute error.
-        bias: Mean error; above 0 where too much was predicted.
-        within_5: Share of the networks with an error of 5 % at most.
-        within_10: Share of the networks with an error of 10 % at most.
-        kendall_tau: Rank correlation (tau-b), in -1 … 1; None if it is not defined.
-        worst: Largest absolute error.
+        bias: Mean error; above 0 if predictions are too high.
+        within_5: Share of networks with an error of at most 5 %.
+        kendall_tau: Rank correlation (tau-b), in -1 … 1; None if undefined.
     """
 
     n: int
@@ -32,23 +30,9 @@ class PredictionError:
     kendall_tau: float | None
     worst: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PredictionError:
-        """Read what `to_dict` wrote."""
-        return cls(**values)
-
 
 def prediction_error(predicted_ms: np.ndarray, measured_ms: np.ndarray) -> PredictionError:
-    """Compare predictions with measurements.
-
-    Args:
-        predicted_ms: (N,), N at least 1.
-        measured_ms: (N,), above 0.
-    """
+    """Errors of predictions (N,), N ≥ 1, against measurements (N,) above 0."""
     from scipy.stats import kendalltau
 
     errors = (predicted_ms - measured_ms) / measured_ms
@@ -65,3 +49,28 @@ def prediction_error(predicted_ms: np.ndarray, measured_ms: np.ndarray) -> Predi
         kendall_tau=None if math.isnan(tau) else tau,
         worst=float(sizes.max()),
     )
+
+
+def plot_predictions(
+    path: Path, predicted_ms: np.ndarray, measured_ms: np.ndarray, title: str
+) -> None:
+    """Plot predictions (N,) against measurements (N,), with lines for errors of 0, 5 and 10 %.
+
+    Raises:
+        FileError: The file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    ends = [0.9 * min(measured_ms), 1.1 * max(measured_ms)]
+    for share, style in ((0.0, "-"), (0.05, "--"), (0.10, ":")):
+        for factor in sorted({1 - share, 1 + share}):
+            label = f"±{share:.0%}" if share and factor > 1 else None
+            axes.plot(ends, [factor * end for end in ends], style, color="0.6", label=label)
+    axes.plot(measured_ms, predicted_ms, "o", markersize=4)
+    axes.set(xlabel="measured median (ms)", ylabel="predicted median (ms)", title=title)
+    axes.legend()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    write_bytes(path, picture.getvalue())

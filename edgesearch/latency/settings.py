@@ -6,12 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from devices.spec import (
-    IDENTITY_FIELDS,
-    MEASURED_FIELDS,
-    DeviceSpec,
-    load_device,
-)
+from devices.spec import IDENTITY_FIELDS, MEASURED_FIELDS, DeviceSpec, load_device
 from edgesearch.errors import UserError
 from edgesearch.formats.precisions import precision_of
 from edgesearch.settings import (
@@ -27,39 +22,39 @@ from profilers.measure import MeasureConfig
 
 
 class MeasuredSettings(Settings):
-    """What latencies are of; what is null is as the catalog describes the device."""
+    """What is measured; null keeps the catalog's value for the device."""
 
     threads: int | None = None
-    """Threads that a network runs on."""
+    """Threads per network."""
     batch: int | None = None
-    """Images in each run of a network."""
+    """Batch size."""
     precision: str | None = None
-    """Precision that a network runs in."""
+    """Precision of weights and activations."""
     runtime: str | None = None
-    """Runtime that runs a network."""
+    """Inference runtime."""
     provider: str | None = None
     """Execution provider of onnxruntime, such as cuda or openvino; the processor if null."""
 
 
 class DeviceSettings(MeasuredSettings):
-    """The device that networks are chosen for; fields that are given replace the device's own."""
+    """The target device; given fields replace those of the catalog."""
 
     exclusive = (("host", "hosts"),)
 
     name: str = "local-cpu"
-    """Name of a known device (`edgesearch devices`); or one's own, if the runtime is given."""
+    """Name of a known device (`edgesearch devices`), or a new name if the runtime is given."""
     transport: str | None = None
-    """How the device is reached: local is this machine, ssh another one."""
+    """local: this machine; ssh: another one."""
     host: str | None = None
-    """The other machine, by its name for the ssh client; implies ssh."""
+    """Host name for the ssh client; implies ssh."""
     hosts: list[str] | None = None
-    """Several machines of one kind, which share the work of measuring; implies ssh."""
+    """Several identical machines that share the measurements; implies ssh."""
     python: str | None = None
-    """The interpreter over there."""
+    """Python interpreter on the device."""
     ssh_config: str | None = None
-    """Configuration file for the ssh client; the user's own if null."""
+    """Configuration file for the ssh client; the user's default if null."""
     machine: str | None = None
-    """Architecture that the device has, such as aarch64; another machine is refused."""
+    """Required processor architecture, such as aarch64."""
 
     def build(self) -> DeviceSpec:
         """The device.
@@ -98,26 +93,26 @@ class ProfileSettings(Settings):
     """How the latency table is measured."""
 
     rounds: Count = MeasureConfig.rounds
-    """Rounds over all blocks in turn, in which the machine was not disturbed."""
+    """Undisturbed rounds over all blocks."""
     max_rounds: Count | None = Field(default=None, validate_default=True)
-    """Rounds of a block at most; three times `rounds` if null."""
+    """Maximum rounds of a block; three times `rounds` if null."""
     interval: PositiveFraction = MeasureConfig.interval
-    """A block gets further rounds until its latency is known within this share of it."""
+    """Relative confidence interval of a block's latency at which it gets no further rounds."""
     runs: Count = MeasureConfig.runs
-    """Runs of a block in each round, after a first one with cold caches, which counts apart."""
+    """Runs of a block per round, after one with cold caches that is recorded separately."""
     networks: Annotated[int, Field(ge=6)] = 12
-    """Whole networks that are measured beside the blocks, to correct predictions."""
+    """Whole networks measured to correct predictions."""
     max_seconds: Positive = MeasureConfig.max_seconds
-    """Longest time of measuring; fewer rounds are made if it is over, but never fewer than two."""
+    """Time limit; at least two rounds are always made."""
     cache_dir: UserPath | None = None
-    """Keeps the exported blocks, for other devices and runs; the user's cache folder if null."""
+    """Cache of exported blocks, shared by devices and runs; the user's cache folder if null."""
     accept: list[str] = []
     """Fields in which a latency table may differ from the device, such as driver or name."""
     retry_errors: bool = False
-    """Whether `profile` and `validate` try again blocks and networks that could not run before."""
+    """Whether `profile` and `validate` retry blocks and networks that failed before."""
 
     def measure(self, seed: int) -> MeasureConfig:
-        """How often and how long to measure; the seed decides the order in each round."""
+        """The measuring options; the seed shuffles the order within each round."""
         shared = {"rounds", "max_rounds", "interval", "runs", "max_seconds"}
         return MeasureConfig(seed=seed, **self.model_dump(include=shared))
 
@@ -146,6 +141,6 @@ class ValidationSettings(Settings):
     """How predicted latencies are judged."""
 
     networks: Annotated[int, Field(ge=2)] = 24
-    """Whole networks that are measured; none that predictions were fitted to."""
+    """Held-out networks to measure."""
     seed: CountFromZero = 0
-    """Which networks are drawn."""
+    """Seed that draws the networks."""

@@ -1,4 +1,4 @@
-"""What edgesearch keeps in a latency table beside the measurements, and reads from it."""
+"""What edgesearch adds to a latency table: kinds of workloads, and corrections."""
 
 from __future__ import annotations
 
@@ -6,39 +6,34 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from devices.files import write_bytes
 from edgesearch.errors import LatencyError
 from edgesearch.latency.correction import Correction
 from edgesearch.space import Architecture, SearchSpace
-from profilers import LatencyTable, Steadiness, describe_table
+from profilers import LatencyTable, Steadiness, describe_table, table_csv
 from profilers.table_file import read_table
 
 BLOCK = "block"
 NETWORK = "network"
-"""Kind of the networks that are measured beside the blocks, to fit a correction to."""
+"""Kind of the networks that a correction is fitted to."""
 VALIDATION = "validation"
-"""Kind of the networks that predictions are judged by."""
+"""Kind of the held-out networks."""
 WINNER = "winner"
-"""Kind of exported networks. They were measured on this device: a correction is fitted to them,
-too."""
+"""Kind of exported networks; a correction is fitted to them too."""
 _NOUNS = {NETWORK: "whole network", VALIDATION: "held-out network", WINNER: "exported winner"}
 _OWNER = "edgesearch"
 
 
 @dataclass(frozen=True)
 class MeasuredNetwork:
-    """A whole network that was measured.
+    """A measured whole network.
 
     Attributes:
-        key: Its key in the table.
-        architecture: Its architecture.
-        low_ms: What a run takes when nothing disturbs.
-        median_ms: Median of a run.
-        p95_ms: 95th percentile of a run.
-        interval_ms: Where the median is with 95 % confidence.
+        low_ms: Low quantile: latency without disturbance.
     """
 
     key: str
@@ -46,23 +41,19 @@ class MeasuredNetwork:
     low_ms: float
     median_ms: float
     p95_ms: float
-    interval_ms: tuple[float, float]
 
 
 def about_network(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
-    """What the table keeps of a network: `Workload.about`."""
+    """`Workload.about` of a network."""
     return {"architecture": dict(architecture), "space_hash": space.space_hash}
 
 
 def measured_networks(
     table: LatencyTable, space: SearchSpace, *kinds: str
 ) -> list[MeasuredNetwork]:
-    """The whole networks of a space that were measured, in the order of their first samples.
+    """The measured whole networks of a space, in the order of their first samples.
 
-    Args:
-        table: The table.
-        space: The space.
-        *kinds: `NETWORK`, `VALIDATION`, `WINNER`; what a correction is fitted to if none is given.
+    `kinds` are `NETWORK`, `VALIDATION`, `WINNER`; by default those that a correction is fitted to.
     """
     found = {key: table.about(key) for key in table.keys(*(kinds or (NETWORK, WINNER)))}
     return [
@@ -72,7 +63,6 @@ def measured_networks(
             low_ms=table.low_quantile_ms(key, with_overhead=True),
             median_ms=table.median_ms(key),
             p95_ms=table.percentile_ms(key, 95),
-            interval_ms=table.median_interval_ms(key),
         )
         for key, about in found.items()
         if about.get("space_hash") == space.space_hash
@@ -81,16 +71,12 @@ def measured_networks(
 
 @dataclass(frozen=True)
 class CorrectionNote:
-    """A correction as it is kept in a table, with what is known of it.
+    """A correction in a table, and how it was obtained.
 
     Attributes:
-        space_hash: The space that it was fitted for.
-        correction: The correction.
-        rounds: How many rounds were asked for when `edgesearch profile` last finished; 0 if it has
-            not.
-        last_session: Number of the last session then.
-        validation: `PredictionError.to_dict()` of networks that it was not fitted to; None if
-            there were none.
+        rounds: Rounds requested when `edgesearch profile` last finished; 0 if it has not.
+        last_session: Number of the last session at that time.
+        validation: Fields of `PredictionError` on held-out networks; None if not validated.
     """
 
     space_hash: str
@@ -99,16 +85,12 @@ class CorrectionNote:
     last_session: int = 0
     validation: Mapping[str, Any] | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return {**vars(self), "correction": self.correction.to_dict()}
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CorrectionNote:
-        """Read what `to_dict` wrote.
+        """Read the result of `dataclasses.asdict`.
 
         Raises:
-            ValueError: Something is of the wrong kind; or a KeyError or TypeError.
+            ValueError, KeyError, TypeError: The values are damaged.
         """
         note = cls(**{**values, "correction": Correction.from_dict(values["correction"])})
         checked = note.validation
@@ -153,31 +135,21 @@ def current_correction(space: SearchSpace, table: LatencyTable) -> Correction | 
 def keep_correction(
     space: SearchSpace, table: LatencyTable, correction: Correction, **facts: Any
 ) -> None:
-    """Append a correction; what is known of the measuring is taken over from the one before.
-
-    Args:
-        space: The space that it was fitted for.
-        table: Gets the line.
-        correction: The correction.
-        **facts: `rounds` wanted up to the `last_session`, or errors found in a `validation`.
-    """
+    """Append a correction; `rounds` and `last_session` are copied from the one before."""
     before = correction_notes(table).get(space.space_hash)
     kept = {} if before is None else {"rounds": before.rounds, "last_session": before.last_session}
     note = CorrectionNote(space.space_hash, correction, **{**kept, **facts})
-    table.append_note(_OWNER, note.to_dict())
+    table.append_note(_OWNER, asdict(note))
 
 
 def steadiness_of(table: LatencyTable) -> Steadiness:
-    """How steady the machine of a table was, by the rounds that `edgesearch profile` asked for.
-
-    That says nothing of networks held out, which are another command's.
-    """
+    """How steady the machine of a table was; held-out networks do not count."""
     asked = max((note.rounds for note in correction_notes(table).values()), default=0)
     return table.steadiness(dict.fromkeys((BLOCK, NETWORK, WINNER), asked))
 
 
 def describe(table: LatencyTable) -> str:
-    """What a table is of, how far it can be trusted, and how well predictions from it hold.
+    """Describe a table: device, steadiness of the machine, prediction errors.
 
     Raises:
         UserError: A session shares nothing with the others, or a correction is damaged.
@@ -185,7 +157,7 @@ def describe(table: LatencyTable) -> str:
     notes = correction_notes(table)
     measured = describe_table(table, steadiness_of(table), _NOUNS)
     if not notes:
-        text = "No prediction of whole networks is fitted to it: `edgesearch profile` does that."
+        text = "No correction is fitted to it yet; `edgesearch profile` fits one."
         return "\n".join([*measured, text])
     return "\n".join([*measured, *map(_describe_correction, notes.values())])
 
@@ -194,19 +166,32 @@ def _describe_correction(note: CorrectionNote) -> str:
     correction, checked = note.correction, note.validation
     networks = f"{correction.networks} network{'s' if correction.networks != 1 else ''}"
     text = (
-        f"Predictions in the space {note.space_hash[:8]} are fitted to {networks}: mean error "
-        f"{correction.fit_mape:.1%}, {correction.loo_mape:.1%} on each when it is left out"
+        f"Predictions for space {note.space_hash[:8]} are fitted to {networks}: mean error "
+        f"{correction.fit_mape:.1%}, leave-one-out error {correction.loo_mape:.1%}"
     )
     if checked is None:
-        return f"{text}; not validated on others yet."
-    return f"{text}; {checked['mape']:.1%} (worst {checked['worst']:.1%}) on {checked['n']} others."
+        return f"{text}; not validated on held-out networks yet."
+    return (
+        f"{text}; {checked['mape']:.1%} (worst {checked['worst']:.1%}) on {checked['n']} held out."
+    )
+
+
+def write_csv(table: LatencyTable, predicted_ms: Mapping[str, float] | None = None) -> Path:
+    """Write a table beside it as CSV, with predicted medians by key; without as `<name>.table.csv`.
+
+    Raises:
+        FileError: The file cannot be written.
+    """
+    ending = "csv" if predicted_ms is not None else "table.csv"
+    path = table.path.with_name(f"{table.path.name.removesuffix('.jsonl')}.{ending}")
+    write_bytes(path, table_csv(table, predicted_ms).encode())
+    return path
 
 
 def table_digest(path: Path) -> str:
-    """Tells whether the blocks and networks of a table have been measured anew.
+    """Digest of the blocks and networks of a table; changes if they are measured again.
 
-    What the export of a search's own results appends does not count: corrections, winners, and
-    what is measured beside them. Nor does another error of what could not run before.
+    Corrections, winners and anchors do not count, nor does a repeated error of a workload.
     """
     (_, header), *lines = read_table(path)
     digest, failed = hashlib.sha256(_plain(header)), set()

@@ -1,4 +1,4 @@
-"""What is measured of a space: its blocks and some whole networks, as ONNX files."""
+"""Blocks and whole networks of a space as ONNX files to measure."""
 
 from __future__ import annotations
 
@@ -26,40 +26,34 @@ from edgesearch.space import Architecture, SearchSpace
 from profilers import LatencyTable, Workload
 
 EXPORT_FORMAT = 2
-"""Counts changes of how blocks are exported or converted: files of another number are not used."""
-EXPORTED = FP32.name
-"""What the number format of blocks is called before they are converted."""
-
+"""Version of block export and conversion; part of the names of cached files."""
 CANDIDATES = 256
-"""Architectures that are drawn to choose those from that span a space."""
+"""Sample that networks for the correction are chosen from."""
 DRAWS = 16
-"""Times as many are drawn where some of them have blocks that cannot run."""
+"""Factor on that sample if some blocks cannot run."""
 RIDGE = 1e-3
-"""Keeps a fit defined to fewer networks than it has coefficients."""
+"""Regularises a fit with fewer networks than coefficients."""
 ANCHORS = 4
-"""Networks of a table that are measured again beside later ones, to compare the sessions."""
+"""Networks that each session measures again, to compare sessions."""
 
 
 def block_keys(space: SearchSpace) -> list[str]:
-    """The keys of all blocks that the space can need."""
+    """The keys of all blocks of the space."""
     return [b.key for size in space.resolutions for b in space.distinct_blocks(size)]
 
 
 def network_key(kind: str, space: SearchSpace, architecture: Architecture) -> str:
-    """The key under which a whole network is measured: tables may serve several spaces."""
+    """The table key of a whole network; contains the space, since tables may serve several."""
     return f"{kind}/{space.space_hash[:8]}/{architecture}"
 
 
 def networks_to_measure(
     space: SearchSpace, table: LatencyTable | None, count: int
 ) -> list[Architecture]:
-    """The networks that are measured beside the blocks, to correct predictions.
+    """The whole networks to measure for the correction.
 
-    Args:
-        space: The search space.
-        table: What was measured so far. Networks in it stay, whatever they were chosen by, if they
-            are enough; else none is chosen with a block that the runtime cannot run.
-        count: How many.
+    If the table already has `count` networks that can run, they are kept. Otherwise networks are
+    chosen without blocks that the runtime cannot run.
     """
     if table is None:
         return correction_networks(space, count)
@@ -71,16 +65,12 @@ def networks_to_measure(
 def correction_networks(
     space: SearchSpace, count: int, failed: Collection[str] = ()
 ) -> list[Architecture]:
-    """Architectures that span a space: those of least and most MACs, and others between.
+    """Architectures that span a space: least and most MACs, and others evenly spaced by MACs.
 
-    The others are evenly spaced by MACs. Of the candidates about as large, the one is taken that
-    adds most widths, depths and resolutions that none has so far; of several such, the one of whose
-    latency a correction fitted to those so far would be least sure.
-
-    Args:
-        space: The search space.
-        count: How many; fewer if the space has no more, or few without failed blocks.
-        failed: Keys of blocks that none of them may have.
+    Among candidates of similar MACs, the one with the most new widths, depths and resolutions is
+    chosen; ties go to the candidate whose latency a correction fitted to those chosen so far would
+    predict with the highest variance. There are fewer than `count` if the space has fewer without
+    `failed` blocks.
     """
     candidates = _candidates(space, failed)
     if len(candidates) <= count:
@@ -89,18 +79,18 @@ def correction_networks(
     chosen, last, inner = [0, len(candidates) - 1], len(candidates) - 2, count - 2
     for i in range(inner):
         held = {c for j in chosen for c in candidates[j].items()}
-        alike = range(1 + i * last // inner, 1 + (i + 1) * last // inner)
-        new = [candidates[j].items() - held for j in alike]
-        # A dimension of many values needs a new one in almost every network.
+        similar = range(1 + i * last // inner, 1 + (i + 1) * last // inner)
+        new = [candidates[j].items() - held for j in similar]
+        # A choice with many values needs a new one in almost every network.
         gains = [sum(len(space.choices[name]) for name, _ in choices) for choices in new]
         variance = np.linalg.inv(rows[chosen].T @ rows[chosen] + RIDGE * np.eye(rows.shape[1]))
-        unsure = [float(rows[j] @ variance @ rows[j]) for j in alike]
-        chosen.append(max(zip(gains, unsure, alike, strict=True))[2])
+        unsure = [float(rows[j] @ variance @ rows[j]) for j in similar]
+        chosen.append(max(zip(gains, unsure, similar, strict=True))[2])
     return [candidates[j] for j in sorted(chosen)]
 
 
 def _fitted_to(space: SearchSpace, architectures: Sequence[Architecture]) -> np.ndarray:
-    """(N, 3) what a correction of relative errors is fitted to, MACs standing for the latency."""
+    """(N, 3) features of the correction's fit, with MACs in place of latency."""
     macs = np.array([space.macs(architecture) for architecture in architectures], float)
     counts = np.array([len(space.blocks(architecture)) for architecture in architectures], float)
     rows = np.stack([np.ones(len(macs)), macs, counts], axis=1) / macs[:, None]
@@ -109,7 +99,7 @@ def _fitted_to(space: SearchSpace, architectures: Sequence[Architecture]) -> np.
 
 
 def _candidates(space: SearchSpace, failed: Collection[str]) -> list[Architecture]:
-    """Architectures without failed blocks, by their MACs."""
+    """Architectures without failed blocks, sorted by MACs."""
     rng = random.Random(space.space_hash)
     drawn = (space.sample(rng) for _ in range(CANDIDATES * (DRAWS if failed else 1)))
     found = {
@@ -127,21 +117,15 @@ def _can_run(space: SearchSpace, architecture: Architecture, failed: Collection[
 def held_out_networks(
     space: SearchSpace, count: int, seed: int, fitted: Collection[Architecture]
 ) -> list[Architecture]:
-    """Architectures to judge predictions by, drawn uniformly.
-
-    Args:
-        space: The search space.
-        count: How many.
-        seed: The same one gives the same architectures, except for those among `fitted`.
-        fitted: What predictions have been fitted to; none of it is drawn.
+    """Architectures drawn uniformly, to validate predictions; none of `fitted`.
 
     Raises:
-        SpaceError: The space has no such number of others.
+        SpaceError: The space has fewer other architectures.
     """
     others = space.size - len(set(fitted))
     if count > others:
         raise SpaceError(
-            f"at most {others} networks to validate with, for those not fitted to in {space.name}",
+            f"at most {others} held-out networks, the number left in {space.name}",
             f"validation.networks {count}",
             "Set a smaller validation.networks.",
         )
@@ -155,19 +139,15 @@ def held_out_networks(
 
 
 class WorkloadFiles:
-    """The ONNX files that stand for a space on a device; a context manager.
+    """ONNX files of blocks and networks for a device; a context manager.
 
-    Blocks are kept in a cache, under names that tell all that decides their content: a second
-    device, output folder or space that has the same blocks exports nothing. Whole networks are
-    joined from them as they are asked for, and are gone in the end: they take a lot of room.
+    Blocks are cached under names that identify their content, and shared by devices, output folders
+    and spaces. Whole networks are assembled from them on request, and removed at the end since they
+    are large.
 
     Args:
-        space: The search space.
-        device: Where the files are to run.
-        fingerprint: What the device is.
-        folder: Gets the networks; removed in the end.
-        cache_dir: Has the blocks; see `default_cache_dir` for None.
-        report: Is told what happens.
+        folder: Folder for networks; removed at the end.
+        cache_dir: Folder for blocks; `default_cache_dir` if None.
     """
 
     def __init__(
@@ -189,15 +169,13 @@ class WorkloadFiles:
         self._blocks: dict[str, Path] = {}
 
     def __enter__(self) -> WorkloadFiles:
-        """Do nothing yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the networks."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def blocks(self) -> dict[str, Path]:
-        """The file of each block by its key; those that are not there, or damaged, are exported.
+        """The file of each block by key; missing or damaged files are exported.
 
         Raises:
             ExportError: The exporter failed, or a file cannot be written.
@@ -208,12 +186,7 @@ class WorkloadFiles:
         return self._blocks
 
     def networks(self, architectures: Sequence[Architecture], kind: str) -> list[Workload]:
-        """Whole networks, joined from the files of their blocks.
-
-        Args:
-            architectures: The networks.
-            kind: `NETWORK` or `VALIDATION`.
-        """
+        """Whole networks of kind `NETWORK` or `VALIDATION`, assembled from their blocks."""
         return [
             Workload(
                 key=network_key(kind, self.space, architecture),
@@ -225,9 +198,9 @@ class WorkloadFiles:
         ]
 
     def anchors(self, table: LatencyTable, count: int = ANCHORS) -> list[Workload]:
-        """Some networks of a table, from fast to slow, to compare sessions by.
+        """Networks of a table, from fast to slow, that link a new session to earlier ones.
 
-        A network that is loaded anew takes a per cent more or less: more of them are more exact.
+        Loading a network again shifts its latency by about 1 %; more anchors average this out.
         """
         measured = measured_networks(table, self.space, NETWORK)
         found = [each.architecture for each in sorted(measured, key=lambda each: each.median_ms)]
@@ -243,7 +216,7 @@ class WorkloadFiles:
 
     def _blocks_of(self, resolution: int) -> dict[str, Path]:
         blocks = self.space.distinct_blocks(resolution)
-        exported = {block.key: self._path(block.key, EXPORTED) for block in blocks}
+        exported = {block.key: self._path(block.key, FP32.name) for block in blocks}
         if self._precision.convert is None:
             self._export_absent(exported, resolution)
             return exported
@@ -274,19 +247,19 @@ class WorkloadFiles:
             export_blocks(self.space, resolution, absent, batch=self._batch, on_progress=tell)
 
     def _absent(self, paths: Mapping[str, Path]) -> dict[str, Path]:
-        """Those of some files that are not there, or damaged, which is told."""
+        """The files that are missing or damaged."""
         damaged = {
             k: path for k, path in paths.items() if path.exists() and not is_whole_model(path)
         }
         if damaged:
-            message = f"damaged files of blocks in {self._cache} are written again: {len(damaged)}"
+            message = f"{len(damaged)} damaged block files in {self._cache} are exported again"
             self._report(Event("profile", message))
         return {key: path for key, path in paths.items() if key in damaged or not path.exists()}
 
     def _path(self, key: str, form: str) -> Path:
-        """The name tells the block; its digest, the rest of what decides the content."""
+        """Path of a block's file, named after its key and a digest of all else that affects it."""
         made_with = [EXPORT_FORMAT, form, version("torch")]
-        if form != EXPORTED:
+        if form != FP32.name:
             made_with.append(version("onnxruntime"))
         text = json.dumps([key, self._batch, *made_with])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,1 +1,1 @@
-"""A run: its configuration, its files, and how its stages are done."""
+"""A run: its configuration, its files and the stage runner."""

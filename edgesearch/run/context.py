@@ -1,4 +1,4 @@
-"""A run: what all its stages share."""
+"""What all stages of a run share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from devices import DeviceSpec
 from devices.locks import locked
 from edgesearch.config import Config
-from edgesearch.events import Event, Report, silent
+from edgesearch.events import Report, silent, teller
 from edgesearch.inputs import digest_of
 from edgesearch.run.files import RunFiles
 from edgesearch.settings import CALIBRATION, SCORE
@@ -22,21 +22,13 @@ if TYPE_CHECKING:
 
 WEIGHTS = "the supernet's weights"
 IMAGES = "the set of images"
-"""What stages call their inputs in records and messages."""
+"""Names of stage inputs in records and messages."""
 MARKED = {"score": SCORE, "calibration": CALIBRATION}
-"""Names for the parts of the section `search` that results outside of the search depend on."""
+"""Parts of the section `search` that other results depend on."""
 
 
 class RunContext:
-    """A configuration, the places of its files, and who is told what happens.
-
-    Args:
-        config: What the run is told.
-        report: Is told what happens.
-
-    Attributes:
-        files: The places of the files.
-    """
+    """Configuration, file locations and progress reports of a run."""
 
     def __init__(self, config: Config, report: Report = silent) -> None:
         self.config = config
@@ -45,7 +37,7 @@ class RunContext:
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The search space."""
+        """The search space of the run."""
         return self.config.space.build()
 
     @cached_property
@@ -54,15 +46,15 @@ class RunContext:
         return self.config.device.build()
 
     def teller(self, stage: str) -> Callable[[str], None]:
-        """Tells of a stage what is not counted."""
-        return lambda message: self.report(Event(stage, message))
+        """A function that reports messages without counts for a stage."""
+        return teller(stage, self.report)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep other writers out of the output folder.
+        """Lock the output folder against other writers.
 
         Raises:
-            FileError: It cannot be written to, or another process writes to it.
+            FileError: The folder is not writable, or another process writes to it.
         """
         folder = self.files.output_dir
         with locked(folder / ".lock", protects=folder):
@@ -97,16 +89,16 @@ class RunContext:
         return digest_of(self.files.weights, "pretrain")
 
     def set_threads(self) -> None:
-        """Let torch use as many threads as the configuration says."""
+        """Set torch's number of threads as configured."""
         import torch
 
         torch.set_num_threads(self.config.pretrain.threads or torch.get_num_threads())
 
     def decisive(self, *sections: str) -> dict[str, Any]:
-        """What a result depends on that these sections went into, by the paths of the keys.
+        """Options that a result depends on, by key path.
 
-        Space, seed and images count always; "score" and "calibration" stand for what of the section
-        `search` scores of candidates, and features of recalibrated subnets, depend on.
+        Space, seed and section `data` are always included. "score" and "calibration" select the
+        options of `search` that affect scores, and features of recalibrated subnets.
         """
         found: dict[str, Any] = {"space": self.space.to_dict(), "seed": self.config.seed}
         for section in ("data", *sections):

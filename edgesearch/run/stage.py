@@ -1,4 +1,4 @@
-"""The stage runner: what a stage was made with, whether it is finished, and how it is done."""
+"""The stage runner: what a stage was made with, whether it is finished, and how it runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from devices.files import write_json
 from edgesearch.events import Event
@@ -19,13 +19,13 @@ Prepared = TypeVar("Prepared")
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage with all that decides its result.
+    """A stage with everything that determines its result.
 
     Attributes:
         name: Name of the stage.
-        folder: Holds what the stage writes, and the record of it.
-        settings: What it depends on in the configuration, in plain values by the paths of the keys.
-        inputs: Digests of what it reads, by a name to show.
+        folder: Output folder of the stage; also holds its record.
+        settings: Options that it depends on, in plain values by key path.
+        inputs: Digests of its inputs, by display name.
     """
 
     name: str
@@ -40,20 +40,20 @@ class Stage:
         work: Callable[[Prepared], Sequence[str]],
         help: Callable[[Prepared], None] | None = None,
     ) -> bool:
-        """Do what is not done yet; what was made with something else is set aside first.
+        """Do the work that is missing; output made with other settings is set aside first.
 
-        Under torchrun all processes call this, and the first alone keeps the record.
+        Under torchrun all processes call this; only the first keeps the record.
 
         Args:
-            run: Is told what happens.
-            prepare: Checks all that the work could be refused for, before anything is set aside;
-                what it returns is handed on.
-            work: Does the work; returns paths below the folder that have to exist for the stage to
-                be finished.
+            run: Receives the progress reports.
+            prepare: Makes all checks that can refuse the work, before anything is set aside; its
+                result is passed on.
+            work: Does the work; returns paths below the folder that must exist for the stage to be
+                finished.
             help: What the other processes do instead of `work`.
 
         Returns:
-            Whether the stage was finished before.
+            Whether the stage was already finished.
         """
         first = distributed.rank() == 0
         finished: bool = distributed.of_first(first and self.is_finished())
@@ -72,13 +72,13 @@ class Stage:
         return False
 
     def begin(self) -> tuple[bool, str]:
-        """Find out what is to be done, and record that it has begun.
+        """Determine what is to be done, and record that the stage has begun.
 
-        If what the folder holds was made with something else, the folder is set aside under
-        another name: nothing is lost, and the stage begins anew.
+        If the output was made with other settings or inputs, its folder is kept under another name
+        and the stage starts from scratch.
 
         Returns:
-            Whether the stage is finished already, and what to tell about it.
+            Whether the stage is already finished, and a message.
         """
         record = read_record(self.folder)
         if record is None:
@@ -91,17 +91,17 @@ class Stage:
         if change:
             kept = self._set_aside()
             self.reopen()
-            return False, f"{change}: done anew; what was there is kept as {kept}"
+            return False, f"{change}: starting over; the former output is kept as {kept}"
         if not record["finished"]:
-            return False, "going on where it was stopped"
+            return False, "resuming where it was stopped"
         missing = [name for name in record["outputs"] if not (self.folder / name).exists()]
         if missing:
             self.reopen()
-            return False, f"{missing[0]} is gone: done again"
-        return True, "finished before, and nothing it depends on has changed"
+            return False, f"{missing[0]} is missing: starting again"
+        return True, "already finished, and nothing it depends on has changed"
 
     def is_finished(self) -> bool:
-        """Whether `begin` would find it so; changes nothing."""
+        """Whether `begin` would find the stage finished; changes nothing."""
         record = read_record(self.folder)
         return (
             record is not None
@@ -111,15 +111,11 @@ class Stage:
         )
 
     def reopen(self) -> None:
-        """Record that there is more to do; what is there stays."""
+        """Record that the stage is unfinished; existing files stay."""
         self._write(False, ())
 
     def finish(self, outputs: Sequence[str]) -> None:
-        """Record that the stage is finished.
-
-        Args:
-            outputs: Paths below the folder that have to exist for it to be so.
-        """
+        """Record that the stage is finished, as long as `outputs` exist (paths below `folder`)."""
         self._write(True, outputs)
 
     def _set_aside(self) -> Path:
@@ -132,7 +128,7 @@ class Stage:
     def _change(self, record: Mapping[str, Any]) -> str:
         for kind, now in (("settings", self.plain_settings()), ("inputs", dict(self.inputs))):
             former = record[kind]
-            for key in now | former:  # the first that stands in the configuration is told
+            for key in now | former:  # the order of the configuration
                 if former.get(key) != now.get(key):
                     if kind == "inputs":
                         return f"{key} has changed"
@@ -142,8 +138,7 @@ class Stage:
 
     def plain_settings(self) -> dict[str, Any]:
         """The settings in plain JSON types."""
-        plain: dict[str, Any] = json.loads(json.dumps(dict(self.settings)))
-        return plain
+        return cast("dict[str, Any]", json.loads(json.dumps(dict(self.settings))))
 
     def _write(self, finished: bool, outputs: Sequence[str]) -> None:
         record = {
@@ -157,7 +152,7 @@ class Stage:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of the stage that wrote to a folder; None without a whole one."""
+    """The record in a stage's folder; None if it is missing or incomplete."""
     try:
         record: dict[str, Any] = json.loads((folder / RECORD).read_text("utf-8"))
         return record if {"settings", "inputs", "finished", "outputs"} <= set(record) else None
@@ -166,7 +161,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def _first_difference(path: str, before: Any, after: Any) -> tuple[str, Any, Any]:
-    """The innermost key behind a change, and its values."""
+    """The innermost key that differs, and its values."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in after | before:
             if before.get(key) != after.get(key):

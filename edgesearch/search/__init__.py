@@ -1,1 +1,1 @@
-"""The label-free search for subnets within budgets."""
+"""Label-free search for subnets within budgets."""

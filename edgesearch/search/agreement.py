@@ -1,4 +1,4 @@
-"""The label-free score of a subnet: how alike it and the largest network see the same images."""
+"""Agreement: the label-free score of a subnet, its similarity to the largest network."""
 
 from __future__ import annotations
 
@@ -10,13 +10,7 @@ from torch import nn
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import DataError, SearchError
 from edgesearch.events import Event, Report, silent
-from edgesearch.search.beginnings import (
-    Member,
-    Outputs,
-    families,
-    run_family,
-    share_beginning,
-)
+from edgesearch.search.beginnings import Member, Outputs, families, run_family, share_beginning
 from edgesearch.search.settings import SearchSettings
 from edgesearch.search.similarity import (
     alignment_of_places,
@@ -32,19 +26,19 @@ from edgesearch.supernet.calibrate import recalibrate_all
 from edgesearch.supernet.weights import SupernetWeights
 
 ImagesAt = Callable[[int, int, int], torch.Tensor]
-"""(resolution R, first, last) to normalised images (last - first, C, R, R), the same each time."""
+"""(resolution R, first, last) to normalised images (last - first, C, R, R); deterministic."""
 CalibrationAt = Callable[[int], torch.Tensor]
-"""A resolution to normalised images (N, C, R, R), the same images each time."""
+"""A resolution R to normalised images (N, C, R, R); deterministic."""
 Compare = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 KEPT_BYTES = 1 << 30
-"""Maps of the reference that are kept at most; those beyond are computed for each candidate."""
+"""Cache size for reference outputs; the rest is computed for each candidate."""
 KEPT_STATISTICS = 256
-"""Candidates whose normalisation statistics are kept, for when more images are drawn."""
+"""Candidates whose normalisation statistics are cached, for scoring on more images."""
 FEWEST_IMAGES = 4
-"""Below so many there are no correlations between images, and no intervals."""
+"""Minimum for correlations between images and for intervals."""
 SMALLEST_GRID = 2
-"""Height and width in places that a map needs, to have similarities between places."""
+"""Minimum height and width of maps, for similarities between places."""
 
 
 GLOBAL_SCORES: dict[str, tuple[str, Compare]] = {
@@ -52,41 +46,33 @@ GLOBAL_SCORES: dict[str, tuple[str, Compare]] = {
     "relation": ("features", relation_of_images),
     "cka": ("features", kernel_alignment),
 }
-"""What is compared for classification, and how."""
+"""For classification: the compared outputs, and the comparison."""
 DENSE_SCORES: dict[str, Compare] = {
     "cosine": self_similarity,
     "relation": relation_of_places,
     "cka": alignment_of_places,
 }
-"""How maps are compared for detection and segmentation."""
+"""For detection and segmentation: the comparison of maps."""
 
 
 @torch.inference_mode()
 def run_network(network: nn.Sequential, images: torch.Tensor) -> Outputs:
-    """What a backbone, followed by a projector, makes of a batch; the maps are of all stages."""
+    """Outputs of a backbone followed by a projector, with the maps of all stages."""
     stages = range(1, len(_backbone(network).stage_channels) + 1)
     (outputs,) = run_family([network], [0], images, stages)
     return outputs
 
 
 class Agreement:
-    """How alike a subnet and a reference see images, by default the mean cosine of embeddings.
+    """Similarity of a subnet to a reference network, by default the mean cosine of embeddings.
 
-    The reference sees each image once; every candidate sees the same pixels, and gets normalisation
-    statistics of its own from the same images, in the same batches, as evaluation and export do.
+    Each candidate gets its own normalisation statistics, from the same images and batches as in
+    evaluation and export. Reference outputs are computed once.
 
     Source: DATA (CVPR 2022), section 3.3; see `edgesearch.search.similarity` for each score.
 
-    Args:
-        weights: The trained supernet.
-        images_at: The images to compare on.
-        calibration_at: The images for the normalisation statistics.
-        batch_size: Images in each forward pass.
-        images: How many images are looked at.
-        options: What agreement is: task, score, reference and stages.
-
     Raises:
-        SearchError: A stage does not exist, or its maps are too small to have places.
+        SearchError: A stage does not exist, or its maps are too small.
     """
 
     def __init__(
@@ -122,15 +108,15 @@ class Agreement:
         return float(self.scores_of(self.calibrated(network, resolution), resolution).mean())
 
     def scores(self, architecture: Architecture, images: int | None = None) -> torch.Tensor:
-        """The figure of each image, (images,) float64; their mean is the agreement."""
+        """Scores of each image, (images,) float64; their mean is the agreement."""
         return next(self.all_scores([architecture], images))
 
     def all_scores(
         self, architectures: Sequence[Architecture], images: int | None = None
     ) -> Iterator[torch.Tensor]:
-        """The figures of several architectures, in their order.
+        """Scores of several architectures, in their order.
 
-        Those that begin alike are scored together; the figures are the same as one by one.
+        Architectures with a common prefix share its computation; the scores do not change.
         """
         found: dict[Architecture, torch.Tensor] = {}
         left = iter(families(self.weights.space, architectures, self.batch_size))
@@ -148,12 +134,12 @@ class Agreement:
         return {each.architecture: one for each, one in zip(family, figures, strict=True)}
 
     def subnet(self, architecture: Architecture) -> nn.Sequential:
-        """A subnet with its projector, calibrated; statistics that are known are used again."""
+        """A calibrated subnet with its projector; uses cached statistics."""
         (network,) = self._networks([Member(architecture, 0)])
         return network
 
     def _networks(self, family: Sequence[Member]) -> list[nn.Sequential]:
-        """The subnets of a family with their projectors, calibrated; they share beginnings."""
+        """The calibrated subnets of a family with their projectors, with shared prefixes."""
         networks: list[nn.Sequential] = []
         for member in family:
             network = self.weights.embedder(member.architecture)
@@ -187,7 +173,7 @@ class Agreement:
         recalibrate_all(networks, self.calibration_at(resolution), run, self.batch_size)
 
     def calibrated(self, network: nn.Sequential, resolution: int) -> nn.Sequential:
-        """A network with normalisation statistics of its own."""
+        """Recalibrate a network."""
         network = network.to(memory_format=torch.channels_last)
         self._calibrate([network], [0], resolution)
         return network.eval()
@@ -195,7 +181,7 @@ class Agreement:
     def scores_of(
         self, network: nn.Sequential, resolution: int, images: int | None = None
     ) -> torch.Tensor:
-        """The figure of each image, for a network that is calibrated."""
+        """Scores of each image for a calibrated network."""
         (figures,) = self._figures([network], [0], resolution, images)
         return figures
 
@@ -207,7 +193,7 @@ class Agreement:
         resolution: int,
         images: int | None,
     ) -> list[torch.Tensor]:
-        """The figure of each image for each of some networks that share beginnings."""
+        """Scores of each image for networks that share prefixes."""
         whole = self.options.task == "classification"
         parts: list[list[torch.Tensor]] = [[] for _ in networks]
         references: list[torch.Tensor] = []
@@ -227,12 +213,12 @@ class Agreement:
         return [compare(torch.cat(own), reference_of_all).double() for own in parts]
 
     def batches(self, images: int) -> list[tuple[int, int]]:
-        """First and last of the images of each forward pass."""
+        """First and last image of each forward pass."""
         starts = range(0, images, self.batch_size)
         return [(first, min(first + self.batch_size, images)) for first in starts]
 
     def _keep(self, outputs: Outputs) -> tuple[torch.Tensor, ...]:
-        """What is compared of the outputs; of maps those of the stages that are asked for."""
+        """The outputs to compare."""
         if self.options.task == "classification":
             return (getattr(outputs, GLOBAL_SCORES[self.options.score][0]),)
         return outputs.maps
@@ -245,7 +231,7 @@ class Agreement:
         return torch.stack(of_stages).mean(dim=0)
 
     def _of_reference(self, first: int, last: int) -> tuple[torch.Tensor, ...]:
-        """What the reference makes of some images, kept from one candidate to the next."""
+        """Outputs of the reference for some images, cached."""
         kept = self._kept.get(first)
         if kept is None or len(kept[0]) < last - first:
             images = self.images_at(self._resolution, first, last)
@@ -265,17 +251,17 @@ def make_agreement(
     settings: SearchSettings,
     report: Report = silent,
 ) -> Agreement:
-    """The score, on the images that follow those of the calibration if there are enough.
+    """The score, on images after the calibration images if there are enough.
 
     Raises:
-        DataError: There are hardly any images.
-        SearchError: The supernet has no such features.
+        DataError: There are too few images.
+        SearchError: The supernet has no such stage, or its maps are too small.
     """
     calibration, count, available = settings.calibration_images, settings.images, len(pool.train)
     if min(available, count) < FEWEST_IMAGES:
         raise DataError(
             f"at least {FEWEST_IMAGES} images to score candidates on",
-            f"{available} in the domain, and search.images {count}",
+            f"{available} images, and search.images {count}",
             "Add images to the folder, or raise search.images.",
         )
     first = calibration
@@ -283,8 +269,8 @@ def make_agreement(
         first, count = 0, min(count, available)
         few = (
             f"{available} images are fewer than search.calibration_images + search.images "
-            f"({calibration + settings.images}): candidates are scored on {count} images that "
-            "calibrate them, too; add images, or set both smaller"
+            f"({calibration + settings.images}): {count} images are used for both calibration and "
+            "scoring; add images, or lower both options"
         )
         report(Event("search", few))
     return Agreement(
@@ -316,14 +302,14 @@ def _stages(space: SearchSpace, options: SearchSettings) -> tuple[int, ...]:
             raise SearchError(
                 f"stages 1 to {count} of the space {space.name!r} in search.stages",
                 f"stage {stage}",
-                "Name stages that the space has, or none for the last one.",
+                "Choose existing stages, or null for the last one.",
             )
         last = _grid(space, stage)
         if last < SMALLEST_GRID:
             raise SearchError(
-                f"maps of {SMALLEST_GRID} × {SMALLEST_GRID} places or more, for search.task "
+                f"maps of at least {SMALLEST_GRID} × {SMALLEST_GRID} places, for search.task "
                 f"{options.task}",
-                f"{last} × {last} behind stage {stage} of {space.name!r} at "
+                f"{last} × {last} after stage {stage} of {space.name!r} at "
                 f"{space.largest.resolution} pixels",
                 "Choose earlier stages (search.stages), larger images or the task classification.",
             )
@@ -331,5 +317,5 @@ def _stages(space: SearchSpace, options: SearchSettings) -> tuple[int, ...]:
 
 
 def _grid(space: SearchSpace, stage: int) -> int:
-    """Height in places of the maps behind a stage of the largest network."""
+    """Height of the maps of a stage of the largest network."""
     return list(space.stage_blocks(space.largest).values())[stage - 1][-1].out_shape[-1]

@@ -1,9 +1,8 @@
-"""Candidates that begin alike: what their first blocks compute is computed once.
+"""Networks with a common prefix of blocks, which is computed once.
 
-Equal first blocks have equal weights and see equal inputs, and so have equal outputs and, when they
-are recalibrated on the same batches, equal statistics. Networks that begin alike therefore share
-these modules. They are run one after the other on each batch of images, and go on from the outputs
-that are kept of the one before: no figure is another than without.
+Equal first blocks have equal weights, inputs and (recalibrated on the same batches) statistics.
+Networks with a common prefix therefore share these modules, and each runs on a batch from the
+cached outputs of the previous one. The results do not change.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from edgesearch.space import Architecture, Block, SearchSpace
 from edgesearch.space.network import Network
 
 FAMILY_BYTES = 1 << 30
-"""Weights and kept outputs of the networks that are run together, at most."""
+"""Maximum size of weights and cached outputs of networks that run together."""
 WORTH = 0.05
-"""Share of a network's MACs that has to be saved for it to be run with the one before."""
+"""Minimum share of a network's MACs that sharing must save."""
 VALUE_BYTES = 4
 
 
 class Outputs(NamedTuple):
-    """What a network makes of a batch of images.
+    """Outputs of a network for a batch of images.
 
     Attributes:
-        maps: The outputs of stages, (N, C, H, W).
+        maps: Outputs of stages, (N, C, H, W).
         features: (N, D).
         embeddings: (N, E), of length 1.
     """
@@ -42,12 +41,7 @@ class Outputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Member:
-    """A candidate that is run with others.
-
-    Attributes:
-        architecture: What it is.
-        shared: How many of its first blocks are those of the one before it, too.
-    """
+    """A candidate, and the number of first blocks that it shares with the previous one."""
 
     architecture: Architecture
     shared: int
@@ -56,15 +50,10 @@ class Member:
 def families(
     space: SearchSpace, architectures: Sequence[Architecture], batch_size: int
 ) -> list[list[Member]]:
-    """Put together what begins alike, as far as it is worth it and there is memory.
-
-    Args:
-        space: Their space.
-        architectures: In any order.
-        batch_size: Images in each forward pass.
+    """Group architectures with common prefixes, if this saves enough and fits in memory.
 
     Returns:
-        Groups that are to be run one after another, sorted by their beginnings.
+        Groups to run together, sorted by prefix.
     """
     found: list[list[Member]] = []
     former: list[tuple[int, Block]] = []
@@ -76,7 +65,8 @@ def families(
             shared += 1
         saved = sum(block.macs for _, block in blocks[:shared])
         own = space.params(architecture) * VALUE_BYTES
-        kept = batch_size * _values_behind(blocks[:shared]) * VALUE_BYTES
+        values = math.prod(blocks[shared - 1][1].out_shape) if shared else 0
+        kept = batch_size * values * VALUE_BYTES
         if shared and saved >= WORTH * space.macs(architecture) and own + kept <= room:
             found[-1].append(Member(architecture, shared))
             room -= own + kept
@@ -87,25 +77,14 @@ def families(
     return found
 
 
-def _values_behind(blocks: Sequence[tuple[int, Block]]) -> int:
-    """Values of one image that come out of the last of some blocks."""
-    return math.prod(blocks[-1][1].out_shape) if blocks else 0
-
-
 def _blocks(space: SearchSpace, architecture: Architecture) -> list[tuple[int, Block]]:
-    """All blocks but the pooling, each with the number of its part."""
+    """All blocks except the pooling, each with the number of its part."""
     parts = enumerate(space.blocks_of_parts(architecture))
     return [(number, block) for number, blocks in parts for block in blocks][:-1]
 
 
 def share_beginning(network: Network, former: Network, count: int) -> None:
-    """Give a network the first modules of another one that begins alike.
-
-    Args:
-        network: Gets them.
-        former: Has them.
-        count: How many blocks.
-    """
+    """Replace the first `count` blocks of a network by those of another."""
     for step in former.steps()[:count]:
         for name in step.modules:
             network.set_submodule(name, former.get_submodule(name))
@@ -117,16 +96,13 @@ def run_family(
     images: torch.Tensor,
     stages: Sequence[int] = (),
 ) -> Iterator[Outputs]:
-    """Run networks one after the other, each from where it begins to differ.
+    """Run networks one after the other, each from its first block that is not shared.
 
     Args:
-        networks: Backbones, each followed by a projector, with shared beginnings.
-        shared: How many first blocks each has in common with the one before.
+        networks: Backbones, each followed by a projector, with shared prefixes.
+        shared: Number of first blocks that each network shares with the previous one.
         images: (N, C, H, W).
-        stages: Whose maps are given, from 1 on.
-
-    Yields:
-        The outputs of each network.
+        stages: Stages whose maps are returned, counted from 1.
     """
     kept = {0: images}
     for number, (network, first) in enumerate(zip(networks, shared, strict=True), 1):

@@ -1,4 +1,4 @@
-"""What architectures cost on the devices of a search."""
+"""Costs of architectures on the devices of a search."""
 
 from __future__ import annotations
 
@@ -14,17 +14,12 @@ from edgesearch.search.settings import Range
 from edgesearch.space import Architecture, SearchSpace
 
 CostOf = Callable[[np.ndarray | None], np.ndarray]
-"""Digits (n, d) of architectures, or None for the whole space, to what each costs, (n,)."""
+"""Digits (n, d) of architectures, or None for the whole space, to costs (n,)."""
 
 
 @dataclass(frozen=True)
 class DeviceLatencies:
-    """What is predicted on one device.
-
-    Attributes:
-        median_ms: Medians of architectures, infinite where the device cannot run them.
-        p95_ratio: 95th percentile of an architecture divided by its median.
-    """
+    """Predicted latencies on a device."""
 
     median_ms: CostOf
     p95_ratio: float
@@ -35,20 +30,13 @@ class DeviceLatencies:
 
 
 class Costs:
-    """The costs of architectures by name.
+    """Costs of architectures by name.
 
-    These are latency_ms, latency_p95_ms, params, macs, activation_bytes, weight_bytes, and
-    devices.NAME.latency_ms and devices.NAME.latency_p95_ms of further devices.
-
-    Args:
-        space: The search space.
-        device: The device that winners are measured on.
-        own: Latencies on it.
-        further: Latencies on further devices, by name.
+    Names: latency_ms, latency_p95_ms, params, macs, activation_bytes, weight_bytes; for further
+    devices devices.NAME.latency_ms and devices.NAME.latency_p95_ms.
 
     Attributes:
-        latencies: Names of the medians: that of the device, then of the further ones, by the names
-            of the devices.
+        latencies: Names of the medians by device name, `device` first.
     """
 
     def __init__(
@@ -81,25 +69,19 @@ class Costs:
 
 
 class Rows:
-    """Some architectures with their costs, each computed when it is first asked for.
-
-    Args:
-        costs: Computes them.
-        digits: (n, d), or None for the whole space in the order of its numbering.
-    """
+    """Architectures with lazily computed costs."""
 
     def __init__(self, costs: Costs, digits: np.ndarray | None) -> None:
         self.costs, self.digits = costs, digits
         self._found: dict[str, np.ndarray] = {}
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """(n,) one of the costs."""
         if name not in self._found:
             self._found[name] = self.costs[name](self.digits)
         return self._found[name]
 
     def architecture(self, row: int) -> Architecture:
-        """One of them."""
+        """The architecture of a row."""
         space = self.costs.space
         return (
             space.architecture(row) if self.digits is None else space.from_digits(self.digits[row])
@@ -107,13 +89,13 @@ class Rows:
 
     @property
     def runnable(self) -> np.ndarray:
-        """(n,) what all devices can run."""
+        """(n,) whether all devices can run the architecture."""
         return np.logical_and.reduce(
             [np.isfinite(self[name]) for name in self.costs.latencies.values()]
         )
 
     def within(self, ranges: Mapping[str, Range]) -> np.ndarray:
-        """(n,) what all devices can run and is in all ranges, by the names of the costs."""
+        """(n,) whether all devices can run it and all its costs are in range."""
         mask = self.runnable
         for name, bound in ranges.items():
             low, high = bound.ends
@@ -121,7 +103,7 @@ class Rows:
         return mask
 
     def over(self, ranges: Mapping[str, Range]) -> dict[str, np.ndarray]:
-        """By which factor each (n,) is out of each range: at most 1 within, infinite if not run."""
+        """Factors (n,) by which each range is exceeded: ≤ 1 within, infinite if not runnable."""
         runnable = self.runnable
         return {
             name: np.where(runnable, _over(self[name], bound), math.inf)

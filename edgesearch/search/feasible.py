@@ -1,4 +1,4 @@
-"""Which architectures of a space keep the budgets."""
+"""The architectures of a space that meet the budgets."""
 
 from __future__ import annotations
 
@@ -16,28 +16,23 @@ from edgesearch.space.count import Count, drawn_digits, is_laid_out
 from edgesearch.space.digits import moved, spread_digits, unique_rows
 
 OFTEN = 0.1
-"""Share of feasible architectures from which on drawing uniformly finds them fast enough."""
+"""Minimum share of feasible architectures for rejection sampling."""
 HOME = 512
-"""Feasible architectures that walks start from where few of the drawn ones are feasible."""
+"""Feasible architectures that random walks start from."""
 STEPS = 32
-"""Steps of a walk."""
+"""Steps of a random walk."""
 ROUNDS = 100
-"""Rounds of local moves towards the budgets, at most."""
+"""Maximum rounds of local search."""
 PATIENCE = 8
-"""Rounds without any progress after which they end."""
+"""Rounds without progress after which it ends."""
 
 
 class FeasibleSet(ABC):
-    """The architectures that keep the budgets; make one with `find_feasible`.
+    """The architectures that meet the budgets; created by `find_feasible`.
 
     Attributes:
-        costs: The costs of architectures by name, from digits.
-        space: The search space.
-        budgets: The bounds.
-        parts: A set like this one for each budget of the latency; it is their union.
-        rows: Architectures that are known with their costs: all of the space if it is small.
-        count: How many there are.
-        cannot_run: How many of the space a device cannot run; these keep no budget.
+        parts: One set for each latency budget; this set is their union.
+        rows: Known architectures with their costs: all of a small space, a sample of a large one.
     """
 
     count: Count
@@ -55,43 +50,38 @@ class FeasibleSet(ABC):
         return bool(self.keeps(self.space.to_digits([architecture]))[0])
 
     def cost(self, name: str, architecture: Architecture) -> float:
-        """What an architecture costs; see `Costs` for the names."""
+        """A cost of an architecture; see `Costs` for the names."""
         return float(self.costs[name](self.space.to_digits([architecture]))[0])
 
     def upper(self, name: str) -> float | None:
-        """The upper bound on a cost, by its name; None without one. Of one of the parts."""
+        """The upper bound on a cost, for one of the parts; None without one."""
         return self.budgets.ranges().get(name, Range()).max
 
     @abstractmethod
     def keeps(self, digits: np.ndarray) -> np.ndarray:
-        """(n,) which of some architectures (n, d) keep the budgets."""
+        """(n,) whether architectures (n, d) meet the budgets."""
 
     @abstractmethod
     def are_at_most(self, count: int) -> bool:
-        """Whether all are known, and are not more than so many."""
+        """Whether all are known, and at most `count`."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Architecture]:
-        """All of them, in the order of their numbers; only where all are known."""
+        """All of them, in the order of the space; only if all are known."""
 
     @abstractmethod
     def some(self, most: int, rng: np.random.Generator) -> np.ndarray:
-        """Digits (n, d) of all of them, or of `most` that are drawn."""
+        """Digits (n, d) of all of them, or of a sample of `most`."""
 
     @abstractmethod
     def in_random_order(self, seed: int) -> Iterator[Architecture]:
-        """Each once, until there are none left, or hardly any that can be found."""
+        """Each once, until none or hardly any new ones are found."""
 
     @abstractmethod
     def _unite(self) -> None:
         """Make this the union of its parts."""
 
     def _part(self, budgets: Budgets) -> FeasibleSet:
-        """The same for one budget of the latency.
-
-        Raises:
-            InfeasibleError: Nothing keeps it.
-        """
         part = copy.copy(self)
         part.budgets, part.parts = budgets, (part,)
         part._narrow(budgets.ranges())
@@ -99,36 +89,26 @@ class FeasibleSet(ABC):
 
     @abstractmethod
     def _narrow(self, ranges: Mapping[str, Range]) -> None:
-        """Make this the set of what keeps one budget."""
+        """Restrict this to one latency budget; raises InfeasibleError if it is empty."""
 
 
 def find_feasible(
     costs: Costs, budgets: Budgets, notes: Mapping[str, str] | None = None
 ) -> FeasibleSet:
-    """The architectures that keep the budgets.
+    """Find the architectures that meet the budgets.
 
-    All of a space up to `space.search_space.LIMIT` are looked at. Of a larger one some are drawn;
-    where hardly any of these keep the budgets, such ones are found by local moves.
-
-    Args:
-        costs: Has the space and the costs.
-        budgets: The bounds.
-        notes: What an error says beside a bound, by its name.
+    Spaces up to `space.search_space.LIMIT` are enumerated. Larger ones are sampled; if hardly any
+    sample is feasible, feasible ones are found by local search.
 
     Raises:
-        InfeasibleError: No architecture keeps them; says how far off the nearest is.
+        InfeasibleError: No architecture meets the budgets; describes the nearest one.
     """
     kind = EnumeratedSet if is_laid_out(costs.space) else DrawnSet
     return kind(costs, budgets, notes or {})
 
 
 class EnumeratedSet(FeasibleSet):
-    """Of a space that is laid out.
-
-    Attributes:
-        mask: (size,) which architectures keep the budgets.
-        indices: Their numbers.
-    """
+    """Feasible set of an enumerated space."""
 
     parts: tuple[EnumeratedSet, ...]
     mask: np.ndarray
@@ -176,11 +156,11 @@ class EnumeratedSet(FeasibleSet):
 
 
 class DrawnSet(FeasibleSet):
-    """Of a space that is too large to be laid out.
+    """Feasible set of a space too large to enumerate.
 
-    Where many architectures are feasible, they are drawn uniformly and the others are dropped.
-    Where few are, random walks that never leave the feasible set start from those that are known:
-    their steps are symmetric, so that in the long run all that they can reach are equally likely.
+    If feasible architectures are frequent, they are drawn uniformly with rejection. If they are
+    rare, random walks inside the feasible set start from known ones; the steps are symmetric, so
+    the stationary distribution is uniform over all that is reachable.
     """
 
     parts: tuple[DrawnSet, ...]
@@ -195,14 +175,14 @@ class DrawnSet(FeasibleSet):
         return kept
 
     def are_at_most(self, count: int) -> bool:
-        """See `FeasibleSet`; it is never known."""
+        """See `FeasibleSet`; never known."""
         return False
 
     def __iter__(self) -> Iterator[Architecture]:
-        raise NotImplementedError(f"{self.space.name!r} is too large to go through")
+        raise NotImplementedError(f"{self.space.name!r} is too large to enumerate")
 
     def some(self, most: int, rng: np.random.Generator) -> np.ndarray:
-        """See `FeasibleSet`; always draws."""
+        """See `FeasibleSet`; always a sample."""
         if self._is_rare:
             return self._walked(self._home[rng.integers(len(self._home), size=most)], rng)
         found = [np.empty((0, len(self.space.choices)), int)]
@@ -231,7 +211,7 @@ class DrawnSet(FeasibleSet):
 
     def _walked(self, digits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         for step in range(STEPS):
-            # Between narrow bounds, only changes that make up for each other are feasible.
+            # With narrow bounds, only combined changes that compensate each other are feasible.
             steps = moved(self.space, digits, rng, changes=1 + step % 3)
             digits = np.where(self.keeps(steps)[:, None], steps, digits)
         return digits
@@ -259,7 +239,7 @@ class DrawnSet(FeasibleSet):
             raise infeasible(Rows(self.costs, known), ranges, self._notes, self.cannot_run)
 
     def _nearest(self, ranges: Mapping[str, Range]) -> np.ndarray:
-        """Digits (n, d) of what comes nearest to some ranges, found by local moves."""
+        """Digits (n, d) of the architectures nearest to the ranges, found by local search."""
         space, rng = self.space, np.random.default_rng(int(self.space.space_hash, 16))
         ends = space.to_digits([space.smallest, space.largest])
         spread = spread_digits(space, len(self._drawn), rng)

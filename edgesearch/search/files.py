@@ -1,52 +1,32 @@
-"""The places of a search's files."""
+"""File locations of a search."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True)
 class SearchFiles:
-    """The files of a search.
+    """File locations in the folder of a search.
 
     Attributes:
-        folder: The folder of the search.
+        trials: All scored architectures.
+        pareto: The Pareto front on each device, and the number of feasible architectures.
+        pareto_plot: Plot of trials, front, winners and budgets.
+        images_needed: Number of images for scoring.
+        ranking: Ranking of the best trials, and its number of images.
+        chosen: Winners as chosen by the search.
     """
 
-    folder: Path
-
-    @property
-    def trials(self) -> Path:
-        """Every scored architecture."""
-        return self.folder / "trials.jsonl"
-
-    @property
-    def pareto(self) -> Path:
-        """The trials that no other beats on each device, and how many were feasible."""
-        return self.folder / "pareto.json"
-
-    @property
-    def pareto_plot(self) -> Path:
-        """Picture of the trials, those that no other beats, the winners and the budgets."""
-        return self.folder / "pareto.png"
-
-    @property
-    def images_needed(self) -> Path:
-        """On how many images a search scores its candidates."""
-        return self.folder / "images.json"
-
-    @property
-    def ranking(self) -> Path:
-        """How the best trials compare, and on how many images."""
-        return self.folder / "ranking.json"
-
-    @property
-    def chosen(self) -> Path:
-        """The winners as the search chose them."""
-        return self.folder / "chosen.json"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.trials = folder / "trials.jsonl"
+        self.pareto = folder / "pareto.json"
+        self.pareto_plot = folder / "pareto.png"
+        self.images_needed = folder / "images.json"
+        self.ranking = folder / "ranking.json"
+        self.chosen = folder / "chosen.json"
 
     def former(self, name: str) -> list[Path]:
-        """Where files of this name are, or were, in searches that were set aside."""
+        """Paths of this file name in searches that were set aside."""
         folders = sorted(self.folder.parent.glob(f"{self.folder.name}.*"))
         return [folder / name for folder in folders]

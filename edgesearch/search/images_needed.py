@@ -1,4 +1,4 @@
-"""How many images tell the candidates of a search apart."""
+"""Number of images needed to distinguish the candidates of a search."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ import torch
 from edgesearch.space import Architecture
 
 ScoresOn = Callable[[Sequence[Architecture], int], Iterable[torch.Tensor]]
-"""Architectures and a number of images to the figure of each image, (N,) float64 for each one."""
+"""Architectures and a number of images to per-image scores, (N,) float64 for each architecture."""
 
 RELIABLE = 0.99
-"""Share of the variance of the candidates' agreements that has to be their own, not chance's."""
+"""Required reliability of the candidates' agreements."""
 
 
 @dataclass(frozen=True)
 class ImagesNeeded:
-    """What was found out before a search.
+    """Number of images that each candidate is scored on.
 
     Attributes:
-        images: How many images each candidate is scored on.
-        reliability: Of agreements, as far as it was found out: on half as many images where even
-            these do not suffice; None if there was nothing to try.
+        reliability: Last measured reliability of agreement, on half as many images if even these
+            were too few; None if it was not measured.
     """
 
     images: int
@@ -31,18 +30,18 @@ class ImagesNeeded:
 
 
 def reliability(scores: torch.Tensor) -> float:
-    """How much of the variance of means over images is that of the candidates.
+    """Share of the variance of mean scores that is due to the candidates, not to chance.
 
-    All candidates see the same images, so images that are hard for all of them do no harm; what
-    remains of a figure without the mean of its candidate and that of its image is chance.
+    All candidates see the same images, so differences between images do not matter; the residual
+    after subtracting candidate means and image means is chance.
 
     Source: Hoyt, "Test reliability estimated by analysis of variance" (Psychometrika 6, 1941).
 
     Args:
-        scores: (candidates, images), two of each at least.
+        scores: (candidates, images), at least 2 × 2.
 
     Returns:
-        At most 1; 0 or less where chance alone would explain the differences.
+        At most 1; 0 or less if chance alone explains the differences.
     """
     candidates, images = scores.shape
     of_candidates, of_images = scores.mean(dim=1, keepdim=True), scores.mean(dim=0, keepdim=True)
@@ -55,14 +54,7 @@ def reliability(scores: torch.Tensor) -> float:
 def find_images_needed(
     scores_on: ScoresOn, pilots: Sequence[Architecture], first: int, most: int
 ) -> ImagesNeeded:
-    """Double the number of images until the agreements of some candidates are reliable.
-
-    Args:
-        scores_on: What scores them.
-        pilots: Candidates, drawn by chance from those that the search goes through.
-        first: The number to begin with: a batch.
-        most: The largest number.
-    """
+    """Double the number of images, from one batch, until the pilots' agreements are reliable."""
     found = None
     for images in doubled(first, most):
         if len(pilots) < 2 or images == most:
@@ -74,7 +66,7 @@ def find_images_needed(
 
 
 def doubled(first: int, most: int) -> Iterator[int]:
-    """`first`, twice that and so on, and at last `most`."""
+    """`first`, twice that and so on, and finally `most`."""
     images = min(first, most)
     while images < most:
         yield images

@@ -1,4 +1,4 @@
-"""What is said when no architecture keeps the budgets: what can be reached, and what binds."""
+"""The error when no architecture meets the budgets: nearest costs and binding budgets."""
 
 from __future__ import annotations
 
@@ -16,13 +16,9 @@ from edgesearch.space.count import Count
 def infeasible(
     rows: Rows, ranges: Mapping[str, Range], notes: Mapping[str, str], cannot_run: Count
 ) -> InfeasibleError:
-    """The error that says how far off the nearest architectures are.
+    """Make the error; describes how far off the nearest architectures are.
 
-    Args:
-        rows: The architectures that are known, none of which is within all bounds.
-        ranges: The bounds, by the names of the costs.
-        notes: What to say beside a bound, by the same names.
-        cannot_run: How many architectures of the space a device cannot run.
+    `rows` are the known architectures; `notes` are texts to add to a bound, by its name.
     """
     wanted = ", ".join(
         _condition(name, bound) + (f" ({notes[name]})" if name in notes else "")
@@ -36,7 +32,7 @@ def infeasible(
     return InfeasibleError(
         f"an architecture of {rows.costs.space.name!r} with {wanted or 'a finite latency'}",
         found,
-        "Set search.budgets to what can be reached, or choose another space.",
+        "Set search.budgets to reachable values, or choose another space.",
     )
 
 
@@ -49,7 +45,7 @@ def _condition(name: str, bound: Range) -> str:
 
 
 def _nearest(rows: Rows, ranges: Mapping[str, Range]) -> str:
-    """How far off the nearest architecture is that the devices can run."""
+    """Describe the nearest runnable architecture."""
     over = rows.over(ranges)
     alone = [
         _out_of_reach(name, rows, bound) for name, bound in ranges.items() if over[name].min() > 1
@@ -59,7 +55,7 @@ def _nearest(rows: Rows, ranges: Mapping[str, Range]) -> str:
     nearest = int(np.argmin(np.max(list(over.values()), axis=0)))
     reached = ", ".join(f"{name} {number(float(rows[name][nearest]))}" for name in ranges)
     text = (
-        f"each can be met alone, but not together; nearest to all: {reached} "
+        f"each budget can be met alone, but not all together; nearest: {reached} "
         f"({rows.architecture(nearest)})"
     )
     binding = [found for name in ranges if (found := _with_the_others(name, rows, over))]
@@ -70,33 +66,26 @@ def _out_of_reach(name: str, rows: Rows, bound: Range) -> str:
     low, high = bound.ends
     values = rows[name][rows.runnable]
     if values.min() > high:
-        return (
-            f"{name} {number(high)}, but the least that this space reaches is "
-            f"{number(float(values.min()))}"
-        )
-    if values.max() < low:
-        return (
-            f"{name} {number(low)}, but the most that this space reaches is "
-            f"{number(float(values.max()))}"
-        )
-    nearest = int(np.argmin(rows.over({name: bound})[name]))
-    return (
-        f"{name} from {number(low)} to {number(high)}, but the nearest that this space reaches is "
-        f"{number(float(rows[name][nearest]))}"
-    )
+        wanted, kind, found = number(high), "minimum", values.min()
+    elif values.max() < low:
+        wanted, kind, found = number(low), "maximum", values.max()
+    else:
+        wanted, kind = f"from {number(low)} to {number(high)}", "nearest value"
+        found = rows[name][int(np.argmin(rows.over({name: bound})[name]))]
+    return f"{name} {wanted}, but the {kind} of this space is {number(float(found))}"
 
 
 def _with_the_others(name: str, rows: Rows, over: Mapping[str, np.ndarray]) -> str:
-    """What a budget comes to where all others are kept; nothing if they cannot be."""
+    """The best cost if all other budgets are met; empty if they cannot be."""
     others = np.max([over[other] for other in over if other != name], axis=0) <= 1
     if not others.any():
         return ""
     nearest = int(np.argmin(np.where(others, over[name], math.inf)))
-    return f"{name} binds: with the others met it is {number(float(rows[name][nearest]))} at best"
+    return f"{name} binds: at best {number(float(rows[name][nearest]))} if the others are met"
 
 
 def number(value: float) -> str:
-    """A figure for people: 12,300,000 or 1.234."""
+    """Format a number for messages: 12,300,000 or 1.234."""
     if not math.isfinite(value):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

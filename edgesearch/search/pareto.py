@@ -1,4 +1,4 @@
-"""The Pareto front of a search on each device, as JSON and as a picture."""
+"""The Pareto front of a search on each device, as JSON and as a plot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgesearch.search.winners import Winners
 
 
 def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials that no other beats in both agreement and latency, fastest first."""
+    """The trials not dominated in agreement and latency, fastest first."""
     front: list[Trial] = []
     for trial in sorted(trials, key=lambda t: (t.latency_ms, -t.agreement)):
         if not front or trial.agreement > front[-1].agreement:
@@ -25,19 +25,13 @@ def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
 def write_pareto(
     files: SearchFiles, feasible: FeasibleSet, trials: Sequence[Trial], winners: Winners
 ) -> None:
-    """Write the front on each device, and how many architectures are feasible; draw it.
+    """Write and plot the front on each device, with the number of feasible architectures.
 
-    Front and picture show what all trials were scored with, on the same images; the winners' own
-    figures may be of more.
-
-    Args:
-        files: Has the places.
-        feasible: Has the budgets and the costs.
-        trials: All of the search.
-        winners: Those that were chosen.
+    All trials are shown with their agreement on the same images; the winners' own agreement may be
+    from more images.
 
     Raises:
-        StageError: A file cannot be written.
+        FileError: A file cannot be written.
     """
     seen = {
         device: [replace(t, latency_ms=feasible.cost(name, t.architecture)) for t in trials]
@@ -71,7 +65,7 @@ def write_pareto(
 def _draw(
     files: SearchFiles, feasible: FeasibleSet, seen: dict[str, list[Trial]], winners: Winners
 ) -> None:
-    """Draw agreement against latency: trials, front, winners and budgets, for each device."""
+    """Plot agreement against latency: trials, front, winners and budgets, for each device."""
     from matplotlib.figure import Figure
 
     def points(trials: Sequence[Trial]) -> list[list[float]]:
@@ -89,10 +83,10 @@ def _draw(
         slowest = max(trial.latency_ms for trial in trials)
         bounds = [part.upper(feasible.costs.latencies[device]) for part in feasible.parts]
         for most in bounds:
-            if most is not None and most <= 2 * slowest:  # one far beyond would squeeze the rest
+            if most is not None and most <= 2 * slowest:  # a far larger one would compress the plot
                 axes.axvline(most, linestyle="--", color="0.4", label="budget")
         handles, labels = axes.get_legend_handles_labels()
-        shown = dict(zip(labels, handles, strict=True))  # several budgets, one entry
+        shown = dict(zip(labels, handles, strict=True))  # one entry for several budgets
         axes.legend(shown.values(), shown.keys())
         axes.set(xlabel=f"predicted median on {device} (ms)", ylabel="agreement")
     picture = io.BytesIO()

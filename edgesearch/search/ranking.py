@@ -1,13 +1,13 @@
-"""The order of the best candidates, on as many images as it takes to be sure of it.
+"""The order of the best candidates, on as many images as are needed to be certain of it.
 
-A sequential procedure, as in races between models: all contenders see the same images, a batch and
-then twice as many each time, and are compared by the differences of their figures image by image,
-which are far smaller than the figures' own. It stops as soon as each winner is better than all that
-rank below it, or at the bound on the images. Every comparison at every look is made at a level that
-keeps the probability of any false one within 1 - confidence (Bonferroni).
+A sequential procedure (racing): all contenders see the same images, twice as many in each round,
+and are compared by paired differences, whose variance is far smaller than that of the scores. It
+stops when each winner is significantly better than all below it, or at the maximum of images.
+Bonferroni correction over all comparisons and rounds keeps the probability of any false one below 1
+- confidence.
 
 Source: Maron and Moore, "Hoeffding races" (NIPS 1993); Moore and Lee, "Efficient algorithms for
-minimizing cross validation error" (ICML 1994) for comparing on the same examples.
+minimizing cross validation error" (ICML 1994) for paired comparisons.
 """
 
 from __future__ import annotations
@@ -27,13 +27,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over images, and where that over all images of the domain is likely to be.
-
-    Attributes:
-        mean: Over the images that were looked at.
-        low: Lower end.
-        high: Upper end.
-    """
+    """A mean over images, with the ends of its confidence interval."""
 
     mean: float
     low: float
@@ -41,7 +35,7 @@ class Interval:
 
     @classmethod
     def of(cls, figures: torch.Tensor, confidence: float = CONFIDENCE) -> Interval:
-        """Student's interval of the mean of (N,) figures, N being 2 at least."""
+        """Student's t interval of the mean of (N,) values, N ≥ 2."""
         from scipy.stats import t
 
         mean = float(figures.mean())
@@ -52,12 +46,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Leader:
-    """A candidate that was compared with other good ones.
-
-    Attributes:
-        architecture: The candidate.
-        agreement: On the images of the comparison, with its interval.
-    """
+    """A contender with its agreement on the images of the comparison."""
 
     architecture: Architecture
     agreement: Interval
@@ -68,10 +57,7 @@ class Ranking:
     """The best candidates in order.
 
     Attributes:
-        leaders: The contenders, best first.
-        images: How many images all of them were compared on.
-        settled: Whether each winner is better than all that rank below it, beyond chance.
-        confidence: Of that statement, and of the intervals.
+        settled: Whether each winner is significantly better than all below it.
     """
 
     leaders: tuple[Leader, ...]
@@ -97,15 +83,10 @@ def settle(
     most: int,
     confidence: float = CONFIDENCE,
 ) -> Ranking:
-    """Draw images until the order of the winners is settled.
+    """Add images, from `first` to `most`, until the order of the winners is settled.
 
-    Args:
-        scores_on: What scores them; deterministic, so that the ranking is.
-        contenders: Candidates, best first as far as is known.
-        winners: How many of them are to be told apart from each other and from the rest.
-        first: Images to begin with.
-        most: Images at most.
-        confidence: Probability that no comparison is a false one.
+    `scores_on` must be deterministic; `confidence` is the probability that all comparisons are
+    right.
     """
     looks = list(doubled(first, most))
     places = range(min(winners, len(contenders)))
@@ -127,12 +108,11 @@ def settle(
 
 @dataclass(frozen=True)
 class DomainComparison:
-    """Whether two domains want different architectures.
+    """Whether two domains prefer different architectures.
 
     Attributes:
-        winners: The best architecture of each domain.
-        preferences: For each domain the agreement of its own winner less that of the other's, on
-            its own images.
+        preferences: For each domain, agreement of its own winner minus that of the other's, on its
+            own images.
     """
 
     winners: tuple[Architecture, Architecture]
@@ -140,7 +120,7 @@ class DomainComparison:
 
     @property
     def differ(self) -> bool:
-        """Whether each domain prefers its own winner, beyond chance."""
+        """Whether each domain significantly prefers its own winner."""
         return all(preference.low > 0 for preference in self.preferences)
 
     def __str__(self) -> str:
@@ -162,13 +142,10 @@ def compare_domains(
     winners: tuple[Architecture, Architecture],
     confidence: float = CONFIDENCE,
 ) -> DomainComparison:
-    """Score the winners of two domains on both of them.
+    """Score the winners of two domains on both.
 
-    Args:
-        first: An architecture to its figures (N,) on images of the first domain.
-        second: The same for the second domain.
-        winners: The best architecture of each, within the same budgets.
-        confidence: Of both intervals together.
+    `first` and `second` map an architecture to scores (N,) on images of each domain; `confidence`
+    holds for both intervals together.
     """
     level = 1 - (1 - confidence) / 2
     (own, other) = winners

@@ -1,4 +1,4 @@
-"""All scores of a subnet side by side, to find out which of them mean anything."""
+"""All scores of a subnet side by side, for comparison with agreement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgesearch.search.similarity import (
 from edgesearch.space import Architecture
 
 TEMPERATURE = 0.2
-"""Of the contrastive loss: that of MoCo v2."""
+"""Temperature of the contrastive loss, as in MoCo v2."""
 DENSE = {
     "self-similarity": self_similarity,
     "relation of places": relation_of_places,
@@ -36,14 +36,11 @@ NAMES = (
 
 
 class ScoreVariants:
-    """Computes what there is to compare agreement with, from one pass over its images.
+    """Computes alternative scores of a subnet on the images of an `Agreement`.
 
-    "contrastive loss" is the negative cross-entropy of telling the reference's embedding of an
-    image from those of the other images, without augmentation; "not recalibrated" uses the
-    statistics that all subnets share. Scores of places compare the last stage.
-
-    Args:
-        agreement: Its images, its reference and its calibration are used.
+    "contrastive loss" is the negative cross-entropy of matching an image's embedding to the
+    reference's, among all images, without augmentation. "not recalibrated" uses the shared
+    normalisation statistics. Scores of places compare the last stage.
     """
 
     def __init__(self, agreement: Agreement) -> None:
@@ -53,12 +50,7 @@ class ScoreVariants:
         )
 
     def __call__(self, architecture: Architecture, network: nn.Sequential) -> dict[str, float]:
-        """The variants by name, higher being better.
-
-        Args:
-            architecture: The subnet.
-            network: The same with its projector, calibrated.
-        """
+        """Scores by name, higher is better, of a calibrated subnet with its projector."""
         resolution = architecture.resolution
         outputs, reference = self._outputs(network, resolution), self._reference
         plain = self.agreement.weights.embedder(architecture).to(memory_format=torch.channels_last)
@@ -78,7 +70,7 @@ class ScoreVariants:
         return {name: float(values.double().mean()) for name, values in found.items()}
 
     def _outputs(self, network: nn.Sequential, resolution: int, with_maps: bool = True) -> Outputs:
-        """Those of all images: the maps of the last stage, features and embeddings."""
+        """Maps of the last stage, features and embeddings of all images."""
         agreement = self.agreement
         maps: list[torch.Tensor] = []
         features, embeddings = [], []
@@ -92,14 +84,10 @@ class ScoreVariants:
 
 
 def contrastive_loss(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of finding each image's reference among those of all images, (N,).
+    """Cross-entropy of matching each image to its reference among all images: (N, D) each to (N,).
 
     Source: van den Oord et al., "Representation learning with contrastive predictive coding"
     (2018), equation 4.
-
-    Args:
-        candidate: (N, D), of length 1.
-        reference: (N, D), of length 1.
     """
     logits = candidate @ reference.T / TEMPERATURE
     return F.cross_entropy(logits, torch.arange(len(logits)), reduction="none")

@@ -1,4 +1,4 @@
-"""A search in progress: on how many images it scores, its trials, and which of them win."""
+"""A search: number of images, trials, ranking and winners."""
 
 from __future__ import annotations
 
@@ -29,16 +29,13 @@ from edgesearch.search.winners import Winner, Winners
 from edgesearch.space import Architecture
 
 PILOTS = 8
-"""Candidates that find out how many images tell candidates apart."""
+"""Candidates for choosing the number of images."""
 
 
 class SharedScores:
-    """The score of many candidates, each of them in one of the processes of a run.
+    """Scores candidates in all processes of a run.
 
-    It is a `ScoresOn` in the first process; all others `help`. See `SharedWork`.
-
-    Args:
-        agreement: The score, the same in all processes.
+    The first process calls it as a `ScoresOn`; all others call `help`. See `SharedWork`.
     """
 
     def __init__(self, agreement: Agreement) -> None:
@@ -47,7 +44,7 @@ class SharedScores:
         self.help, self.done = self._shared.help, self._shared.done
 
     def __call__(self, architectures: Sequence[Architecture], images: int) -> Iterator[Tensor]:
-        """The figures of each candidate, in their order."""
+        """Per-image scores of each candidate."""
         return self._shared([(architecture, images) for architecture in architectures])
 
     def _scores(self, items: Sequence[tuple[Architecture, int]]) -> Iterator[Tensor]:
@@ -58,7 +55,7 @@ class SharedScores:
 
 @contextmanager
 def says_where(files: SearchFiles) -> Iterator[None]:
-    """Tell the user who stops a search where its trials are."""
+    """Turn Ctrl-C into a message that says where the trials are."""
     try:
         yield
     except KeyboardInterrupt:
@@ -66,7 +63,7 @@ def says_where(files: SearchFiles) -> Iterator[None]:
 
 
 class Ranked(NamedTuple):
-    """The trials within a budget, best first, and how sure the order of the best is."""
+    """The trials within a budget, best first, and the ranking of the best."""
 
     trials: list[Trial]
     ranking: Ranking
@@ -77,16 +74,8 @@ class Search:
     """A search for the architectures of highest agreement within the budgets.
 
     Attributes:
-        feasible: What may be tried; has the budgets and the costs.
-        settings: How many candidates, winners and reserves, and how they are proposed.
-        files: The places of its files.
         scores_on: Scores candidates.
-        first_images: Images to begin with, a batch.
-        most_images: Images on which candidates are scored, at most.
-        scored_with: All that scores depend on.
-        seed: Of everything random.
-        report: Is told what happens.
-        strategy: Proposes candidates; the one that the settings name.
+        scored_with: Everything that affects scores.
 
     Raises:
         SearchError: The strategy is refused; see `make_strategy`.
@@ -105,18 +94,15 @@ class Search:
     strategy: Strategy = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the strategy."""
         self.strategy = make_strategy(self.feasible, self.settings, self.seed)
 
     def run(self) -> Winners:
-        """Make the trials, settle which of them are the best, and write all files.
-
-        What the log knows is not scored again.
+        """Make the trials, rank the best, and write all files. Logged trials are not scored again.
 
         Raises:
             Interrupted: Stopped by the user; the trials are kept.
             SearchError: No trial is within one of the budgets.
-            StageError: A file cannot be written.
+            FileError: A file cannot be written.
         """
         with says_where(self.files):
             images = self.choose_images()
@@ -135,10 +121,10 @@ class Search:
         return winners
 
     def choose_images(self) -> int:
-        """On how many images candidates are scored: as many as it takes to tell them apart.
+        """Number of images for scoring: as many as needed to distinguish candidates.
 
-        A search that goes on keeps its number, and one that scores as a former one did takes over
-        that one's.
+        A resumed search keeps its number; a search with the same scores as a former one reuses that
+        number.
         """
         path = self.files.images_needed
         found = self._images_known()
@@ -148,9 +134,7 @@ class Search:
         write_json(path, {**asdict(found), "score": dict(self.scored_with)})
         images = min(found.images, self.most_images)
         known = "" if found.reliability is None else f" (reliability {found.reliability:.3f})"
-        self._tell(
-            f"{images} of at most {self.most_images} images tell the candidates apart{known}"
-        )
+        self._tell(f"scoring on {images} of at most {self.most_images} images{known}")
         return images
 
     def _images_known(self) -> ImagesNeeded | None:
@@ -162,21 +146,21 @@ class Search:
                 if values.pop("score") == wanted:
                     return ImagesNeeded(**values)
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                continue  # it is found out again
+                continue  # missing or damaged
         return None
 
     def make_trials(self, images: int) -> list[Trial]:
-        """Ask the strategy, score, keep and tell, until there are enough trials; best first.
+        """Ask the strategy and score its proposals, until there are enough trials; best first.
 
-        Scores of former searches that were set aside, which depend on the same, are taken over.
-        Architectures of a batch that begin alike are scored one after the other.
+        Scores of former searches with the same `scored_with` are reused. Within a batch,
+        architectures with a common prefix are scored one after the other.
         """
         evaluations, space = self.settings.evaluations, self.feasible.space
         log = TrialLog(self.files.trials, space, {**self.scored_with, "number of images": images})
         for former in self.files.former(self.files.trials.name):
             taken = log.adopt(former)
             if taken:
-                self._tell(f"{taken} scores of a former search are taken over from {former.parent}")
+                self._tell(f"reusing {taken} scores of a former search in {former.parent}")
         trials: list[Trial] = []
         while (left := evaluations - len(trials)) and (proposals := self.strategy.ask()):
             scores = {}
@@ -202,15 +186,11 @@ class Search:
         return sorted(trials, key=lambda trial: -trial.agreement)
 
     def settle(self, trials: Sequence[Trial], images: int) -> list[Ranked]:
-        """Compare the best trials on more images until it is settled which of them win.
-
-        Args:
-            trials: All of the search, best first.
-            images: On how many they were scored.
+        """Compare the best trials on more images until the order of the winners is settled.
 
         Returns:
-            For each budget the trials within it, the compared ones first and with what was found
-            there; and the ranking.
+            For each budget: the trials within it, the compared ones first with updated agreement,
+                and the ranking.
 
         Raises:
             SearchError: No trial is within one of the budgets.
@@ -230,11 +210,9 @@ class Search:
             ranking = settle(
                 self.scores_on, list(contenders), winners, first=images, most=self.most_images
             )
-            verdict = "settled" if ranking.settled else "not settled on as many as there may be"
-            self._tell(
-                f"the best {len(contenders)} compared on {ranking.images} images: their order is "
-                f"{verdict}"
-            )
+            verdict = "settled" if ranking.settled else "not settled on the maximum of images"
+            best = f"the best {len(contenders)} candidates on {ranking.images} images"
+            self._tell(f"order of {best}: {verdict}")
             compared = [
                 replace(contenders[leader.architecture], agreement=leader.agreement.mean)
                 for leader in ranking.leaders
@@ -243,7 +221,7 @@ class Search:
         return ranked
 
     def choose(self, ranked: Sequence[Ranked]) -> Winners:
-        """The best trials within each budget, and those that are next in rank."""
+        """The best trials within each budget, and the next ones as reserves."""
         chosen: list[Winner] = []
         kept: list[Winner] = []
         wanted = self.settings.winners

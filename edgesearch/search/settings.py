@@ -1,4 +1,4 @@
-"""The section `search`: how subnets are chosen, and the budgets that they have to keep."""
+"""The sections `search` and `search.budgets`."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from edgesearch.settings import (
 
 
 class Range(Settings):
-    """Both ends of what is allowed."""
+    """A range of allowed values."""
 
     min: Positive | None = None
-    """The least; no bound if null."""
+    """Minimum; unbounded if null."""
     max: Positive | None = None
-    """The most; no bound if null."""
+    """Maximum; unbounded if null."""
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Both ends as numbers, infinite where they are open."""
+        """Both ends as numbers, infinite if open."""
         low = -math.inf if self.min is None else self.min
         return low, math.inf if self.max is None else self.max
 
@@ -46,14 +46,14 @@ class Range(Settings):
 
 
 def _form(value: Any) -> str:
-    """Which form a budget has; so faults are told of that form only."""
+    """The form of a budget; faults are reported for this form only."""
     if isinstance(value, list | tuple):
         return f"{FORM}list"
     return f"{FORM}range" if isinstance(value, dict | Range) else f"{FORM}number"
 
 
 def _one_of(words: str) -> Discriminator:
-    """Tells the forms apart; the fault of any other is put in these words."""
+    """Distinguishes the forms; `words` describe the allowed ones."""
     return Discriminator(_form, custom_error_type="form", custom_error_message=f"must be {words}")
 
 
@@ -67,16 +67,12 @@ _Shares = Annotated[tuple[PositiveFraction, ...], _Several, Tag(f"{FORM}list")]
 Bound = Annotated[_Number | _Range, _one_of("a number, or a section of min and max")]
 """A number is an upper bound; a section has min and max."""
 Bounds = Annotated[_Number | _Range | _Numbers, Discriminator(_form)]
-"""A list is several upper bounds, each by itself."""
+"""A list is several separate upper bounds."""
 Shares = Annotated[_Share | _Shares, _one_of("a share, or a list of them")]
-"""Shares of something, in the same way."""
 
 
 class DeviceBudgets(MeasuredSettings):
-    """Budgets on a further device, whose latency table has been measured in the same output_dir.
-
-    Its other fields are those of the section `device`.
-    """
+    """Budgets on a further device, whose latency table is in the same output_dir."""
 
     latency_ms: Bound | None = None
     """Median latency, in milliseconds."""
@@ -84,7 +80,7 @@ class DeviceBudgets(MeasuredSettings):
     """95th percentile of the latency, in milliseconds."""
 
     def build(self, name: str) -> DeviceSpec:
-        """The device; nothing has to be known of how it is reached, as only its table is read.
+        """The device; its transport does not matter, since only its table is read.
 
         Raises:
             UnknownDeviceError: There is no such device, or a field is not valid.
@@ -94,29 +90,29 @@ class DeviceBudgets(MeasuredSettings):
 
 
 class Budgets(Settings):
-    """What candidates have to keep, all of it together; what is null does not bind."""
+    """Budgets that candidates must meet together; null means unbounded."""
 
     exclusive = (("latency_ms", "latency_of_largest"),)
 
     latency_ms: Bounds | None = None
-    """Median latency on the device, in milliseconds; a list is several budgets with own winners."""
+    """Median latency on the device, in milliseconds; a list gives separate winners per budget."""
     latency_of_largest: Shares | None = None
-    """The same as a share of the largest network's predicted latency."""
+    """Median latency as a share of the largest network's predicted latency."""
     latency_p95_ms: Bound | None = None
-    """95th percentile of the latency on the device, in milliseconds; binds beside the median's."""
+    """95th percentile of the latency on the device, in milliseconds."""
     params: Bound | None = None
     """Learnable parameters."""
     macs: Bound | None = None
-    """Multiply-accumulates for one image."""
+    """Multiply-accumulates per image."""
     activation_bytes: Bound | None = None
-    """Peak of the activations that are live at the same time, in the device's precision."""
+    """Peak size of live activations, in the device's precision."""
     weight_bytes: Bound | None = None
-    """Parameters in the device's precision: what a file of the network holds at least."""
+    """Size of the parameters in the device's precision."""
     devices: dict[str, DeviceBudgets] = {}
-    """Budgets on further devices, by their names."""
+    """Budgets on further devices, by name."""
 
     def each(self) -> tuple[Budgets, ...]:
-        """One for each budget of the latency, in their order."""
+        """One for each latency budget, in their order."""
         if not isinstance(self.latency_ms, tuple):
             return (self,)
         return tuple(
@@ -124,7 +120,7 @@ class Budgets(Settings):
         )
 
     def with_largest(self, largest_ms: float) -> Budgets:
-        """The share of the largest network's latency as a bound in milliseconds."""
+        """Replace the share of the largest network's latency by milliseconds."""
         share = self.latency_of_largest
         if share is None:
             return self
@@ -136,7 +132,7 @@ class Budgets(Settings):
         return self.model_copy(update={"latency_ms": most, "latency_of_largest": None})
 
     def ranges(self) -> dict[str, Range]:
-        """What is bounded, by the path of its key below `search.budgets`; not of a list."""
+        """Bounds by key path below `search.budgets`; not for a list."""
         apart = ("devices", "latency_of_largest")
         bounds = {name: getattr(self, name) for name in Budgets.model_fields if name not in apart}
         for device, latency in self.devices.items():
@@ -165,39 +161,39 @@ class Budgets(Settings):
 
 
 class SearchSettings(Settings):
-    """How subnets are chosen."""
+    """How subnets are searched."""
 
     strategy: Literal["surrogate", "evolution", "tpe", "random", "exhaustive"] = "surrogate"
-    """How candidates are proposed."""
+    """Search strategy."""
     evaluations: Count = 200
-    """Candidates that are scored."""
+    """Number of candidates to score."""
     population: Annotated[int, Field(ge=2)] | None = None
-    """Population of the evolution, a quarter of the evaluations at most; chosen if null."""
+    """Population of the evolution, at most a quarter of the evaluations; automatic if null."""
     budgets: Budgets = Budgets()
-    """What candidates have to keep."""
+    """Budgets that candidates must meet."""
     task: Annotated[Literal["classification", "detection", "segmentation"], SCORE] = (
         "classification"
     )
-    """What networks are for: whole images are compared, or places of them."""
+    """Task: scores compare whole images for classification, otherwise places in images."""
     score: Annotated[Literal["cosine", "relation", "cka"], SCORE] = "cosine"
     """How two networks are compared: cosine of embeddings (for places: of the rows of their
     self-similarity), relation (correlation of similarities), cka (centred kernel alignment)."""
     reference: Annotated[Literal["key", "largest"], SCORE] = "key"
-    """What candidates are compared with: the key encoder, or the largest subnet."""
+    """Reference network: the key encoder, or the largest subnet."""
     stages: Annotated[Annotated[list[Count], Field(min_length=1)] | None, SCORE] = None
     """Stages whose maps are compared, for detection and segmentation; the last one if null."""
     images: Annotated[Count, SCORE] = 1024
-    """Images on which agreement is computed, at most; fewer if these tell candidates apart."""
+    """Maximum images for scoring; fewer if they distinguish the candidates."""
     calibration_images: Annotated[Batch, SCORE, CALIBRATION] = 1024
-    """Images on which batch normalisation is calibrated for each candidate."""
+    """Images for recalibrating batch normalisation of each candidate."""
     batch_size: Annotated[Batch, SCORE, CALIBRATION] = 128
-    """Images in each forward pass."""
+    """Images per forward pass."""
     candidates_at_once: Count = 8
-    """Candidates that are proposed at a time; the same however many processes score them."""
+    """Candidates per proposal of the strategy, for any number of processes."""
     winners: Count = 1
-    """Winners to export, for each budget if there are several."""
+    """Winners to export, per latency budget."""
     reserves: CountFromZero = 10
-    """Candidates next in rank, for each budget, which replace winners that turn out too slow."""
+    """Candidates next in rank, per latency budget, that replace winners measured as too slow."""
 
     @field_validator("stages")
     @classmethod

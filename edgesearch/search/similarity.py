@@ -1,7 +1,7 @@
-"""How alike two networks see the same images, as one figure for each image.
+"""Similarity of two networks on the same images, one value per image.
 
-All but `cosine_of_embeddings` compare how a network relates images, or places of an image, to each
-other. So they do not mind features of different lengths, nor ones that are rotated or scaled.
+All but `cosine_of_embeddings` compare relations between images, or between places of an image, so
+they accept features of different lengths and are invariant to rotation and scale.
 """
 
 from __future__ import annotations
@@ -12,44 +12,30 @@ import torch
 import torch.nn.functional as F
 
 BANK = 256
-"""Images that each image is related to, at most."""
+"""Maximum number of images that each image is related to."""
 BLOCK_BYTES = 32 << 20
-"""Size of the blocks in which similarities of places are computed."""
+"""Block size for similarities of places."""
 SMALLEST_LENGTH = 1e-4
-"""Rows of similarities that are shorter, such as those of a collapsed map, are alike to nothing."""
+"""Lower bound on row lengths; shorter rows (collapsed maps) get a similarity near 0."""
 _Rows = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Compares rows (…, R, P) of two matrices; the third has a 1 for each entry that counts."""
+"""Compares rows (…, R, P) of two matrices; the third masks entries with 0."""
 
 
 def cosine_of_embeddings(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Cosine between the two embeddings of each image.
+    """Cosine between the embeddings of each image, (N, D) each: (N,), in -1 … 1.
 
     Source: DATA (CVPR 2022), section 3.3, the score for classification.
-
-    Args:
-        candidate: (N, D).
-        reference: (N, D).
-
-    Returns:
-        (N,), in -1 … 1.
     """
-    return F.cosine_similarity(candidate, reference, dim=1).clamp(-1, 1)  # but for rounding
+    return F.cosine_similarity(candidate, reference, dim=1).clamp(-1, 1)  # rounding
 
 
 def relation_of_images(
     candidate: torch.Tensor, reference: torch.Tensor, bank: int = BANK
 ) -> torch.Tensor:
-    """Correlation between the similarities of each image to others, as the two networks see them.
+    """Correlation between the two networks' similarities of each image to the first `bank` others.
 
-    DATA compares the similarities by a cross-entropy, which needs a temperature and has no bound.
-
-    Args:
-        candidate: Features (N, D).
-        reference: Features (N, D') of the same images.
-        bank: The first so many images are those that all are related to, itself left out.
-
-    Returns:
-        (N,), in -1 … 1.
+    Features (N, D) and (N, D') of the same images to (N,), in -1 … 1. DATA compares these
+    similarities by a cross-entropy, which needs a temperature and has no bound.
     """
     bank = min(bank, len(candidate))
     others = 1 - torch.eye(len(candidate), bank, device=candidate.device)
@@ -58,21 +44,15 @@ def relation_of_images(
 
 
 def kernel_alignment(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Linear centred kernel alignment, split up over the images.
+    """Linear centred kernel alignment (CKA), decomposed over images.
 
-    The mean over the images is the alignment itself. A single figure is the share of an image: the
-    alignment plus its influence, that is how the alignment would change if there were more images
-    like this one (the infinitesimal jackknife), so that intervals can be given as for a mean.
+    Features (N, D) and (N, D') of the same images to (N,), with mean in 0 … 1; zeros if a network
+    maps all images to the same features. The mean over images is the CKA. The value of an image is
+    the CKA plus the image's influence on it (infinitesimal jackknife), so that intervals are valid
+    as for a mean.
 
     Source: Kornblith et al., "Similarity of neural network representations revisited" (ICML 2019),
     section 3; Efron, "The jackknife, the bootstrap and other resampling plans" (1982), chapter 6.
-
-    Args:
-        candidate: Features (N, D).
-        reference: Features (N, D') of the same images.
-
-    Returns:
-        (N,), the mean in 0 … 1; zeros where a network sees all images alike.
     """
     x, y = (
         features.double() - features.double().mean(dim=0) for features in (candidate, reference)
@@ -86,64 +66,35 @@ def kernel_alignment(candidate: torch.Tensor, reference: torch.Tensor) -> torch.
 
 
 def _row_products(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The sums of the rows of XXᵀ ∘ YYᵀ, by way of the smaller matrices: (N,)."""
+    """Row sums of XXᵀ ∘ YYᵀ, computed with the smaller matrices: (N,)."""
     if len(x) <= max(x.shape[1], y.shape[1]):
         return ((x @ x.T) * (y @ y.T)).sum(dim=1)
     return (x @ (x.T @ y) * y).sum(dim=1)
 
 
 def self_similarity(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Cosine between the rows of the two matrices of similarities between places.
+    """Cosine between rows of the two self-similarity matrices between places.
+
+    Maps (N, C, H, W), resized to the grid of the reference (N, C', H', W'), to (N,), in -1 … 1.
 
     Source: DATA (CVPR 2022), section 3.3, the score for detection and segmentation. There the rows
-    are not normalised (`released_similarity`), which rewards maps that are the same everywhere.
-
-    Args:
-        candidate: Maps (N, C, H, W), resized to the grid of the reference if it is another.
-        reference: Maps (N, C', H', W') of the same images.
-
-    Returns:
-        (N,), in -1 … 1.
+    are not normalised (`released_similarity`), which rewards constant maps.
     """
     return _over_places(candidate, reference, _cosine)
 
 
 def relation_of_places(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """As `self_similarity`, the rows centred and each place left out of its own row.
-
-    Args:
-        candidate: Maps (N, C, H, W).
-        reference: Maps (N, C', H', W') of the same images.
-
-    Returns:
-        (N,), in -1 … 1; 0 for a map that is the same everywhere.
-    """
+    """As `self_similarity`, with centred rows and without the diagonal; 0 for a constant map."""
     return _over_places(candidate, reference, _correlation)
 
 
 def released_similarity(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Mean product of the entries of the two matrices, as DATA's released code has it.
-
-    Args:
-        candidate: Maps (N, C, H, W).
-        reference: Maps (N, C', H', W') of the same images.
-
-    Returns:
-        (N,), in -1 … 1; highest where all entries of both are 1.
-    """
+    """As `self_similarity`, but the mean product of entries, as in DATA's released code."""
     return _over_places(candidate, reference, lambda x, y, _: (x * y).mean(dim=-1))
 
 
 def alignment_of_places(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Linear centred kernel alignment between the places of each image.
-
-    Args:
-        candidate: Maps (N, C, H, W).
-        reference: Maps (N, C', H', W') of the same images.
-
-    Returns:
-        (N,), in 0 … 1.
-    """
+    """Linear CKA between the places of each image: (N,), in 0 … 1, maps as in `self_similarity`."""
     pairs = zip(*_places(candidate, reference), strict=True)
     return torch.stack([kernel_alignment(x.T, y.T).mean() for x, y in pairs])
 
@@ -157,7 +108,7 @@ def _places(candidate: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Ten
 
 
 def _over_places(candidate: torch.Tensor, reference: torch.Tensor, compare: _Rows) -> torch.Tensor:
-    """Compare the rows of the matrices between places, block by block; the mean of each image."""
+    """Compare rows of the similarity matrices between places, block by block; mean per image."""
     first, second = (F.normalize(x, dim=1) for x in _places(candidate, reference))
     places = first.shape[2]
     rows = min(places, max(1, BLOCK_BYTES // (4 * places)))
@@ -181,7 +132,7 @@ def _cosine(x: torch.Tensor, y: torch.Tensor, others: torch.Tensor) -> torch.Ten
 
 
 def _correlation(x: torch.Tensor, y: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Correlation of rows over the entries that count, `others` being 1 there and 0 elsewhere."""
+    """Correlation of rows over the entries where `others` is 1."""
     count = others.sum(dim=-1, keepdim=True)
     x, y = ((z - (z * others).sum(dim=-1, keepdim=True) / count) * others for z in (x, y))
     return _cosine(x, y, others)

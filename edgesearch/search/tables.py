@@ -1,4 +1,4 @@
-"""From latency tables to what keeps the budgets."""
+"""Latency tables of a search, and the feasible set computed from them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,7 @@ from profilers import LatencyTable
 
 @dataclass(frozen=True)
 class Tables:
-    """The latency tables of a search, checked to be of its space and devices.
-
-    Attributes:
-        space: The search space.
-        device: The device that winners are measured on.
-        table: Its table.
-        further: Tables of further devices, which may be other machines and are only read.
-        digests: By a name to show, what tells whether a table has been measured anew.
-    """
+    """The latency tables of a search, checked against space and devices, with their digests."""
 
     space: SearchSpace
     device: DeviceSpec
@@ -48,19 +40,11 @@ class Tables:
         accept: Collection[str],
         report: Report,
     ) -> Tables:
-        """Read them.
-
-        Args:
-            table_path: Where a device's table is.
-            space: The search space.
-            device: The device that winners are measured on.
-            further: Further devices.
-            accept: Fields in which tables may differ; see `load_table`.
-            report: Is told in which they do.
+        """Read the tables.
 
         Raises:
-            StageError: There is none, or it is of another space; says the command that makes it.
-            TableMismatchError: It is of another device.
+            StageError: A table is missing or of another space; names the command that makes it.
+            TableMismatchError: A table is of another device.
         """
         table = load_table(table_path(device), space, device, accept, "search", report)
         tables = {}
@@ -81,29 +65,24 @@ class Tables:
         return cls(space, device, table, tables, digests)
 
     def feasible(self, budgets: Budgets) -> FeasibleSet:
-        """What keeps the budgets.
+        """The feasible set.
 
         Raises:
-            InfeasibleError: Nothing does.
+            InfeasibleError: It is empty.
         """
         model = corrected_model(self.space, self.table)
         notes = {}
         if budgets.latency_of_largest is not None:
             largest_ms = _largest_ms(model)
             budgets = budgets.with_largest(largest_ms)
-            notes["latency_ms"] = (
-                f"search.budgets.latency_of_largest is a share of {largest_ms:.4g} ms"
-            )
-        further = {
-            name: _latencies(corrected_model(self.space, table))
-            for name, table in self.further.items()
-        }
-        costs = Costs(self.space, self.device, _latencies(model), further)
+            notes["latency_ms"] = f"search.budgets.latency_of_largest × {largest_ms:.4g} ms"
+        models = {name: corrected_model(self.space, each) for name, each in self.further.items()}
+        own, *further = (
+            DeviceLatencies(each.predict_all, each.correction.p95_ratio)
+            for each in (model, *models.values())
+        )
+        costs = Costs(self.space, self.device, own, dict(zip(models, further, strict=True)))
         return find_feasible(costs, budgets, notes)
-
-
-def _latencies(model: LatencyModel) -> DeviceLatencies:
-    return DeviceLatencies(model.predict_all, model.correction.p95_ratio)
 
 
 def _largest_ms(model: LatencyModel) -> float:
@@ -118,6 +97,6 @@ def _largest_ms(model: LatencyModel) -> float:
 
 
 def _overrides(device: DeviceSpec) -> str:
-    """The keys that make a configuration one of this device."""
+    """Overrides that select this device in a configuration."""
     fields = device.measured_fields.items()
     return " ".join(f"device.{name}={value}" for name, value in fields if value is not None)

@@ -1,4 +1,4 @@
-"""Every scored architecture, kept as it comes."""
+"""trials.jsonl: all scored architectures, appended one by one."""
 
 from __future__ import annotations
 
@@ -17,15 +17,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Trial:
-    """An architecture with its score and costs.
-
-    Attributes:
-        architecture: What was scored.
-        agreement: Its score.
-        latency_ms: Predicted median on the device.
-        macs: Multiply-accumulates for one image.
-        params: Learnable parameters.
-    """
+    """A scored architecture."""
 
     architecture: Architecture
     agreement: float
@@ -39,18 +31,16 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> Trial:
-        """Read what `to_dict` wrote."""
+        """Read the result of `to_dict`."""
         architecture = space.from_choices(values["architecture"])
         return cls(**{**values, "architecture": architecture})
 
 
 class TrialLog:
-    """trials.jsonl: a header that tells what was searched, then a line for each trial.
+    """trials.jsonl: a header that identifies the scores, then one line per trial.
 
     Args:
-        path: The file; it may exist.
-        space: The space that is searched.
-        identity: What makes scores comparable; a file with another one is refused.
+        identity: Everything that affects scores; a file with another identity is refused.
 
     Raises:
         FileError: The file is damaged, or cannot be read or written.
@@ -88,14 +78,7 @@ class TrialLog:
                 )
 
     def adopt(self, path: Path) -> int:
-        """Take over the trials of another log, if it has the same header; else leave it alone.
-
-        Args:
-            path: The other log; it may be missing, torn or damaged.
-
-        Returns:
-            How many trials were not known.
-        """
+        """Copy the new trials of a whole log with the same header; returns how many."""
         try:
             lines = [values for _, values in JsonLines(path, "trials", "").read()]
             if lines[:1] != [self._header]:
@@ -109,6 +92,6 @@ class TrialLog:
         return len(new)
 
     def add(self, trial: Trial) -> None:
-        """Keep a trial; it is on disk when this returns."""
+        """Append a trial; it is on disk when this returns."""
         self.trials[trial.architecture] = trial
         self._lines.append(trial.to_dict())

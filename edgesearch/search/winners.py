@@ -1,4 +1,4 @@
-"""winners.json: what was chosen, what stands in reserve, and what was measured."""
+"""winners.json: winners and reserves, with predictions and measurements."""
 
 from __future__ import annotations
 
@@ -19,20 +19,12 @@ from edgesearch.space import Architecture, SearchSpace
 
 @dataclass(frozen=True)
 class Winner:
-    """An architecture that was chosen, or stands in reserve.
+    """A winner or reserve.
 
     Attributes:
-        name: Such as "w0"; that of a reserve is "r0" and so on.
-        architecture: The subnet.
-        agreement: Its score.
-        macs: Multiply-accumulates for one image.
-        params: Learnable parameters.
-        latency_ms: For each device's name: predicted and budget of the median, predicted_p95 and
-            budget_p95 of the 95th percentile, and once it was measured measured_p50, measured_p95,
-            interval (of the median) and interval_p95.
-        agreement_interval: Where agreement is likely to be on all images of the domain.
-        agreement_images: The number of images that it was computed on.
-        replaced: What stood here before and turned out too slow.
+        latency_ms: Figures by device name: predicted, budget, predicted_p95, budget_p95; once
+            measured also measured_p50, interval, measured_p95, interval_p95.
+        replaced: The too slow candidates that it replaces.
     """
 
     name: str
@@ -47,14 +39,7 @@ class Winner:
 
     @classmethod
     def of(cls, name: str, trial: Trial, within: FeasibleSet, ranking: Ranking) -> Winner:
-        """A winner as the search gives it, not yet measured.
-
-        Args:
-            name: Its name.
-            trial: The architecture and its score.
-            within: What keeps the budget that it is for.
-            ranking: The trial is one of its leaders.
-        """
+        """A winner of the search, not yet measured."""
         (own,) = (
             leader.agreement
             for leader in ranking.leaders
@@ -82,10 +67,10 @@ class Winner:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> Winner:
-        """Read what `to_dict` wrote.
+        """Read the result of `to_dict`.
 
         Raises:
-            KeyError, TypeError: Something is missing or of another form.
+            KeyError, TypeError: A value is missing or of another form.
             SpaceError: The architecture is not of this space.
         """
         low, high = values["agreement_interval"]
@@ -97,7 +82,7 @@ class Winner:
         return cls(**{name: values[name] for name in cls.__dataclass_fields__} | read)
 
     def with_latency(self, device: str, **figures: Any) -> Winner:
-        """The same winner with more figures for a device."""
+        """The same winner with additional latency figures for a device."""
         merged = {**self.latency_ms.get(device, {}), **figures}
         return replace(self, latency_ms={**self.latency_ms, device: merged})
 
@@ -110,15 +95,7 @@ class Winner:
 
 @dataclass(frozen=True)
 class Winners:
-    """All that was chosen for a task.
-
-    Attributes:
-        space: Name of the search space.
-        space_hash: Hash of the search space.
-        winners: What is exported.
-        reserves: What takes a winner's place, best first.
-        task: "classification", "detection" or "segmentation".
-    """
+    """The winners and reserves of a search."""
 
     space: str
     space_hash: str
@@ -128,11 +105,11 @@ class Winners:
 
     @property
     def architectures(self) -> dict[str, Architecture]:
-        """The architectures of the winners by name."""
+        """Architectures of the winners, by name."""
         return {winner.name: winner.architecture for winner in self.winners}
 
     def save(self, path: Path) -> None:
-        """Write the file, atomically."""
+        """Write the file atomically."""
         values = {
             "space": self.space,
             "space_hash": self.space_hash,
@@ -144,7 +121,7 @@ class Winners:
 
     @classmethod
     def load(cls, path: Path, space: SearchSpace) -> Winners:
-        """Read what `save` wrote.
+        """Read the file that `save` wrote.
 
         Raises:
             StageError: It is missing, damaged, or of another space.

@@ -1,4 +1,4 @@
-"""Command bench: one engine, or two in turn, timed on a device as the tables are."""
+"""Command bench: times one engine, or two alternately, on a device."""
 
 from __future__ import annotations
 
@@ -28,15 +28,7 @@ from profilers import (
 
 @dataclass(frozen=True)
 class BenchedEngine:
-    """One engine.
-
-    Attributes:
-        path: Its file.
-        batch: Images in each run.
-        timing: How long a run takes.
-        images_per_second: Images in a run by its median: one run after the other.
-        usage: Memory and power.
-    """
+    """Figures of one engine."""
 
     path: Path
     batch: int
@@ -47,14 +39,10 @@ class BenchedEngine:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What was measured.
+    """Result of `bench`.
 
     Attributes:
-        device: Name of the device.
-        fingerprint: What was there.
-        engines: The engine, and the one that it was compared with.
-        ratio: The first one's latency by the second one's; None for one alone.
-        steadiness: How steady the machine was.
+        ratio: Latency of the first engine divided by that of the second; None for a single engine.
     """
 
     device: str
@@ -73,23 +61,18 @@ def bench(
     rounds: int = 24,
     report: Report = silent,
 ) -> BenchResult:
-    """Time an engine on a device, alone or in turn with another one.
+    """Time an engine on a device, alone or alternating with another one.
 
-    A manifest beside a file has to list it as it is, and a compiled file runs only on the version
-    of the runtime that its manifest names.
+    If a manifest lies beside a file, the file must match it, and a compiled file runs only with the
+    runtime version that the manifest names.
 
     Args:
         path: An `.onnx`, `.ort` or `.engine` file.
-        device: Where it is timed, and with which runtime.
-        against: Another one, measured in the same rounds.
-        batch: Images in a run of a file whose batch is open; the device's if None.
-        rounds: Rounds that have to count.
-        report: Is told what happens.
-
-    Raises:
-        Interrupted: Stopped by the user.
-        UserError: A file is missing, damaged or of another runtime, or the device is not as
-            required.
+        device: The device and its runtime.
+        against: Another engine, measured in the same rounds.
+        batch: Batch size, for a file with a dynamic batch; the device's if None.
+        rounds: Undisturbed rounds to measure.
+        report: Called with each event.
     """
     device = device if batch is None else replace(device, batch=batch)
     paths = [path] if against is None else [path, against]
@@ -120,7 +103,7 @@ def bench(
 
 
 def _check(path: Path, device: DeviceSpec) -> dict[str, Any] | None:
-    """Refuse what cannot be timed there before anything is reached; the manifest beside it."""
+    """Refuse a file that cannot be timed, before contacting the device; return its manifest."""
     endings = sorted({ending for record in RUNTIMES.values() for ending in record.endings})
     if path.suffix not in endings:
         raise StageError(
@@ -133,9 +116,9 @@ def _check(path: Path, device: DeviceSpec) -> dict[str, Any] | None:
     fitting = [name for name, record in RUNTIMES.items() if record.loads(path)]
     if device.runtime not in fitting:
         raise StageError(
-            f"a device with the runtime {' or '.join(fitting)}, for which {path} is",
+            f"a device with the runtime {' or '.join(fitting)}, which can load {path}",
             f"{device.name} with {device.runtime}",
-            "Choose one with --device NAME (`edgesearch devices`), or runtime=NAME.",
+            "Choose another with --device NAME (`edgesearch devices`) or runtime=NAME.",
         )
     return check_listed(path)
 
@@ -143,8 +126,8 @@ def _check(path: Path, device: DeviceSpec) -> dict[str, Any] | None:
 def _batch(
     path: Path, manifest: dict[str, Any] | None, device: DeviceSpec, wanted: int | None
 ) -> int:
-    """Images in each run of a file."""
-    if path.suffix == ".engine":  # its inputs are known where its runtime is, or by its manifest
+    """The batch size of a file."""
+    if path.suffix == ".engine":  # only its runtime or its manifest knows the shape
         shapes = [] if manifest is None or "input" not in manifest else [manifest["input"]["shape"]]
     else:
         shapes = [shape for shape in read_inputs(path).values() if shape]
@@ -153,15 +136,15 @@ def _batch(
     size = int(shapes[0][0])
     if wanted not in (None, size):
         raise EngineError(
-            f"an open batch in {path}, to choose its size",
+            f"a dynamic batch in {path}, for --batch",
             f"the fixed shape {list(shapes[0])}",
-            "Leave --batch out, or export the model with export.batch=dynamic.",
+            "Omit --batch, or export the model with export.batch=dynamic.",
         )
     return size
 
 
 def _fixed(path: Path, device: DeviceSpec, fixed_path: Path) -> Path:
-    """The file that is measured: TensorRT wants one size of batch, other machines one file."""
+    """The file to measure: TensorRT needs a fixed batch size, other machines a single file."""
     if path.suffix != ".onnx":
         return path
     is_open = any(isinstance(n, str) for shape in read_inputs(path).values() for n in shape)
@@ -172,7 +155,7 @@ def _fixed(path: Path, device: DeviceSpec, fixed_path: Path) -> Path:
 
 
 def _in_one_file(path: Path, whole_path: Path) -> Path:
-    """The model with its weights: what lies beside it does not travel."""
+    """A copy of the model that includes its external weights, which are not transferred."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)

@@ -1,4 +1,4 @@
-"""Known devices, and what was detected here."""
+"""Command devices: known devices, and this machine."""
 
 from __future__ import annotations
 
@@ -19,14 +19,10 @@ from devices import (
 
 @dataclass(frozen=True)
 class DevicesResult:
-    """Descriptions of devices, and this machine.
+    """Result of `describe_devices`.
 
     Attributes:
-        devices: What the catalog says of each; see `devices.read_catalog`.
-        machine: What `devices.read_machine` found here.
-        gpu: What `devices.read_gpu` found here.
-        runtimes: Runtimes and what they need, installed or not.
-        hazards: What would make tables of this machine worse than they could be.
+        hazards: Conditions that make latency tables of this machine less accurate.
     """
 
     devices: tuple[dict[str, Any], ...]
@@ -39,11 +35,8 @@ class DevicesResult:
 def describe_devices(name: str | None = None) -> DevicesResult:
     """Describe all known devices, or one, and this machine.
 
-    Args:
-        name: The device to describe; all of them if None.
-
     Raises:
-        UnknownDeviceError: There is no device of that name.
+        UnknownDeviceError: No device has this name.
     """
     described = tuple(map(read_catalog, known_devices() if name is None else [name]))
     machine = read_machine()
@@ -57,7 +50,7 @@ def describe_devices(name: str | None = None) -> DevicesResult:
 
 
 def _load() -> float | None:
-    """Processes that wanted to run in the last minute, on average."""
+    """Load average of the last minute."""
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):  # not on every system

@@ -1,4 +1,4 @@
-"""Command evaluate: what the features of subnets are worth, by labels that training never saw."""
+"""Command evaluate: accuracy of subnets' features, on labels not used in training."""
 
 from __future__ import annotations
 
@@ -19,16 +19,11 @@ from edgesearch.space import Architecture
 
 @dataclass(frozen=True)
 class EvaluatedRow:
-    """Accuracies, in 0 … 1, on images held out; None where a figure does not apply.
+    """Accuracies, in 0 … 1, on held-out images; None where a figure does not apply.
 
     Attributes:
-        name: What the line is about: "winner w0", "named", "largest", "smallest", "largest, random
-            weights" or "raw pixels".
-        knn: Of the vote of the nearest neighbours.
-        linear: Of the linear probe.
-        params: Learnable parameters.
-        macs: Multiply-accumulates for one image.
-        architecture: The subnet, as it prints itself.
+        name: "winner w0", "named", "largest", "smallest", "largest, random weights" or "raw
+            pixels".
     """
 
     name: str
@@ -41,16 +36,7 @@ class EvaluatedRow:
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """What was evaluated.
-
-    Attributes:
-        rows: The lines of the comparison.
-        knn_k: Neighbours that voted.
-        knn_temperature: T of their weights.
-        train_images: Training images with labels that were used.
-        test_images: Images held out that were classified.
-        results_path: Keeps the accuracies, so that none is computed twice.
-    """
+    """Result of `evaluate`."""
 
     rows: tuple[EvaluatedRow, ...]
     knn_k: int
@@ -61,18 +47,10 @@ class EvaluateResult:
 
 
 def evaluate(run: RunContext, *, architectures: Sequence[str] = ()) -> EvaluateResult:
-    """kNN and linear probe of the winners, of named subnets, and of what to compare them with.
+    """kNN and linear probe of the winners, of subnets given by text, and of baselines.
 
-    Features are those of the backbone, before the projector, after recalibration on the same
-    images as in search and export. What was evaluated before is not evaluated again.
-
-    Args:
-        run: Has the supernet, and the winners if there are any; gets `evaluation/results.json`.
-        architectures: Subnets to evaluate besides, as they print themselves.
-
-    Raises:
-        Interrupted: Stopped by the user; the same call goes on.
-        UserError: Something is missing or does not fit.
+    Features are those of the backbone, before the projector, after recalibration on the same images
+    as in search and export. Known results, in `evaluation/results.json`, are not computed again.
     """
     named = [run.space.from_text(text) for text in dict.fromkeys(architectures)]
     with run.writing():
@@ -92,15 +70,15 @@ def evaluate(run: RunContext, *, architectures: Sequence[str] = ()) -> EvaluateR
 
 
 def make_judge(run: RunContext, pool: ImagePool) -> SubnetJudge:
-    """Computes accuracies of subnets as the configuration says."""
+    """The configured evaluation of subnets."""
     evaluation, search = run.config.evaluation, run.config.search
     return SubnetJudge(pool, evaluation, search.calibration_images, search.batch_size)
 
 
 def _winners(run: RunContext) -> Mapping[str, Architecture]:
-    """The winners of the search; none, and a word about it, if there has been no search."""
+    """The winners of the search; empty before a search."""
     if not run.files.winners.exists():
-        run.teller("evaluate")("no winners among these: `edgesearch search` finds them")
+        run.teller("evaluate")("no winners to evaluate: run `edgesearch search` to find some")
         return {}
     return Winners.load(run.files.winners, run.space).architectures
 
@@ -111,11 +89,11 @@ def _fill(
     compared: Sequence[Subject],
     comparison: Comparison,
 ) -> None:
-    """Evaluate what the results lack."""
+    """Evaluate the subnets that have no result yet."""
     tell = run.teller("evaluate")
     missing = {subject.key: subject for subject in compared if subject.key not in results}
     if missing and len(missing) < len({subject.key for subject in compared}):
-        tell("what was evaluated before is not evaluated again")
+        tell("known results are not computed again")
     for number, (key, subject) in enumerate(missing.items(), 1):
         features = comparison.features(subject)
         knn, linear = comparison.judge.knn(features), comparison.judge.linear(features)
@@ -129,7 +107,7 @@ def _fill(
         text = f"{subject.name}: kNN {knn:.1%}, linear {linear:.1%}"
         run.report(Event("evaluate", text, number, len(missing)))
     if skipped := comparison.judge.pool.skipped:
-        tell(f"{skipped} images could not be read and are left out")
+        tell(f"{skipped} unreadable images are skipped")
 
 
 def _result(
@@ -152,8 +130,7 @@ def _result(
     voting = min(settings.knn_k, images["train_images"])
     if voting < settings.knn_k:
         run.teller("evaluate")(
-            f"evaluation.knn_k {settings.knn_k} is more than the {voting} training images: "
-            "all of them vote"
+            f"evaluation.knn_k {settings.knn_k} exceeds the {voting} training images: all vote"
         )
     return EvaluateResult(
         tuple(rows),

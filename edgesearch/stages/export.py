@@ -1,4 +1,4 @@
-"""Stage export: from winners to engines that were checked and measured."""
+"""Stage export: builds, verifies and measures the winners' engines."""
 
 from __future__ import annotations
 
@@ -57,22 +57,14 @@ from edgesearch.supernet.weights import SupernetWeights
 from profilers import LatencyTable, Meter, Workload, build_table, open_meter
 
 WINNER_ROUNDS = (4, 16)
-"""A winner is measured in so many times the rounds of a block: on it depends what is shipped. One
-whose median is over the budget is measured on, up to the second figure: the machine may have been
-busy, or the interval too wide to tell."""
+"""Rounds of a winner, as multiples of those of a block. The second applies if it seems over budget:
+the machine may have been busy, or the interval too wide."""
 SECONDS_BEFORE_SECOND_LOOK = 1.0
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What the stage left behind.
-
-    Attributes:
-        winners: With measured latencies, as in winners.json.
-        folders: The folder of each winner.
-        manifests: The manifest of each winner.
-        skipped: The stage had been finished before.
-    """
+    """Result of `export`."""
 
     winners: Winners
     folders: tuple[Path, ...]
@@ -81,14 +73,9 @@ class ExportResult:
 
 
 def export(run: RunContext) -> ExportResult:
-    """Export the winners, check them, measure them, and replace those that are too slow.
+    """Export, verify and measure the winners, and replace those that are too slow.
 
-    Args:
-        run: Has table, supernet and search; gets `engines/`, rewrites `winners.json`.
-
-    Raises:
-        Interrupted: Stopped by the user; the same call goes on.
-        UserError: Something is missing or does not fit.
+    Writes `engines/`, and rewrites `winners.json`.
     """
     settings, device = run.config.export, run.device
     check_batch(device, settings.batch)
@@ -118,7 +105,7 @@ def export(run: RunContext) -> ExportResult:
                 run.teller("export")(stage.begin()[1])
                 return _result(run, skipped=True)
             stage.reopen()
-            run.teller("export")("files of a winner are missing or changed: done again")
+            run.teller("export")("files of a winner are missing or changed: starting again")
 
         def prepare() -> _Exporter:
             check_target(tensorrt)
@@ -142,10 +129,10 @@ def export(run: RunContext) -> ExportResult:
 
 
 def check_export(run: RunContext) -> None:
-    """Find out before the first stage what would stop the export.
+    """Check before the first stage whether the export can run.
 
     Raises:
-        UserError: Something does.
+        UserError: It cannot.
     """
     check_batch(run.device, run.config.export.batch)
     tensorrt = buildable(_target(run), silent)
@@ -159,7 +146,6 @@ def check_export(run: RunContext) -> None:
 
 
 def _target(run: RunContext) -> TensorRTTarget | None:
-    """What engines are built for."""
     settings = run.config.export.tensorrt
     if settings is None:
         return None
@@ -174,10 +160,10 @@ def _described(tensorrt: TensorRTTarget | None) -> dict[str, Any] | None:
 
 
 def _result(run: RunContext, skipped: bool) -> ExportResult:
-    """What a finished stage left behind; winners.json is made to say the same."""
+    """The result of a finished stage; winners.json is updated to match it."""
     files = run.files
     winners = Winners.load(files.measured, run.space)
-    # A search that was done again and chose the same has written them without latencies.
+    # A repeated search with the same choice has rewritten winners.json without latencies.
     found = files.winners.read_bytes() if files.winners.exists() else b""
     if found != files.measured.read_bytes():
         winners.save(files.winners)
@@ -186,7 +172,7 @@ def _result(run: RunContext, skipped: bool) -> ExportResult:
 
 
 def _intact(run: RunContext) -> bool:
-    """Whether all files that the winners' manifests list are as they were written."""
+    """Whether all files in the winners' manifests are unchanged."""
     try:
         for winner in Winners.load(run.files.measured, run.space).winners:
             read_manifest(run.files.engines / winner.name)
@@ -197,8 +183,6 @@ def _intact(run: RunContext) -> bool:
 
 @dataclass(frozen=True)
 class _Exporter:
-    """What every winner's export needs."""
-
     run: RunContext
     weights: SupernetWeights
     pool: ImagePool
@@ -206,30 +190,26 @@ class _Exporter:
 
     @property
     def settings(self) -> ExportSettings:
-        """How winners are exported."""
         return self.run.config.export
 
     @property
     def table_path(self) -> Path:
-        """The latency table, which gets what is measured."""
         return self.run.files.table(self.run.device)
 
     def export_all(self, chosen: Winners, max_replacements: int) -> Winners:
-        """Export each winner, or the reserve that takes its place."""
+        """Export each winner, or the reserve that replaces it."""
         reserves = list(chosen.reserves)
         exported = []
         for winner in chosen.winners:
             before = self._finished(winner)
             if before is not None:
-                used = [
-                    before,
-                    *(Winner.from_dict(each, self.run.space) for each in before.replaced),
-                ]
-                used_up = {each.architecture for each in used}
+                former = (Winner.from_dict(each, self.run.space) for each in before.replaced)
+                used_up = {each.architecture for each in (before, *former)}
                 reserves = [
                     reserve
                     for reserve in reserves
-                    if reserve.architecture not in used_up or not self._alike(reserve, winner)
+                    if reserve.architecture not in used_up
+                    or not self._same_budgets(reserve, winner)
                 ]
                 max_replacements -= len(before.replaced)
                 exported.append(before)
@@ -241,7 +221,7 @@ class _Exporter:
         return replace(chosen, winners=tuple(exported), reserves=tuple(reserves))
 
     def _finished(self, winner: Winner) -> Winner | None:
-        """What was exported for a winner before this stage was stopped; None if it was not."""
+        """The finished export of a winner from before an interruption; None if there is none."""
         try:
             manifest = read_manifest(self.run.files.engines / winner.name)
             before = Winner.from_dict(manifest["winner"], self.run.space)
@@ -253,7 +233,7 @@ class _Exporter:
     def _within_budget(
         self, winner: Winner, reserves: list[Winner], max_replacements: int
     ) -> tuple[Winner, int]:
-        """The winner as measured, or the first reserve that keeps the budget; and the tries."""
+        """The measured winner, or the first reserve within budget; and how many were replaced."""
         replaced: list[dict[str, Any]] = []
         candidate = winner
         while True:
@@ -262,24 +242,23 @@ class _Exporter:
             if not broken_budgets(figures):
                 return replace(measured, replaced=tuple(replaced)), len(replaced)
             replaced.append({**measured.to_dict(), "name": candidate.name})
-            next_step = "the correction is updated and a reserve takes its place"
+            next_step = "updating the correction and trying a reserve"
             text = f"{winner.name}: {describe_broken(figures)}; {next_step}"
             self.run.report(Event("export", text))
-            alike = [reserve for reserve in reserves if self._alike(reserve, winner)]
-            fitting = self._feasible_reserves(self._updated_model(), alike)
+            suited = [reserve for reserve in reserves if self._same_budgets(reserve, winner)]
+            fitting = self._feasible_reserves(self._updated_model(), suited)
             following = next(fitting, None) if len(replaced) <= max_replacements else None
             if following is None:
                 raise _nothing_left(winner, replaced, self.run.device.name)
             reserves.remove(next(r for r in reserves if r.name == following.name))
             candidate = following
 
-    def _alike(self, reserve: Winner, winner: Winner) -> bool:
-        """Whether a reserve is for the winner's budget."""
+    def _same_budgets(self, reserve: Winner, winner: Winner) -> bool:
         name = self.run.device.name
         return have_same_budgets(reserve.latency_ms[name], winner.latency_ms[name])
 
     def _feasible_reserves(self, model: LatencyModel, reserves: list[Winner]) -> Iterator[Winner]:
-        """Reserves predicted within the budgets now, best score first, with that prediction."""
+        """Reserves now predicted within the budgets, best score first, with that prediction."""
         for reserve in reserves:
             prediction = predicted_figures(model.predict(reserve.architecture))
             predicted = reserve.with_latency(self.run.device.name, **prediction)
@@ -287,7 +266,7 @@ class _Exporter:
                 yield predicted
 
     def _measured(self, winner: Winner) -> Winner:
-        """Export the network and time it on the device."""
+        """Export the network and measure it on the device."""
         folder = self.run.files.engines / winner.name
         deployable = self._deployable(winner.architecture)
         resolution = winner.architecture.resolution
@@ -311,7 +290,7 @@ class _Exporter:
                 self.run.device.batch,
                 self.settings.quantization,
             )
-            # A key of its own each time: what a busy machine did to an export does not stay.
+            # A new key each time, so that samples from a busy machine do not persist.
             session = LatencyTable.load(path).last_session + 1
             workload = Workload(
                 key=f"winner/{self.settings.output}/{winner.architecture}/{session}",
@@ -324,7 +303,7 @@ class _Exporter:
     def _time(
         self, winner: Winner, workload: Workload, meter: Meter, files: WorkloadFiles
     ) -> Winner:
-        """Measure a winner; a second time and longer if it seems to be over a budget."""
+        """Measure a winner; measure again for longer if it seems over budget."""
         path = self.table_path
         anchors = files.anchors(LatencyTable.load(path))
         for factor in WINNER_ROUNDS:
@@ -354,24 +333,20 @@ class _Exporter:
     def _calibration(self, resolution: int) -> torch.Tensor:
         return self.pool.sample(resolution, 0, self.run.config.search.calibration_images)
 
-    @property
-    def _quantization(self) -> str | None:
-        return self.settings.quantization if is_in_int8(self.run.device, self.tensorrt) else None
-
     def _deployable(self, architecture: Architecture) -> Deployable:
-        looked_at = self.run.config.search
+        search = self.run.config.search
         return make_deployable(
             self.run.space,
             self.weights,
             self.pool,
             architecture,
             self.settings.output,
-            calibration_images=looked_at.calibration_images,
-            batch_size=looked_at.batch_size,
+            calibration_images=search.calibration_images,
+            batch_size=search.batch_size,
         )
 
     def _updated_model(self) -> LatencyModel:
-        """Fit the correction again, now with the measured winners among its networks."""
+        """Refit the correction, now including the measured winners."""
         table = load_table(
             self.table_path, self.run.space, self.run.device, self.run.config.profile.accept
         )
@@ -383,6 +358,8 @@ class _Exporter:
     def _finish(self, winner: Winner) -> Winner:
         """Build and check the engines, then write the manifest."""
         folder = self.run.files.engines / winner.name
+        in_int8 = is_in_int8(self.run.device, self.tensorrt)
+        quantization = self.settings.quantization if in_int8 else None
         notes = write_winner(
             folder,
             self._deployable(winner.architecture),
@@ -393,25 +370,25 @@ class _Exporter:
             table=self.table_path,
             table_digest=table_digest(self.table_path),
             tensorrt=self.tensorrt,
-            form={"batch": self.settings.batch, "quantization": self._quantization},
+            form={"batch": self.settings.batch, "quantization": quantization},
             calibration=self._calibration(winner.architecture.resolution),
         )
-        self.run.report(Event("export", f"{winner.name}: engines built and checked in {folder}"))
+        self.run.report(Event("export", f"{winner.name}: engines built and verified in {folder}"))
         for note in notes:
             self.run.report(Event("export", f"{winner.name}: {note}"))
         return winner
 
 
 def _nothing_left(winner: Winner, replaced: list[dict[str, Any]], device: str) -> ExportError:
-    """The error where no reserve is fast enough, with the numbers of all that were tried."""
+    """The error when no reserve is within budget; lists the measurements."""
     wanted = describe_budgets(winner.latency_ms[device])
     tried = "; ".join(
         f"{former['name']}: {describe_broken(former['latency_ms'][device])}" for former in replaced
     )
     return ExportError(
         f"a subnet for {winner.name} with {wanted} on {device}",
-        f"{len(replaced)} candidate(s) that are too slow ({tried}), and no further reserve is "
-        "predicted to be fast enough or may be tried",
+        f"{len(replaced)} candidate(s) that are too slow ({tried}), and no further reserve that is "
+        "predicted to be fast enough, or export.max_replacements reached",
         "The correction has been updated: set more search.reserves and export.max_replacements, or "
         "a higher budget. If the machine was busy, run the same command again when it is idle.",
     )

@@ -1,4 +1,4 @@
-"""Stage pretrain: from images and a space to a trained supernet."""
+"""Stage pretrain: trains the supernet."""
 
 from __future__ import annotations
 
@@ -19,13 +19,7 @@ from edgesearch.run.stage import Stage
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What the stage left behind.
-
-    Attributes:
-        weights_path: The trained supernet.
-        skipped_images: Images left out now because they could not be read.
-        skipped: The stage had been finished before.
-    """
+    """Result of `pretrain`."""
 
     weights_path: Path
     skipped_images: int
@@ -33,18 +27,10 @@ class PretrainResult:
 
 
 def pretrain(run: RunContext) -> PretrainResult:
-    """Train the supernet of a space on images without labels.
+    """Train the supernet on unlabeled images; writes `supernet/`.
 
-    Goes on from where it was stopped; does nothing if it is finished. Under `torchrun` its
-    processes train together, and the first of them alone writes and reports.
-
-    Args:
-        run: Gets `supernet/`.
-
-    Raises:
-        Interrupted: Stopped by a signal; the same call goes on.
-        ProcessFailed: Another process of the run has failed.
-        UserError: Something about images, configuration or files has to be mended.
+    Resumes where it was stopped; does nothing if finished. Under `torchrun` the processes train
+    together; only the first writes and reports.
     """
     settings, seed, folder = run.config.pretrain, run.config.seed, run.files.supernet
     with distributed.processes(notice=run.teller("pretrain")):
@@ -71,7 +57,7 @@ def pretrain(run: RunContext) -> PretrainResult:
             for trainer in trainers:
                 if trainer.stopped_by is not None:
                     stop = trainer.stopped_by.name
-                    raise Interrupted(f"stopped by {stop} as pre-training was finished")
+                    raise Interrupted(f"stopped by {stop} when pre-training had just finished")
     return PretrainResult(run.files.weights, pool.skipped, skipped)
 
 
@@ -85,7 +71,7 @@ def _fit(trainer: Trainer) -> None:
 
 
 def _digest_of_init(run: RunContext) -> dict[str, str]:
-    """The SHA-256 of the weights to start from, under a name to show; empty without any."""
+    """SHA-256 of the initial weights, by display name; empty without `pretrain.init`."""
     init = run.config.pretrain.init
     if init is None:
         return {}
@@ -98,6 +84,6 @@ def _digest_of_init(run: RunContext) -> dict[str, str]:
         )
     if not path.is_file():
         raise CheckpointError(
-            f"weights to start from at {path}", "no such file", "Correct pretrain.init."
+            f"initial weights at {path}", "no such file", "Correct pretrain.init."
         )
     return {f"pretrain.init {path}": sha256_of(path)}

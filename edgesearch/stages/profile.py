@@ -1,4 +1,4 @@
-"""Stage profile: from a device and a space to a latency table."""
+"""Stage profile: measures the latency table of a space on a device."""
 
 from __future__ import annotations
 
@@ -23,16 +23,11 @@ from edgesearch.latency.table import (
     keep_correction,
     measured_networks,
     steadiness_of,
+    write_csv,
 )
-from edgesearch.latency.table_csv import write_csv
-from edgesearch.latency.workloads import (
-    WorkloadFiles,
-    block_keys,
-    network_key,
-    networks_to_measure,
-)
+from edgesearch.latency.workloads import WorkloadFiles, block_keys, network_key, networks_to_measure
 from edgesearch.run.context import RunContext
-from edgesearch.space import Architecture, SearchSpace
+from edgesearch.space import SearchSpace
 from profilers import (
     LatencyTable,
     Meter,
@@ -46,20 +41,12 @@ from profilers import (
 
 @dataclass(frozen=True)
 class ProfileResult:
-    """What the stage left behind.
+    """Result of `profile`.
 
     Attributes:
-        table_path: The latency table.
-        blocks: Number of blocks of the space in it.
-        failed_blocks: Keys of those that the runtime cannot run.
-        size: Number of architectures of the space.
-        cannot_run: Number of those that need a block that the runtime cannot run.
-        estimated_from: How many architectures were drawn to estimate this from; None if exact.
-        correction: From sums of blocks to whole networks.
-        steadiness: How steady the machine was, and whether it settled.
-        skipped: Nothing was missing from the table.
-        description: What the table is, in words.
-        csv_path: Its figures as CSV; None if they were not asked for.
+        cannot_run: Number of architectures with such a block.
+        estimated_from: Sample size that this number is estimated from; None if it is exact.
+        skipped: Whether the table was already complete.
     """
 
     table_path: Path
@@ -76,16 +63,7 @@ class ProfileResult:
 
 
 def profile(run: RunContext, *, export_csv: bool = False) -> ProfileResult:
-    """Measure what is missing from a device's latency table.
-
-    Args:
-        run: Gets `latency/<device>-<identity>.jsonl`.
-        export_csv: Whether to write the figures beside the table, as `<device>-<identity>.csv`.
-
-    Raises:
-        Interrupted: Stopped by the user; the same call goes on.
-        UserError: The table is of another device, or something cannot be read or written.
-    """
+    """Measure what is missing from `latency/<device>-<identity>.jsonl`; can also write a CSV."""
     with run.writing():
         space, settings = run.space, run.config.profile
         path = run.files.table(run.device)
@@ -120,12 +98,12 @@ def profile(run: RunContext, *, export_csv: bool = False) -> ProfileResult:
 def _measured(
     run: RunContext, path: Path, before: LatencyTable | None, complete: bool
 ) -> LatencyTable:
-    """The complete table, compared with the device as it is now."""
+    """The complete table, checked against the current state of the device."""
     device, accept = run.device, run.config.profile.accept
     if before is not None and complete and device.transport != "local":
         tell_accepted(before, "profile", run.report)
         boards = ", ".join(device.hosts)
-        run.teller("profile")(f"the table is complete: {boards} was not asked what it is now")
+        run.teller("profile")(f"the table is complete: {boards} was not contacted")
         return before
     with contextlib.closing(open_meter(device)) as meter:
         if before is not None:
@@ -139,7 +117,7 @@ def _measured(
 
 
 def open_workloads(run: RunContext, meter: Meter) -> WorkloadFiles:
-    """The blocks and networks of the run's space, as files for its device."""
+    """The blocks and networks of the run's space, exported for its device."""
     return WorkloadFiles(
         run.space,
         run.device,
@@ -151,7 +129,7 @@ def open_workloads(run: RunContext, meter: Meter) -> WorkloadFiles:
 
 
 def _write_csv(space: SearchSpace, table: LatencyTable, model: LatencyModel) -> Path:
-    """Write the figures of a table, with what is predicted for its networks of a space."""
+    """Write the table as CSV, with predictions for its networks."""
     predicted_ms = {
         network.key: model.predict(network.architecture).median_ms
         for network in measured_networks(table, space, NETWORK, VALIDATION, WINNER)
@@ -162,10 +140,10 @@ def _write_csv(space: SearchSpace, table: LatencyTable, model: LatencyModel) -> 
 def _measure(
     run: RunContext, path: Path, files: WorkloadFiles, before: LatencyTable | None, meter: Meter
 ) -> LatencyTable:
-    """Measure the blocks and some networks; others if those had blocks that cannot run."""
+    """Measure blocks and some networks; replace networks with blocks that cannot run."""
     settings = run.config.profile
     if before is not None:
-        refuse_other_runs(path, before.accepted)  # before blocks are exported, which takes long
+        refuse_other_runs(path, before.accepted)  # before the slow export of blocks
 
     def measured(workloads: Sequence[Workload], table: LatencyTable | None) -> LatencyTable:
         return build_table(
@@ -186,24 +164,22 @@ def _measure(
         blocks = [Workload(key, onnx_path) for key, onnx_path in files.blocks().items()]
         chosen = networks_to_measure(run.space, before, settings.networks)
         table = measured(blocks + files.networks(chosen, NETWORK), before)
-        instead = _unknown_networks(run.space, table, settings.networks)
+        tried = {*table.keys(NETWORK), *table.errors}
+        instead = [
+            network
+            for network in networks_to_measure(run.space, table, settings.networks)
+            if network_key(NETWORK, run.space, network) not in tried
+        ]
         return measured(files.networks(instead, NETWORK), table) if instead else table
     except KeyboardInterrupt:
         raise Interrupted(f"profiling stopped; what was measured is in {path}") from None
 
 
-def _unknown_networks(space: SearchSpace, table: LatencyTable, count: int) -> list[Architecture]:
-    """Networks that are to be in a table and were not tried yet."""
-    tried = {*table.keys(NETWORK), *table.errors}
-    chosen = networks_to_measure(space, table, count)
-    return [network for network in chosen if network_key(NETWORK, space, network) not in tried]
-
-
 def _missing(run: RunContext, table: LatencyTable) -> list[str]:
-    """Keys that lack rounds, those with an error only if they are to be tried again.
+    """Keys that lack rounds; keys with an error only if they are to be retried.
 
-    Where time or rounds were used up, those that were made are enough: the correction that follows
-    a measuring tells for how many rounds it was done. A measuring after it was stopped.
+    After `profile` has finished, the minimum of rounds is enough: time or rounds were used up. The
+    correction's note tells for how many rounds and up to which session it finished.
     """
     space, settings = run.space, run.config.profile
     measure = settings.measure(run.config.seed)
@@ -220,6 +196,5 @@ def _missing(run: RunContext, table: LatencyTable) -> list[str]:
     wanted = block_keys(space)
     chosen = networks_to_measure(space, table, settings.networks)
     wanted += [network_key(NETWORK, space, architecture) for architecture in chosen]
-    errors = table.errors
-    again = settings.retry_errors
-    return [key for key in wanted if (again if key in errors else is_lacking(key))]
+    retried, errors = settings.retry_errors, table.errors
+    return [key for key in wanted if (retried if key in errors else is_lacking(key))]

@@ -1,4 +1,4 @@
-"""Command rank: does the score order subnets as their accuracy does?"""
+"""Command rank: rank correlation between score and accuracy of subnets."""
 
 from __future__ import annotations
 
@@ -42,25 +42,17 @@ from edgesearch.space.count import is_laid_out
 from edgesearch.space.digits import spread_digits, unique_rows
 
 CANDIDATES = 100_000
-"""Architectures that are drawn in a space too large to be laid out."""
+"""Sample size in spaces too large to enumerate."""
 GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
 
 
 @dataclass(frozen=True)
 class RankResult:
-    """What was found.
+    """Result of `rank`.
 
     Attributes:
-        scores: How well each score orders the subnets, agreement first.
-        subnets: How many subnets there are.
-        accuracy: By what they were evaluated.
-        accuracies: The lowest and the highest.
-        images: On how many images they were scored.
-        bins_by: "latency_ms" or "macs".
-        bin_edges: The lowest and the highest cost of each bin.
-        report_path: The same as JSON.
-        table_path: Every subnet, as CSV.
-        plot_path: A picture.
+        accuracies: Lowest and highest accuracy.
+        bin_edges: Lowest and highest cost of each bin.
     """
 
     scores: tuple[RankCorrelation, ...]
@@ -76,20 +68,12 @@ class RankResult:
 
 
 def rank(run: RunContext) -> RankResult:
-    """Score and evaluate subnets from all over the space, and compare the two orders.
+    """Score and evaluate subnets across the space, and correlate the two rankings; writes `rank/`.
 
-    Goes on from where it was stopped, and from fewer subnets. Under `torchrun` the subnets are
-    shared out among its processes, of which the first alone writes and reports. Each subnet is
-    recalibrated once, on the same images as in search and export, for all its scores and its
-    accuracy. Bins are made by predicted latency if there is a table of the device.
-
-    Args:
-        run: Has the supernet; gets `rank/`.
-
-    Raises:
-        Interrupted: Stopped by the user; the same call goes on.
-        ProcessFailed: Another process of the run has failed.
-        UserError: Something is missing or does not fit.
+    Resumes where it was stopped, also after `rank.subnets` was raised. Under `torchrun` the
+    processes share the subnets; only the first writes and reports. Each subnet is recalibrated
+    once, on the same images as in search and export. Bins are made by predicted latency if there is
+    a table of the device, otherwise by MACs.
     """
     with distributed.processes(TIMEOUT, run.teller("rank")):
         first = distributed.rank() == 0
@@ -110,7 +94,7 @@ def rank(run: RunContext) -> RankResult:
                 pool, run.config.evaluation, looked_at.calibration_images, looked_at.batch_size
             )
             ranker = SharedWork(_Ranker(agreement, judge, settings.accuracy), run.space.macs)
-            distributed.of_all(None)  # barrier: `begin` may set a former ranking aside
+            distributed.of_all(None)  # barrier before `begin` may set a former ranking aside
             path = run.files.rank / "subnets.jsonl"
             if not first:
                 with _says_where(path):
@@ -127,7 +111,7 @@ def rank(run: RunContext) -> RankResult:
 
 @contextmanager
 def _says_where(path: Path) -> Iterator[None]:
-    """Tell the user who stops a ranking where its subnets are."""
+    """Turn Ctrl-C into a message that says where the results are."""
     try:
         yield
     except KeyboardInterrupt:
@@ -135,10 +119,10 @@ def _says_where(path: Path) -> Iterator[None]:
 
 
 def _latency_model(run: RunContext) -> LatencyModel | None:
-    """Predicts latencies; None without a table."""
+    """The latency model of the device; None without a table."""
     path = run.files.table(run.device)
     if not path.exists():
-        run.teller("rank")(f"no latency table of {run.device.name}: bins are made by MACs")
+        run.teller("rank")(f"no latency table of {run.device.name}: binning by MACs")
         return None
     accept = run.config.profile.accept
     table = load_table(path, run.space, run.device, accept, "rank", run.report)
@@ -146,15 +130,14 @@ def _latency_model(run: RunContext) -> LatencyModel | None:
 
 
 def spread_subnets(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
-    """Subnets whose MACs cover the range of the space evenly, smallest first.
+    """Subnets whose MACs are spread evenly over the range of the space, smallest first.
 
-    Those of a smaller count are among those of a larger one, so that a ranking can be made longer:
-    the multiples of the golden ratio, of which any number from the first on are spread evenly, tell
-    where in the range to take the nearest architecture that is left. In a space too large to be
-    laid out, it is taken from some that are drawn from the smallest to the largest.
+    A smaller count gives a subset of a larger one, so that a ranking can be extended: multiples of
+    the golden ratio, modulo 1, give positions in the range, and the nearest remaining architecture
+    is taken. Spaces too large to enumerate are sampled first.
 
     Source: Niederreiter, "Random number generation and quasi-Monte Carlo methods" (1992), chapter
-    3; the seed shifts the sequence and decides between architectures of equal MACs.
+    3; the seed shifts the sequence and breaks ties between equal MACs.
     """
     rng = np.random.default_rng(seed)
     macs_of = space.sums(lambda block: block.macs)
@@ -178,13 +161,7 @@ def spread_subnets(space: SearchSpace, count: int, seed: int) -> list[Architectu
 
 
 class _Ranker:
-    """Scores and evaluates subnets.
-
-    Args:
-        agreement: The first of the scores; the others are of the same networks and images.
-        judge: Evaluates them.
-        accuracy: "knn" or "linear".
-    """
+    """Computes all scores and the accuracy of subnets."""
 
     def __init__(self, agreement: Agreement, judge: SubnetJudge, accuracy: str) -> None:
         self._agreement = agreement
@@ -196,7 +173,6 @@ class _Ranker:
         return ScoreVariants(self._agreement)
 
     def __call__(self, architectures: Sequence[Architecture]) -> Iterator[RankedSubnet]:
-        """One subnet after the other."""
         space = self._agreement.weights.space
         for architecture in architectures:
             network = self._agreement.subnet(architecture)
@@ -215,13 +191,13 @@ class _Ranker:
 def _begin(
     stage: Stage, path: Path, chosen: Sequence[Architecture], space: SearchSpace, report: Report
 ) -> RankedSubnets:
-    """Find out which subnets are known, of this ranking or of one with others, and tell it."""
-    done, message = stage.begin()  # sets aside what was scored in another way
+    """Load known subnets of this ranking, and report how many there are."""
+    done, message = stage.begin()  # sets aside results of other settings
     found = RankedSubnets(path, space)
     known, wanted = sum(each in found.subnets for each in chosen), len(chosen)
     counted = f"{known} of {wanted} subnets are known"
     if done and known == wanted:
-        message = f"finished before: all {wanted} subnets are known"
+        message = f"already finished: all {wanted} subnets are known"
     elif done:
         stage.reopen()
         message = counted
@@ -239,7 +215,7 @@ def _fill(
     ranker: SharedWork[Architecture, RankedSubnet],
     report: Report,
 ) -> list[RankedSubnet]:
-    """Score and evaluate what is missing, one subnet for each process at a time."""
+    """Score and evaluate the missing subnets, one per process at a time."""
     missing = [architecture for architecture in chosen if architecture not in found.subnets]
     number = len(chosen) - len(missing)
     count = distributed.world_size()
@@ -295,7 +271,7 @@ def _analyse(
 
 
 def without_nan(value: Any) -> Any:
-    """Plain JSON types, None where there is no number."""
+    """Convert to plain JSON types, with None for NaN and infinity."""
     if isinstance(value, dict):
         return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

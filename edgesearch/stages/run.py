@@ -1,4 +1,4 @@
-"""Command run: the four stages one after the other, and the closing comparison."""
+"""Command run: all four stages, and the final comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgesearch.stages.summary import SummaryRow, summarise
 
 @dataclass(frozen=True)
 class RunResult:
-    """What the stages left behind, and the closing comparison."""
+    """The results of all stages, and the final comparison."""
 
     profile: ProfileResult
     pretrain: PretrainResult
@@ -24,11 +24,6 @@ class RunResult:
 
 
 def run_all(run: RunContext) -> RunResult:
-    """Profile, pretrain, search and export; what is finished is skipped.
-
-    Raises:
-        Interrupted: Stopped by the user; the same call goes on.
-        UserError: What a stage raises.
-    """
+    """Run profile, pretrain, search and export; finished stages are skipped."""
     check_export(run)
     return RunResult(profile(run), pretrain(run), search(run), export(run), summarise(run))

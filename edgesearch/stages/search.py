@@ -1,4 +1,4 @@
-"""Stage search: from a supernet, images and a latency table to winners."""
+"""Stage search: finds winners with the supernet, images and latency tables."""
 
 from __future__ import annotations
 
@@ -33,22 +33,15 @@ OUTPUTS = (
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What the stage left behind.
+    """Result of `search`.
 
     Attributes:
-        winners: Winners and reserves, as in winners.json.
-        plot_path: Picture of trials, fronts, budgets and winners.
-        feasible: Number of architectures within the budgets.
-        size: Number of architectures of the space.
-        latency_budget_ms: Budget of the median latency: a number, several, or a section of min and
-            max; None without one.
-        latency_p95_budget_ms: That of its 95th percentile, alike.
-        cannot_run: Number of architectures that the device cannot run.
-        estimated_from: How many architectures were drawn to estimate these numbers from; None if
-            they are exact.
-        images: Images on which the winners were compared.
-        settled: Whether their order is sure on these images.
-        skipped: The stage had been finished before.
+        latency_budget_ms: Budget of the median latency: a number, a list, or a dict with min and
+            max; None if unbounded.
+        latency_p95_budget_ms: Budget of the 95th percentile: a number or a dict with min and max;
+            None if unbounded.
+        estimated_from: Sample size that these numbers are estimated from; None if they are exact.
+        settled: Whether the order of the winners is statistically certain.
     """
 
     winners: Winners
@@ -67,18 +60,13 @@ class SearchResult:
 def search(run: RunContext) -> SearchResult:
     """Find the architectures of highest agreement within the budgets.
 
-    Goes on from where it was stopped; does nothing if it is finished. Under `torchrun` the
-    candidates of each batch are shared out among its processes; the first alone proposes them,
-    writes and reports. With as many threads each, any number of processes comes to the same.
-
-    Args:
-        run: Has the tables of all devices and the supernet; gets `search/` and `winners.json`.
+    Writes `search/` and `winners.json`. Resumes where it was stopped; does nothing if finished.
+    Under `torchrun` the processes share the candidates of each batch; only the first proposes,
+    writes and reports. The result does not depend on the number of processes if each has the same
+    number of threads.
 
     Raises:
-        Interrupted: Stopped by the user; the same call goes on.
         InfeasibleError: No architecture meets the budgets.
-        ProcessFailed: Another process of the run has failed.
-        UserError: Something is missing or does not fit.
     """
     with distributed.processes(TIMEOUT, run.teller("search")):
         if distributed.rank() > 0:
@@ -148,7 +136,7 @@ def _result(run: RunContext, skipped: bool) -> SearchResult:
 
 
 def _scored_with(run: RunContext) -> tuple[SupernetWeights, ImagePool, dict[str, str]]:
-    """The supernet and the images, and digests of both, which are the same in all processes."""
+    """The supernet, the images, and digests of both; checks that all processes have the same."""
     weights, pool = run.load_weights(), run.open_images()
     digests = {WEIGHTS: run.weights_digest(), IMAGES: pool.digest}
     check_same_in_all(digests)
@@ -163,7 +151,7 @@ def _scorer(run: RunContext, weights: SupernetWeights, pool: ImagePool) -> Agree
 
 
 def _help(run: RunContext) -> SearchResult:
-    """Score what the first process hands out, and wait for its result."""
+    """Score candidates for the first process, and wait for its result."""
     weights, pool, _ = _scored_with(run)
     if not distributed.of_first(False):
         scorer = _scorer(run, weights, pool)
@@ -174,17 +162,17 @@ def _help(run: RunContext) -> SearchResult:
 
 
 def check_searched_for(run: RunContext) -> None:
-    """Refuse winners that were searched for another device, or in another supernet.
+    """Refuse winners that were searched for another device or with another supernet.
 
     Raises:
-        StageError: Names what differs.
+        StageError: Names the difference.
     """
     folder = run.files.search.folder
     record = read_json(folder / RECORD, "search")
     if record["inputs"].get(WEIGHTS) != run.weights_digest():
         raise StageError(
-            f"winners that were searched with the weights in {run.files.weights}",
-            "winners of other weights",
+            f"winners found with the weights in {run.files.weights}",
+            "winners found with other weights",
             "Run `edgesearch search` with the same configuration first.",
         )
     searched = record["settings"]["device"]

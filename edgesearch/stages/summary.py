@@ -1,4 +1,4 @@
-"""What the run was worth: winners beside the largest, the smallest, chance and raw pixels."""
+"""The final comparison: winners, largest and smallest subnet, random weights, raw pixels."""
 
 from __future__ import annotations
 
@@ -24,21 +24,7 @@ from edgesearch.supernet.weights import SupernetWeights
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One line of the closing table; None where a figure does not apply.
-
-    Attributes:
-        name: What the line is about.
-        agreement: With the key encoder.
-        knn: Accuracy, in 0 … 1; None without labelled images.
-        params: Learnable parameters.
-        macs: Multiply-accumulates for one image.
-        predicted_ms: Predicted median latency.
-        measured_ms: Measured median latency.
-        budget_ms: Budget of the median latency.
-        predicted_p95_ms: Predicted 95th percentile of the latency.
-        measured_p95_ms: Measured 95th percentile of the latency.
-        budget_p95_ms: Budget of the 95th percentile.
-    """
+    """A row of the final comparison; None where a figure does not apply."""
 
     name: str
     agreement: float | None = None
@@ -54,15 +40,10 @@ class SummaryRow:
 
 
 def summarise(run: RunContext) -> list[SummaryRow]:
-    """Compare the winners with the ends of the space, with untrained weights and with raw pixels.
+    """Compare the winners with both ends of the space, random weights and raw pixels.
 
-    The untrained weights are those that the training started from, in the largest network.
-
-    Args:
-        run: Has everything; gets `summary/summary.json`.
-
-    Raises:
-        UserError: Something is missing or does not fit.
+    "Random weights" are the initial weights of the training, in the largest network. Writes
+    `summary/summary.json`.
     """
     with run.writing():
         pool = run.open_images()
@@ -83,7 +64,6 @@ def summarise(run: RunContext) -> list[SummaryRow]:
 
 
 def _rows(run: RunContext, pool: ImagePool, weights: SupernetWeights) -> Iterator[SummaryRow]:
-    """The winners, then what they are compared with."""
     winners = Winners.load(run.files.winners, run.space)
     exported = {f"winner {each.name}": each.latency_ms[run.device.name] for each in winners.winners}
     comparison = Comparison(weights, make_judge(run, pool))
@@ -104,7 +84,7 @@ def _rows(run: RunContext, pool: ImagePool, weights: SupernetWeights) -> Iterato
 
 
 class _Latencies:
-    """Latencies of subnets in ms by the fields of a row, from the device's table."""
+    """Latency figures of subnets in ms, by field of `SummaryRow`."""
 
     def __init__(self, run: RunContext) -> None:
         space, device = run.space, run.device
@@ -115,7 +95,7 @@ class _Latencies:
     def __call__(
         self, architecture: Architecture, exported: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """What the export measured of a winner; otherwise what the table says."""
+        """Figures measured by the export if given, otherwise from the table."""
         if exported is not None:
             return {
                 "predicted_ms": exported["predicted"],

@@ -1,4 +1,4 @@
-"""Latency tables as files that people send each other: described, exported, merged."""
+"""Command table: describes, exports and merges latency table files."""
 
 from __future__ import annotations
 
@@ -6,22 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesearch.latency.table import describe
-from edgesearch.latency.table_csv import write_csv
+from edgesearch.latency.table import describe, write_csv
 from edgesearch.run.files import RunFiles
 from profilers import LatencyTable, MergeResult, merge_tables
 
 
 @dataclass(frozen=True)
 class TableResult:
-    """What a latency table is.
+    """Result of `share_table`.
 
     Attributes:
-        table_path: The file.
-        place: Where the stages look for it, in an output folder.
-        description: What it is, in words.
-        merges: What was taken over from other tables.
-        csv_path: Its figures as CSV; None if they were not asked for.
+        place: Where the stages look for it, relative to an output folder.
     """
 
     table_path: Path
@@ -32,16 +27,12 @@ class TableResult:
 
 
 def share_table(path: Path, *, merge: Sequence[Path] = (), export_csv: bool = False) -> TableResult:
-    """Say what a table is, wherever the file comes from.
+    """Describe a latency table file, after merging other tables of the same device into it.
 
-    Args:
-        path: The table.
-        merge: Tables of the same device that are taken over into it first.
-        export_csv: Whether to write its figures beside it, as `<name>.table.csv`: without the
-            predictions, which only `profile` knows.
+    The CSV, `<name>.table.csv`, has no predictions, which need the search space.
 
     Raises:
-        FileError: A table cannot be read, or the first one or the CSV file not be written.
+        FileError: A table cannot be read, or a file cannot be written.
         TableMismatchError: A table to merge is of another device; names the field.
     """
     merges = tuple(merge_tables(path, other) for other in merge)

@@ -1,4 +1,4 @@
-"""Command validate: predicted against measured latency, on networks the table has not seen."""
+"""Command validate: predicted against measured latency of held-out networks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,8 @@ from edgesearch.errors import Interrupted, LatencyError
 from edgesearch.events import Event
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.load_table import load_table, tell_speed
-from edgesearch.latency.plot import plot_predictions
-from edgesearch.latency.prediction_error import PredictionError, prediction_error
-from edgesearch.latency.table import (
-    VALIDATION,
-    keep_correction,
-    measured_networks,
-    steadiness_of,
-)
+from edgesearch.latency.prediction_error import PredictionError, plot_predictions, prediction_error
+from edgesearch.latency.table import VALIDATION, keep_correction, measured_networks, steadiness_of
 from edgesearch.latency.workloads import held_out_networks
 from edgesearch.run.context import RunContext
 from edgesearch.space import Architecture
@@ -29,20 +23,12 @@ from edgesearch.stages.profile import open_workloads
 from profilers import LatencyTable, Steadiness, build_table, open_meter
 
 VALIDATION_ANCHORS = 8
-"""Twice those of other sessions: an error in joining the sessions is an error of each network."""
+"""Twice the usual number: an error in joining sessions biases every network."""
 
 
 @dataclass(frozen=True)
 class ValidatedNetwork:
-    """A network that was predicted and measured.
-
-    Attributes:
-        architecture: Its name.
-        predicted_ms: Predicted median latency.
-        measured_ms: Measured median latency.
-        predicted_p95_ms: Predicted 95th percentile.
-        measured_p95_ms: Measured 95th percentile.
-    """
+    """Predicted and measured latency of a network."""
 
     architecture: str
     predicted_ms: float
@@ -53,15 +39,10 @@ class ValidatedNetwork:
 
 @dataclass(frozen=True)
 class ValidateResult(PredictionError):
-    """The errors of the medians, and where they come from.
+    """Errors of the predicted medians, and the networks that they were computed on.
 
     Attributes:
-        p95_mape: Mean absolute error of the 95th percentiles.
-        steadiness: How steady the machine was, and whether it settled.
-        networks: The networks, fastest first.
-        table_path: The latency table, which holds what was measured.
-        report_path: The same figures as JSON.
-        plot_path: Predicted against measured, as a picture.
+        p95_mape: Mean absolute relative error of the 95th percentiles.
     """
 
     p95_mape: float
@@ -73,17 +54,11 @@ class ValidateResult(PredictionError):
 
 
 def validate(run: RunContext) -> ValidateResult:
-    """Measure whole networks that no prediction was fitted to, and compare.
+    """Measure whole networks that no correction was fitted to, and compare with predictions.
 
-    Networks that have all their rounds are not measured again: another seed draws others.
-
-    Args:
-        run: Has the latency table, which gets the measurements and the errors; gets
-            `latency/<device>-<identity>.validation.json` and `.png`.
-
-    Raises:
-        Interrupted: Stopped by the user; the same call goes on.
-        UserError: Something is missing or does not fit.
+    Appends measurements and errors to the latency table; writes
+    `latency/<device>-<identity>.validation.json` and `.png`. Networks that have all their rounds
+    are not measured again; another seed draws other networks.
     """
     with run.writing():
         space, settings, accept = run.space, run.config.validation, run.config.profile.accept
@@ -97,18 +72,18 @@ def validate(run: RunContext) -> ValidateResult:
             raise Interrupted(f"validation stopped; what was measured is in {path}") from None
         if accept:
             tell_speed(table, "validate", run.report)
-        model = LatencyModel.from_table(space, table)  # the networks were measured again beside
+        model = LatencyModel.from_table(space, table)  # the table has new samples of its networks
         rows = _compare(model, table, chosen)
         if len(rows) < len(chosen):
             run.teller("validate")(
-                f"{len(chosen) - len(rows)} networks cannot run and are left out"
+                f"{len(chosen) - len(rows)} networks cannot run and are excluded"
             )
         predicted_ms, measured_ms, predicted_p95_ms, measured_p95_ms = (
             np.array([getattr(row, name) for row in rows])
             for name in ("predicted_ms", "measured_ms", "predicted_p95_ms", "measured_p95_ms")
         )
         errors = prediction_error(predicted_ms, measured_ms)
-        keep_correction(space, table, model.correction, validation=errors.to_dict())
+        keep_correction(space, table, model.correction, validation=asdict(errors))
         result = ValidateResult(
             **asdict(errors),
             p95_mape=float(np.abs(predicted_p95_ms / measured_p95_ms - 1).mean()),
@@ -119,7 +94,7 @@ def validate(run: RunContext) -> ValidateResult:
             plot_path=path.with_suffix(".validation.png"),
         )
         figures = {
-            **errors.to_dict(),
+            **asdict(errors),
             "p95_mape": result.p95_mape,
             "seed": settings.seed,
             "settled": result.steadiness.settled,
@@ -160,7 +135,7 @@ def _compare(
     for architecture in chosen:
         predicted = model.predict(architecture)
         if architecture not in measured or not np.isfinite(predicted.median_ms):
-            continue  # the runtime cannot run it, or a block of it alone
+            continue  # the runtime cannot run it, or one of its blocks alone
         found = measured[architecture]
         rows.append(
             ValidatedNetwork(

@@ -1,6 +1,4 @@
-"""A Gaussian process over encoded architectures, with what a batch of proposals needs of it.
-
-scikit-learn fits it.
+"""A Gaussian process over encoded architectures, fitted by scikit-learn, for batches of proposals.
 
 Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), algorithm 2.1.
 """
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     from sklearn.gaussian_process import GaussianProcessRegressor
 
 MOST_TO_FIT = 200
-"""Points on which length scales are fitted, at most: the time grows with their third power."""
+"""Maximum points for fitting length scales, which takes O(n³) time."""
 FIT_ITERATIONS = 40
 JITTER = 1e-8
 
@@ -24,13 +22,10 @@ JITTER = 1e-8
 def fit_process(
     x: np.ndarray, y: np.ndarray, theta: np.ndarray | None = None, *, anew: bool = True
 ) -> GaussianProcessRegressor:
-    """Regression with a linear trend, a Matérn kernel with a length for each feature, and noise.
+    """Fit a Gaussian process: linear trend, Matérn kernel with a length scale per feature, noise.
 
-    Args:
-        x: (n, d) features in 0 … 1.
-        y: (n,) values of mean 0 and variance 1.
-        theta: Hyperparameters to start from; those of a former fit are a good start.
-        anew: Whether to fit them by the marginal likelihood, or to take them as they are.
+    Features (n, d) in 0 … 1, values (n,) of mean 0 and variance 1. Hyperparameters start from
+    `theta`; they are optimised by marginal likelihood if `anew`.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
@@ -40,7 +35,9 @@ def fit_process(
         kernel = kernel.clone_with_theta(theta)
     chosen = np.linspace(0, len(x) - 1, min(len(x), MOST_TO_FIT)).astype(int)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound is no fault
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # a length scale at its bound is acceptable
         if anew:
             fitted = GaussianProcessRegressor(kernel, alpha=JITTER, optimizer=_maximise)
             kernel = fitted.fit(x[chosen], y[chosen]).kernel_
@@ -50,14 +47,10 @@ def fit_process(
 
 
 class Posterior:
-    """Means and deviations of points, which shrink as points are proposed.
+    """Posterior mean and variance at points (m, d), updated as points are proposed.
 
-    A proposal counts as if its mean had been measured: the others' means stay, and what is known
-    of it is known of its neighbours.
-
-    Args:
-        process: The Gaussian process.
-        points: (m, d) features.
+    A proposed point counts as measured at its mean (kriging believer): means stay, variances
+    shrink.
     """
 
     def __init__(self, process: GaussianProcessRegressor, points: np.ndarray) -> None:
@@ -72,7 +65,7 @@ class Posterior:
         self.variance: np.ndarray = np.maximum(variance, 1e-12)
 
     def propose(self, index: int) -> None:
-        """Take one of the points as known."""
+        """Condition on a point, at its mean."""
         kernel = self._kernel
         cross = kernel(self._points, self._points[index : index + 1])[:, 0]
         covariance = cross - self._whitened.T @ self._whitened[:, index]
@@ -82,7 +75,7 @@ class Posterior:
         self.variance = np.maximum(self.variance - update**2, 1e-12)
 
     def expected_improvement(self, best: float) -> np.ndarray:
-        """(m,) how far above `best` each is expected to be, counting what is below as 0."""
+        """(m,) expected improvement over `best`."""
         from scipy.stats import norm
 
         deviation = np.sqrt(self.variance)
@@ -92,12 +85,7 @@ class Posterior:
 
 
 def _kernel(dimensions: int) -> Any:
-    from sklearn.gaussian_process.kernels import (
-        ConstantKernel,
-        DotProduct,
-        Matern,
-        WhiteKernel,
-    )
+    from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
     smooth = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(
         np.full(dimensions, 1.0), (5e-2, 2e1), nu=2.5

@@ -1,7 +1,7 @@
-"""Strategies of NNI, asked for a batch of proposals at a time.
+"""Strategies of NNI, asked for batches of proposals.
 
-NNI's own loops submit trials to an engine and wait for events; its algorithms are asked directly
-here. NNI is imported where one of them is made.
+NNI's own loops submit trials to an engine and wait for events; here its algorithms are called
+directly. NNI is imported when a strategy is created.
 
 Source: Real et al., "Regularized evolution for image classifier architecture search" (AAAI 2019),
 NNI 3.0, `nni.nas.strategy.RegularizedEvolution`; Bergstra et al., "Algorithms for hyper-parameter
@@ -23,20 +23,16 @@ from edgesearch.space import Architecture
 
 MUTATION_PROBABILITY = 0.15
 PATIENCE_IF_LARGE = 200
-"""Patience in spaces whose architectures have to be summed up to know whether they are feasible."""
+"""Limit on the patience in spaces that are not enumerated, where checks are slow."""
 
 
 def import_nni(module: str, strategy: str) -> Any:
-    """Import a module of NNI, and keep it quiet.
-
-    Args:
-        module: Its full name.
-        strategy: What needs it.
+    """Import a module of NNI for a strategy, and silence its logging.
 
     Raises:
         SearchError: NNI is not installed.
     """
-    # Without this NNI imports pytorch-lightning, which it does not need here.
+    # Without this NNI imports pytorch-lightning.
     os.environ.setdefault("NNI_FRAMEWORK", "none")
     try:
         imported = importlib.import_module(module)
@@ -51,16 +47,10 @@ def import_nni(module: str, strategy: str) -> Any:
 
 
 class _NNIStrategy(ABC):
-    """Proposes what NNI comes to; where that is nothing new and feasible for long, by chance.
-
-    Args:
-        feasible: What may be proposed.
-        seed: Of everything random.
-        batch: Architectures in each proposal.
-    """
+    """Proposals of NNI; random ones if NNI finds nothing new and feasible for too long."""
 
     patience: int
-    """Proposals in a row that are infeasible or known, after which one is drawn."""
+    """Infeasible or known proposals in a row before a random one."""
 
     def __init__(self, feasible: FeasibleSet, seed: int, batch: int) -> None:
         self._feasible, self._batch = feasible, batch
@@ -88,21 +78,11 @@ class _NNIStrategy(ABC):
 
     @abstractmethod
     def _propose(self, running: int) -> Architecture | None:
-        """NNI's next proposal that is new and feasible; None if it comes to none.
-
-        Args:
-            running: How many have been proposed since the last scores.
-        """
+        """NNI's next new, feasible proposal or None; `running` counts proposals without scores."""
 
 
 class EvolutionStrategy(_NNIStrategy):
     """Aging evolution over the feasible architectures.
-
-    Args:
-        feasible: What may be proposed.
-        population: Individuals kept; the first ones are random.
-        seed: Of everything random.
-        batch: Architectures in each proposal; no more than the population.
 
     Raises:
         SearchError: NNI is not installed.
@@ -156,14 +136,8 @@ class EvolutionStrategy(_NNIStrategy):
 class TPEStrategy(_NNIStrategy):
     """TPE over the feasible architectures.
 
-    Every choice is an unordered category to NNI. What it proposes outside of the feasible set is
-    dropped and teaches it nothing. Architectures of a batch count as good as the best until they
-    are scored, as NNI does for trials that run at the same time.
-
-    Args:
-        feasible: What may be proposed.
-        seed: Of everything random.
-        batch: Architectures in each proposal.
+    Every choice is an unordered category. Infeasible proposals of NNI are dropped without a score.
+    Running architectures count as the best until scored, as NNI does for concurrent trials.
 
     Raises:
         SearchError: NNI is not installed.
@@ -181,7 +155,7 @@ class TPEStrategy(_NNIStrategy):
                 for name, values in feasible.space.choices.items()
             }
         )
-        # NNI would take the next of a grid in place of what it has proposed before, however bad.
+        # NNI would replace a repeated proposal by the next point of a grid.
         self._nni.dedup = lambda parameters: parameters
         self._running: dict[Architecture, int] = {}
         self._number = 0

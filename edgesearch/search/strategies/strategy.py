@@ -1,4 +1,4 @@
-"""What a search strategy is, and which one the settings name."""
+"""The interface of search strategies, and the choice among them."""
 
 from __future__ import annotations
 
@@ -15,31 +15,24 @@ from edgesearch.space import Architecture
 
 
 class Strategy(Protocol):
-    """Proposes batches of architectures and learns their scores, one batch after the other.
+    """Proposes batches of architectures and learns their scores, one batch at a time.
 
-    A strategy is deterministic: with the same seed and scores it proposes the same, in whatever
-    order or process the architectures of a batch are scored. So a stopped search goes on by telling
-    it the scores that are already known.
+    A strategy is deterministic: proposals depend only on seed and scores, not on the order or
+    process of scoring. A stopped search therefore resumes by replaying the known scores.
     """
 
     def ask(self) -> tuple[Architecture, ...]:
-        """The architectures to score next, none twice; none at all when there is none left."""
+        """The architectures to score next, each only once; empty if none are left."""
 
     def tell(self, scores: Mapping[Architecture, float]) -> None:
-        """The score of each that was last asked for; higher is better."""
+        """The scores of the last batch; higher is better."""
 
 
 def make_strategy(feasible: FeasibleSet, settings: SearchSettings, seed: int) -> Strategy:
-    """The strategy that the settings name.
+    """Create the strategy that the settings name.
 
-    Where no more architectures are feasible than may be evaluated, all of them are. Evaluations are
-    spread over the budgets if there are several.
-
-    Args:
-        feasible: What it may propose.
-        settings: strategy, evaluations, population (of the evolution; at most a quarter of the
-            evaluations, which is the default) and candidates_at_once.
-        seed: Of everything random.
+    If at most `evaluations` architectures are feasible, all of them are proposed. With several
+    latency budgets, proposals alternate between them.
 
     Raises:
         SearchError: More architectures are feasible than "exhaustive" may evaluate, or NNI is not
@@ -71,12 +64,7 @@ def make_strategy(feasible: FeasibleSet, settings: SearchSettings, seed: int) ->
 
 
 class FixedStrategy:
-    """Proposes architectures in an order that is known beforehand.
-
-    Args:
-        architectures: Each once: all that are feasible, or these in random order.
-        batch: Architectures in each proposal.
-    """
+    """Proposes architectures in the given order, each once, in batches."""
 
     def __init__(self, architectures: Iterable[Architecture], batch: int) -> None:
         self._left, self._batch = iter(architectures), batch
@@ -86,16 +74,13 @@ class FixedStrategy:
         return tuple(itertools.islice(self._left, self._batch))
 
     def tell(self, scores: Mapping[Architecture, float]) -> None:
-        """Scores teach it nothing."""
+        """Ignore the scores."""
 
 
 class SpreadStrategy:
-    """Spreads the proposals over several strategies, which learn the scores of what they propose.
+    """Alternates between strategies, one per latency budget.
 
-    What one proposes and another has had scored before is answered at once.
-
-    Args:
-        strategies: The strategies.
+    If a strategy proposes an architecture that another one has had scored, it gets the known score.
     """
 
     def __init__(self, strategies: Sequence[Strategy]) -> None:

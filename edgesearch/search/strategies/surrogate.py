@@ -1,8 +1,8 @@
-"""The project's own strategy: a surrogate of the score, asked about the feasible set as a whole.
+"""The default strategy: Bayesian optimisation over the feasible set.
 
-It uses what a general tuner does not know of this problem. Costs of all architectures are known
-beforehand, so only feasible ones are ever considered, and costs are features. Scores are smooth in
-widths and depths, so a Gaussian process predicts them from few trials.
+Unlike a general tuner it knows the costs of all architectures beforehand: it only considers
+feasible ones, and uses costs as features. Scores are smooth in widths and depths, so a Gaussian
+process predicts them from few trials.
 
 Source: Jones et al., "Efficient global optimization of expensive black-box functions" (1998), for
 the expected improvement; Ginsbourger et al., "Kriging is well-suited to parallelize optimization"
@@ -26,29 +26,24 @@ if TYPE_CHECKING:
     from sklearn.gaussian_process import GaussianProcessRegressor
 
 FIRST_BATCHES = 2
-"""Batches that are spread over the feasible set, before there is a surrogate."""
+"""Initial batches that are spread over the feasible set."""
 MOST_CANDIDATES = 8192
-"""Architectures that are looked at for a batch; of larger sets, so many are drawn for each."""
+"""Maximum candidates per batch; larger sets are sampled."""
 MOST_TRIALS = 512
-"""Trials that the surrogate knows, the best ones and some of the others: bounds memory and time."""
+"""Maximum trials in the surrogate: the best ones and a sample of the others."""
 PARENTS = 8
-"""Best trials whose neighbours are always looked at."""
+"""Best trials whose neighbours are always candidates."""
 REFIT_AFTER = 1.15
-"""Hyperparameters are fitted anew when there are so many times as many trials."""
+"""Growth of the number of trials after which hyperparameters are fitted again."""
 WORST = 3.0
-"""Lowest score that counts, in distances of the tenth percentile from the median."""
+"""Clipping of low scores, in distances of the 10th percentile from the median."""
 
 
 class SurrogateStrategy:
     """Expected improvement of a Gaussian process, in batches.
 
-    With several budgets of the latency, each proposal is for the next one in turn: the surrogate is
-    one, the best score so far is that within the budget.
-
-    Args:
-        feasible: What may be proposed.
-        seed: Of everything random.
-        batch: Architectures in each proposal.
+    With several latency budgets, proposals alternate between them: all share one surrogate, and the
+    improvement is over the best score within the budget.
     """
 
     def __init__(self, feasible: FeasibleSet, seed: int, batch: int) -> None:
@@ -68,7 +63,7 @@ class SurrogateStrategy:
         if self._feasible.are_at_most(asked):
             return ()
         rng = np.random.default_rng([self._seed, asked])
-        with threadpool_limits(1):  # sums in one order, whatever the machine
+        with threadpool_limits(1):  # fixed order of summation on all machines
             if asked < FIRST_BATCHES * self._batch:
                 chosen = self._spread(rng)
             else:
@@ -78,12 +73,12 @@ class SurrogateStrategy:
     def tell(self, scores: Mapping[Architecture, float]) -> None:
         """See `Strategy`."""
         digits = self._feasible.space.to_digits([*scores])
-        order = np.lexsort(digits.T[::-1])  # not that in which they were scored
+        order = np.lexsort(digits.T[::-1])  # independent of the order of scoring
         self._tried = np.concatenate([self._tried, digits[order]])
         self._scores = np.concatenate([self._scores, np.array([*scores.values()])[order]])
 
     def _spread(self, rng: np.random.Generator) -> list[np.ndarray]:
-        """Each as far as possible from all before, within the next budget."""
+        """Farthest-point sampling within the next budget."""
         pool, masks = self._pool(rng)
         points = self._encode(pool)
         distances = np.full(len(pool), np.inf)
@@ -94,7 +89,7 @@ class SurrogateStrategy:
             left = _still(distances > 0, masks, self._next_turn())
             if not left.any():
                 break
-            # The very first is drawn: any is as far away as any other.
+            # The first point is random.
             ranks = distances if np.isfinite(distances).all() else rng.random(len(pool))
             best = int(np.where(left, ranks, -np.inf).argmax())
             chosen.append(pool[best])
@@ -102,7 +97,7 @@ class SurrogateStrategy:
         return chosen
 
     def _improve(self, rng: np.random.Generator) -> list[np.ndarray]:
-        """Each of the highest expected improvement over the best within the next budget."""
+        """Highest expected improvement over the best score within the next budget."""
         pool, masks = self._pool(rng)
         standard = _standardised(self._scores)
         best = [
@@ -125,7 +120,7 @@ class SurrogateStrategy:
         return chosen
 
     def _next_turn(self) -> int:
-        """Which budget the next proposal is for."""
+        """Index of the budget for the next proposal."""
         self._turn += 1
         return (self._turn - 1) % len(self._feasible.parts)
 
@@ -145,7 +140,7 @@ class SurrogateStrategy:
         return process
 
     def _pool(self, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
-        """What is looked at: untried feasible digits (n, d), and which keep each budget."""
+        """Candidates: untried feasible digits (n, d), and a mask (n,) per budget."""
         feasible, tried = self._feasible, self._tried
         share = MOST_CANDIDATES // len(feasible.parts)
         found = [part.some(share, rng) for part in feasible.parts]
@@ -155,7 +150,7 @@ class SurrogateStrategy:
             found += map(feasible.space.neighbours, tried[inside][best])
         pool = unique_rows(np.concatenate(found), but=tried)
         pool = pool[feasible.keeps(pool)]
-        if not len(pool):  # nearly all is tried
+        if not len(pool):  # nearly everything was tried
             known = {*map(feasible.space.from_digits, tried)}
             left = (each for each in feasible.in_random_order(self._seed) if each not in known)
             pool = feasible.space.to_digits([*itertools.islice(left, MOST_CANDIDATES)])
@@ -164,16 +159,13 @@ class SurrogateStrategy:
 
 
 def _still(free: np.ndarray, masks: list[np.ndarray], turn: int) -> np.ndarray:
-    """What is left within a budget; within any, if there is nothing."""
+    """The free candidates within a budget; all free ones if there are none."""
     left: np.ndarray = free & masks[turn]
     return left if left.any() else free
 
 
 def _standardised(scores: np.ndarray) -> np.ndarray:
-    """Scores with mean 0 and variance 1; those far below the others are moved closer.
-
-    How bad the worst are says nothing about the best, but would set the scale of all.
-    """
+    """Scores with mean 0 and variance 1, after clipping outliers far below the median."""
     low, middle = np.quantile(scores, [0.1, 0.5])
     clipped = np.maximum(scores, middle - WORST * (middle - low))
     deviation = clipped.std()
@@ -182,11 +174,7 @@ def _standardised(scores: np.ndarray) -> np.ndarray:
 
 
 class Encoding:
-    """Architectures as points: the logarithm of each choice and of what they cost.
-
-    Args:
-        feasible: Gives the space and its costs.
-    """
+    """Architectures as points: logarithms of choices and costs, scaled to 0 … 1."""
 
     def __init__(self, feasible: FeasibleSet) -> None:
         choices = feasible.space.choices
@@ -196,7 +184,7 @@ class Encoding:
         self._ranges = [(log.min(), np.ptp(log)) for log in logs]
 
     def __call__(self, digits: np.ndarray) -> np.ndarray:
-        """(n, features) in 0 … 1 of architectures (n, d)."""
+        """(n, features) of architectures (n, d)."""
         columns = [
             values[digit]
             for values, digit in zip(self._values, digits.T, strict=True)
@@ -208,6 +196,6 @@ class Encoding:
 
 
 def _unit(values: np.ndarray) -> np.ndarray:
-    """Values moved and scaled to 0 … 1."""
+    """Values scaled to 0 … 1."""
     width = np.ptp(values)
     return (values - values.min()) / (width if width > 0 else 1.0)

@@ -71,7 +71,7 @@ def test_as_json_the_message_is_the_only_output(capsys):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_full_or_closed_place_is_the_users(number, capsys):
     assert code_of(OSError(number, "reason", "place")) == 2
-    assert "can be written to place\n  found: reason" in capsys.readouterr().err
+    assert "permission to write at place\n  found: reason" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), OSError(errno.EBADF, "broken")])
@@ -80,13 +80,13 @@ def test_our_own_faults_are_1_with_a_trace(error, capsys):
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert "broken" in err
-    assert "fault of edgesearch" in err
+    assert "bug in edgesearch" in err
 
 
 @pytest.mark.parametrize("error", [Interrupted("stopped in epoch 2"), KeyboardInterrupt()])
 def test_stopped_is_130_and_says_how_to_go_on(error, capsys):
     assert code_of(error) == 130
-    assert "Run the same command again to go on." in capsys.readouterr().err
+    assert "Run the same command again to continue." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -101,7 +101,7 @@ def test_an_interrupt_that_a_library_made_an_error_of_its_own_is_130(number, err
     with pytest.raises(typer.Exit) as caught:
         guarded(library, False)
     assert caught.value.exit_code == 130
-    assert "Run the same command again to go on." in capsys.readouterr().err
+    assert "Run the same command again to continue." in capsys.readouterr().err
 
 
 class TestSeveralProcesses:
@@ -166,7 +166,7 @@ class TestSeveralProcesses:
         check_processes(command)
 
     def test_other_commands_are_refused_by_the_first(self, waits, monkeypatch):
-        with pytest.raises(ProcessFailed, match="the first process says why"):
+        with pytest.raises(ProcessFailed, match="the first process reports why"):
             check_processes("run")
         monkeypatch.setenv("RANK", "0")
         with pytest.raises(StageError, match="one process for `edgesearch run`; found: 2. Run pre"):

@@ -69,7 +69,7 @@ def test_json_shows_an_architecture_by_its_choices(capsys):
     ("bound", "text"),
     [
         (2, "latency ≤ 2.000 ms"),
-        ([2.0, 5.0], "latency ≤ 2.000 and 5.000 ms, each by itself"),
+        ([2.0, 5.0], "latency ≤ 2.000 or 5.000 ms, separate budgets"),
         ({"min": 1.0, "max": 2.0}, "1.000 ms ≤ latency ≤ 2.000 ms"),
         ({"min": 1.0, "max": None}, "1.000 ms ≤ latency"),
     ],

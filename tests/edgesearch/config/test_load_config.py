@@ -212,7 +212,7 @@ FAULTS = [
     ("pretrain.augmentation.crop_scale=[0.9]", "pretrain.augmentation.crop_scale.1: required, but"),
     ("seed", "'seed': must have the form key.of.a.section=value"),
     ("a..b=1", "'a..b=1': must have the form key.of.a.section=value"),
-    ("seed.x=1", "seed.x: seed is no section; found: 0"),
+    ("seed.x=1", "seed.x: seed is not a section; found: 0"),
     ("seed=[1", "seed: must be valid YAML; found: '[1' (line 1, column 3: expected"),
     ("data={root: 1, root: 2}", "data: root: given twice, in lines 1 and 1"),
     # Training.
@@ -283,8 +283,8 @@ FAULTS = [
     ),
     (
         "search.budgets={devices: {local-cpu: {latency_ms: 1}}}",
-        "search: names of further devices are required in search.budgets.devices; found: "
-        "'local-cpu'. The budgets of the device itself stand in search.budgets",
+        "search: names of other devices are required in search.budgets.devices; found: "
+        "'local-cpu'. Set the budgets of the device itself in search.budgets",
     ),
     # Images, device, space, table, engines.
     (
@@ -407,7 +407,7 @@ def test_all_faults_at_once(write):
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just words\n"])
 def test_a_file_without_keys(write, text):
     faults = faults_of(write(text=text), ["seed=1"])
-    assert faults[0].startswith("seed: the file is no section; found: ")
+    assert faults[0].startswith("seed: the file is not a section; found: ")
     assert faults[1].startswith("the file: must be a section of keys; found: ")
 
 

@@ -147,7 +147,7 @@ def test_accuracies_before_and_after_are_told_of_every_format(quantized, subnet,
 def test_what_lacks_labels_to_be_judged_by_says_so(quantized, subnet, images):
     folder = quantized("u8s8")
     files = build_engines(folder, subnet, images, None, INT8)
-    wanted = "not judged by kNN accuracy: there are no images with labels. Put those of each"
+    wanted = "not judged by kNN accuracy: there are no labeled images. Put each"
     assert {name for name, about in files.items() if "knn_note" in about} == {
         "subnet.int8.onnx",
         "subnet.int8.ort",
@@ -167,7 +167,7 @@ def test_fewer_labels_than_a_batch_judge_nothing_and_say_so(subnet, images, tmp_
     shown = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
     knn = KnnImages(shown, torch.zeros(4), shown, torch.zeros(4), lambda part: part.float())
     files = build_engines(tmp_path, subnet, images, None, INT8, knn=knn, batch=5)
-    wanted = "fewer images with labels than a batch of 5. Add some, or set a smaller device.batch"
+    wanted = "fewer labeled images than a batch of 5. Add some, or set a smaller device.batch"
     assert wanted in files["subnet.int8.onnx"]["knn_note"]
 
 

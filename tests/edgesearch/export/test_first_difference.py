@@ -40,7 +40,7 @@ def change(path, changed_path, name):
 )
 def test_the_layer_is_named(exported, subnet, images, tmp_path, weight, layer):
     path, pixels = exported / ONNX_FILE, images.numpy()[:1]
-    none = "no layer alone differs by so much"
+    none = "no single layer exceeds the tolerance"
     assert differs_from_network(path, subnet, pixels, alike).startswith(none)
     changed = change(path, tmp_path / "changed.onnx", weight)
     words = f"the first layer that differs is {layer}"
@@ -52,7 +52,7 @@ def test_in_half_precision(exported, images, tmp_path):
     path, pixels = exported / ONNX_FILE, images.numpy()[:1]
     half = tmp_path / "half.onnx"
     FP16.write(path, half, "fp16")
-    assert differs_from_file(half, path, pixels, alike).startswith("no layer alone")
+    assert differs_from_file(half, path, pixels, alike).startswith("no single layer")
     changed = change(half, tmp_path / "changed.onnx", "layer2.0.conv1.weight")
     words = "the first layer that differs is layer2.0.bn1"
     assert differs_from_file(changed, path, pixels, alike) == words
@@ -69,7 +69,7 @@ def test_in_eight_bits(exported, images, tmp_path, form):
         lengths = np.linalg.norm(expected) * np.linalg.norm(found)
         return float((expected * found).sum() / lengths) > 0.97
 
-    assert differs_from_file(quantized, path, pixels, roughly).startswith("no layer alone")
+    assert differs_from_file(quantized, path, pixels, roughly).startswith("no single layer")
     changed = tmp_path / "changed.onnx"
     model = onnx.load(quantized)
     (tensor,) = (t for t in model.graph.initializer if t.name == "layer2.0.conv1.weight_quantized")

@@ -139,19 +139,19 @@ def test_a_changed_file_is_refused(tmp_path):
 def test_a_damaged_manifest_is_refused(tmp_path, content, fault):
     write(tmp_path)
     (tmp_path / "manifest.json").write_bytes(content)
-    with pytest.raises(ExportError, match=f"a whole manifest.json beside it; found: {fault}"):
+    with pytest.raises(ExportError, match=f"a complete manifest.json beside it; found: {fault}"):
         edgesearch.load_subnet(tmp_path)
 
 
 def test_a_pickle_is_never_opened(tmp_path):
     path = tmp_path / "subnet.safetensors"
     path.write_bytes(pickle.dumps(make("features").state_dict()))
-    with pytest.raises(ExportError, match="weights in safetensors form in .*subnet.safetensors"):
+    with pytest.raises(ExportError, match="weights in safetensors format in .*subnet.safetensors"):
         edgesearch.load_subnet(path)
 
 
 def test_foreign_weights_are_refused(tmp_path):
-    with pytest.raises(ExportError, match="weights in safetensors form in .*No such file"):
+    with pytest.raises(ExportError, match="weights in safetensors format in .*No such file"):
         edgesearch.load_subnet(tmp_path / "missing.safetensors")
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / WEIGHTS_FILE)
     with pytest.raises(ExportError, match="the weights of one subnet in .*KeyError"):

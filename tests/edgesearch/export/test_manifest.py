@@ -53,7 +53,7 @@ def test_changed_and_missing_files_are_refused(folder):
 )
 def test_a_damaged_manifest_is_refused(folder, text, reason):
     (folder / MANIFEST).write_text(text, encoding="utf-8")
-    with pytest.raises(ExportError, match=f"a whole {MANIFEST} in .*; found: {reason}"):
+    with pytest.raises(ExportError, match=f"a complete {MANIFEST} in .*; found: {reason}"):
         read_manifest(folder)
 
 

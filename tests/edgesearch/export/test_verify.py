@@ -1,5 +1,7 @@
 """Does the check let the right network pass, and no other?"""
 
+from dataclasses import asdict
+
 import numpy as np
 import onnx
 import pytest
@@ -22,7 +24,7 @@ def test_figures_by_hand():
     assert parity.images == 2
     assert parity.max_difference == pytest.approx(1 / 4)
     assert parity.min_cosine == pytest.approx(2 / 5**0.5)
-    assert parity.to_dict() == {
+    assert asdict(parity) == {
         "images": 2,
         "max_difference": parity.max_difference,
         "min_cosine": parity.min_cosine,
@@ -99,7 +101,7 @@ def test_a_loss_of_knn_accuracy_is_refused(exported, images, expected):
     assert (fp32.knn_before, fp32.knn_after) == (true + 0.5, true)
     # One of thirty images is no loss to be told from chance; two are.
     verify_engine(path, runtime, images.numpy(), expected, INT8, knn=(knn, true + 1 / 30))
-    message = r"onnx to lose 3\.3% of the kNN accuracy at most \(int8\); found: .* on 30 images"
+    message = r"a loss of kNN accuracy of at most 3\.3% for .*onnx \(int8\); found: .* on 30 images"
     with pytest.raises(ExportError, match=message):
         verify_engine(path, runtime, images.numpy(), expected, INT8, knn=(knn, true + 2 / 30))
 
@@ -135,7 +137,7 @@ def test_a_rest_that_fills_no_batch_is_left_out(of_five, images, expected):
 
 
 def test_fewer_images_than_a_batch_are_refused(of_five, images, expected):
-    message = r"at least 5 images, .* to check five\.onnx on; found: 4 images"
+    message = r"at least 5 images .* to verify five\.onnx on; found: 4 images"
     with pytest.raises(ExportError, match=message):
         verify_engine(of_five, OnnxRuntime(), images.numpy()[:4], expected, FP32)
 

@@ -30,7 +30,7 @@ def test_names_files_and_formats_are_those_of_one_precision():
 
 
 def test_a_format_that_nobody_makes_is_refused():
-    with pytest.raises(ExportError, match="a number format out of fp32, fp16, u8s8, .*'fp8'"):
+    with pytest.raises(ExportError, match="a number format among fp32, fp16, u8s8, .*'fp8'"):
         precision_with("fp8")
 
 

@@ -94,6 +94,6 @@ class TestHeldOutNetworks:
         assert held_out_networks(space, 8, 0, []) != held_out_networks(space, 8, 1, [])
 
     def test_more_than_there_are(self, space):
-        message = f"at most {space.size - 1} networks .*; found: validation.networks 500"
+        message = f"at most {space.size - 1} held-out networks.*; found: validation.networks 500"
         with pytest.raises(UserError, match=message):
             held_out_networks(space, 500, 0, [space.largest])

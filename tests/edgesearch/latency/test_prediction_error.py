@@ -1,6 +1,7 @@
 """Errors of predictions, computed by hand."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -33,4 +34,4 @@ def test_one_network_or_equal_predictions_have_no_rank_correlation():
 
 def test_survives_json():
     errors = prediction_error(np.array([1.0, 3.0]), np.array([1.0, 2.0]))
-    assert PredictionError.from_dict(json.loads(json.dumps(errors.to_dict()))) == errors
+    assert PredictionError(**json.loads(json.dumps(asdict(errors)))) == errors

@@ -99,7 +99,7 @@ def test_a_damaged_file_is_written_again(files, space, precision, left):
         second.networks([space.largest], "network")
     assert is_whole_model(damaged)
     cache = damaged.parent
-    assert told[0].message == f"damaged files of blocks in {cache} are written again: 1"
+    assert told[0].message == f"1 damaged block files in {cache} are exported again"
     assert told[0].done is None
     told.clear()
     with files(told, precision) as third:

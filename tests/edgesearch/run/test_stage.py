@@ -40,15 +40,15 @@ def test_a_first_run_tells_nothing(stage, folder):
 def test_a_stopped_run_goes_on(stage):
     stage.begin()
     (stage.folder / "half").touch()
-    assert stage.begin() == (False, "going on where it was stopped")
+    assert stage.begin() == (False, "resuming where it was stopped")
     assert (stage.folder / "half").exists()
 
 
 def test_a_finished_run_is_done(finished, folder):
     assert finished.is_finished()
-    assert finished.begin() == (True, "finished before, and nothing it depends on has changed")
+    assert finished.begin() == (True, "already finished, and nothing it depends on has changed")
     finished.reopen()
-    assert finished.begin() == (False, "going on where it was stopped")
+    assert finished.begin() == (False, "resuming where it was stopped")
     assert (folder / "result.json").exists()
 
 
@@ -97,11 +97,11 @@ def test_what_was_made_with_something_else_is_kept(finished, folder):
     told = [other.begin() for other in others]
     assert told[0] == (
         False,
-        "search.evaluations has changed from 10 to 20: done anew; what was there is kept as "
+        "search.evaluations has changed from 10 to 20: starting over; the former output is kept as "
         f"{kept[0]}",
     )
     assert told[1][1].startswith("search.evaluations has changed from 20 to 10")
-    assert told[2][1].startswith("the weights has changed: done anew")
+    assert told[2][1].startswith("the weights has changed: starting over")
     assert (kept[0] / "result.json").exists()
     assert all(path.exists() for path in kept)
     assert [path.name for path in folder.iterdir()] == [RECORD]
@@ -110,9 +110,9 @@ def test_what_was_made_with_something_else_is_kept(finished, folder):
 def test_a_missing_output_is_done_again(finished):
     (finished.folder / "result.json").unlink()
     (finished.folder / "log").touch()
-    assert finished.begin() == (False, "result.json is gone: done again")
+    assert finished.begin() == (False, "result.json is missing: starting again")
     assert (finished.folder / "log").exists()
-    assert finished.begin() == (False, "going on where it was stopped")
+    assert finished.begin() == (False, "resuming where it was stopped")
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "7", "[{}]", '{"settings": {}}', "\udcff"])
@@ -161,7 +161,7 @@ class TestDoing:
         assert do() == ["prepare", "work 7", False]
         assert told == []
         assert do() == [True]
-        assert told == ["finished before, and nothing it depends on has changed"]
+        assert told == ["already finished, and nothing it depends on has changed"]
         assert stage.is_finished()
 
     def test_what_is_refused_touches_nothing(self, do, folder):
@@ -173,4 +173,4 @@ class TestDoing:
         with pytest.raises(ZeroDivisionError):
             do("work")
         assert do() == ["prepare", "work 7", False]
-        assert told == ["going on where it was stopped"]
+        assert told == ["resuming where it was stopped"]

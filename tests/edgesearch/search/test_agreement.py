@@ -236,7 +236,7 @@ class TestReference:
 
 class TestRefused:
     def test_a_stage_that_does_not_exist(self, make):
-        message = r"stages 1 to 2 of the space 'toy' in search\.stages; found: stage 3\. Name"
+        message = r"stages 1 to 2 of the space 'toy' in search\.stages; found: stage 3\. Choose"
         with pytest.raises(SearchError, match=message):
             make(task="detection", stages=[1, 3])
 
@@ -246,7 +246,7 @@ class TestRefused:
         weights = SupernetWeights(tiny, *query, *query)
         none = (weights, lambda *_: torch.zeros(0), lambda _: torch.rand(4, 3, 3, 3), 4, 4)
         message = (
-            "maps of 2 × 2 places or more, for search.task segmentation; found: 1 × 1 behind "
+            "maps of at least 2 × 2 places, for search.task segmentation; found: 1 × 1 after "
             "stage 2 of 'toy' at 3 pixels. Choose earlier stages"
         )
         with pytest.raises(SearchError, match=message):

@@ -132,8 +132,8 @@ class TestMessage:
     def test_names_the_least_that_can_be_reached(self, space, make_feasible, latency_ms):
         least_ms, least_params = number(latency_ms.min()), number(space.params(space.smallest))
         message = (
-            f"with latency_ms ≤ 0.5, params ≤ 10; found: latency_ms 0.5, but the least that this "
-            f"space reaches is {least_ms}; params 10, but the least that this space reaches is "
+            f"with latency_ms ≤ 0.5, params ≤ 10; found: latency_ms 0.5, but the minimum of "
+            f"this space is {least_ms}; params 10, but the minimum of this space is "
             f"{least_params}. Set search.budgets"
         )
         with pytest.raises(InfeasibleError, match=message):
@@ -144,7 +144,7 @@ class TestMessage:
     ):
         without = latency_ms.copy()
         without[space.index(space.smallest)] = np.inf
-        message = f"the least that this space reaches is {number(sorted(all_of.params)[1])}"
+        message = f"the minimum of this space is {number(sorted(all_of.params)[1])}"
         with pytest.raises(InfeasibleError, match=message):
             make_feasible(without, Budgets(params=space.params(space.smallest)))
 
@@ -152,15 +152,15 @@ class TestMessage:
         partly = latency_ms.copy()
         partly[:200] = np.inf
         counted = "200 of 243" if as_small_or_large == "laid out" else r"about 2\.0e\+02 of .*drawn"
-        message = rf"the least that this space reaches is .*; {counted}\)? cannot run on the device"
+        message = rf"the minimum of this space is .*; {counted}\)? cannot run on the device"
         with pytest.raises(InfeasibleError, match=message):
             make_feasible(partly, Budgets(latency_p95_ms=0.5))
 
     @pytest.mark.parametrize(
         ("macs", "found"),
         [
-            (Range(min=1e9), r"macs 1,000,000,000, but the most that this space reaches is"),
-            (Range(min=1000, max=1001), r"macs 1,001, but the least that this space reaches is"),
+            (Range(min=1e9), r"macs 1,000,000,000, but the maximum of this space is"),
+            (Range(min=1000, max=1001), r"macs 1,001, but the minimum of this space is"),
         ],
     )
     def test_a_range_out_of_reach(self, make_feasible, latency_ms, macs, found):
@@ -183,11 +183,11 @@ class TestMessage:
         over = np.maximum(latency_ms / least, all_of.params / below)
         nearest = int(over.argmin())
         message = (
-            f"met alone, but not together; nearest to all: latency_ms "
+            f"met alone, but not all together; nearest: latency_ms "
             f"{number(latency_ms[nearest])}, params {number(all_of.params[nearest])} "
-            rf"\({space.architecture(nearest)}\); latency_ms binds: with the others met it is "
-            f"{number(latency_ms[all_of.params <= below].min())} at best; "
-            f"params binds: with the others met it is {number(all_of.params[fastest])} at best"
+            rf"\({space.architecture(nearest)}\); latency_ms binds: at best "
+            f"{number(latency_ms[all_of.params <= below].min())} if the others are met; "
+            f"params binds: at best {number(all_of.params[fastest])} if the others are met"
         )
         with pytest.raises(InfeasibleError, match=message):
             make_feasible(latency_ms, Budgets(latency_ms=least, params=below))

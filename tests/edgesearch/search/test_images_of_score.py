@@ -69,13 +69,13 @@ def test_a_domain_with_fewer_images_than_asked_is_said(weights, tmp_path):
     assert agreement.scores(SPACE.smallest).shape == (40,)
     (event,) = told
     assert event.message == (
-        "40 images are fewer than search.calibration_images + search.images (160): candidates are "
-        "scored on 40 images that calibrate them, too; add images, or set both smaller"
+        "40 images are fewer than search.calibration_images + search.images (160): 40 images are "
+        "used for both calibration and scoring; add images, or lower both options"
     )
 
 
 def test_hardly_any_images(weights, pool):
-    message = "at least 4 images to score candidates on; found: 1437 in the domain, and search.im"
+    message = "at least 4 images to score candidates on; found: 1437 images, and search.im"
     with pytest.raises(DataError, match=message.replace("1437", str(len(pool.train)))):
         make_agreement(weights, pool, SearchSettings(images=3))
 

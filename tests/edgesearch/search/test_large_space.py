@@ -149,11 +149,11 @@ def test_a_search_finds_what_is_better_than_chance(costs, ends_ms, tmp_path):
 
 def test_what_cannot_be_reached_is_said(costs, ends_ms):
     least = f"{ends_ms[0]:.4g}"
-    message = f"latency_ms .*, but the least that this space reaches is {least}; about .* cannot"
+    message = f"latency_ms .*, but the minimum of this space is {least}; about .* cannot"
     with pytest.raises(InfeasibleError, match=message):
         find_feasible(costs, Budgets(latency_ms=0.9 * ends_ms[0]))
     together = Budgets(latency_ms=1.2 * ends_ms[0], macs=Range(min=1.2e9))
-    with pytest.raises(InfeasibleError, match="met alone, but not together; nearest .* binds"):
+    with pytest.raises(InfeasibleError, match="met alone, but not all together; nearest: .* binds"):
         find_feasible(costs, together)
 
 

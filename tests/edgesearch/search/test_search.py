@@ -115,7 +115,7 @@ class TestTrials:
         make(Scores(smooth), "random", folder="search.1").make_trials(16)
         search = make(Scores(smooth, 0), "random")
         search.make_trials(16)
-        assert search.told[0].message.startswith("20 scores of a former search are taken over")
+        assert search.told[0].message.startswith("reusing 20 scores of a former search")
 
 
 class TestNumberOfImages:
@@ -125,7 +125,7 @@ class TestNumberOfImages:
         assert 16 <= found <= 128
         assert json.loads(search.files.images_needed.read_text("utf-8"))["images"] == found
         assert search.told[0].message.startswith(
-            f"{found} of at most 128 images tell the candidates apart (reliability "
+            f"scoring on {found} of at most 128 images (reliability "
         )
 
     @pytest.mark.parametrize("folder", ["search", "search.1"])
@@ -156,7 +156,7 @@ class TestWinners:
         for trial in ranked[:3]:
             (figures,) = Scores(smooth, chance=0.7)([trial.architecture], ranking.images)
             assert trial.agreement == pytest.approx(float(figures.mean()))
-        assert f"compared on {ranking.images} images: their order is " in search.told[-1].message
+        assert f"candidates on {ranking.images} images: " in search.told[-1].message
 
     def test_and_reserves_are_of_their_budget(self, make, make_feasible, latency_ms, smooth):
         of = make_feasible(latency_ms, Budgets(latency_ms=(1.2, 1.9), latency_p95_ms=2.0))

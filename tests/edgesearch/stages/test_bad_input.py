@@ -50,19 +50,19 @@ def test_infeasible_budget_says_what_can_be_reached(chain, budget):
     kept = [chain.output_dir / "winners.json", chain.output_dir / "search/trials.jsonl"]
     before = [path.read_bytes() for path in kept]
     said = chain.refuses("search", f"search.budgets.{budget}=0.0001", says=f"{budget} ≤ 0.0001")
-    words = rf"{budget} 0.0001, but the least that this space reaches is ([\d.]+)"
+    words = rf"{budget} 0.0001, but the minimum of this space is ([\d.]+)"
     model = corrected_model(chain.space, LatencyTable.load(chain.table))
     ratio = model.correction.p95_ratio if budget == "latency_p95_ms" else 1
     least_ms = ratio * model.predict_all().min()
     assert float(re.search(words, said)[1]) == pytest.approx(least_ms, rel=1e-3)
     assert [path.read_bytes() for path in kept] == before
-    assert "finished before" in chain.passes("search").stderr
+    assert "already finished" in chain.passes("search").stderr
 
 
 def test_as_json_the_error_is_the_only_output(chain):
     error = json.loads(chain.call("search", "search.budgets.params=10", "--json").stdout)["error"]
     assert set(error) == {"required", "found", "remedy"}
-    assert "the least that this space reaches is" in error["found"]
+    assert "the minimum of this space is" in error["found"]
 
 
 def test_a_table_of_other_threads_names_the_field(chain):
@@ -96,7 +96,7 @@ def change_weights(chain):
 @pytest.mark.parametrize(
     ("spoil", "stage", "override", "says"),
     [
-        (None, "search", "space.stem_widths=[4, 8, 12]", "of its blocks are not in it"),
+        (None, "search", "space.stem_widths=[4, 8, 12]", "of its blocks, such as"),
         (damage_table, "search", "seed=0", "line 6"),
         (lambda c: (c.output_dir / WEIGHTS).unlink(), "search", "seed=0", "edgesearch pretrain"),
         (lambda c: (c.output_dir / WEIGHTS).unlink(), "export", "seed=0", "edgesearch pretrain"),
@@ -106,7 +106,7 @@ def change_weights(chain):
             "seed=0",
             "supernet weights in safetensors form at",
         ),
-        (change_weights, "export", "seed=0", "searched with the weights in"),
+        (change_weights, "export", "seed=0", "winners found with the weights in"),
         (
             lambda c: (c.output_dir / "search/chosen.json").write_text("{"),
             "export",
@@ -126,7 +126,7 @@ def test_what_a_stage_reads_is_missing_damaged_or_of_something_else(
 def keeps_its_engines(chain):
     assert (chain.output_dir / "engines/w0/kit.zip").is_file()
     assert not (chain.output_dir / "engines.1").exists()
-    assert "finished before" in chain.passes("export").stderr
+    assert "already finished" in chain.passes("export").stderr
 
 
 LOGITS = "export.output=logits"
@@ -156,7 +156,7 @@ def test_what_is_refused_sets_no_engines_aside(chain, labelled, spoilt, override
 def test_fewer_images_than_a_batch_set_no_engines_aside(chain, flat):
     for stage in ("profile", "search"):
         chain.passes(stage, "device.batch=96")
-    many = "at least 96 images, which make a batch, to "
+    many = "at least 96 images (one batch) to "
     chain.refuses("export", "device.batch=96", *flat, says=(many + "check", "found: 80 images"))
     int8 = "export.tensorrt.precision=int8"  # 64 images for calibration
     chain.refuses("export", "device.batch=96", int8, says=(many + "quantize", "found: 64"))
@@ -167,10 +167,10 @@ def test_fewer_images_than_a_batch_set_no_engines_aside(chain, flat):
 def test_what_is_finished_needs_no_libraries(chain, without):
     without(*FAMILIES["tensorrt-rtx"].modules)
     for stage in ("export", "run"):
-        assert "export: finished before" in chain.passes(stage).stderr
+        assert "export: already finished" in chain.passes(stage).stderr
         other = "export.tensorrt.compute_capabilities=[SM86]"
         said = chain.refuses(stage, other, says=("TensorRT for RTX", "pip install"))
-        assert "finished before" not in said
+        assert "already finished" not in said
     without("safetensors")
     chain.passes("export")
 
@@ -194,13 +194,13 @@ def test_winners_that_a_search_wrote_again_get_their_latencies_back(chain):
     before = path.read_bytes()
     shutil.copy(chain.output_dir / "search/chosen.json", path)
     assert b"measured_p50" not in path.read_bytes()
-    assert "finished before" in chain.passes("export").stderr
+    assert "already finished" in chain.passes("export").stderr
     assert path.read_bytes() == before
     trials = chain.lines("search/trials.jsonl")
     path.unlink()
-    assert "../winners.json is gone: done again" in chain.passes("search").stderr
+    assert "../winners.json is missing: starting again" in chain.passes("search").stderr
     assert chain.lines("search/trials.jsonl") == trials
-    assert "finished before" in chain.passes("export").stderr
+    assert "already finished" in chain.passes("export").stderr
     assert path.read_bytes() == before
 
 
@@ -208,5 +208,5 @@ def test_winners_that_a_search_wrote_again_get_their_latencies_back(chain):
 def test_engines_that_were_spoilt_are_built_again(chain, spoil):
     spoil(chain.output_dir / "engines/w0/subnet.ort")
     said = chain.passes("export").stderr
-    assert "files of a winner are missing or changed: done again" in said
+    assert "files of a winner are missing or changed: starting again" in said
     assert "subnet.ort" in read_manifest(chain.output_dir / "engines/w0")["files"]

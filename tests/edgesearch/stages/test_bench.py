@@ -85,7 +85,7 @@ def test_an_open_batch_is_chosen_and_a_fixed_one_is_not(tmp_path, model):
         (engine,) = figures(each, "--batch", 5)["engines"]
         assert engine["batch"] == 5
         assert engine["images_per_second"] == pytest.approx(5e3 / engine["timing"]["p50_ms"])
-    refused(model, "--batch", 2, says=[f"an open batch in {model}", "[1, 3, 8, 8]"])
+    refused(model, "--batch", 2, says=[f"a dynamic batch in {model}", "[1, 3, 8, 8]"])
     two = write_model(tmp_path / "two.onnx", 2)
     assert figures(two)["engines"][0]["batch"] == 2
     other = write_model(tmp_path / "other.onnx", 1, "height")
@@ -115,7 +115,7 @@ def test_engines_of_another_family_are_refused(tmp_path, model, compiled):
     pytest.importorskip("tensorrt_rtx_bindings")
     engine = tmp_path / "small.engine"
     TensorRTBuilder("tensorrt-rtx", ["SM89"]).build(model, engine)
-    wanted = f"a device with the runtime tensorrt-rtx, for which {engine} is"
+    wanted = f"a device with the runtime tensorrt-rtx, which can load {engine}"
     refused(engine, says=[wanted, "local-cpu with onnxruntime"])
     refused(engine, "--device", "local-gpu", says=[wanted, "local-gpu with tensorrt"])
     (tmp_path / "damaged.engine").write_bytes(engine.read_bytes()[:-10])
@@ -123,7 +123,7 @@ def test_engines_of_another_family_are_refused(tmp_path, model, compiled):
     refused(tmp_path / "damaged.engine", *on_pc, says=["it is damaged"])
     (tmp_path / "other.engine").write_bytes(b"a plan of TensorRT")
     refused(tmp_path / "other.engine", *on_pc, says=["with the runtime tensorrt,"])
-    runtime = "a device with the runtime onnxruntime, for which"
+    runtime = "a device with the runtime onnxruntime, which can load"
     refused(compiled, "--device", "local-gpu", says=[runtime])
 
 
@@ -138,7 +138,7 @@ def test_devices_are_refused_with_all_faults(model):
 def test_a_manifest_has_to_agree(model, compiled):
     about = {"runtime": "onnxruntime", "runtime_version": "0.9"}
     write_manifest(model.parent, {model.name: about, compiled.name: about}, {})
-    other = f"onnxruntime 0.9, with which {compiled} was compiled"
+    other = f"onnxruntime 0.9, the version that compiled {compiled}"
     refused(compiled, says=[other, "found: onnxruntime 1."])
     check_listed(model)
     with compiled.open("ab") as file:
@@ -153,4 +153,4 @@ def test_a_manifest_has_to_agree(model, compiled):
         ('{"files": ["small.onnx"]}', "TypeError"),
     ):
         (model.parent / MANIFEST).write_text(text)
-        refused(model, says=[f"{model} and a whole {MANIFEST} beside it", f"found: {reason}"])
+        refused(model, says=[f"{model} and a complete {MANIFEST} beside it", f"found: {reason}"])

@@ -45,7 +45,7 @@ def test_they_are_counted_never_chosen_and_tried_again_only_if_asked(chain, spoi
     needs_it = {a for a in space if key in {block.key for block in space.blocks(a)}}
     assert 0 < len(needs_it) < space.size
     count = f"{len(needs_it)} of {space.size} architectures"
-    said = f"{count} cannot run on the device and are left out"
+    said = f"{count} cannot run on the device and are excluded"
 
     done = chain.passes("profile", cache)
     assert f"1 blocks cannot run: {key}" in done.stdout

@@ -131,7 +131,7 @@ def test_a_changed_key_is_named_and_what_depends_on_it_is_done_again(chain):
     assert (chain.output_dir / "search.1/trials.jsonl").exists()
     assert len(chain.lines("search/trials.jsonl")) == 14
     assert (chain.output_dir / "supernet/model.safetensors").read_bytes() == weights
-    assert "pretrain: finished before" in done.stderr
+    assert "pretrain: already finished" in done.stderr
     assert "measured_p50" in (chain.output_dir / "winners.json").read_text()
 
 
@@ -141,7 +141,7 @@ def test_other_methods_whose_files_hold_other_parts(chain, method, changes):
     run = chain.api(pretrain={"method": method, **changes}, export={"tensorrt": None})
     run.report = lambda event: told.append(event.message)
     result = run.run()
-    changed = f"pretrain.method has changed from 'moco_v2' to '{method}': done anew"
+    changed = f"pretrain.method has changed from 'moco_v2' to '{method}': starting over"
     assert any(message.startswith(changed) for message in told)
     assert -1 <= result.search.winners.winners[0].agreement <= 1
     (manifest,) = result.export.manifests

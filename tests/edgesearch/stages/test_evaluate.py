@@ -93,18 +93,21 @@ class TestAgain:
         head, *rows = done.stdout.splitlines()
         assert head.split() == ["kNN", "linear", "params", "MACs", "architecture"]
         assert (rows[1].split()[0], rows[1].split()[-1]) == ("largest", "stem8_w8-16_d2-2_r16")
-        assert "accuracies on 359 images held out, from 400 with labels (kNN: 5 ne" in done.stdout
+        assert (
+            "accuracies on 359 held-out images; 400 labeled training images (kNN: 5 ne"
+            in done.stdout
+        )
 
     def test_only_what_is_new_is_evaluated(self, chain):
         result = chain.passes("evaluate", "--architecture", "stem8_w4-8_d2-2_r16")
-        assert "what was evaluated before is not evaluated again" in result.stderr
+        assert "known results are not computed again" in result.stderr
         assert "evaluate 1/1: named: kNN" in result.stderr
         assert "stem8_w4-8_d2-2_r16" in only_results(chain)
 
     def test_other_settings_are_kept_apart(self, chain, evaluated):
         few = ("evaluation.knn_k=200", "evaluation.train_images=100", "evaluation.test_images=50")
         done = chain.passes("evaluate", *few, "--json")
-        assert "evaluation.knn_k 200 is more than the 100 training images" in done.stderr
+        assert "evaluation.knn_k 200 exceeds the 100 training images" in done.stderr
         other = json.loads(done.stdout)
         assert [other[n] for n in ("knn_k", "train_images", "test_images")] == [100, 100, 50]
         assert len(chain.read(RESULTS)["evaluations"]) == 2
@@ -147,7 +150,7 @@ def test_stopped_it_goes_on_and_before_a_search_there_are_no_winners(chain, monk
     before = only_results(chain)
     assert len(before) == 1
     done = chain.passes("evaluate", "evaluation.train_images=100", "--json")
-    assert "no winners among these: `edgesearch search` finds them" in done.stderr
+    assert "no winners to evaluate: run `edgesearch search`" in done.stderr
     assert json.loads(done.stdout)["rows"][0]["name"] == "largest"
     assert only_results(chain).items() >= before.items()
 

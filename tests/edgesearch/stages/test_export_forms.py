@@ -66,7 +66,9 @@ def test_an_open_batch(chain):
 
 
 def test_no_open_batch_for_tensorrt():
-    with pytest.raises(ExportError, match="export.batch=fixed for tensorrt, which builds engines"):
+    with pytest.raises(
+        ExportError, match="export.batch=fixed for tensorrt, which compiles a fixed batch size"
+    ):
         check_batch(load_device("local-gpu"), "dynamic")
     check_batch(load_device("local-gpu"), "fixed")
     check_batch(load_device("local-cpu"), "dynamic")
@@ -74,7 +76,7 @@ def test_no_open_batch_for_tensorrt():
 
 @pytest.mark.parametrize(("images", "batch"), [(0, 1), (3, 4)])
 def test_eight_bits_need_images_to_be_calibrated_on(tmp_path, images, batch):
-    message = f"at least {batch} images, which make a batch, to quantize .*; found: {images}\\."
+    message = rf"at least {batch} images \(one batch\) to quantize .*; found: {images}\."
     with pytest.raises(ExportError, match=message):
         write_in_format(tmp_path, "u8s8", torch.zeros(images, 1, 16, 16), batch)
 
@@ -131,7 +133,7 @@ def test_without_labels_eight_bits_are_not_judged_and_it_is_said(in_eight_bits, 
     chain.passes("search", *eight_bits)
     done = chain.passes("export", *eight_bits, NO_ENGINES)
     both = "subnet.int8.onnx, subnet.int8.ort"
-    said = f"{both}: not judged by kNN accuracy: there are no images with labels. Put those of"
+    said = f"{both}: not judged by kNN accuracy: there are no labeled images. Put each"
     assert done.stderr.count(f"w0: {said}") == 1
     assert done.stdout.count(f"\n  {said}") == 1
     files = chain.read(MANIFEST)["files"]
@@ -148,5 +150,5 @@ def test_engines_in_eight_bits_for_a_device_of_single_precision(chain):
     files = manifest["files"]
     assert files["subnet.int8.engine"]["compute_capabilities"] == ["SM86", "SM89"]
     assert files["subnet.int8-tensorrt.onnx"]["parity"]["min_cosine"] >= 0.98
-    assert "no images with labels" in files["subnet.int8-tensorrt.onnx"]["knn_note"]
+    assert "no labeled images" in files["subnet.int8-tensorrt.onnx"]["knn_note"]
     assert "subnet.int8.engine: tensorrt-rtx" in done.stdout

@@ -36,7 +36,7 @@ def test_a_stopped_export_goes_on(chain):
     when = (chain.output_dir / "engines/w0/subnet.onnx").exists
     stopped = chain.stopped("export", signal.SIGINT, when)
     assert stopped.returncode == 130, stopped.stderr
-    assert "Run the same command again to go on." in stopped.stderr
+    assert "Run the same command again to continue." in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert not (chain.output_dir / "engines/w0/manifest.json").exists()
     chain.passes("export", "export.tensorrt=")
@@ -71,7 +71,7 @@ def test_a_killed_loader_of_images_is_said_and_the_run_goes_on(empty, wait_for):
     assert error["found"].startswith("DataLoader worker (pid")
     assert "set fewer pretrain.workers" in error["remedy"]
     again = empty.passes("pretrain", one_by_one[0], "pretrain.workers=0")
-    assert "going on where it was stopped" in again.stderr
+    assert "resuming where it was stopped" in again.stderr
     metrics = [json.loads(line) for line in empty.lines("supernet/metrics.jsonl")]
     assert [line["epoch"] for line in metrics] == [1, 2]
 

@@ -190,7 +190,7 @@ def test_bad_input_is_one_message(kit, images, tmp_path):
         file.write(b"more")
     kit.refuses(images[0], says=["subnet.onnx with the SHA-256", "Unpack the kit again"])
     (kit.folder / "manifest.json").write_text("{")
-    kit.refuses(images[0], says=["a whole kit in", "JSONDecodeError"])
+    kit.refuses(images[0], says=["a complete kit in", "JSONDecodeError"])
 
 
 @pytest.mark.parametrize("least", [-1000.0, 0.0])
@@ -229,7 +229,7 @@ def test_another_or_no_runtime_is_named(kit, images):
     (kit.folder / "subnet.ort").write_bytes((kit.engine / "subnet.ort").read_bytes())
     kit.change_manifest(of_another_version)
     found = f"found: onnxruntime {onnxruntime.__version__}"
-    kit.refuses(images[0], says=["onnxruntime 0.9, with which subnet.ort was compiled", found])
+    kit.refuses(images[0], says=["onnxruntime 0.9, the version that compiled subnet.ort", found])
     if importlib.util.find_spec("tensorrt") is None:
         tensorrt = {"runtime": "tensorrt", "precision": "fp16"}
         kit.change_manifest(lambda manifest: manifest["device"].update(tensorrt))

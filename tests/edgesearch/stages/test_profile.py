@@ -200,8 +200,8 @@ def test_a_slowdown_that_the_reference_does_not_share_is_told(chain, quotient, d
     tell_doubt(LatencyTable.load(chain.table), "export", told.append)
     assert bool(told) == doubted
     if doubted:
-        slower = f"{quotient * found.reference:.2f} times as long as when it was begun"
-        assert f"the fastest runs of networks of {chain.table} took {slower}" in told[0].message
+        slower = f"became {quotient * found.reference:.2f} times as long"
+        assert f"{chain.table}, the fastest runs of its networks {slower}" in told[0].message
         reference = f"those of the reference workload {found.reference:.2f} times: the"
         assert reference in told[0].message
 

@@ -70,7 +70,7 @@ class TestAgain:
 
     def test_finished_it_prints_for_people(self, chain):
         done = chain.passes("rank", *FEW)
-        assert "finished before: all 6 subnets are known" in done.stderr
+        assert "already finished: all 6 subnets are known" in done.stderr
         assert done.stdout.splitlines()[1].split()[0] == "agreement"
         assert "of 6 subnets, scored on 64 images; 2 bins by predicted latency" in done.stdout
 
@@ -98,7 +98,7 @@ class TestAgain:
         assert stopped.returncode == 130
         assert "rank: 6 of 9 subnets are known" in stopped.stderr
         said = chain.passes("rank", *FEW, "rank.subnets=9").stderr
-        going_on = "rank: going on where it was stopped; 7 of 9 subnets are known"
+        going_on = "rank: resuming where it was stopped; 7 of 9 subnets are known"
         assert going_on in " ".join(said.split())
         assert said.count("rank 9/9: agreement") == 1
         after = chain.lines(SUBNETS)
@@ -133,7 +133,7 @@ class TestAgain:
 def test_without_a_table_bins_are_made_by_macs(chain):
     shutil.rmtree(chain.output_dir / "latency")
     done = chain.passes("rank", *FEW, "rank.accuracy=linear", "search.task=detection", "--json")
-    assert "no latency table of local-cpu: bins are made by MACs" in done.stderr
+    assert "no latency table of local-cpu: binning by MACs" in done.stderr
     found = json.loads(done.stdout)
     assert (found["bins_by"], found["accuracy"]) == ("macs", "linear")
     rows = rows_of(chain)

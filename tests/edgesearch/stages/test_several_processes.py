@@ -137,7 +137,7 @@ def test_what_is_wrong_is_said_once_under_torchrun(empty, command, override, mes
     assert code != 0
     assert said.count("error: required:") == 1
     assert message in said
-    assert "fault of edgesearch" not in said
+    assert "bug in edgesearch" not in said
 
 
 @pytest.mark.slow
@@ -155,11 +155,13 @@ def test_each_of_two_processes_is_killed_and_one_goes_on(fresh, undisturbed, wai
     os.kill(worker(agent, 0), signal.SIGKILL)
     codes, said = ends_of([agent])
     assert codes != [0]
-    assert said.count("Run the same command again to go on.") + said.count("error: required") == 1
+    assert (
+        said.count("Run the same command again to continue.") + said.count("error: required") == 1
+    )
     assert known < len(trials(fresh)) <= 25
     assert not (fresh.output_dir / "winners.json").exists()
 
-    assert "going on where it was stopped" in fresh.passes("search", *LONG).stderr
+    assert "resuming where it was stopped" in fresh.passes("search", *LONG).stderr
     assert results(fresh) == undisturbed
 
 
@@ -174,7 +176,7 @@ def test_a_signal_stops_both_and_any_number_goes_on(fresh, undisturbed, wait_for
     codes, said = ends_of(running)
     assert codes == [130, 130] if start is in_two else codes != [0]
     assert said.count("search stopped; its trials are in") == 1
-    assert said.count("Run the same command again to go on.") == 1
+    assert said.count("Run the same command again to continue.") == 1
     assert start is torchrun or "Traceback" not in said  # torchrun's own agent shows one
     fresh.passes("search", *LONG)
     assert results(fresh) == undisturbed

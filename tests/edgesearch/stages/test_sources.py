@@ -57,7 +57,7 @@ def shards(tmp_path):
 
 def test_the_chain_on_shards(call, chain, shards, tmp_path):
     done = call("run", *shards, "export.output=logits")
-    assert "data.source has changed from 'digits' to 'shards': done anew" in done.stderr
+    assert "data.source has changed from 'digits' to 'shards': starting over" in done.stderr
     assert "are enlarged" not in done.stderr
     manifest = json.loads((chain.output_dir / "engines/w0/manifest.json").read_text("utf-8"))
     assert manifest["classes"] == [str(digit) for digit in range(10)]
@@ -68,14 +68,14 @@ def test_the_chain_on_shards(call, chain, shards, tmp_path):
 
     for stage in ("pretrain", "search", "export"):
         again = call(stage, *shards, "export.output=logits")
-        assert "finished before" in again.stderr
+        assert "already finished" in again.stderr
 
     write_digits(tmp_path / "shards/train-1.tar", 300, 150)
     again = call("pretrain", *shards)
-    assert "the set of images has changed: done anew" in again.stderr
+    assert "the set of images has changed: starting over" in again.stderr
     for stage in ("search", "export"):
         again = call(stage, *shards, "export.output=logits")
-        assert "has changed: done anew" in again.stderr
+        assert "has changed: starting over" in again.stderr
 
 
 def test_tiny_images_in_shards_are_said(call, shards, tmp_path):
@@ -106,7 +106,7 @@ def test_the_chain_on_a_set_of_torchvision(call, chain, tmp_path):
     assert manifest["classes"][0] == "0 - zero"
     metrics = (chain.output_dir / "supernet/metrics.jsonl").read_text("utf-8")
     assert 0 <= json.loads(metrics.splitlines()[-1])["monitor"]["knn_largest"] <= 1
-    assert "finished before" in call("pretrain", *mnist).stderr
+    assert "already finished" in call("pretrain", *mnist).stderr
 
 
 @pytest.mark.parametrize(

@@ -54,10 +54,10 @@ class TestWords:
         said, place = result["description"], f"latency/{chain.table.name}"
         assert f"latency table: {chain.table}\n{said}\n" in shown
         assert said.startswith("Latencies of the device local-cpu: ")
-        assert "Predictions in the space " in said
+        assert "Predictions for space " in said
         assert result["csv_path"] is None
         sent = shutil.copy(chain.table, tmp_path / "from a colleague")
-        assert table(sent).stdout == f"{said}\nIts place in an output_dir is {place}.\n"
+        assert table(sent).stdout == f"{said}\nStages look for it at {place} in output_dir.\n"
         result = json.loads(table(sent, "--json").stdout)
         assert (result["description"], result["place"]) == (said, place)
         assert (result["merges"], result["csv_path"]) == ([], None)
@@ -136,7 +136,7 @@ class TestAcceptedMismatches:
         for stage in ("profile", "search", "validate"):
             wanted = "must be of name 'mine'\n  found: name 'local-cpu'"
             chain.refuses(stage, *mine, says=(wanted, accept))
-        told = "accepted, as profile.accept says: the table is of name 'local-cpu', not 'mine'"
+        told = "accepted by profile.accept: the table has name 'local-cpu', not 'mine'"
         for stage in ("profile", "search", "export"):
             done = chain.passes(stage, *mine, "profile.accept=[name]", "export.tensorrt=")
             assert told in done.stderr
@@ -150,14 +150,14 @@ class TestAcceptedMismatches:
         for stage in ("profile", "validate", "search", "rank", "export"):
             says = (message, f"accept the difference: profile.accept=[{field}]")
             chain.refuses(stage, says=says)
-        told = f"the table is of {field} 'another', not {here!r}"
+        told = f"the table has {field} 'another', not {here!r}"
         for stage in ("profile", "search"):
             assert told in chain.passes(stage, f"profile.accept=[{field}]").stderr
 
     def test_a_board_is_not_asked_for_what_is_there_already(self, chain):
         write_header(chain.table, "chip", "another")
         board = ("device.transport=ssh", "device.host=nowhere.invalid")
-        said = "the table is complete: nowhere.invalid was not asked what it is now"
+        said = "the table is complete: nowhere.invalid was not contacted"
         assert said in chain.passes("profile", *board).stderr
         chain.passes("search", *board)
 
@@ -195,7 +195,7 @@ class TestAcceptedMismatches:
         before = borrowed.read_bytes()
         accept = ("device.threads=2", "profile.accept=[threads]")
         for stage in ("profile", "search"):
-            assert "the table is of threads 1, not 2" in chain.passes(stage, *accept).stderr
+            assert "the table has threads 1, not 2" in chain.passes(stage, *accept).stderr
         # More rounds, other networks and winners would be runs with two threads.
         message = "must be of threads 2 to be added to\n  found: threads 1, which was accepted"
         for stage, *more in (("profile", "profile.rounds=9"), ("validate",), ("export",)):
@@ -213,7 +213,7 @@ class TestMerging:
         assert f"from {hers}: " in shown
         assert " rounds in 1 session(s); " in shown
         assert "1 session merged from hers.jsonl." in shown
-        assert "No prediction of whole networks is fitted to it" in shown
+        assert "No correction is fitted to it" in shown
         chain.refuses("search", says="found: blocks, but no correction for this space")
         chain.passes("profile")
         chain.passes("search")
