@@ -58,7 +58,7 @@ def test_a_console_that_lacks_characters_ends_no_command():
         (["export", "quickstart", "output_dir=out"], "edgesearch search"),
         (["evaluate", "quickstart", "output_dir=out"], "edgesearch pretrain"),
         (["pretrain", "cifar10", "output_dir=out", "data.root=nowhere"], "nothing of that name"),
-        (["profile", "quickstart", "output_dir=file"], "Choose another place: output_dir=PATH."),
+        (["profile", "quickstart", "output_dir=file"], "Choose another folder: output_dir=PATH."),
         (["devices", "show", "raspberry"], "a device of the catalog"),
         (["table", "nowhere.jsonl"], "to read nowhere.jsonl"),
         (["profile", "quickstart", "profile.accept=[drivr]"], "found: 'drivr'"),

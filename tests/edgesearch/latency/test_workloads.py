@@ -1,6 +1,7 @@
 """Files of blocks that are exported once, and of networks that do not stay."""
 
 import os
+import shutil
 from dataclasses import replace
 
 import onnx
@@ -15,16 +16,28 @@ from edgesearch.latency.workloads import WorkloadFiles, correction_networks
 FINGERPRINT = take_fingerprint("onnxruntime", "1")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def space():
     return ResNetSpace(
         "toy", "basic", "small", (4, 8), ((4, 8), (8, 16)), ((1,), (1, 2)), (16, 24), in_channels=1
     )
 
 
+@pytest.fixture(scope="session")
+def exported(space, tmp_path_factory):
+    """A cache with the blocks of the space in fp32 and int8, exported once."""
+    folder = tmp_path_factory.mktemp("exported")
+    for precision in ("fp32", "int8"):
+        device = DeviceSpec("local-cpu", precision=precision)
+        with WorkloadFiles(space, device, FINGERPRINT, folder / "networks", folder / "cache") as it:
+            it.blocks()
+    return folder / "cache"
+
+
 @pytest.fixture
-def files(space, tmp_path):
-    """Files of a device, in a cache of the test's own; told messages go to `told`."""
+def files(space, exported, tmp_path):
+    """Files of a device, in a copy of the exported cache; told messages go to `told`."""
+    shutil.copytree(exported, tmp_path / "cache")
 
     def make(told, precision="fp32", batch=1, of=space):
         device = DeviceSpec("local-cpu", precision=precision, batch=batch)
@@ -36,7 +49,8 @@ def files(space, tmp_path):
     return make
 
 
-def test_a_second_device_exports_nothing(files, space):
+def test_a_second_device_exports_nothing(files, space, tmp_path):
+    shutil.rmtree(tmp_path / "cache")
     told = []
     with files(told) as first:
         paths = first.blocks()
@@ -58,6 +72,8 @@ def test_eight_bits_come_from_the_cached_blocks(files):
     told = []
     with files(told) as plain:
         exported = plain.blocks()
+    for path in next(iter(exported.values())).parent.glob("*8-*.onnx"):
+        path.unlink()
     told.clear()
     with files(told, "int8") as quantized:
         converted = quantized.blocks()
@@ -66,8 +82,9 @@ def test_eight_bits_come_from_the_cached_blocks(files):
     assert all("converted to " in event.message for event in told)
 
 
-def test_batches_have_files_of_their_own(files):
-    with files([]) as one, files([], batch=2) as two:
+def test_batches_have_files_of_their_own(files, space):
+    small = replace(space, stage_widths=((4,),), stage_depths=((1,),), resolutions=(16,))
+    with files([], of=small) as one, files([], batch=2, of=small) as two:
         stems = [next(p for k, p in f.blocks().items() if "stem" in k) for f in (one, two)]
     sizes = [
         onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value for path in stems
@@ -107,12 +124,13 @@ def test_a_damaged_file_is_written_again(files, space, precision, left):
     assert told == []
 
 
-def test_files_are_on_the_disk_before_they_get_their_names(files, monkeypatch):
+def test_files_are_on_the_disk_before_they_get_their_names(files, space, monkeypatch):
+    small = replace(space, stage_widths=((8,),), stage_depths=((1,),), resolutions=(24,))
     done = []
     fsync, rename = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda number: (done.append("fsync"), fsync(number)))
     monkeypatch.setattr(os, "replace", lambda *names: (done.append("replace"), rename(*names)))
-    with files([]) as found:
+    with files([], batch=2, of=small) as found:
         count = len(found.blocks())
     assert done == ["fsync", "replace"] * count
 

@@ -71,7 +71,7 @@ def test_each_share_of_a_list_has_winners(chain):
     assert budgets[0] == pytest.approx(0.8 * budgets[1])
     assert done["latency_budget_ms"] == budgets
     assert all(figures["predicted"] <= figures["budget"] for figures in winners + reserves)
-    said = f"(search.budgets.latency_of_largest is a share of {budgets[1]:.4g} ms)"
+    said = f"(search.budgets.latency_of_largest × {budgets[1]:.4g} ms)"
     nothing = chain.refuses("search", "search.budgets={latency_of_largest: 0.001}")
     assert "the minimum of this space is" in nothing
     assert re.search(rf"latency_ms ≤ [\d.e-]+ {re.escape(said)}", nothing)
