@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgesearch.config import Config, load_config
+from edgesearch.errors import ConfigError
 from edgesearch.events import Report, silent
 from edgesearch.run.context import RunContext
 from edgesearch.stages.evaluate import EvaluateResult, evaluate
@@ -36,6 +37,12 @@ class Run(RunContext):
     ) -> None:
         if not isinstance(config, Config):
             config = load_config(str(config), overrides)
+        elif overrides:
+            raise ConfigError(
+                "overrides only beside a file or a name",
+                f"{overrides[0]!r} beside a Config",
+                "Give the overrides to load_config, or change the Config with model_copy.",
+            )
         super().__init__(config, report)
 
     def profile(self, *, export_csv: bool = False) -> ProfileResult:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +143,27 @@ def _serialize(
             fill(network, logger)
             config = builder.create_builder_config()
             configure(config)
-            plan = builder.build_serialized_network(network, config)
+            with _output_to_errors():
+                plan = builder.build_serialized_network(network, config)
         finally:
             release()
     if plan is None:
         found = "; ".join(messages) or "no engine and no reason"
         raise CompileError(required, found, NO_GPU_REMEDY if "CUDA driver" in found else _REMEDY)
     return bytes(plan)
+
+
+@contextlib.contextmanager
+def _output_to_errors() -> Iterator[None]:
+    """Send what native code prints on standard output to standard error meanwhile."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def known_capabilities(trt: Any) -> list[str]:

@@ -40,6 +40,10 @@ def load_config(path_or_name: str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: The file cannot be read, or it has faults; the message lists all of them.
     """
+    if isinstance(overrides, str) or not all(isinstance(text, str) for text in overrides):
+        raise ConfigError(
+            "a list of texts key=value as overrides", repr(overrides), "Write one text an override."
+        )
     path = _find(path_or_name)
     try:
         values, faults = parse_yaml(path.read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -63,8 +64,6 @@ def rank_correlations(
         draws: Bootstrap draws.
         seed: Seed of the draws.
     """
-    from scipy.stats import kendalltau
-
     count = len(accuracies)
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
@@ -81,7 +80,7 @@ def rank_correlations(
             _estimate(taus[0]),
             _estimate(taus[1]),
             tuple(
-                float(kendalltau(scores[name][bins == each], accuracies[bins == each]).statistic)
+                _kendall_tau(scores[name][bins == each], accuracies[bins == each])
                 for each in np.unique(bins)
             ),
             _estimate(first[0] - taus[0]),
@@ -89,6 +88,13 @@ def rank_correlations(
         )
         for name, taus in found.items()
     ]
+
+
+def _kendall_tau(x: np.ndarray, y: np.ndarray) -> float:
+    """Kendall's tau-b of (N,) values; NaN for a single one."""
+    from scipy.stats import kendalltau
+
+    return float(kendalltau(x, y).statistic) if len(x) > 1 else math.nan
 
 
 def kendall_taus(

@@ -132,7 +132,7 @@ def _cosine(x: torch.Tensor, y: torch.Tensor, others: torch.Tensor) -> torch.Ten
 
 
 def _correlation(x: torch.Tensor, y: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Correlation of rows over the entries where `others` is 1."""
-    count = others.sum(dim=-1, keepdim=True)
+    """Correlation of rows over the entries where `others` is 1; 0 where there is none."""
+    count = others.sum(dim=-1, keepdim=True).clamp_min(1)
     x, y = ((z - (z * others).sum(dim=-1, keepdim=True) / count) * others for z in (x, y))
     return _cosine(x, y, others)

@@ -131,7 +131,9 @@ class SupernetWeights:
         ) as error:
             raise CheckpointError(
                 f"supernet weights in safetensors form at {path}",
-                f"{type(error).__name__}: {error}",
+                "no such file"
+                if isinstance(error, FileNotFoundError)
+                else f"{type(error).__name__}: {error}",
                 "Run `edgesearch pretrain` to make them, or name another file.",
             ) from error
 

@@ -453,3 +453,14 @@ def test_a_config_is_frozen_and_survives_pickling(write):
     assert pickle.loads(pickle.dumps(config)) == config
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 1
+
+
+@pytest.mark.parametrize("overrides", ["seed=1", [3], [["seed=1"]]])
+def test_overrides_are_a_list_of_texts(overrides):
+    with pytest.raises(ConfigError, match="a list of texts key=value as overrides; found: "):
+        load_config("quickstart", overrides)
+
+
+def test_overrides_stand_beside_a_file():
+    with pytest.raises(ConfigError, match="only beside a file or a name; found: 'seed=7' beside"):
+        edgesearch.Run(load_config("quickstart"), "seed=7")

@@ -189,3 +189,8 @@ def test_memory_for_places_is_bounded(monkeypatch):
     similarity._over_places(maps, maps, compare)
     assert max(map(max, sizes)) <= 1 << 16
     assert sum(size for size, _, _ in sizes) == 3 * 4 * 1024**2
+
+
+def test_a_map_of_one_place_has_no_relations():
+    first, second = torch.rand(3, 8, 1, 1), torch.rand(3, 4, 1, 1)
+    assert relation_of_places(first, second).tolist() == [0, 0, 0]
