@@ -35,15 +35,15 @@ from machine import print_machine
 from score_cost import random_weights
 
 from devices import OnnxRuntime, Session, load_device, take_fingerprint
-from edgesearch.cli.stages import export_arguments
+from edgesearch.api import Run
 from edgesearch.config import Config, load_config
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.export.deployable import make_deployable, write_in_format, write_winner
+from edgesearch.export.engines import TensorRTTarget
 from edgesearch.export.verify import KnnImages
 from edgesearch.formats.onnx_export import export_network
-from edgesearch.run.layout import Layout
+from edgesearch.latency.table import table_digest
 from edgesearch.search.winners import Winner, Winners
-from edgesearch.stages.profile import table_digest
 
 CAPABILITIES = "[SM75, SM86, SM89, SM120]"
 SEARCH = {
@@ -105,11 +105,11 @@ def measure_resnet50(config_name: str, overrides: list[str], path: Path) -> floa
 
     config = load_config(config_name, overrides)
     space = config.space.build()
-    layout, size = Layout(config.output_dir), space.largest.resolution
+    files, size = Run(config).files, space.largest.resolution
     known = path.with_suffix(".json")
     if not known.exists():
-        layout.supernet.mkdir(parents=True, exist_ok=True)
-        random_weights(space).save(layout.weights)
+        files.supernet.mkdir(parents=True, exist_ok=True)
+        random_weights(space).save(files.weights)
         network = resnet50(weights=None).eval()
         network.fc = nn.Identity()
         export_network(network, path, input_shape=(1, 3, size, size), output_names=["features"])
@@ -149,8 +149,8 @@ def report_cost(config_name: str, overrides: list[str]) -> None:
 
 def make_engines(config: Config) -> None:
     """Make all files of the winner again, in a folder of its own, and print what they are."""
-    arguments = export_arguments(config)
-    layout, space, device = Layout(config.output_dir), arguments["space"], arguments["device"]
+    run = Run(config)
+    space, device, engines = run.space, run.device, config.export.tensorrt
     winner, pool, deployable = prepared(config)
     resolution = winner.architecture.resolution
     folder = config.output_dir.parent / "made again"
@@ -168,11 +168,12 @@ def make_engines(config: Config) -> None:
         winner,
         space=space,
         device=device,
-        table=layout.table(device),
-        table_digest=table_digest(layout.table(device)),
-        tensorrt=arguments["tensorrt"],
+        table=run.files.table(device),
+        table_digest=table_digest(run.files.table(device)),
+        tensorrt=engines
+        and TensorRTTarget.of_device(device, engines.compute_capabilities, engines.precision),
         form={"batch": "fixed", "quantization": None},
-        calibration=pool.sample(resolution, 0, arguments["looked_at"].calibration_images),
+        calibration=pool.sample(resolution, 0, config.search.calibration_images),
     )
     for name, about in json.loads((folder / "manifest.json").read_text())["files"].items():
         parity = about.get("parity") or {}
@@ -186,16 +187,12 @@ def make_engines(config: Config) -> None:
 
 def prepared(config: Config) -> tuple[Winner, ImagePool, Any]:
     """The measured winner, the images, and the winner's network."""
-    from edgesearch.supernet.weights import SupernetWeights
-
-    arguments = export_arguments(config)
-    layout, space = Layout(config.output_dir), arguments["space"]
-    (winner,) = Winners.load(layout.measured, space).winners
-    pool = ImagePool(arguments["images"], space.in_channels, arguments["seed"])
-    weights = SupernetWeights.load(layout.weights, space)
+    run = Run(config)
+    (winner,) = Winners.load(run.files.measured, run.space).winners
+    pool = run.open_images()
     deployable = make_deployable(
-        space,
-        weights,
+        run.space,
+        run.load_weights(),
         pool,
         winner.architecture,
         "features",
