@@ -58,7 +58,7 @@ def bench(
     device: DeviceSpec,
     against: Path | None = None,
     batch: int | None = None,
-    rounds: int = 24,
+    rounds: int,
     report: Report = silent,
 ) -> BenchResult:
     """Time an engine on a device, alone or alternating with another one.
