@@ -39,6 +39,17 @@ class Step(NamedTuple):
     run: Callable[[torch.Tensor], torch.Tensor]
 
 
+class Inner(NamedTuple):
+    """Channels inside of a block, which may be permuted without changing what the block computes.
+
+    `made_by` names the modules whose outputs they are, normalisations included; `read_by` names
+    the convolution that reads them.
+    """
+
+    made_by: tuple[str, ...]
+    read_by: str
+
+
 class Network(nn.Module):
     """A network of a family, static or elastic, that maps images to features (N, feature_dim).
 
@@ -62,6 +73,17 @@ class Network(nn.Module):
 
     def activate(self, blocks: Sequence[Any]) -> None:
         """Make an elastic network run these blocks of its family, pooling included."""
+        raise NotImplementedError
+
+    def inner_channels(self) -> list[Inner]:
+        """The inner channels of all blocks."""
+        raise NotImplementedError
+
+    def last_norms(self) -> dict[str, str]:
+        """The last normalisation of each residual block, by the name of the block.
+
+        A block whose last scale and shift are zero passes on its input.
+        """
         raise NotImplementedError
 
     def stage_ends(self) -> list[int]:

@@ -22,7 +22,10 @@ from edgesearch.space.architecture import Architecture
 from edgesearch.space.block import Block, Part
 
 if TYPE_CHECKING:
+    import torch
+
     from edgesearch.space.network import Layers, Network
+    from edgesearch.space.public_weights import PublicWeights
 
 LIMIT = 10_000_000
 """Spaces with more architectures are never enumerated."""
@@ -96,6 +99,15 @@ class SearchSpace(ABC):
     @abstractmethod
     def make_network(self, blocks: Sequence[Any], layers: Layers | None = None) -> Network:
         """A network of these blocks with initial weights; plain layers if None; imports torch."""
+
+    @classmethod
+    def public_weights(cls, entries: Mapping[str, torch.Tensor]) -> PublicWeights | None:
+        """The network of this family in a checkpoint's tensors by name; None if there is none.
+
+        Raises:
+            CheckpointError: It is a network of the family, but of a form that the family has not.
+        """
+        return None
 
     # Fields.
 

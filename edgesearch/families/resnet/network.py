@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgesearch.families.resnet.block import ResNetBlock
-from edgesearch.space.network import PLAIN, Layers, Network, Step, set_width
+from edgesearch.space.network import PLAIN, Inner, Layers, Network, Step, set_width
 
 
 class BasicBlock(nn.Module):
@@ -103,9 +103,8 @@ class ResNet(Network):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        for residual in self.residual_blocks():
-            last = residual.bn3 if isinstance(residual, Bottleneck) else residual.bn2
-            nn.init.zeros_(last.weight)
+        for last in self.last_norms().values():
+            nn.init.zeros_(self.get_submodule(last).weight)
 
     def steps(self) -> list[Step]:
         """Stem and active residual blocks."""
@@ -120,6 +119,26 @@ class ResNet(Network):
         """The active residual blocks, in order."""
         blocks = (step.run for step in self.steps())
         return [block for block in blocks if isinstance(block, BasicBlock | Bottleneck)]
+
+    def inner_channels(self) -> list[Inner]:
+        """See `Network`."""
+        found = []
+        for step in self.steps()[1:]:
+            (name,) = step.modules
+            convs = 2 if isinstance(step.run, BasicBlock) else 3
+            found += [
+                Inner((f"{name}.conv{i}", f"{name}.bn{i}"), f"{name}.conv{i + 1}")
+                for i in range(1, convs)
+            ]
+        return found
+
+    def last_norms(self) -> dict[str, str]:
+        """See `Network`."""
+        return {
+            name: f"{name}.bn{2 if isinstance(step.run, BasicBlock) else 3}"
+            for step in self.steps()[1:]
+            for name in step.modules
+        }
 
     def activate(self, blocks: Sequence[ResNetBlock]) -> None:
         """Use the leading channels of each layer and the leading blocks of each stage."""

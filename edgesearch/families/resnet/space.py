@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,11 @@ from edgesearch.families.resnet.block import BOTTLENECK_EXPANSION, ResNetBlock, 
 from edgesearch.space import Part, SearchSpace
 
 if TYPE_CHECKING:
+    import torch
+
     from edgesearch.families.resnet.network import ResNet
     from edgesearch.space.network import Layers
+    from edgesearch.space.public_weights import PublicWeights
 
 STEMS = ("imagenet", "small")
 BLOCKS = ("basic", "bottleneck")
@@ -101,6 +104,13 @@ class ResNetSpace(SearchSpace):
         from edgesearch.space.network import PLAIN
 
         return ResNet(blocks, layers or PLAIN)
+
+    @classmethod
+    def public_weights(cls, entries: Mapping[str, torch.Tensor]) -> PublicWeights | None:
+        """See `SearchSpace`."""
+        from edgesearch.families.resnet.public_weights import read_resnet
+
+        return read_resnet(entries)
 
     @property
     def expansion(self) -> int:

@@ -1,0 +1,176 @@
+"""Public weights as the beginning of a supernet.
+
+Files are recognised by their keys. The trained network is copied into the largest network of a
+space such that it computes the same function (Net2Net, Chen et al., ICLR 2016, in a form for
+elastic widths, depths and kernels): what is added is not read by what was there.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgesearch.errors import CheckpointError, SpaceError
+from edgesearch.families.load_space import FAMILIES
+from edgesearch.space import Architecture, SearchSpace
+from edgesearch.space.network import Network
+from edgesearch.space.public_weights import PublicWeights
+
+ADDED_SCALE = 0.01
+"""Scale of added channels in what blocks pass on: small beside the source's features, not dead."""
+
+
+def read_public_weights(path: Path) -> PublicWeights:
+    """The trained network of a file of public weights (`.pth`, `.safetensors`).
+
+    Raises:
+        CheckpointError: The file cannot be read, would run code, or holds no network of a family.
+    """
+    entries = dict(_flat(_read(path)))
+    for family in FAMILIES.values():
+        found = family.public_weights(entries)
+        if found is not None:
+            return found
+    shown = ", ".join(sorted(entries)[:3]) or "no tensors"
+    raise CheckpointError(
+        f"weights of a network of the families {', '.join(FAMILIES)} in {path}",
+        f"{len(entries)} tensors: {shown} …" if entries else shown,
+        "Choose another file; the documentation lists the known kinds.",
+    )
+
+
+def _read(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"public weights at {path}", "no such file", "Correct it.") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"a file of tensors only at {path}",
+            "objects that would run code when they are loaded, or no weights",
+            "Load it where you trust it, and save its `state_dict()` alone.",
+        ) from error
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"public weights (.pth or .safetensors) at {path}",
+            (str(error).splitlines() or ["an empty file"])[0],
+            "Choose another file, or download it again.",
+        ) from error
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors of nested mappings, by names joined with dots."""
+    if isinstance(value, torch.Tensor):
+        yield prefix[:-1], value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{prefix}{name}.")
+
+
+def member(source: SearchSpace, space: SearchSpace) -> Architecture:
+    """The smallest architecture of a space that holds the only one of another space.
+
+    Its resolution is the highest of the space.
+
+    Raises:
+        SpaceError: There is none; names the field or choice, and what differs.
+    """
+    ours, theirs = space.to_dict(), source.to_dict()
+    faults = [
+        f"{name} {ours.get(name)}, not {value}"
+        for name, value in theirs.items()
+        if name != "name" and not isinstance(value, list) and ours.get(name) != value
+    ]
+    chosen = {}
+    for name, (value,) in source.choices.items():
+        if name == "resolution":
+            chosen[name] = space.resolutions[-1]
+        elif name not in space.choices:
+            faults.append(f"no {name}")
+        else:
+            large_enough = [each for each in space.choices[name] if each >= value]
+            if large_enough:
+                chosen[name] = large_enough[0]
+            else:
+                faults.append(f"{name} of at most {space.choices[name][-1]}, not {value}")
+    if not faults and set(chosen) != set(space.choices):
+        faults.append(f"also {', '.join(sorted(set(space.choices) - set(chosen)))}")
+    if faults:
+        raise SpaceError(
+            f"a space that holds the network {source.largest}",
+            f"{space.name!r} has {'; '.join(faults)}",
+            "Choose another space or other weights (`edgesearch weights FILE` lists the spaces).",
+        )
+    return space.from_choices(chosen)
+
+
+@torch.no_grad()
+def embed(source: PublicWeights, space: SearchSpace, largest: Network) -> Architecture:
+    """Copy a trained network into the largest network of a space, which has initial weights.
+
+    The leading features of the largest network, and of the returned member, are those of the
+    source. Inner channels are sorted by importance first, so that narrow subnets keep the most
+    important ones.
+
+    Returns:
+        The smallest architecture that holds the source.
+
+    Raises:
+        SpaceError: The space does not hold the source.
+    """
+    place = member(source.space, space)
+    network = source.network()
+    sort_inner_channels(network)
+    state, target = network.state_dict(), largest.state_dict()
+    inner = {name for channels in largest.inner_channels() for name in channels.made_by}
+    for name, tensor in target.items():
+        module, kind = name.rpartition(".")[::2]
+        if name in state:
+            _copy_into(state[name], tensor)
+            if kind == "weight" and tensor.ndim == 1 and module not in inner:
+                tensor[len(state[name]) :].mul_(ADDED_SCALE)
+    for block, norm in largest.last_norms().items():
+        if not any(name.startswith(f"{block}.") for name in state):
+            target[f"{norm}.weight"].zero_()
+            target[f"{norm}.bias"].zero_()
+    return place
+
+
+def _copy_into(values: torch.Tensor, tensor: torch.Tensor) -> None:
+    """Copy into the leading channels and the centre of the kernel; old outputs read nothing new."""
+    if tensor.ndim == 4:
+        outputs, inputs, height, width = values.shape
+        tensor[:outputs] = 0
+        top, left = (tensor.shape[2] - height) // 2, (tensor.shape[3] - width) // 2
+        tensor[:outputs, :inputs, top : top + height, left : left + width] = values
+    elif tensor.ndim == 1:
+        tensor[: len(values)] = values
+    else:
+        tensor.copy_(values)
+
+
+@torch.no_grad()
+def sort_inner_channels(network: Network) -> None:
+    """Sort the inner channels of each block by the L1 norm of the weights that read them.
+
+    The network computes the same function.
+
+    Source: Cai et al., "Once-for-All" (ICLR 2020), section 3.3 (channel importance).
+    """
+    for channels in network.inner_channels():
+        reader: Any = network.get_submodule(channels.read_by)
+        order = reader.weight.abs().sum(dim=(0, 2, 3)).argsort(descending=True, stable=True)
+        reader.weight.copy_(reader.weight[:, order])
+        for name in channels.made_by:
+            for tensor in network.get_submodule(name).state_dict().values():
+                if tensor.ndim:
+                    tensor.copy_(tensor[order])
