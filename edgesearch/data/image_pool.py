@@ -14,6 +14,8 @@ from edgesearch.data.preprocess import Preprocess
 from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError
 
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel."""
 DECODE_AT_ONCE = 60_000
 """Larger sets are decoded on use, not when they are opened."""
 
@@ -40,6 +42,8 @@ class ImagePool:
         settings: Source of the images.
         channels: 1 or 3, as the search space requires.
         seed: Seed of the held-out share and of samples.
+        normalisation: Mean and deviation of each channel where the settings give none; by default
+            those of the training images.
         decode_all: Find unreadable images on first use in sets of any size. By default very large
             sets find and count them as they are used.
 
@@ -52,7 +56,12 @@ class ImagePool:
     """
 
     def __init__(
-        self, settings: DataSettings, channels: int, seed: int, decode_all: bool = False
+        self,
+        settings: DataSettings,
+        channels: int,
+        seed: int,
+        decode_all: bool = False,
+        normalisation: Normalisation | None = None,
     ) -> None:
         splits = open_images(settings, channels, seed)
         parts = (splits.train, splits.test, splits.labelled)
@@ -64,6 +73,7 @@ class ImagePool:
         self._labelled = splits.labelled or splits.train
         self._settings = settings
         self._decode_all = decode_all
+        self._expected = normalisation
         self._pixels = lru_cache(maxsize=16)(self._sample)
 
     @cached_property
@@ -116,10 +126,12 @@ class ImagePool:
             )
 
     @cached_property
-    def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def _normalisation(self) -> Normalisation:
         given, channels = self._settings, self._train.channels
         if given.mean is not None and given.std is not None:
             return tuple(given.mean), tuple(given.std)
+        if self._expected is not None:
+            return self._expected
         neutral = Preprocess(64, channels, (0.0,) * channels, (1.0,) * channels, given.resize_ratio)
         chosen = self._order(len(self.train))[:2000]
         return channel_statistics(self.train.preprocessed(neutral, chosen).images)

@@ -20,7 +20,8 @@ from edgesearch.pretrain.method import Method, make_method
 from edgesearch.pretrain.progress import TrainingReporter
 from edgesearch.pretrain.trainer import WEIGHTS, Trainer
 from edgesearch.space import SearchSpace
-from edgesearch.supernet.weights import SupernetWeights
+from edgesearch.supernet.public_weights import embed, read_public_weights
+from edgesearch.supernet.weights import Origin, SupernetWeights, metadata_of
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import PretrainSettings
@@ -45,8 +46,10 @@ def make_trainer(
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     device = torch_device(settings.device)
     method = make_method(settings.method, space, seed, **settings.method_options())
+    origin = None
     if settings.init is not None:
-        init_from(method, settings.method, weights_file(settings.init), report)
+        path = weights_file(settings.init)
+        origin = init_from(method, settings.method, path, report, settings.init_licence)
     loader = make_loader(
         pool.train,
         method.views(settings.augmentation),
@@ -66,6 +69,7 @@ def make_trainer(
         identity=identity,
         monitor=monitor,
         listener=listener,
+        origin=origin,
     )
 
 
@@ -77,12 +81,22 @@ def weights_file(init: Path) -> Path:
     return init
 
 
-def init_from(method: Method, name: str, path: Path, report: Report) -> None:
-    """Load the backbones, and projectors of equal shape, of another run of the same space.
+def init_from(
+    method: Method, name: str, path: Path, report: Report, licence: str | None = None
+) -> Origin | None:
+    """Begin with another run of the same space, or with public weights.
+
+    Of another run, projectors are used if their shapes are equal.
+
+    Returns:
+        The public weights that the supernet comes from, if any.
 
     Raises:
-        CheckpointError: The file is missing, damaged or of another space.
+        CheckpointError: The file is missing, damaged or of another space, or no known network.
+        SpaceError: The space does not hold the network of public weights.
     """
+    if not metadata_of(path):
+        return _init_from_public(method, path, report, licence)
     weights = SupernetWeights.load(path, method.space)
     query = weights.query, weights.query_projector, weights.query_dense_projector
     key = weights.key, weights.key_projector, weights.key_dense_projector
@@ -103,6 +117,22 @@ def init_from(method: Method, name: str, path: Path, report: Report) -> None:
             "the projectors of the same shape (pretrain.init)"
         )
         report(Event("pretrain", text))
+    return weights.origin
+
+
+def _init_from_public(method: Method, path: Path, report: Report, licence: str | None) -> Origin:
+    public = read_public_weights(path)
+    backbone = method.query.supernet.backbone
+    member = embed(public, method.space, backbone)
+    if method.key is not None:
+        method.key.supernet.backbone.load_state_dict(backbone.state_dict())
+    text = f"begins with {public.kind} weights of {path.name}, held by {member}"
+    if licence is None:
+        text += "; their licence is unknown (pretrain.init_licence)"
+    report(Event("pretrain", text))
+    return Origin(
+        f"{path.name} ({public.kind})", licence, dict(member), False, public.mean, public.std
+    )
 
 
 def warn_of_images(method: Method, pool: ImagePool, source: DataSettings, report: Report) -> None:

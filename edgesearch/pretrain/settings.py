@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -93,8 +94,8 @@ class PretrainSettings(Settings):
     method: Annotated[
         str, Field(description=f"The self-supervised method: one of {', '.join(RECIPES)}.")
     ] = "moco_v2"
-    epochs: Count = 200
-    """Passes over the images."""
+    epochs: CountFromZero = 200
+    """Passes over the images; 0 uses the weights of `init` as they are."""
     batch_size: Batch = 256
     """Images per step, over all processes."""
     optimizer: Literal["sgd", "lars"] = _own()
@@ -158,8 +159,11 @@ class PretrainSettings(Settings):
     """Processes that load images; 0 loads them in the main process."""
     threads: Annotated[Count | None, NO_EFFECT] = None
     """Threads of torch; torch's choice if null."""
-    init: UserPath | None = None
-    """Initial weights: supernet of another run of this space (`…/supernet/model.safetensors`)."""
+    init: UserPath | None = Field(default=None, validate_default=True)
+    """Initial weights: another run of this space (its folder), or a file of public weights (.pth,
+    .safetensors), which becomes a part of the largest network."""
+    init_licence: Annotated[str | None, NO_EFFECT] = None
+    """Licence of public weights in `init`; stands in each winner's manifest."""
     knn_k: Annotated[Count, NO_EFFECT] = 200
     """Neighbours in the kNN monitor."""
     knn_every_epochs: Annotated[CountFromZero, NO_EFFECT] = 10
@@ -231,7 +235,7 @@ class PretrainSettings(Settings):
     @classmethod
     def _shorter_than_training(cls, some_epochs: int, info: ValidationInfo) -> int:
         epochs = info.data.get("epochs")
-        if epochs is not None and some_epochs >= epochs:
+        if epochs and some_epochs >= epochs:
             raise fault(f"fewer epochs than pretrain.epochs ({epochs}) are required")
         return some_epochs
 
@@ -246,6 +250,15 @@ class PretrainSettings(Settings):
         if info.data.get("largest_only_epochs") and not largest:
             raise fault("a weight above 0 of the largest is required by largest_only_epochs")
         return weights
+
+    @field_validator("init")
+    @classmethod
+    def _weights_without_training(cls, init: Path | None, info: ValidationInfo) -> Path | None:
+        if init is None and info.data.get("epochs") == 0:
+            raise fault(
+                "weights are required, since pretrain.epochs is 0", remedy="Or set pretrain.epochs"
+            )
+        return init
 
     @field_validator("faithful")
     @classmethod

@@ -8,6 +8,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ from edgesearch.pretrain.progress import EpochTimer, Listener, Progress, StepRep
 from edgesearch.pretrain.run_log import RunLog
 from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures
 from edgesearch.processes import distributed
-from edgesearch.supernet.weights import SupernetWeights
+from edgesearch.supernet.weights import Origin, SupernetWeights
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import PretrainSettings
@@ -59,6 +60,7 @@ class Trainer:
         identity: Plain values that identify the run; states of other runs are refused.
         monitor: Evaluates the weights after some epochs.
         listener: Receives the progress.
+        origin: The public weights that the supernet began with.
 
     Raises:
         TrainingError: The method cannot be trained with these settings.
@@ -75,6 +77,7 @@ class Trainer:
         identity: dict[str, Any],
         monitor: Monitor | None = None,
         listener: Listener | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.method = method
         self.loader = loader
@@ -85,6 +88,7 @@ class Trainer:
         self.identity = identity
         self.monitor = monitor
         self.listener = listener or Listener()
+        self.origin = origin
         self.device = torch_device(settings.device)
         self._step = choose_step(method, settings)
         self._passes = Passes(
@@ -149,8 +153,12 @@ class Trainer:
         """The current weights."""
         query = states_of(self.method.query)
         key = query if self.method.key is None else states_of(self.method.key)
-        name = self.settings.method
-        return SupernetWeights(self.method.space, *query[:2], *key[:2], query[2], key[2], name)
+        name, origin = self.settings.method, self.origin
+        if origin is not None:
+            origin = replace(origin, trained=origin.trained or self._steps_done > 0)
+        return SupernetWeights(
+            self.method.space, *query[:2], *key[:2], query[2], key[2], name, origin
+        )
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step: linear warm-up, then cosine decay to 0."""

@@ -17,7 +17,7 @@ from edgesearch.settings import CALIBRATION, SCORE
 from edgesearch.space import SearchSpace
 
 if TYPE_CHECKING:
-    from edgesearch.data.image_pool import ImagePool
+    from edgesearch.data.image_pool import ImagePool, Normalisation
     from edgesearch.supernet.weights import SupernetWeights
 
 WEIGHTS = "the supernet's weights"
@@ -68,7 +68,26 @@ class RunContext:
         """
         from edgesearch.data.image_pool import ImagePool
 
-        return ImagePool(self.config.data, self.space.in_channels, self.config.seed, decode_all)
+        return ImagePool(
+            self.config.data,
+            self.space.in_channels,
+            self.config.seed,
+            decode_all,
+            self._normalisation(),
+        )
+
+    def _normalisation(self) -> Normalisation | None:
+        """The normalisation that the weights of `pretrain.init` expect.
+
+        It is that of the trained supernet once `pretrain.init` is gone.
+        """
+        init = self.config.pretrain.init
+        if init is None:
+            return None
+        from edgesearch.pretrain.make_trainer import weights_file
+        from edgesearch.supernet.public_weights import normalisation_of
+
+        return normalisation_of(weights_file(init)) or normalisation_of(self.files.weights)
 
     def load_weights(self) -> SupernetWeights:
         """The trained supernet.

@@ -19,6 +19,7 @@ from edgesearch.families.load_space import FAMILIES
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.space.network import Network
 from edgesearch.space.public_weights import PublicWeights
+from edgesearch.supernet.weights import metadata_of, read_origin
 
 ADDED_SCALE = 0.01
 """Scale of added channels in what blocks pass on: small beside the source's features, not dead."""
@@ -41,6 +42,24 @@ def read_public_weights(path: Path) -> PublicWeights:
         f"{len(entries)} tensors: {shown} …" if entries else shown,
         "Choose another file; the documentation lists the known kinds.",
     )
+
+
+def normalisation_of(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation of each input channel that weights expect.
+
+    Returns:
+        None if the file is missing, or a supernet that did not begin with public weights.
+
+    Raises:
+        CheckpointError: The file holds no known network.
+    """
+    if not path.is_file():
+        return None
+    if metadata_of(path):
+        origin = read_origin(path)
+        return None if origin is None else (origin.mean, origin.std)
+    public = read_public_weights(path)
+    return public.mean, public.std
 
 
 def _read(path: Path) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,33 @@ FORMAT = "edgesearch-supernet-1"
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The public weights that a supernet began with.
+
+    Attributes:
+        source: File and kind.
+        licence: Licence of the weights; None if unknown.
+        member: Choices of the smallest architecture that holds the public network.
+        trained: Whether the supernet has been trained since.
+        mean: Mean of each input channel that the weights expect, for pixel values in 0 … 1.
+        std: Standard deviation of each input channel, likewise.
+    """
+
+    source: str
+    licence: str | None
+    member: dict[str, int]
+    trained: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class SupernetWeights:
     """Weights of the query encoder and of its moving average, the key encoder.
 
     The key encoder is used as the largest network only; methods without one (SimCLR) share the
     query's states. Only DenseCL has dense projectors. `method` is the training method, if known.
+    `origin` describes the public weights that it began with, if any.
     """
 
     space: SearchSpace
@@ -39,6 +61,7 @@ class SupernetWeights:
     query_dense_projector: State | None = None
     key_dense_projector: State | None = None
     method: str | None = None
+    origin: Origin | None = None
 
     def subnet(self, architecture: Architecture) -> Network:
         """A trained subnet, images to features; recalibrate before use."""
@@ -75,6 +98,8 @@ class SupernetWeights:
             about["key"] = "query"
         if self.method is not None:
             about["method"] = self.method
+        if self.origin is not None:
+            about["origin"] = asdict(self.origin)
         metadata = {"edgesearch": json.dumps(about)}
         with replacing(path) as partial:
             try:
@@ -124,6 +149,7 @@ class SupernetWeights:
                 parts.get("query.dense_projector"),
                 parts.get(f"{key}.dense_projector"),
                 about.get("method"),
+                _origin(about),
             )
         except (
             *(OSError, SafetensorError, SpaceError),
@@ -136,6 +162,33 @@ class SupernetWeights:
                 else f"{type(error).__name__}: {error}",
                 "Run `edgesearch pretrain` to make them, or name another file.",
             ) from error
+
+
+def _origin(about: Mapping[str, Any]) -> Origin | None:
+    """The origin in a file's metadata."""
+    if "origin" not in about:
+        return None
+    values = about["origin"]
+    return Origin(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def metadata_of(path: Path) -> dict[str, Any]:
+    """What `SupernetWeights.save` says of a file, unchecked; empty for any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(json.loads((file.metadata() or {}).get("edgesearch", "{}")))
+    except (OSError, SafetensorError, ValueError):
+        return {}
+
+
+def read_origin(path: Path) -> Origin | None:
+    """The origin of the supernet weights in a file; None if there is none."""
+    try:
+        return _origin(metadata_of(path))
+    except (TypeError, LookupError):
+        return None
 
 
 def _check(path: Path, metadata: Mapping[str, Any], space: SearchSpace) -> None:

@@ -104,7 +104,7 @@ class ResNet(Network):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         for last in self.last_norms().values():
-            nn.init.zeros_(self.get_submodule(last).weight)
+            nn.init.zeros_(self.get_parameter(f"{last}.weight"))
 
     def steps(self) -> list[Step]:
         """Stem and active residual blocks."""

@@ -16,8 +16,11 @@ from edgesearch.errors import CheckpointError
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.space.public_weights import PublicWeights
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET = {
+    3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    1: ((0.449,), (0.226,)),
+}
+"""Mean and standard deviation on ImageNet, in colour and in grey."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def _of_torchvision_names(kind: str, state: Mapping[str, torch.Tensor]) -> Publi
     unknown = sorted(set(state) - set(own))
     if unknown:
         raise _other_form(f"{unknown[0]}, which our residual networks lack")
-    return PublicWeights(kind, space, own, IMAGENET_MEAN, IMAGENET_STD)
+    return PublicWeights(kind, space, own, *IMAGENET[space.in_channels])
 
 
 def _space_of(state: Mapping[str, torch.Tensor]) -> ResNetSpace:

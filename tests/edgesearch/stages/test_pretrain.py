@@ -5,9 +5,12 @@ import re
 import shutil
 
 import pytest
+import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from edgesearch.errors import CheckpointError, DataError, StageError, TrainingError
+from edgesearch.families import space_from_dict
 from edgesearch.processes import distributed
 
 ONE_EPOCH = {"epochs": 1}
@@ -108,6 +111,79 @@ class TestWeightsToStartFrom:
         _, said = trained("simclr", method="simclr", queue_size=None, init=init)
         assert "the initial weights were trained by moco_v2: simclr uses the backbones" in said
         assert "the initial weights" not in trained("moco", init=init)[1]
+
+
+class TestPublicWeights:
+    """A run that begins with a trained network, saved as torchvision does."""
+
+    SPACE = {"stem_stride": 1}
+    MEMBER = {"stem_widths": [4], "stage_widths": [[8], [8]], "stage_depths": [[1], [2]]}
+
+    @pytest.fixture
+    def network(self, empty, tmp_path):
+        """The trained network; its weights are in `public.pth`."""
+        space = empty.api(space=self.SPACE).space
+        source = space_from_dict({**space.to_dict(), **self.MEMBER})
+        torch.manual_seed(5)
+        network = source.make_network(source.blocks(source.largest))
+        network.train()(torch.rand(64, 1, 16, 16))
+        torch.save(network.state_dict(), tmp_path / "public.pth")
+        return network.eval()
+
+    @pytest.fixture
+    def run(self, empty, network, tmp_path):
+        def run(**options):
+            init = {"init": str(tmp_path / "public.pth"), **ONE_EPOCH, **options}
+            return empty.api(space=self.SPACE, pretrain=init)
+
+        return run
+
+    def test_without_training_the_supernet_holds_the_network(self, run, network):
+        run = run(epochs=0, init_licence="MIT")
+        run.pretrain()
+        weights = run.load_weights()
+        images = torch.rand(4, 1, 16, 16)
+        with torch.no_grad():
+            for architecture in (run.space.from_choices(weights.origin.member), run.space.largest):
+                features = weights.subnet(architecture)(images)
+                torch.testing.assert_close(features[:, :8], network(images))
+        origin = weights.origin
+        assert (origin.licence, origin.trained) == ("MIT", False)
+        assert origin.source == "public.pth (torchvision's form (torchvision, timm, DINO))"
+        assert run.pretrain().skipped
+
+    def test_training_starts_from_it_and_uses_its_normalisation(self, run, tmp_path):
+        said = []
+        run = run()
+        run.report = lambda event: said.append(event.message)
+        run.pretrain()
+        assert "held by stem" in "".join(said)
+        assert "their licence is unknown (pretrain.init_licence)" in "".join(said)
+        assert run.load_weights().origin.trained
+        (tmp_path / "public.pth").unlink()
+        assert run.open_images().preprocess(16).mean == (0.449,)
+
+    def test_another_run_that_starts_from_it_keeps_the_normalisation(self, run, empty):
+        first = run(epochs=0)
+        first.pretrain()
+        options = {"init": str(first.files.output_dir), **ONE_EPOCH}
+        second = type(empty)(empty.config, empty.output_dir.with_name("second"))
+        second = second.api(space=self.SPACE, pretrain=options)
+        second.pretrain()
+        assert second.load_weights().origin.member == first.load_weights().origin.member
+        assert second.open_images().preprocess(16).mean == (0.449,)
+
+    def test_of_another_network_are_refused_before_anything_is_set_aside(self, run, tmp_path):
+        torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "public.pth")
+        with pytest.raises(CheckpointError, match="1 tensors: encoder.weight"):
+            run().pretrain()
+        assert not run().files.supernet.exists()
+
+    def test_no_training_without_weights(self, empty):
+        with pytest.raises(
+            ValidationError, match=r"weights are required, since pretrain\.epochs is 0"
+        ):
+            empty.api(pretrain={"epochs": 0})
 
 
 def test_few_images_a_large_queue_and_tiny_images_are_said(chain, trained, tmp_path):
