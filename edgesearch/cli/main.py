@@ -162,6 +162,24 @@ def table(
     _show(work, "table", json)
 
 
+@app.command("weights")
+def weights(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Public weights.", show_default=False),
+    ],
+    json: AsJson = False,
+) -> None:
+    """Say what a file of public weights is, and which spaces hold its network."""
+
+    def work() -> Any:
+        from edgesearch.stages.weights import describe_weights
+
+        return describe_weights(file)
+
+    _show(work, "weights", json)
+
+
 @app.command("bench")
 def bench(
     file: Annotated[

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgesearch.stages.summary import SummaryRow
     from edgesearch.stages.table import TableResult
     from edgesearch.stages.validate import ValidateResult
+    from edgesearch.stages.weights import WeightsResult
 
 GAP = 2
 """Spaces between the columns of a table."""
@@ -76,6 +77,26 @@ def print_table(result: TableResult) -> None:
     print(f"{result.description}\nStages look for it at {result.place} in output_dir.")
     if result.csv_path:
         print(result.csv_path)
+
+
+def print_weights(result: WeightsResult) -> None:
+    """Print what a file is, and the spaces that hold its network."""
+    print(
+        f"{result.path}: {result.kind}\n{result.family} network {result.architecture}, "
+        f"{result.params / 1e6:.2f} M parameters without classifier; pixels normalised by mean "
+        f"{_joined(result.mean)} and deviation {_joined(result.std)}\n"
+    )
+    rows = [
+        [fit.space, "yes" if fit.exact else "in a larger one", fit.member]
+        if fit.member
+        else [fit.space, "no", f"it has {fit.reason}"]
+        for fit in result.spaces
+    ]
+    _print_table(["space", "holds it", "as"], rows)
+
+
+def _joined(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def print_validate(result: ValidateResult) -> None:

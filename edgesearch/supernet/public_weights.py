@@ -101,35 +101,38 @@ def member(source: SearchSpace, space: SearchSpace) -> Architecture:
     Its resolution is the highest of the space.
 
     Raises:
-        SpaceError: There is none; names the field or choice, and what differs.
+        SpaceError: There is none; names each field or choice that differs.
     """
+    if faults := misfits(source, space):
+        raise SpaceError(
+            f"a space that holds the network {source.largest}",
+            f"{space.name!r} has {'; '.join(faults)}",
+            "Choose another space or other weights (`edgesearch weights FILE` lists the spaces).",
+        )
+    chosen = {"resolution": space.resolutions[-1]}
+    for name, value in source.largest.items():
+        chosen.setdefault(name, min(each for each in space.choices[name] if each >= value))
+    return space.from_choices(chosen)
+
+
+def misfits(source: SearchSpace, space: SearchSpace) -> list[str]:
+    """Fields and choices of a space because of which it does not hold another's only network."""
     ours, theirs = space.to_dict(), source.to_dict()
     faults = [
         f"{name} {ours.get(name)}, not {value}"
         for name, value in theirs.items()
         if name != "name" and not isinstance(value, list) and ours.get(name) != value
     ]
-    chosen = {}
-    for name, (value,) in source.choices.items():
+    for name in dict.fromkeys([*source.choices, *space.choices]):
         if name == "resolution":
-            chosen[name] = space.resolutions[-1]
-        elif name not in space.choices:
-            faults.append(f"no {name}")
-        else:
-            large_enough = [each for each in space.choices[name] if each >= value]
-            if large_enough:
-                chosen[name] = large_enough[0]
-            else:
-                faults.append(f"{name} of at most {space.choices[name][-1]}, not {value}")
-    if not faults and set(chosen) != set(space.choices):
-        faults.append(f"also {', '.join(sorted(set(space.choices) - set(chosen)))}")
-    if faults:
-        raise SpaceError(
-            f"a space that holds the network {source.largest}",
-            f"{space.name!r} has {'; '.join(faults)}",
-            "Choose another space or other weights (`edgesearch weights FILE` lists the spaces).",
-        )
-    return space.from_choices(chosen)
+            continue
+        if name not in space.choices or name not in source.choices:
+            faults.append(f"{'no' if name in source.choices else 'also'} {name}")
+        elif space.choices[name][-1] < source.largest[name]:
+            faults.append(
+                f"{name} of at most {space.choices[name][-1]}, not {source.largest[name]}"
+            )
+    return faults
 
 
 @torch.no_grad()
