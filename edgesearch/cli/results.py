@@ -84,15 +84,13 @@ def print_weights(result: WeightsResult) -> None:
     print(
         f"{result.path}: {result.kind}\n{result.family} network {result.architecture}, "
         f"{result.params / 1e6:.2f} M parameters without classifier; pixels normalised by mean "
-        f"{_joined(result.mean)} and deviation {_joined(result.std)}\n"
+        f"{_joined(result.mean)} and deviation {_joined(result.std)}"
     )
-    rows = [
-        [fit.space, "yes" if fit.exact else "in a larger one", fit.member]
-        if fit.member
-        else [fit.space, "no", f"it has {fit.reason}"]
-        for fit in result.spaces
-    ]
-    _print_table(["space", "holds it", "as"], rows)
+    for fit in result.spaces:
+        if fit.member:
+            print(f"{fit.space} holds it{'' if fit.exact else ' within'}: {fit.member}")
+        else:
+            print(f"{fit.space} does not hold it: it has {fit.reason}")
 
 
 def _joined(values: Sequence[float]) -> str:

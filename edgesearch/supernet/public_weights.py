@@ -123,15 +123,14 @@ def misfits(source: SearchSpace, space: SearchSpace) -> list[str]:
         for name, value in theirs.items()
         if name != "name" and not isinstance(value, list) and ours.get(name) != value
     ]
+    if faults:  # the choices of another form of network say nothing
+        return faults
     for name in dict.fromkeys([*source.choices, *space.choices]):
-        if name == "resolution":
-            continue
         if name not in space.choices or name not in source.choices:
             faults.append(f"{'no' if name in source.choices else 'also'} {name}")
-        elif space.choices[name][-1] < source.largest[name]:
-            faults.append(
-                f"{name} of at most {space.choices[name][-1]}, not {source.largest[name]}"
-            )
+        elif name != "resolution" and space.choices[name][-1] < source.largest[name]:
+            highest = space.choices[name][-1]
+            faults.append(f"{name} of at most {highest}, not {source.largest[name]}")
     return faults
 
 
