@@ -71,6 +71,16 @@ class BatchedViews:
         u = to_device(on_cpu, images.device)
         of_crop = torch.cat([u[:, :5], u[:, _DRAWS:]], dim=1)
         x = crop_and_flip(images.to(torch.float32) / 255, of_crop, a, self.preprocess.resolution)
+        return self.changed(x, a, on_cpu)
+
+    def changed(
+        self, x: torch.Tensor, a: AugmentationSettings, on_cpu: torch.Tensor
+    ) -> torch.Tensor:
+        """Change the colours of crops (N, C, R, R) in 0 … 1, and normalise them.
+
+        `on_cpu` are uniform draws (N, at least 14), of which columns 5 to 13 are used.
+        """
+        u = to_device(on_cpu, x.device)
         if a.jitter.probability > 0:
             chosen = (u[:, 9] < a.jitter.probability)[:, None, None, None]
             x = torch.where(chosen, jitter(x, u[:, 5:9], a.jitter), x)

@@ -20,7 +20,7 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, space: SearchSpace, hidden_dim: int, dim: int, bn: bool, *, dense: bool = False
+        self, space: SearchSpace, hidden_dim: int | None, dim: int, bn: bool, *, dense: bool = False
     ) -> None:
         super().__init__()
         self.supernet = Supernet(space)

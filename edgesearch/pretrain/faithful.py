@@ -70,7 +70,8 @@ def choose_step(method: Method, settings: PretrainSettings) -> Step:
     if not settings.faithful:
         largest, smallest, each_random = weights
         each = [largest, smallest, *[each_random] * settings.random_subnets]
-        return partial(sandwich_step, weights=each, distill=distill)
+        clip = settings.clip_gradient
+        return partial(sandwich_step, weights=each, distill=distill, clip_gradient=clip)
     if isinstance(method, MoCoV2) and (weights, distill, accumulation) == ((1, 1, 1), 0, 1):
         return faithful_step
     raise TrainingError(

@@ -17,6 +17,7 @@ from edgesearch.errors import DataError, TrainingError
 from edgesearch.pretrain.batched_views import BatchedViews, to_device
 from edgesearch.pretrain.method import Views
 from edgesearch.pretrain.randomness import order_of_epoch
+from edgesearch.pretrain.taught_views import BatchedTaughtViews, TaughtViews, Teaching
 from edgesearch.pretrain.views import TorchvisionViews
 from edgesearch.processes import distributed
 
@@ -122,7 +123,8 @@ class _ViewDataset(Dataset["Sample | DataError"]):
             except DataError as unreadable:
                 error = error or unreadable
                 continue
-            return self.views(image, index, self.epoch), attempt > 0
+            found = (index + attempt) % len(self.images)
+            return self.views(image, found, self.epoch), attempt > 0
         assert error is not None
         return error  # worker processes must return it, not raise it
 
@@ -211,8 +213,11 @@ def make_loader(
     settings: PretrainSettings,
     seed: int,
     device: torch.device | str = "cpu",
+    teaching: Teaching | None = None,
 ) -> ViewLoader:
     """This process's loader; `augmentations` are those of the first and the second view.
+
+    With a teacher, its embeddings take the place of the second view.
 
     Raises:
         DataError: There are fewer images than a batch, or images for batched augmentation differ
@@ -225,8 +230,13 @@ def make_loader(
             f"{len(images)} images",
             "Add images, or set a smaller pretrain.batch_size.",
         )
+    taught = None
+    if teaching is not None:
+        taught = augmentations[0], preprocess, seed, teaching.crops, teaching.cache
     if settings.augmentation.batched:
-        batched = BatchedViews(augmentations, preprocess, seed)
+        batched = (
+            BatchedTaughtViews(*taught) if taught else BatchedViews(augmentations, preprocess, seed)
+        )
         return BatchedViewLoader(images.stack(), batched, size, seed, device)
-    views = TorchvisionViews(augmentations, preprocess, seed)
+    views = TaughtViews(*taught) if taught else TorchvisionViews(augmentations, preprocess, seed)
     return WorkerViewLoader(images, views, size, seed, settings.workers, device)

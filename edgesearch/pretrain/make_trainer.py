@@ -18,6 +18,9 @@ from edgesearch.pretrain.knn_monitor import KnnMonitor
 from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.method import Method, make_method
 from edgesearch.pretrain.progress import TrainingReporter
+from edgesearch.pretrain.taught_views import Crops, Teaching
+from edgesearch.pretrain.teacher import open_teacher
+from edgesearch.pretrain.teacher_cache import TeacherCache
 from edgesearch.pretrain.trainer import WEIGHTS, Trainer
 from edgesearch.space import SearchSpace
 from edgesearch.supernet.public_weights import embed, read_public_weights
@@ -45,11 +48,17 @@ def make_trainer(
     """
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     device = torch_device(settings.device)
-    method = make_method(settings.method, space, seed, **settings.method_options())
+    init = None if settings.init is None else weights_file(settings.init)
+    options, teaching = settings.method_options(), None
+    if settings.teacher is not None:
+        teaching = _teaching(
+            settings, seed, pool, folder.with_name("teacher"), init, device, report
+        )
+        options["projector_dim"] = teaching.cache.dim
+    method = make_method(settings.method, space, seed, **options)
     origin = None
-    if settings.init is not None:
-        path = weights_file(settings.init)
-        origin = init_from(method, settings.method, path, report, settings.init_licence)
+    if init is not None:
+        origin = init_from(method, settings.method, init, report, settings.init_licence)
     loader = make_loader(
         pool.train,
         method.views(settings.augmentation),
@@ -57,6 +66,7 @@ def make_trainer(
         settings,
         seed,
         device,
+        teaching,
     )
     listener = TrainingReporter(report, None if settings.augmentation.batched else settings.workers)
     monitor = KnnMonitor(pool, settings.knn_k, device, listener.notice) if pool.has_labels else None
@@ -70,7 +80,40 @@ def make_trainer(
         monitor=monitor,
         listener=listener,
         origin=origin,
+        teaching=teaching,
     )
+
+
+def _teaching(
+    settings: PretrainSettings,
+    seed: int,
+    pool: ImagePool,
+    folder: Path,
+    init: Path | None,
+    device: torch.device,
+    report: Report,
+) -> Teaching:
+    """The teacher, tried on two images, and the place of its embeddings.
+
+    Raises:
+        UserError: The teacher cannot be used.
+    """
+    assert settings.teacher is not None
+    teacher = open_teacher(settings.teacher, init, device)
+    crops = Crops(seed, settings.augmentation.crop_scale, settings.teacher.crops)
+    ends = (0, len(pool.train) - 1)
+    first, last = (crops(pool.train.load(index), index, 0, teacher.size) for index in ends)
+    dim = teacher.try_on(first, last)
+    about = {
+        "images": pool.digest,
+        "unreadable": pool.skipped,
+        "teacher": teacher.digest,
+        "seed": seed,
+        "crop_scale": crops.scale,
+        "crops": crops.count,
+    }
+    cache = TeacherCache(folder, about, len(pool.train) * crops.count, dim)
+    return Teaching(teacher, pool.train, crops, cache, report)
 
 
 def weights_file(init: Path) -> Path:

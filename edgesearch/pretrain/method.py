@@ -55,7 +55,7 @@ class Method(nn.Module):
     Args:
         space: The space of the supernet.
         seed: Seed of the initial weights and of `build`.
-        projector_hidden_dim: Width of the projector's hidden layer.
+        projector_hidden_dim: Width of the projector's hidden layer; None for none.
         projector_dim: Length of an embedding.
         projector_bn: Batch normalisation in the projector.
         **options: Options of `build`.
@@ -76,7 +76,7 @@ class Method(nn.Module):
         space: SearchSpace,
         *,
         seed: int,
-        projector_hidden_dim: int,
+        projector_hidden_dim: int | None,
         projector_dim: int,
         projector_bn: bool,
         **options: Any,

@@ -1,4 +1,4 @@
-"""Optimizers: SGD, and LARS with layer-wise learning rates.
+"""Optimizers: SGD, AdamW, and LARS with layer-wise learning rates.
 
 Source: You et al., "Large batch training of convolutional networks" (2017, arXiv 1708.03888),
 algorithm 1; excluding biases and normalisations as in SimCLR (ICML 2020) and BYOL.
@@ -75,8 +75,25 @@ def _local_rate(length: torch.Tensor, change: torch.Tensor, trust: float) -> tor
     return torch.where((length > 0) & (change > 0), trust * length / change, 1.0)
 
 
+def adamw(
+    params: Iterable[torch.nn.Parameter], lr: float, *, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """AdamW; biases and normalisations do not decay, `momentum` is β1.
+
+    Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (ICLR 2019).
+    """
+    weights = list(params)
+    groups = [
+        {"params": [weight for weight in weights if weight.ndim > 1]},
+        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr, (momentum, 0.999), weight_decay=weight_decay, fused=True)
+
+
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": partial(torch.optim.SGD, fused=True),
+    "adamw": adamw,
     "lars": LARS,
 }
 

@@ -30,14 +30,26 @@ class Recipe:
 
 
 def _sgd(lr: float, warmup_epochs: int) -> dict[str, Any]:
-    return {"optimizer": "sgd", "lr": lr, "weight_decay": 1e-4, "warmup_epochs": warmup_epochs}
+    return _training("sgd", lr, 1e-4, warmup_epochs)
 
 
 def _lars(lr: float, weight_decay: float) -> dict[str, Any]:
-    return {"optimizer": "lars", "lr": lr, "weight_decay": weight_decay, "warmup_epochs": 10}
+    return _training("lars", lr, weight_decay, 10)
 
 
-def _projector(hidden_dim: int, dim: int, bn: bool) -> dict[str, Any]:
+def _training(
+    optimizer: str, lr: float, weight_decay: float, warmup_epochs: int, clip: float | None = None
+) -> dict[str, Any]:
+    return {
+        "optimizer": optimizer,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "warmup_epochs": warmup_epochs,
+        "clip_gradient": clip,
+    }
+
+
+def _projector(hidden_dim: int | None, dim: int | None, bn: bool) -> dict[str, Any]:
     return {"projector_hidden_dim": hidden_dim, "projector_dim": dim, "projector_bn": bn}
 
 
@@ -82,6 +94,17 @@ RECIPES = {
         {
             "crop_scale": (0.08, 1.0),
             "jitter": {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2},
+        },
+    ),
+    "distillation": Recipe(
+        "edgesearch.pretrain.distillation:Distillation",
+        _training("adamw", 1e-3, 0.02, 1, clip=5.0),
+        {**_projector(None, None, False), "teacher": None},
+        {
+            "crop_scale": (0.35, 1.0),
+            "jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05},
+            "grayscale_probability": 0.0,
+            "blur_probability": 0.0,
         },
     ),
 }

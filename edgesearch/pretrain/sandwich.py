@@ -62,6 +62,7 @@ def sandwich_step(
     *,
     weights: Sequence[float] | None = None,
     distill: float = 0.0,
+    clip_gradient: float | None = None,
     passes: Passes | None = None,
 ) -> StepResult:
     """One optimizer step on the summed gradients of several subnets.
@@ -78,6 +79,7 @@ def sandwich_step(
         distill: Weight of the squared distance, added to all losses but the first, between the
             embeddings of the first views and those of the key encoder (of the largest network in
             this step if the method has no key encoder).
+        clip_gradient: Largest norm of the gradient of all weights; None for no limit.
         passes: Passes of the batch; one pass in float32 if None.
     """
     passes = passes or Passes(method, len(views[0]) * distributed.world_size())
@@ -110,6 +112,8 @@ def sandwich_step(
     means = [sum(map(float, parts)) / len(parts) for parts in losses]
     result = exchanged(method, StepResult(means, float(spread), all(map(bool, finite))))
     if result.finite:
+        if clip_gradient is not None:
+            torch.nn.utils.clip_grad_norm_(method.parameters(), clip_gradient)
         optimizer.step()
         method.after_step(targets, progress)
     return result

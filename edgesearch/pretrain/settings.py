@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.settings import (
@@ -82,6 +82,50 @@ def _own() -> Any:
     return Field(default=None, validate_default=True)
 
 
+class TeacherSettings(Settings):
+    """A trained network whose embeddings the subnets learn: exactly one of `onnx`, `torchscript`,
+    `torchvision`, `timm` and `init`. The form of its input is taken from the file, torchvision or
+    timm where they say it.
+    """
+
+    onnx: UserPath | None = None
+    """An ONNX file: images (N, 3, H, W) or (N, H, W, 3), float or uint8, to embeddings (N, D)."""
+    torchscript: UserPath | None = None
+    """A TorchScript file: normalised images (N, 3, H, W) to embeddings (N, D)."""
+    torchvision: str | None = None
+    """Name of a classifier of torchvision, used without its last layer; needs `weights`."""
+    timm: str | None = None
+    """Name of a network of timm, used without its classifier; needs `weights`."""
+    init: bool = False
+    """The public weights of `pretrain.init`, frozen."""
+    weights: UserPath | None = None
+    """File of the weights of a network of torchvision or timm."""
+    size: Count | None = None
+    """Height and width of its input, in pixels."""
+    mean: Annotated[tuple[float, float, float] | None, Field(strict=False)] = None
+    """Mean of each channel, for pixel values in 0 … 1."""
+    std: Annotated[tuple[Positive, Positive, Positive] | None, Field(strict=False)] = None
+    """Standard deviation of each channel, for pixel values in 0 … 1."""
+    bgr: bool = False
+    """Whether blue is the first channel."""
+    output: str | None = None
+    """Name of an ONNX file's output; the first if null."""
+    crops: Count = 4
+    """Crops of each image that it embeds once, before the training."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> TeacherSettings:
+        kinds = ("onnx", "torchscript", "torchvision", "timm", "init")
+        given = [kind for kind in kinds if getattr(self, kind)]
+        if len(given) != 1:
+            found = f"{len(given)} ({', '.join(given)})" if given else "none"
+            raise fault(f"exactly one of {', '.join(kinds)} is required", found)
+        if (self.weights is None) == (given[0] in ("torchvision", "timm")):
+            needed = "is required with" if self.weights is None else "has no effect with"
+            raise fault(f"`weights` {needed} {given[0]}")
+        return self
+
+
 class PretrainSettings(Settings):
     """Self-supervised training of the supernet by the sandwich rule.
 
@@ -98,8 +142,8 @@ class PretrainSettings(Settings):
     """Passes over the images; 0 uses the weights of `init` as they are."""
     batch_size: Batch = 256
     """Images per step, over all processes."""
-    optimizer: Literal["sgd", "lars"] = _own()
-    """SGD, or LARS with a learning rate for each layer (BYOL, SimCLR)."""
+    optimizer: Literal["sgd", "adamw", "lars"] = _own()
+    """SGD, AdamW (distillation), or LARS with a learning rate for each layer (BYOL, SimCLR)."""
     lr: Positive = _own()
     """Peak learning rate, followed by cosine decay to 0."""
     weight_decay: NotNegative = _own()
@@ -108,6 +152,8 @@ class PretrainSettings(Settings):
     """Momentum of the optimizer."""
     warmup_epochs: CountFromZero = _own()
     """Epochs of linear warm-up; by default at most a tenth of the epochs."""
+    clip_gradient: Positive | None = _own()
+    """Largest norm of the gradient of a step; null for no limit."""
     queue_size: Count | None = _own()
     """Keys in the queue: a multiple of batch_size, and at most a quarter of the images."""
     temperature: Positive | None = _own()
@@ -116,16 +162,18 @@ class PretrainSettings(Settings):
     """Temperature of the key encoder in the loss (ReSSL)."""
     ema_momentum: Annotated[float, Field(ge=0, lt=1)] | None = _own()
     """Momentum of the key encoder's moving average per step (BYOL: in the first step)."""
-    projector_hidden_dim: Count = _own()
-    """Width of the projector's hidden layer."""
-    projector_dim: Count = _own()
-    """Length of an embedding."""
+    projector_hidden_dim: Count | None = _own()
+    """Width of the projector's hidden layer; null for a single layer (distillation)."""
+    projector_dim: Count | None = _own()
+    """Length of an embedding (distillation: that of the teacher)."""
     projector_bn: bool = _own()
     """Batch normalisation in the projector; small queues need it."""
     predictor_hidden_dim: Count | None = _own()
     """Width of the predictor's hidden layer (BYOL)."""
     dense_weight: Fraction | None = _own()
     """Weight of the dense loss; the rest is that of the loss for whole images (DenseCL)."""
+    teacher: TeacherSettings | None = _own()
+    """The teacher (distillation); `init` for the public weights of `pretrain.init`."""
     random_subnets: CountFromZero = 1
     """Random subnets per step, besides the largest and the smallest."""
     largest_only_epochs: CountFromZero = 0
@@ -210,6 +258,21 @@ class PretrainSettings(Settings):
             )
         return None
 
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _public_weights_as_teacher(cls, teacher: Any) -> Any:
+        return {"init": True} if teacher == "init" else teacher
+
+    @field_validator("teacher")
+    @classmethod
+    def _taught(cls, teacher: TeacherSettings | None, info: ValidationInfo) -> Any:
+        if teacher is None and info.data.get("method") == "distillation":
+            raise fault(
+                "a teacher is required by distillation",
+                remedy="Set pretrain.teacher, such as {onnx: teacher.onnx}",
+            )
+        return teacher
+
     @field_validator("augmentation", mode="before")
     @classmethod
     def _views_of_the_method(cls, given: Any, info: ValidationInfo) -> Any:
@@ -268,4 +331,6 @@ class PretrainSettings(Settings):
         weights, distill = info.data.get("loss_weights"), info.data.get("distill")
         if faithful and (weights, distill) != ((1, 1, 1), 0):
             raise fault("false is required with pretrain.distill or pretrain.loss_weights")
+        if faithful and info.data.get("clip_gradient") is not None:
+            raise fault("false is required with pretrain.clip_gradient")
         return faithful

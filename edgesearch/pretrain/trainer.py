@@ -40,6 +40,7 @@ from edgesearch.supernet.weights import Origin, SupernetWeights
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import PretrainSettings
+    from edgesearch.pretrain.taught_views import Teaching
 
 Monitor = Callable[[SupernetWeights], dict[str, float]]
 WEIGHTS = "model.safetensors"
@@ -61,6 +62,7 @@ class Trainer:
         monitor: Evaluates the weights after some epochs.
         listener: Receives the progress.
         origin: The public weights that the supernet began with.
+        teaching: Computes the targets of a teacher before the first step.
 
     Raises:
         TrainingError: The method cannot be trained with these settings.
@@ -78,6 +80,7 @@ class Trainer:
         monitor: Monitor | None = None,
         listener: Listener | None = None,
         origin: Origin | None = None,
+        teaching: Teaching | None = None,
     ) -> None:
         self.method = method
         self.loader = loader
@@ -88,7 +91,7 @@ class Trainer:
         self.identity = identity
         self.monitor = monitor
         self.listener = listener or Listener()
-        self.origin = origin
+        self.origin, self.teaching = origin, teaching
         self.device = torch_device(settings.device)
         self._step = choose_step(method, settings)
         self._passes = Passes(
@@ -139,6 +142,7 @@ class Trainer:
         self._steps_before = self._steps_done
         self.method.train()
         with StopSignals() as signals, contextlib.closing(self.log) as log:
+            self._teach(signals)
             if self._first:
                 log.begin(self.progress.epoch)
             while self.progress.epoch < self.settings.epochs:
@@ -148,6 +152,20 @@ class Trainer:
         if self._first and not self.weights_path.exists():
             weights.save(self.weights_path)
         return weights
+
+    def _teach(self, signals: StopSignals) -> None:
+        """Have the teacher embed the images, in the first process."""
+        if self.teaching is None:
+            return
+
+        def check() -> None:
+            if signals.received:
+                stop = signal.Signals(signals.received).name
+                raise Interrupted(f"pre-training stopped by {stop} while the teacher embeds images")
+
+        if self._first:
+            self.teaching.fill(check)
+        distributed.wait_for_first()
 
     def weights(self) -> SupernetWeights:
         """The current weights."""
@@ -208,7 +226,7 @@ class Trainer:
         if self.progress.epoch < settings.largest_only_epochs:
             architectures = architectures[:1]
         first, second = (
-            view.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+            view.to(self.device, non_blocking=True, memory_format=_memory_format(view))
             for view in views
         )
         share = step / self._total_steps
@@ -370,3 +388,7 @@ class Trainer:
                     f"this run was begun with {text.format(state[field])} and continues with "
                     f"{now}: its results {effect}"
                 )
+
+
+def _memory_format(view: torch.Tensor) -> torch.memory_format:
+    return torch.channels_last if view.ndim == 4 else torch.preserve_format

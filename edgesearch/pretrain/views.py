@@ -46,20 +46,22 @@ class TorchvisionViews:
 
 
 def _transform(a: AugmentationSettings, preprocess: Preprocess) -> v2.Compose:
-    resolution = preprocess.resolution
+    crop = v2.RandomResizedCrop(preprocess.resolution, a.crop_scale, antialias=True)
+    return v2.Compose([crop, *after_crop(a, preprocess)])
+
+
+def after_crop(a: AugmentationSettings, preprocess: Preprocess) -> list[v2.Transform]:
+    """Flip, changes of colour and normalisation."""
     jitter = v2.ColorJitter(
         a.jitter.brightness, a.jitter.contrast, a.jitter.saturation, a.jitter.hue
     )
-    gaussian = v2.GaussianBlur(blur_kernel_size(resolution), BLUR_SIGMA)
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(resolution, a.crop_scale, antialias=True),
-            v2.RandomHorizontalFlip(a.flip_probability),
-            v2.RandomApply([jitter], a.jitter.probability),
-            v2.RandomGrayscale(a.grayscale_probability),
-            v2.RandomApply([gaussian], a.blur_probability),
-            v2.RandomSolarize(SOLARIZE_FROM, a.solarize_probability),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(list(preprocess.mean), list(preprocess.std)),
-        ]
-    )
+    gaussian = v2.GaussianBlur(blur_kernel_size(preprocess.resolution), BLUR_SIGMA)
+    return [
+        v2.RandomHorizontalFlip(a.flip_probability),
+        v2.RandomApply([jitter], a.jitter.probability),
+        v2.RandomGrayscale(a.grayscale_probability),
+        v2.RandomApply([gaussian], a.blur_probability),
+        v2.RandomSolarize(SOLARIZE_FROM, a.solarize_probability),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(list(preprocess.mean), list(preprocess.std)),
+    ]

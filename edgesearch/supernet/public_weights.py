@@ -31,7 +31,7 @@ def read_public_weights(path: Path) -> PublicWeights:
     Raises:
         CheckpointError: The file cannot be read, would run code, or holds no network of a family.
     """
-    entries = dict(_flat(_read(path)))
+    entries = read_tensors(path)
     for family in FAMILIES.values():
         found = family.public_weights(entries)
         if found is not None:
@@ -42,6 +42,15 @@ def read_public_weights(path: Path) -> PublicWeights:
         f"{len(entries)} tensors: {shown} …" if entries else shown,
         "Choose another file; the documentation lists the known kinds.",
     )
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a `.pth` or `.safetensors` file, nested names joined with dots.
+
+    Raises:
+        CheckpointError: The file cannot be read, or would run code.
+    """
+    return dict(_flat(_read(path)))
 
 
 def normalisation_of(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -238,9 +238,8 @@ def copy_leading(weights: Mapping[str, torch.Tensor], target: nn.Module) -> None
 
 def _projector(state: State, feature_dim: int) -> Projector:
     """The projector of a state, its first layer sliced to `feature_dim` inputs."""
-    out_dim, hidden_dim = state["fc2.weight"].shape
     with torch.device("meta"):  # skips initialisation
-        projector = Projector(feature_dim, hidden_dim, out_dim, "bn1.weight" in state)
+        projector = Projector.like(state, feature_dim)
     projector.to_empty(device="cpu")
     copy_leading(state, projector)
     return projector
@@ -252,7 +251,6 @@ def random_like(weights: SupernetWeights, seed: int) -> SupernetWeights:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         supernet = Supernet(space)
-        out_dim, hidden_dim = state["fc2.weight"].shape
-        projector = Projector(supernet.feature_dim, hidden_dim, out_dim, "bn1.weight" in state)
+        projector = Projector.like(state, supernet.feature_dim)
     backbone, head = supernet.backbone.state_dict(), projector.state_dict()
     return SupernetWeights(space, backbone, head, backbone, head)

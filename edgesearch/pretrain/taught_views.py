@@ -1,0 +1,173 @@
+"""Views whose crops a teacher has seen, with the teacher's embeddings in place of second views.
+
+Each image has a fixed number of crops that depend on the seed alone, so that the teacher embeds
+each once. A student sees one of them in each epoch, with new flips and changes of colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as TF
+
+from edgesearch.data.image_set import ImageSet
+from edgesearch.data.preprocess import Preprocess
+from edgesearch.errors import DataError
+from edgesearch.events import Event, Report
+from edgesearch.pretrain.batched_views import BatchedViews
+from edgesearch.pretrain.randomness import hash64, seed_of, uniforms
+from edgesearch.pretrain.teacher import Teacher
+from edgesearch.pretrain.teacher_cache import TeacherCache
+from edgesearch.pretrain.views import TorchvisionViews, after_crop
+
+if TYPE_CHECKING:
+    from edgesearch.pretrain.settings import AugmentationSettings
+
+_CROPS = 0x7E
+"""Key of the crops' seeds."""
+_ASPECTS = (3 / 4, 4 / 3)
+_DRAWS = 14
+TEACHER_BATCH = 64
+"""Crops that a teacher embeds at once, about."""
+
+
+class Crops:
+    """The fixed crops of all images.
+
+    Args:
+        seed: Seed of the crops, and of their choice in each epoch.
+        scale: Smallest and largest area, as shares of the image's area.
+        count: Crops of each image.
+    """
+
+    def __init__(self, seed: int, scale: tuple[float, float], count: int) -> None:
+        self.seed, self.scale, self.count = seed, scale, count
+        self._draw = v2.RandomResizedCrop(1, scale, _ASPECTS)
+
+    def number(self, index: int, epoch: int) -> int:
+        """Which crop of an image a student sees in an epoch."""
+        return int(hash64(self.seed, _CROPS, epoch, index) % np.uint64(self.count))
+
+    def __call__(self, image: torch.Tensor, index: int, number: int, size: int) -> torch.Tensor:
+        """A crop (C, size, size) uint8 of an image (C, H, W) uint8."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(self.seed, _CROPS, index, number))
+            box = self._draw.make_params([image])
+        place = (box[name] for name in ("top", "left", "height", "width"))
+        return TF.resized_crop(image, *place, [size, size], antialias=True)
+
+
+class TaughtViews(TorchvisionViews):
+    """Views of single images of any size, with the teacher's embeddings (D,)."""
+
+    def __init__(
+        self,
+        augmentation: AugmentationSettings,
+        preprocess: Preprocess,
+        seed: int,
+        crops: Crops,
+        taught: TeacherCache,
+    ) -> None:
+        self.seed = seed
+        self.transforms = [v2.Compose(after_crop(augmentation, preprocess))]
+        self.crops, self.taught, self.resolution = crops, taught, preprocess.resolution
+
+    def __call__(self, image: torch.Tensor, index: int, epoch: int) -> tuple[torch.Tensor, ...]:
+        """A view (C, R, R) float32 of (C, H, W) uint8, and the teacher's embedding (D,)."""
+        number = self.crops.number(index, epoch)
+        crop = self.crops(image, index, number, self.resolution)
+        (view,) = super().__call__(crop, index, epoch)
+        return view, self.taught[index * self.crops.count + number]
+
+
+class BatchedTaughtViews(BatchedViews):
+    """Views of batches of images of equal size, with the teacher's embeddings (N, D)."""
+
+    def __init__(
+        self,
+        augmentation: AugmentationSettings,
+        preprocess: Preprocess,
+        seed: int,
+        crops: Crops,
+        taught: TeacherCache,
+    ) -> None:
+        super().__init__([augmentation], preprocess, seed)
+        self.crops, self.taught = crops, taught
+
+    def __call__(
+        self, images: torch.Tensor, indices: torch.Tensor, epoch: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views (N, C, R, R) float32 of (N, C, H, W) uint8, and embeddings (N, D)."""
+        a, numbers = self.augmentations[0], [self.crops.number(i, epoch) for i in indices.tolist()]
+        x = torch.stack(
+            [
+                self.crops(image, index, number, self.preprocess.resolution)
+                for image, index, number in zip(images, indices.tolist(), numbers, strict=True)
+            ]
+        )
+        draws = uniforms(_DRAWS, self.seed, epoch, indices.numpy(), 0)
+        on_cpu = torch.from_numpy(draws).to(torch.float32)
+        mirrored = (on_cpu[:, 4] < a.flip_probability).to(x.device)[:, None, None, None]
+        x = torch.where(mirrored, x.flip(3), x).to(torch.float32) / 255
+        rows = indices.numpy() * self.crops.count + np.array(numbers)
+        return self.changed(x, a, on_cpu), self.taught[rows].to(x.device)
+
+
+class Teaching:
+    """Has a teacher embed the crops of all training images.
+
+    Args:
+        teacher: The teacher.
+        images: The training images.
+        crops: Their crops.
+        cache: Receives the embeddings.
+        report: Receives the progress.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        images: ImageSet,
+        crops: Crops,
+        cache: TeacherCache,
+        report: Report,
+    ) -> None:
+        self.teacher, self.images, self.crops = teacher, images, crops
+        self.cache, self.report = cache, report
+
+    def fill(self, check: Callable[[], None]) -> None:
+        """Compute the missing embeddings; `check` may raise to stop after each batch."""
+        cache, count = self.cache, self.crops.count
+        if cache.is_foreign:
+            text = f"embeddings of other images or of another teacher in {cache.path} are replaced"
+            self.report(Event("pretrain", text))
+
+        def after(done: int) -> None:
+            text = f"{self.teacher.name} embeds {count} crops of each image"
+            self.report(Event("pretrain", text, done // count, len(self.images)))
+            check()
+
+        if cache.done < cache.rows:
+            cache.fill(self._embed, count * max(1, TEACHER_BATCH // count), after)
+
+    def _embed(self, rows: range) -> torch.Tensor:
+        count, size = self.crops.count, self.teacher.size
+        crops = torch.stack(
+            [
+                crop
+                for index in range(rows.start // count, rows.stop // count)
+                for crop in self._crops_of(index, size)
+            ]
+        )
+        return self.teacher(crops)
+
+    def _crops_of(self, index: int, size: int) -> list[torch.Tensor]:
+        try:
+            image = self.images.load(index)
+        except DataError:  # never seen by a student: the loader takes another image
+            image = torch.zeros(self.images.channels, 8, 8, dtype=torch.uint8)
+        return [self.crops(image, index, number, size) for number in range(self.crops.count)]

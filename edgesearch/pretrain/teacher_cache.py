@@ -1,0 +1,110 @@
+"""A teacher's embeddings of crops of all training images, computed once and kept in a file."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from devices.errors import FileError
+from devices.files import write_json
+
+FLUSH_S = 10.0
+"""Seconds between flushes; a kill loses at most this much of the teacher's work."""
+DTYPE = np.dtype(np.float16)
+
+
+class TeacherCache:
+    """Rows of embeddings (rows, dim) float16 in a file that grows until it is complete.
+
+    Beside it, a JSON file says of which images and teacher they are; other rows are dropped.
+
+    Args:
+        folder: Receives teacher.json and teacher.f16.
+        about: Plain values that decide the rows.
+        rows: Number of rows when complete.
+        dim: Length of a row.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any], rows: int, dim: int) -> None:
+        self.path, self._about_path = folder / "teacher.f16", folder / "teacher.json"
+        self.rows, self.dim = rows, dim
+        self._about = json.loads(json.dumps({**about, "rows": rows, "dim": dim}))
+        self._opened: np.memmap | None = None
+
+    def __getstate__(self) -> dict[str, Any]:  # worker processes open the file themselves
+        return {**vars(self), "_opened": None}
+
+    def __getitem__(self, row: int | np.ndarray) -> torch.Tensor:
+        """Rows (…, dim) float32 of a complete cache."""
+        if self._opened is None:
+            self._opened = np.memmap(self.path, DTYPE, "r", shape=(self.rows, self.dim))
+        return torch.from_numpy(self._opened[row].astype(np.float32))
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the folder holds rows of other images or of another teacher."""
+        return self.path.exists() and self._described() != self._about
+
+    @property
+    def done(self) -> int:
+        """Number of finished rows."""
+        if not self.path.exists() or self.is_foreign:
+            return 0
+        return min(self.rows, self.path.stat().st_size // self._row_bytes)
+
+    def fill(
+        self,
+        embed: Callable[[range], torch.Tensor],
+        at_once: int,
+        after: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Compute the missing rows; continues where it was stopped.
+
+        Args:
+            embed: Embeddings (n, dim) of a range of rows.
+            at_once: Rows per call.
+            after: Called with the number of finished rows after each call; may raise to stop.
+
+        Raises:
+            FileError: The file cannot be written; what is finished is kept.
+        """
+        done = self.done
+        try:
+            if done == 0:
+                self.path.unlink(missing_ok=True)
+                write_json(self._about_path, self._about)
+            with self.path.open("r+b" if done else "wb") as file:
+                file.truncate(done * self._row_bytes)
+                file.seek(0, 2)
+                flushed = time.monotonic()
+                while done < self.rows:
+                    rows = range(done, min(self.rows, done + at_once))
+                    file.write(embed(rows).numpy().astype(DTYPE).tobytes())
+                    done = rows.stop
+                    if done == self.rows or time.monotonic() - flushed > FLUSH_S:
+                        file.flush()
+                        flushed = time.monotonic()
+                    after(done)
+        except OSError as error:
+            raise FileError(
+                f"room for the teacher's {self.rows:,} embeddings in {self.path} "
+                f"({self.rows * self._row_bytes / 1e6:,.0f} MB)",
+                str(error),
+                "Make room and run the same command again: finished embeddings are kept.",
+            ) from error
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.dim * DTYPE.itemsize
+
+    def _described(self) -> Any:
+        try:
+            return json.loads(self._about_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
