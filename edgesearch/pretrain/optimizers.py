@@ -83,11 +83,10 @@ def adamw(
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (ICLR 2019).
     """
     weights = list(params)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [weight for weight in weights if weight.ndim > 1]},
         {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr, (momentum, 0.999), weight_decay=weight_decay, fused=True)
 
 

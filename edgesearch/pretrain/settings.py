@@ -83,9 +83,10 @@ def _own() -> Any:
 
 
 class TeacherSettings(Settings):
-    """A trained network whose embeddings the subnets learn: exactly one of `onnx`, `torchscript`,
-    `torchvision`, `timm` and `init`. The form of its input is taken from the file, torchvision or
-    timm where they say it.
+    """A trained network whose embeddings the subnets learn.
+
+    One of `onnx`, `torchscript`, `torchvision`, `timm` and `init`. The form of its input is taken
+    from the file, torchvision or timm where they say it.
     """
 
     onnx: UserPath | None = None

@@ -39,7 +39,7 @@ def pretrain(run: RunContext) -> PretrainResult:
         with run.writing() if first else nullcontext():
             pool = run.open_images(decode_all=settings.augmentation.batched)
             check_same_in_all({IMAGES: pool.digest})
-            inputs = {IMAGES: pool.digest, **_digest_of_init(run)}
+            inputs = {IMAGES: pool.digest, **_digest_of_init(run), **_digests_of_teacher(run)}
             stage = Stage("pretrain", folder, run.decisive("pretrain"), inputs)
             trainers: list[Trainer] = []
 
@@ -68,6 +68,26 @@ def _fit(trainer: Trainer) -> None:
         path = trainer.state_path
         state = f"its last good state is in {path}" if path.exists() else "it has no state yet"
         raise Interrupted(f"{error}; {state}") from None
+
+
+def _digests_of_teacher(run: RunContext) -> dict[str, str]:
+    """SHA-256 of the teacher's files, by display name."""
+    teacher = run.config.pretrain.teacher
+    if teacher is None:
+        return {}
+    files = {"onnx": teacher.onnx, "torchscript": teacher.torchscript, "weights": teacher.weights}
+    found = {}
+    for name, path in files.items():
+        if path is None:
+            continue
+        if not path.is_file():
+            raise CheckpointError(
+                f"a file of the teacher at {path}",
+                "no such file",
+                f"Correct pretrain.teacher.{name}.",
+            )
+        found[f"pretrain.teacher.{name} {path}"] = sha256_of(path)
+    return found
 
 
 def _digest_of_init(run: RunContext) -> dict[str, str]:
