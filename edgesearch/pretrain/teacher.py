@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +181,7 @@ def _of_module(
     module: nn.Module,
     device: torch.device,
 ) -> Teacher:
-    module = module.to(device).eval().requires_grad_(False)
+    module = module.to(device).eval()
 
     def run(images: torch.Tensor) -> torch.Tensor:
         found: Any = module(images)
@@ -269,7 +270,9 @@ def _other_network(module: nn.Module, file: Path, found: str) -> CheckpointError
 
 def _of_torchscript(settings: TeacherSettings, file: Path, device: torch.device) -> Teacher:
     try:
-        module = torch.jit.load(file, map_location=device)
+        with warnings.catch_warnings():  # torch discourages the form itself
+            warnings.simplefilter("ignore", FutureWarning)
+            module = torch.jit.load(file, map_location=device)
     except (RuntimeError, ValueError, OSError) as error:
         raise CheckpointError(
             f"a TorchScript file at {file}",
