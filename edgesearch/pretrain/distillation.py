@@ -25,9 +25,6 @@ class Distillation(Method):
     Instead of a second view, the loader gives the teacher's embeddings (N, D) of the first.
     """
 
-    def build(self, dim: int, *, teacher: object) -> None:
-        """See `Method`."""
-
     def loss(self, views: Views, targets: None) -> SubnetLoss:
         """The loss of the active architecture."""
         images, taught = views

@@ -99,7 +99,7 @@ RECIPES = {
     "distillation": Recipe(
         "edgesearch.pretrain.distillation:Distillation",
         _training("adamw", 1e-3, 0.02, 1, clip=5.0),
-        {**_projector(None, None, False), "teacher": None},
+        _projector(None, None, False),
         {
             "crop_scale": (0.35, 1.0),
             "jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05},

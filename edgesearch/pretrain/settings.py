@@ -173,7 +173,7 @@ class PretrainSettings(Settings):
     """Width of the predictor's hidden layer (BYOL)."""
     dense_weight: Fraction | None = _own()
     """Weight of the dense loss; the rest is that of the loss for whole images (DenseCL)."""
-    teacher: TeacherSettings | None = _own()
+    teacher: TeacherSettings | None = Field(default=None, validate_default=True)
     """The teacher (distillation); `init` for the public weights of `pretrain.init`."""
     random_subnets: CountFromZero = 1
     """Random subnets per step, besides the largest and the smallest."""
@@ -267,11 +267,14 @@ class PretrainSettings(Settings):
     @field_validator("teacher")
     @classmethod
     def _taught(cls, teacher: TeacherSettings | None, info: ValidationInfo) -> Any:
+        method = info.data.get("method", "distillation")
         if teacher is None and info.data.get("method") == "distillation":
             raise fault(
                 "a teacher is required by distillation",
                 remedy="Set pretrain.teacher, such as {onnx: teacher.onnx}",
             )
+        if teacher is not None and method != "distillation":
+            raise fault(f"null is required, since {method} has no teacher", remedy="Leave it out")
         return teacher
 
     @field_validator("augmentation", mode="before")

@@ -22,10 +22,7 @@ from edgesearch.space.architecture import Architecture
 from edgesearch.space.block import Block, Part
 
 if TYPE_CHECKING:
-    import torch
-
     from edgesearch.space.network import Layers, Network
-    from edgesearch.space.public_weights import PublicWeights
 
 LIMIT = 10_000_000
 """Spaces with more architectures are never enumerated."""
@@ -49,7 +46,9 @@ class SearchSpace(ABC):
     """All networks of a family whose choices take given values.
 
     A family's space is a frozen dataclass that declares its fields, `own_choices`, `parts`,
-    `text_form`, `faults` and `make_network`; everything else follows.
+    `text_form`, `faults` and `make_network`; everything else follows. `reads_public_weights` names
+    ("module:function") what finds a network of the family in a checkpoint's tensors by name, as
+    `PublicWeights`, or returns None.
 
     Architectures are numbered from 0 to `size` - 1, the last choice varying fastest. An
     architecture is also a row of digits: the index of each choice's value. Arrays of digits (n, d)
@@ -71,6 +70,7 @@ class SearchSpace(ABC):
     resolutions: tuple[int, ...]
     in_channels: int
     __dataclass_fields__: ClassVar[dict[str, Any]]
+    reads_public_weights: ClassVar[str | None] = None
 
     # What a family declares.
 
@@ -99,15 +99,6 @@ class SearchSpace(ABC):
     @abstractmethod
     def make_network(self, blocks: Sequence[Any], layers: Layers | None = None) -> Network:
         """A network of these blocks with initial weights; plain layers if None; imports torch."""
-
-    @classmethod
-    def public_weights(cls, entries: Mapping[str, torch.Tensor]) -> PublicWeights | None:
-        """The network of this family in a checkpoint's tensors by name; None if there is none.
-
-        Raises:
-            CheckpointError: It is a network of the family, but of a form that the family has not.
-        """
-        return None
 
     # Fields.
 

@@ -7,6 +7,7 @@ elastic widths, depths and kernels): what is added is not read by what was there
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,7 +34,10 @@ def read_public_weights(path: Path) -> PublicWeights:
     """
     entries = read_tensors(path)
     for family in FAMILIES.values():
-        found = family.public_weights(entries)
+        if family.reads_public_weights is None:
+            continue
+        module, _, function = family.reads_public_weights.partition(":")
+        found = getattr(importlib.import_module(module), function)(entries)
         if found is not None:
             return found
     shown = ", ".join(sorted(entries)[:3]) or "no tensors"
@@ -118,9 +122,8 @@ def member(source: SearchSpace, space: SearchSpace) -> Architecture:
             f"{space.name!r} has {'; '.join(faults)}",
             "Choose another space or other weights (`edgesearch weights FILE` lists the spaces).",
         )
-    chosen = {"resolution": space.resolutions[-1]}
-    for name, value in source.largest.items():
-        chosen.setdefault(name, min(each for each in space.choices[name] if each >= value))
+    wanted = {**source.largest, "resolution": space.resolutions[-1]}
+    chosen = {name: min(v for v in space.choices[name] if v >= wanted[name]) for name in wanted}
     return space.from_choices(chosen)
 
 

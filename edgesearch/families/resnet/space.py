@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,8 @@ from edgesearch.families.resnet.block import BOTTLENECK_EXPANSION, ResNetBlock, 
 from edgesearch.space import Part, SearchSpace
 
 if TYPE_CHECKING:
-    import torch
-
     from edgesearch.families.resnet.network import ResNet
     from edgesearch.space.network import Layers
-    from edgesearch.space.public_weights import PublicWeights
 
 STEMS = ("imagenet", "small")
 BLOCKS = ("basic", "bottleneck")
@@ -38,6 +35,8 @@ class ResNetSpace(SearchSpace):
         stage_widths: For each stage, the choices of its width (bottleneck: of the middle).
         stage_depths: For each stage, the choices of its number of blocks.
     """
+
+    reads_public_weights = "edgesearch.families.resnet.public_weights:read_resnet"
 
     name: str
     block: str
@@ -104,13 +103,6 @@ class ResNetSpace(SearchSpace):
         from edgesearch.space.network import PLAIN
 
         return ResNet(blocks, layers or PLAIN)
-
-    @classmethod
-    def public_weights(cls, entries: Mapping[str, torch.Tensor]) -> PublicWeights | None:
-        """See `SearchSpace`."""
-        from edgesearch.families.resnet.public_weights import read_resnet
-
-        return read_resnet(entries)
 
     @property
     def expansion(self) -> int:

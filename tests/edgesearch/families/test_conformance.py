@@ -88,6 +88,35 @@ class TestFamily:
     def supernet(self, space):
         return randomised(Supernet(space))
 
+    # Elastic networks begin with public weights.
+
+    def test_inner_channels_may_be_permuted(self, space, supernet):
+        network = supernet.backbone
+        for channels in network.inner_channels():
+            width = network.get_submodule(channels.read_by).weight.shape[1]
+            order = torch.randperm(width, generator=torch.Generator().manual_seed(width))
+            images = images_of(space, space.largest)
+            before = network(images)
+            reader = network.get_submodule(channels.read_by).weight.data
+            reader.copy_(reader[:, order])
+            for name in channels.made_by:
+                for tensor in network.get_submodule(name).state_dict().values():
+                    if tensor.ndim:
+                        tensor.copy_(tensor[order])
+            torch.testing.assert_close(network(images), before, rtol=1e-4, atol=1e-4)
+
+    def test_block_without_last_scale_passes_on_its_input(self, space, supernet):
+        network = supernet.backbone
+        for block, norm in network.last_norms().items():
+            (step,) = [step for step in network.steps() if step.modules == (block,)]
+            if step.run.downsample is not None:
+                continue
+            for part in ("weight", "bias"):
+                network.get_submodule(norm).get_parameter(part).data.zero_()
+            width = network.get_submodule(norm).num_features
+            images = torch.rand(2, width, 8, 8)
+            torch.testing.assert_close(step.run(images), images)
+
     # The description of a space.
 
     def test_description_comes_back(self, space):

@@ -105,7 +105,7 @@ def test_complete_embeddings_are_not_computed_again(teaching):
 
 
 def test_supernet_learns_the_targets(new_method, pinhole):
-    method = new_method("distillation", projector_dim=6, teacher=None)
+    method = new_method("distillation", projector_dim=6)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(16, 1, 16, 16, generator=generator)
     targets = F.normalize(torch.randn(16, 6, generator=generator), dim=1)

@@ -17,6 +17,14 @@ pytestmark = pytest.mark.parametrize("name", RECIPES)
 SMALL = {"projector_hidden_dim": 2, "projector_dim": 2}
 
 
+@pytest.fixture
+def two_views(name, two_views, embeddings_of):
+    """Two views, or a view and a teacher's embeddings."""
+    if name != "distillation":
+        return two_views
+    return lambda count=4, seed=0: (two_views(count, seed)[0], embeddings_of(count, 6, seed=seed))
+
+
 def tensors_of(targets):
     if isinstance(targets, torch.Tensor):
         return [targets]
@@ -30,7 +38,8 @@ def trained(method):
 class TestMadeAlike:
     def test_configuration_hands_the_options_over(self, name, pinhole):
         assert RECIPES[name].training.keys() == RECIPES["moco_v2"].training.keys()
-        options = PretrainSettings(method=name, projector_dim=5).method_options()
+        teacher = {"onnx": "teacher.onnx"} if name == "distillation" else None
+        options = PretrainSettings(method=name, projector_dim=5, teacher=teacher).method_options()
         assert options == {**RECIPES[name].options, "projector_dim": 5}
 
     def test_options_have_no_second_default(self, name, pinhole):
