@@ -76,15 +76,16 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def inner_channels(self) -> list[Inner]:
-        """The inner channels of all blocks."""
-        raise NotImplementedError
+        """The inner channels of all blocks; needed for public weights only."""
+        return []
 
     def last_norms(self) -> dict[str, str]:
         """The last normalisation of each residual block, by the name of the block.
 
-        A block whose last scale and shift are zero passes on its input.
+        A block behind the first of a stage whose last scale and shift are zero passes on its input.
+        Needed for public weights only.
         """
-        raise NotImplementedError
+        return {}
 
     def stage_ends(self) -> list[int]:
         """Number of steps up to the end of each stage."""
