@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import SpaceError
+from edgesearch.families.mobile.space import MobileSpace
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.space import SearchSpace
 
 CATALOG = Path(__file__).parent / "catalog"
-FAMILIES: dict[str, type[SearchSpace]] = {"resnet": ResNetSpace}
+FAMILIES: dict[str, type[SearchSpace]] = {"resnet": ResNetSpace, "mobile": MobileSpace}
 """The families by name."""
 
 

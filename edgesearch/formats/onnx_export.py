@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from edgesearch.errors import ExportError
+from edgesearch.formats.fold_padding import fold_padding
 from edgesearch.formats.onnx_files import quiet, save_model
 from edgesearch.space import Block, SearchSpace, covering_networks
 
@@ -166,6 +167,7 @@ def _export(
         ) from error
     assert program is not None
     model: onnx.ModelProto = program.model_proto
+    fold_padding(model)
     return model
 
 

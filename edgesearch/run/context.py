@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from devices import DeviceSpec
 from devices.locks import locked
 from edgesearch.config import Config
+from edgesearch.errors import UserNotice
 from edgesearch.events import Report, silent, teller
 from edgesearch.inputs import digest_of
 from edgesearch.run.files import RunFiles
@@ -37,8 +39,11 @@ class RunContext:
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The search space of the run."""
-        return self.config.space.build()
+        """The search space of the run; its notices are given as `UserNotice`."""
+        space = self.config.space.build()
+        for notice in space.notices():
+            warnings.warn(notice, UserNotice, stacklevel=2)
+        return space
 
     @cached_property
     def device(self) -> DeviceSpec:

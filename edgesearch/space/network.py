@@ -4,20 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
 
-MakeConv = Callable[[int, int, int, int, int], nn.Conv2d]
-"""Makes a bias-free convolution: (in_channels, out_channels, kernel_size, stride, padding)."""
+
+class MakeConv(Protocol):
+    """Makes a bias-free convolution, depthwise if `groups` is the number of channels."""
+
+    def __call__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        groups: int = 1,
+    ) -> nn.Conv2d:
+        """The convolution."""
+
+
+class MakeNorm(Protocol):
+    """Makes a batch normalisation."""
+
+    def __call__(self, num_features: int, eps: float = 1e-5) -> nn.BatchNorm2d:
+        """The normalisation."""
 
 
 class Layers(NamedTuple):
     """Constructors of convolutions and batch normalisations: `PLAIN`, or those of a supernet."""
 
     conv: MakeConv
-    norm: Callable[[int], nn.BatchNorm2d]
+    norm: MakeNorm
 
 
 PLAIN = Layers(partial(nn.Conv2d, bias=False), nn.BatchNorm2d)
@@ -26,6 +45,12 @@ PLAIN = Layers(partial(nn.Conv2d, bias=False), nn.BatchNorm2d)
 def set_width(conv: nn.Module, channels: int) -> None:
     """Set the number of leading output channels that an elastic convolution uses."""
     conv.active_out_channels = channels  # type: ignore[assignment]  # see `DynamicConv2d`
+
+
+def set_kernel(conv: nn.Conv2d, kernel_size: int, stride: int, padding: int) -> None:
+    """Set the kernel size (centre crop), stride and padding that an elastic convolution uses."""
+    conv.active_kernel_size = kernel_size  # type: ignore[assignment]  # see `DynamicConv2d`
+    conv.stride, conv.padding = (stride, stride), (padding, padding)
 
 
 class Step(NamedTuple):

@@ -100,6 +100,14 @@ class SearchSpace(ABC):
     def make_network(self, blocks: Sequence[Any], layers: Layers | None = None) -> Network:
         """A network of these blocks with initial weights; plain layers if None; imports torch."""
 
+    def least(self, choice: str) -> int:
+        """The smallest value that a choice may have."""
+        return 1
+
+    def notices(self) -> Iterator[str]:
+        """What a user should know of valid choices."""
+        return iter(())
+
     # Fields.
 
     def __post_init__(self) -> None:
@@ -107,9 +115,11 @@ class SearchSpace(ABC):
         if self.in_channels not in (1, 3):
             faults.append(f"in_channels {self.in_channels} (1 or 3)")
         for name, values in self.choices.items():
-            if not _rising(values):
+            least = self.least(name)
+            if not rising(values, least):
                 shown = list(values) if isinstance(values, tuple) else values
-                faults.append(f"{name} {shown} (a list of increasing positive integers)")
+                needed = "increasing positive integers" if least else "increasing integers from 0"
+                faults.append(f"{name} {shown} (a list of {needed})")
         if faults:
             raise SpaceError(
                 f"the search space {self.name!r} needs valid choices",
@@ -433,11 +443,11 @@ class SearchSpace(ABC):
             )
 
 
-def _rising(values: Any) -> bool:
-    """Whether this is a non-empty tuple of increasing integers from 1."""
+def rising(values: Any, least: int = 1) -> bool:
+    """Whether this is a non-empty tuple of increasing integers from `least`."""
     if not isinstance(values, tuple) or not values:
         return False
-    whole = all(type(value) is int and value >= 1 for value in values)
+    whole = all(type(value) is int and value >= least for value in values)
     return whole and list(values) == sorted(set(values))
 
 

@@ -1,7 +1,8 @@
-"""Layers of elastic width: each subnet uses the leading channels."""
+"""Elastic layers: each subnet uses the leading channels, and the centres of the kernels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,21 +18,51 @@ AVX2). Subsampling the input before an unstrided convolution is equivalent and s
 
 
 class DynamicConv2d(nn.Conv2d):
-    """A convolution over the input's channels and the leading `active_out_channels` outputs."""
+    """A convolution over the input's channels, with leading outputs and the centre of its kernel.
+
+    A depthwise one (`groups` is the number of channels) has as many outputs as inputs. Source:
+    Once-for-All (ICLR 2020) for kernels as centres of larger ones, here without its transformation.
+
+    Attributes:
+        active_out_channels: Output channels in use; without meaning for a depthwise convolution.
+        active_kernel_size: Height and width of the kernel in use.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        groups: int = 1,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False
+        )
         self.active_out_channels = out_channels
+        self.active_kernel_size = kernel_size
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """(N, C_in, H, W) to (N, active_out_channels, H', W')."""
-        weight = self.weight[: self.active_out_channels, : input.shape[1]]
-        if self.kernel_size == (1, 1) and input.shape[1] < _ONEDNN_CHANNEL_BLOCK:
-            vertical, horizontal = self.stride
-            return F.conv2d(input[:, :, ::vertical, ::horizontal], weight)
-        return F.conv2d(input, weight, None, self.stride, self.padding)
+        """(N, C_in, H, W) to (N, C_out, H', W'), C_out being active_out_channels, or C_in."""
+        channels = input.shape[1]
+        if self.groups > 1:
+            weight, groups = self.weight[:channels], channels
+        else:
+            weight, groups = self.weight[: self.active_out_channels, :channels], 1
+        if self.active_kernel_size < self.kernel_size[0]:
+            vertical, horizontal = centre(self.kernel_size, (self.active_kernel_size,) * 2)
+            weight = weight[:, :, vertical, horizontal]
+        if self.kernel_size == (1, 1) and channels < _ONEDNN_CHANNEL_BLOCK:
+            down, right = self.stride
+            return F.conv2d(input[:, :, ::down, ::right], weight)
+        return F.conv2d(input, weight, None, self.stride, self.padding, groups=groups)
+
+
+def centre(lengths: Sequence[int], within: Sequence[int]) -> tuple[slice, ...]:
+    """Slices of the middle `within` entries of axes of these lengths."""
+    starts = [(length - kept) // 2 for length, kept in zip(lengths, within, strict=True)]
+    return tuple(slice(start, start + kept) for start, kept in zip(starts, within, strict=True))
 
 
 @dataclass

@@ -16,6 +16,7 @@ from edgesearch.errors import CheckpointError, SpaceError
 from edgesearch.families import space_from_dict
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.space.network import Network
+from edgesearch.supernet.dynamic_ops import centre
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.supernet import Supernet
 
@@ -229,11 +230,12 @@ def extract(
 
 
 def copy_leading(weights: Mapping[str, torch.Tensor], target: nn.Module) -> None:
-    """Fill a module with the leading entries of larger tensors of the same names."""
+    """Fill a module from larger tensors: leading channels, and the centres of kernels."""
     with torch.no_grad():
         for name, tensor in target.state_dict().items():
-            leading = tuple(slice(0, length) for length in tensor.shape)
-            tensor.copy_(weights[name][leading])
+            given = weights[name]
+            leading = tuple(slice(0, length) for length in tensor.shape[:2])
+            tensor.copy_(given[leading + centre(given.shape[2:], tensor.shape[2:])])
 
 
 def _projector(state: State, feature_dim: int) -> Projector:

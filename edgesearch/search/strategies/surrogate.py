@@ -178,7 +178,8 @@ class Encoding:
 
     def __init__(self, feasible: FeasibleSet) -> None:
         choices = feasible.space.choices
-        self._values = [_unit(np.log(values)) for values in choices.values()]
+        # A kernel of size 0, no convolution, counts as one of size 1, which only scales.
+        self._values = [_unit(np.log(np.maximum(values, 1))) for values in choices.values()]
         self._costs = [feasible.costs[name] for name in ("macs", "params")]
         logs = [np.log(feasible.rows[name]) for name in ("macs", "params")]
         self._ranges = [(log.min(), np.ptp(log)) for log in logs]

@@ -16,6 +16,7 @@ from edgesearch.families import FAMILIES, space_from_dict
 from edgesearch.space import covering_networks
 from edgesearch.space.search_space import LIMIT
 from edgesearch.supernet.calibrate import recalibrate
+from edgesearch.supernet.dynamic_ops import centre
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.subnet import Subnet
 from edgesearch.supernet.supernet import Supernet
@@ -35,6 +36,25 @@ CASES = {
         | {"block": "basic", "stem": "small", "stem_stride": 1, "in_channels": 1}
         | {"stage_widths": [[4, 8], [8], [12]], "stage_depths": [[1, 2], [2], [1, 2, 3]]},
         {"stage_widths": [list(range(4, 24))] * 8, "stage_depths": [[1, 2, 4]] * 8},
+    ),
+    "mobile": (
+        {"family": "mobile", "activation": "relu6", "stem_widths": [4, 8], "head_widths": [8]}
+        | {"stage_strides": [1, 2, 1], "stage_widths": [[4], [6, 8], [8]], "resolutions": [17, 32]}
+        | {"stage_depths": [[1], [1, 3], [2]], "stage_kernels": [[3], [0, 5], [0]]}
+        | {"stage_expansions": [[1, 2], [3], [2]], "stage_start_kernels": [[0], [3], [0, 3]]}
+        | {"padding": "tensorflow", "norm_eps": 1e-3},
+        {"stage_widths": [list(range(4, 16))] * 3, "stage_depths": [[1, 2, 4]] * 3}
+        | {"stage_kernels": [[3, 5]] * 3, "stage_start_kernels": [[0, 3, 5]] * 3}
+        | {"stage_expansions": [[2, 4]] * 3, "resolutions": [32, 64]},
+    ),
+    "mobile, fused": (
+        {"family": "mobile", "activation": "hard_swish", "stem": "fused", "in_channels": 1}
+        | {"stem_widths": [2, 4], "head_widths": [6], "resolutions": [41, 48]}
+        | {"stage_strides": [2], "stage_widths": [[8]], "stage_depths": [[1, 2]]}
+        | {"stage_kernels": [[3, 5]], "stage_expansions": [[2, 4]]},
+        {"stage_strides": [1] * 4, "stage_widths": [list(range(4, 16))] * 4}
+        | {"stage_depths": [[1, 2, 4]] * 4, "stage_kernels": [[3, 5]] * 4}
+        | {"stage_expansions": [[2, 4]] * 4},
     ),
     "tiny": (
         {"family": "tiny", "widths": [[2, 4], [6, 8]], "depths": [[1, 3], [1, 2]]}
@@ -127,7 +147,7 @@ class TestFamily:
     def test_hash_ignores_the_name_only(self, space):
         hashes = {dataclasses.replace(space, name="other").space_hash, space.space_hash}
         assert len(hashes) == 1
-        for change in ({"resolutions": (32,)}, {"in_channels": 4 - space.in_channels}):
+        for change in ({"resolutions": (64,)}, {"in_channels": 4 - space.in_channels}):
             hashes.add(dataclasses.replace(space, **change).space_hash)
         assert len(hashes) == 3
 
@@ -396,7 +416,9 @@ class TestFamily:
                 assert parameter.grad is None
                 continue
             grad = parameter.grad.clone()
-            used = tuple(slice(0, length) for length in active[name].shape)
+            shape = active[name].shape
+            leading = tuple(slice(0, length) for length in shape[:2])
+            used = (*leading, *centre(grad.shape[2:], shape[2:]))
             assert grad[used].any(), name
             grad[used] = 0
             assert not grad.any(), name

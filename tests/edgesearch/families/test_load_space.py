@@ -28,9 +28,11 @@ def test_unknown_name_far_from_all():
         load_space("x")
 
 
-@pytest.mark.parametrize("family", ["mobile", ["resnet"], None])
+@pytest.mark.parametrize("family", ["transformer", ["resnet"], None])
 def test_unknown_family(family):
     values = load_space("resnet_tiny").to_dict() | {"family": family}
-    with pytest.raises(SpaceError, match="the family of a space is one of resnet") as caught:
+    with pytest.raises(
+        SpaceError, match="the family of a space is one of resnet, mobile"
+    ) as caught:
         space_from_dict(values)
     assert caught.value.found == repr(family)

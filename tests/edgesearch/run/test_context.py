@@ -1,10 +1,12 @@
 """A run: its configuration, its places, and what a stage's result depends on."""
 
+import warnings
+
 import pytest
 
 import edgesearch
 from edgesearch.config import Config
-from edgesearch.errors import ConfigError, StageError, UserError
+from edgesearch.errors import ConfigError, StageError, UserError, UserNotice
 from edgesearch.run.context import RunContext
 
 
@@ -43,6 +45,20 @@ def test_what_else_counts(run):
     assert decisive["evaluation.knn_k"] == 5
     assert "rank.subnets" not in decisive, "more of them go on from fewer"
     assert run(device={"threads": 2}).decisive("device") != run().decisive("device")
+
+
+def test_what_a_user_should_know_of_a_space_is_told_once(tmp_path):
+    little = {"name": "little", "family": "mobile", "activation": "relu", "resolutions": [32, 48]}
+    little |= {"stem_widths": [4], "head_widths": [8], "stage_strides": [2] * 4}
+    for field, value in {"widths": 4, "depths": 1, "kernels": 3, "expansions": 2}.items():
+        little[f"stage_{field}"] = [[value]] * 4
+    config = {"space": little, "data": {"source": "digits"}, "output_dir": str(tmp_path)}
+    context = RunContext(Config.model_validate(config))
+    with pytest.warns(UserNotice, match="resolution 48 of little: the strides multiply to 32"):
+        told = context.space
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert context.space is told
 
 
 def test_places_are_below_the_output_folder(run, tmp_path):

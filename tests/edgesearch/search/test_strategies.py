@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgesearch.errors import SearchError
-from edgesearch.families import load_space
+from edgesearch.families import load_space, space_from_dict
 from edgesearch.search.feasible import DrawnSet, EnumeratedSet
 from edgesearch.search.settings import Budgets, SearchSettings
 from edgesearch.search.strategies.nni_strategies import EvolutionStrategy, TPEStrategy
@@ -18,7 +18,7 @@ from edgesearch.search.strategies.strategy import (
     SpreadStrategy,
     make_strategy,
 )
-from edgesearch.search.strategies.surrogate import SurrogateStrategy
+from edgesearch.search.strategies.surrogate import Encoding, SurrogateStrategy
 
 BATCH = 4
 STRATEGIES = {
@@ -188,6 +188,21 @@ def test_surrogate_stays_within_a_large_set(make_feasible, ask_all, monkeypatch)
     assert max(map(score, asked)) >= np.quantile(scores, 0.99)
 
 
+def test_surrogate_takes_kernels_of_size_0_for_those_that_only_scale(make_feasible, ask_all):
+    fields = {"activation": "relu", "stem_widths": [4], "head_widths": [8], "resolutions": [32]}
+    fields |= {"stage_strides": [1], "stage_widths": [[4]], "stage_depths": [[1, 2, 3]]}
+    fields |= {"stage_kernels": [[0, 3, 5, 7]], "stage_expansions": [[2, 4, 6]]}
+    space = space_from_dict({"name": "little", "family": "mobile", **fields})
+    feasible = make_feasible(np.ones(space.size), Budgets(latency_ms=1.5), of=space)
+    points = Encoding(feasible)(space.to_digits(list(space)))
+    assert np.isfinite(points).all()
+    several = [name for name, values in space.choices.items() if len(values) > 1]
+    expected = [np.log(max(1, a["stage1_kernel"])) / np.log(7) for a in space]
+    assert points[:, several.index("stage1_kernel")] == pytest.approx(expected)
+    asked = ask_all(SurrogateStrategy(feasible, 0, BATCH), lambda a: a["stage1_kernel"])
+    assert set(asked) == set(space)
+
+
 def test_surrogate_is_content_with_equal_scores(feasible, ask_all):
     asked = ask_all(SurrogateStrategy(feasible, 0, BATCH), lambda architecture: 0.5, 40)
     assert len(set(asked)) == 40
@@ -196,7 +211,7 @@ def test_surrogate_is_content_with_equal_scores(feasible, ask_all):
 CODE = """
 import sys
 from devices import DeviceSpec
-from edgesearch.families import load_space
+from edgesearch.families import load_space, space_from_dict
 from edgesearch.search.costs import Costs, DeviceLatencies
 from edgesearch.search.feasible import find_feasible
 from edgesearch.search.settings import Budgets

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from edgesearch.space.network import set_kernel
 from edgesearch.supernet.dynamic_ops import (
     BatchGroups,
     DynamicBatchNorm2d,
@@ -34,6 +35,23 @@ def test_convolution_at_full_width():
     conv = DynamicConv2d(8, 12, 1, 1, 0)
     images = torch.randn(2, 8, 4, 4)
     torch.testing.assert_close(conv(images), F.conv2d(images, conv.weight))
+
+
+@pytest.mark.parametrize(("kernel", "kept"), [(3, slice(2, 5)), (5, slice(1, 6)), (7, slice(7))])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_convolution_uses_the_centre_of_its_kernel(kernel, kept, stride):
+    conv = DynamicConv2d(8, 8, 7, 1, 3, groups=8)
+    set_kernel(conv, kernel, stride, kernel // 2)
+    images = torch.randn(2, 5, 9, 9)
+    weight = conv.weight[:5, :, kept, kept].detach().clone().requires_grad_()
+    expected = F.conv2d(images, weight, stride=stride, padding=kernel // 2, groups=5)
+    found = conv(images)
+    torch.testing.assert_close(found, expected)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(conv.weight.grad[:5, :, kept, kept], weight.grad)
+    conv.weight.grad[:5, :, kept, kept] = 0
+    assert not conv.weight.grad.any()
 
 
 def test_gradient_of_a_convolution_stays_in_the_slice():

@@ -45,3 +45,9 @@ def test_copy_leading_takes_the_first_entries():
     copy_leading(large.state_dict(), small)
     assert torch.equal(small.weight, large.weight[:3, :2])
     assert torch.equal(small.bias, large.bias[:3])
+
+
+def test_copy_leading_takes_the_centres_of_kernels():
+    small, large = torch.nn.Conv2d(2, 3, 3), torch.nn.Conv2d(4, 5, 7)
+    copy_leading(large.state_dict(), small)
+    assert torch.equal(small.weight, large.weight[:3, :2, 2:5, 2:5])

@@ -1,0 +1,1 @@
+"""Mobile networks of universal inverted bottlenecks."""

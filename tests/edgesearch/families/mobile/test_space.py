@@ -1,0 +1,161 @@
+"""What is particular to spaces of mobile networks; the rest is in `test_conformance.py`."""
+
+import re
+
+import pytest
+
+from edgesearch.errors import SpaceError
+from edgesearch.families import space_from_dict
+from edgesearch.families.mobile.members import MEMBERS
+
+LITTLE = {
+    "name": "little",
+    "family": "mobile",
+    "activation": "relu",
+    "stem_widths": [8],
+    "stage_strides": [1, 2],
+    "stage_widths": [[8], [16]],
+    "stage_depths": [[1, 2], [1, 2]],
+    "stage_kernels": [[3], [3, 5]],
+    "stage_expansions": [[1, 2], [2, 4]],
+    "head_widths": [32],
+    "resolutions": [32, 64],
+}
+
+
+def little(**changes):
+    return space_from_dict({**LITTLE, **changes})
+
+
+def test_text_form():
+    assert str(little().largest) == "stem8_w8-16_d2-2_k3-5_e2-4_head32_r64"
+    with_starts = little(stage_start_kernels=[[0, 3], [0]])
+    assert str(with_starts.smallest) == "stem8_w8-16_d1-1_s0-0_k3-3_e1-2_head32_r32"
+
+
+def test_the_hash_is_that_of_all_fields():
+    changes = {
+        "activation": "relu6",
+        "stem": "fused",
+        "stem_widths": [16],
+        "stage_strides": [2, 1],
+        "stage_widths": [[8], [24]],
+        "stage_depths": [[1], [1]],
+        "stage_kernels": [[3], [3]],
+        "stage_expansions": [[2], [2]],
+        "stage_start_kernels": [[0], [0]],
+        "head_widths": [16],
+        "padding": "tensorflow",
+        "norm_eps": 1e-3,
+        "resolutions": [64],
+    }
+    hashes = {little(**{"resolutions": [64], name: value}) for name, value in changes.items()}
+    assert len({space.space_hash for space in hashes}) == len(changes)
+
+
+def test_blocks_of_tensorflow_padding_differ_on_even_maps_only():
+    symmetric, tensorflow = (
+        little(padding=p, resolutions=[32, 49]) for p in ("symmetric", "tensorflow")
+    )
+    for resolution, differing in ((32, {"stem_conv", "inverted"}), (49, set())):
+        ours, theirs = (
+            {block.key for block in space.distinct_blocks(resolution)}
+            for space in (symmetric, tensorflow)
+        )
+        assert {key.split("/")[0] for key in theirs - ours} == differing
+        assert all(key.endswith("/asym") for key in theirs - ours)
+
+
+def test_one_architecture_only():
+    for space in MEMBERS.values():
+        assert space.size == 1
+        assert space.smallest == space.largest == space.architecture(0)
+        assert len(space.neighbours([0] * len(space.choices))) == 0
+
+
+FAULTS = {
+    "no depthwise for the stride": (
+        {"stage_kernels": [[3], [0, 3]]},
+        "stage2 with a stride and no depthwise convolution that could have it (0 in kernels [0, 3] "
+        "and in start_kernels [0]: take it out of one)",
+    ),
+    "neither depthwise nor expansion": (
+        {"stage_kernels": [[0], [3]]},
+        "stage1 with neither depthwise convolution nor expansion (0 in kernels [0] and in "
+        "start_kernels [0], 1 in expansions: take it out of one)",
+    ),
+    "kernel larger than the map": (
+        {"resolutions": [8, 64]},
+        "stage2 with a kernel of size 5 on a map of 2×2 pixels at 8 px (at most 3: ",
+    ),
+    "even kernel": (
+        {"stage_kernels": [[4], [3]]},
+        "stage1_kernel [4] (each one of [0, 3, 5, 7])",
+    ),
+    "large start kernel": (
+        {"stage_start_kernels": [[7], [0]]},
+        "stage1_start_kernel [7] (each one of [0, 3, 5])",
+    ),
+    "negative kernel": (
+        {"stage_kernels": [[-3, 3], [3]]},
+        "stage1_kernel [-3, 3] (a list of increasing integers from 0)",
+    ),
+    "no expansion of 0": (
+        {"stage_expansions": [[0], [3]]},
+        "stage1_expansion [0] (a list of increasing positive integers)",
+    ),
+    "activation": (
+        {"activation": "swish"},
+        "activation 'swish' (one of relu, relu6, hard_swish)",
+    ),
+    "stem": ({"stem": "imagenet"}, "stem 'imagenet' (one of conv, fused)"),
+    "padding": ({"padding": ["same"]}, "padding ['same'] (one of symmetric, tensorflow)"),
+    "eps": ({"norm_eps": 0}, "norm_eps 0 (a number above 0, such as 1.0e-3)"),
+    "eps as text": ({"norm_eps": "1e-3"}, "norm_eps '1e-3' (a number above 0"),
+    "strides": ({"stage_strides": [1, 3]}, "stage_strides [1, 3] (each 1 or 2)"),
+    "numbers of entries": (
+        {"stage_depths": [[1]]},
+        "entries of stages: 2 in stage_strides, 2 in stage_widths, 1 in stage_depths, 2 in "
+        "stage_kernels, 2 in stage_expansions (one in each for every stage)",
+    ),
+    "no stage": (
+        {name: [] for name in LITTLE if name.startswith("stage_")},
+        "entries of stages: 0 in stage_strides",
+    ),
+    "a number for a list": ({"stage_widths": [8, [16]]}, "stage1_width 8 (a list of increasing"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults(name):
+    changes, words = FAULTS[name]
+    with pytest.raises(SpaceError, match="'little' needs valid choices") as caught:
+        little(**changes)
+    assert words in caught.value.found
+
+
+@pytest.mark.parametrize("field", ["stage_strides", "stage_kernels", "stage_start_kernels"])
+def test_a_number_where_lists_belong(field):
+    with pytest.raises(SpaceError, match="are lists of integers"):
+        little(**{field: 3})
+
+
+def test_the_remedies_work():
+    little(stage_kernels=[[3], [0, 3]], stage_start_kernels=[[0], [3]])
+    little(stage_kernels=[[0], [3]], stage_expansions=[[2], [2]])
+    little(stage_kernels=[[3], [3]], resolutions=[8])
+
+
+def test_a_kernel_may_reach_over_the_map_as_far_as_it_sees_pixels():
+    """EfficientNet-Lite0 at 96 px has kernels of 5 on maps of 3×3 pixels."""
+    small = little(resolutions=[12, 64])
+    (largest,) = {b.hw for b in small.blocks(small.smallest) if b.is_last}
+    assert largest == 3
+
+
+def test_resolutions_that_the_strides_do_not_divide_are_told():
+    assert not list(little().notices())
+    (told,) = little(resolutions=[32, 33, 50]).notices()
+    assert re.match(
+        r"resolution 33, 50 of little: the strides multiply to 4, .* multiple of 4", told
+    )
