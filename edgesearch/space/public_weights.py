@@ -10,6 +10,14 @@ import torch
 from edgesearch.space.network import Network
 from edgesearch.space.search_space import SearchSpace
 
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each input channel, for pixel values in 0 … 1."""
+IMAGENET: dict[int, Normalisation] = {
+    3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    1: ((0.449,), (0.226,)),
+}
+"""Those of ImageNet in colour and in grey, by the number of channels."""
+
 
 @dataclass(frozen=True)
 class PublicWeights:

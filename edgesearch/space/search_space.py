@@ -160,6 +160,12 @@ class SearchSpace(ABC):
         """The space as plain values."""
         return json.loads(json.dumps(asdict(self)))
 
+    @property
+    def form(self) -> dict[str, Any]:
+        """Fields that are no choices, so that all networks of the space have them."""
+        single = {field.name: getattr(self, field.name) for field in fields(type(self))}
+        return {k: v for k, v in single.items() if k != "name" and not isinstance(v, tuple)}
+
     @cached_property
     def space_hash(self) -> str:
         """16 hexadecimal digits over everything except the name."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from edgesearch.errors import CheckpointError, SpaceError
 from edgesearch.families.load_space import FAMILIES
@@ -129,11 +130,12 @@ def member(source: SearchSpace, space: SearchSpace) -> Architecture:
 
 def misfits(source: SearchSpace, space: SearchSpace) -> list[str]:
     """Fields and choices of a space because of which it does not hold another's only network."""
-    ours, theirs = space.to_dict(), source.to_dict()
+    if source.family != space.family:
+        return [f"the family {space.family}, not {source.family}"]
     faults = [
-        f"{name} {ours.get(name)}, not {value}"
-        for name, value in theirs.items()
-        if name != "name" and not isinstance(value, list) and ours.get(name) != value
+        f"{name} {space.form[name]}, not {value}"
+        for name, value in source.form.items()
+        if space.form[name] != value
     ]
     if faults:  # the choices of another form of network say nothing
         return faults
@@ -167,6 +169,8 @@ def embed(source: PublicWeights, space: SearchSpace, largest: Network) -> Archit
     inner = {name for channels in largest.inner_channels() for name in channels.made_by}
     for name, tensor in target.items():
         module, kind = name.rpartition(".")[::2]
+        if name not in state and tensor.ndim == 4 and tensor.shape[1] == 1:
+            nn.init.dirac_(tensor, groups=len(tensor))  # an added depthwise convolution
         if name in state:
             _copy_into(state[name], tensor)
             if kind == "weight" and tensor.ndim == 1 and module not in inner:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgesearch.families.mobile.block import Convolution, MobileBlock
-from edgesearch.space.network import PLAIN, Layers, Network, Step, set_kernel, set_width
+from edgesearch.space.network import PLAIN, Inner, Layers, Network, Step, set_kernel, set_width
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": F.relu_,
@@ -157,6 +157,26 @@ class MobileNetwork(Network):
             ),
             Step("", ("last",), self.last),
         ]
+
+    def inner_channels(self) -> list[Inner]:
+        """See `Network`."""
+        found = []
+        for step in self.steps():
+            if not isinstance(step.run, InvertedBottleneck) or "expand" not in step.run.active:
+                continue
+            units = [f"{step.modules[0]}.{name}" for name in step.run.active if name != "start"]
+            *inner, project = units
+            made_by = [f"{unit}.{part}" for unit in inner for part in ("conv", "norm")]
+            found.append(Inner(tuple(made_by), f"{project}.conv"))
+        return found
+
+    def last_norms(self) -> dict[str, str]:
+        """See `Network`."""
+        return {
+            step.modules[0]: f"{step.modules[0]}.project.norm"
+            for step in self.steps()
+            if isinstance(step.run, InvertedBottleneck) and step.run.is_residual
+        }
 
     def activate(self, blocks: Sequence[MobileBlock]) -> None:
         """Use leading channels, centres of kernels, and the leading blocks of each stage."""

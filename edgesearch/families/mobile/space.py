@@ -55,6 +55,8 @@ class MobileSpace(SearchSpace):
         norm_eps: Added to the variances of the normalisations; 0.001 in TensorFlow's networks.
     """
 
+    reads_public_weights = "edgesearch.families.mobile.public_weights:read_mobile"
+
     name: str
     activation: str
     stem_widths: tuple[int, ...]
@@ -130,6 +132,11 @@ class MobileSpace(SearchSpace):
                 f"at {self.resolutions[0]} px (at most {2 * least - 1}: the rest would only see "
                 "zeros)"
             )
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """See `SearchSpace`."""
+        return {**super().form, "stage_strides": self.stage_strides}
 
     def notices(self) -> Iterator[str]:
         """See `SearchSpace`."""

@@ -14,13 +14,7 @@ import torch
 
 from edgesearch.errors import CheckpointError
 from edgesearch.families.resnet.space import ResNetSpace
-from edgesearch.space.public_weights import PublicWeights
-
-IMAGENET = {
-    3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    1: ((0.449,), (0.226,)),
-}
-"""Mean and standard deviation on ImageNet, in colour and in grey."""
+from edgesearch.space.public_weights import IMAGENET, PublicWeights
 
 
 @dataclass(frozen=True)

