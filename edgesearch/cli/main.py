@@ -166,7 +166,9 @@ def table(
 def weights(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="Public weights.", show_default=False),
+        typer.Argument(
+            metavar="FILE", help="Public weights, as in pretrain.init.", show_default=False
+        ),
     ],
     json: AsJson = False,
 ) -> None:

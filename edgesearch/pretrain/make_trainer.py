@@ -24,6 +24,7 @@ from edgesearch.pretrain.teacher_cache import TeacherCache
 from edgesearch.pretrain.trainer import WEIGHTS, Trainer
 from edgesearch.space import SearchSpace
 from edgesearch.supernet.public_weights import embed, read_public_weights
+from edgesearch.supernet.weight_packages import PACKAGES, packaged_file
 from edgesearch.supernet.weights import Origin, SupernetWeights, metadata_of
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def make_trainer(
     method = make_method(settings.method, space, seed, **options)
     origin = None
     if init is not None:
-        origin = init_from(method, settings.method, init, report, settings.init_licence)
+        package = PACKAGES.get(str(settings.init))
+        licence = settings.init_licence or (package.licence if package else None)
+        origin = init_from(method, settings.method, init, report, licence)
     loader = make_loader(
         pool.train,
         method.views(settings.augmentation),
@@ -117,7 +120,13 @@ def _teaching(
 
 
 def weights_file(init: Path) -> Path:
-    """The weights of another run, given its output folder, supernet folder or weights file."""
+    """The file of `pretrain.init`: a run's folder, a file, or a name in `PACKAGES`.
+
+    Raises:
+        CheckpointError: The package of a name is not installed.
+    """
+    if str(init) in PACKAGES and not init.exists():
+        return packaged_file(str(init))
     for candidate in (init / "supernet" / WEIGHTS, init / WEIGHTS):
         if candidate.exists():
             return candidate

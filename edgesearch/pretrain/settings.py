@@ -209,8 +209,9 @@ class PretrainSettings(Settings):
     threads: Annotated[Count | None, NO_EFFECT] = None
     """Threads of torch; torch's choice if null."""
     init: UserPath | None = Field(default=None, validate_default=True)
-    """Initial weights: another run of this space (its folder), or a file of public weights (.pth,
-    .safetensors), which becomes a part of the largest network."""
+    """Initial weights: another run of this space (its folder), or public weights, which become a
+    part of the largest network: a file (.pth, .safetensors), or efficientnet-lite0, -lite1, -lite2
+    or mobilenet_v2 from an installed package."""
     init_licence: Annotated[str | None, NO_EFFECT] = None
     """Licence of public weights in `init`; stands in each winner's manifest."""
     knn_k: Annotated[Count, NO_EFFECT] = 200

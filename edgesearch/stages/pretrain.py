@@ -106,4 +106,4 @@ def _digest_of_init(run: RunContext) -> dict[str, str]:
         raise CheckpointError(
             f"initial weights at {path}", "no such file", "Correct pretrain.init."
         )
-    return {f"pretrain.init {path}": sha256_of(path)}
+    return {f"pretrain.init {init}": sha256_of(path)}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgesearch.errors import CheckpointError
 from edgesearch.families.load_space import known_spaces, load_space
+from edgesearch.pretrain.make_trainer import weights_file
 from edgesearch.space import SearchSpace
 from edgesearch.supernet.public_weights import member, misfits, read_public_weights
 from edgesearch.supernet.weights import metadata_of
@@ -49,11 +50,12 @@ class WeightsResult:
 
 
 def describe_weights(path: Path) -> WeightsResult:
-    """Recognise a file of public weights.
+    """Recognise a file of public weights, or the file of a name in `PACKAGES`.
 
     Raises:
         CheckpointError: The file cannot be read, would run code, or holds no known network.
     """
+    path = weights_file(path)
     if metadata_of(path):
         raise CheckpointError(
             "a file of public weights",
