@@ -157,8 +157,9 @@ class SearchSpace(ABC):
             ) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The space as plain values."""
-        return json.loads(json.dumps(asdict(self)))
+        """The space as plain values, without fields that are None."""
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        return json.loads(json.dumps(values))
 
     @property
     def form(self) -> dict[str, Any]:

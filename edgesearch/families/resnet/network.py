@@ -176,11 +176,11 @@ class ResNet(Network):
 def _split(
     blocks: Sequence[ResNetBlock],
 ) -> tuple[ResNetBlock, list[list[ResNetBlock]], ResNetBlock]:
-    """Stem, the blocks of each stage, and head; a projection starts a stage."""
+    """Stem, the blocks of each stage, and head; a projection starts all stages but the first."""
     stem, *residual, head = blocks
     stages: list[list[ResNetBlock]] = []
     for block in residual:
-        if block.projection:
+        if block.projection or not stages:
             stages.append([])
         stages[-1].append(block)
     return stem, stages, head

@@ -22,8 +22,8 @@ BLOCKS = ("basic", "bottleneck")
 class ResNetSpace(SearchSpace):
     """Residual networks with choices of width, depth and resolution.
 
-    The first block of each stage has a projection shortcut; from the second stage on it halves
-    height and width.
+    The first block of each stage has a projection shortcut (see `stage1_shortcut`); from the second
+    stage on it halves height and width.
 
     Source: DATA (CVPR 2022), section 3.1, whose space is `resnet50to101`.
 
@@ -34,6 +34,8 @@ class ResNetSpace(SearchSpace):
         stem_widths: Choices of the stem's channels.
         stage_widths: For each stage, the choices of its width (bottleneck: of the middle).
         stage_depths: For each stage, the choices of its number of blocks.
+        stage1_shortcut: "identity" for basic blocks without a projection in the first stage, as in
+            torchvision's ResNet-18 and 34; the stem then has the width of the first stage.
     """
 
     reads_public_weights = "edgesearch.families.resnet.public_weights:read_resnet"
@@ -48,6 +50,7 @@ class ResNetSpace(SearchSpace):
     stem_stride: int = 2
     in_channels: int = 3
     family: str = "resnet"
+    stage1_shortcut: str | None = None
 
     def faults(self) -> Iterator[str]:
         """See `SearchSpace`."""
@@ -62,13 +65,27 @@ class ResNetSpace(SearchSpace):
                 f"{len(self.stage_widths)} entries in stage_widths and {len(self.stage_depths)} "
                 "in stage_depths (one of each for every stage)"
             )
+        if self.stage1_shortcut not in (None, "identity"):
+            yield f"stage1_shortcut {self.stage1_shortcut!r} (identity, or none for a projection)"
+        elif self.stage1_shortcut and self.block != "basic":
+            yield f"stage1_shortcut identity with block {self.block!r} (basic)"
+        elif self.stage1_shortcut and self.stem_widths not in self.stage_widths[:1]:
+            yield (
+                f"stage1_shortcut identity with stem_widths {_shown(self.stem_widths)} and "
+                f"stage_widths {[_shown(widths) for widths in self.stage_widths[:1]]} … (the "
+                "identity has as many channels behind it as before: the same list for both)"
+            )
 
     @property
     def own_choices(self) -> dict[str, tuple[int, ...]]:
         """Widths of stem and stages, then depths."""
         return {
             "stem_width": self.stem_widths,
-            **{f"stage{i}_width": widths for i, widths in enumerate(self.stage_widths, 1)},
+            **{
+                f"stage{i}_width": widths
+                for i, widths in enumerate(self.stage_widths, 1)
+                if i > 1 or not self.stage1_shortcut
+            },
             **{f"stage{i}_depth": depths for i, depths in enumerate(self.stage_depths, 1)},
         }
 
@@ -78,7 +95,7 @@ class ResNetSpace(SearchSpace):
         stages = range(1, len(self.stage_widths) + 1)
         return {
             "stem": ("stem_width",),
-            "w": tuple(f"stage{i}_width" for i in stages),
+            "w": tuple(name for name in self.own_choices if name.endswith("_width"))[1:],
             "d": tuple(f"stage{i}_depth" for i in stages),
             "r": ("resolution",),
         }
@@ -87,9 +104,11 @@ class ResNetSpace(SearchSpace):
     def parts(self) -> tuple[Part, ...]:
         """Stem, stages (which also depend on the width before) and head."""
         widths = ["stem_width", *(f"stage{i + 1}_width" for i in range(len(self.stage_widths)))]
+        if self.stage1_shortcut:
+            widths[1] = "stem_width"
         stages = [
             Part(
-                (widths[i], widths[i + 1], f"stage{i + 1}_depth"),
+                (*dict.fromkeys(widths[i : i + 2]), f"stage{i + 1}_depth"),
                 partial(self._stage, i),
                 f"layer{i + 1}",
             )
@@ -113,13 +132,16 @@ class ResNetSpace(SearchSpace):
         kind = f"stem_{self.stem}"
         return (ResNetBlock(kind, self.in_channels, width, width, self.stem_stride, resolution),)
 
-    def _stage(
-        self, stage: int, resolution: int, before: int, width: int, depth: int
-    ) -> tuple[ResNetBlock, ...]:
-        """The blocks of a stage (from 0) after a stage or stem of width `before`."""
+    def _stage(self, stage: int, resolution: int, *chosen: int) -> tuple[ResNetBlock, ...]:
+        """The blocks of a stage (from 0).
+
+        `chosen` are the width before (not where the first stage has the stem's), width and depth.
+        """
+        before, width, depth = chosen[0], *chosen[-2:]
         in_channels, channels = before * (self.expansion if stage else 1), width * self.expansion
         hw, stride = self._hw_before(stage, resolution), 2 if stage else 1
-        first = ResNetBlock(self.block, in_channels, width, channels, stride, hw, True)
+        projection = stage > 0 or not self.stage1_shortcut
+        first = ResNetBlock(self.block, in_channels, width, channels, stride, hw, projection)
         rest = ResNetBlock(self.block, channels, width, channels, 1, first.out_hw)
         return (first,) + (rest,) * (depth - 1)
 
@@ -133,3 +155,7 @@ class ResNetSpace(SearchSpace):
         for _ in range(stage - 1):
             hw = strided(hw, 2)
         return hw
+
+
+def _shown(values: Any) -> Any:
+    return list(values) if isinstance(values, tuple) else values

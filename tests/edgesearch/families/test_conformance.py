@@ -37,6 +37,12 @@ CASES = {
         | {"stage_widths": [[4, 8], [8], [12]], "stage_depths": [[1, 2], [2], [1, 2, 3]]},
         {"stage_widths": [list(range(4, 24))] * 8, "stage_depths": [[1, 2, 4]] * 8},
     ),
+    "resnet, identity": (
+        RESNET
+        | {"block": "basic", "stem": "imagenet", "stage1_shortcut": "identity"}
+        | {"stage_widths": [[4, 8], [8, 12]], "stage_depths": [[1, 3], [1, 2]]},
+        {"stage_widths": [[4, 8], *[list(range(4, 24))] * 5], "stage_depths": [[1, 2, 4]] * 6},
+    ),
     "mobile": (
         {"family": "mobile", "activation": "relu6", "stem_widths": [4, 8], "head_widths": [8]}
         | {"stage_strides": [1, 2, 1], "stage_widths": [[4], [6, 8], [8]], "resolutions": [17, 32]}

@@ -7,7 +7,10 @@ from edgesearch.families import known_spaces, load_space, space_from_dict
 
 
 def test_shipped_spaces():
-    assert known_spaces() == ["resnet50to101", "resnet_small", "resnet_tiny"]
+    assert known_spaces() == [
+        *("mobile_lite0", "mobile_small", "mobile_v4"),
+        *("resnet18to34", "resnet50to101", "resnet_small", "resnet_tiny"),
+    ]
     for name in known_spaces():
         assert load_space(name).name == name
 
@@ -24,7 +27,7 @@ def test_unknown_name_close_to_a_known_one():
 
 
 def test_unknown_name_far_from_all():
-    with pytest.raises(SpaceError, match="one of resnet50to101, resnet_small, .* Choose one of"):
+    with pytest.raises(SpaceError, match="one of mobile_lite0, mobile_small, .* Choose one of"):
         load_space("x")
 
 

@@ -1,12 +1,14 @@
 """What is particular to spaces of mobile networks; the rest is in `test_conformance.py`."""
 
+import itertools
 import re
 
 import pytest
 
 from edgesearch.errors import SpaceError
-from edgesearch.families import space_from_dict
+from edgesearch.families import load_space, space_from_dict
 from edgesearch.families.mobile.members import MEMBERS
+from edgesearch.space import covering_networks
 
 LITTLE = {
     "name": "little",
@@ -23,8 +25,56 @@ LITTLE = {
 }
 
 
+OURS = ("mobile_lite0", "mobile_small", "mobile_v4")
+
+
 def little(**changes):
     return space_from_dict({**LITTLE, **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "per_resolution", "blocks"),
+    [
+        ("mobile_lite0", 2**3 * 3**6 * 2**2 * 3**2 * 4, 55),
+        ("mobile_small", 2**3 * 2**4 * 2**5 * 2**3 * 3, 73),
+        ("mobile_v4", 2**4 * 2**8 * 3**4 * 3 * 4**3 * 2, 223),
+    ],
+)
+def test_spaces_are_large_and_their_tables_small(name, per_resolution, blocks):
+    space = load_space(name)
+    assert space.size == per_resolution * len(space.resolutions)
+    for resolution in space.resolutions:
+        assert len(space.distinct_blocks(resolution)) == blocks
+    assert not list(space.notices())
+
+
+def test_lite0_is_the_largest_of_its_space():
+    ours, theirs = load_space("mobile_lite0"), MEMBERS["efficientnet_lite0"]
+    assert ours.resolutions == (96, 128, 160, 192, 224)
+    assert ours.blocks(ours.largest) == theirs.blocks(theirs.largest)
+    assert ours.norm_eps == theirs.norm_eps
+    assert all(ours.choices[f"stage{i}_depth"][0] == 1 for i in range(1, 8))
+
+
+def test_promised_limits():
+    small, v4 = load_space("mobile_small"), load_space("mobile_v4")
+    assert small.macs(small.smallest) >= 10e6
+    assert small.macs(small.largest) <= 80e6
+    assert v4.size > 4 * 10**8
+    widths = itertools.chain(*(v for name, v in v4.choices.items() if name.endswith("width")))
+    assert all(width % 16 == 0 for width in widths)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_networks_that_hold_all_blocks_are_as_many_as_first_blocks_of_a_stage(name):
+    space = load_space(name)
+    resolution = space.resolutions[0]
+    keys = {block.key for block in space.distinct_blocks(resolution)}
+    networks = covering_networks(space, resolution, keys)
+    assert len(networks) <= {"mobile_lite0": 6, "mobile_small": 16, "mobile_v4": 48}[name]
+    for network in networks:
+        for before, after in itertools.pairwise(network):
+            assert (after.in_channels, after.hw) == (before.out_channels, before.out_hw)
 
 
 def test_text_form():

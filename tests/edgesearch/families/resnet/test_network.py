@@ -27,6 +27,26 @@ def test_resnet50_is_that_of_torchvision():
     torch.testing.assert_close(ours(images), theirs(images))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("resnet18", "stem64_w128-256-512_d2-2-2-2_r224"),
+        ("resnet34", "stem64_w128-256-512_d3-4-6-3_r224"),
+    ],
+)
+def test_small_members_are_those_of_torchvision(name, text):
+    torch.manual_seed(0)
+    theirs = getattr(torchvision.models, name)(weights=None)
+    theirs.fc = nn.Identity()
+    theirs.train()(torch.randn(4, 3, 64, 64))  # statistics that are none of the initial ones
+    space = load_space("resnet18to34")
+    ours = ResNet(space.blocks(space.from_text(text))).eval()
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(2, 3, 96, 96)
+    torch.testing.assert_close(ours(images), theirs.eval()(images), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", ["resnet_tiny", "resnet50to101"])
 def test_a_block_gives_what_the_paper_says_and_leaves_its_input(name, training):

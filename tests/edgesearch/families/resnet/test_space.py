@@ -8,12 +8,14 @@ from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.space import covering_networks
 
 PAPER = load_space("resnet50to101")
+OURS = [name for name in known_spaces() if name.startswith("resnet")]
 
 
 @pytest.mark.parametrize(
     ("name", "per_resolution", "resolutions"),
     [
         ("resnet50to101", 85_293, 5),
+        ("resnet18to34", 3**4 * 3**3 * 4, 5),
         ("resnet_small", 3**4 * 3 * 3**3 * 2, 1),
         ("resnet_tiny", 2 * 3**3 * 2**3, 1),
     ],
@@ -30,7 +32,7 @@ def test_number_of_distinct_blocks():
         assert len(PAPER.distinct_blocks(resolution)) == 54
 
 
-@pytest.mark.parametrize("name", known_spaces())
+@pytest.mark.parametrize("name", OURS)
 def test_few_networks_hold_all_blocks(name):
     space = load_space(name)
     resolution = space.resolutions[0]
@@ -72,7 +74,7 @@ def test_order_of_the_numbering():
     assert list(PAPER.choices) == [*names, *(f"stage{i}_depth" for i in range(1, 5))]
 
 
-@pytest.mark.parametrize("name", known_spaces())
+@pytest.mark.parametrize("name", OURS)
 def test_hash_is_that_of_all_fields(name):
     space = load_space(name)
     values = space.to_dict()
@@ -82,6 +84,12 @@ def test_hash_is_that_of_all_fields(name):
         "stage_widths": [[8]] * len(space.stage_widths),
         "stage_depths": [[2]] * len(space.stage_depths),
     }
+    if space.stage1_shortcut:  # the stem has the widths of the first stage, and blocks are basic
+        changes = {"stage_depths": changes["stage_depths"], "stage1_shortcut": None}
+    elif space.block == "basic":
+        same = values | {"stem_widths": [8], "stage_widths": changes["stage_widths"]}
+        identity = space_from_dict(same | {"stage1_shortcut": "identity"})
+        assert identity.space_hash != space_from_dict(same).space_hash
     if space.stem == "small":
         changes |= {"stem_stride": 3 - space.stem_stride}
         assert space_from_dict(values | {"stem": "imagenet", "stem_stride": 2}).space_hash != (
@@ -125,6 +133,22 @@ class TestFaults:
     def test_imagenet_stem_has_stride_2(self):
         with pytest.raises(SpaceError, match="stem_stride 1 "):
             load_space("resnet50to101", stem_stride=1)
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            (
+                {"stem_widths": [32, 48]},
+                r"stem_widths \[32, 48\] and stage_widths \[\[32, 48, 64\]\]",
+            ),
+            ({"stem_widths": 64}, r"stem_widths 64 and stage_widths"),
+            ({"block": "bottleneck"}, "identity with block 'bottleneck' \\(basic\\)"),
+            ({"stage1_shortcut": "none"}, "stage1_shortcut 'none' \\(identity, or none for a"),
+        ],
+    )
+    def test_an_identity_has_as_many_channels_behind_it_as_before(self, changes, words):
+        with pytest.raises(SpaceError, match=words):
+            load_space("resnet18to34", **changes)
 
     def test_no_stages(self):
         with pytest.raises(SpaceError, match="0 entries in stage_widths"):
