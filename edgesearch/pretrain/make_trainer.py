@@ -20,10 +20,14 @@ from edgesearch.pretrain.method import Method, make_method
 from edgesearch.pretrain.progress import TrainingReporter
 from edgesearch.pretrain.trainer import WEIGHTS, Trainer
 from edgesearch.space import SearchSpace
+from edgesearch.supernet.memory import require_memory
 from edgesearch.supernet.weights import SupernetWeights
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import PretrainSettings
+
+TRAINED_COPIES = 3
+"""Weights, gradients and the optimizer's momentum; most methods have a key encoder as well."""
 
 
 def make_trainer(
@@ -44,6 +48,8 @@ def make_trainer(
     """
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     device = torch_device(settings.device)
+    held = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
+    require_memory(space, TRAINED_COPIES, held)
     method = make_method(settings.method, space, seed, **settings.method_options())
     if settings.init is not None:
         init_from(method, settings.method, weights_file(settings.init), report)
