@@ -127,8 +127,8 @@ class MobileSpace(SearchSpace):
         if largest > 2 * least - 1:
             yield (
                 f"stage{number} with a kernel of size {largest} on a map of {least}×{least} pixels "
-                f"at {self.resolutions[0]} px (at most {2 * least - 1}: the rest would only see "
-                "zeros)"
+                f"at {self.resolutions[0]} px (at most {2 * least - 1}, as the rest would only see "
+                "zeros: a smaller kernel or a larger resolution)"
             )
 
     def notices(self) -> Iterator[str]:
