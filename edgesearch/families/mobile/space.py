@@ -36,7 +36,9 @@ class MobileSpace(SearchSpace):
     2020), for elastic kernels and expansions.
 
     Attributes:
-        activation: "relu", "relu6" or "hard_swish".
+        activation: "relu", "relu6" or "hard_swish". In eight bits the first two are part of the
+            ranges of the convolutions; hard-swish is computed in single precision, between
+            conversions of its own.
         stem: "conv" (3×3 of stride 2) or "fused" (the first three stages of
             MobileNetV4-Conv-Small: stride 8, twice as many channels as its width).
         stem_widths: Choices of the stem's width.
