@@ -33,7 +33,7 @@ def read_machine(root: Path = Path("/")) -> dict[str, Any]:
         "chip": chip(root),
         "cores": len(cpus),
         "instruction_sets": instruction_sets(root),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory_bytes(),
         "os": f"{platform.system()} {platform.release()}".strip(),
         "machine": platform.machine(),
         "python": platform.python_version(),
@@ -152,7 +152,8 @@ def _affinity() -> tuple[int, ...]:
     return ()
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
+    """Memory of this machine; 0 if the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -58,7 +58,8 @@ def print_profile(result: ProfileResult) -> None:
     print(
         f"Network latency = {correction.offset_ms:.4f} ms + {correction.scale:.4f} × sum of its "
         f"{'cold' if correction.cold else 'warm'} blocks {correction.per_block_ms:+.4f} ms × "
-        f"number of blocks; p95 = {correction.p95_ratio:.3f} × median."
+        f"number of blocks {correction.per_million_params_ms:+.4f} ms × millions of parameters; "
+        f"p95 = {correction.p95_ratio:.3f} × median."
     )
     if result.csv_path:
         print(result.csv_path)

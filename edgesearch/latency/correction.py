@@ -22,11 +22,13 @@ class BlockSums:
         warm_ms: (N,) latencies with weights in the caches.
         cold_ms: (N,) latencies with weights in memory; None if unknown.
         blocks: (N,) numbers of blocks.
+        params: (N,) numbers of parameters.
     """
 
     warm_ms: np.ndarray
     cold_ms: np.ndarray | None
     blocks: np.ndarray
+    params: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,13 @@ class Correction:
     """Linear model from the sum over blocks to the median of the whole network.
 
     Blocks are summed as low quantiles, which are nearly additive. A network has costs beyond its
-    blocks, and a block measured alone has a fixed cost that it lacks inside a network; both are
-    fitted by least squares on the low quantiles of a few whole networks. The ratio of median to low
-    quantile depends on the machine, not on the network: it is one factor for all, contained in the
-    coefficients. (A fit to medians would take their noise for properties of the networks.) Warm or
-    cold block latencies are selected by leave-one-out error: networks that fit into the caches
-    behave like warm blocks, larger ones like cold blocks.
+    blocks. A block measured alone has a fixed cost that it lacks inside a network, and its weights
+    are in the caches, where those of a whole network have no room. These costs are fitted by least
+    squares on the low quantiles of a few whole networks. The ratio of median to low quantile
+    depends on the machine, not on the network: it is one factor for all, contained in the
+    coefficients. (A fit to medians would take their noise for properties of the networks.) The
+    terms in use, and warm or cold block latencies, are selected by leave-one-out error: networks
+    that fit into the caches behave like warm blocks, larger ones like cold blocks.
 
     Attributes:
         offset_ms: Cost of a network beyond its blocks.
@@ -52,6 +55,7 @@ class Correction:
         loo_mape: Leave-one-out error; slightly optimistic, since it also selects the form of the
             fit.
         median_ratio: Ratio of median to low quantile over whole networks.
+        per_million_params_ms: Cost per million parameters, whose weights come from memory.
     """
 
     offset_ms: float
@@ -63,10 +67,12 @@ class Correction:
     cold: bool
     loo_mape: float
     median_ratio: float
+    per_million_params_ms: float = 0.0
 
-    def block_cost_ms(self, latency_ms: float) -> float:
+    def block_cost_ms(self, latency_ms: float, params: int) -> float:
         """Cost of a block inside a network, at least 0, from its latency alone (warm or cold)."""
-        return max(0.0, self.scale * latency_ms + self.per_block_ms)
+        weights_ms = self.per_million_params_ms * params / _MILLION
+        return max(0.0, self.scale * latency_ms + self.per_block_ms + weights_ms)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Correction:
@@ -107,11 +113,11 @@ def fit_correction(
             f"a network whose blocks take {sums.warm_ms.min():.3g} ms in all",
             "Measure the table again on an idle machine, or choose larger resolutions or batches.",
         )
-    best, best_cold, best_error = np.zeros(3), False, np.inf
+    best, best_cold, best_error = np.zeros(_COLUMNS), False, np.inf
     for cold, sums_ms in ((False, sums.warm_ms), (True, sums.cold_ms)):
         if sums_ms is None:
             continue
-        columns = np.stack([np.ones(count), sums_ms, sums.blocks], axis=1)
+        columns = _columns(sums, sums_ms)
         for form in _FORMS:
             coefficients = _solve(columns, lows_ms, form)
             if not _is_sound(coefficients, columns):
@@ -120,7 +126,7 @@ def fit_correction(
             if error < best_error:
                 best, best_cold, best_error = coefficients, cold, error
     chosen_ms = sums.cold_ms if best_cold and sums.cold_ms is not None else sums.warm_ms
-    predicted = np.stack([np.ones(count), chosen_ms, sums.blocks], axis=1) @ best
+    predicted = _columns(sums, chosen_ms) @ best
     return Correction(
         offset_ms=median_ratio * float(best[0]),
         scale=median_ratio * float(best[1]),
@@ -131,15 +137,25 @@ def fit_correction(
         fit_mape=float(np.abs(predicted / lows_ms - 1).mean()),
         loo_mape=float(best_error),
         median_ratio=median_ratio,
+        per_million_params_ms=median_ratio * float(best[3]),
     )
 
 
-_FORMS = ((1,), (0, 1), (1, 2), (0, 1, 2))
-"""Columns in use: 0 offset, 1 sum of the blocks, 2 their number. The first is always sound."""
+_COLUMNS = 4
+_FORMS = ((1,), (0, 1), (1, 2), (1, 3), (0, 1, 2), (0, 1, 3), (1, 2, 3), (0, 1, 2, 3))
+"""Columns in use: 0 offset, 1 sum of the blocks, 2 their number, 3 their parameters. The first is
+always sound."""
+_MILLION = 1e6
+
+
+def _columns(sums: BlockSums, sums_ms: np.ndarray) -> np.ndarray:
+    """(N, 4) what a latency is fitted to."""
+    ones = np.ones(len(sums_ms))
+    return np.stack([ones, sums_ms, sums.blocks, sums.params / _MILLION], axis=1)
 
 
 def _solve(columns: np.ndarray, lows_ms: np.ndarray, form: tuple[int, ...]) -> np.ndarray:
-    """(3,) coefficients with the least squared relative errors; 0 for unused columns."""
+    """(4,) coefficients with the least squared relative errors; 0 for unused columns."""
     weighted = columns[:, form] / lows_ms[:, None]
     coefficients = np.zeros(columns.shape[1])
     coefficients[list(form)] = np.linalg.lstsq(weighted, np.ones(len(columns)), rcond=None)[0]
@@ -147,10 +163,11 @@ def _solve(columns: np.ndarray, lows_ms: np.ndarray, form: tuple[int, ...]) -> n
 
 
 def _is_sound(coefficients: np.ndarray, columns: np.ndarray) -> bool:
-    """Whether latency grows with the block sum, and all fitted latencies are positive."""
+    """Whether latency grows with block sum and parameters, and all fitted ones are positive."""
     blocks_ms = columns[:, 1:] @ coefficients[1:]
     total_ms = columns @ coefficients
-    return bool(coefficients[1] > 0 and blocks_ms.min() > 0 and total_ms.min() > 0)
+    grows = coefficients[1] > 0 and coefficients[3] >= 0
+    return bool(grows and blocks_ms.min() > 0 and total_ms.min() > 0)
 
 
 def _left_out_error(columns: np.ndarray, lows_ms: np.ndarray, form: tuple[int, ...]) -> float:

@@ -38,11 +38,7 @@ class LatencyModel:
         self.space = space
         self.block_ms = block_ms
         self.correction = correction
-        self._cost_ms = {
-            key: math.nan if math.isnan(ms) else correction.block_cost_ms(ms)
-            for key, ms in block_ms.items()
-        }
-        self._sums_ms = space.sums(lambda block: self._cost_ms[block.key])
+        self._sums_ms = space.sums(self._cost_ms)
 
     @classmethod
     def from_table(
@@ -66,9 +62,16 @@ class LatencyModel:
             )
         return cls(space, cold_ms if correction.cold and cold_ms else warm_ms, correction)
 
+    def _cost_ms(self, block: Block) -> float:
+        """The cost of a block inside a network; NaN if the runtime cannot run it."""
+        alone_ms = self.block_ms[block.key]
+        if math.isnan(alone_ms):
+            return math.nan
+        return self.correction.block_cost_ms(alone_ms, block.params)
+
     def predict(self, architecture: Architecture) -> LatencyPrediction:
         """The latency of an architecture; infinite if the runtime cannot run one of its blocks."""
-        total = block_sum_ms(self.space.blocks(architecture), self._cost_ms)
+        total = sum(map(self._cost_ms, self.space.blocks(architecture)))
         median = math.inf if math.isnan(total) else self.correction.offset_ms + total
         return LatencyPrediction(median, median * self.correction.p95_ratio)
 
@@ -122,6 +125,7 @@ def _fit(
     if cold_ms is not None:
         cold = np.array([block_sum_ms(of_network, cold_ms) for of_network in blocks])[kept]
     counts = np.array([len(of_network) for of_network in blocks], float)
+    params = np.array([sum(block.params for block in of_network) for of_network in blocks], float)
     failed = sorted(key for key, ms in warm_ms.items() if math.isnan(ms))
     if failed and kept.sum() < MIN_NETWORKS:
         raise LatencyError(
@@ -136,7 +140,7 @@ def _fit(
         at_median = table.median_ratio([network.key for network in networks])
         at_p95 = float(np.median([network.p95_ms / network.median_ms for network in fitted]))
     return fit_correction(
-        BlockSums(warm[kept], cold, counts[kept]),
+        BlockSums(warm[kept], cold, counts[kept], params[kept]),
         np.array([network.low_ms for network in fitted]),
         median_ratio=at_median,
         p95_ratio=at_p95,

@@ -90,10 +90,11 @@ def correction_networks(
 
 
 def _fitted_to(space: SearchSpace, architectures: Sequence[Architecture]) -> np.ndarray:
-    """(N, 3) features of the correction's fit, with MACs in place of latency."""
+    """(N, 4) features of the correction's fit, with MACs in place of latency."""
     macs = np.array([space.macs(architecture) for architecture in architectures], float)
     counts = np.array([len(space.blocks(architecture)) for architecture in architectures], float)
-    rows = np.stack([np.ones(len(macs)), macs, counts], axis=1) / macs[:, None]
+    params = np.array([space.params(architecture) for architecture in architectures], float)
+    rows = np.stack([np.ones(len(macs)), macs, counts, params], axis=1) / macs[:, None]
     scaled: np.ndarray = rows / rows.mean(axis=0)
     return scaled
 

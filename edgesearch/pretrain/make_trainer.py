@@ -23,12 +23,16 @@ from edgesearch.pretrain.teacher import open_teacher
 from edgesearch.pretrain.teacher_cache import TeacherCache
 from edgesearch.pretrain.trainer import WEIGHTS, Trainer
 from edgesearch.space import SearchSpace
+from edgesearch.supernet.memory import require_memory
 from edgesearch.supernet.public_weights import embed, read_public_weights
 from edgesearch.supernet.weight_packages import PACKAGES, packaged_file
 from edgesearch.supernet.weights import Origin, SupernetWeights, metadata_of
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import PretrainSettings
+
+TRAINED_COPIES = 3
+"""Weights, gradients and the optimizer's momentum; most methods have a key encoder as well."""
 
 
 def make_trainer(
@@ -49,6 +53,8 @@ def make_trainer(
     """
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     device = torch_device(settings.device)
+    held = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
+    require_memory(space, TRAINED_COPIES, held)
     init = None if settings.init is None else weights_file(settings.init)
     options, teaching = settings.method_options(), None
     if settings.teacher is not None:

@@ -17,6 +17,7 @@ from edgesearch.inputs import digest_of
 from edgesearch.run.files import RunFiles
 from edgesearch.settings import CALIBRATION, SCORE
 from edgesearch.space import SearchSpace
+from edgesearch.supernet.memory import require_memory
 
 if TYPE_CHECKING:
     from edgesearch.data.image_pool import ImagePool, Normalisation
@@ -39,8 +40,13 @@ class RunContext:
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The search space of the run; its notices are given as `UserNotice`."""
+        """The search space of the run; its notices are given as `UserNotice`.
+
+        Raises:
+            SpaceError: Its largest network does not fit in the memory of this machine.
+        """
         space = self.config.space.build()
+        require_memory(space, copies=1)
         for notice in space.notices():
             warnings.warn(notice, UserNotice, stacklevel=2)
         return space

@@ -47,16 +47,28 @@ class DynamicConv2d(nn.Conv2d):
         """(N, C_in, H, W) to (N, C_out, H', W'), C_out being active_out_channels, or C_in."""
         channels = input.shape[1]
         if self.groups > 1:
-            weight, groups = self.weight[:channels], channels
+            weight, groups = _leading(self.weight, channels), channels
         else:
-            weight, groups = self.weight[: self.active_out_channels, :channels], 1
+            weight, groups = _leading(self.weight, self.active_out_channels, channels), 1
         if self.active_kernel_size < self.kernel_size[0]:
             vertical, horizontal = centre(self.kernel_size, (self.active_kernel_size,) * 2)
             weight = weight[:, :, vertical, horizontal]
-        if self.kernel_size == (1, 1) and channels < _ONEDNN_CHANNEL_BLOCK:
+        is_narrow = channels < _ONEDNN_CHANNEL_BLOCK
+        if is_narrow and self.kernel_size == (1, 1) and self.stride != (1, 1):
             down, right = self.stride
             return F.conv2d(input[:, :, ::down, ::right], weight)
         return F.conv2d(input, weight, None, self.stride, self.padding, groups=groups)
+
+
+def _leading(tensor: torch.Tensor, *lengths: int) -> torch.Tensor:
+    """The leading entries along the first axes; no operation where these are all, which is faster.
+
+    The gradient of a slice is as large as the whole tensor, and filled with zeros first.
+    """
+    for axis, length in enumerate(lengths):
+        if length < tensor.shape[axis]:
+            tensor = tensor.narrow(axis, 0, length)
+    return tensor
 
 
 def centre(lengths: Sequence[int], within: Sequence[int]) -> tuple[slice, ...]:
@@ -116,8 +128,8 @@ def _batch_norm(
     """Batch normalisation with the leading entries of parameters and statistics."""
     channels = input.shape[1]
     assert norm.running_mean is not None and norm.running_var is not None
-    statistics = norm.running_mean[:channels], norm.running_var[:channels]
-    scales = norm.weight[:channels], norm.bias[:channels]
+    statistics = _leading(norm.running_mean, channels), _leading(norm.running_var, channels)
+    scales = _leading(norm.weight, channels), _leading(norm.bias, channels)
     momentum = norm.momentum if norm.momentum is not None else 0.1
     if groups is None or not norm.training:
         return F.batch_norm(input, *statistics, *scales, norm.training, momentum, norm.eps)

@@ -36,7 +36,9 @@ class MobileSpace(SearchSpace):
     2020), for elastic kernels and expansions.
 
     Attributes:
-        activation: "relu", "relu6" or "hard_swish".
+        activation: "relu", "relu6" or "hard_swish". In eight bits the first two are part of the
+            ranges of the convolutions; hard-swish is computed in single precision, between
+            conversions of its own.
         stem: "conv" (3×3 of stride 2) or "fused" (the first three stages of
             MobileNetV4-Conv-Small: stride 8, twice as many channels as its width).
         stem_widths: Choices of the stem's width.
@@ -129,8 +131,8 @@ class MobileSpace(SearchSpace):
         if largest > 2 * least - 1:
             yield (
                 f"stage{number} with a kernel of size {largest} on a map of {least}×{least} pixels "
-                f"at {self.resolutions[0]} px (at most {2 * least - 1}: the rest would only see "
-                "zeros)"
+                f"at {self.resolutions[0]} px (at most {2 * least - 1}, as the rest would only see "
+                "zeros: a smaller kernel or a larger resolution)"
             )
 
     @property

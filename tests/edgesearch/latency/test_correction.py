@@ -11,11 +11,14 @@ from edgesearch.latency.correction import BlockSums, Correction, fit_correction
 WARM = np.array([1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 9.0, 4.0])
 COLD = np.array([1.9, 2.2, 4.1, 6.5, 8.3, 15.0, 11.9, 4.4])
 BLOCKS = np.array([5.0, 7.0, 6.0, 12.0, 9.0, 20.0, 14.0, 8.0])
+PARAMS = 1e6 * np.array([1.0, 0.5, 2.0, 1.5, 3.0, 4.0, 1.2, 3.5])
 
 
-def fit(lows, warm=WARM, cold=None, blocks=None, ratio=1.0):
+def fit(lows, warm=WARM, cold=None, blocks=None, ratio=1.0, params=None):
     blocks = np.full(len(warm), 8.0) if blocks is None else blocks
-    return fit_correction(BlockSums(warm, cold, blocks), lows, median_ratio=ratio, p95_ratio=1.2)
+    params = np.zeros(len(warm)) if params is None else params
+    sums = BlockSums(warm, cold, blocks, params)
+    return fit_correction(sums, lows, median_ratio=ratio, p95_ratio=1.2)
 
 
 def predicted(correction, sums, blocks):
@@ -50,6 +53,20 @@ def test_blocks_that_cost_more_alone_have_a_cost_of_their_own():
     assert correction.scale == pytest.approx(0.9)
     assert correction.per_block_ms == pytest.approx(-0.03)
     assert correction.offset_ms == pytest.approx(0.2)
+
+
+def test_weights_that_come_from_memory_have_a_cost():
+    lows = 0.2 + 1.1 * WARM + 0.14 * PARAMS / 1e6
+    correction = fit(lows, blocks=BLOCKS, ratio=1.05, params=PARAMS)
+    assert correction.per_million_params_ms == pytest.approx(1.05 * 0.14)
+    assert correction.offset_ms == pytest.approx(1.05 * 0.2)
+    assert correction.scale == pytest.approx(1.05 * 1.1)
+    assert correction.loo_mape == pytest.approx(0, abs=1e-9)
+
+
+def test_parameters_never_make_a_network_faster():
+    lows = 0.2 + 1.1 * WARM - 0.02 * PARAMS / 1e6
+    assert fit(lows, blocks=BLOCKS, params=PARAMS).per_million_params_ms == 0
 
 
 def test_networks_that_fit_into_the_caches_are_like_warm_blocks():
@@ -119,4 +136,6 @@ def test_a_value_of_the_wrong_kind_is_named(name, value):
 
 def test_a_block_never_costs_less_than_nothing():
     correction = replace(WHOLE, scale=2.0, per_block_ms=-0.5)
-    assert [correction.block_cost_ms(ms) for ms in (0.1, 0.25, 1.0)] == [0, 0, 1.5]
+    assert [correction.block_cost_ms(ms, 10**6) for ms in (0.1, 0.25, 1.0)] == [0, 0, 1.5]
+    heavy = replace(correction, per_million_params_ms=0.2)
+    assert heavy.block_cost_ms(0.25, 2 * 10**6) == pytest.approx(0.4)

@@ -48,16 +48,22 @@ def test_twelve_networks_cover_a_space_of_one_resolution():
 @pytest.mark.parametrize("name", known_spaces())
 def test_networks_of_the_correction_determine_its_fit_everywhere(name):
     # The variance of a predicted relative error, in units of that of one measured network, with
-    # MACs standing for latencies: below one for most architectures, and bounded for all.
+    # MACs standing for latencies: below one for most architectures, and bounded for all. All four
+    # terms are in use; with fewer it is smaller.
     space = load_space(name)
-    macs = space.sums(lambda block: block.macs)(None)
-    counts = space.sums(lambda block: 1.0)(None)
-    rows = np.stack([np.ones(space.size), macs / macs.mean(), counts], axis=1) / macs[:, None]
-    of_networks = rows[[space.index(a) for a in correction_networks(space, 12)]]
+    networks = space.to_digits(correction_networks(space, 12))
+    drawn = space.draw(20_000, np.random.default_rng(0))
+    digits = np.concatenate([networks, space.to_digits([space.smallest, space.largest]), drawn])
+    macs, counts, params = (
+        space.sums(cost)(digits) for cost in (lambda b: b.macs, lambda b: 1.0, lambda b: b.params)
+    )
+    columns = [np.ones(len(digits)), macs / macs.mean(), counts, params / params.mean()]
+    rows = np.stack(columns, axis=1) / macs[:, None]
+    of_networks = rows[: len(networks)]
     inverse = np.linalg.inv(of_networks.T @ of_networks)
     variances = np.einsum("ij,jk,ik->i", rows, inverse, rows)
-    assert variances.mean() < 0.2
-    assert variances.max() < 3
+    assert variances.mean() < 0.5
+    assert variances.max() < 7
 
 
 def test_networks_without_failed_blocks_are_chosen():

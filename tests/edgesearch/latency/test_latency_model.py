@@ -28,7 +28,7 @@ def cost_ms(key):
     return 0.01 + BLOCKS[key].macs / 1e6
 
 
-def write_table(path, networks, *, without=(), failed=()):
+def write_table(path, networks, *, without=(), failed=(), per_param_ms=0.0):
     runtime = OnnxRuntime()
     header = {
         "format": 1,
@@ -49,7 +49,8 @@ def write_table(path, networks, *, without=(), failed=()):
         total = sum(cost_ms(block.key) for block in SPACE.blocks(architecture))
         line = {"kind": "network", "key": f"network/{architecture}", "session": 1, "round": 1}
         line["about"] = about_network(SPACE, architecture)
-        lines.append({**line, "samples_ms": [0.5 + 1.25 * total]})
+        weights_ms = per_param_ms * SPACE.params(architecture)
+        lines.append({**line, "samples_ms": [0.5 + 1.25 * total + weights_ms]})
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return LatencyTable.load(path)
 
@@ -67,6 +68,18 @@ def test_predicts_networks_that_were_not_measured(tmp_path):
         total = sum(cost_ms(block.key) for block in SPACE.blocks(architecture))
         assert everything[index] == pytest.approx(0.5 + 1.25 * total)
         assert model.predict(architecture).median_ms == pytest.approx(everything[index])
+
+
+def test_predicts_what_weights_from_memory_cost(tmp_path):
+    table = write_table(tmp_path / "t.jsonl", some(12), per_param_ms=3e-5)
+    model = LatencyModel.from_table(SPACE, table)
+    assert model.correction.per_million_params_ms == pytest.approx(30)
+    everything = model.predict_all()
+    for index, architecture in enumerate(SPACE):
+        total = sum(cost_ms(block.key) for block in SPACE.blocks(architecture))
+        expected = 0.5 + 1.25 * total + 3e-5 * SPACE.params(architecture)
+        assert everything[index] == pytest.approx(expected)
+        assert model.predict(architecture).median_ms == pytest.approx(expected)
 
 
 def test_a_block_that_cannot_run_makes_its_networks_impossible(tmp_path):

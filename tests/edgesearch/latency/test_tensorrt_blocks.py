@@ -5,6 +5,7 @@ import pytest
 
 from devices import DeviceSpec, TensorRTBuilder, read_engine_header, take_fingerprint
 from edgesearch.families import load_space
+from edgesearch.families.mobile.space import MobileSpace
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.latency.workloads import WorkloadFiles, correction_networks
 
@@ -49,7 +50,25 @@ def test_engines_of_all_blocks_of_a_small_space(precision, tmp_path):
     check_all(space, precision, 1, tmp_path)
 
 
+@pytest.mark.parametrize("precision", CAPABILITIES)
+def test_engines_of_all_blocks_of_a_small_mobile_space(precision, tmp_path):
+    """With asymmetric padding, and depthwise convolutions before and behind the expansion."""
+    widths, ones = ((8,), (16,)), ((1,), (1,))
+    space = MobileSpace(
+        *("toy", "relu6", (8,), (2, 1), widths, ones, ((5,), (3,)), ((2,), (2,)), (16,), (32,)),
+        stage_start_kernels=((0,), (3,)),
+        padding="tensorflow",
+    )
+    check_all(space, precision, 1, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", CAPABILITIES)
 def test_engines_of_all_blocks_of_resnet_tiny(precision, tmp_path):
     check_all(load_space("resnet_tiny"), precision, 2, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", CAPABILITIES)
+def test_engines_of_all_blocks_of_mobile_v4(precision, tmp_path):
+    check_all(load_space("mobile_v4", resolutions=[160]), precision, 1, tmp_path)

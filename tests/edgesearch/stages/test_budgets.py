@@ -19,7 +19,7 @@ def two_devices(chain):
             if "samples_ms" in line:
                 line["samples_ms"] = [3 * ms for ms in line["samples_ms"]]
                 line["cold_ms"] *= 3
-            for figure in ("offset_ms", "per_block_ms"):
+            for figure in ("offset_ms", "per_block_ms", "per_million_params_ms"):
                 if "correction" in line:
                     line["correction"][figure] *= 3
         return lines

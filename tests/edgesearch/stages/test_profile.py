@@ -255,7 +255,7 @@ class TestValidation:
         space, after = chain.space, LatencyTable.load(chain.table)
         assert len(measured_networks(after, space, "validation")) == 5
         fits = [LatencyModel.from_table(space, table).correction for table in (before, after)]
-        for field in ("offset_ms", "scale", "per_block_ms"):
+        for field in ("offset_ms", "scale", "per_block_ms", "per_million_params_ms"):
             former, latter = (getattr(fit, field) / fit.median_ratio for fit in fits)
             assert latter == pytest.approx(former)
         for field in ("cold", "p95_ratio", "networks", "fit_mape", "loo_mape"):

@@ -112,7 +112,8 @@ def shrink(chain, chosen):
                     line["cold_ms"] *= TOO_SMALL
         note = [line for line in lines if "correction" in line][-1]
         fitted = note["correction"]
-        smaller = {name: TOO_SMALL * fitted[name] for name in ("offset_ms", "per_block_ms")}
+        costs = ("offset_ms", "per_block_ms", "per_million_params_ms")
+        smaller = {name: TOO_SMALL * fitted[name] for name in costs}
         return [*lines, {**note, "correction": {**fitted, **smaller}}]
 
     chain.change_table(change)

@@ -136,7 +136,7 @@ FAULTS = {
     ),
     "kernel larger than the map": (
         {"resolutions": [8, 64]},
-        "stage2 with a kernel of size 5 on a map of 2×2 pixels at 8 px (at most 3: ",
+        "stage2 with a kernel of size 5 on a map of 2×2 pixels at 8 px (at most 3, as ",
     ),
     "even kernel": (
         {"stage_kernels": [[4], [3]]},
