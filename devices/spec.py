@@ -14,6 +14,7 @@ from typing import Any
 from devices.errors import UnknownDeviceError
 from devices.runtimes.known_runtimes import RUNTIMES
 from devices.runtimes.record import RuntimeRecord
+from devices.values import in_yaml
 
 TRANSPORTS = ("local", "ssh")
 MEASURED_FIELDS = ("name", "runtime", "provider", "precision", "batch", "threads")
@@ -214,7 +215,7 @@ def load_device(name: str, **overrides: Any) -> DeviceSpec:
 
 def _refuse(field: str, allowed: str, found: object) -> None:
     raise UnknownDeviceError(
-        f"field {field!r} of a device must be {allowed}", repr(found), f"Change {field!r}."
+        f"field {field!r} of a device must be {allowed}", in_yaml(found), f"Change {field!r}."
     )
 
 

@@ -33,7 +33,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
-        help="Values that replace those of the file, such as pretrain.epochs=20.",
+        help="Values that replace those of the file, such as pretrain.epochs=20. Texts and paths "
+        "are taken literally, other values are YAML; nothing after the = is null.",
         show_default=False,
     ),
 ]

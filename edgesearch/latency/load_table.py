@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from devices import DeviceSpec, Fingerprint, installed_version, take_fingerprint
+from devices.values import in_yaml
 from edgesearch.errors import StageError
 from edgesearch.events import Event, Report, silent
 from edgesearch.latency.latency_model import LatencyModel
@@ -83,7 +84,7 @@ def tell_accepted(table: LatencyTable, stage: str, report: Report) -> None:
     for mismatch in table.accepted:
         text = (
             f"accepted by profile.accept: the table has {mismatch.field} "
-            f"{mismatch.found!r}, not {mismatch.wanted!r}"
+            f"{in_yaml(mismatch.found)}, not {in_yaml(mismatch.wanted)}"
         )
         report(Event(stage, text))
 

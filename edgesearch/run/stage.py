@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from devices.files import write_json
+from devices.values import in_yaml
 from edgesearch.events import Event
 from edgesearch.processes import distributed
 from edgesearch.run.context import RunContext
@@ -133,7 +134,7 @@ class Stage:
                     if kind == "inputs":
                         return f"{key} has changed"
                     path, before, after = _first_difference(key, former.get(key), now.get(key))
-                    return f"{path} has changed from {before!r} to {after!r}"
+                    return f"{path} has changed from {in_yaml(before)} to {in_yaml(after)}"
         return ""
 
     def plain_settings(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from devices.values import in_yaml
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import StageError
 from edgesearch.events import silent
@@ -180,7 +181,7 @@ def check_searched_for(run: RunContext) -> None:
         found = searched.get(field)
         if wanted != found:
             raise StageError(
-                f"winners for a device with {field} {wanted!r} in {folder}",
-                f"winners for {field} {found!r}",
+                f"winners for a device with {field} {in_yaml(wanted)} in {folder}",
+                f"winners for {field} {in_yaml(found)}",
                 "Run `edgesearch search` with the same configuration first.",
             )

@@ -67,18 +67,18 @@ SPACE = {"name": "tiny", "widths": [8, 16], "deep": {"a": 1, "b": 2}}
     ("before", "after", "message"),
     [
         ({"images": 10}, {"images": 20}, "images has changed from 10 to 20"),
-        ({"widths": (1, 2)}, {}, "widths has changed from [1, 2] to None"),
-        ({}, {"widths": (1, 2)}, "widths has changed from None to [1, 2]"),
+        ({"widths": (1, 2)}, {}, "widths has changed from [1, 2] to null"),
+        ({}, {"widths": (1, 2)}, "widths has changed from null to [1, 2]"),
         ({"space": SPACE}, {"space": {**SPACE, "widths": [8]}}, "space.widths has changed from ["),
         (
             {"space": SPACE},
             {"space": {**SPACE, "deep": {"a": 1}}},
-            "space.deep.b has changed from 2 to None",
+            "space.deep.b has changed from 2 to null",
         ),
         (
             {"space": SPACE},
             {"space": {**SPACE, "new": 1}},
-            "space.new has changed from None to 1",
+            "space.new has changed from null to 1",
         ),
     ],
 )
