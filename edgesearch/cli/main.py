@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Callable
 from enum import Enum
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from edgesearch import __version__
+from edgesearch.cli.console import prepare_streams
 from edgesearch.cli.guard import check_processes, guarded, is_first_process
 
 app = typer.Typer(
@@ -105,15 +105,19 @@ def _run(
 
 
 def _show(work: Callable[[], Any], name: str, as_json: bool) -> None:
-    result = guarded(work, as_json)
-    if not is_first_process():
-        return
-    from edgesearch.cli import results
+    def work_and_print() -> None:
+        result = work()
+        if not is_first_process():
+            return
+        from edgesearch.cli import results
 
-    if as_json:
-        results.print_json(result)
-    else:
-        getattr(results, f"print_{name}")(result)
+        if as_json:
+            results.print_json(result)
+        else:
+            getattr(results, f"print_{name}")(result)
+        sys.stdout.flush()
+
+    guarded(work_and_print, as_json)
 
 
 @app.command("profile")
@@ -250,7 +254,5 @@ def devices(
 
 def main() -> None:
     """Run the command line."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a console may lack characters such as ≤
-            stream.reconfigure(errors="replace")
+    prepare_streams()
     app()

@@ -74,7 +74,7 @@ def _kinds(annotation: Any) -> Iterator[Any]:
     elif kind is Literal:
         yield from (*map(type, inner), type(None))  # null may stand for a computed choice
     elif kind is list:
-        yield from (list[each] for each in _kinds(inner[0]))
+        yield from map(list.__class_getitem__, _kinds(inner[0]))
     else:
         yield str if annotation is Path else annotation
 
