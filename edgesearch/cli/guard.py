@@ -60,7 +60,8 @@ def check_processes(command: str) -> None:
     raise StageError(
         f"one process for `edgesearch {command}`",
         str(processes()),
-        f"Run {', '.join(SHARED)} with `torchrun … -m edgesearch`, and the rest without torchrun.",
+        f"Run {', '.join(SHARED)} with `torchrun … --no-python edgesearch`, and the rest without "
+        "torchrun.",
     )
 
 

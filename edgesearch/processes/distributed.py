@@ -26,8 +26,8 @@ STEP_TIMEOUT = timedelta(minutes=10)
 EPOCH_TIMEOUT = timedelta(hours=6)
 """Longest wait for work that the first process does alone, such as an evaluation."""
 _START_ALL = (
-    "Start them all, with `torchrun --nproc-per-node N -m edgesearch …`; to run one process alone, "
-    "unset WORLD_SIZE."
+    "Start them all, with `torchrun --nproc-per-node N --no-python edgesearch …`; to run one "
+    "process alone, unset WORLD_SIZE."
 )
 _ENDED = "edgesearch/ended"
 _STOPS = (Interrupted, KeyboardInterrupt)
