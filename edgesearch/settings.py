@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, to_jsonable_python
 
 FORM = "form:"
@@ -71,9 +71,19 @@ def fault(required: str, found: str | None = None, remedy: str = "") -> Pydantic
     return PydanticCustomError("fault", "{required}", context)
 
 
-UserPath = Annotated[
-    Path, Field(strict=False), AfterValidator(lambda path: Path(os.path.expanduser(path)))
-]
+def _expanded(path: Any) -> Any:
+    """Replace ~ before `Path` drops the ./ of a name that begins with it."""
+    if not isinstance(path, str | Path):
+        return path
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise fault(
+            "a home folder is required for ~", f"none for {path}", f"./{path} is a name like this"
+        )
+    return expanded
+
+
+UserPath = Annotated[Path, Field(strict=False), BeforeValidator(_expanded)]
 """A path; relative paths start at the current folder, `~` is the home folder."""
 
 Count = Annotated[int, Field(ge=1)]

@@ -556,3 +556,9 @@ def test_a_field_of_a_space_that_is_nearly_right(write):
 
 def test_a_byte_order_mark(write):
     assert load_config(write(text=f"\ufeff{SMALLEST}")).output_dir == Path("out")
+
+
+def test_a_home_folder_that_is_missing(write, monkeypatch):
+    (fault,) = faults_of(write(), ["output_dir=~nobody-of-this-name/out"])
+    assert fault.startswith("output_dir: a home folder is required for ~; found: none for ~nobody-")
+    assert load_config(write(), ["output_dir=./~nobody"]).output_dir == Path("~nobody")
