@@ -1,7 +1,6 @@
 """Reading configurations: where from, with which overrides, and every message."""
 
 import pickle
-import re
 from pathlib import Path
 from types import NoneType
 from typing import get_args
@@ -36,20 +35,6 @@ def faults_of(path, overrides=()):
     lines = caught.value.found.split("\n  - ")
     assert lines[0] == f"{len(lines) - 1} fault(s):"
     return lines[1:]
-
-
-@pytest.mark.parametrize("name", shipped_configs())
-def test_commands_in_the_heads_of_shipped_configs_are_understood(name):
-    text = (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
-    commands = re.findall(r"^#\s+edgesearch +(\w+) +(?:configs/)?(\w+)(?:\.yaml)?(.*)$", text, re.M)
-    assert commands
-    for command, config, overrides in commands:
-        assert callable(getattr(edgesearch.Run, command))
-        assert config == name
-        given = overrides.split() or ([] if name == "quickstart" else ["data.root=PATH"])
-        loaded = load_config(config, given)
-        assert loaded.space.build().size > 0
-        assert loaded.device.build().name == loaded.device.name
 
 
 @pytest.mark.parametrize(
