@@ -14,6 +14,7 @@ from edgesearch.settings import (
     CALIBRATION,
     FORM,
     SCORE,
+    AppliesTo,
     Batch,
     Count,
     CountFromZero,
@@ -167,7 +168,10 @@ class SearchSettings(Settings):
     """Search strategy."""
     evaluations: Count = 200
     """Number of candidates to score."""
-    population: Annotated[int, Field(ge=2)] | None = None
+    population: Annotated[
+        Annotated[int, Field(ge=2)] | None,
+        AppliesTo("search.strategy is evolution", lambda c: c.search.strategy == "evolution"),
+    ] = None
     """Population of the evolution, at most a quarter of the evaluations; automatic if null."""
     budgets: Budgets = Budgets()
     """Budgets that candidates must meet."""
