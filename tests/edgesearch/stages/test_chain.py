@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -150,3 +153,18 @@ def test_other_methods_whose_files_hold_other_parts(chain, method, changes):
     assert ("key.backbone.conv1.weight" in names) == (method == "densecl")
     assert ("key.dense_projector.fc1.weight" in names) == (method == "densecl")
     assert run.pretrain().skipped
+
+
+def test_a_whole_run_in_a_plain_locale(chain, tmp_path):
+    """Also: a folder with an umlaut and a `#`, named on the command line."""
+    folder = tmp_path / "grün #1"
+    chain.output_dir.rename(folder)
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "edgesearch", "run", chain.config, f"output_dir={folder}"]
+    (folder / "winners.json").unlink()  # so that the search writes all of its files again
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert str(folder).encode() in done.stdout
+    assert (folder / "winners.json").is_file()
+    assert not done.stdout.isascii() and b"random weights" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
