@@ -2,6 +2,7 @@
 
 import pytest
 
+from devices.values import in_yaml
 from edgesearch.errors import SpaceError
 from edgesearch.families import known_spaces, load_space, space_from_dict
 
@@ -33,4 +34,4 @@ def test_unknown_family(family):
     values = load_space("resnet_tiny").to_dict() | {"family": family}
     with pytest.raises(SpaceError, match="the family of a space is one of resnet") as caught:
         space_from_dict(values)
-    assert caught.value.found == repr(family)
+    assert caught.value.found == in_yaml(family)
