@@ -12,8 +12,8 @@ from devices.files import write_json
 from edgesearch.events import Event
 from edgesearch.processes import distributed
 from edgesearch.run.context import RunContext
+from edgesearch.run.files import RECORD
 
-RECORD = "stage.json"
 Prepared = TypeVar("Prepared")
 
 
