@@ -111,7 +111,7 @@ def understand(paths: Sequence[Parts], unread: Sequence[Parts], where: str) -> L
 
 
 def classes_of(paths: Sequence[Parts]) -> list[str | None]:
-    """The class folder of each image of one split, None for those in none."""
+    """The class folder of each image whose split is known, None for those in none."""
     depth = _depth_of_wrappers(paths)
     return [path[depth] if len(path) > depth + 1 else None for path in paths]
 

@@ -35,6 +35,7 @@ from edgesearch.data.layout import (
     VALID,
     Layout,
     classes_of,
+    split_of_folder,
     split_within,
     understand,
 )
@@ -48,7 +49,7 @@ INDEX_FORMAT = 2
 """Counts up whenever an index would hold something else."""
 LONGEST_LABEL = 100
 """Characters of a text beside an image that may be the name of its class."""
-COMPRESSED = "packed, which cannot be read in place (gunzip it, or the like)"
+COMPRESSED = "packed, which cannot be read in place: unpack to .tar"
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 _PACKED = re.compile(r"(\.tar\.\w+|\.(tgz|tbz2?|txz|tzst|zip))$", re.I)
@@ -104,17 +105,19 @@ def _layout(items: Sequence[ShardImage], origin: Path) -> Layout:
     """Splits by the names of shards if these tell them, else by folders inside of the shards."""
     members = [tuple(p for p in PurePosixPath(each.name).parts if p != "/") for each in items]
     by_shard = {each.shard: _split_of(each.shard.path.relative_to(origin)) for each in items}
-    kinds = set(by_shard.values())
-    if TRAIN not in kinds or not kinds & {TEST, VALID}:
+    if TRAIN not in by_shard.values() or not {TEST, VALID} & set(by_shard.values()):
         return understand(members, (), str(origin.absolute()))
+    kinds = [by_shard[each.shard] for each in items]
+    inside = [  # `train.tar` may hold a folder `train`
+        tuple(part for part in parts if kind is None or split_of_folder(part) != kind)
+        for parts, kind in zip(members, kinds, strict=True)
+    ]
     layout = Layout({}, {kind: f"shards named {kind}" for kind in (TRAIN, TEST, VALID)})
-    for kind in (TRAIN, TEST, VALID):
-        chosen = [number for number, each in enumerate(items) if by_shard[each.shard] == kind]
-        if chosen:
-            layout.splits[kind] = dict(
-                zip(chosen, classes_of([members[number] for number in chosen]), strict=True)
-            )
-    layout.unused = [number for number, each in enumerate(items) if by_shard[each.shard] is None]
+    for index, (kind, name) in enumerate(zip(kinds, classes_of(inside), strict=True)):
+        if kind is None:
+            layout.unused.append(index)
+        else:
+            layout.splits.setdefault(kind, {})[index] = name
     return layout
 
 
