@@ -159,6 +159,8 @@ def _unidentified(file: Path | BinaryIO) -> str:
             return "empty"
         if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"hevc", b"msf1"):
             return HEIC
+        if any(accept is not None and accept(start) is True for _, accept in Image.OPEN.values()):
+            return DAMAGED
     return "with the name of an image and other content"
 
 

@@ -81,7 +81,8 @@ def open_folder(
     if layout.unread and not settings.allow_missing_classes:
         raise _class_missing(root, layout, found)
     left_out = [(reason, shown(parts)) for reason, parts in found.left_out]
-    left_out += [(NO_IMAGES, shown((*parts, ""))) for parts in empty]
+    told = {parts[:depth] for _, parts in found.left_out for depth in range(len(parts))}
+    left_out += [(NO_IMAGES, shown((*parts, ""))) for parts in empty if parts not in told]
     items = tuple(ImageFile(file.path, file.size) for file in found.files)
     return divide(
         ImageSet(items, channels, root), [shown(each) for each in paths], layout, left_out

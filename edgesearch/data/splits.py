@@ -67,10 +67,8 @@ def divide(
         classes = {}
         no_labels = _why_no_labels(train, names)
     else:
-        known = {kind: _known(layout.splits[kind], classes) for kind in tests}
+        known = {kind: _known(layout, kind, classes, images) for kind in tests}
         chosen = next((kind for kind in tests if known[kind]), None)
-        if chosen is not None:
-            _check_classes(layout, chosen, classes, images)
         for kind in tests:
             without = set(layout.splits[kind]) - set(known[kind])
             reason = f"in {layout.names.get(kind, kind)} without a class"
@@ -105,26 +103,26 @@ def _class_names(folders: Iterable[str | None], images: ImageSet) -> dict[str, s
     return classes
 
 
-def _known(part: Mapping[int, str | None], classes: Mapping[str, str]) -> dict[int, str | None]:
-    """The images whose class folder is known; all with one if any is known."""
-    names = set(classes.values())
-    if not any(each is not None and readable_name(each) in names for each in part.values()):
+def _known(
+    layout: Layout, kind: str, classes: Mapping[str, str], images: ImageSet
+) -> dict[int, str | None]:
+    """The test images that have a class; a single folder of another name is none.
+
+    Raises:
+        DataError: There are other classes than in the training images.
+    """
+    part, known = layout.splits[kind], set(classes.values())
+    found = {readable_name(each) for each in part.values() if each is not None}
+    if len(found) == 1 and not found & known:
         return {}
-    return {index: each for index, each in part.items() if each is not None}
-
-
-def _check_classes(
-    layout: Layout, chosen: str, classes: Mapping[str, str], images: ImageSet
-) -> None:
-    names = {readable_name(each) for each in layout.splits[chosen].values() if each is not None}
-    unknown = sorted(names - set(classes.values()), key=lambda each: natural((each,)))
-    if unknown:
-        where = images.origin.absolute()
+    if unknown := sorted(found - known, key=lambda each: natural((each,))):
+        tests, train = (layout.names.get(each, each) for each in (kind, TRAIN))
         raise DataError(
-            f"the classes of the test images in {where} among those of the training images",
+            f"the classes of {tests} among those of {train} in {images.origin.absolute()}",
             f"{len(unknown)} other(s): {', '.join(unknown[:5])}",
             "Give both splits the same class folders.",
         )
+    return {index: each for index, each in part.items() if each is not None}
 
 
 def _why_no_labels(train: Mapping[int, str | None], names: Sequence[str]) -> str:
