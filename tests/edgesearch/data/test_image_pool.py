@@ -139,6 +139,27 @@ def test_of_a_very_large_set_unreadable_images_are_counted_as_they_are_used(tmp_
     assert (len(asked.train), asked.unreadable[0].count) == (9, 1)
 
 
+def test_a_class_without_any_readable_image_is_an_error(tmp_path):
+    source = write_images(tmp_path, ("a", "b", "c"), 2)
+    for path in (tmp_path / "b").iterdir():
+        path.write_bytes(b"nothing")
+    message = r"each class of .*found: none of b; .*: 2 with the name of .* \(first b/"
+    with pytest.raises(DataError, match=message):
+        ImagePool(source, 1, 0).sample(8, 0, 1)
+    allowed = source.model_copy(update={"allow_missing_classes": True, "holdout": 0.0})
+    assert len(ImagePool(allowed, 1, 0).sample(8, 0, 9)) == 4
+
+
+def test_images_without_a_class_are_for_pre_training_only(tmp_path):
+    source = write_images(tmp_path, ("a", "b"))
+    Image.new("L", (12, 10), 250).save(tmp_path / "loose.png")
+    pool = ImagePool(source, 1, 0)
+    assert 250 in greys(pool.sample(8, 0, 100))
+    images = pool.labelled(8)
+    assert (len(images.train), len(images.test)) == (16, 4)
+    assert min(images.train_labels.tolist()) == min(pool.readable_labels.tolist()) == 0
+
+
 def test_nothing_readable_is_an_error(tmp_path):
     source = write_images(tmp_path, count=2)
     for path in tmp_path.iterdir():
