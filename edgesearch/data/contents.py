@@ -15,12 +15,19 @@ def readable_name(name: str) -> str:
     r"""A name of a file or class in one line of UTF-8.
 
     Line breaks, control characters and bytes that are not UTF-8 are written as `\n` or `\xff`.
-    Composed and decomposed letters (as macOS writes them) become the same name.
+    Spaces at an end, which many programs drop, are written as `\x20`. Composed and decomposed
+    letters (as macOS writes them) become the same name.
     """
-    return "".join(map(_readable, unicodedata.normalize("NFC", name)))
+    name = unicodedata.normalize("NFC", name)
+    first, last = len(name) - len(name.lstrip()), len(name.rstrip())
+    return "".join(
+        _readable(char, at_an_end=not first <= place < last) for place, char in enumerate(name)
+    )
 
 
-def _readable(char: str) -> str:
+def _readable(char: str, at_an_end: bool) -> str:
+    if at_an_end and char == " ":
+        return "\\x20"
     if unicodedata.category(char) not in ESCAPED:
         return char
     if unicodedata.category(char) == "Cs":  # an undecodable byte, as `os.fsdecode` keeps it

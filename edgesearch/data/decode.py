@@ -179,6 +179,8 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
             found = f"pixel values {values.min()} to {values.max()}, not 0 to 65535"
             raise _UndefinedRange(found)
         return Image.fromarray(((values * 255 + SIXTEEN_BIT // 2) // SIXTEEN_BIT).astype(np.uint8))
+    if image.mode == "LAB":
+        return image.convert("RGB")  # Pillow knows no way from it to grey
     if image.mode == "F":
         raise _UndefinedRange("pixels are floating-point numbers, whose range is not defined")
     if image.has_transparency_data:

@@ -12,17 +12,18 @@ from edgesearch.errors import DataError
 Parts = tuple[str, ...]
 """The names of a path below a root; that of a folder ends in ""."""
 
-TRAIN, VALID, TEST = "train", "valid", "test"
+TRAIN, VALID, TEST, UNLABELLED = "train", "valid", "test", "unlabelled"
 _WORDS = (
     rf"(?:(?P<{TRAIN}>train|training)|(?P<{TEST}>test|testing)"
-    rf"|(?P<{VALID}>val|valid|validation|eval|evaluation|dev))"
+    rf"|(?P<{VALID}>val|valid|validation|eval|evaluation|dev)"
+    rf"|(?P<{UNLABELLED}>unlabell?ed))"
 )
 _FOLDER = re.compile(rf"{_WORDS}(?:[ _-]?(?:set|data|images?|imgs|split))?[ _-]?(?:\d{{4}})?", re.I)
 _WITHIN = re.compile(rf"(?<![a-z]){_WORDS}(?:_?set)?(?![a-z])", re.I)
 
 
 def split_of_folder(name: str) -> str | None:
-    """TRAIN, VALID or TEST for the usual names of such folders, in any case; otherwise None."""
+    """The split that a folder holds by its name, in any case; None if it is no usual name."""
     match = _FOLDER.fullmatch(name)
     return match.lastgroup if match else None
 
@@ -62,6 +63,7 @@ def understand(paths: Sequence[Parts], unread: Sequence[Parts], where: str) -> L
     - `train` beside a validation or test folder: these are the splits. `train` alone, too.
     - Two or more folders that each hold `train` and a test folder: the splits of classes.
     - Otherwise folders are classes; images beside them have none.
+    - A folder `unlabelled` holds training images without a class.
 
     Args:
         paths: The path of each image.
@@ -77,7 +79,8 @@ def understand(paths: Sequence[Parts], unread: Sequence[Parts], where: str) -> L
     kinds = {top: split_of_folder(top) for top in tops}
     named = {kind: [top for top in tops if kinds[top] == kind] for kind in (TRAIN, TEST, VALID)}
     names = {}
-    if named[TRAIN] and (named[TEST] or named[VALID] or list(tops) == named[TRAIN]):
+    only_train = set(kinds.values()) - {UNLABELLED} == {TRAIN}
+    if named[TRAIN] and (named[TEST] or named[VALID] or only_train):
         place = _place_by_split(depth, kinds)
         for kind, folders in named.items():
             if len(folders) > 1:
@@ -126,7 +129,13 @@ def _depth_of_wrappers(paths: Sequence[Parts]) -> int:
 
 
 def _place_by_split(depth: int, kinds: Mapping[str, str | None]) -> Place:
-    return lambda path: (kinds.get(path[depth]), path[depth + 1] if len(path) > depth + 2 else None)
+    def place(path: Parts) -> tuple[str | None, str | None]:
+        kind = kinds.get(path[depth])
+        if kind == UNLABELLED:
+            return TRAIN, None
+        return kind, path[depth + 1] if len(path) > depth + 2 else None
+
+    return place
 
 
 def _place_by_class(depth: int) -> Place:
@@ -137,7 +146,11 @@ def _place_by_class(depth: int) -> Place:
 
 
 def _place_by_folder(depth: int) -> Place:
-    return lambda path: (TRAIN, path[depth] if len(path) > depth + 1 else None)
+    def place(path: Parts) -> tuple[str | None, str | None]:
+        has_class = len(path) > depth + 1 and split_of_folder(path[depth]) != UNLABELLED
+        return TRAIN, path[depth] if has_class else None
+
+    return place
 
 
 def _splits_within(paths: Sequence[Parts], depth: int, tops: Iterable[str]) -> bool:

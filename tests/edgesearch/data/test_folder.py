@@ -170,6 +170,16 @@ def test_images_beside_class_folders_have_no_class(tmp_path):
     assert line in str(describe(splits))
 
 
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_a_folder_of_unlabelled_images_is_trained_on(tmp_path, prefix):
+    write(tmp_path, *[f"{prefix}{name}/{i}.png" for name in "ab" for i in range(5)])
+    write(tmp_path, "unlabeled/x/1.png", "unlabeled/2.png")
+    train = opened(tmp_path).train
+    assert train.class_names == ("a", "b")
+    unlabelled = names(train.subset(train.without_class))
+    assert sorted(unlabelled) == ["unlabeled/2.png", "unlabeled/x/1.png"]
+
+
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
@@ -330,11 +340,11 @@ def test_the_output_of_a_run_is_not_read(tmp_path, small_config):
 
 
 def test_names_of_classes_are_single_lines_of_text(tmp_path):
-    folders = [b"a\nb", "ü.".encode(), b"\xff\xfe", "x\u2028y".encode(), b"\t"]
+    folders = [b"a\nb", "ü.".encode(), b"\xff\xfe", "x\u2028y".encode(), b"\t", b" a "]
     for folder in folders:
         write(tmp_path, f"{os.fsdecode(folder)}/1.png")
     found = opened(tmp_path).train.class_names
-    assert sorted(found) == sorted(["a\\nb", "ü.", "\\xff\\xfe", "x\\u2028y", "\\t"])
+    assert sorted(found) == sorted(["a\\nb", "ü.", "\\xff\\xfe", "x\\u2028y", "\\t", "\\x20a\\x20"])
     assert "\n".join(found).encode().decode().splitlines() == list(found)
     write(tmp_path, "u\u0308./1.png")  # as macOS writes it
     with pytest.raises(DataError, match="several that are written 'ü.', in other bytes. Rename"):

@@ -143,7 +143,7 @@ def test_a_class_without_any_readable_image_is_an_error(tmp_path):
     source = write_images(tmp_path, ("a", "b", "c"), 2)
     for path in (tmp_path / "b").iterdir():
         path.write_bytes(b"nothing")
-    message = r"each class of .*found: none of b; .*: 2 with the name of .* \(first b/"
+    message = r"of each class in .*found: none of b; .*: 2 with the name of .* \(first b/"
     with pytest.raises(DataError, match=message):
         ImagePool(source, 1, 0).sample(8, 0, 1)
     allowed = source.model_copy(update={"allow_missing_classes": True, "holdout": 0.0})
