@@ -18,6 +18,8 @@ def readable_name(name: str) -> str:
     Spaces at an end, which many programs drop, are written as `\x20`. Composed and decomposed
     letters (as macOS writes them) become the same name.
     """
+    if name.isascii() and name.isprintable() and name == name.strip():
+        return name  # most names of most folders
     name = unicodedata.normalize("NFC", name)
     first, last = len(name) - len(name.lstrip()), len(name.rstrip())
     return "".join(

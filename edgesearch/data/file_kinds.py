@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from mimetypes import MimeTypes
-from pathlib import PurePath
 from typing import BinaryIO
 
 from PIL import Image
@@ -48,7 +48,7 @@ def why_no_image(name: str, opened: Callable[[], BinaryIO]) -> str | None:
     Raises:
         OSError: The file cannot be opened.
     """
-    ending = PurePath(name).suffix.lower()
+    ending = os.path.splitext(name)[1].lower()
     if ending in endings():
         return None
     if ending in (".heic", ".heif"):

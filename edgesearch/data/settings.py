@@ -19,7 +19,7 @@ class DataSettings(Settings):
     name: str | None = Field(default=None, validate_default=True)
     """Class of torchvision.datasets, such as CIFAR10; its files must exist already."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of each class held out for evaluation if the source has no splits."""
+    """Share of each class held out for evaluation if no test images with classes are found."""
     allow_missing_classes: Annotated[bool, NO_EFFECT] = False
     """Go on although no image in a class folder or split can be read; otherwise an error."""
     mean: list[Fraction] | None = None

@@ -47,6 +47,8 @@ OPEN_SHARDS = 128
 """Shards that a process keeps open."""
 INDEX_FORMAT = 2
 """Counts up whenever an index would hold something else."""
+MOST_OF_A_LABEL = 1 << 24
+"""Bytes that are read of a member beside an image."""
 LONGEST_LABEL = 100
 """Characters of a text beside an image that may be the name of its class."""
 COMPRESSED = "packed, which cannot be read in place: unpack to .tar"
@@ -333,7 +335,7 @@ def _index(archive: tarfile.TarFile, shard: Shard, rows: _Rows) -> None:
             continue
         reason = _why_not(archive, member)
         if ending in (".cls", ".json", ".txt") and member.isreg():
-            content = cast(BinaryIO, archive.extractfile(member)).read()
+            content = cast(BinaryIO, archive.extractfile(member)).read(MOST_OF_A_LABEL)
             key = str(name.with_suffix(""))
             if ending == ".txt":
                 texts[key] = _text(content)
