@@ -99,7 +99,13 @@ def _run(
         from edgesearch.cli.progress import Progress
 
         with Progress() as progress:
-            return getattr(Run(loaded, report=progress.show), name)(**options)
+            run = Run(loaded, report=progress.show)
+            result = getattr(run, name)(**options)
+        if not as_json:
+            return result
+        from edgesearch.cli.results import with_data
+
+        return with_data(result, run.contents)
 
     _show(work, name, as_json)
 

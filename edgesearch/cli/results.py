@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgesearch.space.count import Count
 
 if TYPE_CHECKING:
+    from edgesearch.data.contents import Contents
     from edgesearch.stages.bench import BenchResult
     from edgesearch.stages.devices import DevicesResult
     from edgesearch.stages.evaluate import EvaluateResult
@@ -30,6 +31,13 @@ GAP = 2
 """Spaces between the columns of a table."""
 NARROWEST_TEXT = 12
 """Minimum width of a text column on a narrow terminal."""
+
+
+def with_data(result: Any, contents: Contents | None) -> Any:
+    """A result, with how the images were understood under `data` if the command has read any."""
+    if contents is None:
+        return result
+    return {**_plain(result), "data": {"understood": str(contents), **_plain(contents)}}
 
 
 def print_json(result: Any) -> None:
@@ -106,8 +114,6 @@ def print_validate(result: ValidateResult) -> None:
 def print_pretrain(result: PretrainResult) -> None:
     """Print the path of the supernet."""
     print(f"supernet: {result.weights_path}")
-    if result.skipped_images:
-        print(f"{result.skipped_images} unreadable images were left out")
 
 
 def print_search(result: SearchResult) -> None:

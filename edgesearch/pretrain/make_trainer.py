@@ -107,8 +107,8 @@ def init_from(method: Method, name: str, path: Path, report: Report) -> None:
 
 def warn_of_images(method: Method, pool: ImagePool, source: DataSettings, report: Report) -> None:
     """Report unreadable images, too few for the queue, or enlarged more than twice."""
-    if pool.skipped:
-        report(Event("pretrain", f"{pool.skipped} images could not be read and are left out"))
+    for left_out in pool.unreadable:
+        report(Event("pretrain", f"images left out: {left_out}"))
     count = len(pool.train)
     size = max((queue.size for queue in queues_of(method) if queue.negatives), default=0)
     if size > count // 4:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from devices import DeviceSpec
 from devices.locks import locked
 from edgesearch.config import Config
-from edgesearch.events import Report, silent, teller
+from edgesearch.events import Event, Report, silent, teller
 from edgesearch.inputs import digest_of
 from edgesearch.run.files import RunFiles
 from edgesearch.settings import CALIBRATION, SCORE
 from edgesearch.space import SearchSpace
 
 if TYPE_CHECKING:
+    from edgesearch.data.contents import Contents
     from edgesearch.data.image_pool import ImagePool
     from edgesearch.supernet.weights import SupernetWeights
 
@@ -34,6 +35,8 @@ class RunContext:
         self.config = config
         self.report = report
         self.files = RunFiles(config.output_dir)
+        self._pool: ImagePool | None = None
+        self._told: set[str] = set()
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -56,19 +59,32 @@ class RunContext:
         Raises:
             FileError: The folder is not writable, or another process writes to it.
         """
-        folder = self.files.output_dir
-        with locked(folder / ".lock", protects=folder):
+        with locked(self.files.lock, protects=self.files.output_dir):
             yield
 
     def open_images(self, decode_all: bool = False) -> ImagePool:
-        """The images of the run; see `ImagePool`.
+        """The images of the run; see `ImagePool`. Reports once how they were understood.
 
         Raises:
             DataError: There are no images.
         """
         from edgesearch.data.image_pool import ImagePool
+        from edgesearch.processes import distributed
 
-        return ImagePool(self.config.data, self.space.in_channels, self.config.seed, decode_all)
+        channels, resolution = self.space.in_channels, self.space.largest.resolution
+        data, seed = self.config.data, self.config.seed
+        self._pool = pool = ImagePool(data, channels, seed, decode_all, self.files.is_output)
+        found = pool.contents
+        for text in (str(found), *found.misfits(channels, resolution)):
+            if text not in self._told and distributed.rank() == 0:
+                self.report(Event("images", text))
+            self._told.add(text)
+        return pool
+
+    @property
+    def contents(self) -> Contents | None:
+        """The images that were opened last, as they were understood; None before."""
+        return None if self._pool is None else self._pool.contents
 
     def load_weights(self) -> SupernetWeights:
         """The trained supernet.

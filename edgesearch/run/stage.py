@@ -13,8 +13,8 @@ from devices.values import in_yaml
 from edgesearch.events import Event
 from edgesearch.processes import distributed
 from edgesearch.run.context import RunContext
+from edgesearch.run.files import RECORD
 
-RECORD = "stage.json"
 Prepared = TypeVar("Prepared")
 
 

@@ -106,8 +106,8 @@ def _fill(
         )
         text = f"{subject.name}: kNN {knn:.1%}, linear {linear:.1%}"
         run.report(Event("evaluate", text, number, len(missing)))
-    if skipped := comparison.judge.pool.skipped:
-        tell(f"{skipped} unreadable images are skipped")
+    for left_out in comparison.judge.pool.unreadable:
+        tell(f"images left out: {left_out}")
 
 
 def _result(

@@ -22,7 +22,6 @@ class PretrainResult:
     """Result of `pretrain`."""
 
     weights_path: Path
-    skipped_images: int
     skipped: bool
 
 
@@ -58,7 +57,7 @@ def pretrain(run: RunContext) -> PretrainResult:
                 if trainer.stopped_by is not None:
                     stop = trainer.stopped_by.name
                     raise Interrupted(f"stopped by {stop} when pre-training had just finished")
-    return PretrainResult(run.files.weights, pool.skipped, skipped)
+    return PretrainResult(run.files.weights, skipped)
 
 
 def _fit(trainer: Trainer) -> None:

@@ -15,7 +15,8 @@ from edgesearch.inputs import read_json
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import TIMEOUT, check_same_in_all, report_processes
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
-from edgesearch.run.stage import RECORD, Stage
+from edgesearch.run.files import RECORD
+from edgesearch.run.stage import Stage
 from edgesearch.search.agreement import Agreement, make_agreement
 from edgesearch.search.search import Search, SharedScores, says_where
 from edgesearch.search.tables import Tables

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from edgesearch.data.folder import ImageFile
 from edgesearch.data.image_set import ImageSet
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
@@ -114,13 +115,13 @@ class TestUnreadableImages:
         return tmp_path
 
     def open(self, folder):
-        return ImageSet(tuple(sorted(folder.iterdir())), 3, folder)
+        return ImageSet(tuple(map(ImageFile.at, sorted(folder.iterdir()))), 3, folder)
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_a_neighbour_stands_in(self, folder, workers):
+        images = self.open(folder)
         (folder / "2.png").write_bytes(b"garbage")
         (folder / "3.png").unlink()
-        images = ImageSet(tuple(folder / f"{number}.png" for number in range(6)), 3, folder)
         loader = loader_of(images, batched=False, batch_size=6, workers=workers)
         ((first, _),) = loader.batches(0, 0)
         assert loader.replaced == 2

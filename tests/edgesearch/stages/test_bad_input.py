@@ -136,10 +136,10 @@ LOGITS = "export.output=logits"
     ("spoilt", "overrides", "says"),
     [
         (None, ["export.tensorrt.compute_capabilities=[SM90]"], "found: SM90"),
-        (None, [LOGITS, "data.holdout=0"], "class folders, for an accuracy"),
+        (None, [LOGITS, "data.holdout=0"], "images with classes in"),
         ("test", ["labelled"], "that can be read\n  found: none of 40"),
         ("test", [LOGITS, "labelled"], "that can be read\n  found: none of 40"),
-        ("train/b", [LOGITS, "labelled"], "found: images of 1 class(es) that can be read"),
+        ("train/b", [LOGITS, "labelled"], "found: none of b"),
         ("train", ["labelled"], "cannot identify image file"),
     ],
 )

@@ -144,7 +144,7 @@ def test_without_a_table_bins_are_made_by_macs(chain):
 
 
 def test_images_without_labels(finished, tmp_path):
-    finished[0].copied(tmp_path).refuses("rank", "data.holdout=0", says="class folders, for an")
+    finished[0].copied(tmp_path).refuses("rank", "data.holdout=0", says="images with classes in")
 
 
 class TestSpread:

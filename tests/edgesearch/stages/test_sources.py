@@ -127,3 +127,24 @@ def test_what_is_missing_is_said_in_one_message(chain, tmp_path, overrides, mess
     text = " ".join(result.stderr.split())
     assert text.count("error: required:") == 1
     assert all(message in text for message in messages)
+
+
+def test_how_images_are_understood_is_told_once_and_in_json(chain, tmp_path):
+    digits = load_digits()
+    for number in range(120):
+        path = tmp_path / f"pictures/train/{digits.target[number]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((digits.images[number] * 15).astype(np.uint8)).resize((16, 16)).save(path)
+    path.write_bytes(b"damaged")
+    (tmp_path / "pictures/test").mkdir()
+    Image.new("L", (16, 16)).save(tmp_path / "pictures/test/1.png")
+    where = [f"data.root={tmp_path}/pictures", "data.source=folder", "search.images=32"]
+    batch = ["pretrain.batch_size=16", "search.calibration_images=32", "search.batch_size=16"]
+    done = chain.call("run", *FAST, *where, *batch, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("images: 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, …; ") == 1
+    assert "images left out: 1 with the name of an image and other content (train/" in done.stderr
+    data = json.loads(done.stdout)["data"]
+    assert "held out of train; 16 × 16 pixels in grey; left out: 1 in test/" in data["understood"]
+    assert [each["count"] for each in data["left_out"]] == [1, 1]
+    assert data["train"] + data["test"] == 119
