@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.errors import CompileError, EngineError, RuntimeMissingError
-from devices.runtimes.checks import check_inputs, draw_inputs, written_whole
+from devices.files import replacing
+from devices.runtimes.checks import check_inputs, draw_inputs
 from devices.runtimes.onnx_layers import explain_failure
 from devices.runtimes.onnxruntime_session import (
     CPU,
@@ -217,7 +218,7 @@ class OrtBuilder:
         """See `EngineBuilder.build`."""
         options = session_options("ORT_ENABLE_EXTENDED" if self._portable else "ORT_ENABLE_ALL")
         options.add_session_config_entry("session.save_model_format", "ORT")
-        with written_whole(engine_path) as temporary:
+        with replacing(engine_path, shared=True) as temporary:
             options.optimized_model_filepath = str(temporary)
             try:
                 open_session(onnx_path, options)
@@ -251,7 +252,7 @@ class _OnnxSession:
         check_inputs(self.inputs, self._types, inputs)
         names = [node.name for node in session.get_outputs()]
         try:
-            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+            return dict(zip(names, session.run(names, dict(inputs))))
         except Exception as error:
             raise self._failed(error) from error
 

@@ -130,7 +130,7 @@ def collected_errors(trt: Any) -> Iterator[tuple[Any, list[str]]]:
         logger.sink = before
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _logger(trt: Any) -> Any:
     """The logger of this process: TensorRT keeps the first that it is given."""
     severities = trt.ILogger.Severity

@@ -149,8 +149,6 @@ class TensorRTRuntime:
                 loaded = deserialize(self._trt, self._cache.build(key, build))
             return self._opened(loaded, path, with_graph, key)
         except CompileError as error:
-            if isinstance(error.__cause__, OSError):  # the disk failed, not this model
-                raise DeviceError(error.required, error.found, error.remedy) from error
             raise EngineError(error.required, error.found, error.remedy) from error
 
     def _opened(
