@@ -20,6 +20,7 @@ from devices.runtimes.onnxruntime_session import (
     first_line,
     import_onnxruntime,
     open_session,
+    remedy_of,
     session_options,
 )
 from devices.runtimes.protocol import Runtime, Session
@@ -81,6 +82,7 @@ class OnnxRuntimeRecord(RuntimeRecord):
     endings = (".onnx", ".ort")
     packages = ("onnxruntime",)
     install = "pip install onnxruntime"
+    least_version = "1.15"
     providers = tuple(PROVIDERS)
 
     def open(self, threads: int, batch: int, provider: str | None) -> Runtime:
@@ -188,7 +190,7 @@ class OnnxRuntime:
             raise EngineError(
                 f"onnxruntime {self.version} must be able to load {path}",
                 explain_failure(error, path, providers),
-                "Export or compile the model again.",
+                remedy_of(error, "Export or compile the model again."),
             ) from error
         if session.get_providers()[0] != wanted:
             raise EngineError(

@@ -55,3 +55,11 @@ def open_session(
 def first_line(error: Exception) -> str:
     """The first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def remedy_of(error: Exception, otherwise: str) -> str:
+    """What to do about a model that does not load: `otherwise`, unless the runtime is too old."""
+    too_new = ("Unsupported model IR version", "official released onnx opset")
+    if any(words in str(error) for words in too_new):
+        return "Install a newer onnxruntime, or write the model with an older opset and IR version."
+    return otherwise

@@ -38,6 +38,7 @@ class TensorRTRecord(RuntimeRecord):
         self.name = family
         self.packages = FAMILIES[family].packages
         self.install = FAMILIES[family].install
+        self.least_version = FAMILIES[family].least_version
         self._portable = FAMILIES[family].portable
         if self._portable:
             self.carried = ".engine"

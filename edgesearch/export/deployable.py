@@ -26,7 +26,7 @@ from edgesearch.export.engines import (
     build_engines,
     save_weights,
 )
-from edgesearch.export.kit import KIT, write_kit
+from edgesearch.export.kit import KIT, least_versions, write_kit
 from edgesearch.export.manifest import make_manifest, unjudged, write_manifest
 from edgesearch.export.verify import KnnImages
 from edgesearch.formats.precision import CALIBRATIONS, Calibration, Precision
@@ -258,6 +258,7 @@ def write_winner(
         },
         "measured_file": precision.file,
         "kit_file": engine,
+        "least_versions": least_versions(device),
         **{name: json.loads(deployable.metadata[name]) for name in ("preprocess", "classes")},
         "output": deployable.metadata["output"],
         "output_names": deployable.output_names,
