@@ -1,7 +1,7 @@
 """Run the engine beside this file on images: `python run.py IMAGE ...`.
 
 Checks that Python and its packages are those that manifest.json requires, then starts program.py.
-Any version of Python reads this file, 2.7 included.
+Versions before Python 3.8 read this file as well, 2.7 included.
 """
 
 import importlib

@@ -149,7 +149,7 @@ def read_labels(manifest: dict[str, Any]) -> list[str]:
         text = (HERE / LABELS).read_text("utf-8-sig")  # editors on Windows add a mark
     except (OSError, ValueError) as error:
         raise Refusal(f"{LABELS} in UTF-8", f"{type(error).__name__}: {error}", AGAIN) from error
-    labels, count = text.rstrip("\n").split("\n"), len(manifest["classes"])
+    labels, count = re.sub(r"\n\Z", "", text).split("\n"), len(manifest["classes"])
     if len(labels) != count:
         raise Refusal(
             f"{count} lines in {HERE / LABELS}, one for each class",
