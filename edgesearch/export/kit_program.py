@@ -32,6 +32,7 @@ WARM_UP_RUNS = 5
 CLOSED_PIPE = 141
 """Exit code of programs that a closed pipe ends."""
 MANIFEST_KEYS = ("device", "files", "input", "kit_file", "least_versions", "output", "preprocess")
+RULE_KEYS = ("channels", "interpolation", "mean", "resize_ratio", "resolution", "std")
 AGAIN = "Unpack kit.zip again."
 
 
@@ -130,6 +131,8 @@ def read_manifest() -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((HERE / "manifest.json").read_text("utf-8"))
         name, *_ = (manifest[key] for key in ("kit_file", *MANIFEST_KEYS))
+        for key in RULE_KEYS:
+            manifest["preprocess"][key]
         found = hashlib.sha256((HERE / name).read_bytes()).hexdigest()
         wanted = manifest["files"][name]["sha256"]
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -186,6 +189,8 @@ def reason_of(error: Exception) -> str:
     """Why an image cannot be read."""
     if isinstance(error, UnidentifiedImageError):  # its message names only a buffer in memory
         return "no image of a kind that Pillow knows"
+    if isinstance(error, IsADirectoryError):
+        return "a folder: name its files, as in FOLDER/*"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

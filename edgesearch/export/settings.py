@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from edgesearch.formats.precision import CALIBRATIONS, CalibrationMethod
 from edgesearch.formats.precisions import PRECISIONS
 from edgesearch.settings import CountFromZero, Settings, fault
 
@@ -39,7 +40,7 @@ class ExportSettings(Settings):
     the projector, or the maps of all stages for a detector or segmenter."""
     batch: Literal["fixed", "dynamic"] = "fixed"
     """Batch size of ONNX and .ort files: device.batch, or any."""
-    quantization: Literal["minmax", "entropy", "percentile"] = "minmax"
+    quantization: CalibrationMethod = CALIBRATIONS[0]
     """How int8 ranges of activations are computed."""
     max_replacements: CountFromZero = 5
     """Reserves to try for winners whose measured latency exceeds the budget."""

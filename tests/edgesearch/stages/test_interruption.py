@@ -79,7 +79,7 @@ def test_a_killed_loader_of_images_is_said_and_the_run_goes_on(empty, wait_for):
 @pytest.mark.slow
 def test_little_shared_memory_is_said_and_the_run_goes_on(empty):
     """As in a container, whose default of 64 MB larger batches exceed."""
-    small = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
+    small = 'mount -t tmpfs -o size=200k tmpfs /dev/shm && exec "$@"'
     inside = ["unshare", "--mount", "sh", "-c", small, "sh"]
     if shutil.which("unshare") is None or subprocess.run([*inside, "true"], check=False).returncode:
         pytest.skip("mounting a file system of one's own takes Linux and root")

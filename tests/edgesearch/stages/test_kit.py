@@ -265,7 +265,7 @@ def test_bad_input_is_one_message(kit, images, tmp_path):
     text.write_text("no image")
     kit.refuses(text, says=["images that can be read", f"found: {text}: no image of a kind"])
     kit.refuses(tmp_path / "missing.jpg", says=["missing.jpg: No such file"])
-    kit.refuses(tmp_path, says=[f"{tmp_path}: Is a directory"])
+    kit.refuses(tmp_path, says=[f"{tmp_path}: a folder: name its files"])
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "floats.tiff")
     kit.refuses(tmp_path / "floats.tiff", says=["floating-point numbers"])
     Image.fromarray(np.full((4, 4), -5, np.int32)).save(tmp_path / "negative.tiff")
