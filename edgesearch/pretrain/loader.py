@@ -196,6 +196,12 @@ def _not_sent(error: Exception, workers: int, batch_bytes: int = 0) -> WorkersEr
     )
 
 
+def _kill_workers() -> None:
+    """Kill workers that have not ended by themselves: this process would wait for them at exit."""
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
 def _end_later(number: int, frame: object) -> None:
     signal.alarm(ENDING_S)
 
@@ -232,8 +238,7 @@ class WorkerViewLoader(ViewLoader):
         try:
             ready = iter(loader)
         except OSError as error:  # of locks, which take shared memory, or of starting processes
-            for child in multiprocessing.active_children():
-                child.kill()
+            _kill_workers()
             raise _not_sent(error, self.workers) from error
         try:
             for batch in ready:
@@ -246,6 +251,7 @@ class WorkerViewLoader(ViewLoader):
         finally:
             if self.workers:  # collecting it would do the same, but an error may keep it
                 ready._shutdown_workers()  # type: ignore[attr-defined]
+                _kill_workers()
 
 
 def dead_worker(error: RuntimeError, workers: int) -> WorkersError | None:

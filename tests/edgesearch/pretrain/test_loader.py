@@ -4,6 +4,7 @@ import io
 import itertools
 import multiprocessing
 import os
+import signal
 import tarfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +123,17 @@ def test_workers_that_cannot_share_their_batches_end_the_epoch():
     assert "--shm-size" in caught.value.remedy
     assert not multiprocessing.active_children()
     assert len(list(loader.batches(0, 0))) == 2
+
+
+@pytest.mark.slow
+def test_workers_that_hang_do_not_keep_their_trainer():
+    batches = loader_of(batched=False, workers=1).batches(0, 0)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGSTOP)
+    batches.close()
+    worker.join(10)
+    assert worker.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files by Linux's /proc")
