@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.errors import CompileError, EngineError, RuntimeMissingError
-from devices.runtimes.checks import check_inputs, draw_inputs, written_whole
+from devices.files import replacing
+from devices.runtimes.checks import check_inputs, draw_inputs
 from devices.runtimes.onnx_layers import explain_failure
 from devices.runtimes.onnxruntime_session import (
     CPU,
     first_line,
     import_onnxruntime,
     open_session,
+    remedy_of,
     session_options,
 )
 from devices.runtimes.protocol import Runtime, Session
@@ -80,6 +82,7 @@ class OnnxRuntimeRecord(RuntimeRecord):
     endings = (".onnx", ".ort")
     packages = ("onnxruntime",)
     install = "pip install onnxruntime"
+    least_version = "1.15"
     providers = tuple(PROVIDERS)
 
     def open(self, threads: int, batch: int, provider: str | None) -> Runtime:
@@ -187,7 +190,7 @@ class OnnxRuntime:
             raise EngineError(
                 f"onnxruntime {self.version} must be able to load {path}",
                 explain_failure(error, path, providers),
-                "Export or compile the model again.",
+                remedy_of(error, "Export or compile the model again."),
             ) from error
         if session.get_providers()[0] != wanted:
             raise EngineError(
@@ -217,7 +220,7 @@ class OrtBuilder:
         """See `EngineBuilder.build`."""
         options = session_options("ORT_ENABLE_EXTENDED" if self._portable else "ORT_ENABLE_ALL")
         options.add_session_config_entry("session.save_model_format", "ORT")
-        with written_whole(engine_path) as temporary:
+        with replacing(engine_path, shared=True) as temporary:
             options.optimized_model_filepath = str(temporary)
             try:
                 open_session(onnx_path, options)
@@ -251,7 +254,7 @@ class _OnnxSession:
         check_inputs(self.inputs, self._types, inputs)
         names = [node.name for node in session.get_outputs()]
         try:
-            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+            return dict(zip(names, session.run(names, dict(inputs))))
         except Exception as error:
             raise self._failed(error) from error
 

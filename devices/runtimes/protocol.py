@@ -20,10 +20,11 @@ class EngineBuilder(Protocol):
 
         Args:
             onnx_path: The model; all shapes fixed.
-            engine_path: The engine; its folder exists.
+            engine_path: The engine.
 
         Raises:
-            CompileError: If the model cannot be compiled or the engine cannot be written.
+            CompileError: If the model cannot be compiled.
+            FileError: If the engine cannot be written.
         """
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.errors import CompileError, EngineError
-from devices.runtimes.checks import check_inputs, draw_inputs, written_whole
+from devices.errors import EngineError, FileError
+from devices.files import replacing
+from devices.runtimes.checks import check_inputs, draw_inputs
 from devices.runtimes.cuda_graph import CudaGraph
 from devices.runtimes.cuda_memory import Cuda, DeviceBuffer, Stream
 from devices.runtimes.tensorrt_bindings import Features, collected_errors
@@ -201,8 +202,8 @@ def _make_context(
     def keep() -> None:
         if not known:
             # If the cache cannot be written, loading compiles each time.
-            with contextlib.suppress(CompileError), written_whole(runtime_cache) as temporary:
-                temporary.write_bytes(cache.serialize())
+            with contextlib.suppress(FileError), replacing(runtime_cache, shared=True) as partial:
+                partial.write_bytes(cache.serialize())
 
     return [config, cache, context], keep
 

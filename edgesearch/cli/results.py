@@ -209,7 +209,7 @@ def print_export(result: ExportResult) -> None:
 _PARITY = {
     "max_difference": ".1e",
     "min_cosine": ".6f",
-    "top1_agreement": ".1%",
+    "same_as_pytorch": ".1%",
     "knn_before": ".1%",
     "knn_after": ".1%",
 }
@@ -223,7 +223,7 @@ def _print_files(files: dict[str, Any]) -> None:
     """Print a winner's files and how far each differs from the trained network."""
     from edgesearch.export.manifest import unjudged
 
-    header = ["file", "precision", "max error", "cosine", "top-1", "kNN before", "kNN after"]
+    header = ["file", "precision", "max error", "cosine", "as PyTorch", "kNN before", "kNN after"]
     rows, notes = [], []
     for name, about in files.items():
         parity = about.get("parity") or {}

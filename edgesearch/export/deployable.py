@@ -26,10 +26,10 @@ from edgesearch.export.engines import (
     build_engines,
     save_weights,
 )
-from edgesearch.export.kit import KIT, write_kit
+from edgesearch.export.kit import KIT, least_versions, write_kit
 from edgesearch.export.manifest import make_manifest, unjudged, write_manifest
 from edgesearch.export.verify import KnnImages
-from edgesearch.formats.precision import CALIBRATIONS, Calibration, Precision
+from edgesearch.formats.precision import CALIBRATIONS, Calibration, CalibrationMethod, Precision
 from edgesearch.formats.precisions import PRECISIONS, precision_of, precision_with
 from edgesearch.search.winners import Winner
 from edgesearch.space import Architecture, SearchSpace
@@ -143,13 +143,13 @@ def write_in_format(
     number_format: str,
     calibration: torch.Tensor,
     batch: int,
-    quantization: str | None = None,
+    quantization: CalibrationMethod = CALIBRATIONS[0],
     name: str | None = None,
 ) -> Path:
     """Convert the fp32 network in a folder to the number format of a runtime.
 
     `calibration` (N, C, H, W), normalised, determines ranges of activations by `quantization`, one
-    of `CALIBRATIONS` (the first if None). `name` replaces the file name of the precision.
+    of `CALIBRATIONS`. `name` replaces the file name of the precision.
 
     Returns:
         The converted file; the fp32 file if that is the format.
@@ -162,7 +162,7 @@ def write_in_format(
     ranges = None
     if precision.needs_calibration:
         batches = calibration_batches(calibration, batch)
-        ranges = Calibration(batches, quantization or CALIBRATIONS[0])
+        ranges = Calibration(batches, quantization)
     if precision.convert is not None:
         precision.write(folder / ONNX_FILE, path, number_format, calibration=ranges)
     return path
@@ -173,7 +173,7 @@ def write_for_tensorrt(
     device: DeviceSpec,
     precision: Precision,
     calibration: torch.Tensor,
-    quantization: str | None = None,
+    quantization: CalibrationMethod = CALIBRATIONS[0],
 ) -> str:
     """Ensure that a folder has the ONNX file for TensorRT engines of a precision; returns its name.
 
@@ -258,6 +258,7 @@ def write_winner(
         },
         "measured_file": precision.file,
         "kit_file": engine,
+        "least_versions": least_versions(device),
         **{name: json.loads(deployable.metadata[name]) for name in ("preprocess", "classes")},
         "output": deployable.metadata["output"],
         "output_names": deployable.output_names,

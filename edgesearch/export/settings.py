@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from edgesearch.formats.precision import CALIBRATIONS, CalibrationMethod
 from edgesearch.formats.precisions import PRECISIONS
 from edgesearch.settings import AppliesTo, CountFromZero, Settings, fault
 
@@ -45,9 +46,9 @@ class ExportSettings(Settings):
     batch: Literal["fixed", "dynamic"] = "fixed"
     """Batch size of ONNX and .ort files: device.batch, or any."""
     quantization: Annotated[
-        Literal["minmax", "entropy", "percentile"],
+        CalibrationMethod,
         AppliesTo("device.precision or export.tensorrt.precision is int8", _makes_int8),
-    ] = "minmax"
+    ] = CALIBRATIONS[0]
     """How int8 ranges of activations are computed."""
     max_replacements: CountFromZero = 5
     """Reserves to try for winners whose measured latency exceeds the budget."""

@@ -163,8 +163,9 @@ def _answered() -> Iterator[None]:
 
 
 def is_of_a_worker(error: RuntimeError) -> bool:
-    """Whether torch reports that a worker process of a `DataLoader` has died."""
-    return str(error).lstrip().startswith("DataLoader worker")
+    """Whether torch reports that processes of a `DataLoader` have died or are out of reach."""
+    beginnings = ("DataLoader worker", "Pin memory thread", "Too many open files")
+    return str(error).lstrip().startswith(beginnings)
 
 
 class _GatherRows(torch.autograd.Function):
