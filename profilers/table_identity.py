@@ -59,7 +59,7 @@ def machine_mismatches(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> l
         Mismatch(field, _plain(wanted.get(field)), _plain(found.get(field)))
         for field in IDENTITY_FIELDS
     ]
-    unknown = (None, "")
+    unknown = (None, "", ())
     return [
         each
         for each in compared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from devices import DeviceSpec, Fingerprint, installed_version, take_fingerprint
@@ -73,9 +74,13 @@ def load_table(
 
 
 def _this_machine(device: DeviceSpec) -> Fingerprint:
-    """Fingerprint of this machine; an uninstalled runtime has an empty version."""
+    """Fingerprint of this machine; an uninstalled runtime has an empty version.
+
+    Which processors this process may use is left out: it matters only while measuring.
+    """
     version = installed_version(device.runtime) or ""
-    return take_fingerprint(device.runtime, version, {"provider": device.provider})
+    found = take_fingerprint(device.runtime, version, {"provider": device.provider})
+    return replace(found, affinity=(), processors=None)
 
 
 def tell_accepted(table: LatencyTable, stage: str, report: Report) -> None:

@@ -4,7 +4,7 @@ import gc
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ def replay_sessions(samples_ms: Mapping[str, list[float]]) -> dict[str, Session]
     return {key: runtime.load(Path(key)) for key in samples_ms}
 
 
-class RecordingSession:
+class RecordingSession(Session):
     """Notes what is asked of it."""
 
-    def __init__(self, key: str, log: list[tuple[str, int, bool]], fails_at: float) -> None:
+    def __init__(self, key: str, log: list[list[Any]], fails_at: float) -> None:
         self.inputs: dict[str, tuple[int, ...]] = {}
         self._key = key
         self._log = log
@@ -40,11 +40,14 @@ class RecordingSession:
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {}
 
-    def time_ms(self, runs: int) -> list[float]:
-        self._log.append((self._key, runs, gc.isenabled()))
+    def timings_ms(self) -> Iterator[float]:
+        self._log.append([self._key, 0, gc.isenabled()])
         if len(self._log) >= self._fails_at:
             raise EngineError("to run", self._key, "Try again.")
-        return [1.0] * runs
+        entry = self._log[-1]
+        while True:
+            entry[1] += 1
+            yield 1.0
 
     def close(self) -> None:
         pass
@@ -52,8 +55,8 @@ class RecordingSession:
 
 def recording(
     keys: str, fails: Mapping[str, int] | None = None
-) -> tuple[dict[str, Session], list[tuple[str, int, bool]]]:
-    log: list[tuple[str, int, bool]] = []
+) -> tuple[dict[str, Session], list[list[Any]]]:
+    log: list[list[Any]] = []
     fails_at = fails or {}
     return {key: RecordingSession(key, log, fails_at.get(key, math.inf)) for key in keys}, log
 
@@ -223,9 +226,9 @@ def test_a_machine_that_never_settles_uses_all_rounds() -> None:
 
 def test_a_long_round_looks_at_the_reference_on_the_way() -> None:
     class Slow(RecordingSession):
-        def time_ms(self, runs: int) -> list[float]:
+        def timings_ms(self) -> Iterator[float]:
             time.sleep(0.1)
-            return super().time_ms(runs)
+            return super().timings_ms()
 
     sessions, _ = recording("r")
     sessions |= {key: Slow(key, [], math.inf) for key in "abcdef"}
