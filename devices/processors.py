@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+LEAST_SECONDS = 0.25
+"""The system counts processor time in hundredths of a second: shorter times tell little."""
 _V1_CONTROLLERS = ("cpu", "cpu,cpuacct", "cpuacct,cpu")
 _IDLE, _IOWAIT, _STEAL = 3, 4, 7
 """Columns of a processor's line in `/proc/stat`."""
@@ -122,15 +124,18 @@ class OtherPrograms:
         self._names = {f"cpu{number}" for number in cpus}
         self._stat = stat
         self._last = self._read()
+        self._used: float | None = None
 
     def used(self) -> float | None:
-        """Mean number of processors used by others since the last call."""
+        """Mean number of processors used by others lately: for at least a quarter of a second."""
         now, before = self._read(), self._last
-        self._last = now
-        if now is None or before is None or now[0] <= before[0]:
+        if now is None or before is None:
             return None
         passed_s, busy_s, own_s = (a - b for a, b in zip(now, before, strict=True))
-        return max(0.0, (busy_s - own_s) / passed_s)
+        if passed_s >= LEAST_SECONDS:
+            self._used = max(0.0, (busy_s - own_s) / passed_s)
+            self._last = now
+        return self._used
 
     def _read(self) -> tuple[float, float, float] | None:
         """A clock, the time that the processors were busy or stolen, and this process's time."""

@@ -67,8 +67,7 @@ class Steadiness:
         if not self.discarded and self.short == len(self.unsettled) and self.p95_ratio < WIDE_P95:
             return (
                 f"the latencies are preliminary: {self.short} of {self.keys} have fewer rounds "
-                "than were asked for, since the time was up; with more time (profile.max_seconds) "
-                "the same command adds rounds"
+                "than were asked for, since the time was up; give it more (profile.max_seconds)"
             )
         wide = (
             f"; the 95th percentile of a run is {self.p95_ratio:.1f} times its median"
@@ -76,17 +75,15 @@ class Steadiness:
             else ""
         )
         return (
-            f"DO NOT TRUST THESE LATENCIES: {self._known()}; {self._discarded()}{wide}. "
-            f"{self.remedy}"
+            f"DO NOT TRUST THESE LATENCIES: {self._known()}; {self._discarded()}{wide}; stop "
+            "other programs and measure again"
         )
 
     @property
-    def remedy(self) -> str:
-        """What to do about latencies that cannot be trusted."""
-        return (
-            "Stop other programs, then measure again from the beginning: "
-            "`edgesearch profile CONFIG --again`"
-        )
+    def of_table(self) -> str:
+        """The same with the command that replaces a latency table."""
+        again = ": `edgesearch profile CONFIG --again` keeps the former table and measures anew"
+        return f"{self}{'' if self.settled else again}"
 
     def _known(self) -> str:
         within = f"known within {self.interval:.0%}"

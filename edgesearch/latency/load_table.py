@@ -10,7 +10,7 @@ from devices import DeviceSpec, Fingerprint, installed_version, take_fingerprint
 from edgesearch.errors import StageError
 from edgesearch.events import Event, Report, silent
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.latency.table import current_correction
+from edgesearch.latency.table import current_correction, steadiness_of
 from edgesearch.latency.workloads import block_keys
 from edgesearch.space import SearchSpace
 from profilers import LatencyTable
@@ -61,6 +61,9 @@ def load_table(
     here = _this_machine(device) if device.transport == "local" and not elsewhere else None
     table = LatencyTable.load(path, expect=device, expect_fingerprint=here, accept=accept)
     tell_accepted(table, stage, report)
+    found = steadiness_of(table)
+    if not found.settled:
+        report(Event(stage, f"warning: {path}: {found.of_table}"))
     known = set(table.keys()) | set(table.errors)
     lacking = [key for key in block_keys(space) if key not in known]
     if lacking or current_correction(space, table) is None:

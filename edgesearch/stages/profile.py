@@ -39,6 +39,10 @@ from profilers import (
 )
 
 
+_MADE_FROM = (".csv", ".table.csv", ".validation.json", ".validation.png")
+"""Endings of the files beside a table that are made from it."""
+
+
 @dataclass(frozen=True)
 class ProfileResult:
     """Result of `profile`.
@@ -62,13 +66,19 @@ class ProfileResult:
     csv_path: Path | None = None
 
 
-def profile(run: RunContext, *, export_csv: bool = False) -> ProfileResult:
-    """Measure what is missing from `latency/<device>-<identity>.jsonl`; can also write a CSV."""
+def profile(
+    run: RunContext, *, export_csv: bool = False, again: bool = False
+) -> ProfileResult:
+    """Measure what is missing from `latency/<device>-<identity>.jsonl`; can also write a CSV.
+
+    With `again` the present table is set aside as `<device>-<identity>.<number>.jsonl` once the
+    device has been reached, and everything is measured anew.
+    """
     with run.writing():
         space, settings = run.space, run.config.profile
         path = run.files.table(run.device)
         before = None
-        if path.exists():
+        if path.exists() and not again:
             before = LatencyTable.load(path, expect=run.device, accept=settings.accept)
         complete = before is not None and not _missing(run, before)
         table = _measured(run, path, before, complete)
@@ -106,6 +116,9 @@ def _measured(
         run.teller("profile")(f"the table is complete: {boards} was not contacted")
         return before
     with contextlib.closing(open_meter(device)) as meter:
+        if before is None and path.exists():
+            kept = _set_aside(path)
+            run.teller("profile")(f"measuring from the beginning; the former table is kept as {kept}")
         if before is not None:
             found = meter.fingerprints[0]
             before = LatencyTable.load(path, expect=device, expect_fingerprint=found, accept=accept)
@@ -114,6 +127,17 @@ def _measured(
                 return before
         with open_workloads(run, meter) as files:
             return _measure(run, path, files, before, meter)
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename a table, and the files made from it, to the next free number."""
+    name, number = path.name.removesuffix(".jsonl"), 1
+    while path.with_name(f"{name}.{number}.jsonl").exists():
+        number += 1
+    for ending in (*_MADE_FROM, ".jsonl"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(name + ending).rename(path.with_name(f"{name}.{number}{ending}"))
+    return path.with_name(f"{name}.{number}.jsonl")
 
 
 def open_workloads(run: RunContext, meter: Meter) -> WorkloadFiles:
