@@ -22,7 +22,7 @@ from devices.errors import (
 )
 from devices.fingerprint import Fingerprint
 from devices.spec import DeviceSpec
-from devices.transports.ssh import SshTransport
+from devices.transports.ssh import UNSET, SshTransport
 from profilers import agent
 from profilers.agent_archive import write_agent
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, RoundSamples
@@ -226,6 +226,10 @@ class _Agent:
         said = b"".join(self._said).decode(errors="replace").strip()
         host, python = self._transport.host, self._python
         last = said.splitlines()[-1] if said else f"exit status {status}"
+        if UNSET in last:
+            remedy = "Name the interpreter by a variable that is set there without a login, or by "
+            remedy += "its whole path: device.python."
+            return RuntimeMissingError(f"the interpreter {python!r} on {host}", last, remedy)
         if status in (126, 127):  # the shell cannot run, or cannot find, the interpreter
             remedy = "Install Python 3.10 or newer there, or name its interpreter: device.python."
             return RuntimeMissingError(f"the interpreter {python!r} on {host}", last, remedy)
