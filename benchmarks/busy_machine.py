@@ -6,8 +6,8 @@ table against the latencies measured alone, beside the verdict of the table on i
 be right within 3 % or say that it is not to be trusted.
 
 Usage: python benchmarks/busy_machine.py [--processes 1 3 6] [--seconds 90] [OVERRIDE ...]
-(such as device.threads=2). The space has 256 networks of about 3 to 10 ms. Run nothing else meanwhile:
-the latencies measured alone are the truth here.
+(such as device.threads=2). The space has 256 networks of about 3 to 10 ms. Run nothing else
+meanwhile: the latencies measured alone are the truth here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from machine import print_machine

@@ -87,7 +87,11 @@ class RunWatch:
 
     def _queued_ms(self) -> float:
         """Time that the threads spent in run queues, in all."""
-        return sum(int(os.pread(file, 128, 0).split()[1]) for file in self._files) / 1e6
+        waited_ns = 0
+        for file in self._files:
+            with contextlib.suppress(ProcessLookupError):  # the thread has ended
+                waited_ns += int(os.pread(file, 128, 0).split()[1])
+        return waited_ns / 1e6
 
 
 def _switches() -> int:

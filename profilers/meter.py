@@ -93,9 +93,7 @@ class LocalMeter:
                     sessions[workload.key] = self._load(workload.onnx_path, stack)
                 except EngineError as error:
                     yield Measurement(1, workload.key, error)
-            rounds = measure_rounds(
-                sessions, config, history, always, REFERENCE_KEY, self._spare()
-            )
+            rounds = measure_rounds(sessions, config, history, always, REFERENCE_KEY, self._spare())
             for found in rounds:
                 failed = isinstance(found.outcome, EngineError)
                 if failed and found.key in OWN_MODELS:

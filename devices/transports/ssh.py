@@ -51,10 +51,10 @@ class SshTransport:
         self.host = host
         self._name = name
         self._control = _socket_folder()
-        shared = "ControlMaster=no", "ControlPath=none"
+        shared = ["ControlMaster=no", "ControlPath=none"]
         if self._control is not None:
             control = f"ControlPath={self._control.name}/{_SOCKET}"
-            shared = "ControlMaster=auto", control, "ControlPersist=60"
+            shared = ["ControlMaster=auto", control, "ControlPersist=60"]
         self._options = [
             *("-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}"),
             *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
@@ -111,7 +111,11 @@ class SshTransport:
         """
         pipe = subprocess.PIPE
         return subprocess.Popen(
-            self._client(f"exec {expanding(command[0])} {shlex.join(command[1:])}"), stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+            self._client(f"exec {expanding(command[0])} {shlex.join(command[1:])}"),
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=True,
         )
 
     def failure(self, status: int, message: str) -> DeviceError:

@@ -61,9 +61,9 @@ def load_table(
     here = _this_machine(device) if device.transport == "local" and not elsewhere else None
     table = LatencyTable.load(path, expect=device, expect_fingerprint=here, accept=accept)
     tell_accepted(table, stage, report)
-    found = steadiness_of(table)
-    if not found.settled:
-        report(Event(stage, f"warning: {path}: {found.of_table}"))
+    steadiness = steadiness_of(table)
+    if not steadiness.settled:
+        report(Event(stage, f"warning: {path}: {steadiness.of_table}"))
     known = set(table.keys()) | set(table.errors)
     lacking = [key for key in block_keys(space) if key not in known]
     if lacking or current_correction(space, table) is None:

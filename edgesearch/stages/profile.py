@@ -38,7 +38,6 @@ from profilers import (
     refuse_other_runs,
 )
 
-
 _MADE_FROM = (".csv", ".table.csv", ".validation.json", ".validation.png")
 """Endings of the files beside a table that are made from it."""
 
@@ -66,12 +65,10 @@ class ProfileResult:
     csv_path: Path | None = None
 
 
-def profile(
-    run: RunContext, *, export_csv: bool = False, again: bool = False
-) -> ProfileResult:
+def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -> ProfileResult:
     """Measure what is missing from `latency/<device>-<identity>.jsonl`; can also write a CSV.
 
-    With `again` the present table is set aside as `<device>-<identity>.<number>.jsonl` once the
+    With `again` the present table is set aside as `<device>-<identity>.jsonl.<number>` once the
     device has been reached, and everything is measured anew.
     """
     with run.writing():
@@ -118,7 +115,9 @@ def _measured(
     with contextlib.closing(open_meter(device)) as meter:
         if before is None and path.exists():
             kept = _set_aside(path)
-            run.teller("profile")(f"measuring from the beginning; the former table is kept as {kept}")
+            run.teller("profile")(
+                f"measuring from the beginning; the former table is kept as {kept}"
+            )
         if before is not None:
             found = meter.fingerprints[0]
             before = LatencyTable.load(path, expect=device, expect_fingerprint=found, accept=accept)
@@ -131,13 +130,14 @@ def _measured(
 
 def _set_aside(path: Path) -> Path:
     """Rename a table, and the files made from it, to the next free number."""
-    name, number = path.name.removesuffix(".jsonl"), 1
-    while path.with_name(f"{name}.{number}.jsonl").exists():
+    number = 1
+    while (kept := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
-    for ending in (*_MADE_FROM, ".jsonl"):
+    for ending in (*_MADE_FROM, path.suffix):
+        file = path.with_suffix(ending)
         with contextlib.suppress(FileNotFoundError):
-            path.with_name(name + ending).rename(path.with_name(f"{name}.{number}{ending}"))
-    return path.with_name(f"{name}.{number}.jsonl")
+            file.rename(file.with_name(f"{file.name}.{number}"))
+    return kept
 
 
 def open_workloads(run: RunContext, meter: Meter) -> WorkloadFiles:

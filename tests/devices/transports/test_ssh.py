@@ -117,7 +117,9 @@ def test_any_login_shell_will_do(board: Any, tmp_path: Path, shell: str) -> None
 def test_names_of_programs_are_expanded_over_there(program: str, printed: str) -> None:
     line = in_any_shell(f"printf %s {expanding(program)}")
     values = {"HOME": "/h", "A": "/a b", "B": "*", "PATH": os.environ["PATH"]}
-    said = subprocess.run(["sh", "-c", line], env=values, capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        ["sh", "-c", line], env=values, capture_output=True, text=True, check=True
+    )
     assert said.stdout == printed
 
 
