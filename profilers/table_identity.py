@@ -94,7 +94,8 @@ def check_identity(
         raise TableMismatchError(
             f"{path} must be of {refused[0].field} {refused[0].wanted!r}",
             f"{refused[0].field} {refused[0].found!r}",
-            "Use the table of this device, move this one away and measure again, or accept the "
+            "Use the table of this device, measure anew (`edgesearch profile CONFIG --again` keeps "
+            "this one aside), or accept the "
             f"difference: profile.accept=[{fields}].",
         )
     return tuple(differing)
