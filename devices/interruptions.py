@@ -9,8 +9,6 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-SHARE = 0.02
-"""Share of a run that it may have waited for a processor and still count."""
 _LEAST_MS = 0.01
 """Waiting that is not told from the clocks' own cost."""
 _SWITCH_MS = 1.0
@@ -28,12 +26,17 @@ class RunWatch:
     Args:
         workers: System's ids of the threads that compute beside the calling one; nothing is
             watched if None.
+        share: Share of a run that it may wait without being interrupted.
         tasks: Folder in which the system describes the threads of this process.
     """
 
     def __init__(
-        self, workers: Collection[int] | None, tasks: Path = Path("/proc/self/task")
+        self,
+        workers: Collection[int] | None,
+        share: float = 0.02,
+        tasks: Path = Path("/proc/self/task"),
     ) -> None:
+        self._share = share
         self._watched = workers is not None
         self._single = workers is not None and not workers
         self._files: list[int] = []
@@ -76,7 +79,7 @@ class RunWatch:
             waited_ms = (clock_ms - clock_before_ms) - (lost_ms - lost_before_ms)
         else:
             waited_ms = lost_ms - lost_before_ms
-        return waited_ms if waited_ms > SHARE * run_ms + _LEAST_MS else 0.0
+        return waited_ms if waited_ms > self._share * run_ms + _LEAST_MS else 0.0
 
     def _counts(self) -> tuple[float, float]:
         if not self._watched:

@@ -65,8 +65,10 @@ SECONDS_BETWEEN_REFERENCES = 0.25
 """Time between two reference measurements within a round."""
 ATTEMPTS = 3
 """Runs made, relative to those wanted, if other programs keep interrupting them."""
-CROWDED = 0.5
-"""Processors that others may use beyond those that are to spare, within a stretch."""
+_WAITING = 0.2
+"""Share of a run that it may wait for a processor, relative to the tolerance."""
+_CROWD = 5.0
+"""Processors that others may use beyond those that are to spare, relative to the tolerance."""
 _MOST_WAITING = 0.9
 """Largest share of a run that is taken for waiting."""
 
@@ -119,7 +121,8 @@ class MeasureConfig:
         interval: A key gets more rounds until the confidence interval of its low quantile is at
             most this share of the quantile.
         tolerance: A round counts if the reference, just before and after it, is at most this share
-            slower than usual.
+            slower than usual; a run, if it waited for a processor for at most a fifth of this
+            share.
         max_rounds: Most rounds of a key, disturbed ones included; three times `rounds` if None.
 
     Raises:
@@ -247,7 +250,7 @@ class _Rounds:
         """Run all sessions once: first runs allocate, and a cold machine is slow."""
         first = [] if self.reference is None else [self.reference]
         for key in [*first, *self.always, *self.due()]:
-            outcome = _time(self.sessions[key], 1)
+            outcome = self._time(key, 1)
             if isinstance(outcome, EngineError):
                 self._failed.add(key)
                 yield Measurement(1, key, outcome)
@@ -271,7 +274,7 @@ class _Rounds:
             if time.monotonic() - looked >= SECONDS_BETWEEN_REFERENCES:
                 yield from self._look(number)
                 looked = time.monotonic()
-            outcome = _time(self.sessions[key], self.config.runs)
+            outcome = self._time(key, self.config.runs)
             if isinstance(outcome, EngineError):
                 self._failed.add(key)
             elif key in self._minima_ms:
@@ -280,26 +283,31 @@ class _Rounds:
             yield Measurement(number, key, outcome)
         yield from self._look(number)
 
+    def _time(self, key: str, runs: int) -> Outcome:
+        return _time(self.sessions[key], runs, _WAITING * self.config.tolerance)
+
     def _look(self, number: int) -> Iterator[Measurement]:
         """Measure the reference."""
         if self.reference is not None and self.reference not in self._failed:
-            outcome, look = _time(self.sessions[self.reference], REFERENCE_RUNS), None
+            outcome, look = self._time(self.reference, REFERENCE_RUNS), None
             if isinstance(outcome, EngineError):
                 self._failed.add(self.reference)
             else:
                 others = self._others.used()
-                crowded = others is not None and others > self.spare + CROWDED
+                crowded = (
+                    others is not None and others > self.spare + _CROWD * self.config.tolerance
+                )
                 look = Look(outcome.fastest_ms, others, crowded)
                 self._looks.append(look)
             yield Measurement(number, self.reference, outcome, look=look)
 
 
-def _time(session: Session, runs: int) -> Outcome:
+def _time(session: Session, runs: int, waiting: float) -> Outcome:
     """Time a first run and some more; those that are interrupted are made again, within bounds."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        with RunWatch(session.workers) as watch:
+        with RunWatch(session.workers, waiting) as watch:
             timed = _timed(session, watch)
             cold_ms, waited_ms = next(timed)
             cold = None if waited_ms else cold_ms

@@ -61,7 +61,7 @@ def test_workers_that_wait_are_seen(neighbour: int, tmp_path: Path, hidden: bool
     worker.start()
     (number,) = thread_ids() - before
     # Where the system hides its tasks, involuntary switches are counted.
-    with RunWatch([number], *([tmp_path] if hidden else [])) as watch:
+    with RunWatch([number], **({"tasks": tmp_path} if hidden else {})) as watch:
         watch.start()
         begin.set()
         done.wait()
