@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from devices.processors import read_processors
+
 # Instruction sets by which inference libraries choose kernels, on x86-64 and Arm.
 _INSTRUCTION_SETS = (
     *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16"),
@@ -27,8 +29,8 @@ def read_machine(root: Path = Path("/")) -> dict[str, Any]:
     Args:
         root: The folder that holds `proc` and `sys`.
     """
-    affinity = _affinity()
-    cpus = affinity or tuple(range(os.cpu_count() or 1))
+    processors = read_processors(root)
+    cpus = processors.affinity or tuple(range(processors.present))
     return {
         "chip": chip(root),
         "cores": len(cpus),
@@ -37,7 +39,9 @@ def read_machine(root: Path = Path("/")) -> dict[str, Any]:
         "os": f"{platform.system()} {platform.release()}".strip(),
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "affinity": affinity,
+        "affinity": processors.affinity,
+        "processors": processors.usable,
+        "physical_cores": processors.cores,
         "priority": os.getpriority(os.PRIO_PROCESS, 0) if hasattr(os, "getpriority") else None,
         "governor": governor(root, cpus),
         "frequency_khz": frequency_khz(root, cpus),
@@ -144,12 +148,6 @@ def _numbers(paths: Iterable[Path]) -> list[int]:
     """Integers in the files that hold one."""
     texts = [read_text(path) or "" for path in paths]
     return [int(text) for text in texts if re.fullmatch(r"-?[0-9]+", text)]
-
-
-def _affinity() -> tuple[int, ...]:
-    if hasattr(os, "sched_getaffinity"):
-        return tuple(sorted(os.sched_getaffinity(0)))
-    return ()
 
 
 def _memory_bytes() -> int:

@@ -22,9 +22,10 @@ MEASURED_FIELDS = ("name", "runtime", "provider", "precision", "batch", "threads
 IDENTITY_FIELDS = (
     *("chip", "instruction_sets", "runtime_version"),
     *("gpu", "driver", "power_mode"),
+    *("affinity", "processors"),
 )
-"""Fingerprint fields in which two machines must agree to share a latency table. GPU fields and
-power mode are None where missing or unreadable.
+"""Fingerprint fields in which two sessions must agree to share a latency table. Unreadable and
+missing ones are None, or empty.
 """
 
 _CATALOG = Path(__file__).parent / "catalog"

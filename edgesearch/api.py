@@ -45,9 +45,9 @@ class Run(RunContext):
             )
         super().__init__(config, report)
 
-    def profile(self, *, export_csv: bool = False) -> ProfileResult:
+    def profile(self, *, export_csv: bool = False, again: bool = False) -> ProfileResult:
         """Build or resume the device's latency table; see `edgesearch.stages.profile`."""
-        return profile(self, export_csv=export_csv)
+        return profile(self, export_csv=export_csv, again=again)
 
     def validate(self) -> ValidateResult:
         """Measure whole networks that are not in the table, and compare them with predictions."""

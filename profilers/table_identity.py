@@ -60,7 +60,7 @@ def machine_mismatches(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> l
         Mismatch(field, _plain(wanted.get(field)), _plain(found.get(field)))
         for field in IDENTITY_FIELDS
     ]
-    unknown = (None, "")
+    unknown = (None, "", ())
     return [
         each
         for each in compared
@@ -95,7 +95,8 @@ def check_identity(
         raise TableMismatchError(
             f"{path} must be of {refused[0].field} {in_yaml(refused[0].wanted)}",
             f"{refused[0].field} {in_yaml(refused[0].found)}",
-            "Use the table of this device, move this one away and measure again, or accept the "
+            "Use the table of this device, measure anew (`edgesearch profile CONFIG --again` keeps "
+            "this one aside), or accept the "
             f"difference: profile.accept=[{fields}].",
         )
     return tuple(differing)

@@ -37,7 +37,7 @@ def describe_table(
     )
     if not table.sessions:
         return [device, *_clocks(table), "It holds no measurements yet."]
-    steady = str(steadiness or table.steadiness())
+    steady = (steadiness or table.steadiness()).of_table
     return [
         device,
         *_clocks(table),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +34,8 @@ class Session(Protocol):
 
     inputs: dict[str, tuple[int, ...]]
     """Input shapes by name."""
+    workers: tuple[int, ...] | None = None
+    """System's ids of the threads that compute a run beside the calling one; None if a GPU does."""
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once.
@@ -47,14 +50,21 @@ class Session(Protocol):
             EngineError: If the inputs do not fit, the run fails or the session is closed.
         """
 
-    def time_ms(self, runs: int) -> list[float]:
-        """Time each of some runs, on inputs that were drawn once when the session was made.
+    def timings_ms(self) -> Iterator[float]:
+        """Time one run after the other, on inputs that were drawn once when the session was made.
 
-        The inputs are in the caches, as if they had just been computed.
+        The inputs are in the caches at first, as if they had just been computed.
+
+        Yields:
+            The duration of a run, which begins when its duration is asked for.
 
         Raises:
             EngineError: If a run fails or the session is closed.
         """
+
+    def time_ms(self, runs: int) -> list[float]:
+        """Time some runs; see `timings_ms`."""
+        return list(itertools.islice(self.timings_ms(), runs))
 
     def close(self) -> None:
         """Release all resources. Closing again does nothing."""

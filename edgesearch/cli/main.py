@@ -131,10 +131,13 @@ def profile(
     config: ConfigArgument,
     overrides: Overrides = None,
     export: Export = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Keep the former table aside, and measure anew.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Build or resume the device's latency table."""
-    _run("profile", config, overrides, json, export_csv=export is not None)
+    _run("profile", config, overrides, json, export_csv=export is not None, again=again)
 
 
 _stage_command(

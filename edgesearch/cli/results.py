@@ -107,7 +107,7 @@ def print_validate(result: ValidateResult) -> None:
         f"{result.worst:.1%}; {result.within_5:.0%} within 5 %, {result.within_10:.0%} within "
         f"10 %; Kendall tau {tau}; mean error of the 95th percentiles {result.p95_mape:.1%}"
     )
-    print(result.steadiness)
+    print(result.steadiness.of_table)
     print(f"{result.report_path}\n{result.plot_path}")
 
 
@@ -129,15 +129,16 @@ def print_search(result: SearchResult) -> None:
     _print_cannot_run(result)
     winners = result.winners.winners
     device, *further = winners[0].latency_ms
-    header = ["winner", "architecture", "agreement", "params", "MACs", "predicted ms"]
+    own = f"predicted{_mark(device, result)}"
+    header = ["winner", "architecture", "agreement", "params", "MACs", f"{own} ms"]
     columns = [(device, "predicted")]
     if isinstance(result.latency_budget_ms, list):
         header.append("budget ms")
         columns.append((device, "budget"))
     if result.latency_p95_budget_ms is not None:
-        header.append("predicted p95")
+        header.append(f"{own} p95")
         columns.append((device, "predicted_p95"))
-    header += [f"predicted ms on {name}" for name in further]
+    header += [f"predicted{_mark(name, result)} ms on {name}" for name in further]
     columns += [(name, "predicted") for name in further]
     rows = [
         [w.name, str(w.architecture), f"{w.agreement:.4f}", f"{w.params:,.0f}", f"{w.macs:,.0f}"]
@@ -145,8 +146,19 @@ def print_search(result: SearchResult) -> None:
         for w in winners
     ]
     _print_table(header, rows)
+    _print_doubts(result)
     _print_confidence(result)
     print(result.plot_path)
+
+
+def _mark(device: str, result: SearchResult) -> str:
+    """Marks predictions from a table that cannot be trusted."""
+    return " (?)" if device in result.doubts else ""
+
+
+def _print_doubts(result: SearchResult) -> None:
+    for device, doubt in result.doubts.items():
+        print(f"(?) latency table of {device}: {doubt}")
 
 
 def _describe_bound(name: str, bound: Any) -> str:
@@ -242,11 +254,14 @@ def _print_files(files: dict[str, Any]) -> None:
 
 def print_run(result: RunResult) -> None:
     """Print the final comparison and the engines."""
-    header = ["", "agreement", "kNN", "params", "MACs", "predicted ms", "measured ms", "budget ms"]
+    device = next(iter(result.search.winners.winners[0].latency_ms))
+    own = f"predicted{_mark(device, result.search)}"
+    header = ["", "agreement", "kNN", "params", "MACs", f"{own} ms", "measured ms", "budget ms"]
     with_p95 = any(row.budget_p95_ms is not None for row in result.summary)
     if with_p95:
-        header += ["predicted p95", "measured p95", "budget p95"]
+        header += [f"{own} p95", "measured p95", "budget p95"]
     _print_table(header, [_summary_row(row, with_p95) for row in result.summary])
+    _print_doubts(result.search)
     print()
     print_export(result.export)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from devices import DeviceSpec
 from devices.locks import locked
+from devices.processors import read_processors
 from edgesearch.config import Config
 from edgesearch.events import Event, Report, silent, teller
 from edgesearch.inputs import digest_of
@@ -108,7 +109,13 @@ class RunContext:
         """Set torch's number of threads as configured."""
         import torch
 
-        torch.set_num_threads(self.config.pretrain.threads or torch.get_num_threads())
+        wanted, found = self.config.pretrain.threads, read_processors()
+        if wanted and wanted > max(1, found.usable):
+            self.teller("pretrain")(
+                f"warning: pretrain.threads is {wanted}, but this process may use {found}: more "
+                "threads than processors are slower"
+            )
+        torch.set_num_threads(wanted or torch.get_num_threads())
 
     def decisive(self, *sections: str) -> dict[str, Any]:
         """Options that a result depends on, by key path.

@@ -12,7 +12,7 @@ from edgesearch.errors import InfeasibleError, StageError
 from edgesearch.events import Report
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.load_table import corrected_model, load_table
-from edgesearch.latency.table import table_digest
+from edgesearch.latency.table import steadiness_of, table_digest
 from edgesearch.search.costs import Costs, DeviceLatencies
 from edgesearch.search.feasible import FeasibleSet, find_feasible
 from edgesearch.search.settings import Budgets
@@ -63,6 +63,13 @@ class Tables:
         paths = [table_path(spec) for spec in (device, *further)]
         digests = {f"the latency table {path.name}": table_digest(path) for path in paths}
         return cls(space, device, table, tables, digests)
+
+    @property
+    def doubts(self) -> dict[str, str]:
+        """Why predictions for a device cannot be trusted, by its name."""
+        tables = {self.device.name: self.table, **self.further}
+        found = {name: steadiness_of(table) for name, table in tables.items()}
+        return {name: each.of_table for name, each in found.items() if not each.settled}
 
     def feasible(self, budgets: Budgets) -> FeasibleSet:
         """The feasible set.

@@ -38,6 +38,9 @@ from profilers import (
     refuse_other_runs,
 )
 
+_MADE_FROM = (".csv", ".table.csv", ".validation.json", ".validation.png")
+"""Endings of the files beside a table that are made from it."""
+
 
 @dataclass(frozen=True)
 class ProfileResult:
@@ -62,13 +65,17 @@ class ProfileResult:
     csv_path: Path | None = None
 
 
-def profile(run: RunContext, *, export_csv: bool = False) -> ProfileResult:
-    """Measure what is missing from `latency/<device>-<identity>.jsonl`; can also write a CSV."""
+def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -> ProfileResult:
+    """Measure what is missing from `latency/<device>-<identity>.jsonl`; can also write a CSV.
+
+    With `again` the present table is set aside as `<device>-<identity>.jsonl.<number>` once the
+    device has been reached, and everything is measured anew.
+    """
     with run.writing():
         space, settings = run.space, run.config.profile
         path = run.files.table(run.device)
         before = None
-        if path.exists():
+        if path.exists() and not again:
             before = LatencyTable.load(path, expect=run.device, accept=settings.accept)
         complete = before is not None and not _missing(run, before)
         table = _measured(run, path, before, complete)
@@ -106,6 +113,11 @@ def _measured(
         run.teller("profile")(f"the table is complete: {boards} was not contacted")
         return before
     with contextlib.closing(open_meter(device)) as meter:
+        if before is None and path.exists():
+            kept = _set_aside(path)
+            run.teller("profile")(
+                f"measuring from the beginning; the former table is kept as {kept}"
+            )
         if before is not None:
             found = meter.fingerprints[0]
             before = LatencyTable.load(path, expect=device, expect_fingerprint=found, accept=accept)
@@ -114,6 +126,18 @@ def _measured(
                 return before
         with open_workloads(run, meter) as files:
             return _measure(run, path, files, before, meter)
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename a table, and the files made from it, to the next free number."""
+    number = 1
+    while (kept := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    for ending in (*_MADE_FROM, path.suffix):
+        file = path.with_suffix(ending)
+        with contextlib.suppress(FileNotFoundError):
+            file.rename(file.with_name(f"{file.name}.{number}"))
+    return kept
 
 
 def open_workloads(run: RunContext, meter: Meter) -> WorkloadFiles:

@@ -44,6 +44,7 @@ class SearchResult:
             None if unbounded.
         estimated_from: Sample size that these numbers are estimated from; None if they are exact.
         settled: Whether the order of the winners is statistically certain.
+        doubts: Why predicted latencies of a device cannot be trusted, by its name.
     """
 
     winners: Winners
@@ -57,6 +58,7 @@ class SearchResult:
     images: int
     settled: bool
     skipped: bool
+    doubts: dict[str, str]
 
 
 def search(run: RunContext) -> SearchResult:
@@ -116,10 +118,10 @@ def search(run: RunContext) -> SearchResult:
                 return OUTPUTS
 
             skipped = stage.do(run, prepare, work)
-            return distributed.of_first(_result(run, skipped))
+            return distributed.of_first(_result(run, skipped, tables.doubts))
 
 
-def _result(run: RunContext, skipped: bool) -> SearchResult:
+def _result(run: RunContext, skipped: bool, doubts: dict[str, str]) -> SearchResult:
     facts = read_json(run.files.search.pareto, "search")
     ranking = read_json(run.files.search.ranking, "search")
     return SearchResult(
@@ -134,6 +136,7 @@ def _result(run: RunContext, skipped: bool) -> SearchResult:
         images=ranking["images"],
         settled=ranking["settled"],
         skipped=skipped,
+        doubts=doubts,
     )
 
 

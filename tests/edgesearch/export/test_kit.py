@@ -31,7 +31,7 @@ def test_the_same_files_give_the_same_bytes(folder):
 
 def test_no_room_is_said(folder):
     (folder / f".{KIT}.partial").mkdir()
-    with pytest.raises(FileError, match=r"room to write .*kit\.zip; found: Is a directory"):
+    with pytest.raises(FileError, match=r"to write .*kit\.zip; found: Is a directory"):
         write_kit(folder, "subnet.onnx", {"classes": []})
 
 

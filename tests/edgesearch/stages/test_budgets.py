@@ -18,7 +18,8 @@ def two_devices(chain):
         for line in lines:
             if "samples_ms" in line:
                 line["samples_ms"] = [3 * ms for ms in line["samples_ms"]]
-                line["cold_ms"] *= 3
+                if "cold_ms" in line:  # not if that run was interrupted
+                    line["cold_ms"] *= 3
             for figure in ("offset_ms", "per_block_ms"):
                 if "correction" in line:
                     line["correction"][figure] *= 3
