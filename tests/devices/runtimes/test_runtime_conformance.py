@@ -226,7 +226,7 @@ class TestEngineBuilder:
     ) -> None:
         builder = make()
         (tmp_path / "file").write_bytes(b"")
-        with pytest.raises(FileError, match="room to write .*file"):
+        with pytest.raises(FileError, match="to write .*file"):
             builder.build(convolution, tmp_path / "file" / f"network{builder.suffix}")
 
 
