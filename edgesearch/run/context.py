@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from devices import DeviceSpec
+from devices.errors import FileError
 from devices.locks import locked
 from edgesearch.config import Config
 from edgesearch.events import Report, silent, teller
@@ -34,6 +35,9 @@ class RunContext:
         self.config = config
         self.report = report
         self.files = RunFiles(config.output_dir)
+        self._refusal: FileError | None = None
+        self._pools: dict[bool, ImagePool] = {}
+        self._keeps_pools = False
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -51,14 +55,32 @@ class RunContext:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Lock the output folder against other writers.
+        """Lock the output folder against other writers, if that is possible now.
+
+        Finished results can be read without it; call `require_lock` before anything is written.
+        """
+        folder = self.files.output_dir
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(folder / ".lock", protects=folder))
+                self._refusal = None
+            except FileError as error:
+                self._refusal = error
+            yield
+
+    @property
+    def may_write(self) -> bool:
+        """Whether nothing prevented `writing` from locking the output folder."""
+        return self._refusal is None
+
+    def require_lock(self) -> None:
+        """Refuse to go on without the lock.
 
         Raises:
             FileError: The folder is not writable, or another process writes to it.
         """
-        folder = self.files.output_dir
-        with locked(folder / ".lock", protects=folder):
-            yield
+        if self._refusal is not None:
+            raise self._refusal
 
     def open_images(self, decode_all: bool = False) -> ImagePool:
         """The images of the run; see `ImagePool`.
@@ -68,7 +90,22 @@ class RunContext:
         """
         from edgesearch.data.image_pool import ImagePool
 
-        return ImagePool(self.config.data, self.space.in_channels, self.config.seed, decode_all)
+        if decode_all in self._pools:
+            return self._pools[decode_all]
+        pool = ImagePool(self.config.data, self.space.in_channels, self.config.seed, decode_all)
+        if self._keeps_pools:
+            self._pools[decode_all] = pool
+        return pool
+
+    @contextmanager
+    def one_pool(self) -> Iterator[None]:
+        """Open and decode the images only once within the context; changed files go unnoticed."""
+        self._keeps_pools = True
+        try:
+            yield
+        finally:
+            self._keeps_pools = False
+            self._pools.clear()
 
     def load_weights(self) -> SupernetWeights:
         """The trained supernet.
