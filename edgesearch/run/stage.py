@@ -181,8 +181,6 @@ class Stage:
             message = f"{missing[0]} is missing: starting again"
         elif not self.intact():
             message = "some of its files are missing or changed: starting again"
-        else:
-            message = "going on"
         self._write(False, (), began=time.time())
         return message
 

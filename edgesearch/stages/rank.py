@@ -215,7 +215,8 @@ def _known(
         found = RankedSubnets(path, run.space)
         known = sum(each in found.subnets for each in chosen)
         if known:
-            message = f"{message}; {known} of {len(chosen)} subnets are known"
+            counted = f"{known} of {len(chosen)} subnets are known"
+            message = f"{message}; {counted}" if message else counted
     if message:
         run.report(Event("rank", message))
     return found
