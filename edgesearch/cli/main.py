@@ -43,6 +43,16 @@ AsJson = Annotated[
 ]
 
 
+Anew = Annotated[
+    bool,
+    typer.Option(
+        "--anew",
+        help="Start over where the settings or inputs have changed, even if the former output took "
+        "longer than a few minutes; it is kept under another name.",
+    ),
+]
+
+
 class TableFormat(str, Enum):
     """File formats for the figures of a latency table."""
 
@@ -80,8 +90,13 @@ def edgesearch(
 def _stage_command(name: str, description: str) -> None:
     """Add a stage's command; it calls the method of `Run` with the same name."""
 
-    def command(config: ConfigArgument, overrides: Overrides = None, json: AsJson = False) -> None:
-        _run(name, config, overrides, json)
+    def command(
+        config: ConfigArgument,
+        overrides: Overrides = None,
+        anew: Anew = False,
+        json: AsJson = False,
+    ) -> None:
+        _run(name, config, overrides, json, anew=anew)
 
     command.__doc__ = description
     app.command(name)(command)
@@ -140,9 +155,12 @@ def profile(
     _run("profile", config, overrides, json, export_csv=export is not None, again=again)
 
 
-_stage_command(
-    "validate", "Measure whole subnets that are not in the table, and compare with predictions."
-)
+@app.command("validate")
+def validate(config: ConfigArgument, overrides: Overrides = None, json: AsJson = False) -> None:
+    """Measure whole subnets that are not in the table, and compare with predictions."""
+    _run("validate", config, overrides, json)
+
+
 _stage_command("pretrain", "Train the supernet on unlabeled images.")
 _stage_command("search", "Find the best subnets within the budgets.")
 _stage_command("export", "Compile, verify and measure the winners.")

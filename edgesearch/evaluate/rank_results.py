@@ -37,15 +37,18 @@ class RankedSubnet:
 
 
 class RankedSubnets:
-    """The subnets in a file of JSON lines, which may exist; a kill loses at most one line."""
+    """The subnets in a file of JSON lines, which may exist; a kill loses at most one line.
 
-    def __init__(self, path: Path, space: SearchSpace) -> None:
+    Without `cut`, a torn last line stays in the file, and nothing may be added.
+    """
+
+    def __init__(self, path: Path, space: SearchSpace, *, cut: bool = True) -> None:
         self.path = path
         self.subnets: dict[Architecture, RankedSubnet] = {}
         self._lines = JsonLines(
             path, "subnets that `edgesearch rank` wrote", "Move the file away to rank again."
         )
-        for number, values in self._lines.read(cut=True) if path.exists() else []:
+        for number, values in self._lines.read(cut=cut) if path.exists() else []:
             with self._lines.line(number):
                 subnet = RankedSubnet.from_dict(values, space)
             self.subnets[subnet.architecture] = subnet

@@ -28,7 +28,7 @@ from edgesearch.export.engines import (
 )
 from edgesearch.export.kit import KIT, least_versions, write_kit
 from edgesearch.export.manifest import make_manifest, unjudged, write_manifest
-from edgesearch.export.verify import KnnImages
+from edgesearch.export.verify import KNN_NEIGHBOURS, KnnImages
 from edgesearch.formats.precision import CALIBRATIONS, Calibration, CalibrationMethod, Precision
 from edgesearch.formats.precisions import PRECISIONS, precision_of, precision_with
 from edgesearch.search.winners import Winner
@@ -54,12 +54,14 @@ class Deployable:
     Attributes:
         network: In evaluation mode; maps images to the exported output.
         calibration: Number and hash of the images for normalisation statistics and int8 ranges.
+        classifier: Accuracy of the logits (0 … 1) and number of held-out images; None without.
     """
 
     network: Subnet
     resolution: int
     metadata: dict[str, str]
     calibration: dict[str, Any]
+    classifier: dict[str, Any] | None = None
 
     @property
     def output_names(self) -> list[str]:
@@ -92,11 +94,15 @@ def make_deployable(
     network = network.to(memory_format=torch.channels_last).eval()
     calibration = pool.sample(resolution, 0, calibration_images)
     recalibrate(network, calibration, batch_size)
+    right = None
     if output == "logits":
         images = pool.labelled(resolution)
         features = compute_features(network, images.train, prepare=images.prepare)
         classifier = fit_linear(features, images.train_labels, len(pool.class_names))
         network.fc, network.output = classifier, output
+        found = compute_features(network, images.test, prepare=images.prepare).argmax(dim=1)
+        accuracy = float((found == images.test_labels).double().mean())
+        right = {"accuracy": accuracy, "images": len(found)}
     metadata = {
         "space": space.name,
         "architecture": json.dumps(dict(architecture)),
@@ -108,7 +114,7 @@ def make_deployable(
     for image in calibration:
         digest.update(image.contiguous().numpy().tobytes())
     about = {"images": len(calibration), "sha256_of_pixels": digest.hexdigest()}
-    return Deployable(network, resolution, metadata, {**about, "image_set": pool.digest})
+    return Deployable(network, resolution, metadata, {**about, "image_set": pool.digest}, right)
 
 
 def _precisions(device: DeviceSpec, tensorrt: TensorRTTarget | None) -> list[Precision]:
@@ -264,6 +270,8 @@ def write_winner(
         "output_names": deployable.output_names,
         **form,
         "calibration": deployable.calibration,
+        "classifier": deployable.classifier,
+        "knn_neighbours": KNN_NEIGHBOURS,
         "licence_of_data": pool.licence,
     }
     write_kit(folder, engine, make_manifest(folder, files, facts))

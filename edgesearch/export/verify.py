@@ -28,6 +28,8 @@ class Parity:
         max_difference: Largest difference of an output value, relative to the largest output.
         same_as_pytorch: Share of images with the same top class (logits) or the same nearest other
             image as in PyTorch; None for a single image. This is no accuracy.
+        knn_images: Held-out images that were classified.
+        knn_train_images: Images whose labels voted.
     """
 
     images: int
@@ -37,6 +39,7 @@ class Parity:
     knn_before: float | None = None
     knn_after: float | None = None
     knn_images: int | None = None
+    knn_train_images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -182,8 +185,13 @@ def verify_engine(
         parity = compare(wanted, found, logits)
         if knn is not None:
             after = knn[0].accuracy(lambda pixels: _outputs(session, pixels), batch)
-            judged = len(knn[0].test)
-            parity = replace(parity, knn_before=knn[1], knn_after=after, knn_images=judged)
+            parity = replace(
+                parity,
+                knn_before=knn[1],
+                knn_after=after,
+                knn_images=len(knn[0].test),
+                knn_train_images=len(knn[0].train),
+            )
     finally:
         session.close()
     if not fits(parity, precision.tolerance):

@@ -109,6 +109,10 @@ class PretrainSettings(Settings):
     ] = "moco_v2"
     epochs: Count = 200
     """Passes over the images."""
+    extend: bool = False
+    """Continue the longest finished training of fewer epochs in output_dir, instead of starting
+    over. From there on the learning rate is that of the schedule over all epochs: it has fallen to
+    0 and jumps up, so the result differs from that of a training of all epochs."""
     batch_size: Batch = 256
     """Images per step, over all processes."""
     optimizer: Literal["sgd", "lars"] = _own()

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 Monitor = Callable[[SupernetWeights], dict[str, float]]
 WEIGHTS = "model.safetensors"
+BEST = "best.safetensors"
+STATE = "state.pt"
 
 
 class Trainer:
@@ -81,7 +83,7 @@ class Trainer:
         self.settings = settings
         self.seed = seed
         self.folder = folder
-        self.state_path, self.weights_path = folder / "state.pt", folder / WEIGHTS
+        self.state_path, self.weights_path = folder / STATE, folder / WEIGHTS
         self.identity = identity
         self.monitor = monitor
         self.listener = listener or Listener()
@@ -296,7 +298,7 @@ class Trainer:
                 f"the loss is high as epoch {epoch} ends: weights and state are not kept"
             )
         if report.best_epoch == epoch:
-            weights.save(self.folder / "best.safetensors")
+            weights.save(self.folder / BEST)
         self._save_state()
         self.listener.epoch(report)
 

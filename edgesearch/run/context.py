@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from devices import DeviceSpec
+from devices.errors import FileError
 from devices.locks import locked
 from devices.processors import read_processors
 from edgesearch.config import Config
@@ -38,6 +39,9 @@ class RunContext:
         self.files = RunFiles(config.output_dir)
         self._pool: ImagePool | None = None
         self._told: set[str] = set()
+        self._refusal: FileError | None = None
+        self._pools: dict[bool, ImagePool] = {}
+        self._keeps_pools = False
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -55,13 +59,31 @@ class RunContext:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Lock the output folder against other writers.
+        """Lock the output folder against other writers, if that is possible now.
+
+        Finished results can be read without it; call `require_lock` before anything is written.
+        """
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(self.files.lock, protects=self.files.output_dir))
+                self._refusal = None
+            except FileError as error:
+                self._refusal = error
+            yield
+
+    @property
+    def may_write(self) -> bool:
+        """Whether nothing prevented `writing` from locking the output folder."""
+        return self._refusal is None
+
+    def require_lock(self) -> None:
+        """Refuse to go on without the lock.
 
         Raises:
             FileError: The folder is not writable, or another process writes to it.
         """
-        with locked(self.files.lock, protects=self.files.output_dir):
-            yield
+        if self._refusal is not None:
+            raise self._refusal
 
     def open_images(self, decode_all: bool = False) -> ImagePool:
         """The images of the run; see `ImagePool`. Reports once how they were understood.
@@ -72,9 +94,13 @@ class RunContext:
         from edgesearch.data.image_pool import ImagePool
         from edgesearch.processes import distributed
 
+        if decode_all in self._pools:
+            return self._pools[decode_all]
         channels, resolution = self.space.in_channels, self.space.largest.resolution
         data, seed = self.config.data, self.config.seed
         self._pool = pool = ImagePool(data, channels, seed, decode_all, self.files.is_output)
+        if self._keeps_pools:
+            self._pools[decode_all] = pool
         found = pool.contents
         for text in (str(found), *found.misfits(channels, resolution)):
             if text not in self._told and distributed.rank() == 0:
@@ -86,6 +112,16 @@ class RunContext:
     def contents(self) -> Contents | None:
         """The images that were opened last, as they were understood; None before."""
         return None if self._pool is None else self._pool.contents
+
+    @contextmanager
+    def one_pool(self) -> Iterator[None]:
+        """Open and decode the images only once within the context; changed files go unnoticed."""
+        self._keeps_pools = True
+        try:
+            yield
+        finally:
+            self._keeps_pools = False
+            self._pools.clear()
 
     def load_weights(self) -> SupernetWeights:
         """The trained supernet.

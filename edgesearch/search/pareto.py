@@ -50,6 +50,7 @@ def write_pareto(
             "latency_budget_ms": budgets["latency_ms"],
             "latency_p95_budget_ms": budgets["latency_p95_ms"],
             "budgets": budgets,
+            "bounds": feasible.budgets.words(),
             "fronts": {
                 device: [
                     t.to_dict() | {name: feasible.cost(name, t.architecture) for name in in_bytes}

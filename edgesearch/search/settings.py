@@ -72,6 +72,28 @@ Bounds = Annotated[_Number | _Range | _Numbers, Discriminator(_form)]
 Shares = Annotated[_Share | _Shares, _one_of("a share, or a list of them")]
 
 
+_NOUNS = {
+    "latency_ms": ("latency", "ms"),
+    "latency_p95_ms": ("95th percentile", "ms"),
+    "params": ("parameters", ""),
+    "macs": ("MACs", ""),
+    "activation_bytes": ("activations", "bytes"),
+    "weight_bytes": ("weights", "bytes"),
+}
+
+
+def _bound_words(name: str, bound: Range) -> str:
+    *device, figure = name.removeprefix("devices.").rsplit(".", 1)
+    noun, unit = _NOUNS[figure]
+
+    def shown(value: float) -> str:
+        return (f"{value:.3f} {unit}" if unit == "ms" else f"{value:,.0f} {unit}").rstrip()
+
+    low = "" if bound.min is None else f"{shown(bound.min)} ≤ "
+    high = "" if bound.max is None else f" ≤ {shown(bound.max)}"
+    return f"{low}{' on '.join([noun, *device])}{high}"
+
+
 class DeviceBudgets(MeasuredSettings):
     """Budgets on a further device, whose latency table is in the same output_dir."""
 
@@ -145,6 +167,20 @@ class Budgets(Settings):
             if bound is not None
         }
         return {name: bound for name, bound in ranges.items() if bound != Range()}
+
+    def without_latency(self) -> Budgets:
+        """The budgets that can be checked without a latency table."""
+        names = ("params", "macs", "activation_bytes", "weight_bytes")
+        return Budgets(**{name: getattr(self, name) for name in names})
+
+    def words(self) -> list[str]:
+        """Each bound in words, such as "latency ≤ 0.190 ms"."""
+        bounds = [part.ranges() for part in self.each()]
+        several = [f"{part['latency_ms'].ends[1]:.3f}" for part in bounds if len(bounds) > 1]
+        words = [_bound_words(name, bound) for name, bound in bounds[0].items()]
+        if several:
+            words[0] = f"latency ≤ {' or '.join(several)} ms, separate budgets"
+        return words
 
     def further_devices(self) -> dict[str, DeviceSpec]:
         """The further devices by name."""

@@ -27,6 +27,7 @@ from edgesearch.latency.table import (
 )
 from edgesearch.latency.workloads import WorkloadFiles, block_keys, network_key, networks_to_measure
 from edgesearch.run.context import RunContext
+from edgesearch.run.room import check_memory
 from edgesearch.space import SearchSpace
 from profilers import (
     LatencyTable,
@@ -78,10 +79,14 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
         if path.exists() and not again:
             before = LatencyTable.load(path, expect=run.device, accept=settings.accept)
         complete = before is not None and not _missing(run, before)
+        if not complete:
+            run.require_lock()
+            check_memory(run)
         table = _measured(run, path, before, complete)
         correction = current_correction(space, table)
         model = LatencyModel.from_table(space, table, correction if complete else None)
         if correction is None or not complete:
+            run.require_lock()
             done = dict(rounds=settings.rounds, last_session=table.last_session)
             keep_correction(space, table, model.correction, **done)
         if settings.accept:

@@ -32,6 +32,7 @@ def test_figures_by_hand():
         "knn_before": None,
         "knn_after": None,
         "knn_images": None,
+        "knn_train_images": None,
     }
 
 

@@ -52,7 +52,7 @@ class TestResult:
         assert (result["knn_k"], result["knn_temperature"]) == (5, 0.1)
         assert (result["train_images"], result["test_images"]) == (400, 359)
         assert result["results_path"] == str(chain.output_dir / RESULTS)
-        summary = {row["name"]: row["knn"] for row in chain.read("summary/summary.json")}
+        summary = {row["name"]: row["knn"] for row in chain.read("summary/summary.json")["rows"]}
         found = {row["name"]: row["knn"] for row in rows}
         assert summary == {name: found[name] for name in summary}
 

@@ -118,7 +118,7 @@ class TestAgain:
 
     def test_another_score_is_ranked_anew(self, chain):
         said = chain.passes("rank", *FEW, "search.score=relation").stderr
-        assert "search.score has changed from 'cosine' to 'relation'" in said
+        assert 'search.score has changed from "cosine" to "relation"' in said
         assert (chain.output_dir / "rank.1/subnets.jsonl").exists()
         for row in rows_of(chain):
             assert float(row["agreement"]) == pytest.approx(float(row["relation"]), abs=1e-6)
