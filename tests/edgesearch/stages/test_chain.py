@@ -153,7 +153,7 @@ def test_other_methods_whose_files_hold_other_parts(chain, method, changes):
     run = chain.api(pretrain={"method": method, **changes}, export={"tensorrt": None})
     run.report = lambda event: told.append(event.message)
     result = run.run()
-    changed = f'pretrain.method has changed from "moco_v2" to "{method}"'
+    changed = f"pretrain.method has changed from 'moco_v2' to '{method}'"
     assert any(message.startswith(changed) and "starting over" in message for message in told)
     (largest,) = (row for row in result.summary if row.name == "largest")
     itself = method == "simclr"  # which has no key encoder
