@@ -113,8 +113,10 @@ def measure_resnet50(config_name: str, overrides: list[str], path: Path) -> floa
         network = resnet50(weights=None).eval()
         network.fc = nn.Identity()
         export_network(network, path, input_shape=(1, 3, size, size), output_names=["features"])
-        known.write_text(json.dumps(call("bench", str(path))["engines"][0]["timing"]["p50_ms"]))
-    median_ms: float = json.loads(known.read_text())
+        known.write_text(
+            json.dumps(call("bench", str(path))["engines"][0]["timing"]["p50_ms"]), encoding="utf-8"
+        )
+    median_ms: float = json.loads(known.read_text("utf-8"))
     print(f"  ResNet-50 at {size} px: {median_ms:.2f} ms")
     return median_ms
 
@@ -123,7 +125,7 @@ def call(*arguments: str) -> dict[str, Any]:
     """The result of a command, whose time is printed."""
     command = [sys.executable, "-m", "edgesearch", *arguments, "--json"]
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     print(f"  edgesearch {arguments[0]}: {time.perf_counter() - start:.1f} s", flush=True)
     if done.returncode:
         raise SystemExit(f"it ended with {done.returncode}:\n{done.stderr[-3000:]}")
@@ -175,7 +177,7 @@ def make_engines(config: Config) -> None:
         form={"batch": "fixed", "quantization": None},
         calibration=pool.sample(resolution, 0, config.search.calibration_images),
     )
-    for name, about in json.loads((folder / "manifest.json").read_text())["files"].items():
+    for name, about in json.loads((folder / "manifest.json").read_text("utf-8"))["files"].items():
         parity = about.get("parity") or {}
         figures = ", ".join(
             f"{figure} {value:.6g}" for figure, value in parity.items() if value is not None

@@ -285,7 +285,7 @@ def engine(device: str) -> None:
     name = "local-gpu" if on_gpu else "local-cpu"
     where = [f"output_dir={output}", f"device.name={name}", f"pretrain.device={device}"]
     edgesearch("run", "quickstart", *where, "pretrain.epochs=5")
-    manifest = json.loads((output / "engines/w0/manifest.json").read_text())
+    manifest = json.loads((output / "engines/w0/manifest.json").read_text("utf-8"))
     file = output / "engines/w0" / manifest["measured_file"]
     edgesearch("bench", str(file), "--device", name)
 
@@ -399,7 +399,7 @@ def run_step(name: str, folder: Path, device: str) -> str:
     places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     started = time.monotonic()
-    with (folder / f"{name}.txt").open("w") as output:
+    with (folder / f"{name}.txt").open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             command, cwd=work, env=paths, stdout=output, stderr=output, start_new_session=True
         )
@@ -451,7 +451,7 @@ def main() -> None:
     for name in chosen_steps(given.steps):
         lines.append(f"{name:15} {run_step(name, given.folder, given.device)}")
         print(lines[-1], flush=True)
-        (given.folder / "summary.txt").write_text("\n".join(lines) + "\n")
+        (given.folder / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -86,9 +86,9 @@ def main() -> None:
     for name, found in (("profile", profiled), ("validate", validated)):
         steadiness = found["steadiness"]
         print(
-            f"  {name}: settled {steadiness['settled']}; {steadiness['disturbed']} of "
-            f"{steadiness['stretches']} stretches disturbed, {len(steadiness['unsettled'])} of "
-            f"{steadiness['keys']} keys not known well enough"
+            f"  {name}: settled {steadiness['settled']}; {steadiness['discarded']} of "
+            f"{steadiness['rounds']} measurements discarded, {len(steadiness['unsettled'])} of "
+            f"{steadiness['keys']} latencies not known well enough"
         )
 
 

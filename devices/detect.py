@@ -55,10 +55,10 @@ def hazards(machine: Mapping[str, Any], threads: int, load: float | None) -> lis
         found.append(
             f"the clock frequency changes with the load (governor {machine['governor']}): {remedy}"
         )
-    if machine["cores"] < threads:
+    if max(machine["processors"], 1) < threads:
         found.append(
-            f"this process may use {machine['cores']} logical core(s), but the device has "
-            f"{threads} threads: start it with more (taskset), or set device.threads"
+            f"this process gets {machine['processors']:g} processor(s), but the device has "
+            f"{threads} threads: start it with more, or set device.threads"
         )
     if load is not None and load > max(0.5, 0.1 * machine["cores"]):
         found.append(f"the machine is busy (load {load:.1f}): measure when others are done")

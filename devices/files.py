@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -15,7 +16,21 @@ from typing import Any
 from devices.errors import FileError, UserError, UserNotice
 
 _FIRST_LINE_MAX_BYTES = 1 << 20
-_FREE_SPACE = "Free space or choose another output_dir, then run the same command again."
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REMEDIES = {
+    **dict.fromkeys(_FULL, "Free space or choose another output_dir"),
+    errno.EROFS: "It is mounted read-only: choose another output_dir",
+    errno.EACCES: "Get the permission to write there, or choose another output_dir",
+    errno.EPERM: "Get the permission to write there, or choose another output_dir",
+    errno.ENAMETOOLONG: "Choose an output_dir with a shorter path",
+    errno.ENOTDIR: "A file is in the way: move it, or choose another output_dir",
+    errno.EISDIR: "A folder is in the way: move it, or choose another output_dir",
+    errno.EEXIST: "A file is in the way: move it, or choose another output_dir",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n 1024)",
+}
+_OTHER_REMEDY = "Check the disk, or choose another output_dir"
+_NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY, errno.EBADF}
+"""What a file system answers that does not offer `fsync`, or not for folders."""
 
 
 @contextlib.contextmanager
@@ -41,14 +56,14 @@ def replacing(
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+            _sync(file.fileno())
         if keep_former is not None and path.exists():
             os.replace(path, keep_former)
         os.replace(partial, path)
         if not shared:  # a cache can be made again
             _sync_folder(path.parent)
     except OSError as error:
-        raise _no_room("write", path, error) from error
+        raise _cannot("write", path, error) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
@@ -156,13 +171,13 @@ class JsonLines:
                     while written < len(line):
                         written += file.write(line[written:])
                     if sync:
-                        os.fsync(file.fileno())
+                        _sync(file.fileno())
                 except OSError:
                     with contextlib.suppress(OSError):
                         file.truncate(end)
                     raise
         except OSError as error:
-            raise _no_room("append to", self.path, error) from error
+            raise _cannot("append to", self.path, error) from error
 
     def _read_bytes(self) -> bytes:
         with self.path.open("rb") as file:
@@ -205,8 +220,24 @@ def _intact(data: bytes) -> bytes:
     return data[:end] if _object(data[begin:end]) is not None else data[:begin]
 
 
-def _no_room(action: str, path: Path, error: OSError) -> FileError:
-    return FileError(f"room to {action} {path}", error.strerror or str(error), _FREE_SPACE)
+def _cannot(action: str, path: Path, error: OSError) -> FileError:
+    """The error for a file that cannot be written; `action` is "write" or "append to"."""
+    room = "room to" if error.errno in _FULL else "to"
+    remedy = _REMEDIES.get(error.errno or 0, _OTHER_REMEDY)
+    return FileError(
+        f"{room} {action} {path}",
+        error.strerror or str(error),
+        f"{remedy}, then run the same command again.",
+    )
+
+
+def _sync(descriptor: int) -> None:
+    """Make a file survive a power failure, where the file system offers that."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
 
 
 def _sync_folder(folder: Path) -> None:
@@ -215,6 +246,6 @@ def _sync_folder(folder: Path) -> None:
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        _sync(descriptor)
     finally:
         os.close(descriptor)

@@ -26,6 +26,8 @@ class Fingerprint:
         machine: Architecture, such as `x86_64`.
         governor: Frequency governors of the cores that this process may use, comma-separated.
         affinity: Numbers of the logical cores that this process may use.
+        processors: Processors' worth of time that this process can get: `cores`, or its CPU quota.
+        physical_cores: Physical cores behind the affinity.
         priority: Nice value of this process.
         frequency_khz: Lowest and highest clock frequency that the governor may choose.
         power_mode: Power mode of a Jetson, such as `15W`.
@@ -48,6 +50,8 @@ class Fingerprint:
     runtime_version: str
     governor: str | None
     affinity: tuple[int, ...] = ()
+    processors: float | None = None
+    physical_cores: int = 1
     priority: int | None = None
     frequency_khz: tuple[int, int] | None = None
     power_mode: str | None = None

@@ -33,7 +33,7 @@ def read_gpu(root: Path = Path("/")) -> dict[str, Any]:
     which = _visible()
     found = (None, None, None, None) if which is None else _integrated(root) or _card(which)
     names = ("gpu", "compute_capability", "gpu_memory_bytes", "driver")
-    return dict(zip(names, found, strict=True))
+    return dict(zip(names, found))
 
 
 def _integrated(root: Path) -> tuple[str, str, None, str | None] | None:

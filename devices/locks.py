@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from devices.errors import FileError
+from devices.errors import FileError, UserNotice
 
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _held: set[IO[bytes]] = set()
 
 
@@ -28,7 +31,8 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 def locked(path: Path, *, protects: Path | None = None, wait: bool = False) -> Iterator[None]:
     """Hold an exclusive lock until the block or the process ends.
 
-    Windows, and file systems without locks, give no protection.
+    Windows, and file systems without locks (some network drives, FUSE), give no protection; of the
+    latter a `UserNotice` tells.
 
     Args:
         path: The lock file; created with its folder if missing.
@@ -70,5 +74,17 @@ def _lock(file: IO[bytes], protects: Path, wait: bool) -> None:
             "another process is writing there",
             "Wait for it, or choose another output_dir.",
         ) from error
-    except OSError:
-        pass  # a file system without locks
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise FileError(
+                f"to lock {protects.absolute()} against other writers",
+                error.strerror or str(error),
+                "Check the disk, or choose another output_dir.",
+            ) from error
+        warnings.warn(
+            f"{protects.absolute()}: its file system has no file locks ({error.strerror}), so two "
+            "commands that write there at once would spoil it: run one at a time, or choose an "
+            "output_dir on a local disk",
+            UserNotice,
+            stacklevel=4,
+        )

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from devices.processors import read_processors
+
 # Instruction sets by which inference libraries choose kernels, on x86-64 and Arm.
 _INSTRUCTION_SETS = (
     *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16"),
@@ -27,17 +29,19 @@ def read_machine(root: Path = Path("/")) -> dict[str, Any]:
     Args:
         root: The folder that holds `proc` and `sys`.
     """
-    affinity = _affinity()
-    cpus = affinity or tuple(range(os.cpu_count() or 1))
+    processors = read_processors(root)
+    cpus = processors.affinity or tuple(range(processors.present))
     return {
         "chip": chip(root),
         "cores": len(cpus),
         "instruction_sets": instruction_sets(root),
-        "memory_bytes": memory_bytes(),
+        "memory_bytes": _memory_bytes(),
         "os": f"{platform.system()} {platform.release()}".strip(),
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "affinity": affinity,
+        "affinity": processors.affinity,
+        "processors": processors.usable,
+        "physical_cores": processors.cores,
         "priority": os.getpriority(os.PRIO_PROCESS, 0) if hasattr(os, "getpriority") else None,
         "governor": governor(root, cpus),
         "frequency_khz": frequency_khz(root, cpus),
@@ -146,14 +150,7 @@ def _numbers(paths: Iterable[Path]) -> list[int]:
     return [int(text) for text in texts if re.fullmatch(r"-?[0-9]+", text)]
 
 
-def _affinity() -> tuple[int, ...]:
-    if hasattr(os, "sched_getaffinity"):
-        return tuple(sorted(os.sched_getaffinity(0)))
-    return ()
-
-
-def memory_bytes() -> int:
-    """Memory of this machine; 0 if the system does not tell."""
+def _memory_bytes() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -78,7 +78,7 @@ class PowerMeter:
         if not self._counters:
             return None
         used_uj = 0
-        for zone, before in zip(self._counters, self._energies_uj, strict=True):
+        for zone, before in zip(self._counters, self._energies_uj):
             now = _number(zone / "energy_uj") or 0
             overflow = _number(zone / "max_energy_range_uj") or 0
             used_uj += now - before if now >= before else now - before + overflow

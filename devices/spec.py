@@ -14,6 +14,7 @@ from typing import Any
 from devices.errors import UnknownDeviceError
 from devices.runtimes.known_runtimes import RUNTIMES
 from devices.runtimes.record import RuntimeRecord
+from devices.values import in_yaml
 
 TRANSPORTS = ("local", "ssh")
 MEASURED_FIELDS = ("name", "runtime", "provider", "precision", "batch", "threads")
@@ -21,9 +22,10 @@ MEASURED_FIELDS = ("name", "runtime", "provider", "precision", "batch", "threads
 IDENTITY_FIELDS = (
     *("chip", "instruction_sets", "runtime_version"),
     *("gpu", "driver", "power_mode"),
+    *("affinity", "processors"),
 )
-"""Fingerprint fields in which two machines must agree to share a latency table. GPU fields and
-power mode are None where missing or unreadable.
+"""Fingerprint fields in which two sessions must agree to share a latency table. Unreadable and
+missing ones are None, or empty.
 """
 
 _CATALOG = Path(__file__).parent / "catalog"
@@ -214,7 +216,7 @@ def load_device(name: str, **overrides: Any) -> DeviceSpec:
 
 def _refuse(field: str, allowed: str, found: object) -> None:
     raise UnknownDeviceError(
-        f"field {field!r} of a device must be {allowed}", repr(found), f"Change {field!r}."
+        f"field {field!r} of a device must be {allowed}", in_yaml(found), f"Change {field!r}."
     )
 
 

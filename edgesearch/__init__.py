@@ -7,6 +7,9 @@ Public names are imported when they are first used (PEP 562), so that `import ed
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,6 +41,24 @@ _ROOMS = {
     "load_space": "edgesearch.families",
     "load_subnet": "edgesearch.export.load_subnet",
 }
+
+
+def _refuse_shadows() -> None:
+    """Say which file of the user stands in the way of a package that edgesearch needs."""
+    root = Path(__file__).resolve().parents[1]
+    for name in ("devices", "profilers"):
+        found = importlib.util.find_spec(name)
+        origin = None if found is None else found.origin
+        if origin is None or Path(origin).resolve().parents[1] != root:
+            raise ImportError(
+                f"edgesearch needs its own package {name!r}, but Python finds "
+                f"{origin or 'none'} first. Rename that file or folder, or start Python elsewhere; "
+                "the command `edgesearch` is not affected by files in the current folder."
+            )
+
+
+if sys.argv[:1] != ["-m"]:  # `python -m edgesearch` removes the current folder from the path later
+    _refuse_shadows()
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,9 @@ from edgesearch.stages.validate import ValidateResult, validate
 class Run(RunContext):
     """A run: each command resumes where it was stopped, and skips what is finished.
 
+    With `anew`, output of other settings or inputs is set aside even if it took longer than a few
+    minutes; without it, a StageError says so.
+
     Args:
         config: A YAML file, the name of a shipped configuration such as "quickstart", or a
             `Config`.
@@ -45,34 +48,34 @@ class Run(RunContext):
             )
         super().__init__(config, report)
 
-    def profile(self, *, export_csv: bool = False) -> ProfileResult:
+    def profile(self, *, export_csv: bool = False, again: bool = False) -> ProfileResult:
         """Build or resume the device's latency table; see `edgesearch.stages.profile`."""
-        return profile(self, export_csv=export_csv)
+        return profile(self, export_csv=export_csv, again=again)
 
     def validate(self) -> ValidateResult:
         """Measure whole networks that are not in the table, and compare them with predictions."""
         return validate(self)
 
-    def pretrain(self) -> PretrainResult:
+    def pretrain(self, *, anew: bool = False) -> PretrainResult:
         """Train the supernet on unlabeled images."""
-        return pretrain(self)
+        return pretrain(self, anew=anew)
 
-    def search(self) -> SearchResult:
+    def search(self, *, anew: bool = False) -> SearchResult:
         """Find the best subnets within the budgets."""
-        return search(self)
+        return search(self, anew=anew)
 
-    def export(self) -> ExportResult:
+    def export(self, *, anew: bool = False) -> ExportResult:
         """Compile, verify and measure the winners."""
-        return export(self)
+        return export(self, anew=anew)
 
     def evaluate(self, *, architectures: Sequence[str] = ()) -> EvaluateResult:
         """kNN and linear probe of the winners, named subnets, and both ends of the space."""
         return evaluate(self, architectures=architectures)
 
-    def rank(self) -> RankResult:
+    def rank(self, *, anew: bool = False) -> RankResult:
         """Measure how well the score ranks subnets by accuracy."""
-        return rank(self)
+        return rank(self, anew=anew)
 
-    def run(self) -> RunResult:
+    def run(self, *, anew: bool = False) -> RunResult:
         """Run profile, pretrain, search and export, then compare the winners with baselines."""
-        return run_all(self)
+        return run_all(self, anew=anew)

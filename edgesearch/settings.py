@@ -7,10 +7,12 @@ sentence of documentation. `edgesearch.config.Config` nests these classes.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, to_jsonable_python
 
 FORM = "form:"
@@ -29,6 +31,19 @@ CALIBRATION = _Mark()
 """Marks an option of the search that affects the features of a recalibrated subnet."""
 
 
+@dataclass(frozen=True)
+class AppliesTo(_Mark):
+    """Marks an option that has an effect only under a condition.
+
+    Attributes:
+        condition: The condition in words, after "unless".
+        holds: Whether it holds for a whole configuration.
+    """
+
+    condition: str
+    holds: Callable[[Any], bool]
+
+
 class Settings(BaseModel):
     """A section of the configuration: rejects unknown keys and converts no types."""
 
@@ -41,6 +56,20 @@ class Settings(BaseModel):
     )
     exclusive: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Pairs of mutually exclusive options. On the command line, one replaces the other."""
+
+    def without_effect(self, config: Any, section: str = "") -> Iterator[str]:
+        """One line for each given option that has no effect in a configuration.
+
+        An option that is off (null, false or 0) or has its default needs no line.
+        """
+        for name, field in type(self).model_fields.items():
+            value, path = getattr(self, name), f"{section}{name}"
+            if isinstance(value, Settings):
+                yield from value.without_effect(config, f"{path}.")
+            elif name in self.model_fields_set and value and value != field.default:
+                for mark in field.metadata:
+                    if isinstance(mark, AppliesTo) and not mark.holds(config):
+                        yield f"{path} has no effect unless {mark.condition}"
 
     def decisive(self, section: str, mark: _Mark | None = None) -> dict[str, Any]:
         """Options that affect results, by key path: those with `mark`, or all but `NO_EFFECT`."""
@@ -71,9 +100,19 @@ def fault(required: str, found: str | None = None, remedy: str = "") -> Pydantic
     return PydanticCustomError("fault", "{required}", context)
 
 
-UserPath = Annotated[
-    Path, Field(strict=False), AfterValidator(lambda path: Path(os.path.expanduser(path)))
-]
+def _expanded(path: Any) -> Any:
+    """Replace ~ before `Path` drops the ./ of a name that begins with it."""
+    if not isinstance(path, str | Path):
+        return path
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise fault(
+            "a home folder is required for ~", f"none for {path}", f"./{path} is a name like this"
+        )
+    return expanded
+
+
+UserPath = Annotated[Path, Field(strict=False), BeforeValidator(_expanded)]
 """A path; relative paths start at the current folder, `~` is the home folder."""
 
 Count = Annotated[int, Field(ge=1)]

@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from devices.runtimes.open_runtime import open_runtime
 from devices.spec import DeviceSpec
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, RoundSamples
 from profilers.meter import LocalMeter
+from profilers.steadiness import Look
 from profilers.usage import print_usage
 from profilers.workload import REFERENCE_KEY, Workload
 
@@ -136,9 +138,10 @@ def _measure(meter: LocalMeter, request: Mapping[str, Any]) -> Any:
 
 def encode_measurement(found: Measurement) -> dict[str, Any]:
     """A measurement as plain JSON values."""
-    values = {"round": found.round, "key": found.key, "anchor": found.anchor}
+    look = None if found.look is None else asdict(found.look)
+    values = {"round": found.round, "key": found.key, "anchor": found.anchor, "look": look}
     if isinstance(found.outcome, RoundSamples):
-        return {**values, "cold_ms": found.outcome.cold_ms, "warm_ms": found.outcome.warm_ms}
+        return {**values, "samples": asdict(found.outcome)}
     return {**values, "error": encode_error(found.outcome)}
 
 
@@ -148,8 +151,11 @@ def decode_measurement(values: Mapping[str, Any], session: int) -> Measurement:
     if "error" in values:
         outcome = errors.EngineError(*values["error"][1:])
     else:
-        outcome = RoundSamples(values["cold_ms"], tuple(values["warm_ms"]))
-    return Measurement(values["round"], values["key"], outcome, session, values["anchor"])
+        samples = values["samples"]
+        lists = {name: tuple(samples[name]) for name in ("warm_ms", "waited_ms")}
+        outcome = RoundSamples(samples["cold_ms"], **lists)
+    look = None if values["look"] is None else Look(**values["look"])
+    return Measurement(values["round"], values["key"], outcome, session, values["anchor"], look)
 
 
 def encode_error(error: errors.UserError) -> list[str]:

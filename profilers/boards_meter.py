@@ -11,6 +11,7 @@ from devices.errors import DeviceError
 from devices.fingerprint import Fingerprint, take_fingerprint
 from devices.runtimes.open_runtime import open_runtime
 from devices.spec import IDENTITY_FIELDS, DeviceSpec
+from devices.values import in_yaml
 from profilers.measure import KeyHistory, MeasureConfig, Measurement
 from profilers.meter import LocalMeter, Meter
 from profilers.remote_meter import RemoteMeter
@@ -128,8 +129,8 @@ def _check_alike(first: RemoteMeter, other: RemoteMeter) -> None:
         wanted, found = (getattr(board.fingerprints[-1], field) for board in (first, other))
         if wanted != found:
             raise DeviceError(
-                f"boards of one kind: {field} {wanted!r} as on {first.host}",
-                f"{found!r} on {other.host}",
+                f"boards of one kind: {field} {in_yaml(wanted)} as on {first.host}",
+                f"{in_yaml(found)} on {other.host}",
                 "List only boards of one kind, with the same software, in device.hosts.",
             )
     ratio = other.reference_ms / first.reference_ms

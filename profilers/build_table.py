@@ -143,10 +143,13 @@ class _TableBuilder:
             session=session,
             samples_ms=None if samples is None else samples.warm_ms,
             cold_ms=None if samples is None else samples.cold_ms,
+            waited_ms=samples.waited_ms or None if samples is not None else None,
             round=None if samples is None else found.round,
             error=None if samples is not None else str(found.outcome),
             anchor=found.anchor,
             about=None if workload is None or found.anchor else workload.about,
+            others=None if found.look is None else found.look.others,
+            crowded=found.look is not None and found.look.crowded,
         )
         # One sync per round: a power failure may cost a round.
         place = (found.session, found.round)

@@ -20,12 +20,13 @@ from profilers.sessions import (
     SessionFacts,
     all_disturbed_stretches,
     by_session,
-    reference_levels_ms,
+    counts,
+    looks_by_session,
     session_scales,
     undisturbed,
     what_was_wanted,
 )
-from profilers.steadiness import UNSETTLED_SHARE, Steadiness, base_level_ms
+from profilers.steadiness import UNSETTLED_SHARE, WIDE_P95, Steadiness, base_level_ms
 from profilers.table_file import open_table, read_table, table_lines
 from profilers.table_identity import Mismatch, check_identity, machine_mismatches, read_identity
 from profilers.workload import OVERHEAD_KEY, OWN_KEYS, REFERENCE_KEY
@@ -218,7 +219,7 @@ class LatencyTable:
         minima_ms = tuple(
             record.fastest_ms * self.session_scale(record.session)
             for record in records
-            if (record.session, record.stretch) not in self._disturbed_stretches()
+            if counts(record, self._disturbed_stretches())
         )
         return KeyHistory(minima_ms, len(records))
 
@@ -229,27 +230,33 @@ class LatencyTable:
             asked_rounds: Rounds last asked for, by kind of key. For other kinds: the fewest rounds
                 that a session which measured the key asked for.
         """
-        levels_ms = reference_levels_ms(self._records.get(REFERENCE_KEY, ()))
-        relative = [
-            level / base_level_ms(levels) for levels in levels_ms.values() for level in levels
+        looks = looks_by_session(self._records.get(REFERENCE_KEY, ()))
+        levels_ms = [[look.level_ms for look in of_session] for of_session in looks.values()]
+        relative = [level / base_level_ms(levels) for levels in levels_ms for level in levels]
+        others = [
+            look.others for of_session in looks.values() for look in of_session if look.others
         ]
-        kinds = {key: kind for key, kind in self.kinds().items() if key in self._records}
-        keys = [key for key in kinds if key not in OWN_KEYS]
-        asked = asked_rounds or {}
-        unsettled = tuple(
-            key
-            for key in keys
-            if self._wanted(key, asked.get(kinds[key], 0)).lacks_rounds(
-                replace(self.history(key), attempts=0)
-            )
-        )
+        asked, kinds = asked_rounds or {}, self.kinds()
+        keys = [key for key in self._records if key not in OWN_KEYS]
+        wanted = {key: self._wanted(key, asked.get(kinds[key], 0)) for key in keys}
+        histories = {key: replace(self.history(key), attempts=0) for key in keys}
+        unsettled = tuple(key for key in keys if wanted[key].lacks_rounds(histories[key]))
+        p95_ratios = [self.percentile_ms(key, 95) / self.median_ms(key) for key in keys]
+        p95_ratio = float(np.median(p95_ratios)) if keys else 1.0
+        records = [record for key in keys for record in self._records[key]]
+        is_sure = len(unsettled) <= UNSETTLED_SHARE * len(keys)
         return Steadiness(
-            stretches=sum(map(len, levels_ms.values())),
-            disturbed=len(self._disturbed_stretches()),
+            rounds=len(records),
+            discarded=len(records) - sum(len(each.minima_ms) for each in histories.values()),
+            interrupted=sum(record.waited_ms is not None for record in records),
+            others=float(np.mean(others)) if others else None,
             reference_spread=float(np.quantile(relative, 0.95)) - 1 if relative else 0.0,
+            p95_ratio=p95_ratio,
             keys=len(keys),
             unsettled=unsettled,
-            settled=len(unsettled) <= UNSETTLED_SHARE * len(keys),
+            short=sum(wanted[key].is_precise(histories[key]) for key in unsettled),
+            interval=max((each.interval for each in wanted.values()), default=0.0),
+            settled=is_sure and p95_ratio < WIDE_P95,
         )
 
     def _wanted(self, key: str, asked_rounds: int) -> MeasureConfig:
@@ -283,11 +290,10 @@ class LatencyTable:
         Except for a fixed cost of each block, it adds up over the blocks of a network that is
         larger than the caches. None if it was not measured.
         """
-        self._found(key)
+        known = [record for record in self._found(key) if record.cold_ms is not None]
         first = [
-            [record.cold_ms * self.session_scale(record.session)]
-            for record in self._counting(key)
-            if record.cold_ms is not None
+            [record.cold_ms * self.session_scale(record.session)]  # type: ignore[operator]
+            for record in undisturbed(known, self._disturbed_stretches())
         ]
         return statistics.low_quantile_ms(first) if first else None
 
@@ -400,16 +406,16 @@ class LatencyTable:
 
     def _scaled(self, records: Sequence[LatencyRecord]) -> list[list[float]]:
         return [
-            [sample * self.session_scale(record.session) for sample in record.samples_ms or ()]
+            [sample * self.session_scale(record.session) for sample in record.net_ms]
             for record in records
         ]
 
     def _counting(self, key: str) -> Sequence[LatencyRecord]:
-        """The undisturbed records; all records if all were disturbed."""
+        """The records that count; all records if none does."""
         return undisturbed(self._records[key], self._disturbed_stretches())
 
     def _disturbed_stretches(self) -> frozenset[tuple[int, int]]:
         if self._disturbed is None:
-            levels_ms = reference_levels_ms(self._records.get(REFERENCE_KEY, ()))
-            self._disturbed = all_disturbed_stretches(levels_ms, self._facts)
+            looks = looks_by_session(self._records.get(REFERENCE_KEY, ()))
+            self._disturbed = all_disturbed_stretches(looks, self._facts)
         return self._disturbed

@@ -12,33 +12,65 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from devices.errors import EngineError
+from devices.interruptions import RunWatch, yield_processor
+from devices.processors import OtherPrograms, read_processors
 from devices.runtimes.protocol import Session
-from profilers import statistics, steadiness
+from profilers import statistics
 from profilers.errors import ProfilerError
+from profilers.steadiness import Look, disturbed_stretches
 
 
 @dataclass(frozen=True)
 class RoundSamples:
     """Samples of one round of one key.
 
+    Runs that other programs interrupted are left out and made again; if all were interrupted, the
+    round does not count.
+
     Attributes:
         cold_ms: First run. Other models have used the caches since the previous round, so weights
-            come from memory, as those of a block inside a network do.
+            come from memory, as those of a block inside a network do. None if it was interrupted.
         warm_ms: The runs right after it.
+        waited_ms: By how much each of them was interrupted, if all were; otherwise empty.
     """
 
-    cold_ms: float
+    cold_ms: float | None
     warm_ms: tuple[float, ...]
+    waited_ms: tuple[float, ...] = ()
+
+    @property
+    def fastest_ms(self) -> float:
+        """The fastest run, without the time for which it was interrupted."""
+        return min(without_waiting(self.warm_ms, self.waited_ms))
+
+
+def without_waiting(samples_ms: Sequence[float], waited_ms: Sequence[float]) -> list[float]:
+    """Durations of runs less the time for which they were interrupted, if they were."""
+    if not waited_ms:
+        return list(samples_ms)
+    # Threads of one run may wait at the same time: a part of the run is left in any case.
+    pairs = zip(samples_ms, waited_ms, strict=True)
+    return [ms - min(waited, _MOST_WAITING * ms) for ms, waited in pairs]
 
 
 Outcome = RoundSamples | EngineError
 
 REFERENCE_RUNS = 10
 """Runs of the reference in each of its measurements: enough to hit a moment without other load."""
+_NEVER = -1
+"""In place of the number of a stretch: the round does not count."""
 _CLOCK_MS = 1e-3
 """Narrowest interval to aim for: shorter latencies are not resolved better."""
 SECONDS_BETWEEN_REFERENCES = 0.25
 """Time between two reference measurements within a round."""
+ATTEMPTS = 3
+"""Runs made, relative to those wanted, if other programs keep interrupting them."""
+_WAITING = 0.2
+"""Share of a run that it may wait for a processor, relative to the tolerance."""
+_CROWD = 5.0
+"""Processors that others may use beyond those that are to spare, relative to the tolerance."""
+_MOST_WAITING = 0.9
+"""Largest share of a run that is taken for waiting."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +84,7 @@ class Measurement:
         session: Index, from 0, among the sessions measured together: each board, and each
             connection to it, is a session of its own.
         anchor: Whether it was measured only to compare sessions.
+        look: What the reference tells of the machine; None for other keys.
     """
 
     round: int
@@ -59,6 +92,7 @@ class Measurement:
     outcome: Outcome
     session: int = 0
     anchor: bool = False
+    look: Look | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +101,7 @@ class KeyHistory:
 
     Attributes:
         minima_ms: Fastest run of each round that counts.
-        attempts: Number of rounds made, disturbed ones included.
+        attempts: Number of rounds made, disturbed and interrupted ones included.
     """
 
     minima_ms: tuple[float, ...] = ()
@@ -87,7 +121,8 @@ class MeasureConfig:
         interval: A key gets more rounds until the confidence interval of its low quantile is at
             most this share of the quantile.
         tolerance: A round counts if the reference, just before and after it, is at most this share
-            slower than usual.
+            slower than usual; a run, if it waited for a processor for at most a fifth of this
+            share.
         max_rounds: Most rounds of a key, disturbed ones included; three times `rounds` if None.
 
     Raises:
@@ -129,10 +164,14 @@ class MeasureConfig:
         """Whether a key with this history needs, and may have, another round."""
         if history.attempts >= self.most_rounds:
             return False
-        if len(history.minima_ms) < self.rounds:
-            return True
+        return len(history.minima_ms) < self.rounds or not self.is_precise(history)
+
+    def is_precise(self, history: KeyHistory) -> bool:
+        """Whether the confidence interval of a key's low quantile is narrow enough."""
+        if not history.minima_ms:
+            return False
         least_ms = max(self.interval * min(history.minima_ms), _CLOCK_MS)
-        return statistics.low_quantile_width_ms(history.minima_ms) > least_ms
+        return statistics.low_quantile_width_ms(history.minima_ms) <= least_ms
 
 
 def measure_rounds(
@@ -141,6 +180,7 @@ def measure_rounds(
     history: Mapping[str, KeyHistory] | None = None,
     always: Collection[str] = (),
     reference: str | None = None,
+    spare: float = math.inf,
 ) -> Iterator[Measurement]:
     """Measure all keys in turn, round after round.
 
@@ -148,9 +188,10 @@ def measure_rounds(
     rounds, so that no key always follows the same other one.
 
     The reference is measured at the start and end of each round, and every quarter of a second in
-    between. Rounds during which it was slow do not count, and are repeated. A key is measured
-    until enough rounds count and its low quantile is precise enough, or until rounds or time run
-    out.
+    between. Rounds during which it was slow, or other programs used more processors than are to
+    spare, do not count, and are repeated. So are runs that other programs interrupted. A key is
+    measured until enough rounds count and its low quantile is precise enough, or until rounds or
+    time run out.
 
     Args:
         sessions: Sessions to measure, by key.
@@ -158,11 +199,12 @@ def measure_rounds(
         history: Previous rounds of keys.
         always: Keys measured in every round, whatever rounds they have.
         reference: Key of the reference workload, if any.
+        spare: Processors that other programs may use without sharing a core with the runs.
 
     Yields:
         The result of each round of each key; a key that fails is not measured again.
     """
-    rounds = _Rounds(sessions, config, history or {}, always, reference)
+    rounds = _Rounds(sessions, config, history or {}, always, reference, spare)
     if rounds.due():
         yield from rounds.warm_up()
         yield from rounds.measure()
@@ -177,19 +219,21 @@ class _Rounds:
     history: Mapping[str, KeyHistory]
     always: Collection[str]
     reference: str | None
+    spare: float
 
     def __post_init__(self) -> None:
         own = (*self.always, self.reference)
         self.always = [key for key in self.always if key != self.reference]
         self._keys = [key for key in sorted(self.sessions) if key not in own]
-        # By key, for each round: the stretch between two references it was in, its fastest run.
+        # By key, for each round: its stretch, or `_NEVER` if it was interrupted; its fastest run.
         self._minima_ms: dict[str, list[tuple[int, float]]] = {key: [] for key in self._keys}
-        self._levels_ms: list[float] = []
+        self._looks: list[Look] = []
+        self._others = OtherPrograms(read_processors().affinity)
         self._failed: set[str] = set()
 
     def due(self) -> list[str]:
         """The keys that lack rounds."""
-        disturbed = steadiness.disturbed_stretches(self._levels_ms, self.config.tolerance)
+        disturbed = disturbed_stretches(self._looks, self.config.tolerance)
         return [
             key
             for key in self._keys
@@ -199,14 +243,14 @@ class _Rounds:
 
     def _history_now(self, key: str, disturbed: Collection[int] = ()) -> KeyHistory:
         before, now = self.history.get(key, KeyHistory()), self._minima_ms[key]
-        counting = tuple(ms for stretch, ms in now if stretch not in disturbed)
+        counting = tuple(ms for stretch, ms in now if stretch not in (_NEVER, *disturbed))
         return KeyHistory(before.minima_ms + counting, before.attempts + len(now))
 
     def warm_up(self) -> Iterator[Measurement]:
         """Run all sessions once: first runs allocate, and a cold machine is slow."""
         first = [] if self.reference is None else [self.reference]
         for key in [*first, *self.always, *self.due()]:
-            outcome = _time(self.sessions[key], 1)
+            outcome = self._time(key, 1)
             if isinstance(outcome, EngineError):
                 self._failed.add(key)
                 yield Measurement(1, key, outcome)
@@ -230,33 +274,68 @@ class _Rounds:
             if time.monotonic() - looked >= SECONDS_BETWEEN_REFERENCES:
                 yield from self._look(number)
                 looked = time.monotonic()
-            outcome = _time(self.sessions[key], self.config.runs)
+            outcome = self._time(key, self.config.runs)
             if isinstance(outcome, EngineError):
                 self._failed.add(key)
             elif key in self._minima_ms:
-                self._minima_ms[key].append((len(self._levels_ms), min(outcome.warm_ms)))
+                stretch = _NEVER if outcome.waited_ms else len(self._looks)
+                self._minima_ms[key].append((stretch, outcome.fastest_ms))
             yield Measurement(number, key, outcome)
         yield from self._look(number)
+
+    def _time(self, key: str, runs: int) -> Outcome:
+        return _time(self.sessions[key], runs, _WAITING * self.config.tolerance)
 
     def _look(self, number: int) -> Iterator[Measurement]:
         """Measure the reference."""
         if self.reference is not None and self.reference not in self._failed:
-            outcome = _time(self.sessions[self.reference], REFERENCE_RUNS)
+            outcome, look = self._time(self.reference, REFERENCE_RUNS), None
             if isinstance(outcome, EngineError):
                 self._failed.add(self.reference)
             else:
-                self._levels_ms.append(min(outcome.warm_ms))
-            yield Measurement(number, self.reference, outcome)
+                others = self._others.used()
+                crowded = (
+                    others is not None and others > self.spare + _CROWD * self.config.tolerance
+                )
+                look = Look(outcome.fastest_ms, others, crowded)
+                self._looks.append(look)
+            yield Measurement(number, self.reference, outcome, look=look)
 
 
-def _time(session: Session, runs: int) -> Outcome:
+def _time(session: Session, runs: int, waiting: float) -> Outcome:
+    """Time a first run and some more; those that are interrupted are made again, within bounds."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        cold_ms, *warm_ms = session.time_ms(1 + runs)
-        return RoundSamples(cold_ms, tuple(warm_ms))
+        with RunWatch(session.workers, waiting) as watch:
+            timed = _timed(session, watch)
+            cold_ms, waited_ms = next(timed)
+            cold = None if waited_ms else cold_ms
+            warm: list[float] = []
+            interrupted: list[tuple[float, float]] = []
+            while len(warm) < runs and len(warm) + len(interrupted) < ATTEMPTS * runs:
+                if waited_ms:
+                    yield_processor()
+                ms, waited_ms = next(timed)
+                if waited_ms:
+                    interrupted.append((ms, waited_ms))
+                else:
+                    warm.append(ms)
+        if warm:
+            return RoundSamples(cold, tuple(warm))
+        samples_ms, waits_ms = zip(*interrupted[:runs], strict=True)
+        return RoundSamples(cold, samples_ms, waits_ms)
     except EngineError as error:
         return error
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _timed(session: Session, watch: RunWatch) -> Iterator[tuple[float, float]]:
+    """Duration of each run, and how long it was interrupted."""
+    timings_ms = session.timings_ms()
+    while True:
+        watch.start()
+        ms = next(timings_ms)
+        yield ms, watch.waited_ms(ms)

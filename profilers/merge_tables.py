@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devices.values import in_yaml
 from profilers.errors import TableError, TableMismatchError
 from profilers.latency_table import LatencyTable
 from profilers.table_file import open_table, read_table
@@ -75,8 +76,9 @@ def _check_alike(table: LatencyTable, other: LatencyTable) -> None:
         differing += [(where, mismatch) for mismatch in machine_mismatches(machine, own)]
     for where, mismatch in differing:
         raise TableMismatchError(
-            f"{other.path} must be of {mismatch.field} {mismatch.wanted!r}, as {table.path} is",
-            f"{mismatch.field} {mismatch.found!r}{where}",
+            f"{other.path} must be of {mismatch.field} {in_yaml(mismatch.wanted)}, as "
+            f"{table.path} is",
+            f"{mismatch.field} {in_yaml(mismatch.found)}{where}",
             "Keep the two apart: only tables of the same device and versions are merged.",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Protocol
 
 from devices.errors import EngineError
 from devices.fingerprint import Fingerprint
+from devices.runtimes.known_runtimes import RUNTIMES
 from devices.runtimes.protocol import Runtime, Session
 from profilers.errors import ProfilerError
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, measure_rounds
@@ -91,7 +93,8 @@ class LocalMeter:
                     sessions[workload.key] = self._load(workload.onnx_path, stack)
                 except EngineError as error:
                     yield Measurement(1, workload.key, error)
-            for found in measure_rounds(sessions, config, history, always, REFERENCE_KEY):
+            rounds = measure_rounds(sessions, config, history, always, REFERENCE_KEY, self._spare())
+            for found in rounds:
                 failed = isinstance(found.outcome, EngineError)
                 if failed and found.key in OWN_MODELS:
                     raise found.outcome  # type: ignore[misc]
@@ -103,6 +106,13 @@ class LocalMeter:
 
     def close(self) -> None:
         """Do nothing: `measure` closes its sessions."""
+
+    def _spare(self) -> float:
+        """Processors that other programs may use without sharing a core with the runs."""
+        record, settings = RUNTIMES.get(self._runtime.name), self._runtime.settings
+        if record is None or record.computes_on(settings.get("provider")) != "processor":
+            return math.inf
+        return max(0, self.fingerprints[0].physical_cores - int(settings["threads"]))
 
     def _load(self, path: Path, stack: contextlib.ExitStack) -> Session:
         session = self._runtime.load(path)

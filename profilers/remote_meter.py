@@ -22,13 +22,13 @@ from devices.errors import (
 )
 from devices.fingerprint import Fingerprint
 from devices.spec import DeviceSpec
-from devices.transports.ssh import SshTransport
+from devices.transports.ssh import UNSET, SshTransport
 from profilers import agent
 from profilers.agent_archive import write_agent
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, RoundSamples
 from profilers.meter import write_own_models
 from profilers.steadiness import disturbed_stretches
-from profilers.workload import REFERENCE_KEY, Workload
+from profilers.workload import Workload
 
 PAUSES_SECONDS = (1, 2, 5, 10, 20, 40)
 """Pause before each attempt to reconnect; after the last one without progress, measuring fails."""
@@ -75,7 +75,7 @@ class RemoteMeter:
         failures, spent = 0, 0.0
         self.fingerprints = self.fingerprints[-1:]
         while left:
-            made: list[tuple[str, float]] = []
+            made: list[Measurement] = []
             rest = replace(config, max_seconds=max(config.max_seconds - spent, 1e-3))
             try:
                 if self._agent is None:
@@ -90,7 +90,7 @@ class RemoteMeter:
                     if found.anchor:
                         pass
                     elif isinstance(found.outcome, RoundSamples):
-                        made.append((found.key, min(found.outcome.warm_ms)))
+                        made.append(found)
                     else:
                         left.pop(found.key, None)
                     spent = before if begin is None else before + time.monotonic() - begin
@@ -226,6 +226,10 @@ class _Agent:
         said = b"".join(self._said).decode(errors="replace").strip()
         host, python = self._transport.host, self._python
         last = said.splitlines()[-1] if said else f"exit status {status}"
+        if UNSET in last:
+            remedy = "Name the interpreter by a variable that is set there without a login, or by "
+            remedy += "its whole path: device.python."
+            return RuntimeMissingError(f"the interpreter {python!r} on {host}", last, remedy)
         if status in (126, 127):  # the shell cannot run, or cannot find, the interpreter
             remedy = "Install Python 3.10 or newer there, or name its interpreter: device.python."
             return RuntimeMissingError(f"the interpreter {python!r} on {host}", last, remedy)
@@ -256,19 +260,20 @@ class _Agent:
 
 
 def _with(
-    history: Mapping[str, KeyHistory], made: Sequence[tuple[str, float]], tolerance: float
+    history: Mapping[str, KeyHistory], made: Sequence[Measurement], tolerance: float
 ) -> dict[str, KeyHistory]:
-    """Histories with the rounds (key, fastest run) of one connection, in order, added.
+    """Histories with the rounds of one connection, in order, added.
 
-    Disturbed rounds do not count, as in `measure_rounds`.
+    Disturbed and interrupted rounds do not count, as in `measure_rounds`.
     """
-    levels_ms = [fastest_ms for key, fastest_ms in made if key == REFERENCE_KEY]
-    disturbed = disturbed_stretches(levels_ms, tolerance)
+    looks = [measurement.look for measurement in made if measurement.look is not None]
+    disturbed = disturbed_stretches(looks, tolerance)
     found, stretch = dict(history), 0
-    for key, fastest_ms in made:
-        stretch += key == REFERENCE_KEY
-        if key in found:
-            counting = () if stretch in disturbed else (fastest_ms,)
-            minima_ms = (*found[key].minima_ms, *counting)
+    for measurement in made:
+        stretch += measurement.look is not None
+        key, samples = measurement.key, measurement.outcome
+        if key in found and isinstance(samples, RoundSamples):
+            is_lost = stretch in disturbed or samples.waited_ms
+            minima_ms = (*found[key].minima_ms, *(() if is_lost else (samples.fastest_ms,)))
             found[key] = KeyHistory(minima_ms, found[key].attempts + 1)
     return found

@@ -10,7 +10,7 @@ import numpy as np
 
 from profilers.latency_record import LatencyRecord, is_count
 from profilers.measure import MeasureConfig
-from profilers.steadiness import disturbed_stretches
+from profilers.steadiness import Look, disturbed_stretches
 from profilers.workload import OVERHEAD_KEY
 
 Stretches = Collection[tuple[int, int]]
@@ -80,26 +80,31 @@ def session_scales(records: Iterable[LatencyRecord], disturbed: Stretches = ()) 
 
 
 def undisturbed(records: Sequence[LatencyRecord], disturbed: Stretches) -> Sequence[LatencyRecord]:
-    """The undisturbed records of a key; all records if all were disturbed."""
-    calm = [record for record in records if (record.session, record.stretch) not in disturbed]
-    return calm or records
+    """The records of a key that count; all records if none does."""
+    return [each for each in records if counts(each, disturbed)] or records
 
 
-def reference_levels_ms(records: Iterable[LatencyRecord]) -> dict[int, list[float]]:
-    """The fastest run of each measurement of the reference, by session."""
-    found: dict[int, list[float]] = {}
+def counts(record: LatencyRecord, disturbed: Stretches) -> bool:
+    """Whether a round was neither interrupted nor in a disturbed stretch."""
+    return record.waited_ms is None and (record.session, record.stretch) not in disturbed
+
+
+def looks_by_session(records: Iterable[LatencyRecord]) -> dict[int, list[Look]]:
+    """The measurements of the reference, by session."""
+    found: dict[int, list[Look]] = {}
     for record in records:
-        found.setdefault(record.session, []).append(record.fastest_ms)
+        look = Look(record.fastest_ms, record.others, record.crowded)
+        found.setdefault(record.session, []).append(look)
     return found
 
 
 def all_disturbed_stretches(
-    levels_ms: Mapping[int, Sequence[float]], facts: Mapping[int, SessionFacts]
+    looks: Mapping[int, Sequence[Look]], facts: Mapping[int, SessionFacts]
 ) -> frozenset[tuple[int, int]]:
-    """The disturbed stretches of all sessions, from `reference_levels_ms`."""
+    """The disturbed stretches of all sessions, from `looks_by_session`."""
     return frozenset(
         (session, number)
-        for session, of_session in levels_ms.items()
+        for session, of_session in looks.items()
         for number in disturbed_stretches(
             of_session, facts.get(session, SessionFacts(session)).config.tolerance
         )

@@ -10,6 +10,7 @@ from typing import Any
 from devices.errors import DeviceError
 from devices.fingerprint import Fingerprint
 from devices.spec import IDENTITY_FIELDS, MEASURED_FIELDS, DeviceSpec
+from devices.values import in_yaml
 from profilers.errors import TableError, TableMismatchError
 
 _RUN_FIELDS = ("runtime", "provider", "precision", "batch", "threads")
@@ -59,7 +60,7 @@ def machine_mismatches(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> l
         Mismatch(field, _plain(wanted.get(field)), _plain(found.get(field)))
         for field in IDENTITY_FIELDS
     ]
-    unknown = (None, "")
+    unknown = (None, "", ())
     return [
         each
         for each in compared
@@ -92,9 +93,10 @@ def check_identity(
     if refused:
         fields = ", ".join(sorted({*accept, *(mismatch.field for mismatch in refused)}))
         raise TableMismatchError(
-            f"{path} must be of {refused[0].field} {refused[0].wanted!r}",
-            f"{refused[0].field} {refused[0].found!r}",
-            "Use the table of this device, move this one away and measure again, or accept the "
+            f"{path} must be of {refused[0].field} {in_yaml(refused[0].wanted)}",
+            f"{refused[0].field} {in_yaml(refused[0].found)}",
+            "Use the table of this device, measure anew (`edgesearch profile CONFIG --again` keeps "
+            "this one aside), or accept the "
             f"difference: profile.accept=[{fields}].",
         )
     return tuple(differing)
@@ -109,8 +111,8 @@ def refuse_other_runs(path: Path, accepted: Iterable[Mismatch]) -> None:
     for mismatch in accepted:
         if mismatch.field in _RUN_FIELDS:
             raise TableMismatchError(
-                f"{path} must be of {mismatch.field} {mismatch.wanted!r} to be added to",
-                f"{mismatch.field} {mismatch.found!r}, which was accepted for reading it",
+                f"{path} must be of {mismatch.field} {in_yaml(mismatch.wanted)} to be added to",
+                f"{mismatch.field} {in_yaml(mismatch.found)}, which was accepted for reading it",
                 "Move this table away, and run `edgesearch profile` for one of this device.",
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from devices.values import in_yaml
 from profilers.latency_table import LatencyTable
 from profilers.steadiness import Steadiness
 from profilers.table_identity import machine_mismatches
@@ -36,7 +37,7 @@ def describe_table(
     )
     if not table.sessions:
         return [device, *_clocks(table), "It holds no measurements yet."]
-    steady = str(steadiness or table.steadiness())
+    steady = (steadiness or table.steadiness()).of_table
     return [
         device,
         *_clocks(table),
@@ -98,8 +99,8 @@ def _sessions(table: LatencyTable) -> list[str]:
     return [
         *([f"{counted(len(merged_from), 'session')} merged from {sources}."] if sources else ()),
         *(
-            f"Session {session.number} was measured with {mismatch.field} {mismatch.found!r}, "
-            f"not {mismatch.wanted!r}."
+            f"Session {session.number} was measured with {mismatch.field} "
+            f"{in_yaml(mismatch.found)}, not {in_yaml(mismatch.wanted)}."
             for session in table.sessions
             for mismatch in machine_mismatches(session.fingerprint, own)
         ),

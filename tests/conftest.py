@@ -28,12 +28,17 @@ _cache = tempfile.TemporaryDirectory(prefix="edgesearch-tests-")
 os.environ["EDGESEARCH_CACHE"] = _cache.name
 
 
+SHELLS = ("dash", "tcsh", "fish", "zsh")
+"""Login shells of a board, if they are installed here."""
+
+
 @dataclass(frozen=True)
 class Board:
     """A real OpenSSH server on this machine that stands for a board.
 
     Attributes:
-        config: Configuration file for the client, in which `board` and `twin` are the server.
+        config: Configuration file for the client, in which `board` and `twin` are the server, and
+            `SHELL-board` the same with another login shell, one of `SHELLS`.
         tmp: The folder for temporary files over there.
         home: The user's folder over there, where the shell looks for its start-up files.
         pid: Of the server.
@@ -113,15 +118,19 @@ SetEnv TMPDIR={tmp} HOME={home}
     )
     public = (folder / "host_key.pub").read_text()
     (folder / "known").write_text(f"[127.0.0.1]:{port} {public}")
+    shells = "".join(
+        f"Host {shell}-board\n    IdentityFile {folder}/{shell}_key\n" for shell in SHELLS
+    )
     (folder / "config").write_text(
         f"""
-Host board twin stranger
+Host board twin stranger *-board
     HostName 127.0.0.1
     Port {port}
     UserKnownHostsFile {folder}/known
     IdentitiesOnly yes
 Host board twin
     IdentityFile {folder}/user_key
+{shells}
 Host stranger
     IdentityFile {folder}/host_key
 Host closed
@@ -145,10 +154,14 @@ class _Server:
         self._command = [program, "-D", "-e", "-f", str(folder / "sshd_config")]
         self.process: subprocess.Popen[str] | None = None
         os.chmod(folder, 0o700)
-        for name in ("host_key", "user_key"):
+        for name in ("host_key", "user_key", *(f"{shell}_key" for shell in SHELLS)):
             key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
             subprocess.run(key, check=True)
-        shutil.copy(folder / "user_key.pub", folder / "authorized")
+        authorized = [(folder / "user_key.pub").read_text()]
+        for shell in SHELLS:  # reads the line as the login shell of such a user would
+            public = (folder / f"{shell}_key.pub").read_text()
+            authorized.append(f'command="{shell} -c \\"$SSH_ORIGINAL_COMMAND\\"" {public}')
+        (folder / "authorized").write_text("".join(authorized))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]

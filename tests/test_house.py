@@ -79,6 +79,31 @@ def test_wheel_holds_what_users_need(tmp_path):
     assert held == expected
 
 
+def test_an_editable_install_wins_over_a_folder_of_the_same_name(tmp_path):
+    """Such as the clone itself, seen from the folder that holds it."""
+    clone = tmp_path / "edgesearch"
+    ignored = shutil.ignore_patterns("__pycache__", "tests", ".git", "runs", "*.egg-info")
+    shutil.copytree(ROOT, clone, ignore=ignored)
+    code = "from setuptools.build_meta import build_editable; build_editable('dist')"
+    build = subprocess.run(
+        [sys.executable, "-c", code], cwd=clone, capture_output=True, text=True, check=False
+    )
+    assert build.returncode == 0, build.stderr
+    (wheel,) = (clone / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    code = (
+        f"import sys, site; sys.path = [p for p in sys.path if {str(ROOT)!r} not in p]; "
+        "sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f)]; "
+        f"site.addsitedir({str(tmp_path / 'site')!r}); import edgesearch; "
+        "print(edgesearch.load_config.__code__.co_filename)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert found.stdout.startswith(str(clone / "edgesearch" / "config")), found.stderr
+
+
 def test_every_package_folder_is_a_package():
     folders = {path.parent for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []

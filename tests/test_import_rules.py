@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("devices", "edgesearch", "profilers")
 
 FLOORS = (
-    {"errors", "settings", "events", "cache", "inputs"},
+    {"errors", "settings", "events", "cache", "inputs", "pictures"},
     {"space"},
     {"families"},
     {"data", "supernet", "processes"},
@@ -31,7 +31,14 @@ FLOORS = (
 """Rooms of edgesearch, from the lowest on: a room may import those on the floors below it, and on
 the lowest floor also its neighbours."""
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-LIGHT = {"devices.errors", "devices.files", "devices.locks", "devices.signals", "devices.spec"}
+LIGHT = {
+    "devices.errors",
+    "devices.files",
+    "devices.locks",
+    "devices.signals",
+    "devices.spec",
+    "devices.values",
+}
 """What of `devices` every room may import."""
 ON_DEVICES = {"data", "supernet", "formats", "latency", "search", "export", "run", "stages"}
 ON_PROFILERS = {"latency", "search", "export", "stages"}

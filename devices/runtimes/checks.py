@@ -1,17 +1,14 @@
-"""Helpers of runtimes and builders: input checks, random inputs, atomic writing of engines."""
+"""Checks of a session's inputs, and random inputs to time it on."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.errors import CompileError, EngineError
+from devices.errors import EngineError
 
 
 def check_inputs(
@@ -63,25 +60,3 @@ def draw_inputs(
         else random.integers(0, 2, shape).astype(types[name])
         for name, shape in shapes.items()
     }
-
-
-@contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Write an engine atomically: yield a temporary file, rename it if the block succeeds.
-
-    Raises:
-        CompileError: If the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CompileError(
-            f"to write the engine {path}",
-            error.strerror or str(error),
-            "Check that the folder exists, can be written and has space.",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

@@ -74,7 +74,7 @@ class CudaGraph:
         self._executable, self._graph = _HANDLE(), _HANDLE()
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _driver() -> Any:
     try:
         driver = ctypes.CDLL(_LIBRARY)

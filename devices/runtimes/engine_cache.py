@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from devices.errors import CompileError
-from devices.runtimes.checks import written_whole
+from devices.errors import FileError
+from devices.files import replacing
 
 
 class EngineCache:
@@ -30,20 +30,20 @@ class EngineCache:
         """Build the engine of a key into the path that `build` gets, replacing any present one.
 
         Raises:
-            CompileError: If it cannot be built, or the folder cannot be written.
+            CompileError: If it cannot be built.
+            FileError: If the folder cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             for path in self._files(key):
                 path.unlink(missing_ok=True)
-            with written_whole(self.folder / key) as temporary:
+            with replacing(self.folder / key, shared=True) as temporary:
                 build(temporary)
                 plan = temporary.read_bytes()
             (self.folder / key).replace(self._path(key, plan))
-        except OSError as error:
-            raise CompileError(
+        except (OSError, FileError) as error:
+            raise FileError(
                 f"to keep engines in {self.folder}",
-                error.strerror or str(error),
+                error.found if isinstance(error, FileError) else error.strerror or str(error),
                 "Free space there, or let EDGESEARCH_CACHE name another folder.",
             ) from error
         return plan

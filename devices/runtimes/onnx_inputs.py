@@ -10,6 +10,7 @@ from devices.runtimes.onnxruntime_session import (
     CPU,
     import_onnxruntime,
     open_session,
+    remedy_of,
     session_options,
 )
 
@@ -27,7 +28,7 @@ def read_inputs(path: Path) -> dict[str, tuple[int | str, ...]]:
         raise EngineError(
             f"{path} must be a whole model that onnxruntime {version} can read",
             explain_failure(error, path, [CPU]),
-            "Export the model again.",
+            remedy_of(error, "Export the model again."),
         ) from error
     return {
         node.name: tuple(size if isinstance(size, int) else str(size or "?") for size in node.shape)

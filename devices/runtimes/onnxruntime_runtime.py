@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.errors import CompileError, EngineError, RuntimeMissingError
-from devices.runtimes.checks import check_inputs, draw_inputs, written_whole
+from devices.files import replacing
+from devices.interruptions import thread_ids
+from devices.runtimes.checks import check_inputs, draw_inputs
 from devices.runtimes.onnx_layers import explain_failure
 from devices.runtimes.onnxruntime_session import (
     CPU,
     first_line,
     import_onnxruntime,
     open_session,
+    remedy_of,
     session_options,
 )
 from devices.runtimes.protocol import Runtime, Session
@@ -80,6 +83,7 @@ class OnnxRuntimeRecord(RuntimeRecord):
     endings = (".onnx", ".ort")
     packages = ("onnxruntime",)
     install = "pip install onnxruntime"
+    least_version = "1.15"
     providers = tuple(PROVIDERS)
 
     def open(self, threads: int, batch: int, provider: str | None) -> Runtime:
@@ -181,13 +185,14 @@ class OnnxRuntime:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         wanted = PROVIDERS[self._provider].full_name
         providers = list(dict.fromkeys([wanted, CPU]))
+        before = thread_ids()
         try:
             session = open_session(path, options, providers)
         except Exception as error:
             raise EngineError(
                 f"onnxruntime {self.version} must be able to load {path}",
                 explain_failure(error, path, providers),
-                "Export or compile the model again.",
+                remedy_of(error, "Export or compile the model again."),
             ) from error
         if session.get_providers()[0] != wanted:
             raise EngineError(
@@ -195,8 +200,12 @@ class OnnxRuntime:
                 f"only {', '.join(session.get_providers())}",
                 "Check the driver and the libraries that the provider needs.",
             )
-        memory = "cuda" if PROVIDERS[self._provider].computes_on == "nvidia" else "cpu"
-        return _OnnxSession(session, path, memory, self._batch)
+        workers = tuple(thread_ids() - before)
+        unit = PROVIDERS[self._provider].computes_on
+        # A pool whose threads the system hides cannot be watched.
+        is_watched = unit == "processor" and (self._threads == 1 or workers)
+        memory = "cuda" if unit == "nvidia" else "cpu"
+        return _OnnxSession(session, path, memory, self._batch, workers if is_watched else None)
 
 
 class OrtBuilder:
@@ -217,7 +226,7 @@ class OrtBuilder:
         """See `EngineBuilder.build`."""
         options = session_options("ORT_ENABLE_EXTENDED" if self._portable else "ORT_ENABLE_ALL")
         options.add_session_config_entry("session.save_model_format", "ORT")
-        with written_whole(engine_path) as temporary:
+        with replacing(engine_path, shared=True) as temporary:
             options.optimized_model_filepath = str(temporary)
             try:
                 open_session(onnx_path, options)
@@ -229,12 +238,18 @@ class OrtBuilder:
                 ) from error
 
 
-class _OnnxSession:
+class _OnnxSession(Session):
     """A loaded model; inputs and outputs for timing are bound once, in the memory of its device."""
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, path: Path, memory: str, batch: int
+        self,
+        session: onnxruntime.InferenceSession,
+        path: Path,
+        memory: str,
+        batch: int,
+        workers: tuple[int, ...] | None = None,
     ) -> None:
+        self.workers = workers
         self._session: onnxruntime.InferenceSession | None = session
         self._path = path
         self._memory = memory
@@ -251,16 +266,15 @@ class _OnnxSession:
         check_inputs(self.inputs, self._types, inputs)
         names = [node.name for node in session.get_outputs()]
         try:
-            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+            return dict(zip(names, session.run(names, dict(inputs))))
         except Exception as error:
             raise self._failed(error) from error
 
-    def time_ms(self, runs: int) -> list[float]:
+    def timings_ms(self) -> Iterator[float]:
         session = self._open_session()
         for array in self._bound:  # brings the inputs into the caches
             array.max()
-        samples_ms = []
-        for _ in range(runs):
+        while True:
             try:
                 begin_ns = time.perf_counter_ns()
                 session.run_with_iobinding(self._binding)
@@ -269,8 +283,7 @@ class _OnnxSession:
                 end_ns = time.perf_counter_ns()
             except Exception as error:
                 raise self._failed(error) from error
-            samples_ms.append((end_ns - begin_ns) / 1e6)
-        return samples_ms
+            yield (end_ns - begin_ns) / 1e6
 
     def close(self) -> None:
         self._session = None

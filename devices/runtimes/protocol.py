@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,10 +21,11 @@ class EngineBuilder(Protocol):
 
         Args:
             onnx_path: The model; all shapes fixed.
-            engine_path: The engine; its folder exists.
+            engine_path: The engine.
 
         Raises:
-            CompileError: If the model cannot be compiled or the engine cannot be written.
+            CompileError: If the model cannot be compiled.
+            FileError: If the engine cannot be written.
         """
 
 
@@ -32,6 +34,8 @@ class Session(Protocol):
 
     inputs: dict[str, tuple[int, ...]]
     """Input shapes by name."""
+    workers: tuple[int, ...] | None = None
+    """System's ids of the threads that compute a run beside the calling one; None if a GPU does."""
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once.
@@ -46,14 +50,21 @@ class Session(Protocol):
             EngineError: If the inputs do not fit, the run fails or the session is closed.
         """
 
-    def time_ms(self, runs: int) -> list[float]:
-        """Time each of some runs, on inputs that were drawn once when the session was made.
+    def timings_ms(self) -> Iterator[float]:
+        """Time one run after the other, on inputs that were drawn once when the session was made.
 
-        The inputs are in the caches, as if they had just been computed.
+        The inputs are in the caches at first, as if they had just been computed.
+
+        Yields:
+            The duration of a run, which begins when its duration is asked for.
 
         Raises:
             EngineError: If a run fails or the session is closed.
         """
+
+    def time_ms(self, runs: int) -> list[float]:
+        """Time some runs; see `timings_ms`."""
+        return list(itertools.islice(self.timings_ms(), runs))
 
     def close(self) -> None:
         """Release all resources. Closing again does nothing."""

@@ -23,6 +23,7 @@ class RuntimeRecord(ABC):
         endings: Suffixes of the files that it loads.
         packages: Python packages that provide it; one of them suffices.
         install: How to install it.
+        least_version: The first version that runs what edgesearch exports.
         providers: Execution providers that a device may name.
         compiles: It builds engines for one batch size: files must not leave the batch open.
         carried: Suffix of the files shipped to devices: that of engines if they run on all
@@ -33,6 +34,7 @@ class RuntimeRecord(ABC):
     endings: tuple[str, ...]
     packages: tuple[str, ...]
     install: str
+    least_version: str
     providers: tuple[str, ...] = ()
     compiles: bool = False
     carried: str = ".onnx"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class ReplayRuntime:
         return _ReplaySession(self._samples_ms[path.stem])
 
 
-class _ReplaySession:
+class _ReplaySession(Session):
     def __init__(self, samples_ms: Sequence[float]) -> None:
         self.inputs: dict[str, tuple[int, ...]] = {"images": (1,)}
         self._samples_ms = itertools.cycle(samples_ms)
@@ -52,9 +52,9 @@ class _ReplaySession:
         check_inputs(self.inputs, {}, inputs)
         return {"features": np.zeros(1, np.float32)}
 
-    def time_ms(self, runs: int) -> list[float]:
+    def timings_ms(self) -> Iterator[float]:
         self._check_open()
-        return list(itertools.islice(self._samples_ms, runs))
+        yield from self._samples_ms
 
     def close(self) -> None:
         self._closed = True

@@ -18,6 +18,7 @@ class Family:
 
     Attributes:
         title: Name for people.
+        least_version: The first version with the features needed.
         modules: Names that its Python module may have.
         packages: Packages that provide the module.
         install: How to install it.
@@ -26,6 +27,7 @@ class Family:
     """
 
     title: str
+    least_version: str
     modules: tuple[str, ...]
     packages: tuple[str, ...]
     install: str
@@ -34,13 +36,15 @@ class Family:
 
 FAMILIES = {
     "tensorrt": Family(
-        "TensorRT 10 or newer",
+        "TensorRT",
+        "10",
         ("tensorrt", "tensorrt_bindings"),
         ("tensorrt-cu13-bindings", "tensorrt-cu12-bindings", "tensorrt"),
         "pip install tensorrt; on a Jetson: sudo apt install python3-libnvinfer",
     ),
     "tensorrt-rtx": Family(
-        "TensorRT for RTX, version 1.7 or newer",
+        "TensorRT for RTX",
+        "1.7",
         ("tensorrt_rtx_bindings", "tensorrt_rtx"),
         ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
         "pip install tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs",
@@ -115,7 +119,8 @@ def _check_features(family: str, trt: Any) -> None:
 def _missing(family: str, found: str) -> RuntimeMissingError:
     known = FAMILIES[family]
     remedy = f"Install it: {known.install}"
-    return RuntimeMissingError(f"the packages of {known.title}", found, remedy)
+    required = f"the packages of {known.title} {known.least_version} or newer"
+    return RuntimeMissingError(required, found, remedy)
 
 
 @contextlib.contextmanager
@@ -130,7 +135,7 @@ def collected_errors(trt: Any) -> Iterator[tuple[Any, list[str]]]:
         logger.sink = before
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _logger(trt: Any) -> Any:
     """The logger of this process: TensorRT keeps the first that it is given."""
     severities = trt.ILogger.Severity

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.errors import CompileError
-from devices.runtimes.checks import written_whole
+from devices.files import replacing
 from devices.runtimes.cuda_memory import NO_GPU_REMEDY
 from devices.runtimes.onnx_layers import name_layer
 from devices.runtimes.tensorrt_bindings import Features, collected_errors, load_bindings
@@ -75,10 +75,10 @@ class TensorRTBuilder:
 
         required = f"TensorRT must be able to compile {onnx_path} for {target}"
         plan = _serialize(self._trt, fill, configure, required, parsers.clear)
-        with written_whole(engine_path) as temporary:
+        with replacing(engine_path, shared=True) as temporary:
             temporary.write_bytes(plan)
         if self._timing_cache is not None and caches[0] is not None:
-            with written_whole(self._timing_cache) as temporary:
+            with replacing(self._timing_cache, shared=True) as temporary:
                 temporary.write_bytes(caches[0].serialize())
 
     def _load_timings(self, config: Any) -> Any:
@@ -99,7 +99,8 @@ def build_small_convolution(family: str, engine_path: Path) -> None:
     """Build a network of one convolution for the present GPU, as a trial.
 
     Raises:
-        CompileError: If it cannot be built or written.
+        CompileError: If it cannot be built.
+        FileError: If it cannot be written.
     """
     import numpy as np
 
@@ -117,7 +118,7 @@ def build_small_convolution(family: str, engine_path: Path) -> None:
 
     required = "TensorRT must be able to build for this GPU"
     plan = _serialize(trt, fill, lambda config: _set_targets(trt, config, None), required)
-    with written_whole(engine_path) as temporary:
+    with replacing(engine_path, shared=True) as temporary:
         temporary.write_bytes(plan)
 
 

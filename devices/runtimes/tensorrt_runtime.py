@@ -38,6 +38,7 @@ class TensorRTRecord(RuntimeRecord):
         self.name = family
         self.packages = FAMILIES[family].packages
         self.install = FAMILIES[family].install
+        self.least_version = FAMILIES[family].least_version
         self._portable = FAMILIES[family].portable
         if self._portable:
             self.carried = ".engine"
@@ -149,8 +150,6 @@ class TensorRTRuntime:
                 loaded = deserialize(self._trt, self._cache.build(key, build))
             return self._opened(loaded, path, with_graph, key)
         except CompileError as error:
-            if isinstance(error.__cause__, OSError):  # the disk failed, not this model
-                raise DeviceError(error.required, error.found, error.remedy) from error
             raise EngineError(error.required, error.found, error.remedy) from error
 
     def _opened(

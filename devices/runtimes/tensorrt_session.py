@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.errors import CompileError, EngineError
-from devices.runtimes.checks import check_inputs, draw_inputs, written_whole
+from devices.errors import EngineError, FileError
+from devices.files import replacing
+from devices.runtimes.checks import check_inputs, draw_inputs
 from devices.runtimes.cuda_graph import CudaGraph
 from devices.runtimes.cuda_memory import Cuda, DeviceBuffer, Stream
+from devices.runtimes.protocol import Session
 from devices.runtimes.tensorrt_bindings import Features, collected_errors
 
 # By TensorRT's names: TensorRT's own mapping to numpy types breaks with some numpy versions.
@@ -51,7 +53,7 @@ def deserialize(trt: Any, plan: bytes) -> tuple[Any, Any]:
     return runtime, engine
 
 
-class TensorRTSession:
+class TensorRTSession(Session):
     """A loaded engine, as `deserialize` returns it, with GPU memory for its inputs and outputs.
 
     Runs are launched as one CUDA graph if `with_graph`. `runtime_cache` is the file that caches
@@ -108,13 +110,13 @@ class TensorRTSession:
             self._buffers[name].read(array)
         return found
 
-    def time_ms(self, runs: int) -> list[float]:
-        """Time each run on the GPU, without copies; see `Session.time_ms`."""
+    def timings_ms(self) -> Iterator[float]:
+        """Time each run on the GPU, without copies; see `Session.timings_ms`."""
         self._check_open()
         self._write(self._arrays)
         self._stream.synchronize()
-        launch = self._launch
-        return [self._stream.time_ms(launch) for _ in range(runs)]
+        while True:
+            yield self._stream.time_ms(self._launch)
 
     def close(self) -> None:
         """See `Session.close`."""
@@ -201,8 +203,8 @@ def _make_context(
     def keep() -> None:
         if not known:
             # If the cache cannot be written, loading compiles each time.
-            with contextlib.suppress(CompileError), written_whole(runtime_cache) as temporary:
-                temporary.write_bytes(cache.serialize())
+            with contextlib.suppress(FileError), replacing(runtime_cache, shared=True) as partial:
+                partial.write_bytes(cache.serialize())
 
     return [config, cache, context], keep
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shlex
+import socket
 import subprocess
 import tempfile
 import uuid
@@ -36,8 +37,9 @@ class SshTransport:
     """A folder on a board, and programs that run there.
 
     The user's ssh configuration, keys and agent apply; ssh never prompts. All commands share one
-    connection. After a lost connection the next command opens a new one; the folder persists.
-    Output of the remote shell's start-up files is skipped.
+    connection, unless no folder here takes a socket. After a lost connection the next command opens
+    a new one; the folder persists. The user's login shell there may be any POSIX shell, csh, tcsh
+    or fish; output of its start-up files is skipped.
 
     Args:
         host: Name of the board for the ssh client.
@@ -48,12 +50,16 @@ class SshTransport:
     def __init__(self, host: str, name: str, ssh_config: str | None = None) -> None:
         self.host = host
         self._name = name
-        self._control = tempfile.TemporaryDirectory(prefix="edgesearch-ssh-")
+        self._control = _socket_folder()
+        shared = ["ControlMaster=no", "ControlPath=none"]
+        if self._control is not None:
+            control = f"ControlPath={self._control.name}/{_SOCKET}"
+            shared = ["ControlMaster=auto", control, "ControlPersist=60"]
         self._options = [
             *("-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}"),
             *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
-            *("-o", "ControlMaster=auto", "-o", f"ControlPath={self._control.name}/master"),
-            *("-o", "ControlPersist=60", *(("-F", ssh_config) if ssh_config else ())),
+            *(word for option in shared for word in ("-o", option)),
+            *(("-F", ssh_config) if ssh_config else ()),
         ]
         self.folder = ""
         self.connection = ""
@@ -70,8 +76,7 @@ class SshTransport:
             DeviceError: If the folder cannot be created, or the answer is invalid.
         """
         token = uuid.uuid4().hex
-        command = ["sh", "-c", _MAKE_FOLDER, "sh", self._name, token]
-        printed = self._run(command, lost=UnreachableError)
+        printed = self._run(_MAKE_FOLDER, self._name, token, lost=UnreachableError)
         _, _, answer = printed.partition(f"\n{token}\n")
         folder, *names = answer.splitlines() or [""]
         if not re.fullmatch(rf"/(.*/)?edgesearch-\d+-{re.escape(self._name)}", folder):
@@ -92,19 +97,25 @@ class SshTransport:
         if name not in self._there:
             size = str(path.stat().st_size)
             with path.open("rb") as file:
-                self._run(["sh", "-c", _PUT, "sh", self.folder, name, size], stdin=file)
+                self._run(_PUT, self.folder, name, size, stdin=file)
             self._there.add(name)
         return f"{self.folder}/{name}"
 
     def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start a remote program with pipes to its standard streams; no shell interprets `command`.
 
+        The program's name, the first word, may begin with `~` and hold `$NAME` or `${NAME}`.
+
         Returns:
             The ssh client's process; closing its input closes the program's input.
         """
         pipe = subprocess.PIPE
         return subprocess.Popen(
-            self._client(command), stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+            self._client(f"exec {expanding(command[0])} {shlex.join(command[1:])}"),
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=True,
         )
 
     def failure(self, status: int, message: str) -> DeviceError:
@@ -144,24 +155,26 @@ class SshTransport:
     def close(self) -> None:
         """Remove the remote folder and end the connection; never raises."""
         if self.folder:
-            self._quietly(self._client(["sh", "-c", _REMOVE, "sh", self.folder, self._name]))
+            self._quietly(self._client(_REMOVE, self.folder, self._name))
             self.folder = ""
-        self._quietly(["ssh", *self._options, "-O", "exit", "--", self.host])
-        self._control.cleanup()
+        if self._control is not None:
+            self._quietly(["ssh", *self._options, "-O", "exit", "--", self.host])
+            self._control.cleanup()
 
-    def _client(self, command: Sequence[str]) -> list[str]:
-        # The remote shell sees one word for each argument.
-        return ["ssh", *self._options, "--", self.host, shlex.join(command)]
+    def _client(self, script: str, *arguments: str) -> list[str]:
+        """The ssh command that runs a script of `sh` on the board."""
+        return ["ssh", *self._options, "--", self.host, in_any_shell(script, *arguments)]
 
     def _run(
         self,
-        command: Sequence[str],
+        script: str,
+        *arguments: str,
         stdin: IO[bytes] | None = None,
         lost: type[DeviceError] = ConnectionLostError,
     ) -> str:
         try:
             done = subprocess.run(
-                self._client(command),
+                self._client(script, *arguments),
                 stdin=stdin or subprocess.DEVNULL,
                 capture_output=True,
                 check=False,
@@ -183,6 +196,67 @@ class SshTransport:
             subprocess.run(
                 command, stdin=null, stdout=null, stderr=null, check=False, timeout=CONNECT_SECONDS
             )
+
+
+def in_any_shell(script: str, *arguments: str) -> str:
+    """A command line that runs a script of `sh`, whatever shell reads the line.
+
+    Shells differ in how they read quotes, line breaks, `!` and `$`: only digits and backslashes
+    within single quotes are left of the script, which `printf` turns back.
+    """
+    whole = f"set -- {shlex.join(arguments)}\n{script}" if arguments else script
+    encoded = "".join(
+        chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\0{byte:03o}"
+        for byte in os.fsencode(whole)
+    )
+    return f"""sh -c 'eval "$(printf %b "$1")"' sh '{encoded}'"""
+
+
+def expanding(program: str) -> str:
+    """A program's name as a word of `sh`, in which `~`, `$NAME` and `${NAME}` are expanded.
+
+    A variable that is not set over there ends the script with status 1 and says so.
+    """
+    home, rest = _HOME.fullmatch(program).groups()  # type: ignore[union-attr]
+    words = [home or ""]
+    for number, part in enumerate(_VARIABLE.split(rest)):
+        is_name = number % 2
+        words.append(f'"${{{part.strip("{}")}:?{UNSET}}}"' if is_name else shlex.quote(part))
+    return "".join(word for word in words if word != "''") or "''"
+
+
+UNSET = "is not set over there"
+_HOME = re.compile(r"(~[\w.-]*(?:/|$))?(.*)", re.DOTALL)
+_VARIABLE = re.compile(r"\$([A-Za-z_]\w*|\{[A-Za-z_]\w*\})")
+_SOCKET = "master"
+SOCKET_FOLDERS = ("/tmp", "/var/tmp")
+"""Where to try if the paths of the user's own folders for temporary files are too long."""
+_SSH_SUFFIX = ".0123456789abcdef"
+"""Like what ssh appends to a socket's name while it makes it."""
+
+
+def _socket_folder() -> tempfile.TemporaryDirectory[str] | None:
+    """A folder in which ssh can make its socket; None if there is none.
+
+    The path of a socket has at most about 100 characters, and not every file system takes sockets.
+    """
+    if not hasattr(socket, "AF_UNIX"):
+        return None
+    own = (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"))
+    for place in (*own, *SOCKET_FOLDERS):
+        # ssh would expand a percent sign, and split at a space.
+        if place is None or not re.fullmatch(r"[\w/.+-]+", place):
+            continue
+        with contextlib.suppress(OSError):
+            folder = tempfile.TemporaryDirectory(prefix="edgesearch-ssh-", dir=place)
+            try:
+                with socket.socket(socket.AF_UNIX) as tried:
+                    tried.bind(f"{folder.name}/{_SOCKET}{_SSH_SUFFIX}")
+                os.unlink(f"{folder.name}/{_SOCKET}{_SSH_SUFFIX}")
+                return folder
+            except OSError:
+                folder.cleanup()
+    return None
 
 
 _REACHABLE = "Check its name and address (`ssh HOST true` has to work), the network and the power."

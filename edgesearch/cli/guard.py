@@ -16,6 +16,7 @@ from typing import TextIO, TypeVar
 import typer
 
 from devices.signals import StopSignals
+from edgesearch.cli.console import visible
 from edgesearch.errors import (
     ConfigError,
     Interrupted,
@@ -59,7 +60,8 @@ def check_processes(command: str) -> None:
     raise StageError(
         f"one process for `edgesearch {command}`",
         str(processes()),
-        f"Run {', '.join(SHARED)} with `torchrun … -m edgesearch`, and the rest without torchrun.",
+        f"Run {', '.join(SHARED)} with `torchrun … --no-python edgesearch`, and the rest without "
+        "torchrun.",
     )
 
 
@@ -106,7 +108,7 @@ def _notices_as_lines() -> Iterator[None]:
                 others(message, category, filename, lineno, file, line)
             elif str(message) not in shown and is_first_process():
                 shown.add(str(message))
-                print(f"note: {message}", file=sys.stderr, flush=True)
+                print(visible(f"note: {message}"), file=sys.stderr, flush=True)
 
         warnings.showwarning = show
         yield
@@ -134,7 +136,7 @@ def _stopped(stop: Interrupted | KeyboardInterrupt) -> typer.Exit:
     is_helper = isinstance(stop, KeyboardInterrupt) and not is_first_process()
     if isinstance(stop, ProcessStopped) or is_helper:
         return _exit_late(STOPPED)
-    print(f"\n{str(stop) or 'stopped'}. {GO_ON}", file=sys.stderr)
+    print(visible(f"\n{str(stop) or 'stopped'}. {GO_ON}"), file=sys.stderr)
     return typer.Exit(STOPPED)
 
 
@@ -146,7 +148,8 @@ def _exit_late(code: int) -> typer.Exit:
 
 
 def _failed(required: str, found: str, remedy: str, as_json: bool) -> typer.Exit:
-    print(f"error: required: {required}\n  found: {found}\n  {remedy.strip()}", file=sys.stderr)
+    text = f"error: required: {required}\n  found: {found}\n  {remedy.strip()}"
+    print(visible(text), file=sys.stderr)
     if as_json:
         fault = {"required": required, "found": found, "remedy": remedy.strip()}
         print(json.dumps({"error": fault}))

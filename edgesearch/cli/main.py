@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Callable
 from enum import Enum
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from edgesearch import __version__
+from edgesearch.cli.console import prepare_streams
 from edgesearch.cli.guard import check_processes, guarded, is_first_process
 
 app = typer.Typer(
@@ -33,12 +33,23 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
-        help="Values that replace those of the file, such as pretrain.epochs=20.",
+        help="Values that replace those of the file, such as pretrain.epochs=20. Texts and paths "
+        "are taken literally, other values are YAML; nothing after the = is null.",
         show_default=False,
     ),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
+]
+
+
+Anew = Annotated[
+    bool,
+    typer.Option(
+        "--anew",
+        help="Start over where the settings or inputs have changed, even if the former output took "
+        "longer than a few minutes; it is kept under another name.",
+    ),
 ]
 
 
@@ -79,8 +90,13 @@ def edgesearch(
 def _stage_command(name: str, description: str) -> None:
     """Add a stage's command; it calls the method of `Run` with the same name."""
 
-    def command(config: ConfigArgument, overrides: Overrides = None, json: AsJson = False) -> None:
-        _run(name, config, overrides, json)
+    def command(
+        config: ConfigArgument,
+        overrides: Overrides = None,
+        anew: Anew = False,
+        json: AsJson = False,
+    ) -> None:
+        _run(name, config, overrides, json, anew=anew)
 
     command.__doc__ = description
     app.command(name)(command)
@@ -98,21 +114,31 @@ def _run(
         from edgesearch.cli.progress import Progress
 
         with Progress() as progress:
-            return getattr(Run(loaded, report=progress.show), name)(**options)
+            run = Run(loaded, report=progress.show)
+            result = getattr(run, name)(**options)
+        if not as_json:
+            return result
+        from edgesearch.cli.results import with_data
+
+        return with_data(result, run.contents)
 
     _show(work, name, as_json)
 
 
 def _show(work: Callable[[], Any], name: str, as_json: bool) -> None:
-    result = guarded(work, as_json)
-    if not is_first_process():
-        return
-    from edgesearch.cli import results
+    def work_and_print() -> None:
+        result = work()
+        if not is_first_process():
+            return
+        from edgesearch.cli import results
 
-    if as_json:
-        results.print_json(result)
-    else:
-        getattr(results, f"print_{name}")(result)
+        if as_json:
+            results.print_json(result)
+        else:
+            getattr(results, f"print_{name}")(result)
+        sys.stdout.flush()
+
+    guarded(work_and_print, as_json)
 
 
 @app.command("profile")
@@ -120,15 +146,21 @@ def profile(
     config: ConfigArgument,
     overrides: Overrides = None,
     export: Export = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Keep the former table aside, and measure anew.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Build or resume the device's latency table."""
-    _run("profile", config, overrides, json, export_csv=export is not None)
+    _run("profile", config, overrides, json, export_csv=export is not None, again=again)
 
 
-_stage_command(
-    "validate", "Measure whole subnets that are not in the table, and compare with predictions."
-)
+@app.command("validate")
+def validate(config: ConfigArgument, overrides: Overrides = None, json: AsJson = False) -> None:
+    """Measure whole subnets that are not in the table, and compare with predictions."""
+    _run("validate", config, overrides, json)
+
+
 _stage_command("pretrain", "Train the supernet on unlabeled images.")
 _stage_command("search", "Find the best subnets within the budgets.")
 _stage_command("export", "Compile, verify and measure the winners.")
@@ -269,7 +301,5 @@ def devices(
 
 def main() -> None:
     """Run the command line."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a console may lack characters such as ≤
-            stream.reconfigure(errors="replace")
+    prepare_streams()
     app()

@@ -7,8 +7,10 @@ import time
 from types import TracebackType
 from typing import Any
 
+from edgesearch.cli.console import visible
 from edgesearch.events import Event
 
+NARROWEST_FOR_BARS = 60
 SECONDS_BETWEEN_LINES = 2.0
 SECONDS_OF_SILENCE = 60.0
 """After this long without output, a line reports progress within a unit of work."""
@@ -27,29 +29,38 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bars
-            from rich.table import Column
-
-            self._bars = Bars(
-                TextColumn("{task.fields[stage]:>8}"),
-                BarColumn(24),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}", table_column=Column(ratio=1)),  # wraps in the rest
-                expand=True,
-                console=Console(stderr=True),
-            )
-            self._bars.start()
+            self._begin_bars()
         return self
+
+    def _begin_bars(self) -> None:
+        """Show bars, unless the terminal is too narrow or cannot move its cursor."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+        from rich.table import Column
+
+        console = Console(stderr=True)
+        if console.is_dumb_terminal or console.width < NARROWEST_FOR_BARS:
+            return
+        self._bars = Bars(
+            TextColumn("{task.fields[stage]:>8}", markup=False),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            # It wraps in the rest of the line.
+            TextColumn("{task.description}", markup=False, table_column=Column(ratio=1)),
+            expand=True,
+            console=console,
+        )
+        self._bars.start()
 
     def show(self, event: Event) -> None:
         """Show an event."""
         if self._bars is None:
             self._print(event)
         elif event.done is None:
-            self._bars.console.print(f"{event.stage:>8} {event.message}", highlight=False)
+            # `out` interprets neither markup nor emoji names, and does not cut words.
+            self._bars.console.out(visible(f"{event.stage:>8} {event.message}"), highlight=False)
         else:
             self._advance(event)
 
@@ -63,7 +74,10 @@ class Progress:
         elif event.within and event.done == 1:
             self._bars.reset(self._tasks[bar], total=event.total)
         self._bars.update(
-            self._tasks[bar], completed=event.done, total=event.total, description=event.message
+            self._tasks[bar],
+            completed=event.done,
+            total=event.total,
+            description=visible(event.message),
         )
         if not event.within:
             self._last = event
@@ -124,4 +138,4 @@ class Progress:
 
 def _print_line(event: Event) -> None:
     count = "" if event.done is None else f" {event.done}/{event.total}"
-    print(f"{event.stage}{count}: {event.message}", file=sys.stderr, flush=True)
+    print(visible(f"{event.stage}{count}: {event.message}"), file=sys.stderr, flush=True)

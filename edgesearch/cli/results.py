@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgesearch.space.count import Count
 
 if TYPE_CHECKING:
+    from edgesearch.data.contents import Contents
     from edgesearch.stages.bench import BenchResult
     from edgesearch.stages.devices import DevicesResult
     from edgesearch.stages.evaluate import EvaluateResult
@@ -31,6 +32,13 @@ GAP = 2
 """Spaces between the columns of a table."""
 NARROWEST_TEXT = 12
 """Minimum width of a text column on a narrow terminal."""
+
+
+def with_data(result: Any, contents: Contents | None) -> Any:
+    """A result, with how the images were understood under `data` if the command has read any."""
+    if contents is None:
+        return result
+    return {**_plain(result), "data": {"understood": str(contents), **_plain(contents)}}
 
 
 def print_json(result: Any) -> None:
@@ -114,44 +122,39 @@ def print_validate(result: ValidateResult) -> None:
     header = ["architecture", "predicted ms", "measured ms", "error"]
     _print_table([*header, "predicted p95", "measured p95"], rows)
     tau = _shown(result.kendall_tau, ".3f")
+    again = "" if result.held_out else " to which the predictions are fitted, measured again"
     print(
-        f"\n{result.n} networks: mean error {result.mape:.2%} (bias {result.bias:+.2%}), worst "
-        f"{result.worst:.1%}; {result.within_5:.0%} within 5 %, {result.within_10:.0%} within "
-        f"10 %; Kendall tau {tau}; mean error of the 95th percentiles {result.p95_mape:.1%}"
+        f"\n{result.n} networks{again}: mean error {result.mape:.2%} (bias {result.bias:+.2%}), "
+        f"worst {result.worst:.1%}; {result.within_5:.0%} within 5 %, {result.within_10:.0%} "
+        f"within 10 %; Kendall tau {tau}; mean error of the 95th percentiles {result.p95_mape:.1%}"
     )
-    print(result.steadiness)
+    print(result.steadiness.of_table)
     print(f"{result.report_path}\n{result.plot_path}")
 
 
 def print_pretrain(result: PretrainResult) -> None:
     """Print the path of the supernet."""
     print(f"supernet: {result.weights_path}")
-    if result.skipped_images:
-        print(f"{result.skipped_images} unreadable images were left out")
 
 
 def print_search(result: SearchResult) -> None:
     """Print the winners, with a column for the budget if there are several."""
-    named = (
-        ("latency", result.latency_budget_ms),
-        ("95th percentile", result.latency_p95_budget_ms),
-    )
-    bounds = [_describe_bound(name, budget) for name, budget in named if budget is not None]
-    bound = ", ".join(bounds) or "no latency budget"
+    bound = ", ".join(result.budgets) or "none given"
     feasible = Count(result.feasible, result.size, result.estimated_from)
     print(f"{feasible} architectures are within the budgets ({bound})")
     _print_cannot_run(result)
     winners = result.winners.winners
     device, *further = winners[0].latency_ms
-    header = ["winner", "architecture", "agreement", "params", "MACs", "predicted ms"]
+    own = f"predicted{_mark(device, result)}"
+    header = ["winner", "architecture", "agreement", "params", "MACs", f"{own} ms"]
     columns = [(device, "predicted")]
     if isinstance(result.latency_budget_ms, list):
         header.append("budget ms")
         columns.append((device, "budget"))
     if result.latency_p95_budget_ms is not None:
-        header.append("predicted p95")
+        header.append(f"{own} p95")
         columns.append((device, "predicted_p95"))
-    header += [f"predicted ms on {name}" for name in further]
+    header += [f"predicted{_mark(name, result)} ms on {name}" for name in further]
     columns += [(name, "predicted") for name in further]
     rows = [
         [w.name, str(w.architecture), f"{w.agreement:.4f}", f"{w.params:,.0f}", f"{w.macs:,.0f}"]
@@ -159,19 +162,19 @@ def print_search(result: SearchResult) -> None:
         for w in winners
     ]
     _print_table(header, rows)
+    _print_doubts(result)
     _print_confidence(result)
     print(result.plot_path)
 
 
-def _describe_bound(name: str, bound: Any) -> str:
-    """Describe a latency bound in ms, as stored in pareto.json: "latency ≤ 1.000 ms"."""
-    if isinstance(bound, list):
-        return f"{name} ≤ {' or '.join(f'{most:.3f}' for most in bound)} ms, separate budgets"
-    if not isinstance(bound, dict):
-        return f"{name} ≤ {bound:.3f} ms"
-    least, most = bound["min"], bound["max"]
-    low = "" if least is None else f"{least:.3f} ms ≤ "
-    return f"{low}{name}" + ("" if most is None else f" ≤ {most:.3f} ms")
+def _mark(device: str, result: SearchResult) -> str:
+    """Marks predictions from a table that cannot be trusted."""
+    return " (?)" if device in result.doubts else ""
+
+
+def _print_doubts(result: SearchResult) -> None:
+    for device, doubt in result.doubts.items():
+        print(f"(?) latency table of {device}: {doubt}")
 
 
 def _print_confidence(result: SearchResult) -> None:
@@ -179,7 +182,9 @@ def _print_confidence(result: SearchResult) -> None:
         low, high = winner.agreement_interval
         print(f"{winner.name}: agreement {winner.agreement:.4f} ({low:.4f} to {high:.4f})")
     order = "settled" if result.settled else "not settled; a larger search.images may settle it"
-    print(f"order of the best candidates, on {result.images:,} images: {order}")
+    print(f"order of the best candidates by agreement, on {result.images:,} images: {order}")
+    if result.training_doubt:
+        print(f"warning: {result.training_doubt}")
 
 
 def _print_cannot_run(result: ProfileResult | SearchResult) -> None:
@@ -217,32 +222,38 @@ def print_export(result: ExportResult) -> None:
                     f"{measured['measured_p95']:.3f})"
                 )
         print(f"  {folder}:")
-        _print_files(manifest["files"])
-
-
-_PARITY = {
-    "max_difference": ".1e",
-    "min_cosine": ".6f",
-    "top1_agreement": ".1%",
-    "knn_before": ".1%",
-    "knn_after": ".1%",
-}
+        _print_files(manifest)
 
 
 def _shown(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def _print_files(files: dict[str, Any]) -> None:
-    """Print a winner's files and how far each differs from the trained network."""
+def _print_files(manifest: dict[str, Any]) -> None:
+    """Print a winner's files, how far each differs from the trained network, and on what images."""
     from edgesearch.export.manifest import unjudged
 
-    header = ["file", "precision", "max error", "cosine", "top-1", "kNN before", "kNN after"]
-    rows, notes = [], []
+    files = manifest["files"]
+    header = ["  file", "precision", "max error", "cosine", "as PyTorch", "kNN PyTorch", "kNN file"]
+    rows, notes, judged = [], [], {}
     for name, about in files.items():
         parity = about.get("parity") or {}
-        figures = [_shown(parity.get(figure), form) for figure, form in _PARITY.items()]
-        rows.append([f"  {name}", about.get("precision", "–"), *figures])
+        same = parity.get("same_as_pytorch")
+        if same is not None:
+            same = f"{same * parity['images']:.0f} of {parity['images']}"
+        if parity.get("knn_images"):
+            judged[name] = (parity["knn_train_images"], parity["knn_images"])
+        rows.append(
+            [
+                f"  {name}",
+                about.get("precision", "–"),
+                _shown(parity.get("max_difference"), ".1e"),
+                _shown(parity.get("min_cosine"), ".6f"),
+                same or "–",
+                _shown(parity.get("knn_before"), ".1%"),
+                _shown(parity.get("knn_after"), ".1%"),
+            ]
+        )
         if "compute_capabilities" in about:
             targets = ", ".join(about["compute_capabilities"])
             ran = "" if parity else "; not run here"
@@ -250,17 +261,39 @@ def _print_files(files: dict[str, Any]) -> None:
                 f"  {name}: {about['runtime']} {about['runtime_version']} for {targets}{ran}"
             )
     notes += [f"  {note}" for note in unjudged(files)]
-    _print_table([f"  {header[0]}", *header[1:]], rows)
+    _print_table(header, rows)
+    best = "top class" if manifest["output"] == "logits" else "most similar other image"
+    print(f"  as PyTorch: images with the same {best} as in PyTorch; this is no accuracy")
+    for train, held_out in dict.fromkeys(judged.values()):
+        names = ", ".join(name for name, images in judged.items() if images == (train, held_out))
+        print(
+            f"  kNN: {manifest['knn_neighbours']} neighbours, {held_out:,} held-out and {train:,} "
+            f"training images ({names})"
+        )
+    if manifest["classifier"] is not None:
+        right = manifest["classifier"]
+        print(f"  classifier: {right['accuracy']:.1%} of {right['images']:,} held-out images right")
     print(*notes, sep="\n", end="\n" if notes else "")
 
 
 def print_run(result: RunResult) -> None:
     """Print the final comparison and the engines."""
-    header = ["", "agreement", "kNN", "params", "MACs", "predicted ms", "measured ms", "budget ms"]
+    device = next(iter(result.search.winners.winners[0].latency_ms))
+    own = f"predicted{_mark(device, result.search)}"
+    header = ["", "agreement", "kNN", "params", "MACs", f"{own} ms", "measured ms", "budget ms"]
     with_p95 = any(row.budget_p95_ms is not None for row in result.summary)
     if with_p95:
-        header += ["predicted p95", "measured p95", "budget p95"]
+        header += [f"{own} p95", "measured p95", "budget p95"]
     _print_table(header, [_summary_row(row, with_p95) for row in result.summary])
+    _print_doubts(result.search)
+    if result.labelled is not None:
+        print(
+            f"kNN: accuracy on {result.labelled.test_images:,} held-out images, "
+            f"{result.labelled.knn_k} neighbours among {result.labelled.train_images:,} training "
+            "images"
+        )
+    if result.training_doubt:
+        print(f"warning: {result.training_doubt}")
     print()
     print_export(result.export)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field, ValidationInfo, field_validator
+import warnings
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from edgesearch.data.settings import DataSettings
+from edgesearch.errors import UserNotice
 from edgesearch.evaluate.settings import EvaluationSettings, RankSettings
 from edgesearch.export.settings import ExportSettings
 from edgesearch.families.settings import SpaceSettings
@@ -41,6 +44,12 @@ class Config(Settings):
     """How accuracies of subnets are computed."""
     rank: RankSettings = RankSettings()
     """How the ranking by score is compared with the ranking by accuracy."""
+
+    @model_validator(mode="after")
+    def _tell_what_has_no_effect(self) -> Config:
+        for line in self.without_effect(self):
+            warnings.warn(line, UserNotice, stacklevel=2)
+        return self
 
     @field_validator("data")
     @classmethod

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import difflib
 import re
-import reprlib
-from collections.abc import Iterator, Sequence
-from typing import Any, get_args, get_origin
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from devices.values import in_yaml
 from edgesearch.settings import FORM, Settings
 
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 60
 
+def describe_faults(
+    error: ValidationError, schema: type[Settings], written: Mapping[tuple[str, ...], str]
+) -> list[str]:
+    """One line for each fault: the path of the key, what is required and what was found.
 
-def describe_faults(error: ValidationError, schema: type[Settings]) -> list[str]:
-    """One line for each fault: the path of the key, what is required and what was found."""
-    described = (_describe(details, schema) for details in error.errors(include_url=False))
+    Args:
+        error: The faults.
+        schema: The settings class that was validated.
+        written: How values are written in YAML, by key path.
+    """
+    described = (_describe(details, schema, written) for details in error.errors(include_url=False))
     return [text.removeprefix(": ") for text in described]
 
 
-def _describe(details: ErrorDetails, schema: type[Settings]) -> str:
-    path = ".".join(part for part in map(str, details["loc"]) if not part.startswith(FORM))
-    found = shortened(details["input"])
+def _describe(
+    details: ErrorDetails, schema: type[Settings], written: Mapping[tuple[str, ...], str]
+) -> str:
+    names = tuple(part for part in map(str, details["loc"]) if not part.startswith(FORM))
+    path, found = ".".join(names), in_yaml(details["input"])
     if details["type"] == "extra_forbidden":
         return f"{path}: unknown key{_suggestion(path, schema)}"
     if details["type"] == "missing":
@@ -36,15 +45,38 @@ def _describe(details: ErrorDetails, schema: type[Settings]) -> str:
         context = details["ctx"]
         found = found if context["found"] is None else context["found"]
         return f"{path}: {context['required']}; found: {found}. {context['remedy']}".strip(". ")
-    if details["type"] == "path_type":
-        return f"{path}: must be a path; found: {found}"
+    if details["type"] in ("path_type", "string_type"):
+        source = written.get(names)
+        quotes = f". As a text it needs quotes: {names[-1]}: {in_yaml(source)}" if source else ""
+        return f"{path}: must be a text; found: {found}{quotes}"
     message = re.sub(r"^\w+ should", "must", details["msg"])
+    message = re.sub(r" after validation, not \d+$", "", message)
+    if details["type"] in ("list_type", "tuple_type"):
+        message = "must be a list, such as [A, B]"
     return f"{path}: {message}; found: {found}"
 
 
-def shortened(value: object) -> str:
-    """A value for a message, shortened if it is long."""
-    return "nothing (null)" if value is None else _REPR.repr(value)
+def kinds_at(schema: type[Settings], names: Sequence[str]) -> set[Any]:
+    """Types that the option at a key path allows; a path counts as `str`. Empty if unknown."""
+    section = section_at(schema, names[:-1])
+    if section is None or names[-1] not in section.model_fields:
+        return set()
+    return set(_kinds(section.model_fields[names[-1]].annotation))
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    kind, inner = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        yield from _kinds(inner[0])
+    elif kind in (Union, UnionType):
+        for each in inner:
+            yield from _kinds(each)
+    elif kind is Literal:
+        yield from (*map(type, inner), type(None))  # null may stand for a computed choice
+    elif kind is list:
+        yield from map(list.__class_getitem__, _kinds(inner[0]))
+    else:
+        yield str if annotation is Path else annotation
 
 
 def section_at(schema: type[Settings], names: Sequence[str]) -> type[Settings] | None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from devices.spec import DeviceSpec
+from devices.values import in_yaml
 from edgesearch.config.config import Config
-from edgesearch.config.faults import describe_faults, section_at, shortened
-from edgesearch.config.yaml_values import parse_yaml
+from edgesearch.config.faults import describe_faults, kinds_at, section_at
+from edgesearch.config.yaml_values import Parsed, parse_yaml
 from edgesearch.errors import ConfigError
 from edgesearch.latency.settings import DeviceSettings
 from edgesearch.settings import Settings
@@ -31,8 +33,10 @@ def load_config(path_or_name: str, overrides: Sequence[str] = ()) -> Config:
     Args:
         path_or_name: Path of a YAML file, or the name of a shipped configuration, such as
             `quickstart`.
-        overrides: Texts `section.key=value`, the value in YAML; an empty value is null. Of two
-            mutually exclusive options, an override replaces the one in the file.
+        overrides: Texts `section.key=value`. For a text or a path, the value is that text exactly;
+            for all other options, it is YAML (the items of a list of texts are texts). An empty
+            value is null, and so is the word null for an option that may be null. Of two mutually
+            exclusive options, an override replaces the one in the file.
 
     Returns:
         The configuration. Relative paths in it start at the current folder.
@@ -46,7 +50,7 @@ def load_config(path_or_name: str, overrides: Sequence[str] = ()) -> Config:
         )
     path = _find(path_or_name)
     try:
-        values, faults = parse_yaml(path.read_text(encoding="utf-8"))
+        parsed = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(f"a readable file {path}", reason, "Correct the path.") from error
@@ -57,11 +61,14 @@ def load_config(path_or_name: str, overrides: Sequence[str] = ()) -> Config:
             "Save the file in UTF-8, or correct the path.",
         ) from error
     except ValueError as error:
-        raise ConfigError(f"valid YAML in {path}", str(error), "Correct this place.") from error
-    values = {} if values is None else values
-    faults += _override_all(Config, values, overrides)
+        raise ConfigError(
+            f"valid YAML in {path}",
+            str(error),
+            "Correct this place; a text with ': ' or ' #' in it needs quotes.",
+        ) from error
     remedy = "Correct the file, or give key=value on the command line."
-    return _validated(Config, values, faults, f"a configuration without faults in {path}", remedy)
+    required = f"a configuration without faults in {path}"
+    return _validated(Config, parsed, overrides, required, remedy)
 
 
 def load_device(name: str, overrides: Sequence[str] = ()) -> DeviceSpec:
@@ -74,24 +81,26 @@ def load_device(name: str, overrides: Sequence[str] = ()) -> DeviceSpec:
     Raises:
         ConfigError: There are faults; the message lists all of them.
     """
-    values: dict[str, Any] = {"name": name}
+    given = Parsed({"name": name}, [], {})
     texts = [text.removeprefix("device.") for text in overrides]
-    faults = list(_override_all(DeviceSettings, values, texts))
     remedy = "Correct --device, or the key=value of its section."
-    return _validated(DeviceSettings, values, faults, "a device without faults", remedy).build()
+    return _validated(DeviceSettings, given, texts, "a device without faults", remedy).build()
 
 
 Model = TypeVar("Model", bound=Settings)
 
 
 def _validated(
-    schema: type[Model], values: Any, faults: list[str], required: str, remedy: str
+    schema: type[Model], given: Parsed, overrides: Sequence[str], required: str, remedy: str
 ) -> Model:
-    """Validate values; the error lists the given faults and the new ones."""
+    """Apply overrides and validate; the error lists all faults."""
+    values = {} if given.values is None else given.values
+    written = dict(given.written)
+    faults = [*given.faults, *_override_all(schema, values, written, overrides)]
     try:
         settings = schema.model_validate(values)
     except ValidationError as error:
-        faults = [*faults, *describe_faults(error, schema)]
+        faults += describe_faults(error, schema, written)
     if faults:
         found = f"{len(faults)} fault(s):" + "".join(f"\n  - {fault}" for fault in faults)
         raise ConfigError(required, found, f"\n{remedy}")
@@ -113,8 +122,13 @@ def _find(path_or_name: str) -> Path:
     )
 
 
-def _override_all(schema: type[Settings], values: Any, texts: Sequence[str]) -> Iterator[str]:
-    """Replace values in place, and yield faults. Unknown keys are found later."""
+def _override_all(
+    schema: type[Settings], values: Any, written: dict[tuple[str, ...], str], texts: Sequence[str]
+) -> Iterator[str]:
+    """Replace values and how they are written in place, and yield faults.
+
+    Unknown keys are found later.
+    """
     given: set[str] = set()
     for text in texts:
         key, equals, value = text.partition("=")
@@ -123,25 +137,43 @@ def _override_all(schema: type[Settings], values: Any, texts: Sequence[str]) -> 
             yield f"{text!r}: must have the form key.of.a.section=value"
             continue
         try:
-            parsed, faults = parse_yaml(value)
+            parsed = _parse_override(schema, (*sections, name), value)
         except ValueError as error:
-            yield f"{key}: must be valid YAML; found: {value!r} ({error})"
+            yield f"{key}: must be valid YAML; found: {in_yaml(value)} ({error})"
             continue
-        if faults:
-            yield f"{key}: {faults[0]}"
+        if parsed.faults:
+            yield f"{key}: {parsed.faults[0]}"
             continue
         section = _section_of(values, sections)
         if not isinstance(section, dict):
             where = ".".join(sections) or "the file"
-            yield f"{key}: {where} is not a section; found: {shortened(section)}"
+            yield f"{key}: {where} is not a section; found: {in_yaml(section)}"
             continue
-        section[name] = parsed
+        section[name] = parsed.values
+        path = (*sections, name)
+        for place in [place for place in written if place[: len(path)] == path]:
+            del written[place]
+        written |= {(*path, *below): source for below, source in parsed.written.items()}
         given.add(".".join((*sections, name)))
         settings = section_at(schema, sections)
-        pairs = () if settings is None or parsed is None else settings.exclusive
+        pairs = () if settings is None or parsed.values is None else settings.exclusive
         for other in (each for pair in pairs if name in pair for each in pair if each != name):
             if ".".join((*sections, other)) not in given:
                 section.pop(other, None)
+
+
+def _parse_override(schema: type[Settings], names: Sequence[str], value: str) -> Parsed:
+    """The value of an override: a text as it is, anything else as YAML.
+
+    Raises:
+        ValueError: It is not valid YAML.
+    """
+    kinds = kinds_at(schema, names)
+    if not value or (value == "null" and NoneType in kinds):
+        return Parsed(None, [], {})
+    if kinds and kinds <= {str, NoneType}:
+        return Parsed(value, [], {})
+    return parse_yaml(value, texts=bool(kinds) and kinds <= {list[str], NoneType})
 
 
 def _section_of(values: Any, names: Sequence[str]) -> Any:

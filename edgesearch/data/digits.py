@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,7 +12,9 @@ from edgesearch.data.settings import DataSettings
 from edgesearch.data.splits import ImageSplits
 
 
-def open_digits(settings: DataSettings, root: Path, channels: int) -> ImageSplits:
+def open_digits(
+    settings: DataSettings, root: Path, channels: int, is_output: Callable[[Path], bool]
+) -> ImageSplits:
     """1,797 digits of 8×8 pixels in ten classes, without splits."""
     from sklearn.datasets import load_digits
 
@@ -24,5 +27,6 @@ def open_digits(settings: DataSettings, root: Path, channels: int) -> ImageSplit
             origin=Path("digits"),
             labels=torch.from_numpy(digits.target).long(),
             class_names=tuple(map(str, digits.target_names)),
-        )
+        ),
+        colour=False,
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 import torch
 
+from edgesearch.data.contents import Contents, LeftOut, merged, tally
 from edgesearch.data.image_set import ImageSet, channel_statistics
-from edgesearch.data.open_images import open_images
+from edgesearch.data.open_images import IsOutput, nothing_is_output, open_images
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.data.settings import DataSettings
+from edgesearch.data.splits import describe
 from edgesearch.errors import DataError
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
@@ -46,13 +49,13 @@ class ImagePool:
             those of the training images.
         decode_all: Find unreadable images on first use in sets of any size. By default very large
             sets find and count them as they are used.
+        is_output: Whether a folder is the output of a run, which is never read.
 
     Attributes:
         digest: Identifies the images.
-        skipped: Unreadable images so far.
 
     Raises:
-        DataError: There are no images; also on first use if none can be read.
+        DataError: There are no images; also on first use if none, or none of a class, can be read.
     """
 
     def __init__(
@@ -61,14 +64,16 @@ class ImagePool:
         channels: int,
         seed: int,
         decode_all: bool = False,
+        is_output: IsOutput = nothing_is_output,
         normalisation: Normalisation | None = None,
     ) -> None:
-        splits = open_images(settings, channels, seed)
+        splits = open_images(settings, channels, seed, is_output)
         parts = (splits.train, splits.test, splits.labelled)
         self.seed = seed
         self.licence = settings.licence
         self.digest = "".join(part.digest() for part in parts if part is not None)
-        self.skipped = 0
+        self._splits = splits
+        self._unread: dict[tuple[str, str], str] = {}
         self._train, self._test = splits.train, splits.test
         self._labelled = splits.labelled or splits.train
         self._settings = settings
@@ -89,14 +94,41 @@ class ImagePool:
     @cached_property
     def _with_labels(self) -> ImageSet:
         """Reference images of classifiers."""
-        return self.train if self._labelled is self._train else self._readable(self._labelled)
+        whole = self._labelled is self._train
+        return (self.train if whole else self._readable(self._labelled)).with_class()
 
     def _readable(self, images: ImageSet) -> ImageSet:
         if len(images) > DECODE_AT_ONCE and not self._decode_all:
             return images
-        readable, skipped = images.without_unreadable()
-        self.skipped += skipped
+        readable, unread = images.without_unreadable()
+        self._note(images, unread)
+        if images is not self._test and not self._settings.allow_missing_classes:
+            _check_classes(images, readable, self.unreadable)
         return readable
+
+    def _note(self, images: ImageSet, unread: Mapping[str, str]) -> None:
+        where = "test" if images is self._test else ""  # pixels in memory are named by number
+        self._unread |= {(where, name): reason for name, reason in unread.items()}
+
+    @property
+    def unreadable(self) -> tuple[LeftOut, ...]:
+        """Images that could not be read so far, by reason."""
+        return tally((reason, name) for (_, name), reason in self._unread.items())
+
+    @property
+    def contents(self) -> Contents:
+        """The images as they were understood, less those that could not be read so far."""
+        counts: dict[str, Any] = {}
+        if "train" in vars(self):
+            counts = {"train": len(self.train), "unlabelled": len(self.train.without_class)}
+        if "test" in vars(self):
+            counts["test"] = len(self.test or ())
+        found = self._described
+        return replace(found, left_out=merged([*found.left_out, *self.unreadable]), **counts)
+
+    @cached_property
+    def _described(self) -> Contents:
+        return describe(self._splits)
 
     @property
     def has_labels(self) -> bool:
@@ -119,10 +151,11 @@ class ImagePool:
         """Raise a DataError if training or test images have no labels."""
         if not self.has_labels:
             raise DataError(
-                "class folders, for an accuracy or a classifier",
-                f"no labels, or no test images with labels, in {self._train.origin.absolute()}",
-                "Put the images of each class into a folder of its own (in shards: a .cls member "
-                "beside each image), with data.holdout above 0.",
+                f"training and test images with classes in {self._train.origin.absolute()}, for an "
+                "accuracy or a classifier",
+                str(self.contents),
+                "Put the images of each class into a folder of its own (in shards: or a .cls "
+                "member beside each image), with data.holdout above 0 or a test folder.",
             )
 
     @cached_property
@@ -167,7 +200,7 @@ class ImagePool:
                 "Add images, or set smaller search.images and search.calibration_images.",
             )
         fitted = self.train.preprocessed(self.preprocess(resolution), chosen)
-        self.skipped += fitted.skipped
+        self._note(self.train, fitted.unread)
         return fitted.images
 
     def labelled(
@@ -185,13 +218,28 @@ class ImagePool:
             assert images is not None
             fitted = images.preprocessed(preprocess, self._order(len(images))[:limit])
             assert fitted.labels is not None
-            self.skipped += fitted.skipped
+            self._note(images, fitted.unread)
             parts.append((fitted.images, fitted.labels))
         return LabelledImages(*parts[0], *parts[1], preprocess)
 
     def _order(self, count: int) -> Sequence[int]:
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randperm(count, generator=generator).tolist()
+
+
+def _check_classes(images: ImageSet, readable: ImageSet, unreadable: Sequence[LeftOut]) -> None:
+    """Refuse classes without any image that can be read."""
+    if images.labels is None or readable.labels is None:
+        return
+    left = set(readable.labels.tolist())
+    lost = [images.class_names[each] for each in sorted(set(images.labels.tolist()) - left)]
+    if lost:
+        raise DataError(
+            f"a training image that can be read of each class in {images.origin.absolute()}",
+            f"none of {', '.join(lost[:5])}; could not be read: {', '.join(map(str, unreadable))}",
+            "Mend these files, remove the classes, or set data.allow_missing_classes=true to go on "
+            "without.",
+        )
 
 
 def _prepared(preprocess: Preprocess, images: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,8 @@ from typing import Protocol
 
 import torch
 
-from edgesearch.data.decode import decode_image
+from edgesearch.data.contents import Header
+from edgesearch.data.decode import DAMAGED, UnreadableImage
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError
 
@@ -21,11 +22,11 @@ CHUNK = 256
 
 
 class StoredImage(Protocol):
-    """An image inside a larger file that its source can read."""
+    """An image in a file that its source can read."""
 
     @property
     def size(self) -> int:
-        """Encoded size in bytes."""
+        """Encoded size in bytes, when it was found."""
 
     def name_below(self, origin: Path) -> str:
         """Its path relative to the folder of the set."""
@@ -33,14 +34,17 @@ class StoredImage(Protocol):
     def load(self, channels: int) -> torch.Tensor:
         """Pixels (channels, H, W) uint8; DataError if unreadable."""
 
+    def header(self) -> Header | None:
+        """Size and colour without decoding the pixels; None if unreadable."""
+
 
 @dataclass(frozen=True)
 class PreprocessedImages:
-    """Images (N, C, R, R) uint8, not normalised, labels (N,) int64, and unreadable images."""
+    """Images (N, C, R, R) uint8, not normalised, labels (N,) int64, and reasons by unread image."""
 
     images: torch.Tensor
     labels: torch.Tensor | None
-    skipped: int
+    unread: dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +52,14 @@ class ImageSet:
     """A sequence of images with optional labels.
 
     Attributes:
-        items: Each image as a file, as pixels (C, H, W) uint8, or as an object of its source.
+        items: Each image as pixels (C, H, W) uint8, or as an object of its source.
         channels: Channels to load, 1 or 3.
         origin: Folder of the images, or a display name.
-        labels: (N,) int64 indices into `class_names`, if any.
+        labels: (N,) int64 indices into `class_names`, if any; -1 for an image without a class.
         class_names: Empty without labels.
     """
 
-    items: tuple[Path | torch.Tensor | StoredImage, ...]
+    items: tuple[torch.Tensor | StoredImage, ...]
     channels: int
     origin: Path
     labels: torch.Tensor | None = None
@@ -67,11 +71,31 @@ class ImageSet:
     def load(self, index: int) -> torch.Tensor:
         """Pixels (C, H, W) uint8 of an image; DataError if unreadable."""
         item = self.items[index]
+        return item if isinstance(item, torch.Tensor) else item.load(self.channels)
+
+    def header(self, index: int) -> Header | None:
+        """Size and colour of an image; None if unreadable."""
+        item = self.items[index]
         if isinstance(item, torch.Tensor):
-            return item
-        if isinstance(item, Path):
-            return decode_image(item, self.channels)
-        return item.load(self.channels)
+            return Header(item.shape[2], item.shape[1], None)
+        return item.header()
+
+    def name(self, index: int) -> str:
+        """Name of an image below the origin; of pixels in memory their index."""
+        item = self.items[index]
+        return str(index) if isinstance(item, torch.Tensor) else item.name_below(self.origin)
+
+    @property
+    def without_class(self) -> list[int]:
+        """Indices of images without a class beside others with one."""
+        labels = torch.empty(0) if self.labels is None else self.labels
+        return (labels < 0).nonzero().flatten().tolist()
+
+    def with_class(self) -> ImageSet:
+        """The images that have a class."""
+        if self.labels is None or not self.without_class:
+            return self
+        return self.subset((self.labels >= 0).nonzero().flatten().tolist())
 
     def subset(self, indices: Sequence[int]) -> ImageSet:
         """The images at these indices, in this order."""
@@ -89,17 +113,14 @@ class ImageSet:
             if isinstance(item, torch.Tensor):
                 total.update(f"{tuple(item.shape)}".encode() + item.numpy().tobytes())
                 continue
-            if isinstance(item, Path):
-                name, size = item.relative_to(self.origin).as_posix(), _size(item)
-            else:
-                name, size = item.name_below(self.origin), item.size
-            total.update(os.fsencode(name) + f" {size}\n".encode())
+            name = item.name_below(self.origin)
+            total.update(os.fsencode(name) + f" {item.size}\n".encode())
         if self.labels is not None:
             total.update(self.labels.numpy().tobytes())
         return total.hexdigest()
 
-    def without_unreadable(self, max_bytes: int = 1 << 30) -> tuple[ImageSet, int]:
-        """Decode all images once; returns the readable ones and the number of others.
+    def without_unreadable(self, max_bytes: int = 1 << 30) -> tuple[ImageSet, dict[str, str]]:
+        """Decode all images once; returns the readable ones, and reasons by name of the others.
 
         Decoded images up to `max_bytes` in total are kept in memory.
 
@@ -108,8 +129,8 @@ class ImageSet:
         """
         readable: list[int] = []
         pixels: list[torch.Tensor] = []
-        room = max_bytes
-        for index, image in self._readable(range(len(self)), lambda image: image):
+        room, unread = max_bytes, dict[str, str]()
+        for index, image in self._readable(range(len(self)), lambda image: image, unread):
             readable.append(index)
             room -= image.nbytes
             if room >= 0:
@@ -119,7 +140,7 @@ class ImageSet:
         chosen = self.subset(readable)
         if room >= 0:
             chosen = replace(chosen, items=tuple(pixels))
-        return chosen, len(self) - len(readable)
+        return chosen, unread
 
     def preprocessed(
         self, preprocess: Preprocess, indices: Sequence[int] | None = None
@@ -130,9 +151,9 @@ class ImageSet:
             DataError: No image can be read.
         """
         wanted = range(len(self)) if indices is None else indices
-        read, images = zip(*self._readable(wanted, preprocess), strict=True)
-        labels = self.subset(read).labels
-        return PreprocessedImages(torch.stack(images), labels, len(wanted) - len(read))
+        unread: dict[str, str] = {}
+        read, images = zip(*self._readable(wanted, preprocess, unread), strict=True)
+        return PreprocessedImages(torch.stack(images), self.subset(read).labels, unread)
 
     def stack(self) -> torch.Tensor:
         """All images as one tensor (N, C, H, W) uint8.
@@ -155,13 +176,18 @@ class ImageSet:
         return stacked
 
     def _readable(
-        self, indices: Sequence[int], transform: Callable[[torch.Tensor], torch.Tensor]
+        self,
+        indices: Sequence[int],
+        transform: Callable[[torch.Tensor], torch.Tensor],
+        unread: dict[str, str],
     ) -> Iterator[tuple[int, torch.Tensor]]:
-        """The readable images, transformed, with their indices."""
+        """The readable images, transformed, with their indices; notes reasons of others by name."""
         any_readable, reason = False, ""
         for index, image in self._decoded(indices, transform):
             if isinstance(image, DataError):
                 reason = reason or f"; the first: {image.found}"
+                why = image.reason if isinstance(image, UnreadableImage) else DAMAGED
+                unread[self.name(index)] = why
             else:
                 any_readable = True
                 yield index, image
@@ -210,14 +236,3 @@ def _no_stack(found: str) -> DataError:
         found,
         "Set pretrain.augmentation.batched=false.",
     )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise DataError(
-            f"the image {path}, which existed before",
-            error.strerror or str(error),
-            "Do not change the folder of images while edgesearch runs.",
-        ) from error

@@ -19,7 +19,9 @@ class DataSettings(Settings):
     name: str | None = Field(default=None, validate_default=True)
     """Class of torchvision.datasets, such as CIFAR10; its files must exist already."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of each class held out for evaluation if the source has no splits."""
+    """Share of each class held out for evaluation if no test images with classes are found."""
+    allow_missing_classes: Annotated[bool, NO_EFFECT] = False
+    """Go on although no image in a class folder or split can be read; otherwise an error."""
     mean: list[Fraction] | None = None
     """Mean of each channel, for pixel values in 0 to 1; computed from the images if null."""
     std: list[PositiveFraction] | None = Field(default=None, validate_default=True)
@@ -36,6 +38,12 @@ class DataSettings(Settings):
         if root is None and source in ("folder", "shards", "torchvision"):
             what = "of images" if source == "folder" else f"for data.source={source}"
             raise fault(f"the path of the folder {what} is required (data.root=PATH)")
+        if root is not None and source == "digits":
+            raise fault(
+                "null is required for data.source=digits, which has no files",
+                str(root),
+                "For images in a folder, set data.source=folder too.",
+            )
         return root
 
     @field_validator("name")

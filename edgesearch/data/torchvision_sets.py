@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from edgesearch.data.decode import EXTENSIONS, pixels_of
+from edgesearch.data.contents import readable_name
+from edgesearch.data.decode import pixels_of
+from edgesearch.data.file_kinds import endings
+from edgesearch.data.folder import ImageFile
 from edgesearch.data.image_set import ImageSet
 from edgesearch.data.settings import DataSettings
 from edgesearch.data.splits import ImageSplits
@@ -27,7 +30,9 @@ MAX_BYTES = 4 << 30
 NO_SETS = ("DatasetFolder", "FakeData", "ImageFolder", "VisionDataset")
 
 
-def open_torchvision(settings: DataSettings, root: Path, channels: int) -> ImageSplits:
+def open_torchvision(
+    settings: DataSettings, root: Path, channels: int, is_output: Callable[[Path], bool]
+) -> ImageSplits:
     """Open one of torchvision's image data sets without downloading.
 
     A split `unlabeled` (STL10) is the training split; the labelled `train` then provides the
@@ -55,10 +60,20 @@ def open_torchvision(settings: DataSettings, root: Path, channels: int) -> Image
             opened.append(_first_split(kind, root, ("train",))[1])
     else:
         opened = [_open(kind, root, {})]
-    splits = [None if each is None else _read(each, root, channels) for each in opened]
+    read = [None if each is None else _read(each, root, channels) for each in opened]
+    splits = [None if each is None else each[0] for each in read]
     labels = [each.labels for each in splits if each is not None and each.labels is not None]
     names = _class_names(opened[0], max((int(each.max()) for each in labels), default=-1) + 1)
-    return ImageSplits(*(_named(each, names) for each in splits))  # type: ignore[arg-type]
+    train, test, labelled, *_ = (*(_named(each, names) for each in splits), None, None)
+    assert train is not None and read[0] is not None
+    return ImageSplits(
+        train,
+        test,
+        labelled,
+        test_from=f"of {kind.__name__}",
+        no_labels="" if labels else f"{kind.__name__} has none",
+        colour=read[0][1],
+    )
 
 
 def _class_of(name: str) -> Any:
@@ -135,13 +150,19 @@ def _missing_package(error: BaseException | None) -> ImportError | None:
     return error
 
 
-def _read(opened: Any, root: Path, channels: int) -> ImageSet:
-    """The images as files if the data set lists them, otherwise as pixels in memory."""
+def _read(opened: Any, root: Path, channels: int) -> tuple[ImageSet, bool | None]:
+    """The images as files if the data set lists them, otherwise as pixels in memory.
+
+    Returns:
+        The images, and whether those in memory are in colour.
+    """
     pairs: list[tuple[Any, Any]] = _files_of(opened)
+    colour = None
     if not pairs:
         room = MAX_BYTES
         for index in range(len(opened)):
             image, label = _single(opened, index)
+            colour = colour or image.mode != "L"
             pairs.append((pixels_of(image, channels), label))
             room -= pairs[-1][0].nbytes
             if room < 0:
@@ -154,7 +175,8 @@ def _read(opened: Any, root: Path, channels: int) -> ImageSet:
         raise _not_of_images(type(opened), f"no images in {type(opened).__name__}")
     items, labels = zip(*pairs, strict=True)
     whole = all(isinstance(each, (int, np.integer)) and each >= 0 for each in labels)
-    return ImageSet(items, channels, root, torch.tensor(labels).long() if whole else None)
+    images = ImageSet(items, channels, root, torch.tensor(labels).long() if whole else None)
+    return images, colour
 
 
 def _single(opened: Any, index: int) -> tuple[Image.Image, Any]:
@@ -185,8 +207,9 @@ def _files_of(opened: Any) -> list[tuple[Any, Any]]:
         pairs = pairs or list(zip(getattr(opened, name, None) or (), labels or (), strict=False))
     if not pairs or not isinstance(pairs[0], tuple) or not isinstance(pairs[0][0], (str, Path)):
         return []
-    files = [(Path(pair[0]), pair[1]) for pair in pairs]
-    return files if files[0][0].suffix.lower() in EXTENSIONS else []
+    if Path(pairs[0][0]).suffix.lower() not in endings():
+        return []
+    return [(ImageFile.at(Path(pair[0])), pair[1]) for pair in pairs]
 
 
 def _class_names(opened: Any, classes: int) -> tuple[str, ...]:
@@ -194,7 +217,8 @@ def _class_names(opened: Any, classes: int) -> tuple[str, ...]:
     names = getattr(opened, "classes", None) or ()
     chosen = names if len(names) >= classes else range(classes)
     # ImageNet has several names for a class.
-    return tuple(", ".join(each) if isinstance(each, tuple) else str(each) for each in chosen)
+    names_of = (", ".join(each) if isinstance(each, tuple) else str(each) for each in chosen)
+    return tuple(map(readable_name, names_of))
 
 
 def _named(images: ImageSet | None, names: tuple[str, ...]) -> ImageSet | None:

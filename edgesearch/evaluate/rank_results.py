@@ -13,6 +13,7 @@ import numpy as np
 
 from devices.files import JsonLines, write_bytes
 from edgesearch.evaluate.rank_correlation import RankCorrelation
+from edgesearch.pictures import picture
 from edgesearch.space import Architecture, SearchSpace
 
 
@@ -36,15 +37,18 @@ class RankedSubnet:
 
 
 class RankedSubnets:
-    """The subnets in a file of JSON lines, which may exist; a kill loses at most one line."""
+    """The subnets in a file of JSON lines, which may exist; a kill loses at most one line.
 
-    def __init__(self, path: Path, space: SearchSpace) -> None:
+    Without `cut`, a torn last line stays in the file, and nothing may be added.
+    """
+
+    def __init__(self, path: Path, space: SearchSpace, *, cut: bool = True) -> None:
         self.path = path
         self.subnets: dict[Architecture, RankedSubnet] = {}
         self._lines = JsonLines(
             path, "subnets that `edgesearch rank` wrote", "Move the file away to rank again."
         )
-        for number, values in self._lines.read(cut=True) if path.exists() else []:
+        for number, values in self._lines.read(cut=cut) if path.exists() else []:
             with self._lines.line(number):
                 subnet = RankedSubnet.from_dict(values, space)
             self.subnets[subnet.architecture] = subnet
@@ -76,31 +80,28 @@ def plot_ranking(
     accuracy: str,
 ) -> None:
     """Plot agreement against accuracy by bin, and the tau of each score with its interval."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    scatter, bars = figure.subplots(1, 2)
-    agreements = np.array([subnet.scores["agreement"] for subnet in subnets])
-    accuracies = np.array([subnet.accuracy for subnet in subnets])
-    for number in np.unique(bins):
-        chosen = bins == number
-        scatter.plot(
-            agreements[chosen], accuracies[chosen], "o", markersize=4, label=f"bin {number}"
+    with picture(path, 11, 5) as figure:
+        scatter, bars = figure.subplots(1, 2)
+        agreements = np.array([subnet.scores["agreement"] for subnet in subnets])
+        accuracies = np.array([subnet.accuracy for subnet in subnets])
+        for number in np.unique(bins):
+            chosen = bins == number
+            scatter.plot(
+                agreements[chosen], accuracies[chosen], "o", markersize=4, label=f"bin {number}"
+            )
+        scatter.set(
+            xlabel="agreement", ylabel=f"{accuracy} accuracy", title=f"{len(subnets)} subnets"
         )
-    scatter.set(xlabel="agreement", ylabel=f"{accuracy} accuracy", title=f"{len(subnets)} subnets")
-    scatter.legend()
-    names = [correlation.score for correlation in correlations]
-    places = np.arange(len(names), dtype=float)
-    for offset, label in ((-0.15, "tau"), (0.15, "within")):
-        estimates = [getattr(correlation, label) for correlation in correlations]
-        values = np.array([(e.low, e.value, e.high) for e in estimates])
-        bars.hlines(places + offset, values[:, 0], values[:, 2], color="0.6")
-        bars.plot(values[:, 1], places + offset, "o", markersize=4, label=label)
-    bars.set_yticks(places, names)
-    bars.invert_yaxis()
-    bars.axvline(0, color="0.8")
-    bars.set(xlabel=f"Kendall's tau with the {accuracy} accuracy", title="overall, within bins")
-    bars.legend(loc="lower left")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    write_bytes(path, picture.getvalue())
+        scatter.legend()
+        names = [correlation.score for correlation in correlations]
+        places = np.arange(len(names), dtype=float)
+        for offset, label in ((-0.15, "tau"), (0.15, "within")):
+            estimates = [getattr(correlation, label) for correlation in correlations]
+            values = np.array([(e.low, e.value, e.high) for e in estimates])
+            bars.hlines(places + offset, values[:, 0], values[:, 2], color="0.6")
+            bars.plot(values[:, 1], places + offset, "o", markersize=4, label=label)
+        bars.set_yticks(places, names)
+        bars.invert_yaxis()
+        bars.axvline(0, color="0.8")
+        bars.set(xlabel=f"Kendall's tau with the {accuracy} accuracy", title="overall, within bins")
+        bars.legend(loc="lower left")

@@ -26,10 +26,10 @@ from edgesearch.export.engines import (
     build_engines,
     save_weights,
 )
-from edgesearch.export.kit import KIT, write_kit
+from edgesearch.export.kit import KIT, least_versions, write_kit
 from edgesearch.export.manifest import make_manifest, unjudged, write_manifest
-from edgesearch.export.verify import KnnImages
-from edgesearch.formats.precision import CALIBRATIONS, Calibration, Precision
+from edgesearch.export.verify import KNN_NEIGHBOURS, KnnImages
+from edgesearch.formats.precision import CALIBRATIONS, Calibration, CalibrationMethod, Precision
 from edgesearch.formats.precisions import PRECISIONS, precision_of, precision_with
 from edgesearch.search.winners import Winner
 from edgesearch.space import Architecture, SearchSpace
@@ -54,12 +54,14 @@ class Deployable:
     Attributes:
         network: In evaluation mode; maps images to the exported output.
         calibration: Number and hash of the images for normalisation statistics and int8 ranges.
+        classifier: Accuracy of the logits (0 … 1) and number of held-out images; None without.
     """
 
     network: Subnet
     resolution: int
     metadata: dict[str, str]
     calibration: dict[str, Any]
+    classifier: dict[str, Any] | None = None
 
     @property
     def output_names(self) -> list[str]:
@@ -92,11 +94,15 @@ def make_deployable(
     network = network.to(memory_format=torch.channels_last).eval()
     calibration = pool.sample(resolution, 0, calibration_images)
     recalibrate(network, calibration, batch_size)
+    right = None
     if output == "logits":
         images = pool.labelled(resolution)
         features = compute_features(network, images.train, prepare=images.prepare)
         classifier = fit_linear(features, images.train_labels, len(pool.class_names))
         network.fc, network.output = classifier, output
+        found = compute_features(network, images.test, prepare=images.prepare).argmax(dim=1)
+        accuracy = float((found == images.test_labels).double().mean())
+        right = {"accuracy": accuracy, "images": len(found)}
     metadata = {
         "space": space.name,
         "architecture": json.dumps(dict(architecture)),
@@ -108,7 +114,7 @@ def make_deployable(
     for image in calibration:
         digest.update(image.contiguous().numpy().tobytes())
     about = {"images": len(calibration), "sha256_of_pixels": digest.hexdigest()}
-    return Deployable(network, resolution, metadata, {**about, "image_set": pool.digest})
+    return Deployable(network, resolution, metadata, {**about, "image_set": pool.digest}, right)
 
 
 def _precisions(device: DeviceSpec, tensorrt: TensorRTTarget | None) -> list[Precision]:
@@ -143,13 +149,13 @@ def write_in_format(
     number_format: str,
     calibration: torch.Tensor,
     batch: int,
-    quantization: str | None = None,
+    quantization: CalibrationMethod = CALIBRATIONS[0],
     name: str | None = None,
 ) -> Path:
     """Convert the fp32 network in a folder to the number format of a runtime.
 
     `calibration` (N, C, H, W), normalised, determines ranges of activations by `quantization`, one
-    of `CALIBRATIONS` (the first if None). `name` replaces the file name of the precision.
+    of `CALIBRATIONS`. `name` replaces the file name of the precision.
 
     Returns:
         The converted file; the fp32 file if that is the format.
@@ -162,7 +168,7 @@ def write_in_format(
     ranges = None
     if precision.needs_calibration:
         batches = calibration_batches(calibration, batch)
-        ranges = Calibration(batches, quantization or CALIBRATIONS[0])
+        ranges = Calibration(batches, quantization)
     if precision.convert is not None:
         precision.write(folder / ONNX_FILE, path, number_format, calibration=ranges)
     return path
@@ -173,7 +179,7 @@ def write_for_tensorrt(
     device: DeviceSpec,
     precision: Precision,
     calibration: torch.Tensor,
-    quantization: str | None = None,
+    quantization: CalibrationMethod = CALIBRATIONS[0],
 ) -> str:
     """Ensure that a folder has the ONNX file for TensorRT engines of a precision; returns its name.
 
@@ -258,11 +264,14 @@ def write_winner(
         },
         "measured_file": precision.file,
         "kit_file": engine,
+        "least_versions": least_versions(device),
         **{name: json.loads(deployable.metadata[name]) for name in ("preprocess", "classes")},
         "output": deployable.metadata["output"],
         "output_names": deployable.output_names,
         **form,
         "calibration": deployable.calibration,
+        "classifier": deployable.classifier,
+        "knn_neighbours": KNN_NEIGHBOURS,
         "licence_of_data": pool.licence,
     }
     write_kit(folder, engine, make_manifest(folder, files, facts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from devices import DeviceSpec, TensorRTBuilder
 from edgesearch.data.image_pool import ImagePool
@@ -13,7 +13,6 @@ from edgesearch.evaluate.linear import require_two_classes
 from edgesearch.events import Event, Report
 from edgesearch.export.deployable import KNN_GLANCE, calibration_batches, parity_images
 from edgesearch.export.engines import TENSORRT_RTX, TensorRTTarget
-from edgesearch.search.winners import Winner
 
 
 def buildable(tensorrt: TensorRTTarget | None, report: Report) -> TensorRTTarget | None:
@@ -61,13 +60,13 @@ def check_batch(device: DeviceSpec, batch: str) -> None:
 
 def check_images(
     pool: ImagePool,
-    winners: Sequence[Winner],
+    resolutions: Collection[int],
     batch: int,
     calibration_images: int | None,
     *,
     logits: bool,
 ) -> None:
-    """Check that there are enough images and labels to export the winners.
+    """Check that there are enough images and labels to export networks of these resolutions.
 
     Raises:
         DataError: Labels or classes are missing, or images cannot be read.
@@ -76,7 +75,7 @@ def check_images(
     if logits:
         pool.require_labels()
         require_two_classes(pool.readable_labels)
-    for resolution in sorted({winner.architecture.resolution for winner in winners}):
+    for resolution in sorted(resolutions):
         images = len(parity_images(pool, resolution, batch))
         if images < batch:
             raise ExportError(

@@ -1,8 +1,7 @@
-"""Run the engine beside this file on images: `python run.py IMAGE …`.
+"""Run the engine beside this file on images; run.py starts it.
 
-Requires Python 3.10, numpy, Pillow and the runtime that manifest.json names: onnxruntime, or
-TensorRT with pycuda or cuda-bindings. Images are preprocessed as in training. TensorRT builds its
-engine from the ONNX file on the first run, which takes a while.
+Images are preprocessed as in training. TensorRT builds its engine from the ONNX file on the first
+run, which takes a while.
 """
 
 from __future__ import annotations
@@ -10,8 +9,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,60 +20,107 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 HERE = Path(__file__).resolve().parent
+LABELS = "labels.txt"
 SIXTEEN_BIT = 65535
 LONGEST_ASPECT = 4
-FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+RESAMPLING = getattr(Image, "Resampling", Image)  # Pillow 9.0 has none
+FILTERS = {"bilinear": RESAMPLING.BILINEAR, "bicubic": RESAMPLING.BICUBIC}
 WARM_UP_RUNS = 5
+CLOSED_PIPE = 141
+"""Exit code of programs that a closed pipe ends."""
+MANIFEST_KEYS = ("device", "files", "input", "kit_file", "least_versions", "output", "preprocess")
+RULE_KEYS = ("channels", "interpolation", "mean", "resize_ratio", "resolution", "std")
+AGAIN = "Unpack kit.zip again."
 
 
 class Refusal(Exception):
     """An error that the user can mend: required, found, remedy."""
 
 
+class Unreadable(Exception):
+    """An image that cannot be read, and why."""
+
+
 def main() -> int:
-    """Run the engine, print outputs and latency; returns 2 for an error that the user can mend."""
+    """Print outputs and latency; returns 2 for an error that the user can mend."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None if it was closed
+        stream.reconfigure(errors="backslashreplace")
     options = read_options()
     try:
-        manifest = read_manifest()
-        pixels = [prepare(path, manifest["preprocess"]) for path in options.images]
-        labels = (HERE / "labels.txt").read_text(encoding="utf-8").split("\n")
-        session = load(manifest)
-        with refusing():
-            outputs = [run(session, manifest, image) for image in pixels]
-            times_ms = time_ms(session, options.runs)
-        if options.save is not None:
-            save(options.save, outputs)
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        predict(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return 0
     except Refusal as refusal:
         required, found, remedy = refusal.args
         print(f"error: required: {required}\n  found: {found}\n  {remedy}", file=sys.stderr)
         return 2
-    results = [
-        {"image": str(path), **describe(output, labels)}
-        for path, output in zip(options.images, outputs, strict=True)
-    ]
-    show(results, times_ms, manifest, options.json)
-    return 0
+    except OSError as error:
+        with contextlib.suppress(OSError, AttributeError):  # nothing is left to flush at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # run.py … | head
+            return CLOSED_PIPE
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
-def save(path: Path, outputs: list[dict[str, NDArray[Any]]]) -> None:
-    """Save the outputs of all images."""
-    arrays: dict[str, Any] = {
-        f"{name}_{n}": array for n, output in enumerate(outputs) for name, array in output.items()
-    }
-    np.savez(path, **arrays)
+def predict(options: argparse.Namespace) -> None:
+    """Run the engine on each image, then time it."""
+    manifest = read_manifest()
+    labels = read_labels(manifest)
+    if options.save is not None and not options.save.absolute().parent.is_dir():
+        raise Refusal(f"a folder for {options.save}", "none", "Create it, or name another file.")
+    session: Any = None
+    results: list[dict[str, Any]] = []
+    unreadable: list[Unreadable] = []
+    outputs: dict[str, Any] = {}
+    for number, path in enumerate(options.images):
+        try:
+            pixels = prepare(path, manifest["preprocess"])
+        except Unreadable as error:
+            unreadable.append(error)
+            continue
+        session = session or load(manifest)
+        found = run(session, manifest, pixels)
+        results.append({"image": str(path), **describe(found, labels)})
+        if not options.json:
+            show(results[-1])
+        if options.save is not None:
+            outputs.update({f"{name}_{number}": array for name, array in found.items()})
+    if results:
+        if options.save is not None:
+            with options.save.open("wb") as file:  # np.savez would change the name
+                np.savez(file, **outputs)
+        show_latency(time_ms(session, options.runs), results, manifest, options.json)
+    if unreadable:
+        count = f"{len(unreadable)} of {len(options.images)} cannot be read; the first: "
+        raise Refusal(
+            "images that can be read",
+            (count if len(options.images) > 1 else "") + str(unreadable[0]),
+            "Name other files" + (": the rest is done." if results else "."),
+        )
+
+
+def count_from_one(text: str) -> int:
+    """A whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on is required, not {number}")
+    return number
 
 
 def read_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Run the engine beside this file on images.")
+    parser = argparse.ArgumentParser(
+        prog="run.py", description="Run the engine beside this file on images."
+    )
     parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+")
-    parser.add_argument("--runs", type=int, default=50, help="number of timed runs (50)")
+    parser.add_argument("--runs", type=count_from_one, default=50, help="number of timed runs (50)")
     parser.add_argument("--save", type=Path, help="save the outputs in this .npz file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
@@ -82,18 +130,36 @@ def read_manifest() -> dict[str, Any]:
     """Read the manifest, and check the engine's hash."""
     try:
         manifest: dict[str, Any] = json.loads((HERE / "manifest.json").read_text("utf-8"))
-        name = manifest["kit_file"]
+        name, *_ = (manifest[key] for key in ("kit_file", *MANIFEST_KEYS))
+        for key in RULE_KEYS:
+            manifest["preprocess"][key]
         found = hashlib.sha256((HERE / name).read_bytes()).hexdigest()
         wanted = manifest["files"][name]["sha256"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise Refusal(
-            f"a complete kit in {HERE}", f"{type(error).__name__}: {error}", "Unpack it again."
+            f"a complete kit in {HERE}", f"{type(error).__name__}: {error}", AGAIN
         ) from error
     if found != wanted:
-        raise Refusal(
-            f"{name} with the SHA-256 {wanted} of manifest.json", found, "Unpack the kit again."
-        )
+        raise Refusal(f"{name} with the SHA-256 {wanted} of manifest.json", found, AGAIN)
     return manifest
+
+
+def read_labels(manifest: dict[str, Any]) -> list[str]:
+    """The lines of labels.txt, one for each class; none if the outputs are not classes."""
+    if manifest["output"] != "logits":
+        return []
+    try:
+        text = (HERE / LABELS).read_text("utf-8-sig")  # editors on Windows add a mark
+    except (OSError, ValueError) as error:
+        raise Refusal(f"{LABELS} in UTF-8", f"{type(error).__name__}: {error}", AGAIN) from error
+    labels, count = re.sub(r"\n\Z", "", text).split("\n"), len(manifest["classes"])
+    if len(labels) != count:
+        raise Refusal(
+            f"{count} lines in {HERE / LABELS}, one for each class",
+            f"{len(labels)} lines",
+            "Correct it, or unpack kit.zip again.",
+        )
+    return labels
 
 
 def prepare(path: Path, rule: dict[str, Any]) -> NDArray[np.float32]:
@@ -108,19 +174,24 @@ def prepare(path: Path, rule: dict[str, Any]) -> NDArray[np.float32]:
 def decode(path: Path, channels: int) -> NDArray[np.uint8]:
     """Pixels of an image file, (H, W, C): upright, alpha on black, 8 bits."""
     try:
-        with Image.open(path) as opened:
+        with Image.open(io.BytesIO(path.read_bytes())) as opened:  # pipes cannot be rewound
             opened.load()
             image: Image.Image = opened
             with contextlib.suppress(Exception):  # ignore damaged EXIF
                 image = ImageOps.exif_transpose(opened) or opened
             pixels = np.array(eight_bits(image).convert("L" if channels == 1 else "RGB"))
     except Exception as error:  # Pillow raises many types on damaged files
-        raise Refusal(
-            "an image that can be read",
-            f"{path}: {error or type(error).__name__}",
-            "Name another file.",
-        ) from error
+        raise Unreadable(f"{path}: {reason_of(error)}") from error
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def reason_of(error: Exception) -> str:
+    """Why an image cannot be read."""
+    if isinstance(error, UnidentifiedImageError):  # its message names only a buffer in memory
+        return "no image of a kind that Pillow knows"
+    if isinstance(error, IsADirectoryError):
+        return "a folder: name its files, as in FOLDER/*"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
@@ -168,15 +239,28 @@ def centre(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
 
 def load(manifest: dict[str, Any]) -> Any:
     """Open a session of the engine."""
-    os.environ.setdefault("EDGESEARCH_CACHE", str(HERE / "cache"))
+    if os.access(HERE, os.W_OK):
+        os.environ.setdefault("EDGESEARCH_CACHE", str(HERE / "cache"))
     sys.path.insert(0, str(HERE))
-    from devices.runtimes.open_runtime import open_runtime
-    from devices.spec import DeviceSpec
+    try:
+        from devices.errors import UserError
+        from devices.runtimes.open_runtime import open_runtime
+        from devices.spec import DeviceSpec
+    except Exception as error:  # missing or cut files
+        raise Refusal(
+            f"a complete kit in {HERE}", f"{type(error).__name__}: {error}", AGAIN
+        ) from error
 
-    local: dict[str, Any] = {"transport": "local", "hosts": [], "ssh_config": None}
-    name = manifest["kit_file"]
-    with refusing():
-        runtime = open_runtime(DeviceSpec.from_dict({**manifest["device"], **local}))
+    here: dict[str, Any] = {"transport": "local", "hosts": [], "ssh_config": None, "machine": None}
+    name, least = manifest["kit_file"], manifest["least_versions"]
+    try:
+        runtime = open_runtime(DeviceSpec.from_dict({**manifest["device"], **here}))
+        if numbers(runtime.version) < numbers(least[runtime.name]):
+            raise Refusal(
+                f"{runtime.name} {least[runtime.name]} or newer",
+                runtime.version,
+                f"Install it: pip install '{runtime.name}>={least[runtime.name]}'",
+            )
         wanted = manifest["files"][name].get("runtime_version")
         if not name.endswith(".onnx") and wanted not in (None, runtime.version):
             raise Refusal(
@@ -185,6 +269,13 @@ def load(manifest: dict[str, Any]) -> Any:
                 "Install that version, or export again with this one.",
             )
         return runtime.load(HERE / name)
+    except UserError as error:
+        raise Refusal(error.required, error.found, error.remedy) from error
+
+
+def numbers(version: str) -> list[int]:
+    """The first two numbers of a version."""
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
 
 
 @contextlib.contextmanager
@@ -202,14 +293,16 @@ def run(session: Any, manifest: dict[str, Any], image: NDArray[Any]) -> dict[str
     """The outputs for one image, repeated to fill the engine's batch."""
     name = manifest["input"]["name"]
     batch = session.inputs[name][0]
-    outputs = session.run({name: np.repeat(image[None], batch, axis=0)})
+    with refusing():
+        outputs = session.run({name: np.repeat(image[None], batch, axis=0)})
     return {name: output[0] for name, output in outputs.items()}
 
 
 def time_ms(session: Any, runs: int) -> list[float]:
     """Durations of single runs."""
-    session.time_ms(WARM_UP_RUNS)
-    return list(session.time_ms(max(runs, 1)))
+    with refusing():
+        session.time_ms(WARM_UP_RUNS)
+        return list(session.time_ms(runs))
 
 
 def describe(outputs: dict[str, NDArray[Any]], labels: list[str]) -> dict[str, Any]:
@@ -218,8 +311,12 @@ def describe(outputs: dict[str, NDArray[Any]], labels: list[str]) -> dict[str, A
         logits = outputs["logits"].astype(np.float64)
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
-        best = np.argsort(-shares)[:5]
-        return {"classes": {labels[n]: float(shares[n]) for n in best}}
+        best = np.argsort(-shares)[:5].tolist()
+        return {
+            "classes": [
+                {"class": n, "name": labels[n], "probability": float(shares[n])} for n in best
+            ]
+        }
     return {
         "outputs": {
             name: {"shape": list(array.shape), "norm": float(np.linalg.norm(array))}
@@ -228,22 +325,25 @@ def describe(outputs: dict[str, NDArray[Any]], labels: list[str]) -> dict[str, A
     }
 
 
-def show(
-    results: list[dict[str, Any]], times_ms: list[float], manifest: dict[str, Any], as_json: bool
+def show(result: dict[str, Any]) -> None:
+    """Print the prediction for an image."""
+    print(result["image"])
+    for about in result.get("classes", ()):
+        print(f"  {about['probability']:6.1%}  {about['name']}")
+    for name, about in result.get("outputs", {}).items():
+        print(f"  {name}: shape {about['shape']}, norm {about['norm']:.4f}")
+
+
+def show_latency(
+    times_ms: list[float], results: list[dict[str, Any]], manifest: dict[str, Any], as_json: bool
 ) -> None:
-    """Print predictions and latency."""
+    """Print the latency; as JSON after all predictions, in one object."""
     median_ms, p95_ms = (float(np.percentile(times_ms, q)) for q in (50, 95))
-    batch = manifest["input"]["shape"][0]
     if as_json:
         latency = {"median_ms": median_ms, "p95_ms": p95_ms, "runs": len(times_ms)}
         print(json.dumps({"results": results, "latency": latency}))
         return
-    for result in results:
-        print(result["image"])
-        for name, share in result.get("classes", {}).items():
-            print(f"  {share:6.1%}  {name}")
-        for name, about in result.get("outputs", {}).items():
-            print(f"  {name}: shape {about['shape']}, norm {about['norm']:.4f}")
+    batch = manifest["input"]["shape"][0]
     print(
         f"latency: median {median_ms:.3f} ms, 95th percentile {p95_ms:.3f} ms "
         f"({len(times_ms)} runs, batch {batch}, {manifest['device']['runtime']})"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from edgesearch.formats.precision import CALIBRATIONS, CalibrationMethod
 from edgesearch.formats.precisions import PRECISIONS
-from edgesearch.settings import CountFromZero, Settings, fault
+from edgesearch.settings import AppliesTo, CountFromZero, Settings, fault
 
 
 class TensorRTSettings(Settings):
@@ -31,6 +32,11 @@ class TensorRTSettings(Settings):
         return precision
 
 
+def _makes_int8(config: Any) -> bool:
+    tensorrt = config.export.tensorrt
+    return "int8" in (config.device.build().precision, tensorrt and tensorrt.precision)
+
+
 class ExportSettings(Settings):
     """How the winners are exported."""
 
@@ -39,7 +45,10 @@ class ExportSettings(Settings):
     the projector, or the maps of all stages for a detector or segmenter."""
     batch: Literal["fixed", "dynamic"] = "fixed"
     """Batch size of ONNX and .ort files: device.batch, or any."""
-    quantization: Literal["minmax", "entropy", "percentile"] = "minmax"
+    quantization: Annotated[
+        CalibrationMethod,
+        AppliesTo("device.precision or export.tensorrt.precision is int8", _makes_int8),
+    ] = CALIBRATIONS[0]
     """How int8 ranges of activations are computed."""
     max_replacements: CountFromZero = 5
     """Reserves to try for winners whose measured latency exceeds the budget."""

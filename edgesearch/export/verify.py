@@ -26,17 +26,20 @@ class Parity:
 
     Attributes:
         max_difference: Largest difference of an output value, relative to the largest output.
-        top1_agreement: Share of images with the same top class (logits) or the same nearest other
-            image; None for a single image.
+        same_as_pytorch: Share of images with the same top class (logits) or the same nearest other
+            image as in PyTorch; None for a single image. This is no accuracy.
+        knn_images: Held-out images that were classified.
+        knn_train_images: Images whose labels voted.
     """
 
     images: int
     max_difference: float
     min_cosine: float
-    top1_agreement: float | None = None
+    same_as_pytorch: float | None = None
     knn_before: float | None = None
     knn_after: float | None = None
     knn_images: int | None = None
+    knn_train_images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,12 @@ def compare(expected: Outputs, found: Outputs, logits: bool = False) -> Parity:
         _compare(wanted.reshape(len(wanted), -1), given.reshape(len(given), -1), logits)
         for wanted, given in zip(_listed(expected), _listed(found), strict=True)
     ]
-    shares = [parity.top1_agreement for parity in each if parity.top1_agreement is not None]
+    shares = [parity.same_as_pytorch for parity in each if parity.same_as_pytorch is not None]
     return Parity(
         images=each[0].images,
         max_difference=float(np.max([parity.max_difference for parity in each])),
         min_cosine=float(np.min([parity.min_cosine for parity in each])),
-        top1_agreement=min(shares, default=None),
+        same_as_pytorch=min(shares, default=None),
     )
 
 
@@ -118,7 +121,7 @@ def _compare(expected: np.ndarray, found: np.ndarray, logits: bool) -> Parity:
         images=len(expected),
         max_difference=float(np.abs(expected - found).max() / max(np.abs(expected).max(), 1e-30)),
         min_cosine=float(cosines.min()),
-        top1_agreement=top1,
+        same_as_pytorch=top1,
     )
 
 
@@ -182,8 +185,13 @@ def verify_engine(
         parity = compare(wanted, found, logits)
         if knn is not None:
             after = knn[0].accuracy(lambda pixels: _outputs(session, pixels), batch)
-            judged = len(knn[0].test)
-            parity = replace(parity, knn_before=knn[1], knn_after=after, knn_images=judged)
+            parity = replace(
+                parity,
+                knn_before=knn[1],
+                knn_after=after,
+                knn_images=len(knn[0].test),
+                knn_train_images=len(knn[0].train),
+            )
     finally:
         session.close()
     if not fits(parity, precision.tolerance):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from devices.values import in_yaml
 from edgesearch.errors import SpaceError
 from edgesearch.families.mobile.space import MobileSpace
 from edgesearch.families.resnet.space import ResNetSpace
@@ -52,7 +53,7 @@ def space_from_dict(values: Mapping[str, Any]) -> SearchSpace:
     if family not in list(FAMILIES):  # YAML may hold a list, which is not hashable
         raise SpaceError(
             f"the family of a space is one of {', '.join(FAMILIES)}",
-            repr(family),
+            in_yaml(family),
             "Correct the field `family`.",
         )
     return FAMILIES[family].from_dict(values)

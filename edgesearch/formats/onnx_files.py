@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 def save_model(model: onnx.ModelProto, path: Path) -> None:
     """Write a model atomically; safe if two processes write the same file.
 
+    The file gets the lowest IR version that its opsets allow, since older runtimes refuse newer
+    ones whatever the file holds.
+
     Raises:
         FileError: It cannot be written.
     """
+    from onnx.helper import find_min_ir_version_for
+
+    model.ir_version = find_min_ir_version_for(model.opset_import, ignore_unknown=True)
     with replacing(path, shared=True) as partial:
         partial.write_bytes(model.SerializeToString())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -14,9 +14,10 @@ from edgesearch.formats.onnx_files import save_model
 if TYPE_CHECKING:
     import onnx
 
-CALIBRATIONS = ("minmax", "entropy", "percentile")
+CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 """How activation ranges are computed: from all values, by minimum information loss, or without
 outliers."""
+CALIBRATIONS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Calibration:
     """Calibration of activation ranges."""
 
     batches: Sequence[np.ndarray]
-    method: str = "minmax"
+    method: CalibrationMethod = CALIBRATIONS[0]
 
 
 Convert = Callable[["onnx.ModelProto", str, bool, bool, "Calibration | None"], "onnx.ModelProto"]

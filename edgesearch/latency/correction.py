@@ -12,6 +12,7 @@ import numpy as np
 from edgesearch.errors import LatencyError
 
 MIN_NETWORKS = 6
+"""Fewest networks for a fit, where the space has as many that can run."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Correction:
         networks: Number of fitted networks.
         fit_mape: Mean absolute relative error of the fit, on low quantiles.
         loo_mape: Leave-one-out error; slightly optimistic, since it also selects the form of the
-            fit.
+            fit. None for a single network.
         median_ratio: Ratio of median to low quantile over whole networks.
         per_million_params_ms: Cost per million parameters, whose weights come from memory.
     """
@@ -65,7 +66,7 @@ class Correction:
     fit_mape: float
     per_block_ms: float
     cold: bool
-    loo_mape: float
+    loo_mape: float | None
     median_ratio: float
     per_million_params_ms: float = 0.0
 
@@ -84,6 +85,8 @@ class Correction:
         """
         found = {name: values[name] for name in cls.__dataclass_fields__}
         for name, value in found.items():
+            if value is None and name == "loo_mape":
+                continue
             is_right = isinstance(value, bool) == (name == "cold")
             if not (is_right and isinstance(value, (int, float)) and math.isfinite(value)):
                 raise ValueError(f"{name} {value!r}")
@@ -91,21 +94,27 @@ class Correction:
 
 
 def fit_correction(
-    sums: BlockSums, lows_ms: np.ndarray, *, median_ratio: float, p95_ratio: float
+    sums: BlockSums,
+    lows_ms: np.ndarray,
+    *,
+    median_ratio: float,
+    p95_ratio: float,
+    fewest: int = MIN_NETWORKS,
 ) -> Correction:
     """Least-squares fit of the relative errors, in the form with the smallest leave-one-out error.
 
-    `lows_ms` are measured low quantiles (N,); the ratios are defined as in `Correction`.
+    `lows_ms` are measured low quantiles (N,); the ratios are defined as in `Correction`. A form has
+    fewer coefficients than there are networks, unless there is only one.
 
     Raises:
-        LatencyError: There are fewer than six networks, or the blocks took no time.
+        LatencyError: There are fewer than `fewest` networks, or the blocks took no time.
     """
     count = len(lows_ms)
-    if count < MIN_NETWORKS:
+    if count < fewest:
         raise LatencyError(
-            f"at least {MIN_NETWORKS} whole subnets measured beside the blocks",
+            f"at least {fewest} whole subnet(s) measured beside the blocks",
             f"{count} in the latency table",
-            "Set profile.networks to 6 or more and run `edgesearch profile`.",
+            "Run `edgesearch profile` with the same configuration first.",
         )
     if not sums.warm_ms.min() > 0:
         raise LatencyError(
@@ -118,11 +127,11 @@ def fit_correction(
         if sums_ms is None:
             continue
         columns = _columns(sums, sums_ms)
-        for form in _FORMS:
+        for form in (form for form in _FORMS if len(form) < max(2, count)):
             coefficients = _solve(columns, lows_ms, form)
             if not _is_sound(coefficients, columns):
                 continue
-            error = _left_out_error(columns, lows_ms, form)
+            error = _left_out_error(columns, lows_ms, form) if count > 1 else 0.0
             if error < best_error:
                 best, best_cold, best_error = coefficients, cold, error
     chosen_ms = sums.cold_ms if best_cold and sums.cold_ms is not None else sums.warm_ms
@@ -135,7 +144,7 @@ def fit_correction(
         p95_ratio=p95_ratio,
         networks=count,
         fit_mape=float(np.abs(predicted / lows_ms - 1).mean()),
-        loo_mape=float(best_error),
+        loo_mape=float(best_error) if count > 1 else None,
         median_ratio=median_ratio,
         per_million_params_ms=median_ratio * float(best[3]),
     )

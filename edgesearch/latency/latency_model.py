@@ -10,9 +10,9 @@ import numpy as np
 
 from edgesearch.errors import LatencyError
 from edgesearch.latency.correction import MIN_NETWORKS, BlockSums, Correction, fit_correction
-from edgesearch.latency.table import measured_networks
+from edgesearch.latency.table import NETWORK, measured_networks
 from edgesearch.space import Architecture, Block, SearchSpace
-from edgesearch.space.count import Count, drawn_digits
+from edgesearch.space.count import Count, drawn_digits, is_laid_out
 from profilers import LatencyTable
 
 
@@ -126,12 +126,18 @@ def _fit(
         cold = np.array([block_sum_ms(of_network, cold_ms) for of_network in blocks])[kept]
     counts = np.array([len(of_network) for of_network in blocks], float)
     params = np.array([sum(block.params for block in of_network) for of_network in blocks], float)
-    failed = sorted(key for key, ms in warm_ms.items() if math.isnan(ms))
-    if failed and kept.sum() < MIN_NETWORKS:
+    whole = f"{NETWORK}/{space.space_hash[:8]}/"
+    failed = sorted(key for key in table.errors if key in warm_ms or key.startswith(whole))
+    fewest = MIN_NETWORKS
+    if is_laid_out(space):
+        can_run = np.isfinite(space.sums(lambda block: warm_ms[block.key])(None))
+        fewest = min(fewest, int(can_run.sum()) - sum(key.startswith(whole) for key in failed))
+    fewest = max(1, fewest)
+    if failed and kept.sum() < fewest:
         raise LatencyError(
-            f"at least {MIN_NETWORKS} whole subnets that {table.spec.name} can run",
-            f"{kept.sum()}; {len(failed)} of {len(warm_ms)} blocks cannot run, {failed[0]} because "
-            f"of: {table.errors[failed[0]]}",
+            f"at least {fewest} whole subnet(s) that {table.spec.name} can run",
+            f"{kept.sum()}; {len(failed)} of its blocks and subnets cannot run, {failed[0]} "
+            f"because of: {table.errors[failed[0]]}",
             "Choose another runtime, precision or space.",
         )
     fitted = [network for network, is_kept in zip(latest.values(), kept, strict=True) if is_kept]
@@ -144,4 +150,5 @@ def _fit(
         np.array([network.low_ms for network in fitted]),
         median_ratio=at_median,
         p95_ratio=at_p95,
+        fewest=fewest,
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from devices import DeviceSpec, Fingerprint, installed_version, take_fingerprint
+from devices.values import in_yaml
 from edgesearch.errors import StageError
 from edgesearch.events import Event, Report, silent
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.latency.table import current_correction
+from edgesearch.latency.table import current_correction, steadiness_of
 from edgesearch.latency.workloads import block_keys
 from edgesearch.space import SearchSpace
 from profilers import LatencyTable
@@ -60,6 +62,9 @@ def load_table(
     here = _this_machine(device) if device.transport == "local" and not elsewhere else None
     table = LatencyTable.load(path, expect=device, expect_fingerprint=here, accept=accept)
     tell_accepted(table, stage, report)
+    steadiness = steadiness_of(table)
+    if not steadiness.settled:
+        report(Event(stage, f"warning: {path}: {steadiness.of_table}"))
     known = set(table.keys()) | set(table.errors)
     lacking = [key for key in block_keys(space) if key not in known]
     if lacking or current_correction(space, table) is None:
@@ -73,9 +78,13 @@ def load_table(
 
 
 def _this_machine(device: DeviceSpec) -> Fingerprint:
-    """Fingerprint of this machine; an uninstalled runtime has an empty version."""
+    """Fingerprint of this machine; an uninstalled runtime has an empty version.
+
+    Which processors this process may use is left out: it matters only while measuring.
+    """
     version = installed_version(device.runtime) or ""
-    return take_fingerprint(device.runtime, version, {"provider": device.provider})
+    found = take_fingerprint(device.runtime, version, {"provider": device.provider})
+    return replace(found, affinity=(), processors=None)
 
 
 def tell_accepted(table: LatencyTable, stage: str, report: Report) -> None:
@@ -83,7 +92,7 @@ def tell_accepted(table: LatencyTable, stage: str, report: Report) -> None:
     for mismatch in table.accepted:
         text = (
             f"accepted by profile.accept: the table has {mismatch.field} "
-            f"{mismatch.found!r}, not {mismatch.wanted!r}"
+            f"{in_yaml(mismatch.found)}, not {in_yaml(mismatch.wanted)}"
         )
         report(Event(stage, text))
 

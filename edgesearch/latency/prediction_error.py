@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from devices.files import write_bytes
+from edgesearch.pictures import picture
 
 
 @dataclass(frozen=True)
@@ -59,18 +58,13 @@ def plot_predictions(
     Raises:
         FileError: The file cannot be written.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.5, 5), layout="constrained")
-    axes = figure.add_subplot()
-    ends = [0.9 * min(measured_ms), 1.1 * max(measured_ms)]
-    for share, style in ((0.0, "-"), (0.05, "--"), (0.10, ":")):
-        for factor in sorted({1 - share, 1 + share}):
-            label = f"±{share:.0%}" if share and factor > 1 else None
-            axes.plot(ends, [factor * end for end in ends], style, color="0.6", label=label)
-    axes.plot(measured_ms, predicted_ms, "o", markersize=4)
-    axes.set(xlabel="measured median (ms)", ylabel="predicted median (ms)", title=title)
-    axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    write_bytes(path, picture.getvalue())
+    with picture(path, 5.5, 5) as figure:
+        axes = figure.add_subplot()
+        ends = [0.9 * min(measured_ms), 1.1 * max(measured_ms)]
+        for share, style in ((0.0, "-"), (0.05, "--"), (0.10, ":")):
+            for factor in sorted({1 - share, 1 + share}):
+                label = f"±{share:.0%}" if share and factor > 1 else None
+                axes.plot(ends, [factor * end for end in ends], style, color="0.6", label=label)
+        axes.plot(measured_ms, predicted_ms, "o", markersize=4)
+        axes.set(xlabel="measured median (ms)", ylabel="predicted median (ms)", title=title)
+        axes.legend()

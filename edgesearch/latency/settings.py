@@ -10,6 +10,7 @@ from devices.spec import IDENTITY_FIELDS, MEASURED_FIELDS, DeviceSpec, load_devi
 from edgesearch.errors import UserError
 from edgesearch.formats.precisions import precision_of
 from edgesearch.settings import (
+    AppliesTo,
     Count,
     CountFromZero,
     Positive,
@@ -19,6 +20,11 @@ from edgesearch.settings import (
     fault,
 )
 from profilers.measure import MeasureConfig
+
+OVER_SSH = AppliesTo(
+    "the device is reached over ssh (device.host)",
+    lambda config: config.device.build().transport == "ssh",
+)
 
 
 class MeasuredSettings(Settings):
@@ -49,9 +55,9 @@ class DeviceSettings(MeasuredSettings):
     """Host name for the ssh client; implies ssh."""
     hosts: list[str] | None = None
     """Several identical machines that share the measurements; implies ssh."""
-    python: str | None = None
+    python: Annotated[str | None, OVER_SSH] = None
     """Python interpreter on the device."""
-    ssh_config: str | None = None
+    ssh_config: Annotated[str | None, OVER_SSH] = None
     """Configuration file for the ssh client; the user's default if null."""
     machine: str | None = None
     """Required processor architecture, such as aarch64."""

@@ -76,7 +76,8 @@ class CorrectionNote:
     Attributes:
         rounds: Rounds requested when `edgesearch profile` last finished; 0 if it has not.
         last_session: Number of the last session at that time.
-        validation: Fields of `PredictionError` on held-out networks; None if not validated.
+        validation: Fields of `PredictionError`, and whether it is on held-out networks; None if not
+            validated.
     """
 
     space_hash: str
@@ -99,7 +100,7 @@ class CorrectionNote:
             "rounds": isinstance(note.rounds, int) and note.rounds >= 0,
             "last_session": isinstance(note.last_session, int),
             "validation": checked is None
-            or all(math.isfinite(checked[name]) for name in ("n", "mape", "worst")),
+            or all(math.isfinite(checked[name]) for name in ("n", "mape", "worst", "held_out")),
         }
         for name in (name for name, right in is_right.items() if not right):
             raise ValueError(f"{name} {getattr(note, name)!r}")
@@ -167,12 +168,15 @@ def _describe_correction(note: CorrectionNote) -> str:
     networks = f"{correction.networks} network{'s' if correction.networks != 1 else ''}"
     text = (
         f"Predictions for space {note.space_hash[:8]} are fitted to {networks}: mean error "
-        f"{correction.fit_mape:.1%}, leave-one-out error {correction.loo_mape:.1%}"
+        f"{correction.fit_mape:.1%}"
     )
+    if correction.loo_mape is not None:
+        text += f", leave-one-out error {correction.loo_mape:.1%}"
     if checked is None:
         return f"{text}; not validated on held-out networks yet."
+    judged = "held out" if checked["held_out"] else "of these, measured again"
     return (
-        f"{text}; {checked['mape']:.1%} (worst {checked['worst']:.1%}) on {checked['n']} held out."
+        f"{text}; {checked['mape']:.1%} (worst {checked['worst']:.1%}) on {checked['n']} {judged}."
     )
 
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from devices import DeviceSpec, Fingerprint
 from devices.cache_dir import default_cache_dir
-from edgesearch.errors import SpaceError
 from edgesearch.events import Event, Report, silent
 from edgesearch.formats.fp32 import FP32
 from edgesearch.formats.onnx_export import assemble_network, export_blocks
@@ -118,18 +117,12 @@ def _can_run(space: SearchSpace, architecture: Architecture, failed: Collection[
 def held_out_networks(
     space: SearchSpace, count: int, seed: int, fitted: Collection[Architecture]
 ) -> list[Architecture]:
-    """Architectures drawn uniformly, to validate predictions; none of `fitted`.
+    """Architectures drawn uniformly, to validate predictions: at most `count`, none of `fitted`.
 
-    Raises:
-        SpaceError: The space has fewer other architectures.
+    There are fewer if the space has fewer others; empty if all are fitted.
     """
-    others = space.size - len(set(fitted))
-    if count > others:
-        raise SpaceError(
-            f"at most {others} held-out networks, the number left in {space.name}",
-            f"validation.networks {count}",
-            "Set a smaller validation.networks.",
-        )
+    if space.size - len(set(fitted)) <= count:
+        return [architecture for architecture in space if architecture not in fitted]
     rng = random.Random(f"held out/{seed}")
     drawn: dict[Architecture, None] = {}
     while len(drawn) < count:

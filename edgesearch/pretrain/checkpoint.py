@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from devices.files import write_bytes
+from devices.values import in_yaml
 from edgesearch.errors import CheckpointError
 
 FORMAT = "edgesearch-training-state-1"
@@ -61,8 +62,8 @@ def load_state(
         found = state["identity"].get(field)
         if found != value:
             raise CheckpointError(
-                f"a training state with {field} {value!r} at {path}",
-                f"{field} {found!r}",
+                f"a training state with {field} {in_yaml(value)} at {path}",
+                f"{field} {in_yaml(found)}",
                 "Restore the configuration, or choose another output_dir.",
             )
     if damaged:  # otherwise `save_state` would overwrite the intact one with it

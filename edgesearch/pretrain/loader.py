@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing.queues
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence, Sized
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from edgesearch.data.image_set import ImageSet
 from edgesearch.data.preprocess import Preprocess
@@ -27,8 +31,16 @@ if TYPE_CHECKING:
 Sample = tuple[tuple[torch.Tensor, ...], bool]
 """The views of an image, and whether a substitute replaced it."""
 SUBSTITUTES = 10
+PREFETCHED = 2
+"""Batches that each worker process prepares in advance; torch's default."""
+SHARED_MEMORY = Path("/dev/shm")
+CONTINUE = "The last good state has been kept: run the same command again to continue."
 ENDING_S = 30
 """Lifetime of a worker process after SIGTERM: longer than a step."""
+
+
+class WorkersError(TrainingError):
+    """Worker processes have died, or cannot hand over what they load."""
 
 
 class ViewLoader:
@@ -139,14 +151,57 @@ def _collate(samples: list[Sample | DataError]) -> tuple[Views, int] | DataError
     return (first, second), sum(replaced for _, replaced in good)
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
+def _prepare_worker(worker: int) -> None:
     """Ignore signals to the process group: a worker's death would abort the step.
 
     Such signals are Ctrl-C on a terminal, and SIGTERM from torchrun and job schedulers. After
     SIGTERM a worker whose trainer lives on ends by itself later.
+
+    A batch that cannot be sent is replaced by an error: the trainer would wait for it for ever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_later if hasattr(signal, "alarm") else signal.SIG_DFL)
+    multiprocessing.queues.Queue._on_queue_feeder_error = _send_error  # type: ignore[attr-defined]
+
+
+def _send_error(
+    queue: multiprocessing.queues.Queue[Any], error: Exception, job: tuple[int, Any]
+) -> None:
+    """Send why a batch cannot be sent; called in a worker by the thread that sends them."""
+    number, batch = job
+    views = batch[0] if isinstance(batch, tuple) else ()
+    workers = getattr(get_worker_info(), "num_workers", 1)
+    queue.put((number, _not_sent(error, workers, sum(view.nbytes for view in views))))
+
+
+def _not_sent(error: Exception, workers: int, batch_bytes: int = 0) -> WorkersError:
+    """Why worker processes cannot start or send their batches."""
+    found = " ".join(str(error).split())
+    if "Too many open files" in found:
+        lacking, remedy = "open files", "Raise their limit (ulimit -n 65535)"
+    elif getattr(error, "errno", None) in (errno.EAGAIN, errno.ENOMEM):
+        lacking, remedy = "processes and memory", "End others or raise the limits (ulimit -u)"
+    else:
+        lacking = "shared memory"
+        if batch_bytes:
+            lacking += f", about {workers * (PREFETCHED + 1) * batch_bytes / 1e6:,.1f} MB,"
+        if SHARED_MEMORY.is_dir():
+            space = shutil.disk_usage(SHARED_MEMORY)
+            free, total = (f"{size / 1e6:,.1f} MB" for size in (space.free, space.total))
+            found += f"; {free} of {total} are free in {SHARED_MEMORY}"
+        remedy = "Enlarge it (docker run --shm-size=2g; mount -o remount,size=2g /dev/shm)"
+    return WorkersError(
+        f"enough {lacking} for {workers} worker processes (pretrain.workers)",
+        found,
+        f"{remedy}, or set fewer pretrain.workers (0 needs none), or, for a new run, "
+        f"pretrain.augmentation.batched=true. {CONTINUE}",
+    )
+
+
+def _kill_workers() -> None:
+    """Kill workers that have not ended by themselves: this process would wait for them at exit."""
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def _end_later(number: int, frame: object) -> None:
@@ -178,31 +233,43 @@ class WorkerViewLoader(ViewLoader):
             batch_sampler=[numbers.tolist() for numbers in self.numbers(epoch, first_step)],
             num_workers=self.workers,
             collate_fn=_collate,
-            worker_init_fn=_leave_signals_to_the_trainer,
+            worker_init_fn=_prepare_worker,
+            prefetch_factor=PREFETCHED if self.workers else None,
             pin_memory=self.device.type == "cuda",  # by a thread of its own
         )
-        for batch in loader:
-            if isinstance(batch, DataError):
-                raise batch
-            views, replaced = batch
-            self.replaced += replaced
-            first, second = (to_device(view, self.device) for view in views)
-            yield first, second
+        try:
+            ready = iter(loader)
+        except OSError as error:  # of locks, which take shared memory, or of starting processes
+            _kill_workers()
+            raise _not_sent(error, self.workers) from error
+        try:
+            for batch in ready:
+                if isinstance(batch, (DataError, WorkersError)):
+                    raise batch
+                views, replaced = batch
+                self.replaced += replaced
+                first, second = (to_device(view, self.device) for view in views)
+                yield first, second
+        finally:
+            if self.workers:  # collecting it would do the same, but an error may keep it
+                ready._shutdown_workers()  # type: ignore[attr-defined]
+                _kill_workers()
 
 
-def dead_worker(error: RuntimeError) -> TrainingError | None:
-    """The error to raise if torch reports a dead `DataLoader` worker, else None.
+def dead_worker(error: RuntimeError, workers: int) -> WorkersError | None:
+    """The error to raise if torch reports that workers have died or are out of reach, else None.
 
     torch raises its error wherever the main process is at the time, even within a training step.
     """
     if not distributed.is_of_a_worker(error):
         return None
-    return TrainingError(
+    if "Too many open files" in str(error):
+        return _not_sent(error, workers)
+    return WorkersError(
         "worker processes (pretrain.workers) that survive the epoch",
         " ".join(str(error).split()),
         "The system ends processes when memory runs out: set fewer pretrain.workers or a smaller "
-        "pretrain.batch_size (in a container, more shared memory). The last good state has been "
-        "kept: run the same command again to continue.",
+        f"pretrain.batch_size (in a container, more shared memory). {CONTINUE}",
     )
 
 

@@ -23,16 +23,12 @@ from edgesearch.pretrain.teacher import open_teacher
 from edgesearch.pretrain.teacher_cache import TeacherCache
 from edgesearch.pretrain.trainer import WEIGHTS, Trainer
 from edgesearch.space import SearchSpace
-from edgesearch.supernet.memory import require_memory
 from edgesearch.supernet.public_weights import embed, read_public_weights
 from edgesearch.supernet.weight_packages import PACKAGES, packaged_file
 from edgesearch.supernet.weights import Origin, SupernetWeights, metadata_of
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import PretrainSettings
-
-TRAINED_COPIES = 3
-"""Weights, gradients and the optimizer's momentum; most methods have a key encoder as well."""
 
 
 def make_trainer(
@@ -53,8 +49,6 @@ def make_trainer(
     """
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     device = torch_device(settings.device)
-    held = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
-    require_memory(space, TRAINED_COPIES, held)
     init = None if settings.init is None else weights_file(settings.init)
     options, teaching = settings.method_options(), None
     if settings.teacher is not None:
@@ -115,7 +109,7 @@ def _teaching(
     dim = teacher.try_on(first, last)
     about = {
         "images": pool.digest,
-        "unreadable": pool.skipped,
+        "unreadable": pool.unreadable,
         "teacher": teacher.digest,
         "seed": seed,
         "crop_scale": crops.scale,
@@ -195,8 +189,8 @@ def _init_from_public(method: Method, path: Path, report: Report, licence: str |
 
 def warn_of_images(method: Method, pool: ImagePool, source: DataSettings, report: Report) -> None:
     """Report unreadable images, too few for the queue, or enlarged more than twice."""
-    if pool.skipped:
-        report(Event("pretrain", f"{pool.skipped} images could not be read and are left out"))
+    for left_out in pool.unreadable:
+        report(Event("pretrain", f"images left out: {left_out}"))
     count = len(pool.train)
     size = max((queue.size for queue in queues_of(method) if queue.negatives), default=0)
     if size > count // 4:

@@ -12,6 +12,8 @@ from devices.files import JsonLines, write_bytes
 from edgesearch.errors import TrainingError
 from edgesearch.pretrain.progress import EpochReport
 
+METRICS = "metrics.jsonl"
+
 
 class RunLog:
     """metrics.jsonl in a folder, and optionally tensorboard/ with event files.
@@ -21,7 +23,7 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, tensorboard: bool = False) -> None:
-        self.metrics_path = folder / "metrics.jsonl"
+        self.metrics_path = folder / METRICS
         self._lines = JsonLines(self.metrics_path, "epochs of a training run", "Restart the run.")
         self._open_writer = _summary_writer() if tensorboard else None
         self._writer: Any = None

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.settings import (
     NO_EFFECT,
+    AppliesTo,
     Batch,
     Count,
     CountFromZero,
@@ -30,16 +31,29 @@ _OPTIONS = {
 }
 
 
+JITTERED = AppliesTo(
+    "pretrain.augmentation.jitter.probability is above 0",
+    lambda config: config.pretrain.augmentation.jitter.probability > 0,
+)
+NOT_BATCHED = AppliesTo(
+    "pretrain.augmentation.batched is false",
+    lambda config: not config.pretrain.augmentation.batched,
+)
+MONITORED = AppliesTo(
+    "pretrain.knn_every_epochs is above 0", lambda config: config.pretrain.knn_every_epochs > 0
+)
+
+
 class JitterSettings(Settings):
     """Random colour changes; each strength is the range around no change."""
 
-    brightness: NotNegative = 0.4
+    brightness: Annotated[NotNegative, JITTERED] = 0.4
     """Strength of the change in brightness."""
-    contrast: NotNegative = 0.4
+    contrast: Annotated[NotNegative, JITTERED] = 0.4
     """Strength of the change in contrast."""
-    saturation: NotNegative = 0.4
+    saturation: Annotated[NotNegative, JITTERED] = 0.4
     """Strength of the change in saturation (no effect on one channel)."""
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    hue: Annotated[float, Field(ge=0, le=0.5), JITTERED] = 0.1
     """Strength of the change in hue, as a share of the colour circle (none on one channel)."""
     probability: Fraction = 0.8
     """Share of views that are changed."""
@@ -141,6 +155,10 @@ class PretrainSettings(Settings):
     ] = "moco_v2"
     epochs: CountFromZero = 200
     """Passes over the images; 0 uses the weights of `init` as they are."""
+    extend: bool = False
+    """Continue the longest finished training of fewer epochs in output_dir, instead of starting
+    over. From there on the learning rate is that of the schedule over all epochs: it has fallen to
+    0 and jumps up, so the result differs from that of a training of all epochs."""
     batch_size: Batch = 256
     """Images per step, over all processes."""
     optimizer: Literal["sgd", "adamw", "lars"] = _own()
@@ -204,7 +222,7 @@ class PretrainSettings(Settings):
     with null normalises both views of all its images together."""
     compile: Annotated[bool, NO_EFFECT] = False
     """Compile the largest and the smallest network with torch.compile (needs a compiler)."""
-    workers: Annotated[CountFromZero, NO_EFFECT] = 2
+    workers: Annotated[CountFromZero, NO_EFFECT, NOT_BATCHED] = 2
     """Processes that load images; 0 loads them in the main process."""
     threads: Annotated[Count | None, NO_EFFECT] = None
     """Threads of torch; torch's choice if null."""
@@ -214,7 +232,7 @@ class PretrainSettings(Settings):
     or mobilenet_v2 from an installed package."""
     init_licence: Annotated[str | None, NO_EFFECT] = None
     """Licence of public weights in `init`; stands in each winner's manifest."""
-    knn_k: Annotated[Count, NO_EFFECT] = 200
+    knn_k: Annotated[Count, NO_EFFECT, MONITORED] = 200
     """Neighbours in the kNN monitor."""
     knn_every_epochs: Annotated[CountFromZero, NO_EFFECT] = 10
     """Epochs between kNN evaluations, 0 for none; the best mean is best.safetensors."""

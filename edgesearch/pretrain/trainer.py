@@ -27,7 +27,7 @@ from edgesearch.pretrain.hardware import (
     out_of_memory,
     torch_device,
 )
-from edgesearch.pretrain.loader import ViewLoader, dead_worker
+from edgesearch.pretrain.loader import ViewLoader, WorkersError, dead_worker
 from edgesearch.pretrain.loss_watch import UNSTABLE, LossWatch, chance_of
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.optimizers import OPTIMIZERS, load_optimizer
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 Monitor = Callable[[SupernetWeights], dict[str, float]]
 WEIGHTS = "model.safetensors"
+BEST = "best.safetensors"
+STATE = "state.pt"
 
 
 class Trainer:
@@ -87,7 +89,7 @@ class Trainer:
         self.settings = settings
         self.seed = seed
         self.folder = folder
-        self.state_path, self.weights_path = folder / "state.pt", folder / WEIGHTS
+        self.state_path, self.weights_path = folder / STATE, folder / WEIGHTS
         self.identity = identity
         self.monitor = monitor
         self.listener = listener or Listener()
@@ -201,15 +203,16 @@ class Trainer:
                 progress.replaced = replaced + self.loader.replaced
                 whole = True
                 self._after_step(result, timer, signals)
-        except RuntimeError as error:
-            if isinstance(error, torch.cuda.OutOfMemoryError):
-                raise no_memory_for_views(str(error)) from error
-            dead = dead_worker(error)
-            if dead is None:
+        except torch.cuda.OutOfMemoryError as error:
+            raise no_memory_for_views(str(error)) from error
+        except (RuntimeError, WorkersError) as error:
+            workers = self.settings.workers
+            failed = error if isinstance(error, WorkersError) else dead_worker(error, workers)
+            if failed is None:
                 raise
             if whole:
                 self._save_state()
-            raise dead from error
+            raise failed from error
         self._finish_epoch(timer)
         done, epochs, stop = self.progress.epoch, self.settings.epochs, self._heard(signals)
         if stop and done < epochs:
@@ -321,7 +324,7 @@ class Trainer:
                 f"the loss is high as epoch {epoch} ends: weights and state are not kept"
             )
         if report.best_epoch == epoch:
-            weights.save(self.folder / "best.safetensors")
+            weights.save(self.folder / BEST)
         self._save_state()
         self.listener.epoch(report)
 

@@ -26,8 +26,8 @@ STEP_TIMEOUT = timedelta(minutes=10)
 EPOCH_TIMEOUT = timedelta(hours=6)
 """Longest wait for work that the first process does alone, such as an evaluation."""
 _START_ALL = (
-    "Start them all, with `torchrun --nproc-per-node N -m edgesearch …`; to run one process alone, "
-    "unset WORLD_SIZE."
+    "Start them all, with `torchrun --nproc-per-node N --no-python edgesearch …`; to run one "
+    "process alone, unset WORLD_SIZE."
 )
 _ENDED = "edgesearch/ended"
 _STOPS = (Interrupted, KeyboardInterrupt)
@@ -163,8 +163,9 @@ def _answered() -> Iterator[None]:
 
 
 def is_of_a_worker(error: RuntimeError) -> bool:
-    """Whether torch reports that a worker process of a `DataLoader` has died."""
-    return str(error).lstrip().startswith("DataLoader worker")
+    """Whether torch reports that processes of a `DataLoader` have died or are out of reach."""
+    beginnings = ("DataLoader worker", "Pin memory thread", "Too many open files")
+    return str(error).lstrip().startswith(beginnings)
 
 
 class _GatherRows(torch.autograd.Function):

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from devices import DeviceSpec
+from devices.errors import FileError
 from devices.locks import locked
+from devices.processors import read_processors
 from edgesearch.config import Config
 from edgesearch.errors import UserNotice
-from edgesearch.events import Report, silent, teller
+from edgesearch.events import Event, Report, silent, teller
 from edgesearch.inputs import digest_of
 from edgesearch.run.files import RunFiles
 from edgesearch.settings import CALIBRATION, SCORE
 from edgesearch.space import SearchSpace
-from edgesearch.supernet.memory import require_memory
 
 if TYPE_CHECKING:
+    from edgesearch.data.contents import Contents
     from edgesearch.data.image_pool import ImagePool, Normalisation
     from edgesearch.supernet.weights import SupernetWeights
 
@@ -37,16 +39,16 @@ class RunContext:
         self.config = config
         self.report = report
         self.files = RunFiles(config.output_dir)
+        self._pool: ImagePool | None = None
+        self._told: set[str] = set()
+        self._refusal: FileError | None = None
+        self._pools: dict[bool, ImagePool] = {}
+        self._keeps_pools = False
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The search space of the run; its notices are given as `UserNotice`.
-
-        Raises:
-            SpaceError: Its largest network does not fit in the memory of this machine.
-        """
+        """The search space of the run; its notices are given as `UserNotice`."""
         space = self.config.space.build()
-        require_memory(space, copies=1)
         for notice in space.notices():
             warnings.warn(notice, UserNotice, stacklevel=2)
         return space
@@ -62,30 +64,71 @@ class RunContext:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Lock the output folder against other writers.
+        """Lock the output folder against other writers, if that is possible now.
+
+        Finished results can be read without it; call `require_lock` before anything is written.
+        """
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(self.files.lock, protects=self.files.output_dir))
+                self._refusal = None
+            except FileError as error:
+                self._refusal = error
+            yield
+
+    @property
+    def may_write(self) -> bool:
+        """Whether nothing prevented `writing` from locking the output folder."""
+        return self._refusal is None
+
+    def require_lock(self) -> None:
+        """Refuse to go on without the lock.
 
         Raises:
             FileError: The folder is not writable, or another process writes to it.
         """
-        folder = self.files.output_dir
-        with locked(folder / ".lock", protects=folder):
-            yield
+        if self._refusal is not None:
+            raise self._refusal
 
     def open_images(self, decode_all: bool = False) -> ImagePool:
-        """The images of the run; see `ImagePool`.
+        """The images of the run; see `ImagePool`. Reports once how they were understood.
 
         Raises:
             DataError: There are no images.
         """
         from edgesearch.data.image_pool import ImagePool
+        from edgesearch.processes import distributed
 
-        return ImagePool(
-            self.config.data,
-            self.space.in_channels,
-            self.config.seed,
-            decode_all,
-            self._normalisation(),
+        if decode_all in self._pools:
+            return self._pools[decode_all]
+        channels, resolution = self.space.in_channels, self.space.largest.resolution
+        data, seed = self.config.data, self.config.seed
+        self._pool = pool = ImagePool(
+            data, channels, seed, decode_all, self.files.is_output, self._normalisation()
         )
+        if self._keeps_pools:
+            self._pools[decode_all] = pool
+        found = pool.contents
+        for text in (str(found), *found.misfits(channels, resolution)):
+            if text not in self._told and distributed.rank() == 0:
+                self.report(Event("images", text))
+            self._told.add(text)
+        return pool
+
+    @property
+    def contents(self) -> Contents | None:
+        """The images that were opened last, as they were understood; None before."""
+        return None if self._pool is None else self._pool.contents
+
+    @contextmanager
+    def one_pool(self) -> Iterator[None]:
+        """Open and decode the images only once within the context; changed files go unnoticed."""
+        self._keeps_pools = True
+        try:
+            yield
+        finally:
+            self._keeps_pools = False
+            self._pools.clear()
 
     def _normalisation(self) -> Normalisation | None:
         """The normalisation that the weights of `pretrain.init` expect.
@@ -122,7 +165,13 @@ class RunContext:
         """Set torch's number of threads as configured."""
         import torch
 
-        torch.set_num_threads(self.config.pretrain.threads or torch.get_num_threads())
+        wanted, found = self.config.pretrain.threads, read_processors()
+        if wanted and wanted > max(1, found.usable):
+            self.teller("pretrain")(
+                f"warning: pretrain.threads is {wanted}, but this process may use {found}: more "
+                "threads than processors are slower"
+            )
+        torch.set_num_threads(wanted or torch.get_num_threads())
 
     def decisive(self, *sections: str) -> dict[str, Any]:
         """Options that a result depends on, by key path.

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from os.path import isdir, isfile
 from pathlib import Path
 
 from devices import DeviceSpec
 from edgesearch.search.files import SearchFiles
+
+RECORD = "stage.json"
+"""Name of the record in a stage's folder."""
+LOCK = ".lock"
 
 
 class RunFiles:
@@ -22,6 +27,7 @@ class RunFiles:
         summary: Folder of the final comparison.
         rank: Folder of the command rank.
         evaluation: Accuracies of subnets.
+        lock: Held by the process that writes to the folder.
     """
 
     def __init__(self, output_dir: Path) -> None:
@@ -36,7 +42,20 @@ class RunFiles:
         self.summary = output_dir / "summary"
         self.rank = output_dir / "rank"
         self.evaluation = output_dir / "evaluation" / "results.json"
+        self.lock = output_dir / LOCK
 
     def table(self, device: DeviceSpec) -> Path:
         """A device's latency table."""
         return self.output_dir / "latency" / f"{device.name}-{device.identity}.jsonl"
+
+    def is_output(self, folder: Path) -> bool:
+        """Whether a folder holds the output of this run, or of any run or stage."""
+        if folder.resolve() == self.output_dir.resolve():
+            return True
+        other = RunFiles(folder)
+        stages = (other.supernet, other.search.folder, other.engines, other.summary, other.rank)
+        return (
+            (isfile(other.lock) and isdir(other.networks.parent))
+            or isfile(other.evaluation)
+            or any(isfile(each / RECORD) for each in (folder, *stages))
+        )

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+import shlex
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from devices.files import write_json
+from devices.values import in_yaml
+from edgesearch.errors import StageError
 from edgesearch.events import Event
 from edgesearch.processes import distributed
 from edgesearch.run.context import RunContext
+from edgesearch.run.files import RECORD
 
-RECORD = "stage.json"
+FEW_MINUTES_S = 180.0
+"""Output that took longer is set aside only if the user says so."""
+FINISHED = "already finished, and nothing it depends on has changed"
 Prepared = TypeVar("Prepared")
+
+
+class Former(NamedTuple):
+    """Output of a stage, in its folder or set aside, with its record."""
+
+    folder: Path
+    record: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -26,12 +41,19 @@ class Stage:
         folder: Output folder of the stage; also holds its record.
         settings: Options that it depends on, in plain values by key path.
         inputs: Digests of its inputs, by display name.
+        cheap: Names of settings and inputs whose change loses little work: output that differs in
+            these alone is set aside without asking.
+        intact: Whether finished outputs are what they were.
+        instead: A sentence on what else the user can do than start over.
     """
 
     name: str
     folder: Path
     settings: Mapping[str, Any]
     inputs: Mapping[str, str]
+    cheap: Collection[str] = ()
+    intact: Callable[[], bool] = field(default=lambda: True, compare=False)
+    instead: str = ""
 
     def do(
         self,
@@ -39,84 +61,166 @@ class Stage:
         prepare: Callable[[], Prepared],
         work: Callable[[Prepared], Sequence[str]],
         help: Callable[[Prepared], None] | None = None,
+        *,
+        anew: bool = False,
     ) -> bool:
         """Do the work that is missing; output made with other settings is set aside first.
 
         Under torchrun all processes call this; only the first keeps the record.
 
         Args:
-            run: Receives the progress reports.
+            run: Receives the progress reports; holds the lock, unless another process works there.
             prepare: Makes all checks that can refuse the work, before anything is set aside; its
                 result is passed on.
             work: Does the work; returns paths below the folder that must exist for the stage to be
                 finished.
             help: What the other processes do instead of `work`.
+            anew: Set aside output even if it took longer than a few minutes.
 
         Returns:
             Whether the stage was already finished.
+
+        Raises:
+            StageError: More than a few minutes of work would be set aside.
+            FileError: There is work to do, and the output folder cannot be locked.
         """
         first = distributed.rank() == 0
+        tell = run.teller(self.name)
+        if first and not self.is_finished():
+            run.require_lock()
+            self.take_back(tell)
         finished: bool = distributed.of_first(first and self.is_finished())
-        if not finished:
-            prepared = prepare()
-            distributed.of_all(None)  # barrier: every process passed its checks
-        message = self.begin()[1] if first else ""
-        if message:
-            run.report(Event(self.name, message))
         if finished:
+            if first:
+                tell(FINISHED)
             return True
         if first:
+            self.check_loss(anew)
+        prepared = prepare()
+        distributed.of_all(None)  # barrier: every process passed its checks
+        if first:
+            if message := self.begin():
+                run.report(Event(self.name, message))
             self.finish(work(prepared))
         else:
             (help or work)(prepared)
         return False
 
-    def begin(self) -> tuple[bool, str]:
-        """Determine what is to be done, and record that the stage has begun.
-
-        If the output was made with other settings or inputs, its folder is kept under another name
-        and the stage starts from scratch.
-
-        Returns:
-            Whether the stage is already finished, and a message.
-        """
-        record = read_record(self.folder)
-        if record is None:
-            message = ""
-            if self.folder.exists() and any(self.folder.iterdir()):
-                message = f"no record of how {self.folder} was made; kept as {self._set_aside()}"
-            self.reopen()
-            return False, message
-        change = self._change(record)
-        if change:
-            kept = self._set_aside()
-            self.reopen()
-            return False, f"{change}: starting over; the former output is kept as {kept}"
-        if not record["finished"]:
-            return False, "resuming where it was stopped"
-        missing = [name for name in record["outputs"] if not (self.folder / name).exists()]
-        if missing:
-            self.reopen()
-            return False, f"{missing[0]} is missing: starting again"
-        return True, "already finished, and nothing it depends on has changed"
-
     def is_finished(self) -> bool:
-        """Whether `begin` would find the stage finished; changes nothing."""
+        """Whether nothing is left to do; changes nothing."""
         record = read_record(self.folder)
         return (
             record is not None
             and bool(record["finished"])
-            and not self._change(record)
-            and all((self.folder / name).exists() for name in record["outputs"])
+            and not self.changes(record)
+            and not _missing(self.folder, record)
+            and self.intact()
         )
 
-    def reopen(self) -> None:
-        """Record that the stage is unfinished; existing files stay."""
-        self._write(False, ())
+    def can_take_back(self) -> bool:
+        """Whether a folder that was set aside was made with just what is asked for now."""
+        return self._match() is not None
+
+    def take_back(self, tell: Callable[[str], None] = lambda message: None) -> bool:
+        """Exchange the folder for one that was set aside and was made with what is asked for now.
+
+        A kill between the two renames leaves no folder: the next call renames the second.
+        """
+        match = self._match()
+        if match is None:
+            return False
+        aside = f"; what was in {self.folder} is kept as {self._set_aside()}" if self._holds else ""
+        if self.folder.exists():  # empty
+            self.folder.rmdir()
+        match.folder.rename(self.folder)
+        tell(f"{match.folder} was made with what is asked for now, and is taken back{aside}")
+        return True
+
+    def check_loss(self, anew: bool) -> None:
+        """Refuse to set aside more than a few minutes of work.
+
+        Raises:
+            StageError: Names what has changed, how long the work took, and the ways on.
+        """
+        record = read_record(self.folder)
+        changes = {} if record is None else self.changes(record)
+        if anew or not self._holds or (record is not None and set(changes) <= {*self.cheap}):
+            return
+        seconds = worked_s(self.folder, record)
+        if seconds <= FEW_MINUTES_S or self.can_take_back():
+            return
+        found, keep = f"no record of how {self.folder} was made", "Choose"
+        if record is not None:
+            found = " and ".join(change.words for change in changes.values())
+            keep = f"To keep it, {' and '.join(c.undo for c in changes.values())}, or choose"
+        raise StageError(
+            f"the {self.name} stage in {self.folder}, which took {_duration(seconds)}, as it is",
+            found,
+            f"{keep} another output_dir.{self.instead} To start over, add --anew (in Python: "
+            "anew=True): the former output is kept under another name.",
+        )
+
+    def begin(self) -> str:
+        """Record that the stage has begun, or goes on; returns a message.
+
+        If the output was made with other settings or inputs, its folder is kept under another name
+        and the stage starts from scratch.
+        """
+        record = read_record(self.folder)
+        message = ""
+        if record is None:
+            if self._holds:
+                message = f"no record of how {self.folder} was made; kept as {self._set_aside()}"
+        elif changes := self.changes(record):
+            first, *more = (change.words for change in changes.values())
+            others = f" (and {len(more)} more)" if more else ""
+            kept = self._set_aside()
+            message = f"{first}{others}: starting over; the former output is kept as {kept}"
+        elif not record["finished"]:
+            message = "resuming where it was stopped"
+        elif missing := _missing(self.folder, record):
+            message = f"{missing[0]} is missing: starting again"
+        elif not self.intact():
+            message = "some of its files are missing or changed: starting again"
+        self._write(False, (), began=time.time())
+        return message
 
     def finish(self, outputs: Sequence[str]) -> None:
         """Record that the stage is finished, as long as `outputs` exist (paths below `folder`)."""
-        self._write(True, outputs)
+        self._write(True, outputs, began=None)
+
+    def former(self) -> Iterator[Former]:
+        """All output of the stage that has a record, the folder first, then what was set aside."""
+        pattern = re.compile(re.escape(self.folder.name) + r"\.\d+")
+        beside = self.folder.parent.glob(f"{self.folder.name}.*")
+        aside = [path for path in beside if pattern.fullmatch(path.name)]
+        for folder in (self.folder, *sorted(aside)):
+            record = read_record(folder)
+            if record is not None:
+                yield Former(folder, record)
+
+    @property
+    def _holds(self) -> bool:
+        return self.folder.exists() and any(self.folder.iterdir())
+
+    def _match(self) -> Former | None:
+        """The set aside output with the most work, if that in the folder itself does not match."""
+        record = read_record(self.folder)
+        if record is not None and not self.changes(record):
+            return None
+        matches = [
+            former
+            for former in self.former()
+            if former.folder != self.folder and not self.changes(former.record)
+        ]
+        return max(
+            matches,
+            key=lambda former: (
+                former.record["finished"] and not _missing(*former),
+                worked_s(*former),
+            ),
+            default=None,
+        )
 
     def _set_aside(self) -> Path:
         number = 1
@@ -125,25 +229,36 @@ class Stage:
         self.folder.rename(kept)
         return kept
 
-    def _change(self, record: Mapping[str, Any]) -> str:
+    def changes(self, record: Mapping[str, Any]) -> dict[str, Change]:
+        """What differs from a record, by name of the setting or input."""
+        found = {}
         for kind, now in (("settings", self.plain_settings()), ("inputs", dict(self.inputs))):
             former = record[kind]
             for key in now | former:  # the order of the configuration
                 if former.get(key) != now.get(key):
-                    if kind == "inputs":
-                        return f"{key} has changed"
-                    path, before, after = _first_difference(key, former.get(key), now.get(key))
-                    return f"{path} has changed from {before!r} to {after!r}"
-        return ""
+                    found[key] = (
+                        Change(f"other than before: {key}", f"restore {key}")
+                        if kind == "inputs"
+                        else Change.of(key, former.get(key), now.get(key))
+                    )
+        return found
 
     def plain_settings(self) -> dict[str, Any]:
         """The settings in plain JSON types."""
         return cast("dict[str, Any]", json.loads(json.dumps(dict(self.settings))))
 
-    def _write(self, finished: bool, outputs: Sequence[str]) -> None:
+    def _write(self, finished: bool, outputs: Sequence[str], *, began: float | None) -> None:
+        """Write the record; time since the last `began` counts as work."""
+        former = read_record(self.folder)
+        seconds = 0.0
+        if former is not None:
+            until = time.time() if finished else None
+            seconds = worked_s(self.folder, former, until)
         record = {
             "stage": self.name,
             "finished": finished,
+            "seconds": seconds,
+            "began": began,
             "settings": self.plain_settings(),
             "inputs": dict(self.inputs),
             "outputs": list(outputs),
@@ -151,19 +266,53 @@ class Stage:
         write_json(self.folder / RECORD, record)
 
 
+class Change(NamedTuple):
+    """A difference from a record, and how to undo it."""
+
+    words: str
+    undo: str
+
+    @classmethod
+    def of(cls, path: str, before: Any, after: Any) -> Change:
+        """The innermost key of a setting that differs."""
+        while isinstance(before, dict) and isinstance(after, dict):
+            key = next(key for key in after | before if before.get(key) != after.get(key))
+            path, before, after = f"{path}.{key}", before.get(key), after.get(key)
+        was, now = in_yaml(before), in_yaml(after)
+        given = before if isinstance(before, str) else "" if before is None else json.dumps(before)
+        undo = f"set {shlex.quote(f'{path}={given}')}"
+        return cls(f"{path} has changed from {was} to {now}", undo)
+
+
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record in a stage's folder; None if it is missing or incomplete."""
     try:
         record: dict[str, Any] = json.loads((folder / RECORD).read_text("utf-8"))
-        return record if {"settings", "inputs", "finished", "outputs"} <= set(record) else None
+        wanted = {"settings", "inputs", "finished", "outputs", "seconds", "began"}
+        return record if wanted <= set(record) else None
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _first_difference(path: str, before: Any, after: Any) -> tuple[str, Any, Any]:
-    """The innermost key that differs, and its values."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in after | before:
-            if before.get(key) != after.get(key):
-                return _first_difference(f"{path}.{key}", before.get(key), after.get(key))
-    return path, before, after
+def worked_s(folder: Path, record: Mapping[str, Any] | None, until: float | None = None) -> float:
+    """Seconds of work in a folder, as long as its files were written.
+
+    A killed process records no end: by default the work since it began, or since the oldest file
+    without a record, lasted up to the newest file.
+    """
+    times = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
+    if record is None:
+        return max(times, default=0.0) - min(times, default=0.0)
+    began = record["began"]
+    if began is None:
+        return float(record["seconds"])
+    return float(record["seconds"]) + max(0.0, (until or max(times, default=began)) - began)
+
+
+def _missing(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    return [name for name in record["outputs"] if not (folder / name).exists()]
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"

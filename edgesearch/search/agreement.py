@@ -90,7 +90,7 @@ class Agreement:
         self.batch_size = batch_size
         self.images = images
         self.options = options
-        self.stages = _stages(weights.space, options)
+        self.stages = stages_compared(weights.space, options)
         largest = weights.space.largest
         self._resolution = largest.resolution
         by_name = {"key": weights.reference, "largest": lambda: weights.embedder(largest)}
@@ -98,6 +98,11 @@ class Agreement:
         self._kept: dict[int, tuple[torch.Tensor, ...]] = {}
         self._room = KEPT_BYTES
         self._statistics: dict[Architecture, dict[str, torch.Tensor]] = {}
+
+    @property
+    def refers_to_a_subnet(self) -> bool:
+        """Whether the reference is the largest subnet itself, not a moving average of it."""
+        return self.options.reference == "largest" or self.weights.key is self.weights.query
 
     def __call__(self, architecture: Architecture) -> float:
         """The agreement of an architecture, in -1 … 1."""
@@ -257,7 +262,27 @@ def make_agreement(
         DataError: There are too few images.
         SearchError: The supernet has no such stage, or its maps are too small.
     """
-    calibration, count, available = settings.calibration_images, settings.images, len(pool.train)
+    calibration = settings.calibration_images
+    first, count = images_of_score(len(pool.train), settings, report)
+    return Agreement(
+        weights,
+        images_at=lambda resolution, start, end: pool.sample(
+            resolution, first, count, part=(start, end)
+        ),
+        calibration_at=lambda resolution: pool.sample(resolution, 0, calibration),
+        batch_size=settings.batch_size,
+        images=count,
+        options=settings,
+    )
+
+
+def images_of_score(available: int, settings: SearchSettings, report: Report) -> tuple[int, int]:
+    """Offset and number of the images that candidates are scored on, of those available.
+
+    Raises:
+        DataError: There are too few images.
+    """
+    calibration, count = settings.calibration_images, settings.images
     if min(available, count) < FEWEST_IMAGES:
         raise DataError(
             f"at least {FEWEST_IMAGES} images to score candidates on",
@@ -273,16 +298,7 @@ def make_agreement(
             "scoring; add images, or lower both options"
         )
         report(Event("search", few))
-    return Agreement(
-        weights,
-        images_at=lambda resolution, start, end: pool.sample(
-            resolution, first, count, part=(start, end)
-        ),
-        calibration_at=lambda resolution: pool.sample(resolution, 0, calibration),
-        batch_size=settings.batch_size,
-        images=count,
-        options=settings,
-    )
+    return first, count
 
 
 def _backbone(network: nn.Sequential) -> Network:
@@ -291,8 +307,12 @@ def _backbone(network: nn.Sequential) -> Network:
     return backbone
 
 
-def _stages(space: SearchSpace, options: SearchSettings) -> tuple[int, ...]:
-    """The stages whose maps are compared."""
+def stages_compared(space: SearchSpace, options: SearchSettings) -> tuple[int, ...]:
+    """The stages whose maps are compared.
+
+    Raises:
+        SearchError: A stage does not exist, or its maps are too small.
+    """
     count = len(space.stages)
     if options.task == "classification":
         return ()

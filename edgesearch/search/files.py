@@ -15,6 +15,7 @@ class SearchFiles:
         images_needed: Number of images for scoring.
         ranking: Ranking of the best trials, and its number of images.
         chosen: Winners as chosen by the search.
+        training: Whether the supernet seems to be trained.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,6 +26,7 @@ class SearchFiles:
         self.images_needed = folder / "images.json"
         self.ranking = folder / "ranking.json"
         self.chosen = folder / "chosen.json"
+        self.training = folder / "training.json"
 
     def former(self, name: str) -> list[Path]:
         """Paths of this file name in searches that were set aside."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 
-from devices.files import write_bytes, write_json
+from devices.files import write_json
+from edgesearch.pictures import picture
 from edgesearch.search.feasible import FeasibleSet
 from edgesearch.search.files import SearchFiles
 from edgesearch.search.trial_log import Trial
@@ -50,6 +50,7 @@ def write_pareto(
             "latency_budget_ms": budgets["latency_ms"],
             "latency_p95_budget_ms": budgets["latency_p95_ms"],
             "budgets": budgets,
+            "bounds": feasible.budgets.words(),
             "fronts": {
                 device: [
                     t.to_dict() | {name: feasible.cost(name, t.architecture) for name in in_bytes}
@@ -66,29 +67,27 @@ def _draw(
     files: SearchFiles, feasible: FeasibleSet, seen: dict[str, list[Trial]], winners: Winners
 ) -> None:
     """Plot agreement against latency: trials, front, winners and budgets, for each device."""
-    from matplotlib.figure import Figure
 
     def points(trials: Sequence[Trial]) -> list[list[float]]:
         return [[t.latency_ms for t in trials], [t.agreement for t in trials]]
 
     chosen = winners.architectures.values()
-    figure = Figure(figsize=(6 * len(seen), 4.5), layout="constrained")
-    for axes, (device, trials) in zip(
-        figure.subplots(1, len(seen), squeeze=False)[0], seen.items(), strict=True
-    ):
-        won = [next(t for t in trials if t.architecture == each) for each in chosen]
-        axes.plot(*points(trials), "o", color="0.7", markersize=4, label="trials")
-        axes.step(*points(pareto_front(trials)), "-", where="post", label="Pareto front")
-        axes.plot(*points(won), "*", markersize=13, label="winners")
-        slowest = max(trial.latency_ms for trial in trials)
-        bounds = [part.upper(feasible.costs.latencies[device]) for part in feasible.parts]
-        for most in bounds:
-            if most is not None and most <= 2 * slowest:  # a far larger one would compress the plot
-                axes.axvline(most, linestyle="--", color="0.4", label="budget")
-        handles, labels = axes.get_legend_handles_labels()
-        shown = dict(zip(labels, handles, strict=True))  # one entry for several budgets
-        axes.legend(shown.values(), shown.keys())
-        axes.set(xlabel=f"predicted median on {device} (ms)", ylabel="agreement")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    write_bytes(files.pareto_plot, picture.getvalue())
+    with picture(files.pareto_plot, 6 * len(seen), 4.5) as figure:
+        for axes, (device, trials) in zip(
+            figure.subplots(1, len(seen), squeeze=False)[0], seen.items(), strict=True
+        ):
+            won = [next(t for t in trials if t.architecture == each) for each in chosen]
+            axes.plot(*points(trials), "o", color="0.7", markersize=4, label="trials")
+            axes.step(*points(pareto_front(trials)), "-", where="post", label="Pareto front")
+            axes.plot(*points(won), "*", markersize=13, label="winners")
+            slowest = max(trial.latency_ms for trial in trials)
+            bounds = [part.upper(feasible.costs.latencies[device]) for part in feasible.parts]
+            for most in bounds:
+                if (
+                    most is not None and most <= 2 * slowest
+                ):  # a far larger one would compress the plot
+                    axes.axvline(most, linestyle="--", color="0.4", label="budget")
+            handles, labels = axes.get_legend_handles_labels()
+            shown = dict(zip(labels, handles, strict=True))  # one entry for several budgets
+            axes.legend(shown.values(), shown.keys())
+            axes.set(xlabel=f"predicted median on {device} (ms)", ylabel="agreement")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
@@ -39,7 +40,7 @@ class SharedScores:
     """
 
     def __init__(self, agreement: Agreement) -> None:
-        self._agreement = agreement
+        self.agreement = agreement
         self._shared = SharedWork(self._scores, lambda item: agreement.weights.space.macs(item[0]))
         self.help, self.done = self._shared.help, self._shared.done
 
@@ -50,7 +51,7 @@ class SharedScores:
     def _scores(self, items: Sequence[tuple[Architecture, int]]) -> Iterator[Tensor]:
         for images, part in groupby(items, key=itemgetter(1)):
             architectures = [architecture for architecture, _ in part]
-            yield from self._agreement.all_scores(architectures, images)
+            yield from self.agreement.all_scores(architectures, images)
 
 
 @contextmanager
@@ -168,9 +169,16 @@ class Search:
             new = iter(self.scores_on([each for each in batch if each not in log.trials], images))
             for architecture in batch:
                 known = log.trials.get(architecture)
+                agreement = float(next(new).mean()) if known is None else known.agreement
+                if not math.isfinite(agreement):
+                    raise SearchError(
+                        "finite embeddings of every candidate",
+                        f"an agreement of {agreement} for {architecture}",
+                        "Train the supernet for longer, or choose a space of fewer layers.",
+                    )
                 trial = Trial(
                     architecture=architecture,
-                    agreement=float(next(new).mean()) if known is None else known.agreement,
+                    agreement=agreement,
                     latency_ms=self.feasible.cost("latency_ms", architecture),
                     macs=self.feasible.cost("macs", architecture),
                     params=self.feasible.cost("params", architecture),

@@ -14,6 +14,7 @@ from edgesearch.settings import (
     CALIBRATION,
     FORM,
     SCORE,
+    AppliesTo,
     Batch,
     Count,
     CountFromZero,
@@ -69,6 +70,28 @@ Bound = Annotated[_Number | _Range, _one_of("a number, or a section of min and m
 Bounds = Annotated[_Number | _Range | _Numbers, Discriminator(_form)]
 """A list is several separate upper bounds."""
 Shares = Annotated[_Share | _Shares, _one_of("a share, or a list of them")]
+
+
+_NOUNS = {
+    "latency_ms": ("latency", "ms"),
+    "latency_p95_ms": ("95th percentile", "ms"),
+    "params": ("parameters", ""),
+    "macs": ("MACs", ""),
+    "activation_bytes": ("activations", "bytes"),
+    "weight_bytes": ("weights", "bytes"),
+}
+
+
+def _bound_words(name: str, bound: Range) -> str:
+    *device, figure = name.removeprefix("devices.").rsplit(".", 1)
+    noun, unit = _NOUNS[figure]
+
+    def shown(value: float) -> str:
+        return (f"{value:.3f} {unit}" if unit == "ms" else f"{value:,.0f} {unit}").rstrip()
+
+    low = "" if bound.min is None else f"{shown(bound.min)} ≤ "
+    high = "" if bound.max is None else f" ≤ {shown(bound.max)}"
+    return f"{low}{' on '.join([noun, *device])}{high}"
 
 
 class DeviceBudgets(MeasuredSettings):
@@ -145,6 +168,20 @@ class Budgets(Settings):
         }
         return {name: bound for name, bound in ranges.items() if bound != Range()}
 
+    def without_latency(self) -> Budgets:
+        """The budgets that can be checked without a latency table."""
+        names = ("params", "macs", "activation_bytes", "weight_bytes")
+        return Budgets(**{name: getattr(self, name) for name in names})
+
+    def words(self) -> list[str]:
+        """Each bound in words, such as "latency ≤ 0.190 ms"."""
+        bounds = [part.ranges() for part in self.each()]
+        several = [f"{part['latency_ms'].ends[1]:.3f}" for part in bounds if len(bounds) > 1]
+        words = [_bound_words(name, bound) for name, bound in bounds[0].items()]
+        if several:
+            words[0] = f"latency ≤ {' or '.join(several)} ms, separate budgets"
+        return words
+
     def further_devices(self) -> dict[str, DeviceSpec]:
         """The further devices by name."""
         return {name: budgets.build(name) for name, budgets in self.devices.items()}
@@ -167,7 +204,10 @@ class SearchSettings(Settings):
     """Search strategy."""
     evaluations: Count = 200
     """Number of candidates to score."""
-    population: Annotated[int, Field(ge=2)] | None = None
+    population: Annotated[
+        Annotated[int, Field(ge=2)] | None,
+        AppliesTo("search.strategy is evolution", lambda c: c.search.strategy == "evolution"),
+    ] = None
     """Population of the evolution, at most a quarter of the evaluations; automatic if null."""
     budgets: Budgets = Budgets()
     """Budgets that candidates must meet."""

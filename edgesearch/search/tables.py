@@ -9,10 +9,10 @@ from pathlib import Path
 
 from devices import DeviceSpec
 from edgesearch.errors import InfeasibleError, StageError
-from edgesearch.events import Report
+from edgesearch.events import Report, silent
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.load_table import corrected_model, load_table
-from edgesearch.latency.table import table_digest
+from edgesearch.latency.table import steadiness_of, table_digest
 from edgesearch.search.costs import Costs, DeviceLatencies
 from edgesearch.search.feasible import FeasibleSet, find_feasible
 from edgesearch.search.settings import Budgets
@@ -47,22 +47,17 @@ class Tables:
             TableMismatchError: A table is of another device.
         """
         table = load_table(table_path(device), space, device, accept, "search", report)
-        tables = {}
-        for other in further:
-            try:
-                tables[other.name] = load_table(
-                    table_path(other), space, other, accept, "search", report, elsewhere=True
-                )
-            except StageError as error:
-                raise StageError(
-                    f"{error.required} (search.budgets.devices.{other.name})",
-                    error.found,
-                    f"Run `edgesearch profile` with the same configuration and "
-                    f"{_overrides(other)} first, and device.host=NAME if it is another machine.",
-                ) from error
+        tables = load_further(table_path, space, further, accept, report)
         paths = [table_path(spec) for spec in (device, *further)]
         digests = {f"the latency table {path.name}": table_digest(path) for path in paths}
         return cls(space, device, table, tables, digests)
+
+    @property
+    def doubts(self) -> dict[str, str]:
+        """Why predictions for a device cannot be trusted, by its name."""
+        tables = {self.device.name: self.table, **self.further}
+        found = {name: steadiness_of(table) for name, table in tables.items()}
+        return {name: each.of_table for name, each in found.items() if not each.settled}
 
     def feasible(self, budgets: Budgets) -> FeasibleSet:
         """The feasible set.
@@ -83,6 +78,30 @@ class Tables:
         )
         costs = Costs(self.space, self.device, own, dict(zip(models, further, strict=True)))
         return find_feasible(costs, budgets, notes)
+
+
+def load_further(
+    table_path: Callable[[DeviceSpec], Path],
+    space: SearchSpace,
+    further: Iterable[DeviceSpec],
+    accept: Collection[str],
+    report: Report = silent,
+) -> dict[str, LatencyTable]:
+    """The tables of further devices by name; see `Tables.load`."""
+    tables = {}
+    for other in further:
+        try:
+            tables[other.name] = load_table(
+                table_path(other), space, other, accept, "search", report, elsewhere=True
+            )
+        except StageError as error:
+            raise StageError(
+                f"{error.required} (search.budgets.devices.{other.name})",
+                error.found,
+                f"Run `edgesearch profile` with the same configuration and "
+                f"{_overrides(other)} first, and device.host=NAME if it is another machine.",
+            ) from error
+    return tables
 
 
 def _largest_ms(model: LatencyModel) -> float:

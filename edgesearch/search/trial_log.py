@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.files import JsonLines
+from devices.values import in_yaml
 from edgesearch.errors import SearchError, UserError
 from edgesearch.space import Architecture, SearchSpace
 
@@ -72,8 +73,8 @@ class TrialLog:
         for field in ours:
             if theirs.get(field) != ours[field]:
                 raise SearchError(
-                    f"trials with {field} {ours[field]!r} in {self.path}",
-                    f"{field} {theirs.get(field)!r}",
+                    f"trials with {field} {in_yaml(ours[field])} in {self.path}",
+                    f"{field} {in_yaml(theirs.get(field))}",
                     "Restore the configuration, or move the file away to search anew.",
                 )
 

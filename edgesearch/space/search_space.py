@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import itertools
 import json
@@ -138,6 +139,7 @@ class SearchSpace(ABC):
         required = {field.name for field in fields(cls) if field.default is MISSING}
         unknown, missing = sorted(set(values) - known), sorted(required - set(values))
         if unknown or missing:
+            near = difflib.get_close_matches(unknown[0] if unknown else "", known, 1)
             raise SpaceError(
                 f"a {values.get('family')} space has the fields {', '.join(sorted(known))}",
                 "; ".join(
@@ -145,7 +147,7 @@ class SearchSpace(ABC):
                     for what, names in (("unknown", unknown), ("missing", missing))
                     if names
                 ),
-                "Correct the definition of the space.",
+                f"Did you mean {near[0]!r}?" if near else "Correct the definition of the space.",
             )
         try:
             return cls(**{name: _frozen(value) for name, value in values.items()})

@@ -11,6 +11,7 @@ from edgesearch.errors import Interrupted
 from edgesearch.evaluate.comparison import Comparison, Subject, subjects
 from edgesearch.evaluate.evaluation_results import EvaluationResults
 from edgesearch.evaluate.judge import SubnetJudge
+from edgesearch.evaluate.linear import require_two_classes
 from edgesearch.events import Event
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.search.winners import Winners
@@ -56,6 +57,7 @@ def evaluate(run: RunContext, *, architectures: Sequence[str] = ()) -> EvaluateR
     with run.writing():
         pool = run.open_images()
         pool.require_labels()
+        require_two_classes(pool.readable_labels)
         decisive = run.decisive("calibration", "evaluation")
         identity = {**decisive, WEIGHTS: run.weights_digest(), IMAGES: pool.digest}
         comparison = Comparison(run.load_weights(), make_judge(run, pool))
@@ -69,9 +71,15 @@ def evaluate(run: RunContext, *, architectures: Sequence[str] = ()) -> EvaluateR
         return _result(run, results, compared)
 
 
-def make_judge(run: RunContext, pool: ImagePool) -> SubnetJudge:
-    """The configured evaluation of subnets."""
+def make_judge(run: RunContext, pool: ImagePool, most: int | None = None) -> SubnetJudge:
+    """The configured evaluation of subnets, on `most` images of each split if given."""
     evaluation, search = run.config.evaluation, run.config.search
+    if most is not None:
+        counts = (evaluation.train_images, evaluation.test_images)
+        train_images, test_images = (min(most, count) for count in counts)
+        evaluation = evaluation.model_copy(
+            update={"train_images": train_images, "test_images": test_images}
+        )
     return SubnetJudge(pool, evaluation, search.calibration_images, search.batch_size)
 
 
@@ -92,6 +100,8 @@ def _fill(
     """Evaluate the subnets that have no result yet."""
     tell = run.teller("evaluate")
     missing = {subject.key: subject for subject in compared if subject.key not in results}
+    if missing:
+        run.require_lock()
     if missing and len(missing) < len({subject.key for subject in compared}):
         tell("known results are not computed again")
     for number, (key, subject) in enumerate(missing.items(), 1):
@@ -106,8 +116,8 @@ def _fill(
         )
         text = f"{subject.name}: kNN {knn:.1%}, linear {linear:.1%}"
         run.report(Event("evaluate", text, number, len(missing)))
-    if skipped := comparison.judge.pool.skipped:
-        tell(f"{skipped} unreadable images are skipped")
+    for left_out in comparison.judge.pool.unreadable:
+        tell(f"images left out: {left_out}")
 
 
 def _result(

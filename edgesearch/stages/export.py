@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ from edgesearch.run.stage import Stage, read_record
 from edgesearch.search.winners import Winner, Winners
 from edgesearch.space import Architecture
 from edgesearch.stages.profile import open_workloads
-from edgesearch.stages.search import check_searched_for
+from edgesearch.stages.search import WINNERS, check_searched_for
 from edgesearch.supernet.weights import SupernetWeights
 from profilers import LatencyTable, Meter, Workload, build_table, open_meter
 
@@ -72,10 +73,17 @@ class ExportResult:
     skipped: bool
 
 
-def export(run: RunContext) -> ExportResult:
+def export(run: RunContext, *, anew: bool = False) -> ExportResult:
     """Export, verify and measure the winners, and replace those that are too slow.
 
     Writes `engines/`, and rewrites `winners.json`.
+
+    Args:
+        run: The run.
+        anew: Set aside engines of other winners or settings even if they took long.
+
+    Raises:
+        StageError: Without `anew`, there are such engines.
     """
     settings, device = run.config.export, run.device
     check_batch(device, settings.batch)
@@ -96,23 +104,16 @@ def export(run: RunContext) -> ExportResult:
             },
             {
                 WEIGHTS: run.weights_digest(),
-                "the winners of the search": sha256_of(run.files.search.chosen),
+                WINNERS: sha256_of(run.files.search.chosen),
                 IMAGES: pool.digest,
             },
+            intact=partial(_intact, run),
         )
-        if stage.is_finished():
-            if _intact(run):
-                run.teller("export")(stage.begin()[1])
-                return _result(run, skipped=True)
-            stage.reopen()
-            run.teller("export")("files of a winner are missing or changed: starting again")
 
         def prepare() -> _Exporter:
             check_target(tensorrt)
-            count = run.config.search.calibration_images
-            ranges = count if is_in_int8(device, tensorrt) else None
-            logits = settings.output == "logits"
-            check_images(pool, chosen.winners, device.batch, ranges, logits=logits)
+            resolutions = {winner.architecture.resolution for winner in chosen.winners}
+            _check_images(run, pool, resolutions, tensorrt)
             return _Exporter(run, run.load_weights(), pool, tensorrt)
 
         def work(exporter: _Exporter) -> list[str]:
@@ -124,8 +125,7 @@ def export(run: RunContext) -> ExportResult:
             measured.save(path)
             return [*(f"{winner.name}/{MANIFEST}" for winner in measured.winners), path.name]
 
-        stage.do(run, prepare, work)
-        return _result(run, skipped=False)
+        return _result(run, skipped=stage.do(run, prepare, work, anew=anew))
 
 
 def check_export(run: RunContext) -> None:
@@ -140,9 +140,17 @@ def check_export(run: RunContext) -> None:
     built = record["finished"] and record["settings"].get("export.tensorrt")
     if tensorrt is not None and built != _described(tensorrt):
         check_target(tensorrt)
-    pool = run.open_images()
-    if run.config.export.output == "logits":
-        pool.require_labels()
+    # The winners' resolutions are not known yet; one tells whether there are enough images.
+    _check_images(run, run.open_images(), {run.space.largest.resolution}, tensorrt)
+
+
+def _check_images(
+    run: RunContext, pool: ImagePool, resolutions: Collection[int], tensorrt: TensorRTTarget | None
+) -> None:
+    count = run.config.search.calibration_images
+    ranges = count if is_in_int8(run.device, tensorrt) else None
+    logits = run.config.export.output == "logits"
+    check_images(pool, resolutions, run.device.batch, ranges, logits=logits)
 
 
 def _target(run: RunContext) -> TensorRTTarget | None:
@@ -165,7 +173,7 @@ def _result(run: RunContext, skipped: bool) -> ExportResult:
     winners = Winners.load(files.measured, run.space)
     # A repeated search with the same choice has rewritten winners.json without latencies.
     found = files.winners.read_bytes() if files.winners.exists() else b""
-    if found != files.measured.read_bytes():
+    if run.may_write and found != files.measured.read_bytes():
         winners.save(files.winners)
     folders = tuple(files.engines / winner.name for winner in winners.winners)
     return ExportResult(winners, folders, tuple(map(read_manifest, folders)), skipped)

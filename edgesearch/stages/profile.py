@@ -27,6 +27,7 @@ from edgesearch.latency.table import (
 )
 from edgesearch.latency.workloads import WorkloadFiles, block_keys, network_key, networks_to_measure
 from edgesearch.run.context import RunContext
+from edgesearch.run.room import check_memory
 from edgesearch.space import SearchSpace
 from profilers import (
     LatencyTable,
@@ -37,6 +38,9 @@ from profilers import (
     open_meter,
     refuse_other_runs,
 )
+
+_MADE_FROM = (".csv", ".table.csv", ".validation.json", ".validation.png")
+"""Endings of the files beside a table that are made from it."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +66,27 @@ class ProfileResult:
     csv_path: Path | None = None
 
 
-def profile(run: RunContext, *, export_csv: bool = False) -> ProfileResult:
-    """Measure what is missing from `latency/<device>-<identity>.jsonl`; can also write a CSV."""
+def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -> ProfileResult:
+    """Measure what is missing from `latency/<device>-<identity>.jsonl`; can also write a CSV.
+
+    With `again` the present table is set aside as `<device>-<identity>.jsonl.<number>` once the
+    device has been reached, and everything is measured anew.
+    """
     with run.writing():
         space, settings = run.space, run.config.profile
         path = run.files.table(run.device)
         before = None
-        if path.exists():
+        if path.exists() and not again:
             before = LatencyTable.load(path, expect=run.device, accept=settings.accept)
         complete = before is not None and not _missing(run, before)
+        if not complete:
+            run.require_lock()
+            check_memory(run)
         table = _measured(run, path, before, complete)
         correction = current_correction(space, table)
         model = LatencyModel.from_table(space, table, correction if complete else None)
         if correction is None or not complete:
+            run.require_lock()
             done = dict(rounds=settings.rounds, last_session=table.last_session)
             keep_correction(space, table, model.correction, **done)
         if settings.accept:
@@ -106,6 +118,11 @@ def _measured(
         run.teller("profile")(f"the table is complete: {boards} was not contacted")
         return before
     with contextlib.closing(open_meter(device)) as meter:
+        if before is None and path.exists():
+            kept = _set_aside(path)
+            run.teller("profile")(
+                f"measuring from the beginning; the former table is kept as {kept}"
+            )
         if before is not None:
             found = meter.fingerprints[0]
             before = LatencyTable.load(path, expect=device, expect_fingerprint=found, accept=accept)
@@ -114,6 +131,18 @@ def _measured(
                 return before
         with open_workloads(run, meter) as files:
             return _measure(run, path, files, before, meter)
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename a table, and the files made from it, to the next free number."""
+    number = 1
+    while (kept := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    for ending in (*_MADE_FROM, path.suffix):
+        file = path.with_suffix(ending)
+        with contextlib.suppress(FileNotFoundError):
+            file.rename(file.with_name(f"{file.name}.{number}"))
+    return kept
 
 
 def open_workloads(run: RunContext, meter: Meter) -> WorkloadFiles:

@@ -67,13 +67,20 @@ class RankResult:
     plot_path: Path
 
 
-def rank(run: RunContext) -> RankResult:
+def rank(run: RunContext, *, anew: bool = False) -> RankResult:
     """Score and evaluate subnets across the space, and correlate the two rankings; writes `rank/`.
 
     Resumes where it was stopped, also after `rank.subnets` was raised. Under `torchrun` the
     processes share the subnets; only the first writes and reports. Each subnet is recalibrated
     once, on the same images as in search and export. Bins are made by predicted latency if there is
     a table of the device, otherwise by MACs.
+
+    Args:
+        run: The run.
+        anew: Set aside a ranking of other settings or inputs even if it took long.
+
+    Raises:
+        StageError: Without `anew`, there is such a ranking.
     """
     with distributed.processes(TIMEOUT, run.teller("rank")):
         first = distributed.rank() == 0
@@ -85,6 +92,10 @@ def rank(run: RunContext) -> RankResult:
             check_same_in_all(inputs)
             decisive = run.decisive("score", "evaluation", "rank")
             stage = Stage("rank", run.files.rank, decisive, inputs)
+            if first and not stage.is_finished():
+                run.require_lock()
+                stage.take_back(run.teller("rank"))
+                stage.check_loss(anew)
             weights = run.load_weights()
             model = _latency_model(run) if first else None
             run.set_threads()
@@ -102,10 +113,12 @@ def rank(run: RunContext) -> RankResult:
                 return cast(RankResult, distributed.of_first(None))
             report_processes("rank", report)
             chosen = spread_subnets(run.space, settings.subnets, settings.seed)
-            found = _begin(stage, path, chosen, run.space, report)
+            found = _known(stage, path, chosen, run)
             subnets = _fill(found, chosen, settings, ranker, report)
-            result = _analyse(subnets, run, model, agreement.images)
-            stage.finish([path.name, result.report_path.name])
+            result, costs, bins = _analyse(subnets, run, model, agreement.images)
+            if run.may_write:
+                _write(result, subnets, costs, bins)
+                stage.finish([path.name, result.report_path.name])
             return distributed.of_first(result)
 
 
@@ -188,23 +201,24 @@ class _Ranker:
             yield RankedSubnet(architecture, self._accuracy(features), scores)
 
 
-def _begin(
-    stage: Stage, path: Path, chosen: Sequence[Architecture], space: SearchSpace, report: Report
+def _known(
+    stage: Stage, path: Path, chosen: Sequence[Architecture], run: RunContext
 ) -> RankedSubnets:
     """Load known subnets of this ranking, and report how many there are."""
-    done, message = stage.begin()  # sets aside results of other settings
-    found = RankedSubnets(path, space)
-    known, wanted = sum(each in found.subnets for each in chosen), len(chosen)
-    counted = f"{known} of {wanted} subnets are known"
-    if done and known == wanted:
-        message = f"already finished: all {wanted} subnets are known"
-    elif done:
-        stage.reopen()
-        message = counted
-    elif known:
-        message = f"{message}; {counted}"
+    found = RankedSubnets(path, run.space, cut=run.may_write)
+    missing = [each for each in chosen if each not in found.subnets]
+    if stage.is_finished() and not missing:
+        message = f"already finished: all {len(chosen)} subnets are known"
+    else:
+        run.require_lock()
+        message = stage.begin()  # sets aside results of other settings
+        found = RankedSubnets(path, run.space)
+        known = sum(each in found.subnets for each in chosen)
+        if known:
+            counted = f"{known} of {len(chosen)} subnets are known"
+            message = f"{message}; {counted}" if message else counted
     if message:
-        report(Event("rank", message))
+        run.report(Event("rank", message))
     return found
 
 
@@ -235,7 +249,8 @@ def _analyse(
     run: RunContext,
     model: LatencyModel | None,
     images: int,
-) -> RankResult:
+) -> tuple[RankResult, np.ndarray, np.ndarray]:
+    """The result, and costs and bins of the subnets."""
     settings = run.config.rank
     accuracies = np.array([subnet.accuracy for subnet in subnets])
     scores = {
@@ -264,10 +279,15 @@ def _analyse(
         table_path=run.files.rank / "rank.csv",
         plot_path=run.files.rank / "rank.png",
     )
+    return result, costs, bins
+
+
+def _write(
+    result: RankResult, subnets: Sequence[RankedSubnet], costs: np.ndarray, bins: np.ndarray
+) -> None:
     write_json(result.report_path, without_nan(asdict(result)))
     write_csv(result.table_path, subnets, costs.tolist(), bins.tolist())
-    plot_ranking(result.plot_path, subnets, bins, correlations, settings.accuracy)
-    return result
+    plot_ranking(result.plot_path, subnets, bins, result.scores, result.accuracy)
 
 
 def without_nan(value: Any) -> Any:

@@ -5,25 +5,58 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgesearch.run.context import RunContext
+from edgesearch.run.room import check_memory
 from edgesearch.stages.export import ExportResult, check_export, export
-from edgesearch.stages.pretrain import PretrainResult, pretrain
+from edgesearch.stages.pretrain import PretrainResult, check_pretrain, pretrain
 from edgesearch.stages.profile import ProfileResult, profile
-from edgesearch.stages.search import SearchResult, search
-from edgesearch.stages.summary import SummaryRow, summarise
+from edgesearch.stages.search import SearchResult, check_search, search
+from edgesearch.stages.summary import LabelledCounts, SummaryRow, summarise
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """The results of all stages, and the final comparison."""
+    """The results of all stages, and the final comparison.
+
+    Attributes:
+        training_doubt: Why the supernet seems hardly trained; empty otherwise.
+        labelled: What the kNN accuracies of the comparison were computed on; None without labels.
+    """
 
     profile: ProfileResult
     pretrain: PretrainResult
     search: SearchResult
     export: ExportResult
     summary: list[SummaryRow]
+    labelled: LabelledCounts | None
+    training_doubt: str
 
 
-def run_all(run: RunContext) -> RunResult:
-    """Run profile, pretrain, search and export; finished stages are skipped."""
-    check_export(run)
-    return RunResult(profile(run), pretrain(run), search(run), export(run), summarise(run))
+def run_all(run: RunContext, *, anew: bool = False) -> RunResult:
+    """Run profile, pretrain, search and export; finished stages are skipped.
+
+    What can refuse a stage is checked as soon as it is known: before the first stage, and what
+    depends on the latency table before the supernet is trained.
+
+    Args:
+        run: The run.
+        anew: Set aside output of other settings or inputs even if it took long.
+    """
+    with run.one_pool():
+        check_memory(run)
+        check_search(run, profiled=False)
+        check_export(run)
+        check_pretrain(run, anew)
+        profiled = profile(run)
+        check_search(run, profiled=True)
+        pretrained, searched = pretrain(run, anew=anew), search(run, anew=anew)
+        exported, summary = export(run, anew=anew), summarise(run)
+        doubt = summary.training_doubt
+        return RunResult(
+            profiled,
+            pretrained,
+            searched,
+            exported,
+            summary.rows,
+            summary.labelled,
+            searched.training_doubt if doubt is None else doubt,
+        )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from devices.files import sha256_of, write_json
+from devices.values import in_yaml
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import StageError
 from edgesearch.events import silent
@@ -14,11 +16,22 @@ from edgesearch.inputs import read_json
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import TIMEOUT, check_same_in_all, report_processes
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
-from edgesearch.run.stage import RECORD, Stage
-from edgesearch.search.agreement import Agreement, make_agreement
+from edgesearch.run.files import RECORD
+from edgesearch.run.stage import Stage, read_record
+from edgesearch.search.agreement import (
+    Agreement,
+    images_of_score,
+    make_agreement,
+    stages_compared,
+)
+from edgesearch.search.costs import Costs, DeviceLatencies
+from edgesearch.search.feasible import find_feasible
 from edgesearch.search.search import Search, SharedScores, says_where
-from edgesearch.search.tables import Tables
+from edgesearch.search.strategies.strategy import make_strategy
+from edgesearch.search.tables import Tables, load_further
+from edgesearch.search.training_doubt import LABELLED, TrainingCheck, check_training
 from edgesearch.search.winners import Winners
+from edgesearch.stages.evaluate import make_judge
 from edgesearch.supernet.weights import SupernetWeights
 
 OUTPUTS = (
@@ -27,8 +40,10 @@ OUTPUTS = (
     "pareto.png",
     "ranking.json",
     "chosen.json",
-    "../winners.json",
+    "training.json",
 )
+WINNERS = "the winners of the search"
+"""Name of the stage's output in the records of others."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +51,34 @@ class SearchResult:
     """Result of `search`.
 
     Attributes:
+        budgets: All bounds in words.
         latency_budget_ms: Budget of the median latency: a number, a list, or a dict with min and
             max; None if unbounded.
         latency_p95_budget_ms: Budget of the 95th percentile: a number or a dict with min and max;
             None if unbounded.
         estimated_from: Sample size that these numbers are estimated from; None if they are exact.
         settled: Whether the order of the winners is statistically certain.
+        doubts: Why predicted latencies of a device cannot be trusted, by its name.
+        training_doubt: Why the supernet seems hardly trained; empty otherwise.
     """
 
     winners: Winners
     plot_path: Path
     feasible: int
     size: int
+    budgets: tuple[str, ...]
     latency_budget_ms: Any
     latency_p95_budget_ms: Any
     cannot_run: int
     estimated_from: int | None
     images: int
     settled: bool
+    training_doubt: str
     skipped: bool
+    doubts: dict[str, str]
 
 
-def search(run: RunContext) -> SearchResult:
+def search(run: RunContext, *, anew: bool = False) -> SearchResult:
     """Find the architectures of highest agreement within the budgets.
 
     Writes `search/` and `winners.json`. Resumes where it was stopped; does nothing if finished.
@@ -65,33 +86,33 @@ def search(run: RunContext) -> SearchResult:
     writes and reports. The result does not depend on the number of processes if each has the same
     number of threads.
 
+    Args:
+        run: The run.
+        anew: Set aside a search with other scores even if it was long. (Where only budgets or the
+            strategy differ, its scores are used again.)
+
     Raises:
         InfeasibleError: No architecture meets the budgets.
+        StageError: Without `anew`, there is such a search.
     """
     with distributed.processes(TIMEOUT, run.teller("search")):
         if distributed.rank() > 0:
             return _help(run)
         with run.writing():
-            budgets = run.config.search.budgets
-            tables = Tables.load(
-                run.files.table,
-                run.space,
-                run.device,
-                budgets.further_devices().values(),
-                run.config.profile.accept,
-                run.report,
-            )
+            tables = _tables(run)
             weights, pool, inputs = _scored_with(run)
             scored = {**run.decisive("score"), **inputs}
+            settings = run.decisive("device", "search")
             stage = Stage(
                 "search",
                 run.files.search.folder,
-                run.decisive("device", "search"),
+                settings,
                 {**tables.digests, **inputs},
+                cheap={*settings, *tables.digests} - {*scored},
             )
 
             def prepare() -> tuple[Search, SharedScores]:
-                feasible = tables.feasible(budgets)
+                feasible = tables.feasible(run.config.search.budgets)
                 scorer = _scorer(run, weights, pool)
                 scores = SharedScores(scorer)
                 search = Search(
@@ -109,30 +130,95 @@ def search(run: RunContext) -> SearchResult:
 
             def work(prepared: tuple[Search, SharedScores]) -> Sequence[str]:
                 search, scores = prepared
-                search.run().save(run.files.winners)
+                search.run()
                 scores.done()
+                check = check_training(scores.agreement, make_judge(run, pool, LABELLED))
+                write_json(run.files.search.training, asdict(check))
                 return OUTPUTS
 
-            skipped = stage.do(run, prepare, work)
-            return distributed.of_first(_result(run, skipped))
+            skipped = stage.do(run, prepare, work, anew=anew)
+            return distributed.of_first(_result(run, skipped, tables.doubts))
 
 
-def _result(run: RunContext, skipped: bool) -> SearchResult:
+def check_search(run: RunContext, profiled: bool) -> None:
+    """Check what can be known about a search before the supernet is trained.
+
+    Args:
+        run: The run.
+        profiled: Whether the device's table is complete; without it, only budgets that do not
+            depend on it are checked.
+
+    Raises:
+        UserError: The search would be refused.
+    """
+    settings, pool = run.config.search, run.open_images()
+    images_of_score(len(pool.train), settings, silent)
+    stages_compared(run.space, settings)
+    if not profiled:
+        further, accept = settings.budgets.further_devices(), run.config.profile.accept
+        load_further(run.files.table, run.space, further.values(), accept)
+        unknown = DeviceLatencies(run.space.sums(lambda block: 0.0), 1.0)
+        find_feasible(Costs(run.space, run.device, unknown), settings.budgets.without_latency())
+        return
+    feasible = _tables(run).feasible(settings.budgets)
+    make_strategy(feasible, settings, run.config.seed)
+    words = "; ".join(feasible.budgets.words()) or "none"
+    medians_ms = feasible.rows["latency_ms"][feasible.rows.runnable]
+    known = "" if feasible.count.drawn is None else " those drawn of"
+    text = (
+        f"{feasible.count} architectures are within the budgets ({words}); predicted medians of"
+        f"{known} the space: {medians_ms.min():.3f} to {medians_ms.max():.3f} ms"
+    )
+    if feasible.count.number == run.space.size and feasible.budgets.words():
+        text += "; the budgets exclude none"
+    run.teller("search")(text)
+
+
+def _tables(run: RunContext) -> Tables:
+    return Tables.load(
+        run.files.table,
+        run.space,
+        run.device,
+        run.config.search.budgets.further_devices().values(),
+        run.config.profile.accept,
+        run.report,
+    )
+
+
+def _result(run: RunContext, skipped: bool, doubts: dict[str, str]) -> SearchResult:
     facts = read_json(run.files.search.pareto, "search")
     ranking = read_json(run.files.search.ranking, "search")
+    check = TrainingCheck(**read_json(run.files.search.training, "search"))
     return SearchResult(
-        winners=Winners.load(run.files.winners, run.space),
+        winners=_published(run),
         plot_path=run.files.search.pareto_plot,
         feasible=facts["feasible"],
         size=run.space.size,
+        budgets=tuple(facts["bounds"]),
         latency_budget_ms=facts["latency_budget_ms"],
         latency_p95_budget_ms=facts["latency_p95_budget_ms"],
         cannot_run=facts["cannot_run"],
         estimated_from=facts["estimated_from"],
         images=ranking["images"],
         settled=ranking["settled"],
+        training_doubt=check.doubt,
         skipped=skipped,
+        doubts=doubts,
     )
+
+
+def _published(run: RunContext) -> Winners:
+    """The winners of the search; winners.json is written unless it has them, perhaps measured."""
+    files, chosen = run.files, run.files.search.chosen
+    exported = read_record(files.engines) or {"inputs": {}}
+    measured = exported["inputs"].get(WINNERS) == sha256_of(chosen) and files.measured.exists()
+    found = files.winners.read_bytes() if files.winners.exists() else b""
+    if found == chosen.read_bytes() or (measured and found == files.measured.read_bytes()):
+        return Winners.load(files.winners, run.space)
+    winners = Winners.load(chosen, run.space)
+    if run.may_write:
+        winners.save(files.winners)
+    return winners
 
 
 def _scored_with(run: RunContext) -> tuple[SupernetWeights, ImagePool, dict[str, str]]:
@@ -180,7 +266,7 @@ def check_searched_for(run: RunContext) -> None:
         found = searched.get(field)
         if wanted != found:
             raise StageError(
-                f"winners for a device with {field} {wanted!r} in {folder}",
-                f"winners for {field} {found!r}",
+                f"winners for a device with {field} {in_yaml(wanted)} in {folder}",
+                f"winners for {field} {in_yaml(found)}",
                 "Run `edgesearch search` with the same configuration first.",
             )

@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from devices.files import write_json
-from edgesearch.data.image_pool import ImagePool
 from edgesearch.evaluate.comparison import Comparison, subjects
+from edgesearch.evaluate.judge import SubnetJudge
 from edgesearch.inputs import digest_of, read_json
 from edgesearch.latency.load_table import corrected_model, load_table
 from edgesearch.latency.table import measured_networks
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import Stage
 from edgesearch.search.agreement import make_agreement
+from edgesearch.search.training_doubt import TrainingCheck
 from edgesearch.search.winners import Winners
 from edgesearch.space import Architecture
 from edgesearch.stages.evaluate import make_judge
@@ -39,10 +40,42 @@ class SummaryRow:
     budget_p95_ms: float | None = None
 
 
-def summarise(run: RunContext) -> list[SummaryRow]:
+@dataclass(frozen=True)
+class LabelledCounts:
+    """What the kNN accuracies of the comparison were computed on."""
+
+    train_images: int
+    test_images: int
+    knn_k: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The final comparison.
+
+    Attributes:
+        labelled: None without labels.
+    """
+
+    rows: list[SummaryRow]
+    labelled: LabelledCounts | None
+
+    @property
+    def training_doubt(self) -> str | None:
+        """Why the supernet seems hardly trained, by the accuracies of the rows; None without."""
+        if self.labelled is None:
+            return None
+        knn = {row.name: row.knn for row in self.rows}
+        counts = self.labelled.test_images, self.labelled.train_images
+        trained, untrained = knn["largest"], knn["largest, random weights"]
+        return TrainingCheck(0.0, trained, untrained, *counts).doubt
+
+
+def summarise(run: RunContext) -> Summary:
     """Compare the winners with both ends of the space, random weights and raw pixels.
 
-    "Random weights" are the initial weights of the training, in the largest network. Writes
+    "Random weights" are the initial weights of the training, in the largest network. A network has
+    no agreement with itself, nor have random weights one that would say anything. Writes
     `summary/summary.json`.
     """
     with run.writing():
@@ -52,35 +85,48 @@ def summarise(run: RunContext) -> list[SummaryRow]:
             run.files.winners.name: digest_of(run.files.winners, "search"),
             IMAGES: pool.digest,
         }
-        stage = Stage("summary", run.files.summary, run.decisive("evaluation", "score"), inputs)
+        settings = run.decisive("evaluation", "score")
+        follows = {*settings, *inputs}  # what made these change was asked for
+        stage = Stage("summary", run.files.summary, settings, inputs, cheap=follows)
         path = stage.folder / "summary.json"
 
         def work(weights: SupernetWeights) -> list[str]:
-            write_json(path, [asdict(row) for row in _rows(run, pool, weights)])
+            judge = make_judge(run, pool)
+            rows = list(_rows(run, weights, judge))
+            write_json(path, asdict(Summary(rows, _labelled(judge, weights))))
             return [path.name]
 
         stage.do(run, run.load_weights, work)
-        return [SummaryRow(**row) for row in read_json(path, "run")]
+        found = read_json(path, "run")
+        labelled = found["labelled"] and LabelledCounts(**found["labelled"])
+        return Summary([SummaryRow(**row) for row in found["rows"]], labelled)
 
 
-def _rows(run: RunContext, pool: ImagePool, weights: SupernetWeights) -> Iterator[SummaryRow]:
+def _labelled(judge: SubnetJudge, weights: SupernetWeights) -> LabelledCounts | None:
+    if not judge.pool.has_labels:
+        return None
+    images = judge.images(weights.space.largest.resolution)
+    train, test = len(images.train_labels), len(images.test_labels)
+    return LabelledCounts(train, test, min(judge.settings.knn_k, train))
+
+
+def _rows(run: RunContext, weights: SupernetWeights, judge: SubnetJudge) -> Iterator[SummaryRow]:
+    pool = judge.pool
     winners = Winners.load(run.files.winners, run.space)
     exported = {f"winner {each.name}": each.latency_ms[run.device.name] for each in winners.winners}
-    comparison = Comparison(weights, make_judge(run, pool))
+    comparison = Comparison(weights, judge)
     agreement = make_agreement(weights, pool, run.config.search)
     latencies = _Latencies(run)
     for subject in subjects(run.space, winners.architectures):
         knn = comparison.knn(subject) if pool.has_labels else None
         row = SummaryRow(subject.name, None, knn, *subject.costs(run.space))
-        if subject.architecture is None:
+        if subject.architecture is None or not subject.trained:
             yield row
-        elif not subject.trained:
-            network = comparison.random.embedder(subject.architecture)
-            score = agreement.of_network(network, subject.architecture.resolution)
-            yield replace(row, agreement=score)
-        else:
-            figures = latencies(subject.architecture, exported.get(subject.name))
-            yield replace(row, agreement=agreement(subject.architecture), **figures)
+            continue
+        figures = latencies(subject.architecture, exported.get(subject.name))
+        is_reference = subject.architecture == run.space.largest and agreement.refers_to_a_subnet
+        score = None if is_reference else agreement(subject.architecture)
+        yield replace(row, agreement=score, **figures)
 
 
 class _Latencies:

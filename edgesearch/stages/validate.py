@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,18 @@ import numpy as np
 from devices.files import write_json
 from edgesearch.errors import Interrupted, LatencyError
 from edgesearch.events import Event
+from edgesearch.inputs import read_json
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.load_table import load_table, tell_speed
 from edgesearch.latency.prediction_error import PredictionError, plot_predictions, prediction_error
 from edgesearch.latency.table import VALIDATION, keep_correction, measured_networks, steadiness_of
 from edgesearch.latency.workloads import held_out_networks
 from edgesearch.run.context import RunContext
-from edgesearch.space import Architecture
+from edgesearch.space import Architecture, SearchSpace
 from edgesearch.stages.profile import open_workloads
 from profilers import LatencyTable, Steadiness, build_table, open_meter
 
+REPORT, PLOT = ".validation.json", ".validation.png"
 VALIDATION_ANCHORS = 8
 """Twice the usual number: an error in joining sessions biases every network."""
 
@@ -43,9 +45,12 @@ class ValidateResult(PredictionError):
 
     Attributes:
         p95_mape: Mean absolute relative error of the 95th percentiles.
+        held_out: Whether no correction was fitted to the networks. In a tiny space, it is fitted to
+            all of them: they are loaded and measured again.
     """
 
     p95_mape: float
+    held_out: bool
     steadiness: Steadiness
     networks: tuple[ValidatedNetwork, ...]
     table_path: Path
@@ -66,6 +71,12 @@ def validate(run: RunContext) -> ValidateResult:
         table = load_table(path, space, run.device, accept, "validate", run.report)
         fitted = {network.architecture for network in measured_networks(table, space)}
         chosen = held_out_networks(space, settings.networks, settings.seed, fitted)
+        held_out = bool(chosen)
+        chosen = chosen or sorted(fitted, key=space.index)[: settings.networks]
+        if len(chosen) < settings.networks or not held_out:
+            run.teller("validate")(_too_small(space, len(chosen), held_out))
+        if not run.may_write:
+            return _reported(run, table, chosen)
         try:
             table = _measure(run, table, chosen)
         except KeyboardInterrupt:
@@ -83,19 +94,22 @@ def validate(run: RunContext) -> ValidateResult:
             for name in ("predicted_ms", "measured_ms", "predicted_p95_ms", "measured_p95_ms")
         )
         errors = prediction_error(predicted_ms, measured_ms)
-        keep_correction(space, table, model.correction, validation=asdict(errors))
+        validation = {**asdict(errors), "held_out": held_out}
+        keep_correction(space, table, model.correction, validation=validation)
         result = ValidateResult(
             **asdict(errors),
             p95_mape=float(np.abs(predicted_p95_ms / measured_p95_ms - 1).mean()),
+            held_out=held_out,
             steadiness=steadiness_of(table),
             networks=tuple(rows),
             table_path=path,
-            report_path=path.with_suffix(".validation.json"),
-            plot_path=path.with_suffix(".validation.png"),
+            report_path=path.with_suffix(REPORT),
+            plot_path=path.with_suffix(PLOT),
         )
         figures = {
             **asdict(errors),
             "p95_mape": result.p95_mape,
+            "held_out": held_out,
             "seed": settings.seed,
             "settled": result.steadiness.settled,
             "networks": [asdict(row) for row in rows],
@@ -104,6 +118,39 @@ def validate(run: RunContext) -> ValidateResult:
         title = f"{space.name} on {run.device.name}: {len(rows)} networks, MAPE {errors.mape:.1%}"
         plot_predictions(result.plot_path, predicted_ms, measured_ms, title)
         return result
+
+
+def _too_small(space: SearchSpace, count: int, held_out: bool) -> str:
+    if held_out:
+        return f"{space.name!r} has no more than {count} networks to hold out: all of them are used"
+    return (
+        f"predictions are fitted to all networks of {space.name!r}, none can be held out: {count} "
+        "are loaded and measured again"
+    )
+
+
+def _reported(
+    run: RunContext, table: LatencyTable, chosen: Sequence[Architecture]
+) -> ValidateResult:
+    """The result of a validation of these networks; raises why there is no lock without one."""
+    path = table.path.with_suffix(REPORT)
+    if not path.exists():
+        run.require_lock()
+    figures = read_json(path, "validate")
+    networks = tuple(ValidatedNetwork(**network) for network in figures["networks"])
+    if {network.architecture for network in networks} != {str(each) for each in chosen}:
+        run.require_lock()
+    errors = {each.name: figures[each.name] for each in fields(PredictionError)}
+    return ValidateResult(
+        **errors,
+        p95_mape=figures["p95_mape"],
+        held_out=figures["held_out"],
+        steadiness=steadiness_of(table),
+        networks=networks,
+        table_path=table.path,
+        report_path=path,
+        plot_path=table.path.with_suffix(PLOT),
+    )
 
 
 def _measure(run: RunContext, table: LatencyTable, chosen: Sequence[Architecture]) -> LatencyTable:

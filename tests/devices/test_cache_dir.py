@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from devices.cache_dir import default_cache_dir
+from devices.errors import FileError
 
 
 def test_the_cache_is_where_the_environment_says(
@@ -18,3 +19,21 @@ def test_the_cache_is_where_the_environment_says(
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert default_cache_dir() == tmp_path / "home" / ".cache" / "edgesearch"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # its specification: ignored
+    assert default_cache_dir() == tmp_path / "home" / ".cache" / "edgesearch"
+
+
+@pytest.mark.parametrize("base", ["", "/proc/x", "FILE"])
+def test_no_cache_is_told_with_the_ways_to_choose_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: str
+) -> None:
+    monkeypatch.delenv("EDGESEARCH_CACHE")
+    monkeypatch.delenv("HOME", raising=False)
+    # Without HOME the user's entry counts; a container's user may have none.
+    monkeypatch.setattr(os, "getuid", lambda: 987654)
+    (tmp_path / "FILE").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / base) if base == "FILE" else base)
+    with pytest.raises(FileError, match="EDGESEARCH_CACHE=FOLDER in the env.*profile.cache_dir="):
+        default_cache_dir()
+    monkeypatch.setenv("EDGESEARCH_CACHE", str(tmp_path))
+    assert default_cache_dir() == tmp_path

@@ -17,6 +17,7 @@ REPOSITORY = Path(devices.__file__).parents[1]
 
 CALM: dict[str, Any] = {
     "cores": 4,
+    "processors": 4.0,
     "governor": "performance",
     "frequency_khz": (1000000, 2000000),
     "power_mode": None,
@@ -52,8 +53,11 @@ def test_a_clock_that_changes(frequency_khz: tuple[int, int] | None) -> None:
 
 def test_fewer_cores_than_threads() -> None:
     (found,) = hazards(CALM, threads=5, load=0.0)
-    assert "may use 4 logical core(s), but the device has 5 threads" in found
+    assert "this process gets 4 processor(s), but the device has 5 threads" in found
     assert "set device.threads" in found
+    (found,) = hazards({**CALM, "processors": 1.5}, threads=2, load=0.0)
+    assert "gets 1.5 processor(s)" in found
+    assert hazards({**CALM, "processors": 0.5}, threads=1, load=0.0) == []
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,44 @@ class TestReplacing:
     @pytest.mark.parametrize(("place", "why"), [("file/a", "File exists"), ("", "Is a directory")])
     def test_no_place_for_a_file(self, tmp_path: Path, place: str, why: str) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(FileError, match=f"room to write .*; found: {why}"):
+        with pytest.raises(FileError, match=f"^to write .*; found: {why}. A .* is in the way"):
             write_bytes(tmp_path / place, b"")
+
+    @pytest.mark.parametrize(
+        ("number", "message"),
+        [
+            (errno.EDQUOT, "room to write .*; found: Disk quota exceeded. Free space or"),
+            (errno.EROFS, "^to write .*; found: Read-only file system. It is mounted read-only"),
+            (errno.EACCES, "^to write .*; found: Permission denied. Get the permission"),
+            (errno.EIO, "^to write .*; found: Input/output error. Check the disk"),
+        ],
+    )
+    def test_the_remedy_fits_the_reason(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "replace", refuse)
+        with pytest.raises(FileError, match=message):
+            write_bytes(tmp_path / "a", b"1")
+        assert names(tmp_path) == []
+
+    def test_a_long_name_is_told_as_such(self, tmp_path: Path) -> None:
+        with pytest.raises(FileError, match="found: File name too long. Choose an output_dir"):
+            write_bytes(tmp_path / ("x" * 300), b"1")
+
+    @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+    def test_a_file_system_that_cannot_sync_is_used(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        def refuse(_: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", refuse)
+        write_bytes(tmp_path / "a", b"1")
+        JsonLines(tmp_path / "b", "", "").append({"n": 1})
+        assert names(tmp_path) == ["a", "b"]
 
     def test_a_failure_in_the_block_leaves_nothing(self, tmp_path: Path) -> None:
         with pytest.raises(IndexError), replacing(tmp_path / "a") as partial:

@@ -1,5 +1,6 @@
 """One writer at a time."""
 
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from devices.errors import FileError
+from devices.errors import FileError, UserNotice
 from devices.locks import locked
 
 ROOT = Path(__file__).parents[2]
@@ -80,3 +81,30 @@ def test_a_forked_process_that_lives_on_keeps_nobody_out(tmp_path: Path) -> None
         loader.kill()
         loader.join()
     assert os.path.exists(path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    message = f"{tmp_path}: its file system has no file locks .{os.strerror(number)}.*one at a time"
+    done = False
+    with pytest.warns(UserNotice, match=message), locked(tmp_path / ".lock", protects=tmp_path):
+        done = True
+    assert done
+
+
+def test_a_lock_that_fails_otherwise_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    message = "to lock .*; found: Input/output error"
+    with pytest.raises(FileError, match=message), locked(tmp_path / ".lock"):
+        pass

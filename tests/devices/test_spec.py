@@ -8,6 +8,7 @@ import pytest
 
 from devices import DeviceSpec, known_devices, load_device, read_catalog
 from devices.errors import UnknownDeviceError
+from devices.values import in_yaml
 
 
 def test_every_device_of_the_catalog_loads_under_its_own_name() -> None:
@@ -94,7 +95,7 @@ def test_a_description_without_a_name_is_refused() -> None:
 )
 def test_impossible_values_are_refused_by_field(field: str, value: object, allowed: str) -> None:
     values = {"name": "board", field: value}
-    message = f"'{field}' of a device must be {allowed}.*found: {re.escape(repr(value))}"
+    message = f"'{field}' of a device must be {allowed}.*found: {re.escape(in_yaml(value))}"
     with pytest.raises(UnknownDeviceError, match=message):
         DeviceSpec.from_dict(values)
 

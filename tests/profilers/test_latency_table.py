@@ -292,16 +292,65 @@ def test_a_slow_beginning_is_found_out_later(write: Write) -> None:
 def test_a_table_says_whether_the_machine_settled(write: Write) -> None:
     config = session(rounds=3)
     found = LatencyTable.load(write(config, *between([1.0] * 4, [2.0] * 3))).steadiness()
-    assert found == Steadiness(4, 0, 0.0, 1, (), True)
-    assert "the machine was steady: 0 of 4 stretches" in str(found)
+    assert found == Steadiness(3, 0, 0, None, 0.0, 1.0, 1, (), 0, 0.03, True)
+    words = "the latencies can be trusted: all 1 are known within 3%; no measurement was discarded"
+    assert str(found) == found.of_table == words
     # Too few rounds that count, and figures that are not known well enough.
     few = between([1.0, 1.0, 1.0, 2.0], [2.0] * 3)
     wide = between([1.0] * 4, [2.0, 3.0, 4.0])
     for lines in (few, wide):
         found = LatencyTable.load(write(config, *lines)).steadiness()
         assert (found.unsettled, found.settled) == (("a",), False)
-        assert "NEVER SETTLED" in str(found)
-    assert LatencyTable.load(write()).steadiness() == Steadiness(0, 0, 0.0, 0, (), True)
+        assert "DO NOT TRUST THESE LATENCIES: 0 of 1 are known within 3%" in str(found)
+        assert "`edgesearch profile CONFIG --again`" in found.of_table
+    assert LatencyTable.load(write()).steadiness().settled
+
+
+def test_interrupted_rounds_count_only_if_there_are_no_others(write: Write) -> None:
+    waited = {"samples_ms": [9.0, 8.0], "waited_ms": [6.5, 6.0]}
+    lines = between([1.0] * 4, [2.0] * 3)
+    lines[3] |= waited
+    table = LatencyTable.load(write(session(rounds=3), *lines))
+    assert table.history("a") == KeyHistory((2.0, 2.0), 3)
+    assert table.percentile_ms("a", 100) == 2
+    found = table.steadiness()
+    assert (found.rounds, found.discarded, found.interrupted) == (3, 1, 1)
+    assert "1 of 3 measurements were discarded (1 interrupted by other programs)" in str(found)
+    for line in lines:
+        if line["kind"] == "block":
+            line |= waited
+    table = LatencyTable.load(write(session(rounds=3), *lines))
+    # Without the time for which they waited; a part of a run is left in any case.
+    assert table.low_quantile_ms("a") == pytest.approx(2.0)
+    assert not table.steadiness().settled
+    lines[1]["waited_ms"] = [1.0]
+    with pytest.raises(FileError, match="waited_ms"):
+        LatencyTable.load(write(*lines))
+
+
+def test_what_was_measured_on_a_crowded_machine_does_not_count(write: Write) -> None:
+    lines = between([1.0] * 4, [2.0] * 3)
+    lines[4] |= {"others": 1.8, "crowded": True}
+    table = LatencyTable.load(write(session(rounds=3), *lines))
+    assert table.history("a") == KeyHistory((2.0, 2.0), 3)
+    said = str(table.steadiness())
+    assert "(1 while the machine was slow or busy); other programs used 1.8 processors" in said
+
+
+def test_runs_that_vary_widely_are_not_trusted(write: Write) -> None:
+    lines = between([1.0] * 4, [2.0] * 3)
+    for line in lines:
+        line["samples_ms"] = [line["samples_ms"][0]] * 9 + [10.0]
+    found = LatencyTable.load(write(session(rounds=3), *lines)).steadiness()
+    assert found.unsettled == ()
+    assert "DO NOT TRUST" in str(found)
+    assert "the 95th percentile of a run is" in str(found)
+
+
+def test_a_time_that_was_up_is_told_as_such(write: Write) -> None:
+    found = LatencyTable.load(write(session(rounds=9), *between([1.0] * 4, [2.0] * 3))).steadiness()
+    assert str(found).startswith("the latencies are preliminary: 1 of 1 have fewer rounds than")
+    assert not found.settled
 
 
 def test_the_rounds_that_were_asked_for_in_the_end_count(write: Write) -> None:

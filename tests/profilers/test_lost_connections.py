@@ -10,6 +10,7 @@ import pytest
 from devices.errors import ConnectionLostError
 from profilers import MeasureConfig, Measurement, Workload, remote_meter
 from profilers.measure import KeyHistory, RoundSamples
+from profilers.steadiness import Look
 
 
 class CutOff(remote_meter.RemoteMeter):
@@ -42,7 +43,8 @@ class CutOff(remote_meter.RemoteMeter):
         self.seconds += 1000  # until the models are there and loaded, which is no measuring
         for level_ms in levels_ms:
             self.seconds += 10
-            yield Measurement(1, "reference", RoundSamples(level_ms, (level_ms,)))
+            samples = RoundSamples(level_ms, (level_ms,))
+            yield Measurement(1, "reference", samples, look=Look(level_ms))
             yield Measurement(1, "a", RoundSamples(2.0, (2.0,)))
         if is_lost:
             raise ConnectionLostError("a stable connection", "none", "Check it.")

@@ -4,7 +4,7 @@ import gc
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import pytest
 
 from devices import ReplayRuntime, Session
 from devices.errors import EngineError
+from devices.interruptions import RunWatch
+from devices.processors import OtherPrograms
 from profilers import (
     KeyHistory,
     MeasureConfig,
@@ -28,10 +30,10 @@ def replay_sessions(samples_ms: Mapping[str, list[float]]) -> dict[str, Session]
     return {key: runtime.load(Path(key)) for key in samples_ms}
 
 
-class RecordingSession:
+class RecordingSession(Session):
     """Notes what is asked of it."""
 
-    def __init__(self, key: str, log: list[tuple[str, int, bool]], fails_at: float) -> None:
+    def __init__(self, key: str, log: list[list[Any]], fails_at: float) -> None:
         self.inputs: dict[str, tuple[int, ...]] = {}
         self._key = key
         self._log = log
@@ -40,11 +42,14 @@ class RecordingSession:
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {}
 
-    def time_ms(self, runs: int) -> list[float]:
-        self._log.append((self._key, runs, gc.isenabled()))
+    def timings_ms(self) -> Iterator[float]:
+        self._log.append([self._key, 0, gc.isenabled()])
         if len(self._log) >= self._fails_at:
             raise EngineError("to run", self._key, "Try again.")
-        return [1.0] * runs
+        entry = self._log[-1]
+        while True:
+            entry[1] += 1
+            yield 1.0
 
     def close(self) -> None:
         pass
@@ -52,8 +57,8 @@ class RecordingSession:
 
 def recording(
     keys: str, fails: Mapping[str, int] | None = None
-) -> tuple[dict[str, Session], list[tuple[str, int, bool]]]:
-    log: list[tuple[str, int, bool]] = []
+) -> tuple[dict[str, Session], list[list[Any]]]:
+    log: list[list[Any]] = []
     fails_at = fails or {}
     return {key: RecordingSession(key, log, fails_at.get(key, math.inf)) for key in keys}, log
 
@@ -223,9 +228,9 @@ def test_a_machine_that_never_settles_uses_all_rounds() -> None:
 
 def test_a_long_round_looks_at_the_reference_on_the_way() -> None:
     class Slow(RecordingSession):
-        def time_ms(self, runs: int) -> list[float]:
+        def timings_ms(self) -> Iterator[float]:
             time.sleep(0.1)
-            return super().time_ms(runs)
+            return super().timings_ms()
 
     sessions, _ = recording("r")
     sessions |= {key: Slow(key, [], math.inf) for key in "abcdef"}
@@ -234,3 +239,58 @@ def test_a_long_round_looks_at_the_reference_on_the_way() -> None:
     assert found[0] == found[-1] == "r"
     assert 3 <= found.count("r") <= 7
     assert "".join(sorted(found)).strip("r") == "abcdef"
+
+
+class Interrupted(RecordingSession):
+    """Runs that other programs interrupt, as often as given; the watch of the test tells so."""
+
+    workers = ()
+
+    def __init__(self, *waits_ms: float) -> None:
+        super().__init__("a", [], math.inf)
+        self.waits_ms = iter([*waits_ms, *[0.0] * 1000])
+
+    def timings_ms(self) -> Iterator[float]:
+        while True:
+            self.last_ms = next(self.waits_ms)
+            yield 1.0 + self.last_ms
+
+
+@pytest.mark.parametrize(
+    ("waits_ms", "expected"),
+    [
+        ((0, 0, 0, 0, 0, 0), RoundSamples(1.0, (1.0, 1.0))),
+        ((0, 0, 0, 5, 0, 3, 0, 0), RoundSamples(1.0, (1.0, 1.0))),
+        ((0, 0, 0, 5, 0, 3, 2, 2, 2), RoundSamples(1.0, (1.0,))),
+        ((0, 0, 4, 0, 0, 0), RoundSamples(None, (1.0, 1.0))),
+        ((0, 0, 4, 5, 6, 7, 8, 9, 9), RoundSamples(None, (6.0, 7.0), (5.0, 6.0))),
+    ],
+)
+def test_interrupted_runs_are_made_again_within_bounds(
+    monkeypatch: pytest.MonkeyPatch, waits_ms: tuple[float, ...], expected: RoundSamples
+) -> None:
+    session = Interrupted(*waits_ms)
+    monkeypatch.setattr(RunWatch, "waited_ms", lambda self, ms: session.last_ms)
+    found = next(m for m in measure_rounds({"a": session}, MeasureConfig(rounds=1, runs=2)))
+    # The first two runs are those before all rounds.
+    assert found.outcome == expected
+
+
+def test_a_round_that_was_interrupted_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Interrupted(0, 0, *[5] * 4)
+    monkeypatch.setattr(RunWatch, "waited_ms", lambda self, ms: session.last_ms)
+    found = list(measure_rounds({"a": session}, MeasureConfig(rounds=2, runs=1)))
+    assert [bool(m.outcome.waited_ms) for m in found] == [True, False, False]
+    assert found[0].outcome.fastest_ms == pytest.approx(1.0)
+
+
+def test_rounds_beside_too_many_other_programs_are_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used = iter([0.4, 0.4, 0.4, 1.7, *[0.4] * 99])
+    monkeypatch.setattr(OtherPrograms, "used", lambda self: next(used))
+    sessions = replay_sessions({"reference": [1.0], "a": [1.0]})
+    config = MeasureConfig(rounds=3, runs=1)
+    found = list(measure_rounds(sessions, config, None, (), "reference", spare=1))
+    assert rounds_of(found, "a") == [1, 2, 3, 4]
+    assert [m.look.crowded for m in found if m.look].count(True) == 1

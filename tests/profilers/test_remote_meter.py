@@ -178,6 +178,17 @@ def test_a_missing_interpreter_is_named(board: Any) -> None:
         open_meter(board.spec(python="/no/python"))
 
 
+def test_an_interpreter_may_be_named_by_the_home_folder_or_a_variable(board: Any) -> None:
+    (board.home / "bin").mkdir()
+    interpreter(board.home / "bin", f'exec {sys.executable} "$@"')
+    for python in ("~/bin/python", "$HOME/bin/python", "${HOME}/bin/python"):
+        with contextlib.closing(open_meter(board.spec(python=python))) as meter:
+            assert len(meter.fingerprints) == 1
+    message = r"the interpreter '\$VENV/python' on board; found: .*VENV: is not set over there"
+    with pytest.raises(RuntimeMissingError, match=message):
+        open_meter(board.spec(python="$VENV/python"))
+
+
 @pytest.mark.parametrize(
     "start_up", ["echo my-documents", "printf my-documents", "trap 'echo my-documents' EXIT"]
 )

@@ -33,6 +33,8 @@ OTHER = {
     "gpu": "RTX",
     "driver": "570",
     "power_mode": "15W",
+    "affinity": (7,),
+    "processors": 0.5,
 }
 
 

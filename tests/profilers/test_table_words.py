@@ -76,7 +76,7 @@ def test_contents_and_sessions(write: Write, rounds: Rounds, fingerprint: Finger
         "It holds 2 blocks, 1 whole network and 2 surprises, measured in 2 sessions, "
         "2026-01-30 to 2026-02-01; 1 key could not run."
     ) in said
-    assert any(line.startswith("The machine was steady: 0 of 1 stretches") for line in said)
+    assert any(line.startswith("The latencies can be trusted: all 5 are known") for line in said)
     assert "1 session merged from hers.jsonl." in said
     assert "Session 2 was measured with driver '570', not '560'." in said
 
@@ -98,9 +98,12 @@ def test_why_something_could_not_run_and_what_to_do(write: Write, rounds: Rounds
 def test_an_unsettled_machine_is_not_passed_over(write: Write, rounds: Rounds) -> None:
     table = LatencyTable.load(write(*rounds("a", [1.0])))
     said = describe_table(table)
-    assert said[-1].startswith("THE MACHINE NEVER SETTLED: ")
+    assert said[-1].startswith("The latencies are preliminary: 1 of 1 have fewer rounds")
+    assert said[-1].endswith(
+        "`edgesearch profile CONFIG --again` keeps the former table and measures anew."
+    )
     assert said[-2].endswith("measured in 1 session.")
-    assert describe_table(table, table.steadiness({"block": 1}))[-1].startswith("The machine was")
+    assert describe_table(table, table.steadiness({"block": 1}))[-1].startswith("The latencies can")
 
 
 def test_a_measured_table_says_when(build: Callable[..., Any], blocks: list[Workload]) -> None:

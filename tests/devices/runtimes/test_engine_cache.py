@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from devices.errors import CompileError
+from devices.errors import CompileError, FileError
 from devices.runtimes.engine_cache import EngineCache
 
 
@@ -42,5 +42,5 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     cache = EngineCache(tmp_path / "file" / "engines")
-    with pytest.raises(CompileError, match="to keep engines in .*file.*EDGESEARCH_CACHE"):
+    with pytest.raises(FileError, match="to keep engines in .*file.*EDGESEARCH_CACHE"):
         cache.build("key", lambda path: path.write_bytes(b"engine"))

@@ -108,5 +108,26 @@ def test_a_damaged_file_is_refused(
 
 def test_without_the_package_the_pip_command_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(RuntimeMissingError, match="pip install onnxruntime"):
+    with pytest.raises(RuntimeMissingError, match="pip install --upgrade onnxruntime"):
+        OnnxRuntime()
+
+
+@pytest.mark.skipif(np.__version__.startswith("1."), reason="is about numpy 2")
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        ("1.15.1", "onnxruntime 1.19 or newer for numpy 2.* found: 1.15.1. .*'numpy<2'"),
+        ("1.19.0", "the package onnxruntime; found: it does not fit"),
+    ],
+)
+def test_a_version_that_does_not_fit_numpy_is_named(
+    version: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "onnxruntime"
+    package.mkdir()
+    raises = "raise SystemError('broken') from ImportError('it does not fit')"
+    (package / "__init__.py").write_text(f'__version__ = "{version}"\n{raises}\n', "utf-8")
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RuntimeMissingError, match=says):
         OnnxRuntime()

@@ -24,7 +24,7 @@ from devices import (
     TensorRTRuntime,
     installed_version,
 )
-from devices.errors import CompileError, EngineError
+from devices.errors import CompileError, EngineError, FileError
 from devices.runtimes.known_runtimes import RUNTIMES
 from devices.runtimes.tensorrt_bindings import FAMILIES
 
@@ -221,12 +221,13 @@ class TestEngineBuilder:
         with pytest.raises(CompileError, match="absent"):
             builder.build(tmp_path / "absent.onnx", tmp_path / f"network{builder.suffix}")
 
-    def test_a_missing_folder_is_named(
+    def test_a_folder_that_cannot_be_written_is_named(
         self, make: Callable[[], EngineBuilder], convolution: Path, tmp_path: Path
     ) -> None:
         builder = make()
-        with pytest.raises(CompileError, match="nowhere"):
-            builder.build(convolution, tmp_path / "nowhere" / f"network{builder.suffix}")
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(FileError, match="to write .*file"):
+            builder.build(convolution, tmp_path / "file" / f"network{builder.suffix}")
 
 
 def test_an_idle_session_does_not_spin(convolution: Path) -> None:

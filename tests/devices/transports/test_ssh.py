@@ -1,14 +1,18 @@
 """Files and programs on a board, through a real ssh server on the loopback address."""
 
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from devices.errors import DeviceError
-from devices.transports.ssh import SshTransport
+from devices.transports import ssh
+from devices.transports.ssh import SshTransport, expanding, in_any_shell
 
 
 def test_arguments_reach_the_program_as_they_are(board: Any) -> None:
@@ -80,3 +84,58 @@ def test_only_the_own_folder_is_removed(board: Any, name: str) -> None:
     transport.folder = name
     transport.close()
     assert (board.home / name).is_dir()
+
+
+@pytest.mark.parametrize("shell", ["dash", "tcsh", "fish", "zsh"])
+def test_any_login_shell_will_do(board: Any, tmp_path: Path, shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here: apt install {shell}")
+    transport = SshTransport(f"{shell}-board", "x", str(board.config))
+    try:
+        transport.connect()
+        (tmp_path / "model.onnx").write_bytes(b"x" * 1000)
+        assert Path(transport.put(tmp_path / "model.onnx")).stat().st_size == 1000
+        words = ["a b", "$(touch /tmp/never)", "it's!", "*", "a\nb", "\\0141", "é"]
+        process = transport.start([sys.executable, "-c", "import sys; print(sys.argv[1:])", *words])
+        output, _ = process.communicate(timeout=600)
+        assert output.decode().strip() == str(words)
+    finally:
+        transport.close()
+    assert board.left() == []
+
+
+@pytest.mark.parametrize(
+    ("program", "printed"),
+    [
+        ("~/bin/x y", "/h/bin/x y"),
+        ("$A/x", "/a b/x"),
+        ("${A}c/$B/$(echo)", "/a bc/*/$(echo)"),
+        ("a~/$", "a~/$"),
+        ("it's", "it's"),
+    ],
+)
+def test_names_of_programs_are_expanded_over_there(program: str, printed: str) -> None:
+    line = in_any_shell(f"printf %s {expanding(program)}")
+    values = {"HOME": "/h", "A": "/a b", "B": "*", "PATH": os.environ["PATH"]}
+    said = subprocess.run(
+        ["sh", "-c", line], env=values, capture_output=True, text=True, check=True
+    )
+    assert said.stdout == printed
+
+
+def test_a_long_folder_for_temporary_files_takes_no_socket(
+    board: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    for names, is_shared in ((("/tmp",), True), ((), False)):
+        monkeypatch.setattr(ssh, "SOCKET_FOLDERS", names)
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        transport = SshTransport("board", "x", str(board.config))
+        try:
+            transport.connect()
+            assert (len(board.connections()) > 0) == is_shared
+        finally:
+            transport.close()
+        assert board.left() == []

@@ -114,9 +114,9 @@ print("out")
 """
 
 
-def shown_on_a_terminal(columns, program=ON_A_TERMINAL):
+def shown_on_a_terminal(columns, program=ON_A_TERMINAL, term="xterm"):
     terminal, its_end = pty.openpty()
-    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": term}
     command = [sys.executable, "-c", program]
     process = subprocess.Popen(command, stderr=its_end, stdout=subprocess.PIPE, env=environment)
     os.close(its_end)
@@ -129,7 +129,7 @@ def shown_on_a_terminal(columns, program=ON_A_TERMINAL):
     os.close(terminal)
     assert process.communicate()[0] == b"out\n"
     assert process.returncode == 0
-    return shown.decode()
+    return shown.decode(errors="surrogateescape")
 
 
 def test_on_a_terminal_there_are_bars_for_the_run_and_within_the_epoch():
@@ -160,3 +160,37 @@ def test_on_a_terminal_more_rounds_than_planned_move_one_bar():
     assert last_drawing.count("blocks exported") == 1
     assert last_drawing.count("rounds measured") == 1
     assert "30/30" in last_drawing
+
+
+MARKUP = r"""
+from edgesearch.cli.progress import Progress
+from edgesearch.events import Event
+with Progress() as progress:
+    for text in ("x[/y] :smile: [red]", "a\x1b]0;title\x07b", "surrogate \udcff"):
+        progress.show(Event("profile", text))
+        progress.show(Event("profile", "bar of " + text, 1, 2))
+    raised = progress.show(Event("[/z]", "[bold", 2, 2))
+print("out")
+"""
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_nothing_of_the_user_is_markup(term):
+    text = shown_on_a_terminal(
+        160,
+        "from edgesearch.cli.console import prepare_streams\nprepare_streams()\n" + MARKUP,
+        term,
+    )
+    for each in ("x[/y] :smile: [red]", "a\\x1b]0;title\\x07b", "[/z]", "[bold"):
+        assert each in text
+        if each[0] != "[" and term == "xterm":
+            assert f"bar of {each}" in text
+    assert "\x1b]0;" not in text
+    assert ("\x1b" in text) == (term == "xterm")
+
+
+@pytest.mark.parametrize("columns", ["1", "20", "0", "abc"])
+def test_strange_widths(columns):
+    text = "".join(shown_on_a_terminal(columns).split())
+    assert "pretrain" in text
+    assert "anotice" in text

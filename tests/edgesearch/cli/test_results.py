@@ -63,16 +63,3 @@ def test_json_shows_an_architecture_by_its_choices(capsys):
     space = load_space("resnet_tiny")
     results.print_json({"a": (space.largest, Path("b"), math.nan)})
     assert json.loads(capsys.readouterr().out) == {"a": [dict(space.largest), "b", None]}
-
-
-@pytest.mark.parametrize(
-    ("bound", "text"),
-    [
-        (2, "latency ≤ 2.000 ms"),
-        ([2.0, 5.0], "latency ≤ 2.000 or 5.000 ms, separate budgets"),
-        ({"min": 1.0, "max": 2.0}, "1.000 ms ≤ latency ≤ 2.000 ms"),
-        ({"min": 1.0, "max": None}, "1.000 ms ≤ latency"),
-    ],
-)
-def test_a_bound_is_described(bound, text):
-    assert results._describe_bound("latency", bound) == text

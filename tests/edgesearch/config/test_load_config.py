@@ -1,14 +1,15 @@
 """Reading configurations: where from, with which overrides, and every message."""
 
 import pickle
-import re
 from pathlib import Path
+from types import NoneType
 from typing import get_args
 
 import pytest
 
 import edgesearch
 from edgesearch.config import Config, load_config, shipped_configs
+from edgesearch.config.faults import kinds_at
 from edgesearch.config.load_config import SHIPPED
 from edgesearch.errors import ConfigError
 from edgesearch.pretrain.recipes import RECIPES
@@ -34,20 +35,6 @@ def faults_of(path, overrides=()):
     lines = caught.value.found.split("\n  - ")
     assert lines[0] == f"{len(lines) - 1} fault(s):"
     return lines[1:]
-
-
-@pytest.mark.parametrize("name", shipped_configs())
-def test_commands_in_the_heads_of_shipped_configs_are_understood(name):
-    text = (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
-    commands = re.findall(r"^#\s+edgesearch +(\w+) +(?:configs/)?(\w+)(?:\.yaml)?(.*)$", text, re.M)
-    assert commands
-    for command, config, overrides in commands:
-        assert callable(getattr(edgesearch.Run, command))
-        assert config == name
-        given = overrides.split() or ([] if name == "quickstart" else ["data.root=PATH"])
-        loaded = load_config(config, given)
-        assert loaded.space.build().size > 0
-        assert loaded.device.build().name == loaded.device.name
 
 
 @pytest.mark.parametrize(
@@ -206,12 +193,12 @@ FAULTS = [
     ("pretrain.epochs=-1", "pretrain.epochs: must be greater than or equal to 0; found: -1"),
     ("pretrain.epochs=0", "pretrain.init: weights are required, since pretrain.epochs is 0"),
     ("pretrain.epochs='3'", "pretrain.epochs: must be a valid integer; found: '3'"),
-    ("pretrain.epochs=true", "pretrain.epochs: must be a valid integer; found: True"),
+    ("pretrain.epochs=true", "pretrain.epochs: must be a valid integer; found: true"),
     ("pretrain.epochs=2.5", "pretrain.epochs: must be a valid integer; found: 2.5"),
-    ("pretrain.epochs=", "pretrain.epochs: must be a valid integer; found: nothing (null)"),
-    ("pretrain.lr=.nan", "pretrain.lr: must be a finite number; found: nan"),
-    ("output_dir=5", "output_dir: must be a path; found: 5"),
-    ("pretrain=", "pretrain: must be a section of keys; found: nothing (null)"),
+    ("pretrain.epochs=", "pretrain.epochs: must be a valid integer; found: null"),
+    ("pretrain.lr=.nan", "pretrain.lr: must be a finite number; found: .nan"),
+    ("output_dir=", "output_dir: must be a text; found: null"),
+    ("pretrain=", "pretrain: must be a section of keys; found: null"),
     ("device=local-cpu", "device: must be a section of keys; found: 'local-cpu'"),
     ("pretrain.augmentation.jitter=3", "pretrain.augmentation.jitter: must be a section of keys"),
     ("pretrain.augmentation.crop_scale=[0.9]", "pretrain.augmentation.crop_scale.1: required, but"),
@@ -243,7 +230,7 @@ FAULTS = [
     ),
     (
         "pretrain={method: simclr, faithful: true}",
-        "pretrain.faithful: false is required for any pretrain.method but moco_v2; found: True",
+        "pretrain.faithful: false is required for any pretrain.method but moco_v2; found: true",
     ),
     (
         "pretrain={distill: 0.5, faithful: true}",
@@ -280,7 +267,7 @@ FAULTS = [
         "search.budgets={latency_of_largest: {min: 0.1}}",
         "search.budgets.latency_of_largest: must be a share, or a list of them; found: {",
     ),
-    ("search.budgets.latency_ms=[]", "search.budgets.latency_ms: must have at least 1 item"),
+    ("search.budgets.latency_ms=[]", "search.budgets.latency_ms: must have at least 1 item; f"),
     ("search.budgets.latency_ms=[1, -2]", "search.budgets.latency_ms.1: must be greater than"),
     (
         "search.budgets={devices: {bord: {latency_ms: 1}}}",
@@ -324,7 +311,8 @@ FAULTS = [
     ("space.name=", "space: `name` of a space or `family` of a new one is required; found: "),
     ("space.in_channels=2", "space: the search space 'resnet_tiny' needs valid choices; "),
     ("space.family=vit", "space: the family of a space is one of "),
-    ("space.resolutoins=[8]", "space: "),
+    ("space.resolutoins=[8]", "space: a resnet space has the fields "),
+    ("profile.accept=driver", "profile.accept: must be a list, such as [A, B]; found: 'driver'"),
     ("profile={rounds: 5, max_rounds: 4}", "profile.max_rounds: at least profile.rounds (5) is"),
     (
         "profile.accept=[space]",
@@ -469,3 +457,98 @@ def test_overrides_are_a_list_of_texts(overrides):
 def test_overrides_stand_beside_a_file():
     with pytest.raises(ConfigError, match="only beside a file or a name; found: 'seed=7' beside"):
         edgesearch.Run(load_config("quickstart"), "seed=7")
+
+
+LITERAL = (
+    *("runs/x #2", "2026-11-28", "1_000", "on", "0755", "a: b", "[x]", "{x}", "*x", "a=b"),
+    *(" a ", "'x'", "null", "5", "a\nb", "!!int 5", "grün", "gr\udcfcn"),
+)
+
+
+@pytest.mark.parametrize("text", LITERAL)
+def test_a_text_or_path_on_the_command_line_is_taken_literally(write, text):
+    given = [f"output_dir={text}", f"device.python={text}", "data.source=folder", "data.root=x"]
+    config = load_config(write(), given)
+    assert config.output_dir == Path(text)
+    if text != "null":
+        assert config.device.python == text
+        assert load_config(write(), [*given, f"data.root={text}"]).data.root == Path(text)
+
+
+def text_options(schema=Config, path=()):
+    """Key paths of all options that are texts or lists of texts, whether they may be null."""
+    for name, field in schema.model_fields.items():
+        if (path, name) != ((), "space"):
+            for kind in (field.annotation, *get_args(field.annotation)):
+                if isinstance(kind, type) and issubclass(kind, Settings):
+                    yield from text_options(kind, (*path, name))
+        kinds = kinds_at(Config, (*path, name))
+        if kinds and kinds <= {str, list[str], NoneType}:
+            yield ".".join((*path, name)), kinds
+
+
+def test_the_options_that_are_texts():
+    found = dict(text_options())
+    assert found["output_dir"] == {str}
+    assert found["pretrain.init"] == found["search.task"] == {str, NoneType}
+    assert found["profile.accept"] == {list[str]}
+    assert len(found) > 25
+    assert not {"seed", "search.stages", "search.budgets.latency_ms", "data.mean"} & set(found)
+
+
+@pytest.mark.parametrize("empty", ["", "null"])
+def test_null_unsets_an_option_that_may_be_null(write, empty):
+    file = write("pretrain: {init: a.safetensors}\ndevice: {hosts: [a]}\n")
+    config = load_config(file, [f"pretrain.init={empty}", f"device.hosts={empty}"])
+    assert config.pretrain.init is config.device.hosts is None
+    assert load_config(file, ["pretrain.init=./null"]).pretrain.init == Path("null")
+
+
+def test_items_of_a_list_of_texts_are_taken_literally(write):
+    hosts = load_config(write(), ["device.hosts=[on, 1.10, 2026-11-28, 'a:b', no]"]).device.hosts
+    assert hosts == ["on", "1.10", "2026-11-28", "a:b", "no"]
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("2026-11-28", "2026-11-28"),
+        ("1_000", "1000"),
+        ("on", "true"),
+        ("0755", "493"),
+        ("1.10", "1.1"),
+        ("[x, y]", "['x', 'y']"),
+        ("{x: ~}", "{'x': null}"),
+    ],
+)
+def test_a_text_in_a_file_that_yaml_reads_as_something_else(write, written, found):
+    """The remedy, taken literally, gives the text."""
+    text = f"output_dir: {written} # note\nspace: {{name: resnet_tiny}}\ndata: {{source: digits}}\n"
+    (fault,) = faults_of(write(text=text))
+    start = f"output_dir: must be a text; found: {found}. As a text it needs quotes: "
+    assert fault == f"{start}output_dir: '{written}'"
+    mended = text.replace(f"output_dir: {written}", fault.removeprefix(start))
+    assert load_config(write(text=mended)).output_dir == Path(written)
+    (fault,) = faults_of(write(), [f"device={{hosts: [a, {written}]}}"])
+    assert fault.endswith(f"found: {found}. As a text it needs quotes: 1: '{written}'")
+
+
+def test_a_text_that_is_missing_needs_no_quotes(write):
+    assert faults_of(write(text=f"output_dir:\n{SMALLEST.partition(chr(10))[2]}")) == [
+        "output_dir: must be a text; found: null"
+    ]
+
+
+def test_a_field_of_a_space_that_is_nearly_right(write):
+    (fault,) = faults_of(write(), ["space.resolutoins=[8]"])
+    assert fault.endswith("found: unknown resolutoins. Did you mean 'resolutions'?")
+
+
+def test_a_byte_order_mark(write):
+    assert load_config(write(text=f"\ufeff{SMALLEST}")).output_dir == Path("out")
+
+
+def test_a_home_folder_that_is_missing(write, monkeypatch):
+    (fault,) = faults_of(write(), ["output_dir=~nobody-of-this-name/out"])
+    assert fault.startswith("output_dir: a home folder is required for ~; found: none for ~nobody-")
+    assert load_config(write(), ["output_dir=./~nobody"]).output_dir == Path("~nobody")

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from edgesearch.config.yaml_values import parse_yaml
+from edgesearch.config.yaml_values import Parsed, parse_yaml
 
 
 @pytest.mark.parametrize(
@@ -26,10 +26,12 @@ from edgesearch.config.yaml_values import parse_yaml
     ],
 )
 def test_numbers(text, value):
-    values, faults = parse_yaml(f"key: {text}")
+    parsed = parse_yaml(f"key: {text}")
+    values = parsed.values
     assert values == {"key": value}
     assert type(values["key"]) is type(value)
-    assert faults == []
+    assert parsed.faults == []
+    assert parsed.written["key",] == text
 
 
 def test_the_trap_is_there_without_our_loader():
@@ -38,19 +40,19 @@ def test_the_trap_is_there_without_our_loader():
 
 @pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "c:\n  a: 1\n\n  a: 2", "{a: 1, a: 2}"])
 def test_keys_given_twice(text):
-    _, faults = parse_yaml(text)
+    faults = parse_yaml(text).faults
     lines = [number for number, line in enumerate(text.split("\n"), 1) if "a:" in line]
     assert faults == [f"a: given twice, in lines {lines[0]} and {lines[-1]}"]
 
 
 def test_all_keys_given_twice_are_noted():
-    assert len(parse_yaml("a: 1\na: 2\nb: {c: 1, c: 2}")[1]) == 2
+    assert len(parse_yaml("a: 1\na: 2\nb: {c: 1, c: 2}").faults) == 2
 
 
 def test_merged_keys_are_not_given_twice():
-    values, faults = parse_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}")
-    assert values["b"] == {"x": 3, "y": 2}
-    assert faults == []
+    parsed = parse_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}")
+    assert parsed.values["b"] == {"x": 3, "y": 2}
+    assert parsed.faults == []
 
 
 @pytest.mark.parametrize(
@@ -73,4 +75,24 @@ def test_text_that_is_no_yaml_is_refused(text, message):
 
 
 def test_empty_text():
-    assert parse_yaml("") == (None, [])
+    assert parse_yaml("") == Parsed(None, [], {})
+
+
+def test_how_values_of_one_line_are_written():
+    text = "a: {b: 0755, c: [on, 'x']} # note\nd: |\n  two\n  lines\ne:\nf: &f [*f]\n"
+    written = parse_yaml(text).written
+    assert {path: source for path, source in written.items() if path} == {
+        ("a",): "{b: 0755, c: [on, 'x']}",
+        ("a", "b"): "0755",
+        ("a", "c"): "[on, 'x']",
+        ("a", "c", "0"): "on",
+        ("a", "c", "1"): "'x'",
+        ("e",): "",
+        ("f",): "&f [*f]",
+    }
+
+
+def test_items_that_are_texts_whatever_they_look_like():
+    assert parse_yaml("[on, 1.10, 2026-11-28, ~, 0755]", texts=True).values == [
+        *("on", "1.10", "2026-11-28", "~", "0755")
+    ]

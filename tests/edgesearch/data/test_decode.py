@@ -2,13 +2,15 @@
 
 import contextlib
 import io
+import pickle
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from edgesearch.data.decode import decode_image
+from edgesearch.data import decode
+from edgesearch.data.decode import UnreadableImage, decode_image
 from edgesearch.errors import DataError
 
 COLOUR = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
@@ -131,6 +133,30 @@ def test_damaged_files_are_refused_by_name(tmp_path, content, reason):
     (tmp_path / "bad.jpg").write_bytes(content)
     with pytest.raises(DataError, match=rf"can be read; found: .*bad.jpg: .*{reason}"):
         decode_image(tmp_path / "bad.jpg", 3)
+
+
+def test_a_jpeg_of_any_size_is_reduced(tmp_path):
+    """The pixels are compared where the file would be too large for Pillow, 15,000 x 15,000."""
+    image = Image.new("L", (15_000, 15_000), 40)
+    image.paste(200, (7_500, 0, 15_000, 15_000))
+    image.save(tmp_path / "a.jpg")
+    decoded = decode_image(tmp_path / "a.jpg", 1)
+    assert decoded.shape == (1, 7_500, 7_500)
+    assert decoded[0, 100, [0, 3_700, 3_800, 7_499]].tolist() == [40, 40, 200, 200]
+
+
+def test_other_large_files_are_reduced_up_to_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "KEPT_PIXELS", 1000)
+    Image.new("P", (90, 90), 1).save(tmp_path / "a.png")
+    assert decode_image(tmp_path / "a.png", 3).shape == (3, 23, 23)
+    Image.new("1", (15_000, 15_000), 1).save(tmp_path / "b.png")
+    with pytest.raises(
+        UnreadableImage, match="b.png: .*225000000 pixels.* at most 178,956,970"
+    ) as e:
+        decode_image(tmp_path / "b.png", 1)
+    assert "too large (JPEG is reduced" in e.value.reason
+    there = pickle.loads(pickle.dumps(e.value))  # as worker processes send it
+    assert (str(there), there.reason) == (str(e.value), e.value.reason)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("none.png", "No such file"), ("", "directory")])

@@ -40,7 +40,7 @@ def test_samples_are_what_a_network_reads(digits):
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert float(images.mean()) == pytest.approx(0, abs=0.05)
     assert float(images.std()) == pytest.approx(1, abs=0.05)
-    assert (digits.has_labels, digits.skipped) == (True, 0)
+    assert (digits.has_labels, digits.unreadable) == (True, ())
 
 
 def test_given_statistics_are_used():
@@ -98,17 +98,21 @@ def test_a_flat_folder_has_no_labels(tmp_path):
     assert not pool.has_labels
     assert pool.test is None
     assert sorted(greys(pool.sample(8, 0, 10))) == list(range(0, 50, 5))
-    with pytest.raises(DataError, match=f"class folders, .*found: no labels, .* in {tmp_path}"):
+    with pytest.raises(DataError, match=f"images with classes in {tmp_path}, .*found: no classes"):
         pool.labelled(8)
 
 
 def test_unreadable_images_are_counted_and_left_out(tmp_path):
     source = write_images(tmp_path)
     (tmp_path / "3.png").write_bytes(b"nothing")
-    (tmp_path / "7.png").write_bytes((tmp_path / "7.png").read_bytes()[:30])
+    (tmp_path / "7.png").write_bytes((tmp_path / "7.png").read_bytes()[:50])
     pool = ImagePool(source, 1, 0)
     assert sorted(greys(pool.sample(8, 0, 10))) == [0, 5, 10, 20, 25, 30, 40, 45]
-    assert pool.skipped == 2
+    assert [str(each) for each in pool.unreadable] == [
+        "1 with the name of an image and other content (3.png)",
+        "1 damaged (7.png)",
+    ]
+    assert pool.contents.train == 8
 
 
 def test_unreadable_images_of_both_splits_count(tmp_path):
@@ -117,7 +121,10 @@ def test_unreadable_images_of_both_splits_count(tmp_path):
         (tmp_path / name).write_bytes(b"nothing")
     pool = ImagePool(source, 1, 0)
     images = pool.labelled(8)
-    assert (len(images.train), len(images.test), pool.skipped) == (9, 9, 2)
+    assert (len(images.train), len(images.test)) == (9, 9)
+    (left_out,) = pool.contents.left_out
+    assert (left_out.count, left_out.first) == (2, "train/a/0.png")
+    assert (pool.contents.train, pool.contents.test) == (9, 9)
 
 
 def test_of_a_very_large_set_unreadable_images_are_counted_as_they_are_used(tmp_path, monkeypatch):
@@ -125,10 +132,32 @@ def test_of_a_very_large_set_unreadable_images_are_counted_as_they_are_used(tmp_
     source = write_images(tmp_path)
     (tmp_path / "3.png").write_bytes(b"nothing")
     pool = ImagePool(source, 1, 0)
-    assert (len(pool.train), pool.skipped) == (10, 0)
-    assert (len(pool.sample(8, 0, 10)), pool.skipped) == (9, 1)
+    assert (len(pool.train), pool.unreadable) == (10, ())
+    for resolution in (8, 16):  # each image counts once
+        assert (len(pool.sample(resolution, 0, 10)), pool.unreadable[0].count) == (9, 1)
     asked = ImagePool(source, 1, 0, decode_all=True)
-    assert (len(asked.train), asked.skipped) == (9, 1)
+    assert (len(asked.train), asked.unreadable[0].count) == (9, 1)
+
+
+def test_a_class_without_any_readable_image_is_an_error(tmp_path):
+    source = write_images(tmp_path, ("a", "b", "c"), 2)
+    for path in (tmp_path / "b").iterdir():
+        path.write_bytes(b"nothing")
+    message = r"of each class in .*found: none of b; .*: 2 with the name of .* \(first b/"
+    with pytest.raises(DataError, match=message):
+        ImagePool(source, 1, 0).sample(8, 0, 1)
+    allowed = source.model_copy(update={"allow_missing_classes": True, "holdout": 0.0})
+    assert len(ImagePool(allowed, 1, 0).sample(8, 0, 9)) == 4
+
+
+def test_images_without_a_class_are_for_pre_training_only(tmp_path):
+    source = write_images(tmp_path, ("a", "b"))
+    Image.new("L", (12, 10), 250).save(tmp_path / "loose.png")
+    pool = ImagePool(source, 1, 0)
+    assert 250 in greys(pool.sample(8, 0, 100))
+    images = pool.labelled(8)
+    assert (len(images.train), len(images.test)) == (16, 4)
+    assert min(images.train_labels.tolist()) == min(pool.readable_labels.tolist()) == 0
 
 
 def test_nothing_readable_is_an_error(tmp_path):

@@ -1,11 +1,14 @@
 """Sets of images, on disk and in memory, with unreadable ones among them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from edgesearch.data import image_set
+from edgesearch.data.folder import ImageFile
 from edgesearch.data.image_set import ImageSet, channel_statistics
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError
@@ -19,7 +22,7 @@ def write_images(folder, count=6, size=lambda i: (10, 12)):
     paths = tuple(folder / f"{i}.png" for i in range(count))
     for i, path in enumerate(paths):
         Image.new("L", size(i), i).save(path)
-    return paths
+    return tuple(map(ImageFile.at, paths))
 
 
 @pytest.fixture
@@ -30,16 +33,16 @@ def on_disk(tmp_path):
 
 @pytest.fixture
 def damaged(on_disk):
-    on_disk.items[0].write_bytes(b"")
-    on_disk.items[3].write_bytes(on_disk.items[3].read_bytes()[:40])
+    on_disk.items[0].path.write_bytes(b"")
+    on_disk.items[3].path.write_bytes(on_disk.items[3].path.read_bytes()[:40])
     return on_disk
 
 
 def test_load_gives_pixels_from_files_and_from_memory(on_disk):
     assert len(on_disk) == 6
     assert torch.equal(on_disk.load(4), torch.full((3, 12, 10), 4, dtype=torch.uint8))
-    in_memory, skipped = on_disk.without_unreadable()
-    assert skipped == 0
+    in_memory, unread = on_disk.without_unreadable()
+    assert unread == {}
     assert torch.equal(in_memory.load(4), on_disk.load(4))
 
 
@@ -51,13 +54,13 @@ def test_subset_keeps_images_and_labels_together(on_disk):
 
 
 def test_unreadable_images_are_left_out_with_their_labels(damaged):
-    readable, skipped = damaged.without_unreadable(4 * BYTES)
-    assert skipped == 2
+    readable, unread = damaged.without_unreadable(4 * BYTES)
+    assert unread == {"0.png": "empty", "3.png": "damaged"}
     assert readable.labels.tolist() == [1, 0, 0, 1]
     assert [image[0, 0, 0].item() for image in readable.items] == [1, 2, 4, 5]
-    on_disk, skipped = damaged.without_unreadable(4 * BYTES - 1)  # these stay files
+    on_disk, unread = damaged.without_unreadable(4 * BYTES - 1)  # these stay files
     assert on_disk.items == tuple(damaged.items[i] for i in (1, 2, 4, 5))
-    assert skipped == 2
+    assert list(unread) == ["0.png", "3.png"]
 
 
 def test_preprocessed_skips_unreadable_images(damaged):
@@ -66,9 +69,9 @@ def test_preprocessed_skips_unreadable_images(damaged):
     assert result.images.dtype == torch.uint8
     assert result.images[:, 0, 0, 0].tolist() == [1, 2, 4, 5]
     assert result.labels.tolist() == [1, 0, 0, 1]
-    assert result.skipped == 2
+    assert list(result.unread) == ["0.png", "3.png"]
     chosen = damaged.preprocessed(RULE, [5, 3, 1])  # in their order
-    assert (chosen.images[:, 0, 0, 0].tolist(), chosen.skipped) == ([5, 1], 1)
+    assert (chosen.images[:, 0, 0, 0].tolist(), list(chosen.unread)) == ([5, 1], ["3.png"])
 
 
 def test_order_is_kept_over_many_images(tmp_path):
@@ -82,12 +85,12 @@ def test_order_is_kept_over_many_images(tmp_path):
     "use", [lambda images: images.without_unreadable(), lambda images: images.preprocessed(RULE)]
 )
 def test_all_unreadable_names_the_folder_and_the_first_reason(tmp_path, use):
-    paths = write_images(tmp_path, 3)
-    for path in paths:
-        path.write_bytes(b"nothing")
+    items = write_images(tmp_path, 3)
+    for item in items:
+        item.path.write_bytes(b"nothing")
     reason = rf"one image in {tmp_path} .*none of 3; the first: .*0.png: cannot identify"
     with pytest.raises(DataError, match=reason):
-        use(ImageSet(paths, 3, tmp_path))
+        use(ImageSet(items, 3, tmp_path))
 
 
 class TestStack:
@@ -130,14 +133,17 @@ class TestDigest:
             in_memory.digest(),
         ]
         in_memory.items[2][0, 3, 3] ^= 1
-        Image.effect_noise((40, 40), 50).save(items[3])
+        Image.effect_noise((40, 40), 50).save(items[3].path)
+        on_disk = replace(on_disk, items=tuple(ImageFile.at(each.path) for each in items))
         digests += [in_memory.digest(), on_disk.digest()]
         assert len(set(digests)) == 9
 
-    def test_of_a_missing_file_is_refused(self, on_disk):
-        on_disk.items[2].unlink()
-        with pytest.raises(DataError, match=r"2.png, which existed before; found: No such file"):
-            on_disk.digest()
+    def test_stays_when_a_file_goes_after_it_was_found(self, on_disk):
+        before = on_disk.digest()
+        on_disk.items[2].path.unlink()
+        assert on_disk.digest() == before
+        reason = "that cannot be opened (No such file or directory)"
+        assert on_disk.without_unreadable()[1] == {"2.png": reason}
 
     def test_of_names_that_are_not_unicode(self, tmp_path):
         path = tmp_path / "b\udcff.png"
@@ -145,7 +151,7 @@ class TestDigest:
             Image.new("L", (4, 4)).save(path)
         except OSError:
             pytest.skip("this file system takes Unicode names only")
-        assert len(ImageSet((path,), 1, tmp_path).digest()) == 64
+        assert len(ImageSet((ImageFile.at(path),), 1, tmp_path).digest()) == 64
 
 
 def test_channel_statistics_equal_numpy():

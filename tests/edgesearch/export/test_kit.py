@@ -5,7 +5,8 @@ import zipfile
 import pytest
 
 from devices.errors import FileError
-from edgesearch.export.kit import KIT, write_kit
+from edgesearch.export import kit_program
+from edgesearch.export.kit import KIT, LABELS, write_kit
 
 
 @pytest.fixture
@@ -30,5 +31,29 @@ def test_the_same_files_give_the_same_bytes(folder):
 
 def test_no_room_is_said(folder):
     (folder / f".{KIT}.partial").mkdir()
-    with pytest.raises(FileError, match=r"room to write .*kit\.zip; found: Is a directory"):
+    with pytest.raises(FileError, match=r"to write .*kit\.zip; found: Is a directory"):
         write_kit(folder, "subnet.onnx", {"classes": []})
+
+
+def test_each_class_has_its_line(folder, tmp_path, monkeypatch):
+    r"""Whatever is in its name: where lines shift, the device names the wrong class."""
+    names = [
+        "a\nb",
+        "a\\nb",
+        "\r\n",
+        "\u2028",
+        "\x1b[2J",
+        "\udcff",
+        "Zaunkönig",
+        "کتاب‌ها",
+        " x[/y] ",
+        "",
+    ]
+    write_kit(folder, "subnet.onnx", {"classes": names})
+    with zipfile.ZipFile(folder / KIT) as archive:
+        archive.extract(LABELS, tmp_path)
+    monkeypatch.setattr(kit_program, "HERE", tmp_path)
+    lines = kit_program.read_labels({"output": "logits", "classes": names})
+    assert len(set(lines)) == len(names)
+    assert lines[:6] == ["a\\nb", "a\\\\nb", "\\r\\n", "\\u2028", "\\x1b[2J", "\\udcff"]
+    assert lines[6:] == names[6:]

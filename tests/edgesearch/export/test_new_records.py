@@ -62,6 +62,7 @@ class FakeRecord(RuntimeRecord):
     endings = (".onnx", ".fake")
     packages = ("fake-runtime",)
     install = "pip install fake-runtime"
+    least_version = "7"
     compiles = True
 
     def open(self, threads, batch, provider):

@@ -28,10 +28,11 @@ def test_figures_by_hand():
         "images": 2,
         "max_difference": parity.max_difference,
         "min_cosine": parity.min_cosine,
-        "top1_agreement": 1.0,  # each of two has the other one as its nearest
+        "same_as_pytorch": 1.0,  # each of two has the other one as its nearest
         "knn_before": None,
         "knn_after": None,
         "knn_images": None,
+        "knn_train_images": None,
     }
 
 
@@ -39,9 +40,9 @@ def test_the_best_class_or_the_nearest_image_is_the_same():
     expected = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
     found = expected.copy()
     found[1] = [0.2, 0.8]  # now the last one is nearest to it
-    assert compare(expected, found).top1_agreement == pytest.approx(3 / 4)
-    assert compare(expected, found, logits=True).top1_agreement == pytest.approx(3 / 4)
-    assert compare(expected[:1], found[:1]).top1_agreement is None
+    assert compare(expected, found).same_as_pytorch == pytest.approx(3 / 4)
+    assert compare(expected, found, logits=True).same_as_pytorch == pytest.approx(3 / 4)
+    assert compare(expected[:1], found[:1]).same_as_pytorch is None
 
 
 def test_of_several_outputs_the_worst_counts():

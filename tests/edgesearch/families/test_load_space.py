@@ -2,6 +2,7 @@
 
 import pytest
 
+from devices.values import in_yaml
 from edgesearch.errors import SpaceError
 from edgesearch.families import known_spaces, load_space, space_from_dict
 
@@ -38,4 +39,4 @@ def test_unknown_family(family):
         SpaceError, match="the family of a space is one of resnet, mobile"
     ) as caught:
         space_from_dict(values)
-    assert caught.value.found == repr(family)
+    assert caught.value.found == in_yaml(family)

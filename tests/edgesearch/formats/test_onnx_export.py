@@ -117,7 +117,7 @@ def test_what_cannot_be_traced_is_told_by_its_cause(tmp_path):
 
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(FileError, match="room to write .*file/a.onnx"):
+    with pytest.raises(FileError, match="to write .*file/a.onnx"):
         export_network(
             torch.nn.Flatten(),
             tmp_path / "file" / "a.onnx",

@@ -24,6 +24,9 @@ SPACE = load_space("resnet_tiny")
 FITTED = Correction(0.1, 1.0, 1.1, 12, 0.011, 0.0, False, 0.02, 1.05)
 
 
+CHECKED = {"n": 2, "mape": 0.025, "worst": 0.06, "held_out": True}
+
+
 @pytest.fixture
 def table(tmp_path):
     """One session that wanted nine rounds, and made three of a block and of three networks."""
@@ -60,7 +63,7 @@ def test_the_last_correction_counts_and_takes_over_what_is_known(table):
     assert current_correction(SPACE, table) is None
     keep_correction(SPACE, table, FITTED, rounds=3, last_session=1)
     again = replace(FITTED, scale=2.0)
-    keep_correction(SPACE, table, again, validation={"n": 2, "mape": 0.1, "worst": 0.2})
+    keep_correction(SPACE, table, again, validation=CHECKED)
     for each in (table, LatencyTable.load(table.path)):
         assert current_correction(SPACE, each) == again
         note = correction_notes(each)[SPACE.space_hash]
@@ -106,6 +109,10 @@ def test_a_table_is_described_with_the_errors_of_its_predictions(table):
     begin = f"Predictions for space {SPACE.space_hash[:8]} are fitted to 12 networks: mean error"
     begin += " 1.1%, leave-one-out error 2.0%"
     assert describe(table).split("\n")[-1] == f"{begin}; not validated on held-out networks yet."
-    validation = {"n": 24, "mape": 0.025, "worst": 0.06}
-    keep_correction(SPACE, table, FITTED, validation=validation)
-    assert describe(table).split("\n")[-1] == f"{begin}; 2.5% (worst 6.0%) on 24 held out."
+    keep_correction(SPACE, table, FITTED, validation=CHECKED)
+    assert describe(table).split("\n")[-1] == f"{begin}; 2.5% (worst 6.0%) on 2 held out."
+    single = replace(FITTED, networks=1, loo_mape=None)
+    keep_correction(SPACE, table, single, validation={**CHECKED, "n": 1, "held_out": False})
+    begin = f"Predictions for space {SPACE.space_hash[:8]} are fitted to 1 network: mean error 1.1%"
+    last = describe(table).split("\n")[-1]
+    assert last == f"{begin}; 2.5% (worst 6.0%) on 1 of these, measured again."

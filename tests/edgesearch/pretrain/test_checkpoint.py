@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from devices.errors import FileError
+from devices.values import in_yaml
 from edgesearch.errors import CheckpointError
 from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
 
@@ -35,7 +36,7 @@ def test_another_run_is_refused_by_the_name_of_the_field(path, field, value):
     expected = rf"a training state with {field} {value!r} at .*; found: {field} "
     with pytest.raises(CheckpointError, match=expected) as error:
         load_state(path, {**IDENTITY, field: value})
-    assert repr(IDENTITY.get(field)) in error.value.found
+    assert in_yaml(IDENTITY.get(field)) in error.value.found
     assert "choose another output_dir" in error.value.remedy
 
 
@@ -149,7 +150,7 @@ def test_a_full_disk_leaves_the_former_state(path):
     soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard_limit))  # as if the disk were full
     try:
-        with pytest.raises(FileError, match="room to write .*state.pt; found: .* Free space"):
+        with pytest.raises(FileError, match="to write .*state.pt; found: "):
             save_state(path, {"identity": {}, "tensor": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft_limit, hard_limit))

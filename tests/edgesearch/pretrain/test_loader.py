@@ -2,13 +2,18 @@
 
 import io
 import itertools
+import multiprocessing
+import os
+import signal
 import tarfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from edgesearch.data.folder import ImageFile
 from edgesearch.data.image_set import ImageSet
 from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
@@ -16,7 +21,7 @@ from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError
 from edgesearch.pretrain import loader as loader_module
 from edgesearch.pretrain.batched_views import BatchedViews
-from edgesearch.pretrain.loader import make_loader
+from edgesearch.pretrain.loader import WorkersError, make_loader
 from edgesearch.pretrain.randomness import order_of_epoch
 from edgesearch.pretrain.settings import AugmentationSettings, PretrainSettings
 from edgesearch.pretrain.views import TorchvisionViews
@@ -98,6 +103,50 @@ def test_workers_change_nothing():
     assert equal(alone.batches(0, 1), helped.batches(0, 1))
 
 
+@contextmanager
+def limited(name, number):
+    """A lower limit of this process and of those that it starts."""
+    resource = pytest.importorskip("resource")
+    former = resource.getrlimit(getattr(resource, name))
+    resource.setrlimit(getattr(resource, name), (number, former[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(getattr(resource, name), former)
+
+
+def test_workers_that_cannot_share_their_batches_end_the_epoch():
+    loader = loader_of(batched=False, workers=2)
+    says = r"enough shared memory, about 0\.1 MB, for 2 worker processes .* found: unable to"
+    # Files of shared memory are files; torch never tells the trainer that it could not make one.
+    with limited("RLIMIT_FSIZE", 4096), pytest.raises(WorkersError, match=says) as caught:
+        list(loader.batches(0, 0))
+    assert "--shm-size" in caught.value.remedy
+    assert not multiprocessing.active_children()
+    assert len(list(loader.batches(0, 0))) == 2
+
+
+@pytest.mark.slow
+def test_workers_that_hang_do_not_keep_their_trainer():
+    batches = loader_of(batched=False, workers=1).batches(0, 0)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGSTOP)
+    batches.close()
+    worker.join(10)
+    assert worker.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files by Linux's /proc")
+def test_workers_that_lack_open_files_end_the_epoch():
+    loader = loader_of(batched=False, workers=4)
+    count = len(os.listdir("/proc/self/fd")) + 2
+    says = "enough open files for 4 worker processes .* Raise their limit"
+    with limited("RLIMIT_NOFILE", count), pytest.raises(WorkersError, match=says):
+        list(loader.batches(0, 0))
+    assert not multiprocessing.active_children()
+
+
 def test_images_of_several_sizes_cannot_be_augmented_in_batches():
     images = images_of((12, 12), (20, 9))
     with pytest.raises(DataError, match="of one size.*; found: 12 × 12 and 9 × 20 pixels among 2"):
@@ -114,13 +163,13 @@ class TestUnreadableImages:
         return tmp_path
 
     def open(self, folder):
-        return ImageSet(tuple(sorted(folder.iterdir())), 3, folder)
+        return ImageSet(tuple(map(ImageFile.at, sorted(folder.iterdir()))), 3, folder)
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_a_neighbour_stands_in(self, folder, workers):
+        images = self.open(folder)
         (folder / "2.png").write_bytes(b"garbage")
         (folder / "3.png").unlink()
-        images = ImageSet(tuple(folder / f"{number}.png" for number in range(6)), 3, folder)
         loader = loader_of(images, batched=False, batch_size=6, workers=workers)
         ((first, _),) = loader.batches(0, 0)
         assert loader.replaced == 2

@@ -71,10 +71,22 @@ def test_places_are_below_the_output_folder(run, tmp_path):
 
 
 def test_one_writer(run):
-    with run().writing(), pytest.raises(UserError, match="only process"), run().writing():
-        pass
-    with run().writing():
-        pass
+    first, second = run(), run()
+    with first.writing(), second.writing():
+        assert first.may_write
+        assert not second.may_write
+        with pytest.raises(UserError, match="only process"):
+            second.require_lock()
+    with second.writing():
+        second.require_lock()
+
+
+def test_images_are_opened_once_where_they_are_shared(run):
+    one = run()
+    with one.one_pool():
+        assert one.open_images() is one.open_images()
+        assert one.open_images(decode_all=True) is not one.open_images()
+    assert one.open_images() is not one.open_images()
 
 
 def test_what_was_not_made_yet_names_its_command(run):

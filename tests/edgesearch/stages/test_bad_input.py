@@ -136,10 +136,10 @@ LOGITS = "export.output=logits"
     ("spoilt", "overrides", "says"),
     [
         (None, ["export.tensorrt.compute_capabilities=[SM90]"], "found: SM90"),
-        (None, [LOGITS, "data.holdout=0"], "class folders, for an accuracy"),
+        (None, [LOGITS, "data.holdout=0"], "images with classes in"),
         ("test", ["labelled"], "that can be read\n  found: none of 40"),
         ("test", [LOGITS, "labelled"], "that can be read\n  found: none of 40"),
-        ("train/b", [LOGITS, "labelled"], "found: images of 1 class(es) that can be read"),
+        ("train/b", [LOGITS, "labelled"], "found: none of b"),
         ("train", ["labelled"], "cannot identify image file"),
     ],
 )
@@ -198,8 +198,9 @@ def test_winners_that_a_search_wrote_again_get_their_latencies_back(chain):
     assert path.read_bytes() == before
     trials = chain.lines("search/trials.jsonl")
     path.unlink()
-    assert "../winners.json is missing: starting again" in chain.passes("search").stderr
+    assert "already finished" in chain.passes("search").stderr
     assert chain.lines("search/trials.jsonl") == trials
+    assert path.read_bytes() == (chain.output_dir / "search/chosen.json").read_bytes()
     assert "already finished" in chain.passes("export").stderr
     assert path.read_bytes() == before
 
@@ -208,5 +209,5 @@ def test_winners_that_a_search_wrote_again_get_their_latencies_back(chain):
 def test_engines_that_were_spoilt_are_built_again(chain, spoil):
     spoil(chain.output_dir / "engines/w0/subnet.ort")
     said = chain.passes("export").stderr
-    assert "files of a winner are missing or changed: starting again" in said
+    assert "some of its files are missing or changed: starting again" in said
     assert "subnet.ort" in read_manifest(chain.output_dir / "engines/w0")["files"]

@@ -62,7 +62,7 @@ def test_two_are_compared(model, compiled):
     assert "p50 ms" in shown
     assert f"{model} takes " in shown
     assert "with 95 % confidence" in shown
-    assert "machine" in shown.lower().splitlines()[-1]
+    assert "latencies" in shown.lower().splitlines()[-1]
     result = figures(model, "threads=2", "--against", compiled)
     assert result["device"] == "local-cpu"
     assert result["fingerprint"]["settings"]["threads"] == 2

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -102,18 +105,27 @@ def test_prints_the_comparison(finished):
     out = finished[1].stdout
     for name in ("winner w0", "largest", "smallest", "largest, random weights", "raw pixels"):
         assert any(line.startswith(name) for line in out.splitlines())
+    rows = {line.split("  ")[0]: line.split() for line in out.splitlines()}
+    assert rows["largest, random weights"][3] == "–", "an agreement of random weights says nothing"
+    assert rows["largest"][1] != "–"
+    assert "kNN: accuracy on 359 held-out images, 5 neighbours among 400 training images" in out
     table = {line.split()[0]: line.split() for line in out.splitlines() if line.startswith("  ")}
     for name in ("subnet.onnx", "subnet.ort", "subnet.fp16.onnx"):
-        precision, error, cosine, *shares = table[name][1:]
+        precision, error, cosine, *same, before, after = table[name][1:]
         assert precision == ("fp16" if "fp16" in name else "fp32")
         assert 0 <= float(error) < 0.05
         assert float(cosine) > 0.999
-        assert [share[-1] for share in shares] == ["%"] * 3
+        assert same[1:] == ["of", "64"]
+        assert before[-1] == after[-1] == "%"
     assert table["subnet.fp16.engine"][1:3] == ["fp16", "–"]
     versions = finished[0].read(f"{ENGINES}/manifest.json")["versions"]
     runtime = versions["tensorrt-rtx-cu13-bindings"]
     assert f"engine: tensorrt-rtx {runtime} for SM86, SM89; not run here" in out
     assert "cannot run" not in out
+    same = "images with the same most similar other image as in PyTorch; this is no accuracy"
+    assert f"  as PyTorch: {same}" in out
+    names = "(subnet.onnx, subnet.ort, subnet.fp16.onnx)"
+    assert f"  kNN: 20 neighbours, 359 held-out and 512 training images {names}" in out
 
 
 def test_a_second_run_does_nothing_and_says_the_same(chain):
@@ -141,8 +153,11 @@ def test_other_methods_whose_files_hold_other_parts(chain, method, changes):
     run = chain.api(pretrain={"method": method, **changes}, export={"tensorrt": None})
     run.report = lambda event: told.append(event.message)
     result = run.run()
-    changed = f"pretrain.method has changed from 'moco_v2' to '{method}': starting over"
-    assert any(message.startswith(changed) for message in told)
+    changed = f"pretrain.method has changed from 'moco_v2' to '{method}'"
+    assert any(message.startswith(changed) and "starting over" in message for message in told)
+    (largest,) = (row for row in result.summary if row.name == "largest")
+    itself = method == "simclr"  # which has no key encoder
+    assert (largest.agreement is None) == itself
     assert -1 <= result.search.winners.winners[0].agreement <= 1
     (manifest,) = result.export.manifests
     assert manifest["files"]["subnet.onnx"]["parity"]["min_cosine"] >= 0.99999
@@ -150,3 +165,18 @@ def test_other_methods_whose_files_hold_other_parts(chain, method, changes):
     assert ("key.backbone.conv1.weight" in names) == (method == "densecl")
     assert ("key.dense_projector.fc1.weight" in names) == (method == "densecl")
     assert run.pretrain().skipped
+
+
+def test_a_whole_run_in_a_plain_locale(chain, tmp_path):
+    """Also: a folder with an umlaut and a `#`, named on the command line."""
+    folder = tmp_path / "grün #1"
+    chain.output_dir.rename(folder)
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "edgesearch", "run", chain.config, f"output_dir={folder}"]
+    (folder / "winners.json").unlink()  # so that the search writes all of its files again
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert str(folder).encode() in done.stdout
+    assert (folder / "winners.json").is_file()
+    assert not done.stdout.isascii() and b"random weights" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]

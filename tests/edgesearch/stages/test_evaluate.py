@@ -52,7 +52,7 @@ class TestResult:
         assert (result["knn_k"], result["knn_temperature"]) == (5, 0.1)
         assert (result["train_images"], result["test_images"]) == (400, 359)
         assert result["results_path"] == str(chain.output_dir / RESULTS)
-        summary = {row["name"]: row["knn"] for row in chain.read("summary/summary.json")}
+        summary = {row["name"]: row["knn"] for row in chain.read("summary/summary.json")["rows"]}
         found = {row["name"]: row["knn"] for row in rows}
         assert summary == {name: found[name] for name in summary}
 
@@ -180,7 +180,7 @@ class TestRefused:
         assert not (chain.output_dir / "evaluation").exists()
 
     def test_images_without_labels_or_with_too_few(self, chain, tmp_path):
-        held_out = ("no test images with labels", "data.holdout above 0")
+        held_out = ("no test images (data.holdout=0.0 gives none)", "data.holdout above 0")
         chain.refuses("evaluate", "data.holdout=0", says=held_out)
         for split, count in (("train", 1), ("test", 2)):
             for number in range(2 * count):
@@ -190,4 +190,4 @@ class TestRefused:
         few = ("data.source=folder", f"data.root={tmp_path / 'few'}")
         chain.refuses("evaluate", *few, says="two or more training images of a class")
         flat = ("data.source=folder", f"data.root={tmp_path / 'few/train/a'}")
-        chain.refuses("evaluate", *flat, says="class folders, for an accuracy")
+        chain.refuses("evaluate", *flat, says="no classes (training images in no class folder")

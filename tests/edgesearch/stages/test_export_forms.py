@@ -121,10 +121,10 @@ def test_eight_bits_are_judged_by_knn(in_eight_bits, tmp_path):
         parity = manifest["files"][name]["parity"]
         assert parity["min_cosine"] >= 0.98
         assert parity["knn_before"] - parity["knn_after"] <= 0.01
-        assert 0.5 < parity["top1_agreement"] <= 1
+        assert 0.5 < parity["same_as_pytorch"] <= 1
         assert parity["knn_images"] == 359
     assert "kNN before" in done.stdout
-    assert manifest["files"]["subnet.onnx"]["parity"]["top1_agreement"] == 1
+    assert manifest["files"]["subnet.onnx"]["parity"]["same_as_pytorch"] == 1
 
 
 def test_without_labels_eight_bits_are_not_judged_and_it_is_said(in_eight_bits, tmp_path):

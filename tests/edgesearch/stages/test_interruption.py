@@ -76,6 +76,26 @@ def test_a_killed_loader_of_images_is_said_and_the_run_goes_on(empty, wait_for):
     assert [line["epoch"] for line in metrics] == [1, 2]
 
 
+@pytest.mark.slow
+def test_little_shared_memory_is_said_and_the_run_goes_on(empty):
+    """As in a container, whose default of 64 MB larger batches exceed."""
+    small = 'mount -t tmpfs -o size=200k tmpfs /dev/shm && exec "$@"'
+    inside = ["unshare", "--mount", "sh", "-c", small, "sh"]
+    if shutil.which("unshare") is None or subprocess.run([*inside, "true"], check=False).returncode:
+        pytest.skip("mounting a file system of one's own takes Linux and root")
+    one_by_one = ("pretrain.augmentation.batched=false", "pretrain.batch_size=128")
+    command = empty.command("pretrain", *one_by_one, "pretrain.workers=2")
+    done = subprocess.run(
+        [*inside, *command], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("error: required: enough shared memory, about ") == 1
+    assert "Traceback" not in done.stderr
+    assert "are free in /dev/shm\n" in done.stderr
+    again = [*inside, *empty.command("pretrain", *one_by_one, "pretrain.workers=0")]
+    assert subprocess.run(again, timeout=600, check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("stage", "gone", "name"),
     [

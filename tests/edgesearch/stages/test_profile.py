@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from devices import load_device
-from devices.errors import EngineError, UserNotice
+from devices.errors import DeviceError, EngineError, UserNotice
+from edgesearch.cli import results
 from edgesearch.errors import Interrupted, StageError, UserError
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.load_table import load_table, tell_doubt
@@ -21,6 +22,7 @@ from edgesearch.latency.table import (
     table_digest,
 )
 from edgesearch.latency.workloads import correction_networks, network_key, networks_to_measure
+from edgesearch.stages.table import share_table
 from profilers import LatencyTable, TableMismatchError, open_meter
 from profilers.measure import Measurement
 from profilers.workload import REFERENCE_KEY
@@ -275,3 +277,61 @@ class TestValidation:
     def test_without_a_table_the_command_is_named(self, empty):
         said = "Run `edgesearch profile` with the same configuration first."
         empty.refuses("validate", says=said)
+
+
+def busy(lines):
+    """Lines of a table whose every round was interrupted."""
+    is_round = [line.get("kind") in ("block", "network", "winner") for line in lines]
+    return [
+        {**line, "waited_ms": [0.5 * ms for ms in line["samples_ms"]]}
+        if is_one and "samples_ms" in line
+        else line
+        for line, is_one in zip(lines, is_round, strict=True)
+    ]
+
+
+def test_a_table_that_cannot_be_trusted_is_told_wherever_it_is_used(chain, capsys):
+    chain.change_table(busy)
+    told = []
+    load_table(chain.table, chain.space, chain.api().device, report=told.append)
+    assert "DO NOT TRUST THESE LATENCIES: 0 of" in told[-1].message
+    result = chain.api().search()
+    assert list(result.doubts) == ["local-cpu"]
+    results.print_search(result)
+    shown = capsys.readouterr().out
+    assert "predicted (?) ms" in shown
+    assert "(?) latency table of local-cpu: DO NOT TRUST" in shown
+    assert "`edgesearch profile CONFIG --again`" in shown
+    assert "DO NOT TRUST" in share_table(chain.table).description
+
+
+def test_again_measures_anew_and_keeps_the_former_table(chain):
+    chain.change_table(busy)
+    former = chain.table.read_bytes()
+    validated = chain.table.with_suffix(".validation.json")
+    validated.write_text("{}")
+    told = []
+    run = chain.api()
+    run.report = told.append
+    result = run.profile(again=True)
+    kept = chain.table.with_name(f"{chain.table.name}.1")
+    assert kept.read_bytes() == former
+    assert not validated.exists()
+    assert validated.with_name(f"{validated.name}.1").exists()
+    assert any(f"the former table is kept as {kept}" in event.message for event in told)
+    assert not result.skipped
+    assert result.steadiness.interrupted < result.steadiness.rounds
+    table = LatencyTable.load(chain.table)
+    assert table.last_session == 1
+    assert chain.api().profile().skipped
+    chain.api().profile(again=True)
+    assert chain.table.with_name(f"{chain.table.name}.2").exists()
+
+
+def test_a_device_that_cannot_measure_leaves_the_table(chain):
+    former = chain.table.read_bytes()
+    run = chain.api(device={"threads": 1})
+    run.__dict__["device"] = replace(run.device, machine="riscv64")
+    with pytest.raises(DeviceError, match="architecture riscv64"):
+        run.profile(again=True)
+    assert chain.table.read_bytes() == former

@@ -118,7 +118,7 @@ class TestAgain:
 
     def test_another_score_is_ranked_anew(self, chain):
         said = chain.passes("rank", *FEW, "search.score=relation").stderr
-        assert "search.score has changed from 'cosine' to 'relation'" in said
+        assert 'search.score has changed from "cosine" to "relation"' in said
         assert (chain.output_dir / "rank.1/subnets.jsonl").exists()
         for row in rows_of(chain):
             assert float(row["agreement"]) == pytest.approx(float(row["relation"]), abs=1e-6)
@@ -144,7 +144,7 @@ def test_without_a_table_bins_are_made_by_macs(chain):
 
 
 def test_images_without_labels(finished, tmp_path):
-    finished[0].copied(tmp_path).refuses("rank", "data.holdout=0", says="class folders, for an")
+    finished[0].copied(tmp_path).refuses("rank", "data.holdout=0", says="images with classes in")
 
 
 class TestSpread:

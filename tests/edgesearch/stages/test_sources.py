@@ -57,7 +57,7 @@ def shards(tmp_path):
 
 def test_the_chain_on_shards(call, chain, shards, tmp_path):
     done = call("run", *shards, "export.output=logits")
-    assert "data.source has changed from 'digits' to 'shards': starting over" in done.stderr
+    assert 'data.source has changed from "digits" to "shards"' in done.stderr
     assert "are enlarged" not in done.stderr
     manifest = json.loads((chain.output_dir / "engines/w0/manifest.json").read_text("utf-8"))
     assert manifest["classes"] == [str(digit) for digit in range(10)]
@@ -72,10 +72,10 @@ def test_the_chain_on_shards(call, chain, shards, tmp_path):
 
     write_digits(tmp_path / "shards/train-1.tar", 300, 150)
     again = call("pretrain", *shards)
-    assert "the set of images has changed: starting over" in again.stderr
+    assert "other than before: the set of images: starting over" in again.stderr
     for stage in ("search", "export"):
         again = call(stage, *shards, "export.output=logits")
-        assert "has changed: starting over" in again.stderr
+        assert "other than before: " in again.stderr
 
 
 def test_tiny_images_in_shards_are_said(call, shards, tmp_path):
@@ -127,3 +127,24 @@ def test_what_is_missing_is_said_in_one_message(chain, tmp_path, overrides, mess
     text = " ".join(result.stderr.split())
     assert text.count("error: required:") == 1
     assert all(message in text for message in messages)
+
+
+def test_how_images_are_understood_is_told_once_and_in_json(chain, tmp_path):
+    digits = load_digits()
+    for number in range(120):
+        path = tmp_path / f"pictures/train/{digits.target[number]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((digits.images[number] * 15).astype(np.uint8)).resize((16, 16)).save(path)
+    path.write_bytes(b"damaged")
+    (tmp_path / "pictures/test").mkdir()
+    Image.new("L", (16, 16)).save(tmp_path / "pictures/test/1.png")
+    where = [f"data.root={tmp_path}/pictures", "data.source=folder", "search.images=32"]
+    batch = ["pretrain.batch_size=16", "search.calibration_images=32", "search.batch_size=16"]
+    done = chain.call("run", *FAST, *where, *batch, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("images: 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, …; ") == 1
+    assert "images left out: 1 with the name of an image and other content (train/" in done.stderr
+    data = json.loads(done.stdout)["data"]
+    assert "held out of train; 16 × 16 pixels in grey; left out: 1 in test/" in data["understood"]
+    assert [each["count"] for each in data["left_out"]] == [1, 1]
+    assert data["train"] + data["test"] == 119

@@ -125,7 +125,9 @@ class TestCsv:
             assert "xlsx" in result.stderr
         assert chain.call("search", "--export", "csv").returncode == 2
         chain.table.with_suffix(".table.csv").mkdir()
-        refused(chain.table, "--export", "csv", says=["room to write", "found: Is a directory"])
+        refused(
+            chain.table, "--export", "csv", says=["required: to write", "found: Is a directory"]
+        )
 
 
 class TestAcceptedMismatches:

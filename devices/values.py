@@ -1,0 +1,44 @@
+"""Values in messages, written as in YAML."""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from datetime import date
+from typing import Any
+
+
+class _Yaml(reprlib.Repr):
+    """Writes values as YAML does, and shortens long ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 60
+
+    def repr_str(self, x: str, level: int) -> str:
+        if x.isprintable() and "\\" not in x:
+            return super().repr_str(x, level)
+        text = x if len(x) <= self.maxstring else f"{x[:28]}...{x[-28:]}"
+        return json.dumps(text)  # only double quotes know escapes
+
+    def repr_bool(self, x: bool, level: int) -> str:
+        return json.dumps(x)
+
+    def repr_NoneType(self, x: None, level: int) -> str:  # noqa: N802
+        return json.dumps(x)
+
+    def repr_float(self, x: float, level: int) -> str:
+        if math.isfinite(x):
+            return repr(x)
+        return ".nan" if math.isnan(x) else ".inf" if x > 0 else "-.inf"
+
+    def repr_tuple(self, x: tuple[Any, ...], level: int) -> str:
+        return self.repr_list(list(x), level)
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        return str(x) if isinstance(x, date) else self.repr_str(str(x), level)
+
+
+in_yaml = _Yaml().repr
+"""A value as it stands in a configuration: `null`, `true`, `'text'`, `[1, 2]`."""

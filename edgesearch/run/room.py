@@ -1,0 +1,114 @@
+"""Whether a run fits into this machine's memory and onto its disk, estimated from below."""
+
+from __future__ import annotations
+
+import shutil
+
+from devices.machine import read_machine
+from edgesearch.errors import SpaceError, StageError, TrainingError
+from edgesearch.formats.precisions import precision_of
+from edgesearch.run.context import RunContext
+
+_VALUE_BYTES = 4
+_ONNX_BYTES = 2 << 30
+_SMALLER = "Choose smaller widths, depths or resolutions in the section space."
+_TRAINED_COPIES = 4
+"""Query and key encoder, gradients and momentum."""
+_STATE_COPIES = 3
+"""What of these a training state holds; also its copies: the present, the former, a partial one."""
+_WEIGHT_FILES = 3
+"""model.safetensors, best.safetensors and a partial one, each with query and key."""
+
+
+def check_memory(run: RunContext) -> None:
+    """Refuse a space whose networks fit into no ONNX file or not into this machine's memory.
+
+    Raises:
+        SpaceError: They do not.
+    """
+    space, device = run.space, run.device
+    largest = space.params(space.largest) * _VALUE_BYTES
+    if largest > _ONNX_BYTES:
+        raise SpaceError(
+            f"networks of at most {_size(_ONNX_BYTES)} of weights, the limit of an ONNX file",
+            f"{_size(largest)} for {space.params(space.largest):,} parameters of {space.largest}",
+            _SMALLER,
+        )
+    if device.transport != "local":
+        return
+    value_bytes, memory = precision_of(device).value_bytes, _memory_bytes()
+    blocks = sum(block.params for block in space.distinct_blocks()) * value_bytes
+    live = max(block.live_values for block in space.blocks(space.largest))
+    needed = max(blocks, live * value_bytes * device.batch)
+    if memory and needed > memory:
+        raise SpaceError(
+            f"a space whose blocks fit into {_size(memory)} of memory",
+            f"{_size(needed)} for {len(space.distinct_blocks())} blocks of {space.name!r}, the "
+            f"largest network with {space.params(space.largest):,} parameters",
+            _SMALLER,
+        )
+
+
+def check_training_memory(run: RunContext) -> None:
+    """Refuse a training that cannot fit into this machine's memory.
+
+    Raises:
+        TrainingError: The largest network's weights and outputs alone take more than all of it.
+    """
+    from edgesearch.pretrain.hardware import torch_device
+
+    settings, space, memory = run.config.pretrain, run.space, _memory_bytes()
+    on_processor = torch_device(settings.device).type == "cpu"
+    weights = _parameters(run) * _VALUE_BYTES * (_TRAINED_COPIES if on_processor else 1)
+    # At least the output of each block is kept for the backward pass.
+    kept = sum(block.live_values for block in space.blocks(space.largest)) // 2
+    images = settings.batch_size // settings.accumulation
+    outputs = kept * images * _VALUE_BYTES if on_processor else 0
+    if memory and weights + outputs > memory:
+        raise TrainingError(
+            f"a training that fits into {_size(memory)} of memory",
+            f"at least {_size(weights)} for the weights of {space.largest} and {_size(outputs)} "
+            f"for its outputs of {images} images",
+            "Choose a smaller space (widths, depths, resolutions)"
+            + (
+                ", a smaller pretrain.batch_size or more pretrain.accumulation." if outputs else "."
+            ),
+        )
+
+
+def check_disk(run: RunContext) -> None:
+    """Refuse a training whose files do not fit onto the disk.
+
+    Raises:
+        StageError: The disk of the output folder has too little room.
+    """
+    settings, folder = run.config.pretrain, run.files.supernet
+    queue = (settings.queue_size or 0) * (settings.projector_dim or 0) * _VALUE_BYTES
+    weights = _parameters(run) * _VALUE_BYTES
+    states = _STATE_COPIES * (_STATE_COPIES * weights + queue)
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    needed = states + _WEIGHT_FILES * 2 * weights - held
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise StageError(
+            f"about {_size(needed)} of free space for training states and weights in {folder}",
+            f"{_size(free)}",
+            "Free space, or choose an output_dir on another disk.",
+        )
+
+
+def _parameters(run: RunContext) -> int:
+    """Parameters of the largest network with its projector."""
+    space, settings = run.space, run.config.pretrain
+    hidden = settings.projector_hidden_dim or 0  # a teacher's length is not known yet
+    projector = hidden * (space.feature_dim(space.largest) + (settings.projector_dim or 0))
+    return space.params(space.largest) + projector
+
+
+def _memory_bytes() -> int:
+    return int(read_machine()["memory_bytes"] or 0)
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"

@@ -1,0 +1,99 @@
+"""Work is read while others write, taken back, extended, and set aside on request only."""
+
+import json
+
+import pytest
+
+from devices.locks import locked
+from edgesearch.errors import StageError
+
+RECORD = "supernet/stage.json"
+
+
+def age(chain, name, minutes):
+    """Let a stage have taken so long."""
+    chain.write(name, {**chain.read(name), "seconds": 60.0 * minutes})
+
+
+def test_finished_stages_are_printed_while_another_process_holds_the_folder(chain):
+    printed = {stage: chain.passes(stage).stdout for stage in ("validate", "evaluate", "rank")}
+    stages = ("profile", "pretrain", "search", "export", "run")
+    printed |= {stage: chain.passes(stage).stdout for stage in stages}
+    with locked(chain.output_dir / ".lock"):
+        for stage, text in printed.items():
+            assert chain.passes(stage).stdout == text
+        # Only who holds the folder may put this right.
+        (chain.output_dir / "winners.json").unlink()
+        assert chain.passes("search").stdout == printed["search"]
+        assert not (chain.output_dir / "winners.json").exists()
+        works = ("pretrain.epochs=1", "pretrain.warmup_epochs=0")
+        chain.refuses("pretrain", *works, says="another process is writing there")
+        chain.refuses("validate", "validation.seed=9", says="another process is writing there")
+        chain.refuses("evaluate", "evaluation.knn_k=4", says="another process is writing there")
+        chain.refuses("rank", "search.score=cka", says="another process is writing there")
+
+
+def test_there_and_back_again_trains_and_searches_once(chain):
+    weights = (chain.output_dir / "supernet/model.safetensors").read_bytes()
+    winners = chain.read("winners.json")
+    chain.passes("run", "pretrain.epochs=1", "export.tensorrt=")
+    assert chain.read("winners.json") != winners
+    back = chain.passes("run")
+    for stage, folder in (("pretrain", "supernet"), ("search", "search"), ("export", "engines")):
+        assert f"{stage}: {chain.output_dir / folder}.1 was made with what is asked" in back.stderr
+        assert f"{stage}: already finished" in back.stderr
+    assert (chain.output_dir / "supernet/model.safetensors").read_bytes() == weights
+    assert chain.read("winners.json") == winners
+    other = chain.passes("run", "pretrain.epochs=1", "export.tensorrt=").stderr
+    assert "pretrain: already finished" in other
+    assert "starting over" not in other
+
+
+def test_hours_are_set_aside_only_with_anew(chain):
+    age(chain, RECORD, 150)
+    for stage in ("pretrain", "run"):
+        said = chain.refuses(stage, "pretrain.epochs=1", says="which took 2.5 hours")
+        assert "pretrain.epochs has changed from 2 to 1" in said
+        assert "set pretrain.epochs=2, or choose another output_dir" in said
+        assert "set pretrain.extend=true" in said
+    assert not (chain.output_dir / "supernet.1").exists()
+    with pytest.raises(StageError, match="add --anew"):
+        chain.api(pretrain={"epochs": 1}).pretrain()
+    chain.passes("pretrain", "pretrain.epochs=1", "--anew")
+    assert chain.read("supernet.1/stage.json")["seconds"] == 9000
+    # What is taken back is not lost: nothing is asked.
+    assert "is taken back" in chain.passes("pretrain").stderr
+
+    age(chain, "search/stage.json", 10)
+    chain.passes("search", "search.budgets.macs=600000")  # scores are used again
+    age(chain, "search/stage.json", 10)
+    chain.refuses("search", "search.score=cka", says="the search stage in")
+    age(chain, "engines/stage.json", 10)
+    chain.refuses("export", "export.output=logits", says="export.output has changed")
+    chain.api(export={"output": "embeddings", "tensorrt": None}).export(anew=True)
+
+
+def epochs_of(chain, name="supernet"):
+    return [json.loads(line)["epoch"] for line in chain.lines(f"{name}/metrics.jsonl")]
+
+
+def test_a_finished_training_is_extended(chain):
+    age(chain, RECORD, 150)
+    longer = ("pretrain.epochs=4", "pretrain.extend=true")
+    before = (chain.output_dir / "supernet/model.safetensors").read_bytes()
+    done = chain.passes("pretrain", *longer)
+    assert f"continues the 2 epochs of {chain.output_dir / 'supernet'}.1" in done.stderr
+    assert epochs_of(chain) == [1, 2, 3, 4]
+    rates = [json.loads(line)["lr"] for line in chain.lines("supernet/metrics.jsonl")]
+    assert rates[1] < rates[2] / 10, "from 0 to where the longer schedule is"
+    assert rates[3] < rates[2]
+    assert "already finished" in chain.passes("pretrain", *longer).stderr
+    # The shorter one is as it was, and comes back.
+    assert (chain.output_dir / "supernet.1/model.safetensors").read_bytes() == before
+    assert "is taken back" in chain.passes("pretrain").stderr
+    assert epochs_of(chain) == [1, 2]
+    # From the longest there is, whichever folder it is in.
+    again = chain.passes("pretrain", "pretrain.epochs=5", "pretrain.extend=true")
+    assert "continues the 4 epochs of" in again.stderr
+    message = "fewer than 2 epochs for pretrain.extend"
+    chain.refuses("pretrain", "pretrain.epochs=2", "pretrain.extend=true", says=message)
