@@ -109,7 +109,6 @@ def _teaching(
     dim = teacher.try_on(first, last)
     about = {
         "images": pool.digest,
-        "unreadable": pool.unreadable,
         "teacher": teacher.digest,
         "seed": seed,
         "crop_scale": crops.scale,
