@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,7 +108,9 @@ class SupernetWeights:
             try:
                 save_file(tensors, partial, metadata)
             except SafetensorError as error:
-                raise OSError(str(error)) from error
+                # safetensors tells the system's number in its text only.
+                number = re.search(r"os error (\d+)", str(error))
+                raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
     def _parts(self) -> dict[str, State | None]:
         query = {
