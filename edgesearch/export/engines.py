@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -26,7 +25,6 @@ from devices import (
     read_inputs,
 )
 from devices.errors import DeviceError
-from devices.files import replacing
 from devices.runtimes.known_runtimes import RUNTIMES
 from edgesearch.errors import ExportError
 from edgesearch.export.first_difference import differs_from_file, differs_from_network
@@ -36,6 +34,7 @@ from edgesearch.formats.fp32 import FP32
 from edgesearch.formats.onnx_export import INPUT_NAME
 from edgesearch.formats.precision import Precision
 from edgesearch.formats.precisions import PRECISIONS, precision_of
+from edgesearch.supernet.weights import save_tensors
 
 ONNX_FILE = FP32.file
 WEIGHTS_FILE = "subnet.safetensors"
@@ -80,16 +79,7 @@ def save_weights(network: nn.Module, path: Path, metadata: dict[str, str]) -> No
     Raises:
         FileError: They cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    with replacing(path) as partial:
-        try:
-            # One entry, since safetensors does not write several in a fixed order.
-            save_file(tensors, partial, {"edgesearch": json.dumps(metadata)})
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+    save_tensors(path, network.state_dict(), metadata)
 
 
 def build_engines(

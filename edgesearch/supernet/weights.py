@@ -86,16 +86,12 @@ class SupernetWeights:
 
     def save(self, path: Path) -> None:
         """Write weights and space to a safetensors file, atomically."""
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         tensors = {
-            f"{prefix}.{name}": tensor.contiguous()
+            f"{prefix}.{name}": tensor
             for prefix, state in self._parts().items()
             if state is not None
             for name, tensor in state.items()
         }
-        # A single entry: safetensors does not write several in a fixed order.
         about = {"format": FORMAT, "space": self.space.to_dict()}
         if self.key is self.query:
             about["key"] = "query"
@@ -103,14 +99,7 @@ class SupernetWeights:
             about["method"] = self.method
         if self.origin is not None:
             about["origin"] = asdict(self.origin)
-        metadata = {"edgesearch": json.dumps(about)}
-        with replacing(path) as partial:
-            try:
-                save_file(tensors, partial, metadata)
-            except SafetensorError as error:
-                # safetensors tells the system's number in its text only.
-                number = re.search(r"os error (\d+)", str(error))
-                raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
+        save_tensors(path, tensors, about)
 
     def _parts(self) -> dict[str, State | None]:
         query = {
@@ -167,6 +156,26 @@ class SupernetWeights:
                 else f"{type(error).__name__}: {error}",
                 "Run `edgesearch pretrain` to make them, or name another file.",
             ) from error
+
+
+def save_tensors(path: Path, tensors: State, about: Mapping[str, Any]) -> None:
+    """Write tensors, and plain values about them, to a safetensors file, atomically.
+
+    Raises:
+        FileError: They cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    packed = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as partial:
+        try:
+            # One entry, since safetensors does not write several in a fixed order.
+            save_file(packed, partial, {"edgesearch": json.dumps(about)})
+        except SafetensorError as error:
+            # safetensors tells the system's number in its text only.
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def _origin(about: Mapping[str, Any]) -> Origin | None:
