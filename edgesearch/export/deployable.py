@@ -110,6 +110,9 @@ def make_deployable(
         "classes": json.dumps(list(pool.class_names)),
         "output": output,
     }
+    if weights.origin is not None:
+        origin = {"source": weights.origin.source, "licence": weights.origin.licence}
+        metadata["initial_weights"] = json.dumps(origin)
     digest = hashlib.sha256()
     for image in calibration:
         digest.update(image.contiguous().numpy().tobytes())
@@ -273,6 +276,7 @@ def write_winner(
         "classifier": deployable.classifier,
         "knn_neighbours": KNN_NEIGHBOURS,
         "licence_of_data": pool.licence,
+        "initial_weights": json.loads(deployable.metadata.get("initial_weights", "null")),
     }
     write_kit(folder, engine, make_manifest(folder, files, facts))
     files[KIT] = {"about": f"{engine} with a program that runs it on the device"}

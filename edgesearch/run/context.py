@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +152,11 @@ class RunContext:
         """
         from edgesearch.supernet.weights import SupernetWeights
 
-        return SupernetWeights.load(self.files.weights, self.space)
+        weights = SupernetWeights.load(self.files.weights, self.space)
+        if weights.origin is not None:
+            licence = self.config.pretrain.init_licence or weights.origin.licence
+            weights = replace(weights, origin=replace(weights.origin, licence=licence))
+        return weights
 
     def weights_digest(self) -> str:
         """SHA-256 of the trained supernet.

@@ -124,7 +124,8 @@ class Agreement:
         Architectures with a common prefix share its computation; the scores do not change.
         """
         found: dict[Architecture, torch.Tensor] = {}
-        left = iter(families(self.weights.space, architectures, self.batch_size))
+        alone = self.weights.keeps_statistics
+        left = iter(families(self.weights.space, architectures, self.batch_size, alone))
         for architecture in architectures:
             while architecture not in found:
                 found.update(self._scores_of_family(next(left), images))

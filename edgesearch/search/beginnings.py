@@ -8,7 +8,7 @@ cached outputs of the previous one. The results do not change.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,9 +48,14 @@ class Member:
 
 
 def families(
-    space: SearchSpace, architectures: Sequence[Architecture], batch_size: int
+    space: SearchSpace,
+    architectures: Sequence[Architecture],
+    batch_size: int,
+    is_alone: Callable[[Architecture], bool] = lambda architecture: False,
 ) -> list[list[Member]]:
     """Group architectures with common prefixes, if this saves enough and fits in memory.
+
+    Architectures for which `is_alone` holds have statistics of their own and share nothing.
 
     Returns:
         Groups to run together, sorted by prefix.
@@ -59,7 +64,7 @@ def families(
     former: list[tuple[int, Block]] = []
     room = 0
     for architecture in space.by_beginning(architectures):
-        blocks = _blocks(space, architecture)
+        blocks = [] if is_alone(architecture) else _blocks(space, architecture)
         shared = 0
         while shared < min(len(blocks), len(former)) and blocks[shared] == former[shared]:
             shared += 1

@@ -100,6 +100,7 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
             {
                 **run.decisive("device", "score", "export"),
                 "data.licence": run.config.data.licence,
+                "pretrain.init_licence": run.config.pretrain.init_licence,
                 "export.tensorrt": _described(tensorrt),
             },
             {

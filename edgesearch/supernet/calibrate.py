@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from weakref import WeakSet
 
 import torch
 from torch import nn
 
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_KEPT: WeakSet[nn.Module] = WeakSet()
+"""Normalisations whose statistics are never replaced."""
+
+
+def keep_statistics(network: nn.Module) -> None:
+    """Exempt the normalisations of a network from recalibration."""
+    _KEPT.update(module for module in network.modules() if isinstance(module, _NORMS))
+
 
 def recalibrate(network: nn.Module, images: torch.Tensor, batch_size: int = 128) -> None:
-    """Replace the statistics of all batch normalisations by those of the given images.
+    """Replace the statistics of batch normalisations by those of the given images.
+
+    Those of `keep_statistics` stay as they are.
 
     The shared statistics fit no subnet; without recalibration accuracy collapses (Yu and Huang,
     "Universally slimmable networks", ICCV 2019, section 3.2). The new statistics are the mean over
@@ -40,7 +52,7 @@ def recalibrate_all(
         module: module.momentum
         for network in networks
         for module in network.modules()
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+        if isinstance(module, _NORMS) and module not in _KEPT
     }
     if not norms:
         return
@@ -50,6 +62,9 @@ def recalibrate_all(
     modes = [network.training for network in networks]
     for network in networks:
         network.train()
+        for module in network.modules():
+            if module in _KEPT:
+                module.eval()
     try:
         for batch in images.split(batch_size):
             if 2 * len(batch) >= batch_size or len(batch) == len(images):

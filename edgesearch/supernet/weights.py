@@ -18,6 +18,7 @@ from edgesearch.errors import CheckpointError, SpaceError
 from edgesearch.families import space_from_dict
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.space.network import Network
+from edgesearch.supernet.calibrate import keep_statistics
 from edgesearch.supernet.dynamic_ops import centre
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.supernet import Supernet
@@ -68,7 +69,17 @@ class SupernetWeights:
 
     def subnet(self, architecture: Architecture) -> Network:
         """A trained subnet, images to features; recalibrate before use."""
-        return extract(self.space, self.query, architecture)
+        return self._extract(self.query, architecture)
+
+    def keeps_statistics(self, architecture: Architecture) -> bool:
+        """Whether a subnet is public weights as they are, whose statistics are kept.
+
+        Recalibration harms a trained network of which nothing was cut and nothing trained.
+        """
+        origin = self.origin
+        if origin is None or origin.trained:
+            return False
+        return all(architecture[k] == v for k, v in origin.member.items() if k != "resolution")
 
     def embedder(self, architecture: Architecture) -> nn.Sequential:
         """A trained subnet with projector, images to embeddings; recalibrate before use."""
@@ -82,7 +93,13 @@ class SupernetWeights:
         """The key encoder, images to embeddings; recalibrate before use."""
         largest = self.space.largest
         projector = _projector(self.key_projector, self.space.feature_dim(largest))
-        return nn.Sequential(extract(self.space, self.key, largest), projector).eval()
+        return nn.Sequential(self._extract(self.key, largest), projector).eval()
+
+    def _extract(self, state: State, architecture: Architecture) -> Network:
+        network = extract(self.space, state, architecture)
+        if self.keeps_statistics(architecture):
+            keep_statistics(network)
+        return network
 
     def save(self, path: Path) -> None:
         """Write weights and space to a safetensors file, atomically."""

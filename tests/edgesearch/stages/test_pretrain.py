@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from edgesearch.errors import CheckpointError, DataError, StageError, TrainingError
 from edgesearch.families import space_from_dict
 from edgesearch.processes import distributed
+from edgesearch.search.agreement import make_agreement
+from edgesearch.supernet.calibrate import recalibrate
 
 ONE_EPOCH = {"epochs": 1}
 WEIGHTS = "supernet/model.safetensors"
@@ -151,6 +153,25 @@ class TestPublicWeights:
         assert (origin.licence, origin.trained) == ("MIT", False)
         assert origin.source == "public.pth (torchvision's form (torchvision, timm, DINO))"
         assert run.pretrain().skipped
+
+    def test_network_that_is_whole_keeps_its_statistics(self, run, network):
+        """What was cut is recalibrated; candidates scored together do not mix the two."""
+        run = run(epochs=0)
+        run.pretrain()
+        weights, space = run.load_weights(), run.space
+        member = space.from_choices(weights.origin.member)
+        images = torch.rand(64, 1, 16, 16)
+        for architecture, kept in ((member, True), (space.smallest, False)):
+            subnet = weights.subnet(architecture)
+            before = subnet.bn1.running_mean.clone()
+            recalibrate(subnet, images)
+            assert torch.equal(subnet.bn1.running_mean, before) == kept
+            assert not subnet.training or not kept
+        scores = make_agreement(weights, run.open_images(), run.config.search)
+        together = list(scores.all_scores(list(space), 16))
+        alone = [scores.scores(architecture, 16) for architecture in space]
+        for one, other in zip(together, alone, strict=True):
+            torch.testing.assert_close(one, other)
 
     def test_training_starts_from_it_and_uses_its_normalisation(self, run, tmp_path):
         said = []
