@@ -131,7 +131,7 @@ class OtherPrograms:
         now, before = self._read(), self._last
         if now is None or before is None:
             return None
-        passed_s, busy_s, own_s = (a - b for a, b in zip(now, before, strict=True))
+        passed_s, busy_s, own_s = (a - b for a, b in zip(now, before))
         if passed_s >= LEAST_SECONDS:
             self._used = max(0.0, (busy_s - own_s) / passed_s)
             self._last = now

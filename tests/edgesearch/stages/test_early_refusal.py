@@ -61,7 +61,11 @@ def test_a_budget_that_needs_no_table(refused, name):
             "search.budgets.devices.raspberry-pi-5",
         ),
         ({"device": {"batch": 4096}}, UserError, "one batch"),
-        ({"data": {"holdout": 0.0}, "export": {"output": "logits"}}, DataError, "class folders"),
+        (
+            {"data": {"holdout": 0.0}, "export": {"output": "logits"}},
+            DataError,
+            "images with classes",
+        ),
         ({"data": {"source": "folder", "root": "nowhere"}}, DataError, "nowhere"),
         ({"export": {"tensorrt": {"compute_capabilities": ["SM12"]}}}, UserError, "SM12"),
     ],
@@ -77,7 +81,7 @@ def test_images_of_two_sizes_for_batched_views(refused, tmp_path):
 
 def test_no_classes_for_a_classifier(refused, tmp_path):
     data = pictures(tmp_path / "none", [(16, 16)] * 200, labelled=False)
-    refused(DataError, "class folders", data=data, export={"output": "logits"})
+    refused(DataError, "images with classes", data=data, export={"output": "logits"})
 
 
 def test_networks_that_fit_neither_into_a_file_nor_into_memory(refused, empty):

@@ -123,7 +123,7 @@ def test_eight_bits_are_judged_by_knn(in_eight_bits, tmp_path):
         assert parity["knn_before"] - parity["knn_after"] <= 0.01
         assert 0.5 < parity["same_as_pytorch"] <= 1
         assert parity["knn_images"] == 359
-    assert "kNN before" in done.stdout
+    assert "kNN PyTorch" in done.stdout
     assert manifest["files"]["subnet.onnx"]["parity"]["same_as_pytorch"] == 1
 
 

@@ -237,7 +237,7 @@ class TestValidation:
         }
         assert Path(result["plot_path"]).read_bytes().startswith(b"\x89PNG\r\n")
         kept = correction_notes(LatencyTable.load(chain.table))[chain.space.space_hash]
-        assert kept.validation == {name: result[name] for name in CONTRACT}
+        assert kept.validation == {name: result[name] for name in (*CONTRACT, "held_out")}
 
     def test_predictions_and_medians_come_from_the_table(self, validated):
         chain, result, _ = validated

@@ -39,6 +39,8 @@ class TestResult:
         assert [score["score"] for score in result["scores"]] == SCORES
         names = ("subnets", "accuracy", "bins_by", "images")
         assert [result[name] for name in names] == [6, "knn", "latency_ms", 64]
+        images = result.pop("data")
+        assert images["understood"].startswith("10 classes")
         assert chain.read("rank/rank.json") == result
         assert (chain.output_dir / "rank/rank.png").read_bytes().startswith(b"\x89PNG")
 
@@ -118,7 +120,7 @@ class TestAgain:
 
     def test_another_score_is_ranked_anew(self, chain):
         said = chain.passes("rank", *FEW, "search.score=relation").stderr
-        assert 'search.score has changed from "cosine" to "relation"' in said
+        assert "search.score has changed from 'cosine' to 'relation'" in said
         assert (chain.output_dir / "rank.1/subnets.jsonl").exists()
         for row in rows_of(chain):
             assert float(row["agreement"]) == pytest.approx(float(row["relation"]), abs=1e-6)

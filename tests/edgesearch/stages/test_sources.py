@@ -57,7 +57,7 @@ def shards(tmp_path):
 
 def test_the_chain_on_shards(call, chain, shards, tmp_path):
     done = call("run", *shards, "export.output=logits")
-    assert 'data.source has changed from "digits" to "shards"' in done.stderr
+    assert "data.source has changed from 'digits' to 'shards'" in done.stderr
     assert "are enlarged" not in done.stderr
     manifest = json.loads((chain.output_dir / "engines/w0/manifest.json").read_text("utf-8"))
     assert manifest["classes"] == [str(digit) for digit in range(10)]
