@@ -33,15 +33,23 @@ CALIBRATION = _Mark()
 
 @dataclass(frozen=True)
 class AppliesTo(_Mark):
-    """Marks an option that has an effect only under a condition.
+    """Marks an option, or a section, that has an effect only under a condition.
 
     Attributes:
         condition: The condition in words, after "unless".
         holds: Whether it holds for a whole configuration.
+        item: Number of the item of a list that is meant; None for the whole option.
     """
 
     condition: str
     holds: Callable[[Any], bool]
+    item: int | None = None
+
+    def of(self, path: str, value: Any, default: Any) -> tuple[str, Any, Any]:
+        """The path of what is meant, its value and its default."""
+        if self.item is None:
+            return path, value, default
+        return f"{path}[{self.item}]", value[self.item], default[self.item]
 
 
 class Settings(BaseModel):
@@ -57,19 +65,33 @@ class Settings(BaseModel):
     exclusive: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Pairs of mutually exclusive options. On the command line, one replaces the other."""
 
-    def without_effect(self, config: Any, section: str = "") -> Iterator[str]:
-        """One line for each given option that has no effect in a configuration.
+    def without_effect(self, config: Any) -> list[str]:
+        """Given options that have no effect in a configuration, one line for each reason.
 
-        An option that is off (null, false or 0) or has its default needs no line.
+        An option that is off (null, false or 0) or has its default needs no word.
         """
+        by_reason: dict[str, list[str]] = {}
+        for path, condition in self._idle(config, ""):
+            by_reason.setdefault(condition, []).append(path)
+        return [
+            f"{', '.join(paths)} {'has' if len(paths) == 1 else 'have'} no effect unless {reason}"
+            for reason, paths in by_reason.items()
+        ]
+
+    def _idle(self, config: Any, section: str) -> Iterator[tuple[str, str]]:
+        """Paths of given options without effect, each with the first condition that is not met."""
         for name, field in type(self).model_fields.items():
             value, path = getattr(self, name), f"{section}{name}"
-            if isinstance(value, Settings):
-                yield from value.without_effect(config, f"{path}.")
-            elif name in self.model_fields_set and value and value != field.default:
-                for mark in field.metadata:
-                    if isinstance(mark, AppliesTo) and not mark.holds(config):
-                        yield f"{path} has no effect unless {mark.condition}"
+            marks = [mark for mark in field.metadata if isinstance(mark, AppliesTo)]
+            unmet = (mark for mark in marks if not mark.holds(config))
+            for mark in unmet if name in self.model_fields_set else ():
+                place, given, usual = mark.of(path, value, field.default)
+                if given and given != usual:
+                    yield place, mark.condition
+                    break
+            else:
+                if isinstance(value, Settings):
+                    yield from value._idle(config, f"{path}.")
 
     def decisive(self, section: str, mark: _Mark | None = None) -> dict[str, Any]:
         """Options that affect results, by key path: those with `mark`, or all but `NO_EFFECT`."""

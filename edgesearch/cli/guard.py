@@ -84,7 +84,7 @@ def guarded(work: Callable[[], Result], as_json: bool) -> Result:
         except Exception as error:
             if stops.received:  # libraries wrap an interrupt in their own errors
                 raise _stopped(KeyboardInterrupt()) from None
-            raise _exit_after(error, as_json) from error
+            raise exit_after(error, as_json) from error
 
 
 @contextmanager
@@ -114,7 +114,8 @@ def _notices_as_lines() -> Iterator[None]:
         yield
 
 
-def _exit_after(error: Exception, as_json: bool) -> typer.Exit:
+def exit_after(error: Exception, as_json: bool) -> typer.Exit:
+    """Print the message of an error; the exit with its code."""
     if isinstance(error, ConfigError) and not is_first_process():  # the same error in all processes
         return _exit_late(USERS_FAULT)
     if isinstance(error, UserError):

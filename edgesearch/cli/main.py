@@ -12,7 +12,7 @@ import typer
 
 from edgesearch import __version__
 from edgesearch.cli.console import prepare_streams
-from edgesearch.cli.guard import check_processes, guarded, is_first_process
+from edgesearch.cli.guard import check_processes, exit_after, guarded, is_first_process
 
 app = typer.Typer(
     name="edgesearch",
@@ -71,7 +71,7 @@ Export = Annotated[
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"edgesearch {__version__}")
+        print(f"edgesearch {__version__}", flush=True)
         raise typer.Exit
 
 
@@ -302,4 +302,7 @@ def devices(
 def main() -> None:
     """Run the command line."""
     prepare_streams()
-    app()
+    try:
+        app()
+    except Exception as error:  # help and version are printed outside of `guarded`
+        sys.exit(exit_after(error, as_json=False).exit_code)

@@ -6,7 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from edgesearch.settings import NO_EFFECT, Fraction, PositiveFraction, Settings, UserPath, fault
+from edgesearch.settings import (
+    NO_EFFECT,
+    AppliesTo,
+    Fraction,
+    PositiveFraction,
+    Settings,
+    UserPath,
+    fault,
+)
+
+FROM_FILES = AppliesTo(
+    "data.source is another than digits", lambda config: config.data.source != "digits"
+)
 
 
 class DataSettings(Settings):
@@ -20,7 +32,7 @@ class DataSettings(Settings):
     """Class of torchvision.datasets, such as CIFAR10; its files must exist already."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of each class held out for evaluation if no test images with classes are found."""
-    allow_missing_classes: Annotated[bool, NO_EFFECT] = False
+    allow_missing_classes: Annotated[bool, NO_EFFECT, FROM_FILES] = False
     """Go on although no image in a class folder or split can be read; otherwise an error."""
     mean: list[Fraction] | None = None
     """Mean of each channel, for pixel values in 0 to 1; computed from the images if null."""

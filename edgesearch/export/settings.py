@@ -37,6 +37,12 @@ def _makes_int8(config: Any) -> bool:
     return "int8" in (config.device.build().precision, tensorrt and tensorrt.precision)
 
 
+def _may_replace(config: Any) -> bool:
+    budgets = config.search.budgets
+    bounds = (budgets.latency_ms, budgets.latency_of_largest, budgets.latency_p95_ms)
+    return config.search.reserves > 0 and any(bound is not None for bound in bounds)
+
+
 class ExportSettings(Settings):
     """How the winners are exported."""
 
@@ -50,7 +56,10 @@ class ExportSettings(Settings):
         AppliesTo("device.precision or export.tensorrt.precision is int8", _makes_int8),
     ] = CALIBRATIONS[0]
     """How int8 ranges of activations are computed."""
-    max_replacements: CountFromZero = 5
+    max_replacements: Annotated[
+        CountFromZero,
+        AppliesTo("search.reserves is above 0 and search.budgets bounds a latency", _may_replace),
+    ] = 5
     """Reserves to try for winners whose measured latency exceeds the budget."""
     tensorrt: TensorRTSettings | None = TensorRTSettings()
     """TensorRT-RTX engines; null builds none."""

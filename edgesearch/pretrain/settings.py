@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.settings import (
@@ -31,9 +37,14 @@ _OPTIONS = {
 }
 
 
+TRAINED = AppliesTo("pretrain.epochs is above 0", lambda config: config.pretrain.epochs > 0)
 JITTERED = AppliesTo(
     "pretrain.augmentation.jitter.probability is above 0",
     lambda config: config.pretrain.augmentation.jitter.probability > 0,
+)
+IN_COLOUR = AppliesTo(
+    "the space has three channels (space.in_channels)",
+    lambda config: config.space.build().in_channels == 3,
 )
 NOT_BATCHED = AppliesTo(
     "pretrain.augmentation.batched is false",
@@ -42,6 +53,35 @@ NOT_BATCHED = AppliesTo(
 MONITORED = AppliesTo(
     "pretrain.knn_every_epochs is above 0", lambda config: config.pretrain.knn_every_epochs > 0
 )
+WITH_RANDOM = AppliesTo(
+    "pretrain.random_subnets is above 0", lambda config: config.pretrain.random_subnets > 0, item=2
+)
+RANDOM_WEIGHED = AppliesTo(
+    "pretrain.loss_weights[2] is above 0", lambda config: config.pretrain.loss_weights[2] > 0
+)
+SMALLER_TRAINED = AppliesTo(
+    "the smallest or random subnets are trained (pretrain.loss_weights, random_subnets)",
+    lambda config: _trains_smaller(config.pretrain),
+)
+WITH_HIDDEN = AppliesTo(
+    "pretrain.projector_hidden_dim is given",
+    lambda config: config.pretrain.projector_hidden_dim is not None,
+)
+WITH_INIT = AppliesTo("pretrain.init is given", lambda config: config.pretrain.init is not None)
+OF_SGD = AppliesTo(
+    "pretrain.optimizer is sgd or lars", lambda config: config.pretrain.optimizer != "adamw"
+)
+
+
+def _trains_smaller(pretrain: Any) -> bool:
+    _, smallest, each_random = pretrain.loss_weights
+    return bool(smallest or (each_random and pretrain.random_subnets))
+
+
+def _changes_colours(config: Any) -> bool:
+    jitter, grey = config.pretrain.augmentation.jitter, (config.space.build().in_channels != 3)
+    strengths = (jitter.brightness, jitter.contrast)
+    return any(strengths if grey else (*strengths, jitter.saturation, jitter.hue))
 
 
 class JitterSettings(Settings):
@@ -51,11 +91,14 @@ class JitterSettings(Settings):
     """Strength of the change in brightness."""
     contrast: Annotated[NotNegative, JITTERED] = 0.4
     """Strength of the change in contrast."""
-    saturation: Annotated[NotNegative, JITTERED] = 0.4
-    """Strength of the change in saturation (no effect on one channel)."""
-    hue: Annotated[float, Field(ge=0, le=0.5), JITTERED] = 0.1
-    """Strength of the change in hue, as a share of the colour circle (none on one channel)."""
-    probability: Fraction = 0.8
+    saturation: Annotated[NotNegative, JITTERED, IN_COLOUR] = 0.4
+    """Strength of the change in saturation."""
+    hue: Annotated[float, Field(ge=0, le=0.5), JITTERED, IN_COLOUR] = 0.1
+    """Strength of the change in hue, as a share of the colour circle."""
+    probability: Annotated[
+        Fraction,
+        AppliesTo("one of the strengths beside it that apply is above 0", _changes_colours),
+    ] = 0.8
     """Share of views that are changed."""
 
 
@@ -76,7 +119,7 @@ class AugmentationSettings(Settings):
     """Share of views that are mirrored; 0 if left and right differ (digits, text)."""
     jitter: JitterSettings = JitterSettings()
     """Random changes of colour."""
-    grayscale_probability: Fraction = 0.2
+    grayscale_probability: Annotated[Fraction, IN_COLOUR] = 0.2
     """Share of views converted to greyscale."""
     blur_probability: Fraction = 0.5
     """Share of views that are blurred."""
@@ -121,7 +164,7 @@ class TeacherSettings(Settings):
     """Mean of each channel, for pixel values in 0 … 1."""
     std: Annotated[tuple[Positive, Positive, Positive] | None, Field(strict=False)] = None
     """Standard deviation of each channel, for pixel values in 0 … 1."""
-    bgr: bool = False
+    bgr: Annotated[bool, IN_COLOUR] = False
     """Whether blue is the first channel."""
     output: str | None = None
     """Name of an ONNX file's output; the first if null."""
@@ -138,6 +181,8 @@ class TeacherSettings(Settings):
         if (self.weights is None) == (given[0] in ("torchvision", "timm")):
             needed = "is required with" if self.weights is None else "has no effect with"
             raise fault(f"`weights` {needed} {given[0]}")
+        if self.output is not None and given[0] != "onnx":
+            raise fault(f"`output` has no effect with {given[0]}")
         return self
 
 
@@ -159,70 +204,74 @@ class PretrainSettings(Settings):
     """Continue the longest finished training of fewer epochs in output_dir, instead of starting
     over. From there on the learning rate is that of the schedule over all epochs: it has fallen to
     0 and jumps up, so the result differs from that of a training of all epochs."""
-    batch_size: Batch = 256
+    batch_size: Annotated[Batch, TRAINED] = 256
     """Images per step, over all processes."""
-    optimizer: Literal["sgd", "adamw", "lars"] = _own()
+    optimizer: Annotated[Literal["sgd", "adamw", "lars"], TRAINED] = _own()
     """SGD, AdamW (distillation), or LARS with a learning rate for each layer (BYOL, SimCLR)."""
-    lr: Positive = _own()
+    lr: Annotated[Positive, TRAINED] = _own()
     """Peak learning rate, followed by cosine decay to 0."""
-    weight_decay: NotNegative = _own()
+    weight_decay: Annotated[NotNegative, TRAINED] = _own()
     """Weight decay of the optimizer."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1), TRAINED, OF_SGD] = 0.9
     """Momentum of the optimizer."""
-    warmup_epochs: CountFromZero = _own()
+    warmup_epochs: Annotated[CountFromZero, TRAINED] = _own()
     """Epochs of linear warm-up; by default at most a tenth of the epochs."""
-    clip_gradient: Positive | None = _own()
+    clip_gradient: Annotated[Positive | None, TRAINED] = _own()
     """Largest norm of the gradient of a step; null for no limit."""
-    queue_size: Count | None = _own()
+    queue_size: Annotated[Count | None, TRAINED] = _own()
     """Keys in the queue: a multiple of batch_size, and at most a quarter of the images."""
-    temperature: Positive | None = _own()
+    temperature: Annotated[Positive | None, TRAINED] = _own()
     """Temperature of the loss."""
-    teacher_temperature: Positive | None = _own()
+    teacher_temperature: Annotated[Positive | None, TRAINED] = _own()
     """Temperature of the key encoder in the loss (ReSSL)."""
-    ema_momentum: Annotated[float, Field(ge=0, lt=1)] | None = _own()
+    ema_momentum: Annotated[Annotated[float, Field(ge=0, lt=1)] | None, TRAINED] = _own()
     """Momentum of the key encoder's moving average per step (BYOL: in the first step)."""
     projector_hidden_dim: Count | None = _own()
     """Width of the projector's hidden layer; null for a single layer (distillation)."""
     projector_dim: Count | None = _own()
     """Length of an embedding (distillation: that of the teacher)."""
-    projector_bn: bool = _own()
+    projector_bn: Annotated[bool, WITH_HIDDEN] = _own()
     """Batch normalisation in the projector; small queues need it."""
-    predictor_hidden_dim: Count | None = _own()
+    predictor_hidden_dim: Annotated[Count | None, TRAINED] = _own()
     """Width of the predictor's hidden layer (BYOL)."""
     dense_weight: Fraction | None = _own()
     """Weight of the dense loss; the rest is that of the loss for whole images (DenseCL)."""
     teacher: TeacherSettings | None = Field(default=None, validate_default=True)
     """The teacher (distillation); `init` for the public weights of `pretrain.init`."""
-    random_subnets: CountFromZero = 1
+    random_subnets: Annotated[CountFromZero, TRAINED, RANDOM_WEIGHED] = 1
     """Random subnets per step, besides the largest and the smallest."""
-    largest_only_epochs: CountFromZero = 0
+    largest_only_epochs: Annotated[CountFromZero, TRAINED] = 0
     """Initial epochs that train the largest network only."""
-    loss_weights: Annotated[tuple[NotNegative, NotNegative, NotNegative], Field(strict=False)] = (
+    loss_weights: Annotated[
+        tuple[NotNegative, NotNegative, NotNegative], Field(strict=False), TRAINED, WITH_RANDOM
+    ] = (
         1.0,
         1.0,
         1.0,
     )
     """Loss weights of the largest, the smallest and each random subnet."""
-    distill: NotNegative = 0.0
+    distill: Annotated[NotNegative, TRAINED, SMALLER_TRAINED] = 0.0
     """Weight of the squared distance between embeddings of smaller subnets and the key encoder."""
-    faithful: bool = False
+    faithful: Annotated[bool, TRAINED] = False
     """Order of operations of DATA's released code, for ablation (MoCo v2): slower, and better in
     short trainings on digits (benchmarks/RESULTS.md)."""
-    augmentation: AugmentationSettings = Field(default={}, validate_default=True)
+    augmentation: Annotated[AugmentationSettings, TRAINED] = Field(
+        default={}, validate_default=True
+    )
     """Augmentation of the two views of an image."""
     device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
     """Training device; auto is a CUDA GPU if there is one."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Annotated[Literal["fp32", "bf16"], TRAINED] = "fp32"
     """Precision of the networks; weights, losses and statistics stay float32."""
-    accumulation: Annotated[Count, NO_EFFECT] = 1
+    accumulation: Annotated[Count, NO_EFFECT, TRAINED] = 1
     """Forward passes into which each process's share of a batch is split to save memory."""
-    bn_group_size: Annotated[int, Field(ge=2)] | None = None
+    bn_group_size: Annotated[Annotated[int, Field(ge=2)] | None, TRAINED] = None
     """Images normalised together in training, for any number of processes and passes; null for all
     in a pass, batch_size / (processes · accumulation). A group holds one view of each image; SimCLR
     with null normalises both views of all its images together."""
-    compile: Annotated[bool, NO_EFFECT] = False
+    compile: Annotated[bool, NO_EFFECT, TRAINED] = False
     """Compile the largest and the smallest network with torch.compile (needs a compiler)."""
-    workers: Annotated[CountFromZero, NO_EFFECT, NOT_BATCHED] = 2
+    workers: Annotated[CountFromZero, NO_EFFECT, TRAINED, NOT_BATCHED] = 2
     """Processes that load images; 0 loads them in the main process."""
     threads: Annotated[Count | None, NO_EFFECT] = None
     """Threads of torch; torch's choice if null."""
@@ -230,15 +279,15 @@ class PretrainSettings(Settings):
     """Initial weights: another run of this space (its folder), or public weights, which become a
     part of the largest network: a file (.pth, .safetensors), or efficientnet-lite0, -lite1, -lite2
     or mobilenet_v2 from an installed package."""
-    init_licence: Annotated[str | None, NO_EFFECT] = None
+    init_licence: Annotated[str | None, NO_EFFECT, WITH_INIT] = None
     """Licence of public weights in `init`; stands in each winner's manifest."""
-    knn_k: Annotated[Count, NO_EFFECT, MONITORED] = 200
+    knn_k: Annotated[Count, NO_EFFECT, TRAINED, MONITORED] = 200
     """Neighbours in the kNN monitor."""
-    knn_every_epochs: Annotated[CountFromZero, NO_EFFECT] = 10
+    knn_every_epochs: Annotated[CountFromZero, NO_EFFECT, TRAINED] = 10
     """Epochs between kNN evaluations, 0 for none; the best mean is best.safetensors."""
-    checkpoint_minutes: Annotated[Positive, NO_EFFECT] = 10.0
+    checkpoint_minutes: Annotated[Positive, NO_EFFECT, TRAINED] = 10.0
     """Minutes between saved states within an epoch."""
-    tensorboard: Annotated[bool, NO_EFFECT] = True
+    tensorboard: Annotated[bool, NO_EFFECT, TRAINED] = True
     """Write TensorBoard curves to supernet/tensorboard."""
 
     def method_options(self) -> dict[str, Any]:
@@ -296,16 +345,26 @@ class PretrainSettings(Settings):
             raise fault(f"null is required, since {method} has no teacher", remedy="Leave it out")
         return teacher
 
-    @field_validator("augmentation", mode="before")
+    @field_validator("augmentation", mode="wrap")
     @classmethod
-    def _views_of_the_method(cls, given: Any, info: ValidationInfo) -> Any:
+    def _views_of_the_method(
+        cls, given: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
         own = RECIPES[info.data.get("method", "moco_v2")].augmentation
         if not isinstance(given, dict):
-            return given
+            return check(given)
         merged = {**own, **given}
         if "jitter" in own and isinstance(given.get("jitter"), dict):
             merged["jitter"] = {**own["jitter"], **given["jitter"]}
-        return merged
+        views = check(merged)
+        # Only what the user gave counts as given (`without_effect`).
+        jitter = given.get("jitter", {})
+        named = set(jitter) if isinstance(jitter, dict) else jitter.model_fields_set
+        fields = {
+            **dict(views),
+            "jitter": JitterSettings.model_construct(named, **dict(views.jitter)),
+        }
+        return AugmentationSettings.model_construct(set(given), **fields)
 
     @field_validator("queue_size")
     @classmethod

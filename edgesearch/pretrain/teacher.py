@@ -304,7 +304,19 @@ def _of_onnx(settings: TeacherSettings, file: Path) -> Teacher:
     nhwc = given.shape[3] == 3
     side = given.shape[1 if nhwc else 2]
     size = settings.size or (side if isinstance(side, int) else None)
+    if isinstance(side, int) and size != side:
+        raise TrainingError(
+            f"pretrain.teacher.size {side}, the only one that {file} takes",
+            f"{size}",
+            "Leave it out.",
+        )
     if given.type == "tensor(uint8)":
+        if settings.mean or settings.std:
+            raise TrainingError(
+                f"no pretrain.teacher.mean and std for {file}, which takes pixels of 0 to 255",
+                f"mean {settings.mean}, std {settings.std}",
+                "Leave them out.",
+            )
         form = Form(size or 224, None, None, nhwc)
     else:
         about = session.get_modelmeta().custom_metadata_map

@@ -22,6 +22,7 @@ from edgesearch.cli.main import app
 from edgesearch.config import Config
 from edgesearch.export.engines import ONNX_FILE
 from edgesearch.families import FAMILIES
+from edgesearch.families.mobile.members import MEMBERS
 from edgesearch.families.resnet.network import ResNet
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.formats.onnx_export import assemble_network, export_blocks, export_network
@@ -320,3 +321,48 @@ def blocks(space, tmp_path_factory):
     network = folder / "network.onnx"
     assemble_network(space.blocks(space.largest), paths, network)
     return SimpleNamespace(paths=paths, told=told, network=network)
+
+
+def _lite0_names(network):
+    """The names of EfficientNet-Lite's modules in the order of ours, with our tensors."""
+    ours, names = network.state_dict(), []
+    names += ["_conv_stem", "_bn0"]
+    for number, (name, _) in enumerate(_blocks_of(network)):
+        if f"{name}.expand.conv.weight" in ours:
+            names += [f"_blocks.{number}._expand_conv", f"_blocks.{number}._bn0"]
+        names += [f"_blocks.{number}._depthwise_conv", f"_blocks.{number}._bn1"]
+        names += [f"_blocks.{number}._project_conv", f"_blocks.{number}._bn2"]
+    names += ["_conv_head", "_bn1"]
+    modules = list(dict.fromkeys(key.rpartition(".")[0] for key in ours))
+    theirs = dict(zip(modules, names, strict=True))
+    return {f"{theirs[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": v for k, v in ours.items()}
+
+
+def _blocks_of(network):
+    return [
+        (f"{stage}.{number}", block)
+        for stage in network.stage_channels
+        for number, block in enumerate(network.get_submodule(stage).children())
+    ]
+
+
+@pytest.fixture(scope="session")
+def lite0():
+    """A network of the form of EfficientNet-Lite0 with statistics as after training."""
+    space = MEMBERS["efficientnet_lite0"]
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = space.make_network(space.blocks(space.largest))
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+                torch.nn.init.uniform_(module.bias, -0.2, 0.2)
+                torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+                torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def lite0_state(lite0):
+    """What its file holds; `_fc` is the classifier."""
+    return {**_lite0_names(lite0), "_fc.weight": torch.zeros(10, 1280)}
