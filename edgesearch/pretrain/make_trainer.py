@@ -186,13 +186,15 @@ def _init_from_public(method: Method, path: Path, report: Report, licence: str |
     )
 
 
-def warn_of_images(method: Method, pool: ImagePool, source: DataSettings, report: Report) -> None:
-    """Report unreadable images, too few for the queue, or enlarged more than twice."""
+def warn_of_images(
+    method: Method, pool: ImagePool, source: DataSettings, report: Report, trains: bool = True
+) -> None:
+    """Report unreadable images, too few for the queue of a training, or enlarged ones."""
     for left_out in pool.unreadable:
         report(Event("pretrain", f"images left out: {left_out}"))
     count = len(pool.train)
     size = max((queue.size for queue in queues_of(method) if queue.negatives), default=0)
-    if size > count // 4:
+    if trains and size > count // 4:
         large = (
             f"a queue of {size} is more than a quarter of the {count} images: most negatives are "
             "views of images still in it, and kNN accuracy suffers (pretrain.queue_size)"

@@ -58,7 +58,8 @@ def pretrain(run: RunContext, *, anew: bool = False) -> PretrainResult:
             trainers: list[Trainer] = []
 
             def work(trainer: Trainer) -> list[str]:
-                warn_of_images(trainer.method, pool, run.config.data, report)
+                trains = run.config.pretrain.epochs > 0
+                warn_of_images(trainer.method, pool, run.config.data, report, trains)
                 trainers.append(trainer)
                 if first and _extends(run, stage):
                     _copy_finished(_shorter(run, stage), trainer)
