@@ -38,7 +38,7 @@ MORE_ROUNDS = AppliesTo(
 class MeasuredSettings(Settings):
     """What is measured; null keeps the catalog's value for the device."""
 
-    threads: Annotated[int | None, ON_PROCESSOR] = None
+    threads: int | None = None
     """Threads per network."""
     batch: int | None = None
     """Batch size."""
@@ -67,6 +67,8 @@ class DeviceSettings(MeasuredSettings):
     """Python interpreter on the device."""
     ssh_config: Annotated[str | None, OVER_SSH] = None
     """Configuration file for the ssh client; the user's default if null."""
+    threads: Annotated[int | None, ON_PROCESSOR] = None  # of a further device it names the table
+    """Threads per network."""
     machine: str | None = None
     """Required processor architecture, such as aarch64."""
 

@@ -234,7 +234,7 @@ class PretrainSettings(Settings):
     """Batch normalisation in the projector; small queues need it."""
     predictor_hidden_dim: Annotated[Count | None, TRAINED] = _own()
     """Width of the predictor's hidden layer (BYOL)."""
-    dense_weight: Fraction | None = _own()
+    dense_weight: Annotated[Fraction | None, TRAINED] = _own()
     """Weight of the dense loss; the rest is that of the loss for whole images (DenseCL)."""
     teacher: TeacherSettings | None = Field(default=None, validate_default=True)
     """The teacher (distillation); `init` for the public weights of `pretrain.init`."""
@@ -287,7 +287,7 @@ class PretrainSettings(Settings):
     """Epochs between kNN evaluations, 0 for none; the best mean is best.safetensors."""
     checkpoint_minutes: Annotated[Positive, NO_EFFECT, TRAINED] = 10.0
     """Minutes between saved states within an epoch."""
-    tensorboard: Annotated[bool, NO_EFFECT, TRAINED] = True
+    tensorboard: Annotated[bool, NO_EFFECT] = True
     """Write TensorBoard curves to supernet/tensorboard."""
 
     def method_options(self) -> dict[str, Any]:
