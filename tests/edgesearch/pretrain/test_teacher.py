@@ -183,6 +183,15 @@ def test_unknown_form_is_asked_for(exported, tmp_path):
         opened(onnx=str(exported(Network(), (2, 3, 24, 24))), output="logits", **NORMALISED)
 
 
+def test_form_that_a_file_does_not_take_is_refused(exported):
+    path = str(exported(Network(), (2, 3, 24, 24)))
+    with pytest.raises(TrainingError, match="size 24, the only one that .* takes; found: 32"):
+        opened(onnx=path, size=32, **NORMALISED)
+    of_bytes = str(exported(Network(nhwc=True), (2, 24, 24, 3), torch.uint8, dynamic=(0, 1, 2)))
+    with pytest.raises(TrainingError, match="no pretrain.teacher.mean and std for"):
+        opened(onnx=of_bytes, size=24, **NORMALISED)
+
+
 @pytest.mark.parametrize("kind", ["onnx", "torchscript"])
 def test_file_that_is_none(tmp_path, kind):
     for content, found in ((None, "no such file"), (b"", ""), (b"<html>", "")):
@@ -199,6 +208,7 @@ def test_file_that_is_none(tmp_path, kind):
         ({"onnx": "a", "timm": "b", "weights": "c"}, "exactly one of"),
         ({"timm": "resnet50"}, "`weights` is required with timm"),
         ({"onnx": "a", "weights": "b"}, "`weights` has no effect with onnx"),
+        ({"torchscript": "a", "output": "b"}, "`output` has no effect with torchscript"),
     ],
 )
 def test_settings(values, message):
