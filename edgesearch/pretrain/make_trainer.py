@@ -62,6 +62,13 @@ def make_trainer(
         package = PACKAGES.get(str(settings.init))
         licence = settings.init_licence or (package.licence if package else None)
         origin = init_from(method, settings.method, init, report, licence)
+        given = pool.preprocess(space.largest.resolution)
+        if origin is not None and (given.mean, given.std) != (origin.mean, origin.std):
+            text = (
+                f"the initial weights expect pixels normalised by mean {list(origin.mean)} and "
+                f"deviation {list(origin.std)}, but data.mean and data.std say otherwise"
+            )
+            report(Event("pretrain", text))
     loader = make_loader(
         pool.train,
         method.views(settings.augmentation),

@@ -21,12 +21,14 @@ class Recipe:
         options: The method's own options: keyword arguments of the class. Options of other methods
             are refused.
         augmentation: Differences from MoCo v2's augmentation.
+        taught: Whether a teacher's embeddings take the place of a second view.
     """
 
     implementation: str
     training: Mapping[str, Any]
     options: Mapping[str, Any]
     augmentation: Mapping[str, Any] = field(default_factory=dict)
+    taught: bool = False
 
 
 def _sgd(lr: float, warmup_epochs: int) -> dict[str, Any]:
@@ -106,5 +108,6 @@ RECIPES = {
             "grayscale_probability": 0.0,
             "blur_probability": 0.0,
         },
+        taught=True,
     ),
 }

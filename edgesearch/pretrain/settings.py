@@ -335,13 +335,15 @@ class PretrainSettings(Settings):
     @field_validator("teacher")
     @classmethod
     def _taught(cls, teacher: TeacherSettings | None, info: ValidationInfo) -> Any:
-        method = info.data.get("method", "distillation")
-        if teacher is None and info.data.get("method") == "distillation":
+        method = info.data.get("method")
+        if method is None:  # reported already
+            return teacher
+        if teacher is None and RECIPES[method].taught:
             raise fault(
-                "a teacher is required by distillation",
+                f"a teacher is required by {method}",
                 remedy="Set pretrain.teacher, such as {onnx: teacher.onnx}",
             )
-        if teacher is not None and method != "distillation":
+        if teacher is not None and not RECIPES[method].taught:
             raise fault(f"null is required, since {method} has no teacher", remedy="Leave it out")
         return teacher
 

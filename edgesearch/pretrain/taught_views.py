@@ -148,7 +148,7 @@ class Teaching:
 
         def after(done: int) -> None:
             text = f"{self.teacher.name} embeds {count} crops of each image"
-            self.report(Event("pretrain", text, done // count, len(self.images)))
+            self.report(Event("pretrain", text, done // count, len(self.images), within=True))
             check()
 
         if cache.done < cache.rows:

@@ -13,7 +13,7 @@ import edgesearch
 from devices import known_devices
 from edgesearch.cli.main import app
 
-COMMANDS = "bench devices evaluate export pretrain profile rank run search table validate"
+COMMANDS = "bench devices evaluate export pretrain profile rank run search table validate weights"
 
 
 def call(*arguments):

@@ -175,7 +175,7 @@ class TestUnreadableImages:
         assert loader.replaced == 2
         place = order_of_epoch(6, 0, 0).tolist().index(2)
         views = TorchvisionViews(AUGMENTATIONS, RULE, 0)
-        assert torch.equal(first[place], views(images.load(4), 2, 0)[0])
+        assert torch.equal(first[place], views(images.load(4), 4, 0)[0])
         list(loader.batches(1, 0))
         assert loader.replaced == 2  # counted anew in each epoch
 

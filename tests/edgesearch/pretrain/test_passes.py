@@ -96,6 +96,7 @@ class TestNormalisations:
         torch.testing.assert_close(method.loss(views, keys).embeddings, keys)
 
 
+UNTAUGHT = [name for name, recipe in RECIPES.items() if not recipe.taught]
 HEAD = {**RECIPES["simclr"].options, "projector_dim": 6}
 
 
@@ -110,7 +111,7 @@ class Keyless(SimCLR):
 
 
 class TestAccumulation:
-    @pytest.mark.parametrize("name", [name for name in RECIPES if name != "simclr"])
+    @pytest.mark.parametrize("name", [name for name in UNTAUGHT if name != "simclr"])
     def test_gives_the_gradients_of_one_pass(self, new_method, two_views, pinhole, name):
         queue = {"queue_size": 16} if "queue_size" in RECIPES[name].options else {}
         self.check(lambda: new_method(name, **queue), two_views, pinhole)
