@@ -29,10 +29,6 @@ ON_PROCESSOR = AppliesTo(
     "the runtime is onnxruntime (device.runtime)",
     lambda config: not config.device.build().runtime_record.compiles,
 )
-MORE_ROUNDS = AppliesTo(
-    "profile.max_rounds is above profile.rounds",
-    lambda config: config.profile.max_rounds != config.profile.rounds,
-)
 
 
 class MeasuredSettings(Settings):
@@ -112,7 +108,7 @@ class ProfileSettings(Settings):
     """Undisturbed rounds over all blocks."""
     max_rounds: Count | None = Field(default=None, validate_default=True)
     """Maximum rounds of a block; three times `rounds` if null."""
-    interval: Annotated[PositiveFraction, MORE_ROUNDS] = MeasureConfig.interval
+    interval: PositiveFraction = MeasureConfig.interval
     """Relative confidence interval of a block's latency at which it gets no further rounds."""
     runs: Count = MeasureConfig.runs
     """Runs of a block per round, after one with cold caches that is recorded separately."""

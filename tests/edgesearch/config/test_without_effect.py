@@ -56,10 +56,6 @@ CASES = {
         ["data.source=digits", "data.root=", "data.allow_missing_classes=true"],
         ["data.source=folder", "data.root=images"],
     ),
-    "profile.interval": (
-        ["profile.interval=0.1", "profile.rounds=9", "profile.max_rounds=9"],
-        ["profile.max_rounds=10"],
-    ),
     "export.max_replacements": (
         ["export.max_replacements=2", "search.budgets.latency_of_largest="],
         ["search.budgets.latency_p95_ms=9"],
