@@ -121,7 +121,13 @@ def build_engines(
     if tensorrt is not None:
         for_engine = PRECISIONS[tensorrt.precision]
         if source not in files:
-            files[source] = check.on_processor(folder / source, for_engine)
+            try:
+                files[source] = check.on_processor(folder / source, for_engine)
+            except ExportError as error:
+                remedy = (
+                    f"{error.remedy} Without this file and its engine: export.tensorrt= (null)."
+                )
+                raise ExportError(error.required, error.found, remedy) from error
         engine_path = folder / f"subnet.{for_engine.name}{TensorRTBuilder.suffix}"
         about = _build_tensorrt(folder / source, engine_path, tensorrt, batch)
         files[engine_path.name] = {**about, **check.on_gpu(engine_path, for_engine)}

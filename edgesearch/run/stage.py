@@ -284,6 +284,30 @@ class Change(NamedTuple):
         return cls(f"{path} has changed from {was} to {now}", undo)
 
 
+def tell_if_outdated(
+    run: RunContext, reader: str, name: str, folder: Path, settings: Mapping[str, Any]
+) -> None:
+    """Report output of a stage that was made with other settings than those of now.
+
+    Args:
+        run: The run.
+        reader: Name of the stage that uses the output.
+        name: Name of the stage that made it.
+        folder: Its folder.
+        settings: What it would depend on now.
+    """
+    record = read_record(folder)
+    if record is None:
+        return
+    changes = Stage(name, folder, settings, record["inputs"]).changes(record)
+    if changes:
+        words = " and ".join(change.words for change in changes.values())
+        run.teller(reader)(
+            f"warning: {folder} was made with other settings: {words}; run `edgesearch {name}` to "
+            "make it with those of now"
+        )
+
+
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record in a stage's folder; None if it is missing or incomplete."""
     try:

@@ -49,7 +49,7 @@ from edgesearch.latency.table import (
 )
 from edgesearch.latency.workloads import WorkloadFiles
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
-from edgesearch.run.stage import Stage, read_record
+from edgesearch.run.stage import Stage, read_record, tell_if_outdated
 from edgesearch.search.winners import Winner, Winners
 from edgesearch.space import Architecture
 from edgesearch.stages.profile import open_workloads
@@ -93,6 +93,10 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
         accept = run.config.profile.accept
         load_table(run.files.table(device), run.space, device, accept, "export", run.report)
         check_searched_for(run)
+        made = ("pretrain", run.files.supernet), ("search", run.files.search.folder)
+        for name, folder in made:
+            sections = ("pretrain",) if name == "pretrain" else ("device", "search")
+            tell_if_outdated(run, "export", name, folder, run.decisive(*sections))
         pool = run.open_images()
         stage = Stage(
             "export",

@@ -17,7 +17,7 @@ from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import TIMEOUT, check_same_in_all, report_processes
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.files import RECORD
-from edgesearch.run.stage import Stage, read_record
+from edgesearch.run.stage import Stage, read_record, tell_if_outdated
 from edgesearch.search.agreement import (
     Agreement,
     images_of_score,
@@ -101,6 +101,9 @@ def search(run: RunContext, *, anew: bool = False) -> SearchResult:
         with run.writing():
             tables = _tables(run)
             weights, pool, inputs = _scored_with(run)
+            tell_if_outdated(
+                run, "search", "pretrain", run.files.supernet, run.decisive("pretrain")
+            )
             scored = {**run.decisive("score"), **inputs}
             settings = run.decisive("device", "search")
             stage = Stage(

@@ -97,3 +97,24 @@ def test_a_finished_training_is_extended(chain):
     assert "continues the 4 epochs of" in again.stderr
     message = "fewer than 2 epochs for pretrain.extend"
     chain.refuses("pretrain", "pretrain.epochs=2", "pretrain.extend=true", says=message)
+
+
+@pytest.mark.parametrize(
+    ("command", "sections", "outdated"),
+    [
+        ("search", {"pretrain": {"epochs": 9}}, "pretrain.epochs has changed from"),
+        ("export", {"pretrain": {"epochs": 9}}, "pretrain.epochs has changed from"),
+        ("export", {"search": {"evaluations": 13}}, "search.evaluations has changed from"),
+    ],
+)
+def test_results_made_with_other_settings_are_told_where_they_are_used(
+    chain, command, sections, outdated
+):
+    told = []
+    for given in ({}, sections):
+        run = chain.api(**given)
+        run.report = lambda event: told.append(event.message)
+        getattr(run, command)()
+        warnings = [text for text in told if "was made with other settings" in text]
+        assert len(warnings) == bool(given)
+        assert all(outdated in text for text in warnings)
