@@ -126,8 +126,15 @@ def test_a_full_disk_is_one_message_and_with_room_it_goes_on(chain, monkeypatch,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("room_kib", [40, 128])
-def test_a_disk_that_is_really_full(finished, tmp_path, room_kib):
+@pytest.mark.parametrize(
+    ("stage", "folder", "room_kib", "says"),
+    [
+        ("pretrain", "supernet", 40, "of free space for training states"),  # told beforehand
+        ("search", "search", 0, "No space left on device"),
+        ("search", "search", 8, "No space left on device"),
+    ],
+)
+def test_a_disk_that_is_really_full(finished, tmp_path, stage, folder, room_kib, says):
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)]
@@ -135,12 +142,12 @@ def test_a_disk_that_is_really_full(finished, tmp_path, room_kib):
         pytest.skip("mounting is not permitted here")
     try:
         chain = finished[0].copied(disk)
-        shutil.rmtree(chain.output_dir / "supernet")
+        shutil.rmtree(chain.output_dir / folder)
         state = os.statvfs(disk)
         free = state.f_bavail * state.f_frsize
         (disk / "filler").write_bytes(bytes(free - (room_kib << 10)))
-        chain.refuses("pretrain", says="No space left on device")
+        chain.refuses(stage, says=says)
         (disk / "filler").unlink()
-        chain.passes("pretrain")
+        chain.passes(stage)
     finally:  # lazily: weights that were read may still be mapped into memory
         subprocess.run(["umount", "--lazy", str(disk)], capture_output=True, check=False)
