@@ -6,12 +6,16 @@ import torch
 from edgesearch.errors import SearchError
 from edgesearch.search.agreement import Agreement
 
+# Large enough to take longer than the fixed cost of a run, also on a restless machine.
 TINY = {
-    1: {"widths": [[4]], "depths": [[1]]},
-    2: {"widths": [[4, 8]], "depths": [[1]]},
-    3: {"widths": [[4, 6, 8]], "depths": [[1]]},
-    5: {"widths": [[4, 5, 6, 7, 8]], "depths": [[1]]},
-    8: {"widths": [[4, 8], [8, 16]], "depths": [[1], [1, 2]]},
+    size: {"resolutions": [48], "widths": widths, "depths": [[1], [1, 2]][: len(widths)]}
+    for size, widths in {
+        1: [[16]],
+        2: [[16, 32]],
+        3: [[16, 24, 32]],
+        5: [[16, 20, 24, 28, 32]],
+        8: [[16, 32], [32, 64]],
+    }.items()
 }
 LARGE = {
     10: {"widths": [[2, 4]] * 10, "depths": [[1, 2, 3, 4, 5]] * 10},
@@ -97,5 +101,5 @@ def test_a_supernet_whose_outputs_are_not_finite_is_named(run_of, monkeypatch):
     run.pretrain()
     nothing = torch.full((64,), float("nan"))
     monkeypatch.setattr(Agreement, "all_scores", lambda self, asked, _: [nothing] * len(asked))
-    with pytest.raises(SearchError, match="an agreement of nan for tiny16"):
+    with pytest.raises(SearchError, match="an agreement of nan for tiny48"):
         run.search()
