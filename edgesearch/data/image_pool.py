@@ -16,9 +16,8 @@ from edgesearch.data.preprocess import Preprocess
 from edgesearch.data.settings import DataSettings
 from edgesearch.data.splits import describe
 from edgesearch.errors import DataError
+from edgesearch.space.public_weights import Normalisation
 
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation of each channel."""
 DECODE_AT_ONCE = 60_000
 """Larger sets are decoded on use, not when they are opened."""
 

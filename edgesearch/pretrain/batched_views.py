@@ -28,7 +28,8 @@ _RGB_TO_YIQ = torch.tensor(
     [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
 )
 _YIQ_TO_RGB = torch.linalg.inv(_RGB_TO_YIQ)
-_DRAWS = 14
+DRAWS = 14
+"""Uniform numbers of a view, without further tries of its crop."""
 _RETRIES = 9
 """Further tries of a crop that exceeds its image; torchvision makes ten in total."""
 _ASPECT = (math.log(3 / 4), math.log(4 / 3))
@@ -58,7 +59,7 @@ class BatchedViews:
             self._view(
                 images,
                 augmentation,
-                uniforms(_DRAWS + 2 * _RETRIES, self.seed, epoch, indices.numpy(), view),
+                uniforms(DRAWS + 2 * _RETRIES, self.seed, epoch, indices.numpy(), view),
             )
             for view, augmentation in enumerate(self.augmentations)
         )
@@ -69,7 +70,7 @@ class BatchedViews:
     ) -> torch.Tensor:
         on_cpu = torch.from_numpy(draws).to(torch.float32)
         u = to_device(on_cpu, images.device)
-        of_crop = torch.cat([u[:, :5], u[:, _DRAWS:]], dim=1)
+        of_crop = torch.cat([u[:, :5], u[:, DRAWS:]], dim=1)
         x = crop_and_flip(images.to(torch.float32) / 255, of_crop, a, self.preprocess.resolution)
         return self.changed(x, a, on_cpu)
 

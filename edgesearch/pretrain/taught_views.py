@@ -18,7 +18,7 @@ from edgesearch.data.image_set import ImageSet
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError
 from edgesearch.events import Event, Report
-from edgesearch.pretrain.batched_views import BatchedViews
+from edgesearch.pretrain.batched_views import DRAWS, BatchedViews
 from edgesearch.pretrain.randomness import hash64, seed_of, uniforms
 from edgesearch.pretrain.teacher import Teacher
 from edgesearch.pretrain.teacher_cache import TeacherCache
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 _CROPS = 0x7E
 """Key of the crops' seeds."""
-_ASPECTS = (3 / 4, 4 / 3)
-_DRAWS = 14
 TEACHER_BATCH = 64
 """Crops that a teacher embeds at once, about."""
 
@@ -46,7 +44,7 @@ class Crops:
 
     def __init__(self, seed: int, scale: tuple[float, float], count: int) -> None:
         self.seed, self.scale, self.count = seed, scale, count
-        self._draw = v2.RandomResizedCrop(1, scale, _ASPECTS)
+        self._draw = v2.RandomResizedCrop(1, scale)
 
     def number(self, index: int, epoch: int) -> int:
         """Which crop of an image a student sees in an epoch."""
@@ -109,7 +107,7 @@ class BatchedTaughtViews(BatchedViews):
                 for image, index, number in zip(images, indices.tolist(), numbers, strict=True)
             ]
         )
-        draws = uniforms(_DRAWS, self.seed, epoch, indices.numpy(), 0)
+        draws = uniforms(DRAWS, self.seed, epoch, indices.numpy(), 0)
         on_cpu = torch.from_numpy(draws).to(torch.float32)
         mirrored = (on_cpu[:, 4] < a.flip_probability).to(x.device)[:, None, None, None]
         x = torch.where(mirrored, x.flip(3), x).to(torch.float32) / 255

@@ -23,7 +23,8 @@ from edgesearch.space import SearchSpace
 
 if TYPE_CHECKING:
     from edgesearch.data.contents import Contents
-    from edgesearch.data.image_pool import ImagePool, Normalisation
+    from edgesearch.data.image_pool import ImagePool
+    from edgesearch.space.public_weights import Normalisation
     from edgesearch.supernet.weights import SupernetWeights
 
 WEIGHTS = "the supernet's weights"

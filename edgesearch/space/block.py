@@ -51,3 +51,8 @@ class Part:
     choices: tuple[str, ...]
     blocks: Callable[..., Sequence[Block]]
     stage: str | None = None
+
+
+def strided(hw: int, stride: int) -> int:
+    """Height and width after a strided convolution or pooling with "same" padding."""
+    return (hw - 1) // stride + 1

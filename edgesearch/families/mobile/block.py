@@ -6,6 +6,8 @@ import itertools
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from edgesearch.space.block import strided
+
 STEMS = ("conv", "fused")
 """A 3×3 convolution of stride 2, or the first three stages of MobileNetV4-Conv-Small."""
 STEM_STRIDES = {"conv": 2, "fused": 8}
@@ -171,8 +173,3 @@ class MobileBlock:
 def _weights(conv: Convolution) -> int:
     inputs = 1 if conv.depthwise else conv.in_channels
     return inputs * conv.out_channels * conv.kernel**2
-
-
-def strided(hw: int, stride: int) -> int:
-    """Height and width after strided convolutions with "same" padding."""
-    return (hw - 1) // stride + 1

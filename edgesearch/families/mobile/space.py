@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from edgesearch.families.mobile.block import STEM_STRIDES, STEMS, MobileBlock, strided
+from edgesearch.families.mobile.block import STEM_STRIDES, STEMS, MobileBlock
 from edgesearch.space import Part, SearchSpace
+from edgesearch.space.block import strided
 from edgesearch.space.search_space import rising
 
 if TYPE_CHECKING:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgesearch.space.block import strided
+
 BOTTLENECK_EXPANSION = 4
 
 
@@ -120,8 +122,3 @@ class ResNetBlock:
             "head": [],
         }[self.kind]
         return main + ([(c_in, c_out, 1, False)] if self.projection else [])
-
-
-def strided(hw: int, stride: int) -> int:
-    """Height and width after a strided convolution or pooling with "same" padding."""
-    return (hw - 1) // stride + 1

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from edgesearch.families.resnet.block import BOTTLENECK_EXPANSION, ResNetBlock, strided
+from edgesearch.families.resnet.block import BOTTLENECK_EXPANSION, ResNetBlock
 from edgesearch.space import Part, SearchSpace
+from edgesearch.space.block import strided
 
 if TYPE_CHECKING:
     from edgesearch.families.resnet.network import ResNet
