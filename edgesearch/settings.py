@@ -52,6 +52,12 @@ class AppliesTo(_Mark):
         return f"{path}[{self.item}]", value[self.item], default[self.item]
 
 
+IN_COLOUR = AppliesTo(
+    "the space has three channels (space.in_channels)",
+    lambda config: config.space.build().in_channels == 3,
+)
+
+
 class Settings(BaseModel):
     """A section of the configuration: rejects unknown keys and converts no types."""
 

@@ -17,7 +17,7 @@ FLOORS = (
     {"space"},
     {"families"},
     {"data", "supernet", "processes"},
-    {"evaluate", "formats"},
+    {"evaluate", "formats", "teacher"},
     {"latency"},
     {"pretrain", "search"},
     {"export"},

@@ -19,13 +19,13 @@ from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.method import Method, make_method
 from edgesearch.pretrain.progress import TrainingReporter
 from edgesearch.pretrain.taught_views import Crops, Teaching
-from edgesearch.pretrain.teacher import open_teacher
-from edgesearch.pretrain.teacher_cache import TeacherCache
 from edgesearch.pretrain.trainer import WEIGHTS, Trainer
 from edgesearch.space import SearchSpace
 from edgesearch.supernet.public_weights import embed, read_public_weights
 from edgesearch.supernet.weight_packages import PACKAGES, packaged_file
 from edgesearch.supernet.weights import Origin, SupernetWeights, metadata_of
+from edgesearch.teacher.teacher import open_teacher
+from edgesearch.teacher.teacher_cache import TeacherCache
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import PretrainSettings

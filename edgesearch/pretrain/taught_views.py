@@ -20,9 +20,9 @@ from edgesearch.errors import DataError
 from edgesearch.events import Event, Report
 from edgesearch.pretrain.batched_views import DRAWS, BatchedViews
 from edgesearch.pretrain.randomness import hash64, seed_of, uniforms
-from edgesearch.pretrain.teacher import Teacher
-from edgesearch.pretrain.teacher_cache import TeacherCache
 from edgesearch.pretrain.views import TorchvisionViews, after_crop
+from edgesearch.teacher.teacher import Teacher
+from edgesearch.teacher.teacher_cache import TeacherCache
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings

@@ -10,7 +10,7 @@ from edgesearch.data.preprocess import Preprocess
 from edgesearch.pretrain.distillation import cosine_distance
 from edgesearch.pretrain.settings import AugmentationSettings
 from edgesearch.pretrain.taught_views import BatchedTaughtViews, Crops, TaughtViews, Teaching
-from edgesearch.pretrain.teacher_cache import TeacherCache
+from edgesearch.teacher.teacher_cache import TeacherCache
 
 PLAIN = AugmentationSettings.model_validate(
     {"flip_probability": 0.0, "grayscale_probability": 0.0, "blur_probability": 0.0}

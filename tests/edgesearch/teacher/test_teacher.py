@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from edgesearch.errors import CheckpointError, TrainingError
-from edgesearch.pretrain.settings import TeacherSettings
-from edgesearch.pretrain.teacher import open_teacher
+from edgesearch.teacher.settings import TeacherSettings
+from edgesearch.teacher.teacher import open_teacher
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 CPU = torch.device("cpu")

@@ -23,7 +23,7 @@ from edgesearch.errors import CheckpointError, TrainingError
 from edgesearch.supernet.public_weights import read_public_weights
 
 if TYPE_CHECKING:
-    from edgesearch.pretrain.settings import TeacherSettings
+    from edgesearch.teacher.settings import TeacherSettings
 
 Numbers = tuple[float, ...]
 CONSTANT = 0.9999

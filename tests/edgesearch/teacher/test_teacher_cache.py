@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from devices.errors import FileError
-from edgesearch.pretrain.teacher_cache import TeacherCache
+from edgesearch.teacher.teacher_cache import TeacherCache
 
 ABOUT = {"images": "a", "crop_scale": (0.2, 1.0)}
 
@@ -86,7 +86,7 @@ def test_full_disk_keeps_what_is_finished(tmp_path):
     script = f"""
 import resource, signal, torch
 from pathlib import Path
-from edgesearch.pretrain.teacher_cache import TeacherCache
+from edgesearch.teacher.teacher_cache import TeacherCache
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))
 cache = TeacherCache(Path({str(tmp_path)!r}), {{"images": "a"}}, rows=1000, dim=64)

@@ -1,0 +1,1 @@
+"""Frozen trained networks whose embeddings of images are targets and references."""

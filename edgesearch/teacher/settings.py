@@ -1,0 +1,56 @@
+"""The section `pretrain.teacher`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from edgesearch.settings import IN_COLOUR, Count, Positive, Settings, UserPath, fault
+
+
+class TeacherSettings(Settings):
+    """A trained network whose embeddings the subnets learn.
+
+    One of `onnx`, `torchscript`, `torchvision`, `timm` and `init`. The form of its input is taken
+    from the file, torchvision or timm where they say it.
+    """
+
+    onnx: UserPath | None = None
+    """An ONNX file: images (N, 3, H, W) or (N, H, W, 3), float or uint8, to embeddings (N, D)."""
+    torchscript: UserPath | None = None
+    """A TorchScript file: normalised images (N, 3, H, W) to embeddings (N, D)."""
+    torchvision: str | None = None
+    """Name of a classifier of torchvision, used without its last layer; needs `weights`."""
+    timm: str | None = None
+    """Name of a network of timm, used without its classifier; needs `weights`."""
+    init: bool = False
+    """The public weights of `pretrain.init`, frozen."""
+    weights: UserPath | None = None
+    """File of the weights of a network of torchvision or timm."""
+    size: Count | None = None
+    """Height and width of its input, in pixels."""
+    mean: Annotated[tuple[float, float, float] | None, Field(strict=False)] = None
+    """Mean of each channel, for pixel values in 0 … 1."""
+    std: Annotated[tuple[Positive, Positive, Positive] | None, Field(strict=False)] = None
+    """Standard deviation of each channel, for pixel values in 0 … 1."""
+    bgr: Annotated[bool, IN_COLOUR] = False
+    """Whether blue is the first channel."""
+    output: str | None = None
+    """Name of an ONNX file's output; the first if null."""
+    crops: Count = 4
+    """Crops of each image that it embeds once, before the training."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> TeacherSettings:
+        kinds = ("onnx", "torchscript", "torchvision", "timm", "init")
+        given = [kind for kind in kinds if getattr(self, kind)]
+        if len(given) != 1:
+            found = f"{len(given)} ({', '.join(given)})" if given else "none"
+            raise fault(f"exactly one of {', '.join(kinds)} is required", found)
+        if (self.weights is None) == (given[0] in ("torchvision", "timm")):
+            needed = "is required with" if self.weights is None else "has no effect with"
+            raise fault(f"`weights` {needed} {given[0]}")
+        if self.output is not None and given[0] != "onnx":
+            raise fault(f"`output` has no effect with {given[0]}")
+        return self
