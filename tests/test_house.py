@@ -93,7 +93,8 @@ def test_an_editable_install_wins_over_a_folder_of_the_same_name(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     code = (
-        f"import sys, site; sys.path = [p for p in sys.path if p != {str(ROOT)!r}]; "
+        "import sys, site; from pathlib import Path; "
+        "sys.path = [p for p in sys.path if not Path(p, 'edgesearch', 'config').exists()]; "
         "sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f)]; "
         f"site.addsitedir({str(tmp_path / 'site')!r}); import edgesearch; "
         "print(edgesearch.load_config.__code__.co_filename)"
