@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from edgesearch.data.preprocess import Preprocess
-from edgesearch.pretrain.randomness import uniforms
 from edgesearch.pretrain.views import BLUR_SIGMA, SOLARIZE_FROM, blur_kernel_size
+from edgesearch.training.randomness import uniforms
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings, JitterSettings

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from edgesearch.pretrain.method import Encode, MomentumMethod, SubnetLoss, Views, at_once
-from edgesearch.pretrain.precision import in_full_precision
 from edgesearch.supernet.projector import Projector
+from edgesearch.training.precision import in_full_precision
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings

@@ -22,7 +22,7 @@ from edgesearch.pretrain.encoder import Encoder
 from edgesearch.pretrain.key_queue import KeyQueue
 from edgesearch.pretrain.method import Encode, MomentumMethod, SubnetLoss, Views, at_once
 from edgesearch.pretrain.moco_v2 import info_nce
-from edgesearch.pretrain.precision import in_full_precision
+from edgesearch.training.precision import in_full_precision
 
 
 @in_full_precision

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from edgesearch.pretrain.method import Method, SubnetLoss, Views
-from edgesearch.pretrain.precision import in_full_precision
+from edgesearch.training.precision import in_full_precision
 
 
 @in_full_precision

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Callable
 
@@ -21,27 +20,6 @@ _SAFE_SHARE = 0.9
 _PROBE_SHARE = 8
 _FEWEST = 2
 """Images that batch normalisation needs."""
-
-
-def torch_device(name: str) -> torch.device:
-    """The device of this process for "auto" (CUDA if available), "cpu" or "cuda".
-
-    Raises:
-        TrainingError: There is no CUDA device, or not one per process on this machine.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "cpu" or (name == "auto" and count == 0):
-        return torch.device("cpu")
-    local = int(os.environ.get("LOCAL_RANK", 0)) if distributed.world_size() > 1 else 0
-    if local < count:
-        return torch.device("cuda", local)
-    raise TrainingError(
-        f"a CUDA device for each process on this machine for pretrain.device={name}",
-        f"{count} for at least {local + 1} processes"
-        if count
-        else f"none that torch {torch.__version__} can use",
-        "Start fewer processes (torchrun --nproc-per-node), or set pretrain.device=cpu.",
-    )
 
 
 def compile_ends(method: Method, device: torch.device, accumulation: int = 1) -> None:

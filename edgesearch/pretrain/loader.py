@@ -20,10 +20,10 @@ from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError, TrainingError
 from edgesearch.pretrain.batched_views import BatchedViews, to_device
 from edgesearch.pretrain.method import Views
-from edgesearch.pretrain.randomness import order_of_epoch
 from edgesearch.pretrain.taught_views import BatchedTaughtViews, TaughtViews, Teaching
 from edgesearch.pretrain.views import TorchvisionViews
 from edgesearch.processes import distributed
+from edgesearch.training.randomness import order_of_epoch
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings, PretrainSettings

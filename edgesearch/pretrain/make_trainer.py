@@ -12,7 +12,6 @@ from edgesearch.data.image_pool import ImagePool
 from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError
 from edgesearch.events import Event, Report
-from edgesearch.pretrain.hardware import torch_device
 from edgesearch.pretrain.key_queue import queues_of
 from edgesearch.pretrain.knn_monitor import KnnMonitor
 from edgesearch.pretrain.loader import make_loader
@@ -26,6 +25,7 @@ from edgesearch.supernet.weight_packages import PACKAGES, packaged_file
 from edgesearch.supernet.weights import Origin, SupernetWeights, metadata_of
 from edgesearch.teacher.teacher import open_teacher
 from edgesearch.teacher.teacher_cache import TeacherCache
+from edgesearch.training.torch_device import torch_device
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import PretrainSettings

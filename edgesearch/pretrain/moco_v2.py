@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from edgesearch.pretrain.key_queue import KeyQueue
 from edgesearch.pretrain.method import Encode, MomentumMethod, SubnetLoss, Views, at_once
-from edgesearch.pretrain.precision import in_full_precision
+from edgesearch.training.precision import in_full_precision
 
 
 @in_full_precision

@@ -10,10 +10,10 @@ import torch
 from edgesearch.errors import TrainingError
 from edgesearch.pretrain.key_queue import queues_of
 from edgesearch.pretrain.method import Method, Views
-from edgesearch.pretrain.precision import autocast
-from edgesearch.pretrain.randomness import order_of_epoch, seed_of
 from edgesearch.processes import distributed
 from edgesearch.supernet.dynamic_ops import BatchGroups, set_batch_groups
+from edgesearch.training.precision import autocast
+from edgesearch.training.randomness import order_of_epoch, seed_of
 
 _SHUFFLE = 0x5B
 """Key of the permutations' seeds."""

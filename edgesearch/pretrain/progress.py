@@ -55,6 +55,21 @@ class EpochReport:
     monitor: dict[str, float] = field(default_factory=dict)
     best_epoch: int | None = None
 
+    def curves(self) -> dict[str, float]:
+        """See `LoggedEpoch`."""
+        values = {
+            "loss/largest": self.loss_largest,
+            "loss/smallest": self.loss_smallest,
+            "loss/random": self.loss_random,
+            "spread": self.spread,
+            "lr": self.lr,
+            "speed/images_per_s": self.images_per_s,
+            "speed/data_wait": self.data_wait,
+            "speed/augmenting": self.augmenting,
+            **{f"monitor/{name}": value for name, value in self.monitor.items()},
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
 
 @dataclass(frozen=True)
 class StepReport:

@@ -12,7 +12,7 @@ import torch
 
 from edgesearch.pretrain.key_queue import KeyQueue
 from edgesearch.pretrain.method import Encode, MomentumMethod, SubnetLoss, Views, at_once
-from edgesearch.pretrain.precision import in_full_precision
+from edgesearch.training.precision import in_full_precision
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings

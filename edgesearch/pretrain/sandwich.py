@@ -17,9 +17,9 @@ import torch
 
 from edgesearch.pretrain.method import Method, Views
 from edgesearch.pretrain.passes import Passes
-from edgesearch.pretrain.randomness import seed_of
 from edgesearch.processes import distributed
 from edgesearch.space import Architecture, SearchSpace
+from edgesearch.training.randomness import seed_of
 
 _RUNNING_STATISTICS = ("running_mean", "running_var")
 

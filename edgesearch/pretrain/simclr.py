@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from edgesearch.pretrain.method import Method, SubnetLoss, Views
-from edgesearch.pretrain.precision import in_full_precision
 from edgesearch.processes.distributed import gather_rows
+from edgesearch.training.precision import in_full_precision
 
 
 @in_full_precision

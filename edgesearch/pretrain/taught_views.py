@@ -19,10 +19,10 @@ from edgesearch.data.preprocess import Preprocess
 from edgesearch.errors import DataError
 from edgesearch.events import Event, Report
 from edgesearch.pretrain.batched_views import DRAWS, BatchedViews
-from edgesearch.pretrain.randomness import hash64, seed_of, uniforms
 from edgesearch.pretrain.views import TorchvisionViews, after_crop
 from edgesearch.teacher.teacher import Teacher
 from edgesearch.teacher.teacher_cache import TeacherCache
+from edgesearch.training.randomness import hash64, seed_of, uniforms
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings

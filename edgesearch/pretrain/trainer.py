@@ -16,7 +16,6 @@ import torch
 
 from devices.signals import StopSignals
 from edgesearch.errors import Interrupted, TrainingError
-from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
 from edgesearch.pretrain.encoder import states_of
 from edgesearch.pretrain.faithful import choose_step
 from edgesearch.pretrain.hardware import (
@@ -25,18 +24,19 @@ from edgesearch.pretrain.hardware import (
     move,
     no_memory_for_views,
     out_of_memory,
-    torch_device,
 )
 from edgesearch.pretrain.loader import ViewLoader, WorkersError, dead_worker
 from edgesearch.pretrain.loss_watch import UNSTABLE, LossWatch, chance_of
 from edgesearch.pretrain.method import Method, Views
-from edgesearch.pretrain.optimizers import OPTIMIZERS, load_optimizer
 from edgesearch.pretrain.passes import Passes
 from edgesearch.pretrain.progress import EpochTimer, Listener, Progress, StepReport
-from edgesearch.pretrain.run_log import RunLog
 from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures
 from edgesearch.processes import distributed
 from edgesearch.supernet.weights import Origin, SupernetWeights
+from edgesearch.training.checkpoint import has_state, load_state, save_state
+from edgesearch.training.optimizers import OPTIMIZERS, load_optimizer
+from edgesearch.training.run_log import RunLog
+from edgesearch.training.torch_device import torch_device
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import PretrainSettings

@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms import v2
 
 from edgesearch.data.preprocess import Preprocess
-from edgesearch.pretrain.randomness import seed_of
+from edgesearch.training.randomness import seed_of
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings

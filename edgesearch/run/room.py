@@ -55,7 +55,7 @@ def check_training_memory(run: RunContext) -> None:
     Raises:
         TrainingError: The largest network's weights and outputs alone take more than all of it.
     """
-    from edgesearch.pretrain.hardware import torch_device
+    from edgesearch.training.torch_device import torch_device
 
     settings, space, memory = run.config.pretrain, run.space, _memory_bytes()
     on_processor = torch_device(settings.device).type == "cpu"

@@ -13,15 +13,15 @@ from devices.files import sha256_of, write_bytes
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import CheckpointError, Interrupted, StageError
 from edgesearch.events import Report, silent
-from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
 from edgesearch.pretrain.make_trainer import make_trainer, warn_of_images, weights_file
-from edgesearch.pretrain.run_log import METRICS
 from edgesearch.pretrain.trainer import BEST, STATE, Trainer
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import check_same_in_all
 from edgesearch.run.context import IMAGES, RunContext
 from edgesearch.run.room import check_disk, check_training_memory
 from edgesearch.run.stage import Former, Stage, read_record
+from edgesearch.training.checkpoint import has_state, load_state, save_state
+from edgesearch.training.run_log import METRICS
 
 _EXTENSION = ("pretrain.epochs", "pretrain.extend", "pretrain.warmup_epochs")
 _EXTEND = " For more epochs of the same training, set pretrain.extend=true."

@@ -18,8 +18,8 @@ from edgesearch.pretrain.batched_views import (
     luma,
     to_device,
 )
-from edgesearch.pretrain.randomness import uniforms
 from edgesearch.pretrain.settings import AugmentationSettings, JitterSettings
+from edgesearch.training.randomness import uniforms
 
 MOCO = AugmentationSettings()
 EVERYTHING = AugmentationSettings(solarize_probability=0.5)

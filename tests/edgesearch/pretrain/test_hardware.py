@@ -17,18 +17,18 @@ from edgesearch.pretrain.hardware import (
     compile_ends,
     images_that_fit,
     out_of_memory,
-    torch_device,
 )
 from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.moco_v2 import info_nce
-from edgesearch.pretrain.optimizers import OPTIMIZERS, load_optimizer
 from edgesearch.pretrain.passes import Passes
-from edgesearch.pretrain.precision import autocast
 from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.pretrain.sandwich import sandwich_step
 from edgesearch.pretrain.settings import PretrainSettings
 from edgesearch.pretrain.trainer import Trainer
 from edgesearch.processes import distributed
+from edgesearch.training.optimizers import OPTIMIZERS, load_optimizer
+from edgesearch.training.precision import autocast
+from edgesearch.training.torch_device import torch_device
 
 UNTAUGHT = [name for name, recipe in RECIPES.items() if not recipe.taught]
 CPU = torch.device("cpu")

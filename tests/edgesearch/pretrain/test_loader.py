@@ -22,9 +22,9 @@ from edgesearch.errors import DataError
 from edgesearch.pretrain import loader as loader_module
 from edgesearch.pretrain.batched_views import BatchedViews
 from edgesearch.pretrain.loader import WorkersError, make_loader
-from edgesearch.pretrain.randomness import order_of_epoch
 from edgesearch.pretrain.settings import AugmentationSettings, PretrainSettings
 from edgesearch.pretrain.views import TorchvisionViews
+from edgesearch.training.randomness import order_of_epoch
 
 RULE = Preprocess(16, 3, (0.5,) * 3, (0.25,) * 3)
 AUGMENTATIONS = AugmentationSettings(), AugmentationSettings(blur_probability=0.0)

@@ -16,9 +16,9 @@ from edgesearch.pretrain.progress import (
     StepReport,
     TrainingReporter,
 )
-from edgesearch.pretrain.randomness import order_of_epoch
 from edgesearch.pretrain.sandwich import StepResult
 from edgesearch.pretrain.settings import PretrainSettings
+from edgesearch.training.randomness import order_of_epoch
 
 IMAGES = ImageSet(torch.zeros(6, 1, 8, 8, dtype=torch.uint8).unbind(), 1, Path("zeros"))
 

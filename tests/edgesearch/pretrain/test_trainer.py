@@ -19,7 +19,6 @@ from edgesearch.data.preprocess import Preprocess
 from edgesearch.data.settings import DataSettings
 from edgesearch.errors import CheckpointError, Interrupted, TrainingError
 from edgesearch.families.resnet.space import ResNetSpace
-from edgesearch.pretrain.checkpoint import save_state
 from edgesearch.pretrain.faithful import choose_step
 from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.method import make_method
@@ -30,6 +29,7 @@ from edgesearch.pretrain.settings import PretrainSettings
 from edgesearch.pretrain.trainer import Trainer
 from edgesearch.search.agreement import Agreement
 from edgesearch.supernet.weights import SupernetWeights
+from edgesearch.training.checkpoint import save_state
 
 UNTAUGHT = [name for name, recipe in RECIPES.items() if not recipe.taught]
 SPACE = ResNetSpace(

@@ -5,9 +5,9 @@ import torch
 from torchvision.transforms import v2
 
 from edgesearch.data.preprocess import Preprocess
-from edgesearch.pretrain.randomness import seed_of
 from edgesearch.pretrain.settings import AugmentationSettings
 from edgesearch.pretrain.views import TorchvisionViews, blur_kernel_size
+from edgesearch.training.randomness import seed_of
 
 
 def make_views(channels=3, resolution=32, seed=0, **options):

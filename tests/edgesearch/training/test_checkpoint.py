@@ -9,7 +9,7 @@ import torch
 from devices.errors import FileError
 from devices.values import in_yaml
 from edgesearch.errors import CheckpointError
-from edgesearch.pretrain.checkpoint import has_state, load_state, save_state
+from edgesearch.training.checkpoint import has_state, load_state, save_state
 
 IDENTITY = {"space": "abc", "seed": 0, "lr": 0.03, "crop_scale": (0.2, 1.0)}
 

@@ -6,26 +6,42 @@ import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from devices.files import JsonLines, write_bytes
 from edgesearch.errors import TrainingError
-from edgesearch.pretrain.progress import EpochReport
 
 METRICS = "metrics.jsonl"
+
+
+class LoggedEpoch(Protocol):
+    """The figures of an epoch; its fields are a line of metrics.jsonl."""
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch, from 1."""
+
+    @property
+    def monitor(self) -> Mapping[str, float]:
+        """Figures whose mean decides which epoch is best; empty if none were computed."""
+
+    def curves(self) -> dict[str, float]:
+        """TensorBoard's scalars by name."""
 
 
 class RunLog:
     """metrics.jsonl in a folder, and optionally tensorboard/ with event files.
 
+    `section` is the section of the configuration that asks for TensorBoard.
+
     Raises:
         TrainingError: TensorBoard is requested and cannot be imported.
     """
 
-    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
+    def __init__(self, folder: Path, tensorboard: bool = False, section: str = "pretrain") -> None:
         self.metrics_path = folder / METRICS
         self._lines = JsonLines(self.metrics_path, "epochs of a training run", "Restart the run.")
-        self._open_writer = _summary_writer() if tensorboard else None
+        self._open_writer = _summary_writer(section) if tensorboard else None
         self._writer: Any = None
         self._scores: dict[int, float] = {}
 
@@ -46,11 +62,11 @@ class RunLog:
         self._note(epoch, monitor)
         return max(self._scores, key=lambda number: self._scores[number], default=None)
 
-    def write(self, report: EpochReport) -> None:
+    def write(self, report: LoggedEpoch) -> None:
         """Add an epoch."""
         self._lines.append(vars(report))
         if self._writer is not None:
-            for name, value in _curves(report).items():
+            for name, value in report.curves().items():
                 self._writer.add_scalar(name, value, report.epoch)
             self._writer.flush()
 
@@ -65,29 +81,13 @@ class RunLog:
             self._scores[epoch] = statistics.fmean(monitor.values())
 
 
-def _curves(report: EpochReport) -> dict[str, float]:
-    """TensorBoard's scalars by name."""
-    values = {
-        "loss/largest": report.loss_largest,
-        "loss/smallest": report.loss_smallest,
-        "loss/random": report.loss_random,
-        "spread": report.spread,
-        "lr": report.lr,
-        "speed/images_per_s": report.images_per_s,
-        "speed/data_wait": report.data_wait,
-        "speed/augmenting": report.augmenting,
-        **{f"monitor/{name}": value for name, value in report.monitor.items()},
-    }
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _summary_writer() -> Any:
+def _summary_writer(section: str) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise TrainingError(
-            "the package tensorboard for pretrain.tensorboard=true",
+            f"the package tensorboard for {section}.tensorboard=true",
             str(error),
-            "Install it (pip install tensorboard), or set pretrain.tensorboard=false.",
+            f"Install it (pip install tensorboard), or set {section}.tensorboard=false.",
         ) from error
     return SummaryWriter

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgesearch.pretrain.optimizers import LARS
+from edgesearch.training.optimizers import LARS
 
 
 def slow_lars(weight, gradients, rates, *, momentum, weight_decay, trust, adapted):

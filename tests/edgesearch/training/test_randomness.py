@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgesearch.pretrain.randomness import hash64, order_of_epoch, seed_of, uniforms
+from edgesearch.training.randomness import hash64, order_of_epoch, seed_of, uniforms
 
 
 def test_uniforms_are_in_range_and_even():

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from edgesearch.errors import TrainingError
 from edgesearch.pretrain.progress import EpochReport
-from edgesearch.pretrain.run_log import RunLog
+from edgesearch.training.run_log import RunLog
 
 
 def report_of(epoch, loss=None, monitor=None, best_epoch=None):

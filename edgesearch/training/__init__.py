@@ -1,0 +1,1 @@
+"""What trainings share: states, optimizers, randomness, devices, logs."""
