@@ -117,7 +117,6 @@ def _teaching(
     about = {
         "images": pool.digest,
         "teacher": teacher.digest,
-        "seed": seed,
         "crop_scale": crops.scale,
         "crops": crops.count,
     }

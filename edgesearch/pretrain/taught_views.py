@@ -1,6 +1,6 @@
 """Views whose crops a teacher has seen, with the teacher's embeddings in place of second views.
 
-Each image has a fixed number of crops that depend on the seed alone, so that the teacher embeds
+Each image has a fixed number of crops, the same for every seed of a run, so that the teacher embeds
 each once. A student sees one of them in each epoch, with new flips and changes of colour.
 """
 
@@ -37,7 +37,7 @@ class Crops:
     """The fixed crops of all images.
 
     Args:
-        seed: Seed of the crops, and of their choice in each epoch.
+        seed: Seed of their choice in each epoch.
         scale: Smallest and largest area, as shares of the image's area.
         count: Crops of each image.
     """
@@ -53,7 +53,7 @@ class Crops:
     def __call__(self, image: torch.Tensor, index: int, number: int, size: int) -> torch.Tensor:
         """A crop (C, size, size) uint8 of an image (C, H, W) uint8."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(self.seed, _CROPS, index, number))
+            torch.manual_seed(seed_of(_CROPS, index, number))
             box = self._draw.make_params([image])
         place = (box[name] for name in ("top", "left", "height", "width"))
         return TF.resized_crop(image, *place, [size, size], antialias=True)
