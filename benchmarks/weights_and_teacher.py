@@ -1,31 +1,35 @@
 """Where subnets should begin and what they should learn, at equal processor time.
 
-Six recipes train subnets of EfficientNet-Lite0 on the same images: from random weights or public
-ones, by MoCo v2, by distillation within the step, or by a teacher; beside them, public weights that
-are only recalibrated. Each gets the same processor time, whatever a step costs; what a teacher's
-embeddings cost is taken from its share. The trainings are those of the stage `pretrain`, from the
-configuration `photos_taught`; a line says what each recipe changes. Accuracies are those of
-held-out images, by kNN (k = 20) and by a linear probe, of the smallest, three random and the
-largest subnet. A standard error holds the test images, p (1 - p) / M, and the seeds, s² / n.
+Five recipes train subnets of EfficientNet-Lite0 on the same images: from random weights or public
+ones, by MoCo v2, by distillation within the step, or by a teacher; beside them, public weights
+that are only recalibrated. Each training gets the same processor time, whatever a step costs, and
+the learning rate falls with it. A teacher's embeddings, computed once for all trainings on these
+images, come on top and are printed. Settings are those of the configuration `photos_taught`;
+RECIPES says what each changes. Accuracies are those of held-out images, by kNN (k = 20) and by a
+linear probe, of the smallest, three random and the largest subnet. A standard error holds the test
+images, p (1 - p) / M, and the seeds, s^2 / n.
 
 Usage: python benchmarks/weights_and_teacher.py IMAGES OUTPUT_DIR TEACHER.onnx [--seconds N]
-[--seeds N] [--only RECIPE ...] [KEY=VALUE ...] (IMAGES: a folder of class folders; 300 s and two
-seeds by default; further overrides such as space.resolutions=[128]). Started again with the same
-output folder, it goes on where it was stopped.
+[--seeds N] [--only RECIPE ...] [--set KEY=VALUE ...] (IMAGES: a folder of class folders; 240 s and
+two seeds by default; settings such as space.resolutions=[128]). Started again with the same output
+folder, it goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import random
 import statistics
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
+import torch
 from machine import print_machine
 
 from edgesearch import Run
@@ -33,9 +37,12 @@ from edgesearch.evaluate.comparison import Comparison, Subject
 from edgesearch.events import Event, silent
 from edgesearch.pretrain.faithful import choose_step
 from edgesearch.pretrain.make_trainer import make_trainer
+from edgesearch.pretrain.passes import Passes
 from edgesearch.pretrain.sandwich import sandwich_architectures
+from edgesearch.pretrain.trainer import Trainer
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.stages.evaluate import make_judge
+from edgesearch.supernet.weights import SupernetWeights
 
 SHARED = (
     "space.resolutions=[96]",
@@ -69,8 +76,9 @@ RECIPES = {
     "public weights + teacher": (),
 }
 """What differs from `photos_taught`. The teacher of the last but one is the public weights."""
-STEPS = 6
-"""Steps that are timed, after two others."""
+WARMUP = 0.1
+"""Share of the time in which the learning rate rises."""
+TIMED_CROPS = 64
 
 
 def main() -> None:
@@ -79,12 +87,13 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("teacher", type=Path)
-    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--seconds", type=float, default=240)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", nargs="+", default=list(RECIPES), choices=RECIPES)
-    options, given = parser.parse_known_args()
+    parser.add_argument("--set", nargs="+", default=[])
+    options = parser.parse_args()
     print_machine()
-    print(f"weights_and_teacher: {options.seconds:g} s of one core each; {' '.join(given)}")
+    print(f"weights_and_teacher: {options.seconds:g} s of one core each; {' '.join(options.set)}")
     place = (f"data.root={options.images}", f"pretrain.teacher.onnx={options.teacher}")
     results: dict[str, list[dict[str, Any]]] = {}
     for seed in range(options.seeds):
@@ -94,9 +103,10 @@ def main() -> None:
                 continue  # the same for every seed
             folder = options.folder / f"{name.replace(' ', '_')}_{seed}"
             if not (folder / "result.json").exists():
-                own = (*SHARED, *place, *given, *RECIPES[name])
+                own = (*SHARED, *place, *options.set, *RECIPES[name])
                 overrides = (*own, f"seed={seed}", f"output_dir={folder}")
-                found = trial(overrides, options.seconds if trained else 0)
+                run = Run("photos_taught", *overrides, report=tell)
+                found = trial(run, options.seconds if trained else 0)
                 (folder / "result.json").write_text(json.dumps(found))
             found = json.loads((folder / "result.json").read_text())
             results.setdefault(name, []).append(found)
@@ -104,54 +114,61 @@ def main() -> None:
     report(results)
 
 
-def trial(overrides: tuple[str, ...], seconds: float) -> dict[str, Any]:
+def trial(run: Run, seconds: float) -> dict[str, Any]:
     """Train for some processor time, and evaluate."""
-    epochs, taught_s, began = 0, 0.0, 0.0
-    if seconds:
-        taught_s, epoch_s = costs(Run("photos_taught", *overrides, "pretrain.epochs=1"))
-        epochs = max(1, round((seconds - taught_s) / epoch_s))
-        warmup = f"pretrain.warmup_epochs={min(1, epochs - 1)}"
-        overrides = (*overrides, f"pretrain.epochs={epochs}", warmup)
-    run = Run("photos_taught", *overrides, report=tell)
+    settings, folder, seed = run.config.pretrain, run.files.output_dir, run.config.seed
+    folder.mkdir(parents=True, exist_ok=True)
+    if settings.teacher is not None and not (folder / "teacher").exists():
+        shared = folder.parent / ("teacher_init" if settings.teacher.init else "teacher_onnx")
+        shared.mkdir(exist_ok=True)
+        (folder / "teacher").symlink_to(shared.resolve())
+    pool = run.open_images()
+    trainer = make_trainer(settings, seed, run.space, pool, run.files.supernet, {}, silent)
+    teaching, teacher_s = trainer.teaching, 0.0
+    if teaching is not None:
+        began = time.process_time()
+        teaching.embed(range(TIMED_CROPS))
+        teacher_s = (time.process_time() - began) / TIMED_CROPS * teaching.cache.rows
+        teaching.fill(lambda: None)
     began = time.process_time()
-    run.pretrain()
-    trained_s = time.process_time() - began
+    steps, losses = train(trainer, seconds) if seconds else (0, [])
     return {
-        "epochs": epochs,
-        "teacher_s": round(taught_s, 1),
-        "training_s": round(trained_s, 1),
-        **accuracies(run),
+        "teacher_s": round(teacher_s),
+        "training_s": round(time.process_time() - began),
+        "steps": steps,
+        "losses": losses,
+        **accuracies(run, trainer.weights()),
     }
 
 
-def costs(run: Run) -> tuple[float, float]:
-    """Processor time of a teacher's embeddings, which are kept, and of an epoch."""
-    settings, folder, taught_s = run.config.pretrain, run.files.output_dir, 0.0
-    folder.mkdir(parents=True, exist_ok=True)
-    if settings.teacher is not None:  # embeddings are shared by all trainings
-        kept = folder.parent / ("teacher_init" if settings.teacher.init else "teacher_onnx")
-        kept.mkdir(exist_ok=True)
-        if not (folder / "teacher").exists():
-            (folder / "teacher").symlink_to(kept.resolve())
-    pool, seed = run.open_images(), run.config.seed
-    trainer = make_trainer(settings, seed, run.space, pool, run.files.supernet, {}, silent)
-    if trainer.teaching is not None:
-        if not (kept / "seconds.json").exists():
-            began = time.process_time()
-            trainer.teaching.fill(lambda: None)
-            (kept / "seconds.json").write_text(json.dumps(time.process_time() - began))
-        taught_s = json.loads((kept / "seconds.json").read_text())
-    method, step = trainer.method.train(), choose_step(trainer.method, settings)
-    batches = trainer.loader.batches(0, 0)
-    took: list[float] = []
-    for number in range(2 + STEPS):
-        began = time.process_time()
-        views = next(batches)
-        subnets = sandwich_architectures(run.space, settings.random_subnets, 0, number)
-        step(method, views, subnets, trainer.optimizer)
-        took.append(time.process_time() - began)
-    batches.close()
-    return taught_s, statistics.median(took[2:]) * trainer.loader.steps_per_epoch
+def train(trainer: Trainer, seconds: float) -> tuple[int, list[float]]:
+    """Number of steps, and losses of largest, smallest and random subnet in the last ones.
+
+    The learning rate depends on the share of the processor time that has been used: linear warm-up,
+    then cosine decay to 0.
+    """
+    settings, method = trainer.settings, trainer.method.train()
+    step, passes = choose_step(method, settings), Passes(method, settings.batch_size)
+    began, steps, last = time.process_time(), 0, deque[list[float]](maxlen=8)
+    for epoch in itertools.count():
+        for views in trainer.loader.batches(epoch, 0):
+            share = (time.process_time() - began) / seconds
+            if share >= 1:
+                return steps, [round(statistics.fmean(each), 4) for each in zip(*last, strict=True)]
+            rate = min(1.0, (share + 0.01) / WARMUP) * 0.5 * (1 + math.cos(math.pi * share))
+            for group in trainer.optimizer.param_groups:
+                group["lr"] = settings.lr * rate
+            passes.step = steps
+            subnets = sandwich_architectures(method.space, settings.random_subnets, 0, steps)
+            given = tuple(
+                view.contiguous(memory_format=torch.channels_last) if view.ndim == 4 else view
+                for view in views
+            )
+            last.append(
+                step(method, given, subnets, trainer.optimizer, share, passes=passes).losses
+            )
+            steps += 1
+    raise AssertionError
 
 
 def named_subnets(space: SearchSpace) -> dict[str, Architecture]:
@@ -165,10 +182,10 @@ def named_subnets(space: SearchSpace) -> dict[str, Architecture]:
     }
 
 
-def accuracies(run: Run) -> dict[str, Any]:
+def accuracies(run: Run, weights: SupernetWeights) -> dict[str, Any]:
     """kNN and linear accuracy of each subnet, and the number of test images."""
     pool = run.open_images()
-    comparison = Comparison(run.load_weights(), make_judge(run, pool))
+    comparison = Comparison(weights, make_judge(run, pool))
     found: dict[str, Any] = {}
     for name, subnet in named_subnets(run.space).items():
         features = comparison.features(Subject(name, subnet))
@@ -187,11 +204,12 @@ def report(results: dict[str, list[dict[str, Any]]]) -> None:
             cells = [cell([one[name][kind] for one in found], found[0]) for name in subnets]
             print(f"  {recipe:40}" + "".join(f"{text:>16}" for text in cells))
     for recipe, found in results.items():
-        spent = ", ".join(
-            f"{one['teacher_s']:.0f} + {one['training_s']:.0f} s ({one['epochs']} epochs)"
+        spent = "; ".join(
+            "{steps} steps in {training_s} s".format(**one)
+            + (" and {teacher_s} s of the teacher".format(**one) if one["teacher_s"] else "")
             for one in found
         )
-        print(f"  {recipe:40} teacher + training {spent}")
+        print(f"  {recipe:40} {spent}")
 
 
 NAMED = ("smallest", "random", "largest")

@@ -150,9 +150,10 @@ class Teaching:
             check()
 
         if cache.done < cache.rows:
-            cache.fill(self._embed, count * max(1, TEACHER_BATCH // count), after)
+            cache.fill(self.embed, count * max(1, TEACHER_BATCH // count), after)
 
-    def _embed(self, rows: range) -> torch.Tensor:
+    def embed(self, rows: range) -> torch.Tensor:
+        """Embeddings (n, D) of the crops of whole images, given as rows of the cache."""
         count, size = self.crops.count, self.teacher.size
         crops = torch.stack(
             [
