@@ -52,6 +52,7 @@ class AppliesTo(_Mark):
         return f"{path}[{self.item}]", value[self.item], default[self.item]
 
 
+TRAINED = AppliesTo("pretrain.epochs is above 0", lambda config: config.pretrain.epochs > 0)
 IN_COLOUR = AppliesTo(
     "the space has three channels (space.in_channels)",
     lambda config: config.space.build().in_channels == 3,

@@ -50,20 +50,25 @@ class BatchedViews:
 
     def __call__(
         self, images: torch.Tensor, indices: torch.Tensor, epoch: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, ...]:
         """Two views (N, C, R, R) float32, normalised, of each image (N, C, H, W) uint8.
 
         `indices` (N,) are those of the images in their set, on the CPU.
         """
-        first, second = (
+        return self.views_from(0, images, indices, epoch)
+
+    def views_from(
+        self, first: int, images: torch.Tensor, indices: torch.Tensor, epoch: int
+    ) -> tuple[torch.Tensor, ...]:
+        """The views from number `first` on; see `__call__`."""
+        return tuple(
             self._view(
                 images,
                 augmentation,
-                uniforms(DRAWS + 2 * _RETRIES, self.seed, epoch, indices.numpy(), view),
+                uniforms(DRAWS + 2 * _RETRIES, self.seed, epoch, indices.numpy(), first + number),
             )
-            for view, augmentation in enumerate(self.augmentations)
+            for number, augmentation in enumerate(self.augmentations[first:])
         )
-        return first, second
 
     def _view(
         self, images: torch.Tensor, a: AugmentationSettings, draws: np.ndarray

@@ -53,19 +53,20 @@ class BYOL(MomentumMethod):
     @torch.no_grad()
     def targets(self, views: Views, encode: Encode = at_once) -> tuple[torch.Tensor, torch.Tensor]:
         """The key encoder's embeddings (N, D) of both views."""
-        first, second = (encode(self.key, view, shuffled=False) for view in views)
+        first, second = (encode(self.key, view, shuffled=False) for view in views[:2])
         return first, second
 
     def loss(self, views: Views, targets: tuple[torch.Tensor, torch.Tensor]) -> SubnetLoss:
         """The sum over both directions: each view predicts the key of the other."""
         total = targets[0].new_zeros(())
-        embeddings = []
-        for images, keys in zip(views, reversed(targets), strict=True):
+        embeddings, seen = [], []
+        for images, keys in zip(views[:2], reversed(targets), strict=True):
             features = self.query.supernet(self.query.resized(images))
             projected = self.query.projector.project(features)
             total = total + cosine_distance(self.predictor(projected), keys)
             embeddings.append(projected)
-        return SubnetLoss(total, F.normalize(embeddings[0], dim=1))
+            seen.append(features)
+        return SubnetLoss(total, F.normalize(embeddings[0], dim=1), seen[0])
 
     def momentum_at(self, progress: float) -> float:
         """See `MomentumMethod`: rises to 1 along a half cosine (section 3.2)."""

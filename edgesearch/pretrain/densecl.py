@@ -101,7 +101,7 @@ class DenseCL(MomentumMethod):
     @torch.no_grad()
     def targets(self, views: Views, encode: Encode = at_once) -> DenseTargets:
         """Keys of the second views, and their matches with positions of the first."""
-        return encode(self._encoded, *views)
+        return encode(self._encoded, *views[:2])
 
     def _encoded(self, first_views: torch.Tensor, second_views: torch.Tensor) -> DenseTargets:
         first = self.key.supernet.feature_map(first_views)
@@ -114,7 +114,8 @@ class DenseCL(MomentumMethod):
     def loss(self, views: Views, targets: DenseTargets) -> SubnetLoss:
         """The loss of the active architecture on the first views."""
         features = self.query.supernet.feature_map(self.query.resized(views[0]))
-        queries = self.query.projector(features.mean(dim=(2, 3)))
+        pooled = features.mean(dim=(2, 3))
+        queries = self.query.projector(pooled)
         grid = _projected_grid(self.query, features)
         if grid.shape != targets.grid.shape:
             grid = F.interpolate(grid, targets.grid.shape[2:], mode="bilinear")
@@ -126,7 +127,8 @@ class DenseCL(MomentumMethod):
             self.dense_queue.keys,
             self.temperature,
         )
-        return SubnetLoss((1 - self.dense_weight) * whole + self.dense_weight * dense, queries)
+        loss = (1 - self.dense_weight) * whole + self.dense_weight * dense
+        return SubnetLoss(loss, queries, pooled)
 
     def after_step(self, targets: DenseTargets, progress: float) -> None:
         """Update the key encoder and enqueue the keys."""

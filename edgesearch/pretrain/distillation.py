@@ -1,22 +1,15 @@
 """Distillation: subnets learn the embeddings of a frozen teacher.
 
 Source: Fang et al., "SEED: Self-supervised distillation for visual representation" (ICLR 2021), for
-small networks that learn from large self-supervised ones; the loss is the cosine distance to the
-teacher's embedding of the same crop, through a head that all subnets share.
+small networks that learn from large self-supervised ones; `lessons` has the losses.
 """
 
 from __future__ import annotations
 
 import torch
 
-from edgesearch.pretrain.method import Method, SubnetLoss, Views
-from edgesearch.training.precision import in_full_precision
-
-
-@in_full_precision
-def cosine_distance(embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean of 1 - cosine over rows (N, D) of length 1, a scalar."""
-    return (1 - (embeddings * targets).sum(dim=1)).mean()
+from edgesearch.pretrain.lessons import Lesson
+from edgesearch.pretrain.method import Encode, Method, SubnetLoss, Views, at_once
 
 
 class Distillation(Method):
@@ -25,8 +18,23 @@ class Distillation(Method):
     Instead of a second view, the loader gives the teacher's embeddings (N, D) of the first.
     """
 
-    def loss(self, views: Views, targets: None) -> SubnetLoss:
+    def build(self, dim: int) -> None:
+        """See `Method`; the lesson is the cosine until `learn` gives another."""
+        self.lesson = Lesson(dim)
+
+    def learn(self, lesson: Lesson) -> None:
+        """Choose the loss."""
+        self.lesson = lesson
+
+    def targets(self, views: Views, encode: Encode = at_once) -> torch.Tensor:
+        """The teacher's embeddings."""
+        return views[1]
+
+    def loss(self, views: Views, targets: torch.Tensor) -> SubnetLoss:
         """The loss of the active architecture."""
-        images, taught = views
-        embeddings = self.query(self.query.resized(images))
-        return SubnetLoss(cosine_distance(embeddings, taught), embeddings)
+        features, embeddings = self.query.encoded(views[0])
+        return SubnetLoss(self.lesson(embeddings, targets), embeddings, features)
+
+    def after_step(self, targets: torch.Tensor, progress: float) -> None:
+        """Enqueue the teacher's embeddings."""
+        self.lesson.after_step(targets)

@@ -32,6 +32,11 @@ class Encoder(nn.Module):
         """(N, C, H, W) to embeddings (N, dim) of the active architecture."""
         return self.projector(self.supernet(images))
 
+    def encoded(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (N, C) of the backbone and embeddings (N, dim) of images of any resolution."""
+        features = self.supernet(self.resized(images))
+        return features, self.projector(features)
+
     def resized(self, images: torch.Tensor) -> torch.Tensor:
         """Images (N, C, H, W) resized to the resolution of the active architecture."""
         resolution = self.supernet.active.resolution

@@ -48,7 +48,7 @@ def faithful_step(
         method.move_key_encoder()
         with passes.autocast(views[0].device):
             targets = method.targets(views, passes.encode)
-            loss, embeddings = method.loss(views, targets)
+            loss, embeddings, _ = method.loss(views, targets)
         loss.backward()
         method.queue.put(targets)
         losses.append(float(loss.detach()))

@@ -102,7 +102,7 @@ def out_of_memory(
 
     def run(count: int) -> None:
         method.zero_grad(set_to_none=True)
-        few = views[0][:count], views[1][:count]
+        few = tuple(view[:count] for view in views)
         with distributed.alone(), passes.autocast(views[0].device):
             method.activate(method.space.largest)
             method.loss(few, method.targets(few)).value.backward()

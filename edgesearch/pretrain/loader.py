@@ -65,7 +65,7 @@ class ViewLoader:
         self.views_s = 0.0
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Views]:
-        """The batches of an epoch from `first_step` on: two views (N, C, R, R) each."""
+        """The batches of an epoch from `first_step` on: their views."""
         raise NotImplementedError
 
     def numbers(self, epoch: int, first_step: int) -> list[np.ndarray]:
@@ -147,8 +147,8 @@ def _collate(samples: list[Sample | DataError]) -> tuple[Views, int] | DataError
         if isinstance(sample, DataError):
             return sample
         good.append(sample)
-    first, second = (torch.stack(views) for views in zip(*(v for v, _ in good), strict=True))
-    return (first, second), sum(replaced for _, replaced in good)
+    views = tuple(torch.stack(each) for each in zip(*(v for v, _ in good), strict=True))
+    return views, sum(replaced for _, replaced in good)
 
 
 def _prepare_worker(worker: int) -> None:
@@ -248,8 +248,7 @@ class WorkerViewLoader(ViewLoader):
                     raise batch
                 views, replaced = batch
                 self.replaced += replaced
-                first, second = (to_device(view, self.device) for view in views)
-                yield first, second
+                yield tuple(to_device(view, self.device) for view in views)
         finally:
             if self.workers:  # collecting it would do the same, but an error may keep it
                 ready._shutdown_workers()  # type: ignore[attr-defined]
@@ -284,7 +283,7 @@ def make_loader(
 ) -> ViewLoader:
     """This process's loader; `augmentations` are those of the first and the second view.
 
-    With a teacher, its embeddings take the place of the second view.
+    With a teacher, its embeddings come last; without a second augmentation, after the first view.
 
     Raises:
         DataError: There are fewer images than a batch, or images for batched augmentation differ
@@ -299,7 +298,7 @@ def make_loader(
         )
     taught = None
     if teaching is not None:
-        taught = augmentations[0], preprocess, seed, teaching.crops, teaching.cache
+        taught = augmentations, preprocess, seed, teaching.crops, teaching.cache
     if settings.augmentation.batched:
         batched = (
             BatchedTaughtViews(*taught) if taught else BatchedViews(augmentations, preprocess, seed)

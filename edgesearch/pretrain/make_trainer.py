@@ -12,11 +12,14 @@ from edgesearch.data.image_pool import ImagePool
 from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError
 from edgesearch.events import Event, Report
+from edgesearch.pretrain.distillation import Distillation
 from edgesearch.pretrain.key_queue import queues_of
 from edgesearch.pretrain.knn_monitor import KnnMonitor
+from edgesearch.pretrain.lessons import SecondLesson, make_lesson
 from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.method import Method, make_method
 from edgesearch.pretrain.progress import TrainingReporter
+from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.pretrain.taught_views import Crops, Teaching
 from edgesearch.pretrain.trainer import WEIGHTS, Trainer
 from edgesearch.space import SearchSpace
@@ -28,7 +31,7 @@ from edgesearch.teacher.teacher_cache import TeacherCache
 from edgesearch.training.torch_device import torch_device
 
 if TYPE_CHECKING:
-    from edgesearch.pretrain.settings import PretrainSettings
+    from edgesearch.pretrain.settings import AugmentationSettings, PretrainSettings
 
 
 def make_trainer(
@@ -55,8 +58,13 @@ def make_trainer(
         teaching = _teaching(
             settings, seed, pool, folder.with_name("teacher"), init, device, report
         )
-        options["projector_dim"] = teaching.cache.dim
+        if RECIPES[settings.method].taught:
+            options["projector_dim"] = teaching.cache.dim
     method = make_method(settings.method, space, seed, **options)
+    augmentations: tuple[AugmentationSettings, ...] = method.views(settings.augmentation)
+    if settings.teacher is not None and teaching is not None:
+        _teach(method, settings, teaching.cache.dim, seed)
+        augmentations = augmentations[: 1 if isinstance(method, Distillation) else 2]
     origin = None
     if init is not None:
         package = PACKAGES.get(str(settings.init))
@@ -71,7 +79,7 @@ def make_trainer(
             report(Event("pretrain", text))
     loader = make_loader(
         pool.train,
-        method.views(settings.augmentation),
+        augmentations,
         pool.preprocess(space.largest.resolution),
         settings,
         seed,
@@ -92,6 +100,19 @@ def make_trainer(
         origin=origin,
         teaching=teaching,
     )
+
+
+def _teach(method: Method, settings: PretrainSettings, dim: int, seed: int) -> None:
+    """Have a method learn from a teacher whose embeddings have length `dim`."""
+    assert settings.teacher is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        lesson = make_lesson(settings.teacher, dim)
+        if isinstance(method, Distillation):
+            method.learn(lesson)
+        else:
+            length, weight = method.query.supernet.feature_dim, settings.teacher_weight
+            method.second_lesson = SecondLesson(length, dim, lesson, weight)
 
 
 def _teaching(

@@ -11,14 +11,16 @@ import torch
 from torch import nn
 
 from edgesearch.pretrain.encoder import Encoder, move_towards
+from edgesearch.pretrain.lessons import SecondLesson
 from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.space import Architecture, SearchSpace
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings
 
-Views = tuple[torch.Tensor, torch.Tensor]
-"""Two views (N, C, R, R) of the same images."""
+Views = tuple[torch.Tensor, ...]
+"""Two views (N, C, R, R) of the same images; a teacher's embeddings (N, D) of the first come last.
+Distillation has no second view."""
 
 
 class Encode(Protocol):
@@ -40,10 +42,11 @@ def at_once(function: Callable[..., Any], *views: torch.Tensor, shuffled: bool =
 
 
 class SubnetLoss(NamedTuple):
-    """A scalar loss, and the embeddings (N, dim) of length 1 of the first views."""
+    """A scalar loss; embeddings (N, dim) of length 1 and features (N, C) of the first views."""
 
     value: torch.Tensor
     embeddings: torch.Tensor
+    features: torch.Tensor
 
 
 class Method(nn.Module):
@@ -63,6 +66,7 @@ class Method(nn.Module):
     Attributes:
         query: The trained encoder.
         key: The search's reference, always the largest network; None for that of `query` itself.
+        second_lesson: What a teacher adds to each subnet's loss; None for nothing.
         has_dense_projector: Whether the encoders have a dense projector.
         batch_is_negatives: Whether the loss contrasts images of a batch, so that it is not a mean
             over parts of the batch.
@@ -84,6 +88,7 @@ class Method(nn.Module):
         super().__init__()
         self.space = space
         self.key: Encoder | None = None
+        self.second_lesson: SecondLesson | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.query = Encoder(

@@ -85,8 +85,10 @@ class Passes:
     def cut(self, views: Views, targets: Any) -> Iterator[tuple[Views, Any]]:
         """Views and targets of each pass of a subnet."""
         for rows in self._parts(len(views[0])):
-            first, second = (view[rows] for view in views)
-            yield (first, second), _each(lambda tensor, rows=rows: tensor[rows], targets)
+            yield (
+                tuple(view[rows] for view in views),
+                _each(lambda tensor, rows=rows: tensor[rows], targets),
+            )
 
     def _in_parts(self, function: Callable[..., Any], views: tuple[torch.Tensor, ...]) -> Any:
         encoded = [function(*(view[rows] for view in views)) for rows in self._parts(len(views[0]))]

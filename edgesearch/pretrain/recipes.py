@@ -21,7 +21,7 @@ class Recipe:
         options: The method's own options: keyword arguments of the class. Options of other methods
             are refused.
         augmentation: Differences from MoCo v2's augmentation.
-        taught: Whether a teacher's embeddings take the place of a second view.
+        taught: Whether it learns from a teacher alone.
     """
 
     implementation: str

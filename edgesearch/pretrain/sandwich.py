@@ -26,7 +26,7 @@ _RUNNING_STATISTICS = ("running_mean", "running_var")
 
 @dataclass(frozen=True)
 class StepResult:
-    """Losses of the architectures (unweighted, without distillation) and spread of the largest.
+    """Losses of the architectures by the method alone, unweighted, and spread of the largest.
 
     If not `finite`, the weights are unchanged.
     """
@@ -71,7 +71,7 @@ def sandwich_step(
 
     Args:
         method: Computes the losses.
-        views: Two views (N, C, R, R) of this process's images.
+        views: The views of this process's images.
         architectures: The subnets, the largest first.
         optimizer: Optimizer of the shared weights.
         progress: Completed share of the training, in [0, 1).
@@ -95,8 +95,10 @@ def sandwich_step(
         parts, seen = [], []
         for part, (part_targets, part_teacher) in passes.cut(views, (targets, teacher)):
             with passes.autocast(views[0].device):
-                loss, embeddings = method.loss(part, part_targets)
-            parts.append(loss.detach())
+                loss, embeddings, features = method.loss(part, part_targets)
+                parts.append(loss.detach())
+                if method.second_lesson is not None:
+                    loss = loss + method.second_lesson(features, part[-1])
             seen.append(embeddings.detach())
             if distill and number > 0:
                 assert part_teacher is not None
@@ -116,6 +118,8 @@ def sandwich_step(
             torch.nn.utils.clip_grad_norm_(method.parameters(), clip_gradient)
         optimizer.step()
         method.after_step(targets, progress)
+        if method.second_lesson is not None:
+            method.second_lesson.lesson.after_step(views[-1])
     return result
 
 

@@ -16,6 +16,7 @@ from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.settings import (
     IN_COLOUR,
     NO_EFFECT,
+    TRAINED,
     AppliesTo,
     Batch,
     Count,
@@ -38,7 +39,6 @@ _OPTIONS = {
 }
 
 
-TRAINED = AppliesTo("pretrain.epochs is above 0", lambda config: config.pretrain.epochs > 0)
 JITTERED = AppliesTo(
     "pretrain.augmentation.jitter.probability is above 0",
     lambda config: config.pretrain.augmentation.jitter.probability > 0,
@@ -64,10 +64,23 @@ WITH_HIDDEN = AppliesTo(
     "pretrain.projector_hidden_dim is given",
     lambda config: config.pretrain.projector_hidden_dim is not None,
 )
+SECOND_LESSON = AppliesTo(
+    "pretrain.teacher is given and pretrain.method is not distillation",
+    lambda config: config.pretrain.teacher and not RECIPES[config.pretrain.method].taught,
+)
 WITH_INIT = AppliesTo("pretrain.init is given", lambda config: config.pretrain.init is not None)
 OF_SGD = AppliesTo(
     "pretrain.optimizer is sgd or lars", lambda config: config.pretrain.optimizer != "adamw"
 )
+
+
+def _check_queue(name: str, queue_size: int, batch_size: int) -> None:
+    """Refuse a queue that does not hold a whole number of batches."""
+    if queue_size % batch_size:
+        required = f"a multiple of pretrain.batch_size ({batch_size}) is required"
+        fitting = max(1, round(queue_size / batch_size)) * batch_size
+        found = f"{name} {queue_size}" if name else str(queue_size)
+        raise fault(required, found, f"The nearest is {fitting}")
 
 
 def _trains_smaller(pretrain: Any) -> bool:
@@ -187,7 +200,10 @@ class PretrainSettings(Settings):
     dense_weight: Annotated[Fraction | None, TRAINED] = _own()
     """Weight of the dense loss; the rest is that of the loss for whole images (DenseCL)."""
     teacher: TeacherSettings | None = Field(default=None, validate_default=True)
-    """The teacher (distillation); `init` for the public weights of `pretrain.init`."""
+    """The teacher: distillation learns from it alone, other methods besides. `init` for the public
+    weights of `pretrain.init`."""
+    teacher_weight: Annotated[Positive, TRAINED, SECOND_LESSON] = 1.0
+    """Weight of the teacher's loss, which is added to the method's own."""
     random_subnets: Annotated[CountFromZero, TRAINED, RANDOM_WEIGHED] = 1
     """Random subnets per step, besides the largest and the smallest."""
     largest_only_epochs: Annotated[CountFromZero, TRAINED] = 0
@@ -293,8 +309,9 @@ class PretrainSettings(Settings):
                 f"a teacher is required by {method}",
                 remedy="Set pretrain.teacher, such as {onnx: teacher.onnx}",
             )
-        if teacher is not None and not RECIPES[method].taught:
-            raise fault(f"null is required, since {method} has no teacher", remedy="Leave it out")
+        batch_size = info.data.get("batch_size")
+        if teacher is not None and batch_size and teacher.loss == "queue":
+            _check_queue("pretrain.teacher.queue_size", teacher.queue_size, batch_size)
         return teacher
 
     @field_validator("augmentation", mode="wrap")
@@ -322,10 +339,8 @@ class PretrainSettings(Settings):
     @classmethod
     def _whole_batches(cls, queue_size: int | None, info: ValidationInfo) -> int | None:
         batch_size = info.data.get("batch_size")
-        if queue_size is not None and batch_size is not None and queue_size % batch_size:
-            required = f"a multiple of pretrain.batch_size ({batch_size}) is required"
-            fitting = max(1, round(queue_size / batch_size)) * batch_size
-            raise fault(required, str(queue_size), f"The nearest is {fitting}")
+        if queue_size is not None and batch_size is not None:
+            _check_queue("", queue_size, batch_size)
         return queue_size
 
     @field_validator("warmup_epochs", "largest_only_epochs")
@@ -365,6 +380,8 @@ class PretrainSettings(Settings):
         weights, distill = info.data.get("loss_weights"), info.data.get("distill")
         if faithful and (weights, distill) != ((1, 1, 1), 0):
             raise fault("false is required with pretrain.distill or pretrain.loss_weights")
+        if faithful and info.data.get("teacher") is not None:
+            raise fault("false is required with pretrain.teacher")
         if faithful and info.data.get("clip_gradient") is not None:
             raise fault("false is required with pretrain.clip_gradient")
         return faithful

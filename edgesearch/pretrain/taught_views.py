@@ -1,4 +1,4 @@
-"""Views whose crops a teacher has seen, with the teacher's embeddings in place of second views.
+"""Views whose crops a teacher has seen, with its embeddings.
 
 Each image has a fixed number of crops, the same for every seed of a run, so that the teacher embeds
 each once. A student sees one of them in each epoch, with new flips and changes of colour.
@@ -6,7 +6,7 @@ each once. A student sees one of them in each epoch, with new flips and changes 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,45 +60,48 @@ class Crops:
 
 
 class TaughtViews(TorchvisionViews):
-    """Views of single images of any size, with the teacher's embeddings (D,)."""
+    """Views of single images of any size, with the teacher's embeddings (D,) of the first.
+
+    Further views have crops of their own.
+    """
 
     def __init__(
         self,
-        augmentation: AugmentationSettings,
+        augmentations: Sequence[AugmentationSettings],
         preprocess: Preprocess,
         seed: int,
         crops: Crops,
         taught: TeacherCache,
     ) -> None:
-        self.seed = seed
-        self.transforms = [v2.Compose(after_crop(augmentation, preprocess))]
+        super().__init__(augmentations, preprocess, seed)
+        self.transforms[0] = v2.Compose(after_crop(augmentations[0], preprocess))
         self.crops, self.taught, self.resolution = crops, taught, preprocess.resolution
 
     def __call__(self, image: torch.Tensor, index: int, epoch: int) -> tuple[torch.Tensor, ...]:
-        """A view (C, R, R) float32 of (C, H, W) uint8, and the teacher's embedding (D,)."""
+        """Views (C, R, R) float32 of (C, H, W) uint8, and the teacher's embedding (D,)."""
         number = self.crops.number(index, epoch)
         crop = self.crops(image, index, number, self.resolution)
-        (view,) = super().__call__(crop, index, epoch)
-        return view, self.taught[index * self.crops.count + number]
+        views = self.changed([crop, *[image] * (len(self.transforms) - 1)], index, epoch)
+        return *views, self.taught[index * self.crops.count + number]
 
 
 class BatchedTaughtViews(BatchedViews):
-    """Views of batches of images of equal size, with the teacher's embeddings (N, D)."""
+    """The same of batches of images of equal size."""
 
     def __init__(
         self,
-        augmentation: AugmentationSettings,
+        augmentations: Sequence[AugmentationSettings],
         preprocess: Preprocess,
         seed: int,
         crops: Crops,
         taught: TeacherCache,
     ) -> None:
-        super().__init__([augmentation], preprocess, seed)
+        super().__init__(augmentations, preprocess, seed)
         self.crops, self.taught = crops, taught
 
     def __call__(
         self, images: torch.Tensor, indices: torch.Tensor, epoch: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, ...]:
         """Views (N, C, R, R) float32 of (N, C, H, W) uint8, and embeddings (N, D)."""
         a, numbers = self.augmentations[0], [self.crops.number(i, epoch) for i in indices.tolist()]
         x = torch.stack(
@@ -112,7 +115,8 @@ class BatchedTaughtViews(BatchedViews):
         mirrored = (on_cpu[:, 4] < a.flip_probability).to(x.device)[:, None, None, None]
         x = torch.where(mirrored, x.flip(3), x).to(torch.float32) / 255
         rows = indices.numpy() * self.crops.count + np.array(numbers)
-        return self.changed(x, a, on_cpu), self.taught[rows].to(x.device)
+        others = super().views_from(1, images, indices, epoch)
+        return self.changed(x, a, on_cpu), *others, self.taught[rows].to(x.device)
 
 
 class Teaching:

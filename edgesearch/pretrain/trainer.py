@@ -228,21 +228,21 @@ class Trainer:
         )
         if self.progress.epoch < settings.largest_only_epochs:
             architectures = architectures[:1]
-        first, second = (
+        moved = tuple(
             view.to(self.device, non_blocking=True, memory_format=_memory_format(view))
             for view in views
         )
         share = step / self._total_steps
         try:
             result = self._step(
-                self.method, (first, second), architectures, self.optimizer, share, passes=passes
+                self.method, moved, architectures, self.optimizer, share, passes=passes
             )
         except torch.cuda.OutOfMemoryError as error:
             traceback.clear_frames(error.__traceback__)
             found, result = str(error), None
         if result is None:  # outside of `except`, whose error holds memory
             memory = CudaMemory(self.device)
-            raise out_of_memory(self.method, (first, second), passes, memory, found)
+            raise out_of_memory(self.method, moved, passes, memory, found)
         if not result.finite:
             raise TrainingError(
                 "finite losses",

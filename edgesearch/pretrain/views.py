@@ -37,9 +37,15 @@ class TorchvisionViews:
 
     def __call__(self, image: torch.Tensor, index: int, epoch: int) -> tuple[torch.Tensor, ...]:
         """A view (C, R, R) float32, normalised, of (C, H, W) uint8 per augmentation."""
+        return self.changed([image] * len(self.transforms), index, epoch)
+
+    def changed(
+        self, images: Sequence[torch.Tensor], index: int, epoch: int
+    ) -> tuple[torch.Tensor, ...]:
+        """The views, each by its transform from its own (C, H, W) uint8 of an image."""
         views = []
         with torch.random.fork_rng(devices=[]):
-            for number, transform in enumerate(self.transforms):
+            for number, (transform, image) in enumerate(zip(self.transforms, images, strict=True)):
                 torch.manual_seed(seed_of(self.seed, epoch, index, number))
                 views.append(transform(image))
         return tuple(views)

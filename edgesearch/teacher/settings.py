@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edgesearch.settings import IN_COLOUR, Count, Positive, Settings, UserPath, fault
+from edgesearch.settings import (
+    IN_COLOUR,
+    TRAINED,
+    AppliesTo,
+    Count,
+    Positive,
+    Settings,
+    UserPath,
+    fault,
+)
+
+WITH_QUEUE = AppliesTo(
+    "pretrain.teacher.loss is queue", lambda config: config.pretrain.teacher.loss == "queue"
+)
 
 
 class TeacherSettings(Settings):
     """A trained network whose embeddings the subnets learn.
 
     One of `onnx`, `torchscript`, `torchvision`, `timm` and `init`. The form of its input is taken
-    from the file, torchvision or timm where they say it.
+    from the file, torchvision or timm where they say it. Of feature maps it is the mean: dense
+    methods have no dense targets.
     """
 
     onnx: UserPath | None = None
@@ -40,6 +54,15 @@ class TeacherSettings(Settings):
     """Name of an ONNX file's output; the first if null."""
     crops: Count = 4
     """Crops of each image that it embeds once, before the training."""
+    loss: Annotated[Literal["cosine", "queue"], TRAINED] = "cosine"
+    """What is compared: the embeddings themselves, or their similarities to a queue (SEED)."""
+    queue_size: Annotated[Count, TRAINED, WITH_QUEUE] = 1024
+    """Embeddings of the teacher in the queue: a multiple of batch_size."""
+    temperatures: Annotated[tuple[Positive, Positive], Field(strict=False), TRAINED, WITH_QUEUE] = (
+        0.01,
+        0.2,
+    )
+    """Temperatures of the teacher's similarities and of the subnets'."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> TeacherSettings:

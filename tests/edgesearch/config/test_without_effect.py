@@ -71,6 +71,21 @@ CASES = {
         ["pretrain.optimizer=lars"],
     ),
     "pretrain.projector_bn": (TAUGHT, ["pretrain.projector_hidden_dim=64"]),
+    **{
+        f"pretrain.teacher.{name}": (
+            [*TAUGHT, f"pretrain.teacher={{onnx: a.onnx, {name}: {value}}}"],
+            ["pretrain.teacher={onnx: a.onnx, loss: queue, " + f"{name}: {value}}}"],
+        )
+        for name, value in (("queue_size", 512), ("temperatures", "[0.1, 0.1]"))
+    },
+    "pretrain.teacher.loss": (
+        [*TAUGHT, *UNTRAINED, "pretrain.teacher={onnx: a.onnx, loss: queue}"],
+        ["pretrain.epochs=20"],
+    ),
+    "pretrain.teacher_weight": (
+        [*TAUGHT, "pretrain.teacher_weight=0.5"],
+        ["pretrain.method=moco_v2"],
+    ),
     "pretrain.teacher.bgr": ([*TAUGHT, *ONE_CHANNEL], ["space.in_channels=3"]),
     "pretrain.init_licence": (["pretrain.init_licence=MIT"], ["pretrain.init=weights.pth"]),
     "pretrain.random_subnets": (
@@ -124,6 +139,9 @@ SECOND_REASONS = {
     f"{JITTER}.hue": ONE_CHANNEL,
     "pretrain.distill": UNTRAINED,
     "pretrain.workers": UNTRAINED,
+    "pretrain.teacher.queue_size": UNTRAINED,
+    "pretrain.teacher.temperatures": UNTRAINED,
+    "pretrain.teacher_weight": UNTRAINED,
     "pretrain.knn_k": UNTRAINED,
     "pretrain.momentum": UNTRAINED,
     "pretrain.random_subnets": UNTRAINED,

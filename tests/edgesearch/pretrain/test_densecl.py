@@ -113,7 +113,7 @@ class TestMethod:
         method, views = new_method("densecl", dense_weight=weight), two_views()
         targets = method.targets(views)
         method.activate(pinhole.smallest)
-        loss, embeddings = method.loss(views, targets)
+        loss, embeddings, _ = method.loss(views, targets)
         features = method.query.supernet.feature_map(method.query.resized(views[0]))
         places = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
         grid = method.query.dense_projector.project(places).detach()

@@ -1,5 +1,7 @@
 """Distillation: the loss, the crops that a teacher and its students share, and a whole training."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,13 @@ import torch.nn.functional as F
 
 from edgesearch.data.image_set import ImageSet
 from edgesearch.data.preprocess import Preprocess
-from edgesearch.pretrain.distillation import cosine_distance
+from edgesearch.pretrain.batched_views import BatchedViews
+from edgesearch.pretrain.lessons import Lesson, SecondLesson, cosine_distance, similarity_loss
+from edgesearch.pretrain.recipes import RECIPES
+from edgesearch.pretrain.sandwich import sandwich_step
 from edgesearch.pretrain.settings import AugmentationSettings
 from edgesearch.pretrain.taught_views import BatchedTaughtViews, Crops, TaughtViews, Teaching
+from edgesearch.pretrain.views import TorchvisionViews
 from edgesearch.teacher.teacher_cache import TeacherCache
 
 PLAIN = AugmentationSettings.model_validate(
@@ -55,9 +61,101 @@ def test_loss_is_the_mean_of_one_minus_cosine(embeddings_of):
     assert float(cosine_distance(first, first)) == pytest.approx(0, abs=1e-6)
 
 
+def slow_similarity_loss(embeddings, taught, queue, temperatures):
+    def distribution(row, target, temperature):
+        others = [target, *queue.T.tolist()]
+        scores = [sum(a * b for a, b in zip(row, o, strict=True)) / temperature for o in others]
+        powers = [math.exp(score - max(scores)) for score in scores]
+        return [power / sum(powers) for power in powers]
+
+    total = 0.0
+    for own, target in zip(embeddings.tolist(), taught.tolist(), strict=True):
+        wanted, found = (
+            distribution(row, target, temperature)
+            for row, temperature in zip((target, own), temperatures, strict=True)
+        )
+        total -= sum(p * math.log(q) for p, q in zip(wanted, found, strict=True))
+    return total / len(taught)
+
+
+def test_similarities_equal_the_slow_loss(embeddings_of):
+    parts = embeddings_of(6, 5), embeddings_of(6, 5, seed=1), embeddings_of(9, 5, seed=2).T
+    for temperatures in ((0.1, 0.2), (0.5, 0.3)):
+        found = float(similarity_loss(*parts, temperatures))
+        assert found == pytest.approx(slow_similarity_loss(*parts, temperatures), rel=1e-4)
+    turned = similarity_loss(parts[0], parts[1], parts[2].flip(1), (0.1, 0.2))
+    torch.testing.assert_close(turned, similarity_loss(*parts, (0.1, 0.2)))
+    assert similarity_loss(parts[1], parts[1], parts[2], (0.1, 0.1)) < turned
+
+
+def test_queue_holds_the_teacher_of_former_batches(embeddings_of):
+    lesson = Lesson(5, 12, (0.1, 0.2))
+    batches = [embeddings_of(6, 5, seed=seed) for seed in range(3)]
+    for batch in batches:
+        lesson.after_step(batch)
+    torch.testing.assert_close(lesson.queue.keys, torch.cat([batches[2], batches[1]]).T)
+    found = lesson(batches[0], batches[1])
+    torch.testing.assert_close(
+        found, similarity_loss(batches[0], batches[1], lesson.queue.keys, (0.1, 0.2))
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"distillation"}))
+def test_any_method_may_have_a_teacher_beside(name, new_method, two_views, embeddings_of, pinhole):
+    """The gradient is that of both losses, and only the head learns from the teacher alone."""
+    views, taught = two_views(), embeddings_of(4, 7)
+    moves = {}
+    for weight in (None, 1.0, 3.0):
+        method = new_method(name)
+        before = {key: tensor.clone() for key, tensor in method.query.state_dict().items()}
+        if weight is not None:
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                length = method.query.supernet.feature_dim
+                method.second_lesson = SecondLesson(length, 7, Lesson(7, 8), weight)
+        optimizer = torch.optim.SGD((p for p in method.parameters() if p.requires_grad), 1.0)
+        given = views if weight is None else (*views, taught)
+        result = sandwich_step(method, given, [pinhole.largest, pinhole.smallest], optimizer)
+        assert result.finite
+        moves[weight] = (
+            torch.cat(
+                [
+                    (tensor - before[key]).flatten()
+                    for key, tensor in method.query.supernet.named_parameters(prefix="supernet")
+                ]
+            ),
+            result.losses,
+        )
+        if weight is not None:
+            torch.testing.assert_close(method.second_lesson.lesson.queue.keys[:, :4], taught.T)
+    (alone, losses), (one, with_one), (three, _) = (moves[weight] for weight in (None, 1.0, 3.0))
+    assert losses == with_one
+    torch.testing.assert_close(three - alone, 3 * (one - alone), rtol=1e-3, atol=1e-5)
+    assert (one - alone).abs().max() > 1e-4
+
+
+def test_second_views_are_those_without_a_teacher(images, teaching):
+    strong = PLAIN.model_copy(update={"flip_probability": 0.5, "blur_probability": 0.5})
+    indices = torch.tensor([7, 0, 4])
+    parts = PREPROCESS, 3
+    taught = TaughtViews([strong, PLAIN], *parts, teaching.crops, teaching.cache)
+    batched = BatchedTaughtViews([strong, PLAIN], *parts, teaching.crops, teaching.cache)
+    first, second, embeddings = batched(images[indices], indices, 2)
+    torch.testing.assert_close(
+        second, BatchedViews([strong, PLAIN], *parts)(images[indices], indices, 2)[1]
+    )
+    for row, index in enumerate(indices.tolist()):
+        found = taught(images[index], index, 2)
+        assert len(found) == 3
+        torch.testing.assert_close(
+            found[1], TorchvisionViews([strong, PLAIN], *parts)(images[index], index, 2)[1]
+        )
+        torch.testing.assert_close(found[2], embeddings[row])
+
+
 def test_student_and_teacher_see_the_same_crop(images, teaching):
     """The embedding is that of the crop that the view shows, at another resolution."""
-    views = TaughtViews(PLAIN, PREPROCESS, 3, teaching.crops, teaching.cache)
+    views = TaughtViews([PLAIN], PREPROCESS, 3, teaching.crops, teaching.cache)
     seen = set()
     for epoch in range(30):
         view, taught = views(images[5], 5, epoch)
@@ -72,8 +170,8 @@ def test_student_and_teacher_see_the_same_crop(images, teaching):
 
 def test_batched_views_are_those_of_single_images(images, teaching):
     indices = torch.tensor([7, 0, 4])
-    batched = BatchedTaughtViews(PLAIN, PREPROCESS, 3, teaching.crops, teaching.cache)
-    single = TaughtViews(PLAIN, PREPROCESS, 3, teaching.crops, teaching.cache)
+    batched = BatchedTaughtViews([PLAIN], PREPROCESS, 3, teaching.crops, teaching.cache)
+    single = TaughtViews([PLAIN], PREPROCESS, 3, teaching.crops, teaching.cache)
     for epoch in range(3):
         view, taught = batched(images[indices], indices, epoch)
         for row, index in enumerate(indices.tolist()):
@@ -87,7 +185,7 @@ def test_flips_change_the_view_only(images, teaching):
     for kind in (TaughtViews, BatchedTaughtViews):
         pair = []
         for augmentation in (PLAIN, mirrored):
-            views = kind(augmentation, PREPROCESS, 3, teaching.crops, teaching.cache)
+            views = kind([augmentation], PREPROCESS, 3, teaching.crops, teaching.cache)
             if kind is TaughtViews:
                 pair.append(views(images[2], 2, 1))
             else:
@@ -114,7 +212,7 @@ def test_supernet_learns_the_targets(new_method, pinhole):
     for _ in range(40):
         for architecture in (pinhole.largest, pinhole.smallest):
             method.activate(architecture)
-            loss, embeddings = method.loss((images, targets), None)
+            loss, embeddings, _ = method.loss((images, targets), targets)
             assert embeddings.shape == (16, 6)
             loss.backward()
             losses.append(float(loss.detach()))

@@ -114,7 +114,7 @@ class TestPrecision:
         method, views = new_method(name), two_views(4)
         with autocast(CPU, "bf16"):
             targets = method.targets(views)
-            loss, embeddings = method.loss(views, targets)
+            loss, embeddings, _ = method.loss(views, targets)
         floating = [t for t in _tensors(targets) if t.is_floating_point()]
         assert {t.dtype for t in (loss, embeddings, *floating)} == {torch.float32}
         torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(4))

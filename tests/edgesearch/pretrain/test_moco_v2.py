@@ -65,7 +65,7 @@ def test_loss_is_that_of_the_active_architecture_on_the_first_views(
     method.activate(architecture)
     shapes = []
     method.query.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
-    loss, embeddings = method.loss(views, targets)
+    loss, embeddings, _ = method.loss(views, targets)
     side = architecture.resolution
     assert shapes == [(4, 1, side, side)]
     images = F.interpolate(views[0], (side, side), mode="bilinear", antialias=True)

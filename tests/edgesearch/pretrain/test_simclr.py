@@ -45,7 +45,7 @@ def test_both_views_are_one_batch_to_a_subnet(new_method, two_views, pinhole):
     method, views, sizes = new_method("simclr", temperature=0.3), two_views(), []
     method.query.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape))
     method.activate(pinhole.smallest)
-    loss, embeddings = method.loss(views, method.targets(views))
+    loss, embeddings, _ = method.loss(views, method.targets(views))
     assert [tuple(size) for size in sizes] == [(8, 1, 12, 12)]
     both = method.query(method.query.resized(torch.cat(views))).detach()
     torch.testing.assert_close(embeddings, both[:4])
