@@ -67,7 +67,7 @@ RANDOM = ("pretrain.init=null",)
 RECIPES = {
     "random weights + MoCo v2": (*RANDOM, *MOCO),
     "random weights + teacher": RANDOM,
-    "recalibration only": ("pretrain.epochs=0",),
+    "recalibration only": (*MOCO, "pretrain.epochs=0"),
     "public weights + MoCo v2": MOCO,
     "public weights + in-place distillation": (
         "pretrain.teacher={init: true, size: 160, crops: 2}",

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from edgesearch.pretrain.key_queue import KeyQueue
-from edgesearch.training.precision import in_full_precision
 from edgesearch.supernet.projector import Projector
+from edgesearch.training.precision import in_full_precision
 
 if TYPE_CHECKING:
     from edgesearch.teacher.settings import TeacherSettings

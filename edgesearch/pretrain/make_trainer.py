@@ -132,9 +132,9 @@ def _teaching(
     assert settings.teacher is not None
     teacher = open_teacher(settings.teacher, init, device)
     crops = Crops(seed, settings.augmentation.crop_scale, settings.teacher.crops)
-    ends = (0, len(pool.train) - 1)
-    first, last = (crops(pool.train.load(index), index, 0, teacher.size) for index in ends)
-    dim = teacher.try_on(first, last)
+    count = len(pool.train)
+    ends = (_first_readable(pool, order) for order in (range(count), range(count)[::-1]))
+    dim = teacher.try_on(*(crops(image, index, 0, teacher.size) for index, image in ends))
     about = {
         "images": pool.digest,
         "teacher": teacher.digest,
@@ -143,6 +143,18 @@ def _teaching(
     }
     cache = TeacherCache(folder, about, len(pool.train) * crops.count, dim)
     return Teaching(teacher, pool.train, crops, cache, report)
+
+
+def _first_readable(pool: ImagePool, order: range) -> tuple[int, torch.Tensor]:
+    """Index and pixels (C, H, W) uint8 of the first image that can be read.
+
+    Raises:
+        DataError: There is none.
+    """
+    for index in order[:-1]:
+        with suppress(DataError):
+            return index, pool.train.load(index)
+    return order[-1], pool.train.load(order[-1])
 
 
 def weights_file(init: Path) -> Path:

@@ -78,7 +78,7 @@ class Teacher:
         """Embeddings (N, D) float32 of length 1 of images (N, 1 or 3, size, size) uint8.
 
         Raises:
-            TrainingError: They are not finite.
+            TrainingError: They are not finite or 0, or the network does not take the images.
         """
         x = images.to(self._device).expand(-1, 3, -1, -1)
         if self._bgr:
@@ -91,7 +91,14 @@ class Teacher:
             x = (x.float() / 255 - mean) / std
         if form.nhwc:
             x = x.permute(0, 2, 3, 1)
-        found = self._run(x.contiguous())
+        try:
+            found = self._run(x.contiguous())
+        except Exception as error:  # each runtime has its own
+            raise TrainingError(
+                f"a teacher that takes images of {self.size} × {self.size} pixels",
+                f"{self.name}: {(str(error).strip() or repr(error)).splitlines()[-1]}",
+                "Set pretrain.teacher.size as in its training, or choose another teacher.",
+            ) from error
         if found.ndim == 4:
             found = found.mean(dim=(2, 3))
         if found.ndim != 2 or len(found) != len(images):
@@ -105,6 +112,12 @@ class Teacher:
             raise TrainingError(
                 f"finite embeddings from {self.name}",
                 "NaN or infinite values",
+                "Check its preprocessing (pretrain.teacher.mean, std), or choose another teacher.",
+            )
+        if not embeddings.any(dim=1).all():
+            raise TrainingError(
+                f"embeddings other than 0 from {self.name}",
+                "only zeros for an image",
                 "Check its preprocessing (pretrain.teacher.mean, std), or choose another teacher.",
             )
         return embeddings
@@ -163,14 +176,23 @@ def _form(
     mean, std = settings.mean or mean, settings.std or std
     if size is None or mean is None or std is None:
         named = {"size": size, "mean": mean, "std": std}
-        missing = [f"pretrain.teacher.{name}" for name, value in named.items() if value is None]
-        raise TrainingError(
-            "the form of the teacher's input",
-            f"no {' and no '.join(missing)}, and the file does not say it",
-            "Set what is missing as in the teacher's training; mean and std are those of pixel "
-            "values in 0 … 1, such as [0.485, 0.456, 0.406] and [0.229, 0.224, 0.225].",
-        )
+        raise _unknown_form([name for name, value in named.items() if value is None])
     return Form(size, tuple(mean), tuple(std))
+
+
+def _unknown_form(missing: list[str]) -> TrainingError:
+    keys = [f"pretrain.teacher.{name}" for name in missing]
+    numbers = (
+        "; mean and std are those of pixel values in 0 … 1, such as [0.485, 0.456, 0.406] and "
+        "[0.229, 0.224, 0.225]"
+        if missing != ["size"]
+        else ""
+    )
+    return TrainingError(
+        "the form of the teacher's input",
+        f"no {' and no '.join(keys)}, and the file does not say it",
+        f"Set what is missing as in the teacher's training{numbers}.",
+    )
 
 
 def _of_module(
@@ -317,7 +339,9 @@ def _of_onnx(settings: TeacherSettings, file: Path) -> Teacher:
                 f"mean {settings.mean}, std {settings.std}",
                 "Leave them out.",
             )
-        form = Form(size or 224, None, None, nhwc)
+        if size is None:
+            raise _unknown_form(["size"])
+        form = Form(size, None, None, nhwc)
     else:
         about = session.get_modelmeta().custom_metadata_map
         mean, std = (_numbers(about.get(name)) for name in ("mean", "std"))
@@ -331,12 +355,15 @@ def _of_onnx(settings: TeacherSettings, file: Path) -> Teacher:
             "Correct it.",
         )
     chosen = [settings.output or outputs[0]]
-    one_by_one = given.shape[0] == 1
+    fixed = given.shape[0] if isinstance(given.shape[0], int) else None
 
     def run(images: torch.Tensor) -> torch.Tensor:
-        parts = images.split(1) if one_by_one else [images]
+        count = len(images)
+        if fixed is not None and count % fixed:  # the last image fills the last batch
+            images = torch.cat([images, images[-1:].expand(fixed - count % fixed, -1, -1, -1)])
+        parts = images.split(fixed or count)
         rows = [session.run(chosen, {given.name: part.numpy()})[0] for part in parts]
-        return torch.from_numpy(np.concatenate(rows))
+        return torch.from_numpy(np.concatenate(rows)[:count])
 
     cpu = torch.device("cpu")
     return Teacher(file.name, _digest(settings, file, form), form, settings.bgr, run, cpu)

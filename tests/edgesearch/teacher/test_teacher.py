@@ -158,8 +158,9 @@ def test_digest_depends_on_file_and_form(exported):
     [
         (Network(constant=True), "a cosine of 1.000000 between two images"),
         (Network(spoil=float("nan")), "NaN or infinite values"),
+        (Network(spoil=0.0), "only zeros for an image"),
     ],
-    ids=["constant", "nan"],
+    ids=["constant", "nan", "zero"],
 )
 def test_useless_embeddings_are_refused_on_trial(images, exported, network, found):
     teacher = opened(onnx=str(exported(network, (2, 3, 24, 24))), **NORMALISED)
@@ -190,6 +191,28 @@ def test_form_that_a_file_does_not_take_is_refused(exported):
     of_bytes = str(exported(Network(nhwc=True), (2, 24, 24, 3), torch.uint8, dynamic=(0, 1, 2)))
     with pytest.raises(TrainingError, match="no pretrain.teacher.mean and std for"):
         opened(onnx=of_bytes, size=24, **NORMALISED)
+
+
+def test_size_of_bytes_is_asked_for_too(exported):
+    of_bytes = str(exported(Network(nhwc=True), (2, 24, 24, 3), torch.uint8, dynamic=(0, 1, 2)))
+    with pytest.raises(TrainingError, match=r"no pretrain.teacher.size, and .* training\.$"):
+        opened(onnx=of_bytes)
+
+
+def test_onnx_of_a_fixed_batch(images, exported):
+    network = Network()
+    teacher = opened(onnx=str(exported(network, (2, 3, 24, 24), dynamic=())), **NORMALISED)
+    torch.testing.assert_close(teacher(images), expected(images, network), atol=1e-6, rtol=1e-5)
+
+
+def test_images_that_a_network_does_not_take(images, tmp_path):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.trace(network, torch.zeros(1, 3, 24, 24)).save(tmp_path / "teacher.pt")
+    teacher = opened(torchscript=str(tmp_path / "teacher.pt"), size=20, **NORMALISED)
+    with pytest.raises(TrainingError, match="images of 20 × 20 pixels; found: teacher.pt: "):
+        teacher.try_on(*images[:2, :, :20, :20])
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torchscript"])
