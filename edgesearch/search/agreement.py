@@ -11,7 +11,7 @@ from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import DataError, SearchError
 from edgesearch.events import Event, Report, silent
 from edgesearch.search.beginnings import Member, Outputs, families, run_family, share_beginning
-from edgesearch.search.label_votes import right_votes
+from edgesearch.search.label_votes import label_score
 from edgesearch.search.settings import FOREIGN, SearchSettings
 from edgesearch.search.similarity import (
     alignment_of_places,
@@ -46,7 +46,7 @@ GLOBAL_SCORES: dict[str, tuple[str, Compare]] = {
     "cosine": ("embeddings", cosine_of_embeddings),
     "relation": ("features", relation_of_images),
     "cka": ("features", kernel_alignment),
-    "labels": ("features", right_votes),
+    "labels": ("features", label_score),
 }
 """For classification: the compared outputs, and the comparison."""
 DENSE_SCORES: dict[str, Compare] = {

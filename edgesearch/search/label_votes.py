@@ -9,7 +9,7 @@ NEIGHBOURS = 20
 TEMPERATURE = 0.1
 
 
-def right_votes(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def label_score(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Whether each image gets its class by the votes of its nearest others: 0 or 1.
 
     Features (N, D) and labels (N,) of the same images to (N,) float32. The vote is that of

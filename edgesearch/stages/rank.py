@@ -37,7 +37,7 @@ from edgesearch.processes.shared_work import (
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import Stage
 from edgesearch.search.agreement import Agreement
-from edgesearch.search.label_votes import right_votes
+from edgesearch.search.label_votes import label_score
 from edgesearch.search.score_variants import ScoreVariants
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.space.count import is_laid_out
@@ -216,7 +216,7 @@ class _Ranker:
             own = self.agreement.scores_of(network, architecture.resolution)
             features = self._judge.features_of_calibrated(network[0], architecture.resolution)
             labelled = slice(self._label_images)
-            votes = right_votes(features.train[labelled], features.train_labels[labelled])
+            votes = label_score(features.train[labelled], features.train_labels[labelled])
             scores = {
                 "agreement": float(own.mean()),
                 "MACs": float(space.macs(architecture)),

@@ -7,7 +7,7 @@ from torch import nn
 
 from edgesearch.errors import CheckpointError, DataError, UserError
 from edgesearch.families import space_from_dict
-from edgesearch.search.label_votes import right_votes
+from edgesearch.search.label_votes import label_score
 from edgesearch.search.similarity import kernel_alignment, relation_of_images
 from edgesearch.stages.scorer import make_scorer
 
@@ -67,16 +67,16 @@ def features_of(run, scorer, architecture):
         return scorer.subnet(architecture)[0](scorer.images_at(16, 0, scorer.images))
 
 
-@pytest.mark.parametrize(("score", "compare"), [("cka", kernel_alignment), ("relation", None)])
+@pytest.mark.parametrize(
+    ("score", "compare"), [("cka", kernel_alignment), ("relation", relation_of_images)]
+)
 def test_public_weights_as_they_are(untrained, public, score, compare):
     run = untrained(reference="init", score=score)
     scorer = scorer_of(run)
     with torch.no_grad():
         expected = public[1](scorer.images_at(16, 0, 64))  # with its own statistics
-    compared = (compare or relation_of_images)(
-        features_of(run, scorer, run.space.smallest), expected
-    )
-    torch.testing.assert_close(scorer.scores(run.space.smallest), compared.double())
+    compared = compare(features_of(run, scorer, run.space.smallest), expected).double()
+    torch.testing.assert_close(scorer.scores(run.space.smallest), compared)
     assert scorer.is_foreign
 
 
@@ -103,13 +103,9 @@ def test_labels(untrained):
     scorer, images = scorer_of(run), run.open_images()
     labels = images.train.labels[images._order(len(images.train))[:200]]
     assert scorer.images == 200
-    expected = right_votes(features_of(run, scorer, run.space.largest), labels)
+    expected = label_score(features_of(run, scorer, run.space.largest), labels)
     torch.testing.assert_close(scorer.scores(run.space.largest), expected.double())
-    assert make_scorer_count(untrained(score="labels")) == 64  # search.images
-
-
-def make_scorer_count(run):
-    return scorer_of(run).images
+    assert scorer_of(untrained(score="labels")).images == 64  # search.images
 
 
 @pytest.mark.parametrize(
