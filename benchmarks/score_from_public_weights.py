@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -135,10 +136,11 @@ def main() -> None:
     run.set_threads()
     chosen = spread_subnets(run.space, SUBNETS, 0)
     measured = Measured(run, Path(output_dir) / "score")
-    found = []
-    for number, architecture in enumerate(np.random.default_rng(0).permutation(len(chosen)), 1):
-        found.append((chosen[architecture], measured.subnet(chosen[architecture])))
-        tell(Event("score", str(chosen[architecture]), number, len(chosen)))
+    found: list[tuple[Architecture, Tensors]] = []
+    with suppress(KeyboardInterrupt):  # prints what is known by then
+        for number in np.random.default_rng(0).permutation(len(chosen)):
+            found.append((chosen[number], measured.subnet(chosen[number])))
+            tell(Event("score", str(chosen[number]), len(found), len(chosen)))
     costs, kind = costs_of(run, [architecture for architecture, _ in found])
     bins = np.argsort(np.argsort(costs, kind="stable"), kind="stable") * BINS // len(found)
     scores = scores_of(run, measured, found)
