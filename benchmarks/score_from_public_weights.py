@@ -69,8 +69,10 @@ class Measured:
         folder.mkdir(parents=True, exist_ok=True)
 
     def subnet(self, architecture: Architecture) -> Tensors:
-        """Of a subnet: `features` (N, D) and `embeddings` (N, E) of training images, and whether
-        each test image is classified right, `linear` and `knn` (M,).
+        """Tensors of a subnet, by name.
+
+        `features` (N, D) and `embeddings` (N, E) of training images, and whether each test image is
+        classified right, `linear` and `knn` (M,).
         """
         path = self.folder / f"{architecture}.safetensors"
         if not path.exists():

@@ -12,7 +12,6 @@ from torch import nn
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import SearchError, UserError
 from edgesearch.events import Event, Report
-from edgesearch.pretrain.hardware import torch_device
 from edgesearch.pretrain.make_trainer import weights_file
 from edgesearch.processes import distributed
 from edgesearch.run.context import RunContext
@@ -24,6 +23,7 @@ from edgesearch.supernet.public_weights import read_public_weights
 from edgesearch.supernet.weights import SupernetWeights, metadata_of
 from edgesearch.teacher.teacher import Teacher, open_teacher
 from edgesearch.teacher.teacher_cache import TeacherCache
+from edgesearch.training.torch_device import torch_device
 
 AT_ONCE = 64
 """Images that a teacher embeds at once."""

@@ -76,7 +76,7 @@ def test_public_weights_as_they_are(untrained, public, score, compare):
     with torch.no_grad():
         expected = public[1](scorer.images_at(16, 0, 64))  # with its own statistics
     compared = compare(features_of(run, scorer, run.space.smallest), expected).double()
-    torch.testing.assert_close(scorer.scores(run.space.smallest), compared)
+    torch.testing.assert_close(scorer.scores(run.space.smallest), compared, atol=1e-3, rtol=0)
     assert scorer.is_foreign
 
 
@@ -108,30 +108,22 @@ def test_labels(untrained):
     assert scorer_of(untrained(score="labels")).images == 64  # search.images
 
 
-@pytest.mark.parametrize(
-    "search", [{"reference": "teacher"}, {"reference": "init"}, {"score": "labels"}]
-)
-def test_the_whole_chain(untrained, search):
-    run = untrained(**search)
-    result = run.run()
-    assert result.search.winners.winners
-    rows = {row.name: row for row in result.summary}
-    assert rows["largest"].agreement is not None
+def test_the_whole_chain(untrained, teacher):
+    """From profile to the final comparison with a teacher, then by other scores alone."""
+    run = untrained(reference="teacher")
+    rows = {row.name: row for row in run.run().summary}
+    assert rows["largest"].agreement is not None  # the reference is none of these networks
     assert run.search().skipped
-    ranked = {score.score: score for score in run.rank().scores}
-    assert {"cka to the teacher", "relation to the init", "labels"} <= set(ranked)
-    if "reference" in search:
-        same = ranked[f"cka to the {search['reference']}"]
-        assert same.behind.value == 0
-
-
-def test_scores_of_another_teacher_are_not_used_again(untrained, teacher):
-    untrained(reference="teacher").run()
-    run = untrained(reference="teacher", teacher={**teacher, "mean": [0.5] * 3})
+    ranked = {score.score: score.tau.value for score in run.rank().scores}
+    assert ranked["cka to the teacher"] == ranked["agreement"] != ranked["cka"]
+    assert {"relation to the teacher", "cka to the init", "relation to the init"} <= set(ranked)
+    for other in ({"reference": "init"}, {"score": "labels"}):
+        assert not untrained(**other).search().skipped
     told = []
+    run = untrained(reference="teacher", teacher={**teacher, "mean": [0.5] * 3})
     run.report = lambda event: told.append(event.message)
     run.pretrain()
-    assert not run.search().skipped
+    assert not run.search().skipped  # scores of another teacher are not used again
     assert "pretrain.teacher" in "".join(told)
 
 
