@@ -183,8 +183,8 @@ def _print_confidence(result: SearchResult) -> None:
         print(f"{winner.name}: agreement {winner.agreement:.4f} ({low:.4f} to {high:.4f})")
     order = "settled" if result.settled else "not settled; a larger search.images may settle it"
     print(f"order of the best candidates by agreement, on {result.images:,} images: {order}")
-    if result.training_doubt:
-        print(f"warning: {result.training_doubt}")
+    for doubt in filter(None, (result.training_doubt, result.ranking_doubt)):
+        print(f"warning: {doubt}")
 
 
 def _print_cannot_run(result: ProfileResult | SearchResult) -> None:
@@ -292,8 +292,8 @@ def print_run(result: RunResult) -> None:
             f"{result.labelled.knn_k} neighbours among {result.labelled.train_images:,} training "
             "images"
         )
-    if result.training_doubt:
-        print(f"warning: {result.training_doubt}")
+    for doubt in filter(None, (result.training_doubt, result.search.ranking_doubt)):
+        print(f"warning: {doubt}")
     print()
     print_export(result.export)
 

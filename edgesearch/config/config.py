@@ -66,6 +66,18 @@ class Config(Settings):
 
     @field_validator("search")
     @classmethod
+    def _has_the_reference(cls, search: SearchSettings, info: ValidationInfo) -> SearchSettings:
+        pretrain, name = info.data.get("pretrain"), search.foreign_reference
+        if name is not None and pretrain is not None and getattr(pretrain, name) is None:
+            raise fault(
+                f"pretrain.{name} is required by search.reference {name}",
+                "null",
+                "Set it, or choose another reference",
+            )
+        return search
+
+    @field_validator("search")
+    @classmethod
     def _further_devices(cls, search: SearchSettings, info: ValidationInfo) -> SearchSettings:
         device = info.data.get("device")
         if device is not None and device.name in search.budgets.devices:

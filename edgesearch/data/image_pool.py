@@ -79,6 +79,7 @@ class ImagePool:
         self._decode_all = decode_all
         self._expected = normalisation
         self._pixels = lru_cache(maxsize=16)(self._sample)
+        self._labelled_sample = lru_cache(maxsize=16)(self._sample_with_labels)
 
     @cached_property
     def train(self) -> ImageSet:
@@ -190,6 +191,21 @@ class ImagePool:
         pixels = self._pixels(resolution, first, count)
         return _prepared(self.preprocess(resolution), pixels[slice(*(part or (None,)))])
 
+    def sample_labelled(
+        self, resolution: int, count: int, part: tuple[int, int] | None = None
+    ) -> torch.Tensor:
+        """As `sample`, of the first `count` training images with a class."""
+        pixels = self._labelled_sample(resolution, count)[0]
+        return _prepared(self.preprocess(resolution), pixels[slice(*(part or (None,)))])
+
+    def labels_of_sample(self, resolution: int, count: int) -> torch.Tensor:
+        """Labels (N,) int64 of the images of `sample_labelled`."""
+        return self._labelled_sample(resolution, count)[1]
+
+    def pixels(self, resolution: int, first: int, count: int) -> torch.Tensor:
+        """The images of `sample` as (N, C, R, R) uint8, not normalised."""
+        return self._pixels(resolution, first, count)
+
     def _sample(self, resolution: int, first: int, count: int) -> torch.Tensor:
         chosen = self._order(len(self.train))[first : first + count]
         if not chosen:
@@ -201,6 +217,14 @@ class ImagePool:
         fitted = self.train.preprocessed(self.preprocess(resolution), chosen)
         self._note(self.train, fitted.unread)
         return fitted.images
+
+    def _sample_with_labels(self, resolution: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        images = self._with_labels
+        chosen = self._order(len(images))[:count]
+        fitted = images.preprocessed(self.preprocess(resolution), chosen)
+        assert fitted.labels is not None
+        self._note(images, fitted.unread)
+        return fitted.images, fitted.labels
 
     def labelled(
         self, resolution: int, train_images: int = 20_000, test_images: int = 5_000

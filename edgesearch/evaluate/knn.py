@@ -15,7 +15,20 @@ def knn_accuracy(
     k: int = 200,
     temperature: float = 0.1,
 ) -> float:
-    """Accuracy, in 0 … 1, of a weighted nearest-neighbour vote over cosine similarities.
+    """Accuracy, in 0 … 1, of a nearest-neighbour vote; see `knn_predictions`."""
+    found = knn_predictions(train_features, train_labels, test_features, k, temperature)
+    return float((found == test_labels).double().mean())
+
+
+@torch.no_grad()
+def knn_predictions(
+    train_features: torch.Tensor,
+    train_labels: torch.Tensor,
+    test_features: torch.Tensor,
+    k: int = 200,
+    temperature: float = 0.1,
+) -> torch.Tensor:
+    """Classes (M,) int64 by a weighted nearest-neighbour vote over cosine similarities.
 
     Each of the k nearest training images votes for its class with weight exp(cosine / T).
 
@@ -26,18 +39,17 @@ def knn_accuracy(
         train_features: (N, D).
         train_labels: (N,) int64.
         test_features: (M, D).
-        test_labels: (M,) int64.
         k: Number of neighbours, at most N are used.
         temperature: T.
     """
     train, test = F.normalize(train_features, dim=1), F.normalize(test_features, dim=1)
-    classes = int(torch.cat([train_labels, test_labels]).max()) + 1
-    correct = 0
-    for features, labels in zip(test.split(1024), test_labels.split(1024), strict=True):
+    classes = int(train_labels.max()) + 1
+    found = []
+    for features in test.split(1024):
         cosine, nearest = (features @ train.T).topk(min(k, len(train)), dim=1)
         # Relative to the nearest, which changes no vote and avoids overflow at low temperatures.
         weights = ((cosine - cosine[:, :1]) / temperature).exp()
         votes = cosine.new_zeros(len(features), classes)
         votes.scatter_add_(1, train_labels[nearest], weights)
-        correct += int((votes.argmax(dim=1) == labels).sum())
-    return correct / len(test_labels)
+        found.append(votes.argmax(dim=1))
+    return torch.cat(found)

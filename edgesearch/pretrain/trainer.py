@@ -157,7 +157,7 @@ class Trainer:
 
     def _teach(self, signals: StopSignals) -> None:
         """Have the teacher embed the images, in the first process."""
-        if self.teaching is None:
+        if self.teaching is None or self.settings.epochs == 0:
             return
 
         def check() -> None:

@@ -189,6 +189,9 @@ class RunContext:
         for section in ("data", *sections):
             if section in MARKED:
                 found |= self.config.search.decisive("search", MARKED[section])
+                teacher = self.config.pretrain.teacher
+                if section == "score" and self.config.search.foreign_reference == "teacher":
+                    found |= {} if teacher is None else teacher.decisive("pretrain.teacher")
             elif section == "device":
                 found[section] = self.device.measured_fields
             else:

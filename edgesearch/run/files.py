@@ -20,6 +20,7 @@ class RunFiles:
         networks: ONNX files of whole networks, while they are measured.
         supernet: Folder of the pre-training.
         weights: The trained supernet.
+        whole_images: A teacher's embeddings of the images that candidates are scored on.
         search: The files of the search.
         winners: The winners: as chosen, after the export with measurements.
         engines: A folder for each winner.
@@ -35,6 +36,7 @@ class RunFiles:
         self.networks = output_dir / "latency" / "networks"
         self.supernet = output_dir / "supernet"
         self.weights = self.supernet / "model.safetensors"
+        self.whole_images = output_dir / "teacher" / "whole"
         self.search = SearchFiles(output_dir / "search")
         self.winners = output_dir / "winners.json"
         self.engines = output_dir / "engines"

@@ -1,4 +1,4 @@
-"""Agreement: the label-free score of a subnet, its similarity to the largest network."""
+"""Agreement: the score of a subnet, by default its similarity to the largest network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import DataError, SearchError
 from edgesearch.events import Event, Report, silent
 from edgesearch.search.beginnings import Member, Outputs, families, run_family, share_beginning
-from edgesearch.search.settings import SearchSettings
+from edgesearch.search.label_votes import label_score
+from edgesearch.search.settings import FOREIGN, SearchSettings
 from edgesearch.search.similarity import (
     alignment_of_places,
     cosine_of_embeddings,
@@ -45,6 +46,7 @@ GLOBAL_SCORES: dict[str, tuple[str, Compare]] = {
     "cosine": ("embeddings", cosine_of_embeddings),
     "relation": ("features", relation_of_images),
     "cka": ("features", kernel_alignment),
+    "labels": ("features", label_score),
 }
 """For classification: the compared outputs, and the comparison."""
 DENSE_SCORES: dict[str, Compare] = {
@@ -64,12 +66,22 @@ def run_network(network: nn.Sequential, images: torch.Tensor) -> Outputs:
 
 
 class Agreement:
-    """Similarity of a subnet to a reference network, by default the mean cosine of embeddings.
+    """Similarity of a subnet to a reference, by default the mean cosine of embeddings.
 
     Each candidate gets its own normalisation statistics, from the same images and batches as in
     evaluation and export. Reference outputs are computed once.
 
     Source: DATA (CVPR 2022), section 3.3; see `edgesearch.search.similarity` for each score.
+
+    Args:
+        weights: The supernet.
+        images_at: The images that candidates are scored on.
+        calibration_at: The images for recalibration.
+        batch_size: Images per forward pass.
+        images: Number of images that candidates are scored on.
+        options: The section `search`.
+        given: The reference, if it is not of the supernet: a network, or one row for
+            each image (embeddings of a teacher, or labels). A network is recalibrated.
 
     Raises:
         SearchError: A stage does not exist, or its maps are too small.
@@ -83,6 +95,7 @@ class Agreement:
         batch_size: int,
         images: int,
         options: SearchSettings = SearchSettings(),  # noqa: B008 (frozen)
+        given: nn.Sequential | torch.Tensor | None = None,
     ) -> None:
         self.weights = weights
         self.images_at = images_at
@@ -91,17 +104,35 @@ class Agreement:
         self.images = images
         self.options = options
         self.stages = stages_compared(weights.space, options)
-        largest = weights.space.largest
-        self._resolution = largest.resolution
-        by_name = {"key": weights.reference, "largest": lambda: weights.embedder(largest)}
-        self.reference_network = self.calibrated(by_name[options.reference](), self._resolution)
+        self._resolution = weights.space.largest.resolution
+        self._rows = given if isinstance(given, torch.Tensor) else None
+        self.reference_network: nn.Sequential | None = None
+        if self._rows is None:
+            self.reference_network = (
+                self.calibrated(given, self._resolution)
+                if isinstance(given, nn.Sequential)
+                else self.own_reference()
+            )
         self._kept: dict[int, tuple[torch.Tensor, ...]] = {}
         self._room = KEPT_BYTES
         self._statistics: dict[Architecture, dict[str, torch.Tensor]] = {}
 
+    def own_reference(self) -> nn.Sequential:
+        """The calibrated reference of the supernet itself: largest subnet or key encoder."""
+        weights, largest = self.weights, self.options.reference == "largest"
+        network = weights.embedder(weights.space.largest) if largest else weights.reference()
+        return self.calibrated(network, self._resolution)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the reference is none of the supernet's own networks."""
+        return self.reference_network is None or self.options.reference in FOREIGN
+
     @property
     def refers_to_a_subnet(self) -> bool:
         """Whether the reference is the largest subnet itself, not a moving average of it."""
+        if self.is_foreign:
+            return False
         return self.options.reference == "largest" or self.weights.key is self.weights.query
 
     def __call__(self, architecture: Architecture) -> float:
@@ -238,6 +269,9 @@ class Agreement:
 
     def _of_reference(self, first: int, last: int) -> tuple[torch.Tensor, ...]:
         """Outputs of the reference for some images, cached."""
+        if self.reference_network is None:
+            assert self._rows is not None
+            return (self._rows[first:last],)
         kept = self._kept.get(first)
         if kept is None or len(kept[0]) < last - first:
             images = self.images_at(self._resolution, first, last)
@@ -256,28 +290,71 @@ def make_agreement(
     pool: ImagePool,
     settings: SearchSettings,
     report: Report = silent,
+    given: nn.Sequential | torch.Tensor | None = None,
 ) -> Agreement:
-    """The score, on images after the calibration images if there are enough.
+    """The score, on images after the calibration images if there are enough, or on labelled ones.
+
+    Args:
+        weights: The supernet.
+        pool: The images.
+        settings: The section `search`.
+        report: Receives notices.
+        given: The reference, if it is not of the supernet; see `Agreement`.
 
     Raises:
         DataError: There are too few images.
         SearchError: The supernet has no such stage, or its maps are too small.
     """
     calibration = settings.calibration_images
-    first, count = images_of_score(len(pool.train), settings, report)
+    if settings.score == "labels":
+        count = labelled_images_of_score(pool, settings)
+        given = pool.labels_of_sample(weights.space.largest.resolution, count)
+        images_at: ImagesAt = lambda resolution, start, end: pool.sample_labelled(  # noqa: E731
+            resolution, count, (start, end)
+        )
+    else:
+        first, count = images_of_score(len(pool.train), settings, report)
+        images_at = lambda resolution, start, end: pool.sample(  # noqa: E731
+            resolution, first, count, part=(start, end)
+        )
     return Agreement(
         weights,
-        images_at=lambda resolution, start, end: pool.sample(
-            resolution, first, count, part=(start, end)
-        ),
+        images_at,
         calibration_at=lambda resolution: pool.sample(resolution, 0, calibration),
         batch_size=settings.batch_size,
         images=count,
         options=settings,
+        given=given,
     )
 
 
-def images_of_score(available: int, settings: SearchSettings, report: Report) -> tuple[int, int]:
+def labelled_images_of_score(pool: ImagePool, settings: SearchSettings) -> int:
+    """Number of labelled training images that candidates are scored on.
+
+    Raises:
+        DataError: There are too few, or fewer than two classes.
+    """
+    labels = pool.readable_labels
+    available, wanted = len(labels), settings.label_images
+    if available < FEWEST_IMAGES or len(labels.unique()) < 2:
+        raise DataError(
+            f"{FEWEST_IMAGES} or more training images of two classes or more, for search.score "
+            "labels",
+            f"{available} of {len(labels.unique())} class(es): {pool.contents}",
+            "Put the images of each class into a folder of its own, or set another search.score.",
+        )
+    if wanted is not None and wanted > available:
+        raise DataError(
+            f"search.label_images of at most {available}, the training images with a class",
+            str(wanted),
+            "Lower it, or leave it out to use all.",
+        )
+    return min(available, settings.images) if wanted is None else wanted
+
+
+def images_of_score(
+    available: int, settings: SearchSettings, report: Report = silent
+) -> tuple[int, int]:
     """Offset and number of the images that candidates are scored on, of those available.
 
     Raises:

@@ -14,6 +14,9 @@ ScoresOn = Callable[[Sequence[Architecture], int], Iterable[torch.Tensor]]
 
 RELIABLE = 0.99
 """Required reliability of the candidates' agreements."""
+RANKABLE = 0.7
+"""Reliability below which candidates cannot be ranked: for normal values, Kendall's τ between the
+order on these images and that on all images is 2/π · asin √0.7 = 0.63 there."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,23 @@ class ImagesNeeded:
 
     Attributes:
         reliability: Last measured reliability of agreement, on half as many images if even these
-            were too few; None if it was not measured.
+            were too few; None with a single candidate.
     """
 
     images: int
     reliability: float | None
+
+    @property
+    def doubt(self) -> str:
+        """Why the candidates cannot be ranked; empty if they can."""
+        if self.reliability is None or self.reliability >= RANKABLE:
+            return ""
+        return (
+            f"the candidates are too alike to be ranked: their agreements have a reliability of "
+            f"{max(0.0, self.reliability):.2f}, the rest is due to the choice of images; score on "
+            "more images (search.images), train for longer, compare with a teacher "
+            "(search.reference=teacher) or by labels (search.score=labels), or widen the budgets"
+        )
 
 
 def reliability(scores: torch.Tensor) -> float:
@@ -57,8 +72,8 @@ def find_images_needed(
     """Double the number of images, from one batch, until the pilots' agreements are reliable."""
     found = None
     for images in doubled(first, most):
-        if len(pilots) < 2 or images == most:
-            return ImagesNeeded(most, found if len(pilots) > 1 else None)
+        if len(pilots) < 2 or (images == most and found is not None):
+            return ImagesNeeded(most, found)
         found = reliability(torch.stack(list(scores_on(pilots, images))))
         if found >= RELIABLE:
             break

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -25,6 +27,7 @@ DENSE = {
     "relation of places": relation_of_places,
     "self-similarity, as released": released_similarity,
 }
+RELATIONS = {"relation": relation_of_images, "cka": kernel_alignment}
 NAMES = (
     "cosine",
     "relation",
@@ -40,14 +43,26 @@ class ScoreVariants:
 
     "contrastive loss" is the negative cross-entropy of matching an image's embedding to the
     reference's, among all images, without augmentation. "not recalibrated" uses the shared
-    normalisation statistics. Scores of places compare the last stage.
+    normalisation statistics. Scores of places compare the last stage. All but "… to the NAME" have
+    the supernet's own reference.
+
+    Args:
+        agreement: Has the images.
+        others: Further references by name: networks to be calibrated, or a row for each image.
     """
 
-    def __init__(self, agreement: Agreement) -> None:
+    def __init__(
+        self, agreement: Agreement, others: Mapping[str, nn.Sequential | torch.Tensor] | None = None
+    ) -> None:
         self.agreement = agreement
-        self._reference = self._outputs(
-            agreement.reference_network, agreement.weights.space.largest.resolution
-        )
+        resolution = agreement.weights.space.largest.resolution
+        self._reference = self._outputs(agreement.own_reference(), resolution)
+        self._others = {
+            name: other
+            if isinstance(other, torch.Tensor)
+            else self._outputs(agreement.calibrated(other, resolution), resolution, False).features
+            for name, other in (others or {}).items()
+        }
 
     def __call__(self, architecture: Architecture, network: nn.Sequential) -> dict[str, float]:
         """Scores by name, higher is better, of a calibrated subnet with its projector."""
@@ -66,6 +81,11 @@ class ScoreVariants:
             "cosine, not recalibrated": cosine_of_embeddings(
                 shared.embeddings, reference.embeddings
             ),
+            **{
+                f"{score} to the {name}": compare(outputs.features, other)
+                for name, other in self._others.items()
+                for score, compare in RELATIONS.items()
+            },
         }
         return {name: float(values.double().mean()) for name, values in found.items()}
 

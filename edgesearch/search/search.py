@@ -107,10 +107,11 @@ class Search:
         """
         with says_where(self.files):
             images = self.choose_images()
-            trials = self.make_trials(images)
-            ranked = self.settle(trials, images)
+            trials = self.make_trials(images.images)
+            ranked = self.settle(trials, images.images)
         rankings = [each.ranking for each in ranked]
         facts = {
+            "doubt": images.doubt,
             "images": max(ranking.images for ranking in rankings),
             "settled": all(ranking.settled for ranking in rankings),
             "rankings": [ranking.to_dict() for ranking in rankings],
@@ -121,7 +122,7 @@ class Search:
         winners.save(self.files.chosen)
         return winners
 
-    def choose_images(self) -> int:
+    def choose_images(self) -> ImagesNeeded:
         """Number of images for scoring: as many as needed to distinguish candidates.
 
         A resumed search keeps its number; a search with the same scores as a former one reuses that
@@ -133,10 +134,10 @@ class Search:
             pilots = list(islice(self.feasible.in_random_order(self.seed), PILOTS))
             found = find_images_needed(self.scores_on, pilots, self.first_images, self.most_images)
         write_json(path, {**asdict(found), "score": dict(self.scored_with)})
-        images = min(found.images, self.most_images)
+        found = replace(found, images=min(found.images, self.most_images))
         known = "" if found.reliability is None else f" (reliability {found.reliability:.3f})"
-        self._tell(f"scoring on {images} of at most {self.most_images} images{known}")
-        return images
+        self._tell(f"scoring on {found.images} of at most {self.most_images} images{known}")
+        return found
 
     def _images_known(self) -> ImagesNeeded | None:
         wanted = json.loads(json.dumps(dict(self.scored_with)))

@@ -197,6 +197,10 @@ class Budgets(Settings):
         return devices
 
 
+FOREIGN = ("init", "teacher")
+"""References that are no networks of the supernet."""
+
+
 class SearchSettings(Settings):
     """How subnets are searched."""
 
@@ -215,11 +219,26 @@ class SearchSettings(Settings):
         "classification"
     )
     """Task: scores compare whole images for classification, otherwise places in images."""
-    score: Annotated[Literal["cosine", "relation", "cka"], SCORE] = "cosine"
-    """How two networks are compared: cosine of embeddings (for places: of the rows of their
-    self-similarity), relation (correlation of similarities), cka (centred kernel alignment)."""
-    reference: Annotated[Literal["key", "largest"], SCORE] = "key"
-    """Reference network: the key encoder, or the largest subnet."""
+    reference: Annotated[
+        Literal["key", "largest", "init", "teacher"],
+        SCORE,
+        AppliesTo("search.score compares networks", lambda c: c.search.score != "labels"),
+    ] = "key"
+    """Reference network: the key encoder, the largest subnet, the public weights of `pretrain.init`
+    as they are (init), or the teacher of `pretrain.teacher`."""
+    score: Annotated[Literal["cosine", "relation", "cka", "labels"], SCORE] = Field(
+        default=None, validate_default=True
+    )
+    """How a candidate is scored: cosine of embeddings with the reference's (for places: of the rows
+    of their self-similarity), relation (correlation of similarities), cka (centred kernel
+    alignment), or labels (nearest neighbours among labelled training images). By default cosine;
+    cka for the references init and teacher, whose embeddings have other lengths."""
+    label_images: Annotated[
+        Annotated[int, Field(ge=4)] | None,
+        SCORE,
+        AppliesTo("search.score is labels", lambda c: c.search.score == "labels"),
+    ] = None
+    """Labelled training images that score candidates; null for all, up to search.images."""
     stages: Annotated[Annotated[list[Count], Field(min_length=1)] | None, SCORE] = None
     """Stages whose maps are compared, for detection and segmentation; the last one if null."""
     images: Annotated[Count, SCORE] = 1024
@@ -234,6 +253,36 @@ class SearchSettings(Settings):
     """Winners to export, per latency budget."""
     reserves: CountFromZero = 10
     """Candidates next in rank, per latency budget, that replace winners measured as too slow."""
+
+    @property
+    def foreign_reference(self) -> str | None:
+        """The reference that is used, if it is none of the supernet's own networks."""
+        used = self.score != "labels" and self.reference in FOREIGN
+        return self.reference if used else None
+
+    @field_validator("reference")
+    @classmethod
+    def _has_maps(cls, reference: str, info: ValidationInfo) -> str:
+        task = info.data.get("task", "classification")
+        if reference == "teacher" and task != "classification":
+            raise fault(f"key, largest or init is required for the task {task}")
+        return reference
+
+    @field_validator("score", mode="before")
+    @classmethod
+    def _of_the_reference(cls, score: Any, info: ValidationInfo) -> Any:
+        reference, task = info.data.get("reference"), info.data.get("task", "classification")
+        foreign = reference in FOREIGN and task == "classification"
+        if score is None:
+            return "cka" if foreign else "cosine"
+        if score == "cosine" and foreign:
+            raise fault(
+                f"relation, cka or labels is required for the reference {reference}, whose "
+                "embeddings may have another length"
+            )
+        if score == "labels" and task != "classification":
+            raise fault(f"cosine, relation or cka is required for the task {task}")
+        return score
 
     @field_validator("stages")
     @classmethod

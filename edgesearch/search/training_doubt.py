@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgesearch.evaluate.comparison import Comparison, Subject
 from edgesearch.evaluate.judge import SubnetJudge
@@ -29,6 +29,9 @@ class TrainingCheck:
         initial_knn: That of the initial weights.
         held_out: Number of images that were classified.
         train_images: Number of images whose labels voted.
+        ahead: By how much the agreement of the trained weights is higher, if the reference is none
+            of the supernet's own networks; otherwise None.
+        ahead_error: Its standard error.
     """
 
     initial_agreement: float
@@ -36,6 +39,8 @@ class TrainingCheck:
     initial_knn: float | None = None
     held_out: int = 0
     train_images: int = 0
+    ahead: float | None = None
+    ahead_error: float = 0.0
 
     @property
     def doubt(self) -> str:
@@ -51,6 +56,14 @@ class TrainingCheck:
                 f"{self.knn:.1%}, with initial random weights {self.initial_knn:.1%} (on "
                 f"{self.held_out:,} held-out and {self.train_images:,} training images): {remedy}"
             )
+        if self.ahead is not None:
+            if self.ahead > self.ahead_error:
+                return ""
+            return (
+                f"the supernet is hardly trained: the agreement of its largest network is "
+                f"{self.initial_agreement + self.ahead:.3f}, with initial random weights "
+                f"{self.initial_agreement:.3f}: {remedy}"
+            )
         if self.initial_agreement < UNMOVED:
             return ""
         return (
@@ -63,10 +76,22 @@ def check_training(agreement: Agreement, judge: SubnetJudge) -> TrainingCheck:
     """Compare the largest network with its initial weights, by kNN accuracy if there are labels."""
     weights, largest = agreement.weights, agreement.weights.space.largest
     comparison = Comparison(weights, judge)
-    initial = agreement.of_network(comparison.random.embedder(largest), largest.resolution)
+    network = agreement.calibrated(comparison.random.embedder(largest), largest.resolution)
+    initial = agreement.scores_of(network, largest.resolution)
+    found = TrainingCheck(float(initial.mean()))
+    if agreement.is_foreign:
+        ahead = agreement.scores(largest) - initial
+        error = float(ahead.std()) / math.sqrt(len(ahead))
+        found = replace(found, ahead=float(ahead.mean()), ahead_error=error)
     if not judge.pool.has_labels:
-        return TrainingCheck(initial)
+        return found
     features = comparison.features(Subject("largest", largest))
     untrained = comparison.features(Subject("largest", largest, trained=False))
     images = len(features.test_labels), len(features.train_labels)
-    return TrainingCheck(initial, judge.knn(features), judge.knn(untrained), *images)
+    return replace(
+        found,
+        knn=judge.knn(features),
+        initial_knn=judge.knn(untrained),
+        held_out=images[0],
+        train_images=images[1],
+    )

@@ -89,7 +89,7 @@ def check_pretrain(run: RunContext, anew: bool) -> None:
 
 
 def _stage(run: RunContext, pool: ImagePool) -> Stage:
-    inputs = {IMAGES: pool.digest, **_digest_of_init(run), **_digests_of_teacher(run)}
+    inputs = {IMAGES: pool.digest, **digest_of_init(run), **digests_of_teacher(run)}
     settings, folder = run.decisive("pretrain"), run.files.supernet
     if run.config.pretrain.extend:  # what is extended is used
         return Stage("pretrain", folder, settings, inputs, cheap=_EXTENSION)
@@ -164,7 +164,7 @@ def _fit(trainer: Trainer) -> None:
         raise Interrupted(f"{error}; {state}") from None
 
 
-def _digests_of_teacher(run: RunContext) -> dict[str, str]:
+def digests_of_teacher(run: RunContext) -> dict[str, str]:
     """SHA-256 of the teacher's files, by display name."""
     teacher = run.config.pretrain.teacher
     if teacher is None:
@@ -184,7 +184,7 @@ def _digests_of_teacher(run: RunContext) -> dict[str, str]:
     return found
 
 
-def _digest_of_init(run: RunContext) -> dict[str, str]:
+def digest_of_init(run: RunContext) -> dict[str, str]:
     """SHA-256 of the initial weights, by display name; empty without `pretrain.init`."""
     init = run.config.pretrain.init
     if init is None:

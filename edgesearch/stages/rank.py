@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from devices.files import write_json
+from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import Interrupted
 from edgesearch.evaluate.judge import SubnetJudge
 from edgesearch.evaluate.rank_correlation import RankCorrelation, rank_correlations
@@ -35,11 +36,19 @@ from edgesearch.processes.shared_work import (
 )
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import Stage
-from edgesearch.search.agreement import Agreement, make_agreement
+from edgesearch.search.agreement import Agreement
+from edgesearch.search.label_votes import label_score
 from edgesearch.search.score_variants import ScoreVariants
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.space.count import is_laid_out
 from edgesearch.space.digits import spread_digits, unique_rows
+from edgesearch.stages.scorer import (
+    foreign_reference,
+    inputs_of_score,
+    known_references,
+    make_scorer,
+)
+from edgesearch.supernet.weights import SupernetWeights
 
 CANDIDATES = 100_000
 """Sample size in spaces too large to enumerate."""
@@ -88,9 +97,10 @@ def rank(run: RunContext, *, anew: bool = False) -> RankResult:
         with run.writing() if first else nullcontext():
             pool = run.open_images()
             pool.require_labels()
-            inputs = {WEIGHTS: run.weights_digest(), IMAGES: pool.digest}
+            inputs = {WEIGHTS: run.weights_digest(), IMAGES: pool.digest, **inputs_of_score(run)}
             check_same_in_all(inputs)
-            decisive = run.decisive("score", "evaluation", "rank")
+            others = known_references(run)
+            decisive = run.decisive("score", "evaluation", "rank") | {"references": others}
             stage = Stage("rank", run.files.rank, decisive, inputs)
             if first and not stage.is_finished():
                 run.require_lock()
@@ -99,12 +109,9 @@ def rank(run: RunContext, *, anew: bool = False) -> RankResult:
             weights = run.load_weights()
             model = _latency_model(run) if first else None
             run.set_threads()
-            settings, looked_at = run.config.rank, run.config.search
-            agreement = make_agreement(weights, pool, looked_at, report)
-            judge = SubnetJudge(
-                pool, run.config.evaluation, looked_at.calibration_images, looked_at.batch_size
-            )
-            ranker = SharedWork(_Ranker(agreement, judge, settings.accuracy), run.space.macs)
+            settings = run.config.rank
+            work = _make_ranker(run, weights, pool, others, report)
+            ranker = SharedWork(work, run.space.macs)
             distributed.of_all(None)  # barrier before `begin` may set a former ranking aside
             path = run.files.rank / "subnets.jsonl"
             if not first:
@@ -115,7 +122,7 @@ def rank(run: RunContext, *, anew: bool = False) -> RankResult:
             chosen = spread_subnets(run.space, settings.subnets, settings.seed)
             found = _known(stage, path, chosen, run)
             subnets = _fill(found, chosen, settings, ranker, report)
-            result, costs, bins = _analyse(subnets, run, model, agreement.images)
+            result, costs, bins = _analyse(subnets, run, model, work.agreement.images)
             if run.may_write:
                 _write(result, subnets, costs, bins)
                 stage.finish([path.name, result.report_path.name])
@@ -174,31 +181,75 @@ def spread_subnets(space: SearchSpace, count: int, seed: int) -> list[Architectu
 
 
 class _Ranker:
-    """Computes all scores and the accuracy of subnets."""
+    """Computes all scores and the accuracy of subnets.
 
-    def __init__(self, agreement: Agreement, judge: SubnetJudge, accuracy: str) -> None:
-        self._agreement = agreement
+    Args:
+        agreement: The score of the search.
+        variants: Makes the others, on first use.
+        label_images: Number of labelled training images for the score of labels.
+        judge: Measures the accuracy.
+        accuracy: Its kind.
+    """
+
+    def __init__(
+        self,
+        agreement: Agreement,
+        variants: Callable[[], ScoreVariants],
+        label_images: int,
+        judge: SubnetJudge,
+        accuracy: str,
+    ) -> None:
+        self.agreement = agreement
+        self._make_variants = variants
+        self._label_images = label_images
         self._judge = judge
         self._accuracy = {"knn": judge.knn, "linear": judge.linear}[accuracy]
 
     @cached_property
     def _variants(self) -> ScoreVariants:
-        return ScoreVariants(self._agreement)
+        return self._make_variants()
 
     def __call__(self, architectures: Sequence[Architecture]) -> Iterator[RankedSubnet]:
-        space = self._agreement.weights.space
+        space = self.agreement.weights.space
         for architecture in architectures:
-            network = self._agreement.subnet(architecture)
-            own = self._agreement.scores_of(network, architecture.resolution)
+            network = self.agreement.subnet(architecture)
+            own = self.agreement.scores_of(network, architecture.resolution)
+            features = self._judge.features_of_calibrated(network[0], architecture.resolution)
+            labelled = slice(self._label_images)
+            votes = label_score(features.train[labelled], features.train_labels[labelled])
             scores = {
                 "agreement": float(own.mean()),
                 "MACs": float(space.macs(architecture)),
                 "parameters": float(space.params(architecture)),
                 "depth": float(len(space.blocks(architecture))),
                 **self._variants(architecture, network),
+                "labels": float(votes.double().mean()),
             }
-            features = self._judge.features_of_calibrated(network[0], architecture.resolution)
             yield RankedSubnet(architecture, self._accuracy(features), scores)
+
+
+def _make_ranker(
+    run: RunContext,
+    weights: SupernetWeights,
+    pool: ImagePool,
+    references: Sequence[str],
+    report: Report,
+) -> _Ranker:
+    search, evaluation = run.config.search, run.config.evaluation
+    agreement = make_scorer(run, weights, pool, report)
+    on_all = agreement
+    if search.score == "labels":  # the others are compared on images without labels, too
+        plain = search.model_copy(update={"score": "cosine", "reference": "key"})
+        on_all = make_scorer(run, weights, pool, report, plain)
+    others = {name: foreign_reference(run, name, pool, report) for name in references}
+    judge = SubnetJudge(pool, evaluation, search.calibration_images, search.batch_size)
+    return _Ranker(
+        agreement,
+        lambda: ScoreVariants(on_all, others),
+        search.label_images or search.images,
+        judge,
+        run.config.rank.accuracy,
+    )
 
 
 def _known(

@@ -21,7 +21,7 @@ from edgesearch.run.stage import Stage, read_record, tell_if_outdated
 from edgesearch.search.agreement import (
     Agreement,
     images_of_score,
-    make_agreement,
+    labelled_images_of_score,
     stages_compared,
 )
 from edgesearch.search.costs import Costs, DeviceLatencies
@@ -32,6 +32,7 @@ from edgesearch.search.tables import Tables, load_further
 from edgesearch.search.training_doubt import LABELLED, TrainingCheck, check_training
 from edgesearch.search.winners import Winners
 from edgesearch.stages.evaluate import make_judge
+from edgesearch.stages.scorer import check_scorer, inputs_of_score, make_scorer
 from edgesearch.supernet.weights import SupernetWeights
 
 OUTPUTS = (
@@ -60,6 +61,7 @@ class SearchResult:
         settled: Whether the order of the winners is statistically certain.
         doubts: Why predicted latencies of a device cannot be trusted, by its name.
         training_doubt: Why the supernet seems hardly trained; empty otherwise.
+        ranking_doubt: Why the candidates are too alike to be ranked; empty otherwise.
     """
 
     winners: Winners
@@ -74,6 +76,7 @@ class SearchResult:
     images: int
     settled: bool
     training_doubt: str
+    ranking_doubt: str
     skipped: bool
     doubts: dict[str, str]
 
@@ -105,7 +108,7 @@ def search(run: RunContext, *, anew: bool = False) -> SearchResult:
                 run, "search", "pretrain", run.files.supernet, run.decisive("pretrain")
             )
             scored = {**run.decisive("score"), **inputs}
-            settings = run.decisive("device", "search")
+            settings = run.decisive("device", "search", "score")
             stage = Stage(
                 "search",
                 run.files.search.folder,
@@ -155,8 +158,12 @@ def check_search(run: RunContext, profiled: bool) -> None:
         UserError: The search would be refused.
     """
     settings, pool = run.config.search, run.open_images()
-    images_of_score(len(pool.train), settings, silent)
+    if settings.score == "labels":
+        labelled_images_of_score(pool, settings)
+    else:
+        images_of_score(len(pool.train), settings)
     stages_compared(run.space, settings)
+    check_scorer(run)
     if not profiled:
         further, accept = settings.budgets.further_devices(), run.config.profile.accept
         load_further(run.files.table, run.space, further.values(), accept)
@@ -205,6 +212,7 @@ def _result(run: RunContext, skipped: bool, doubts: dict[str, str]) -> SearchRes
         images=ranking["images"],
         settled=ranking["settled"],
         training_doubt=check.doubt,
+        ranking_doubt=ranking["doubt"],
         skipped=skipped,
         doubts=doubts,
     )
@@ -227,7 +235,7 @@ def _published(run: RunContext) -> Winners:
 def _scored_with(run: RunContext) -> tuple[SupernetWeights, ImagePool, dict[str, str]]:
     """The supernet, the images, and digests of both; checks that all processes have the same."""
     weights, pool = run.load_weights(), run.open_images()
-    digests = {WEIGHTS: run.weights_digest(), IMAGES: pool.digest}
+    digests = {WEIGHTS: run.weights_digest(), IMAGES: pool.digest, **inputs_of_score(run)}
     check_same_in_all(digests)
     return weights, pool, digests
 
@@ -236,7 +244,7 @@ def _scorer(run: RunContext, weights: SupernetWeights, pool: ImagePool) -> Agree
     run.set_threads()
     report = run.report if distributed.rank() == 0 else silent
     report_processes("search", report)
-    return make_agreement(weights, pool, run.config.search, report)
+    return make_scorer(run, weights, pool, report)
 
 
 def _help(run: RunContext) -> SearchResult:

@@ -10,16 +10,17 @@ from typing import Any
 from devices.files import write_json
 from edgesearch.evaluate.comparison import Comparison, subjects
 from edgesearch.evaluate.judge import SubnetJudge
+from edgesearch.events import silent
 from edgesearch.inputs import digest_of, read_json
 from edgesearch.latency.load_table import corrected_model, load_table
 from edgesearch.latency.table import measured_networks
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import Stage
-from edgesearch.search.agreement import make_agreement
 from edgesearch.search.training_doubt import TrainingCheck
 from edgesearch.search.winners import Winners
 from edgesearch.space import Architecture
 from edgesearch.stages.evaluate import make_judge
+from edgesearch.stages.scorer import inputs_of_score, make_scorer
 from edgesearch.supernet.weights import SupernetWeights
 
 
@@ -84,6 +85,7 @@ def summarise(run: RunContext) -> Summary:
             WEIGHTS: run.weights_digest(),
             run.files.winners.name: digest_of(run.files.winners, "search"),
             IMAGES: pool.digest,
+            **inputs_of_score(run),
         }
         settings = run.decisive("evaluation", "score")
         follows = {*settings, *inputs}  # what made these change was asked for
@@ -115,7 +117,7 @@ def _rows(run: RunContext, weights: SupernetWeights, judge: SubnetJudge) -> Iter
     winners = Winners.load(run.files.winners, run.space)
     exported = {f"winner {each.name}": each.latency_ms[run.device.name] for each in winners.winners}
     comparison = Comparison(weights, judge)
-    agreement = make_agreement(weights, pool, run.config.search)
+    agreement = make_scorer(run, weights, pool, silent)
     latencies = _Latencies(run)
     for subject in subjects(run.space, winners.architectures):
         knn = comparison.knn(subject) if pool.has_labels else None

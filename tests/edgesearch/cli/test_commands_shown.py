@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torchvision
 import typer
 import yaml
 from onnx import TensorProto, helper
@@ -89,6 +90,7 @@ def workshop(finished, small_config, lite0_state, tmp_path_factory):
     (folder / package.module / "__init__.py").touch()
     torch.save(lite0_state, weights)
     onnx.save(mean_colour(), folder / "teacher.onnx")
+    torch.save(torchvision.models.resnet34().state_dict(), folder / "resnet34.pth")
     return folder
 
 

@@ -48,6 +48,11 @@ OF_METHODS = {
 """The same of other methods than MoCo v2, with a method that has it."""
 
 CASES = {
+    "search.reference": (
+        ["search.reference=largest", "search.score=labels"],
+        ["search.score=cosine"],
+    ),
+    "search.label_images": (["search.label_images=50"], ["search.score=labels"]),
     "search.population": (["search.population=9"], ["search.strategy=evolution"]),
     "device.python": (["device.python=python3.11"], ["device.host=board"]),
     "device.ssh_config": (["device.ssh_config=mine"], ["device.host=board"]),

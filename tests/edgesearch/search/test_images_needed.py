@@ -74,6 +74,7 @@ class TestFind:
         assert max(asked) == 512  # there is no choice left, so nothing to find out
 
     def test_nothing_to_find_out(self):
-        assert self.find(chance=1.0, first=64, most=64)[0].images == 64
+        found, asked = self.find(chance=1.0, first=64, most=64)
+        assert (found.images, asked) == (64, [64] * 8)  # asked for the reliability alone
         found, asked = self.find(chance=0.1, candidates=1)
         assert (found.images, found.reliability, asked) == (1024, None, [])

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from edgesearch.errors import Interrupted, SearchError
 from edgesearch.search.files import SearchFiles
+from edgesearch.search.images_needed import ImagesNeeded
 from edgesearch.search.pareto import pareto_front
 from edgesearch.search.search import Search
 from edgesearch.search.settings import Budgets, DeviceBudgets, SearchSettings
@@ -122,10 +123,11 @@ class TestNumberOfImages:
     def test_is_found_and_kept(self, make, smooth):
         search = make(Scores(smooth, chance=0.5))
         found = search.choose_images()
-        assert 16 <= found <= 128
-        assert json.loads(search.files.images_needed.read_text("utf-8"))["images"] == found
+        assert 16 <= found.images <= 128
+        kept = json.loads(search.files.images_needed.read_text("utf-8"))
+        assert (kept["images"], kept["reliability"]) == (found.images, found.reliability)
         assert search.told[0].message.startswith(
-            f"scoring on {found} of at most 128 images (reliability "
+            f"scoring on {found.images} of at most 128 images (reliability "
         )
 
     @pytest.mark.parametrize("folder", ["search", "search.1"])
@@ -134,7 +136,7 @@ class TestNumberOfImages:
         former.parent.mkdir()
         kept = {"images": 48, "reliability": 0.5, "score": SCORED_WITH}
         former.write_text(json.dumps(kept), "utf-8")
-        assert search.choose_images() == 48
+        assert search.choose_images() == ImagesNeeded(48, 0.5)
         assert json.loads(search.files.images_needed.read_text("utf-8")) == kept
 
     def test_of_another_score_is_not_taken_over(self, make, smooth):
@@ -142,7 +144,7 @@ class TestNumberOfImages:
         former.parent.mkdir()
         kept = {"images": 48, "reliability": 0.5, "score": {"search.images": 64}}
         former.write_text(json.dumps(kept), "utf-8")
-        assert search.choose_images() == 16
+        assert search.choose_images().images == 16
 
 
 class TestWinners:

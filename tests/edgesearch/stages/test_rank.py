@@ -16,7 +16,7 @@ FEW = ("rank.subnets=6", "rank.bins=2", "rank.draws=100")
 SCORES = [
     *("agreement", "MACs", "parameters", "depth", "cosine", "relation", "cka"),
     *("self-similarity", "relation of places", "self-similarity, as released"),
-    *("contrastive loss", "cosine, not recalibrated", "latency"),
+    *("contrastive loss", "cosine, not recalibrated", "labels", "latency"),
 ]
 SUBNETS = "rank/subnets.jsonl"
 
