@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from machine import print_machine
 from scipy.stats import kendalltau
 
+from devices.machine import instruction_sets
 from edgesearch import Run
 from edgesearch.events import Event
 from edgesearch.pretrain.computation import computes_bf16
@@ -35,6 +36,7 @@ from edgesearch.search.agreement import make_agreement
 from edgesearch.training.precision import autocast
 
 CPU = torch.device("cpu")
+HAS_BF16 = computes_bf16(CPU, instruction_sets(Path("/")))
 FAMILIES = {
     "resnet": ("space.name=resnet_tiny", "space.in_channels=1"),
     "mobile": (
@@ -109,7 +111,7 @@ def rounded_conv2d(
 @contextmanager
 def instructions_for_bf16() -> Any:
     """Those of the processor, or what stands for them."""
-    if computes_bf16(CPU):
+    if HAS_BF16:
         yield
         return
     F.conv2d = rounded_conv2d
@@ -188,7 +190,7 @@ def main() -> None:
     given = [text for text in rest if "=" in text]
     seeds = range(int(next((text for text in rest if "=" not in text), "3")))
     print_machine()
-    if not computes_bf16(CPU):
+    if not HAS_BF16:
         compare_with_torch()
     print(f"bf16: digits, {' '.join([*SHARED, *given])}; seeds {[*seeds]}")
     for family in FAMILIES:

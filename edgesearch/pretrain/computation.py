@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from devices.machine import instruction_sets
 from edgesearch.processes import distributed
 from edgesearch.settings import AUTO
 from edgesearch.space import SearchSpace
@@ -70,15 +68,23 @@ def as_given(settings: PretrainSettings) -> Computation:
     )
 
 
-def computes_bf16(device: torch.device) -> bool:
-    """Whether a device has instructions for bf16: AVX512-BF16 or AMX, or a GPU's."""
+def computes_bf16(device: torch.device, instruction_sets: Collection[str]) -> bool:
+    """Whether a device has instructions for bf16: AVX512-BF16 or AMX, or a GPU's.
+
+    Args:
+        device: The training device.
+        instruction_sets: Those of the processor, see `devices.machine.instruction_sets`.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return not _BF16_SETS.isdisjoint(instruction_sets(Path("/")))
+    return not _BF16_SETS.isdisjoint(instruction_sets)
 
 
 def choose_computation(
-    settings: PretrainSettings, space: SearchSpace, device: torch.device
+    settings: PretrainSettings,
+    space: SearchSpace,
+    device: torch.device,
+    instruction_sets: Collection[str],
 ) -> Choice:
     """The fastest computation among those that the settings leave open, by timed steps.
 
@@ -88,7 +94,7 @@ def choose_computation(
     usual = as_given(settings)
     precisions, formats = [usual.precision], [usual.memory_format]
     lacks = f"this {_KINDS[device.type]} has no instructions for bf16"
-    has = computes_bf16(device)
+    has = computes_bf16(device, instruction_sets)
     if settings.precision == AUTO:
         precisions = ["fp32", "bf16"] if has else ["fp32"]
     elif settings.precision == "bf16" and not has:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from devices.files import sha256_of, write_bytes
+from devices.machine import instruction_sets
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import CheckpointError, Interrupted, StageError
 from edgesearch.events import Event, Report, silent
@@ -139,7 +140,8 @@ def _choice(run: RunContext, stage: Stage, shorter: Former | None) -> Choice:
         settled = stage.settled(record)
         kept = {name.removeprefix("pretrain."): value for name, value in settled.items()}
     settings = settings.model_copy(update=kept)
-    choice = choose_computation(settings, run.space, torch_device(settings.device))
+    device, sets = torch_device(settings.device), instruction_sets(Path("/"))
+    choice = choose_computation(settings, run.space, device, sets)
     if kept and choice.words:
         return replace(choice, words=f"{choice.words}; it goes on with what it began with")
     return choice

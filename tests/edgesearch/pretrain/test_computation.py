@@ -26,14 +26,12 @@ def choose(space, monkeypatch):
     """Choose with given instruction sets and relative times; other candidates take 9."""
 
     def choose(times, sets=("avx2",), **given):
-        monkeypatch.setattr(computation, "instruction_sets", lambda root: sets)
-
         def measured(space, candidates, images, device):
             assert set(times) <= set(candidates)
             return {each: times.get(each, 9.0) for each in candidates}
 
         monkeypatch.setattr(computation, "step_times_s", measured)
-        return choose_computation(PretrainSettings(**given), space, CPU)
+        return choose_computation(PretrainSettings(**given), space, CPU, sets)
 
     return choose
 
@@ -77,11 +75,9 @@ def test_what_is_given_is_taken_and_bf16_that_is_slow_is_told(choose):
     assert half.computation == BF16, "of the formats alone"
 
 
-def test_this_machine_has_what_its_processor_says(monkeypatch):
-    monkeypatch.setattr(computation, "instruction_sets", lambda root: ("avx512_bf16",))
-    assert computes_bf16(CPU)
-    monkeypatch.setattr(computation, "instruction_sets", lambda root: ())
-    assert not computes_bf16(CPU)
+def test_a_processor_computes_bf16_by_its_instruction_sets():
+    assert computes_bf16(CPU, ("avx512f", "avx512_bf16"))
+    assert not computes_bf16(CPU, ("avx512f", "avx512_vnni"))
 
 
 @pytest.mark.parametrize(("name", "resolution"), [("resnet_tiny", 16), ("mobile_small", 96)])

@@ -269,7 +269,7 @@ class TestComputation:
             return {each: times[each] for each in candidates}
 
         monkeypatch.setattr(computation, "step_times_s", measured)
-        monkeypatch.setattr(computation, "computes_bf16", lambda device: False)
+        monkeypatch.setattr(computation, "computes_bf16", lambda device, sets: False)
         return times
 
     def record(self, chain):
@@ -303,14 +303,14 @@ class TestComputation:
         assert (times["asked"], self.record(empty)) == (2, ("fp32", "channels_last"))
 
     def test_bf16_that_began_elsewhere_goes_on_and_is_told(self, empty, monkeypatch, times):
-        monkeypatch.setattr(computation, "computes_bf16", lambda device: True)
+        monkeypatch.setattr(computation, "computes_bf16", lambda device, sets: True)
         bf16 = Computation("bf16", "channels_last")
         times |= {bf16: 0.1, Computation("bf16", "channels_first"): 3.0}
         empty.passes("pretrain", *self.AUTO)
         assert self.record(empty) == ("bf16", "channels_last")
         record = empty.read("supernet/stage.json")
         empty.write("supernet/stage.json", {**record, "finished": False})
-        monkeypatch.setattr(computation, "computes_bf16", lambda device: False)
+        monkeypatch.setattr(computation, "computes_bf16", lambda device, sets: False)
         said = empty.passes("pretrain", *self.AUTO).stderr
         assert "warning: computes in bf16, channels last, but this processor has no" in said
         assert "it goes on with what it began with" in said
