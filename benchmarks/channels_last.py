@@ -1,6 +1,7 @@
 """Training of a space's largest network with channels last in memory against channels first.
 
-Forward and backward, in turn, on a CPU. edgesearch trains, scores and evaluates with channels last.
+Forward and backward, in turn, on a CPU. edgesearch scores and evaluates with channels last, and
+trains with what a timed step chooses (`pretrain.memory_format`).
 
 Usage: python benchmarks/channels_last.py [SPACE] [RESOLUTION] [BATCH] [ALTERNATIONS]
 (mobile_lite0 96 32 10 by default). Run nothing else meanwhile.

@@ -10,13 +10,16 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, to_jsonable_python
 
 FORM = "form:"
 """Prefix of the tags of alternative forms of a value; removed from key paths in messages."""
+
+AUTO: Final = "auto"
+"""Value of an option that is left to the machine; what was chosen stands in a stage's record."""
 
 
 class _Mark:

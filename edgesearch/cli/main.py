@@ -198,13 +198,11 @@ def table(
 def weights(
     file: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE", help="Public weights, as in pretrain.init.", show_default=False
-        ),
+        typer.Argument(metavar="FILE", help="Weights, as in pretrain.init.", show_default=False),
     ],
     json: AsJson = False,
 ) -> None:
-    """Say what a file of public weights is, and which spaces hold its network."""
+    """Say what a file of weights is, and which spaces hold its network."""
 
     def work() -> Any:
         from edgesearch.stages.weights import describe_weights

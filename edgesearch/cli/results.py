@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgesearch.stages.summary import SummaryRow
     from edgesearch.stages.table import TableResult
     from edgesearch.stages.validate import ValidateResult
-    from edgesearch.stages.weights import WeightsResult
+    from edgesearch.stages.weights import OwnWeightsResult, WeightsResult
 
 GAP = 2
 """Spaces between the columns of a table."""
@@ -88,12 +88,25 @@ def print_table(result: TableResult) -> None:
         print(result.csv_path)
 
 
-def print_weights(result: WeightsResult) -> None:
+def print_weights(result: WeightsResult | OwnWeightsResult) -> None:
     """Print what a file is, and the spaces that hold its network."""
+    from edgesearch.stages.weights import OwnWeightsResult
+
+    licence = result.licence or "unknown; pretrain.init_licence=NAME puts it into the manifests"
+    if isinstance(result, OwnWeightsResult):
+        trained = f", trained by {result.method}" if result.method else ""
+        print(
+            f"{result.path}: a supernet of edgesearch{trained}\n{result.family} space "
+            f"{result.space}, {result.architectures:,} architectures; pretrain.init takes it in a "
+            "run of this space"
+        )
+        if result.source:
+            print(f"It began with {result.source}; licence: {licence}")
+        return
     print(
         f"{result.path}: {result.kind}\n{result.family} network {result.architecture}, "
         f"{result.params / 1e6:.2f} M parameters without classifier; pixels normalised by mean "
-        f"{_joined(result.mean)} and deviation {_joined(result.std)}"
+        f"{_joined(result.mean)} and deviation {_joined(result.std)}\nlicence: {licence}"
     )
     for fit in result.spaces:
         if fit.member:

@@ -130,14 +130,14 @@ def no_memory_for_views(found: str) -> TrainingError:
     )
 
 
-def move(method: nn.Module, device: torch.device) -> None:
-    """Move a method to the training device in channels_last memory format.
+def move(method: nn.Module, device: torch.device, memory_format: torch.memory_format) -> None:
+    """Move a method to the training device, in a memory format.
 
     Raises:
         TrainingError: The device has too little memory.
     """
     try:
-        method.to(device).to(memory_format=torch.channels_last)
+        method.to(device).to(memory_format=memory_format)
     except torch.cuda.OutOfMemoryError as error:
         raise TrainingError(
             "memory for the supernet and its key encoder on the device",

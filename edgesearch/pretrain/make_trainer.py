@@ -69,7 +69,7 @@ def make_trainer(
     if init is not None:
         package = PACKAGES.get(str(settings.init))
         licence = settings.init_licence or (package.licence if package else None)
-        origin = init_from(method, settings.method, init, report, licence)
+        origin = init_from(method, settings.method, init, report, licence, grey=settings.init_grey)
         given = pool.preprocess(space.largest.resolution)
         if origin is not None and (given.mean, given.std) != (origin.mean, origin.std):
             text = (
@@ -172,7 +172,13 @@ def weights_file(init: Path) -> Path:
 
 
 def init_from(
-    method: Method, name: str, path: Path, report: Report, licence: str | None = None
+    method: Method,
+    name: str,
+    path: Path,
+    report: Report,
+    licence: str | None = None,
+    *,
+    grey: bool = False,
 ) -> Origin | None:
     """Begin with another run of the same space, or with public weights.
 
@@ -186,7 +192,7 @@ def init_from(
         SpaceError: The space does not hold the network of public weights.
     """
     if not metadata_of(path):
-        return _init_from_public(method, path, report, licence)
+        return _init_from_public(method, path, report, licence, grey)
     weights = SupernetWeights.load(path, method.space)
     query = weights.query, weights.query_projector, weights.query_dense_projector
     key = weights.key, weights.key_projector, weights.key_dense_projector
@@ -210,15 +216,19 @@ def init_from(
     return weights.origin
 
 
-def _init_from_public(method: Method, path: Path, report: Report, licence: str | None) -> Origin:
+def _init_from_public(
+    method: Method, path: Path, report: Report, licence: str | None, grey: bool
+) -> Origin:
     public = read_public_weights(path)
+    if grey:
+        public = public.in_grey()
     backbone = method.query.supernet.backbone
     member = embed(public, method.space, backbone)
     if method.key is not None:
         method.key.supernet.backbone.load_state_dict(backbone.state_dict())
     text = f"begins with {public.kind} weights of {path.name}, held by {member}"
     if licence is None:
-        text += "; their licence is unknown (pretrain.init_licence)"
+        text += "; their licence is unknown: state it as pretrain.init_licence, for the manifests"
     report(Event("pretrain", text))
     return Origin(
         f"{path.name} ({public.kind})", licence, dict(member), False, public.mean, public.std

@@ -225,7 +225,7 @@ class Listener:
 
 
 class TrainingReporter(Listener):
-    """Turns the progress of a training into events; reports a collapse once.
+    """Turns the progress of a training into events; reports a collapse, and advises, once.
 
     `workers` is None with batched augmentation.
     """
@@ -234,6 +234,7 @@ class TrainingReporter(Listener):
         self.report = report
         self.workers = workers
         self.collapse_reported = False
+        self.advised = False
 
     def notice(self, message: str) -> None:
         """See `Listener`."""
@@ -265,7 +266,8 @@ class TrainingReporter(Listener):
             parts.append(f"best in epoch {report.best_epoch}")
         parts.append(f"{report.images_per_s:,.0f} images/s")
         parts.append(f"{report.data_wait:.0%} waiting for data")
-        if report.data_wait > 0.2 and self.workers is not None:
+        if report.data_wait > 0.2 and self.workers is not None and not self.advised:
+            self.advised = True
             parts[-1] += (
                 f" (more than {self.workers} pretrain.workers, or for small images of one size "
                 "pretrain.augmentation.batched=true, would shorten it)"

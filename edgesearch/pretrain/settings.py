@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,8 +13,10 @@ from pydantic import (
     field_validator,
 )
 
+from edgesearch.errors import UserNotice
 from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.settings import (
+    AUTO,
     IN_COLOUR,
     NO_EFFECT,
     TRAINED,
@@ -42,6 +45,10 @@ _OPTIONS = {
 JITTERED = AppliesTo(
     "pretrain.augmentation.jitter.probability is above 0",
     lambda config: config.pretrain.augmentation.jitter.probability > 0,
+)
+IN_GREY = AppliesTo(
+    "the space has one channel (space.in_channels)",
+    lambda config: config.space.build().in_channels == 1,
 )
 NOT_BATCHED = AppliesTo(
     "pretrain.augmentation.batched is false",
@@ -164,9 +171,10 @@ class PretrainSettings(Settings):
     epochs: CountFromZero = 200
     """Passes over the images; 0 uses the weights of `init` as they are."""
     extend: bool = False
-    """Continue the longest finished training of fewer epochs in output_dir, instead of starting
-    over. From there on the learning rate is that of the schedule over all epochs: it has fallen to
-    0 and jumps up, so the result differs from that of a training of all epochs."""
+    """Continue the finished training of fewer epochs in output_dir, or the longest that was set
+    aside there, instead of starting over. From there on the learning rate is that of the schedule
+    over all epochs: it has fallen to 0 and jumps up, so the result differs from that of a training
+    of all epochs."""
     batch_size: Annotated[Batch, TRAINED] = 256
     """Images per step, over all processes."""
     optimizer: Annotated[Literal["sgd", "adamw", "lars"], TRAINED] = _own()
@@ -178,7 +186,8 @@ class PretrainSettings(Settings):
     momentum: Annotated[float, Field(ge=0, lt=1), TRAINED, OF_SGD] = 0.9
     """Momentum of the optimizer."""
     warmup_epochs: Annotated[CountFromZero, TRAINED] = _own()
-    """Epochs of linear warm-up; by default at most a tenth of the epochs."""
+    """Epochs of linear warm-up; by default, and where more than all epochs are given, at most a
+    tenth of the epochs."""
     clip_gradient: Annotated[Positive | None, TRAINED] = _own()
     """Largest norm of the gradient of a step; null for no limit."""
     queue_size: Annotated[Count | None, TRAINED] = _own()
@@ -227,8 +236,13 @@ class PretrainSettings(Settings):
     """Augmentation of the two views of an image."""
     device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
     """Training device; auto is a CUDA GPU if there is one."""
-    precision: Annotated[Literal["fp32", "bf16"], TRAINED] = "fp32"
-    """Precision of the networks; weights, losses and statistics stay float32."""
+    precision: Annotated[Literal["auto", "fp32", "bf16"], TRAINED] = AUTO
+    """Precision of the networks; weights, losses and statistics stay float32. auto is bf16 where
+    processor or GPU have instructions for it and a timed step is faster. What was chosen is kept
+    when a training goes on."""
+    memory_format: Annotated[Literal["auto", "channels_last", "channels_first"], TRAINED] = AUTO
+    """Order of images and convolutions in memory, which changes the last digits; auto is the faster
+    one in a timed step. What was chosen is kept when a training goes on."""
     accumulation: Annotated[Count, NO_EFFECT, TRAINED] = 1
     """Forward passes into which each process's share of a batch is split to save memory."""
     bn_group_size: Annotated[Annotated[int, Field(ge=2)] | None, TRAINED] = None
@@ -247,6 +261,9 @@ class PretrainSettings(Settings):
     or mobilenet_v2 from an installed package."""
     init_licence: Annotated[str | None, NO_EFFECT, WITH_INIT] = None
     """Licence of public weights in `init`; stands in each winner's manifest."""
+    init_grey: Annotated[bool, WITH_INIT, IN_GREY] = False
+    """Sum the first convolution of public weights in `init` over red, green and blue, for grey
+    images."""
     knn_k: Annotated[Count, NO_EFFECT, TRAINED, MONITORED] = 200
     """Neighbours in the kNN monitor."""
     knn_every_epochs: Annotated[CountFromZero, NO_EFFECT, TRAINED] = 10
@@ -343,12 +360,29 @@ class PretrainSettings(Settings):
             _check_queue("", queue_size, batch_size)
         return queue_size
 
-    @field_validator("warmup_epochs", "largest_only_epochs")
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _short_warmup(cls, warmup: int, info: ValidationInfo) -> int:
+        epochs = info.data.get("epochs")
+        if not epochs or warmup < epochs:
+            return warmup
+        shortened = epochs // 10
+        text = (
+            f"pretrain.warmup_epochs is shortened from {warmup} to {shortened}, since pretrain."
+            f"epochs is {epochs}"
+        )
+        warnings.warn(text, UserNotice, stacklevel=2)
+        return shortened
+
+    @field_validator("largest_only_epochs")
     @classmethod
     def _shorter_than_training(cls, some_epochs: int, info: ValidationInfo) -> int:
         epochs = info.data.get("epochs")
         if epochs and some_epochs >= epochs:
-            raise fault(f"fewer epochs than pretrain.epochs ({epochs}) are required")
+            raise fault(
+                f"fewer epochs than pretrain.epochs ({epochs}) are required",
+                remedy="0 trains smaller subnets from the start",
+            )
         return some_epochs
 
     @field_validator("loss_weights")

@@ -16,6 +16,7 @@ import torch
 
 from devices.signals import StopSignals
 from edgesearch.errors import Interrupted, TrainingError
+from edgesearch.pretrain.computation import MEMORY_FORMATS, as_given
 from edgesearch.pretrain.encoder import states_of
 from edgesearch.pretrain.faithful import choose_step
 from edgesearch.pretrain.hardware import (
@@ -96,15 +97,17 @@ class Trainer:
         self.origin, self.teaching = origin, teaching
         self.device = torch_device(settings.device)
         self._step = choose_step(method, settings)
+        computation = as_given(settings)
+        self._memory_format = MEMORY_FORMATS[computation.memory_format]
         self._passes = Passes(
             method,
             settings.batch_size,
             group_size=settings.bn_group_size,
             accumulation=settings.accumulation,
-            precision=settings.precision,
+            precision=computation.precision,
             seed=seed,
         )
-        move(method, self.device)
+        move(method, self.device, self._memory_format)
         if settings.compile:
             compile_ends(method, self.device, settings.accumulation)
         self.optimizer = OPTIMIZERS[settings.optimizer](
@@ -229,7 +232,11 @@ class Trainer:
         if self.progress.epoch < settings.largest_only_epochs:
             architectures = architectures[:1]
         moved = tuple(
-            view.to(self.device, non_blocking=True, memory_format=_memory_format(view))
+            view.to(
+                self.device,
+                non_blocking=True,
+                memory_format=self._memory_format if view.ndim == 4 else torch.preserve_format,
+            )
             for view in views
         )
         share = step / self._total_steps
@@ -391,7 +398,3 @@ class Trainer:
                     f"this run was begun with {text.format(state[field])} and continues with "
                     f"{now}: its results {effect}"
                 )
-
-
-def _memory_format(view: torch.Tensor) -> torch.memory_format:
-    return torch.channels_last if view.ndim == 4 else torch.preserve_format

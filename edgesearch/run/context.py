@@ -143,7 +143,8 @@ class RunContext:
         from edgesearch.pretrain.make_trainer import weights_file
         from edgesearch.supernet.public_weights import normalisation_of
 
-        return normalisation_of(weights_file(init)) or normalisation_of(self.files.weights)
+        grey = self.config.pretrain.init_grey
+        return normalisation_of(weights_file(init), grey) or normalisation_of(self.files.weights)
 
     def load_weights(self) -> SupernetWeights:
         """The trained supernet.

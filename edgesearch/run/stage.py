@@ -18,6 +18,7 @@ from edgesearch.events import Event
 from edgesearch.processes import distributed
 from edgesearch.run.context import RunContext
 from edgesearch.run.files import RECORD
+from edgesearch.settings import AUTO
 
 FEW_MINUTES_S = 180.0
 """Output that took longer is set aside only if the user says so."""
@@ -45,6 +46,8 @@ class Stage:
             these alone is set aside without asking.
         intact: Whether finished outputs are what they were.
         instead: A sentence on what else the user can do than start over.
+        begins: How it begins where the former output was made with something else, in words.
+        chosen: What was chosen for settings that are `AUTO`, see `settle`.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Stage:
     cheap: Collection[str] = ()
     intact: Callable[[], bool] = field(default=lambda: True, compare=False)
     instead: str = ""
+    begins: str = "starting over"
+    chosen: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def do(
         self,
@@ -172,10 +177,9 @@ class Stage:
             if self._holds:
                 message = f"no record of how {self.folder} was made; kept as {self._set_aside()}"
         elif changes := self.changes(record):
-            first, *more = (change.words for change in changes.values())
-            others = f" (and {len(more)} more)" if more else ""
+            words = "; ".join(change.words for change in changes.values())
             kept = self._set_aside()
-            message = f"{first}{others}: starting over; the former output is kept as {kept}"
+            message = f"{words}: {self.begins}; the former output is kept as {kept}"
         elif not record["finished"]:
             message = "resuming where it was stopped"
         elif missing := _missing(self.folder, record):
@@ -184,6 +188,16 @@ class Stage:
             message = "some of its files are missing or changed: starting again"
         self._write(False, (), began=time.time())
         return message
+
+    def settle(self, chosen: Mapping[str, Any]) -> None:
+        """Record from now on what was chosen for settings that are `AUTO`."""
+        self.chosen.update(chosen)
+
+    def settled(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """What was chosen, according to a record, for settings that are `AUTO`."""
+        former = record["settings"]
+        names = (name for name, value in self.settings.items() if value == AUTO)
+        return {name: former[name] for name in names if former.get(name, AUTO) != AUTO}
 
     def finish(self, outputs: Sequence[str]) -> None:
         """Record that the stage is finished, as long as `outputs` exist (paths below `folder`)."""
@@ -230,12 +244,16 @@ class Stage:
         return kept
 
     def changes(self, record: Mapping[str, Any]) -> dict[str, Change]:
-        """What differs from a record, by name of the setting or input."""
+        """What differs from a record, by name of the setting or input.
+
+        A setting that is `AUTO` agrees with whatever was chosen for it.
+        """
         found = {}
         for kind, now in (("settings", self.plain_settings()), ("inputs", dict(self.inputs))):
             former = record[kind]
             for key in now | former:  # the order of the configuration
-                if former.get(key) != now.get(key):
+                left_open = now.get(key) == AUTO and key in former
+                if former.get(key) != now.get(key) and not left_open:
                     found[key] = (
                         Change(f"other than before: {key}", f"restore {key}")
                         if kind == "inputs"
@@ -244,8 +262,8 @@ class Stage:
         return found
 
     def plain_settings(self) -> dict[str, Any]:
-        """The settings in plain JSON types."""
-        return cast("dict[str, Any]", json.loads(json.dumps(dict(self.settings))))
+        """The settings in plain JSON types, with what was chosen."""
+        return cast("dict[str, Any]", json.loads(json.dumps({**self.settings, **self.chosen})))
 
     def _write(self, finished: bool, outputs: Sequence[str], *, began: float | None) -> None:
         """Write the record; time since the last `began` counts as work."""

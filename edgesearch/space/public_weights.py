@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from edgesearch.errors import SpaceError
 from edgesearch.space.network import Network
 from edgesearch.space.search_space import SearchSpace
 
@@ -36,6 +37,35 @@ class PublicWeights:
     state: Mapping[str, torch.Tensor]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def in_grey(self) -> PublicWeights:
+        """The same for grey images: the first convolution summed over red, green and blue.
+
+        Scales and shifts of the normalisations of pixels are taken along, so that a grey image
+        gives what it gives in three equal channels, but for the outermost pixels: the zeros around
+        them stand for the mean of one channel instead of three.
+
+        Raises:
+            SpaceError: The network does not take three channels.
+        """
+        if self.space.in_channels != 3:
+            raise SpaceError(
+                "public weights for images in colour, to sum them for grey ones",
+                f"{self.space.in_channels} input channels",
+                "Leave pretrain.init_grey out.",
+            )
+        (mean,), (std,) = IMAGENET[1]
+        if len({*zip(self.mean, self.std, strict=True)}) == 1:
+            mean, std = self.mean[0], self.std[0]
+        state = dict(self.state)
+        conv = next(name for name, tensor in state.items() if tensor.ndim == 4)
+        behind = next(name for name in state if name.endswith("running_mean"))
+        by_channel = state[conv] / torch.tensor(self.std).view(3, 1, 1)
+        state[conv] = std * by_channel.sum(dim=1, keepdim=True)
+        shifts = mean - torch.tensor(self.mean).view(3, 1, 1)
+        state[behind] = state[behind] - (by_channel * shifts).sum(dim=(1, 2, 3))
+        space = replace(self.space, in_channels=1)
+        return replace(self, space=space, state=state, mean=(mean,), std=(std,))
 
     def network(self) -> Network:
         """The static network with these weights, in evaluation mode."""

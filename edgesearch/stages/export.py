@@ -119,7 +119,13 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
             check_target(tensorrt)
             resolutions = {winner.architecture.resolution for winner in chosen.winners}
             _check_images(run, pool, resolutions, tensorrt)
-            return _Exporter(run, run.load_weights(), pool, tensorrt)
+            weights = run.load_weights()
+            if weights.origin is not None and weights.origin.licence is None:
+                run.teller("export")(
+                    f"the licence of the initial weights ({weights.origin.source}) is unknown, and "
+                    "the manifests will say so: state it as pretrain.init_licence"
+                )
+            return _Exporter(run, weights, pool, tensorrt)
 
         def work(exporter: _Exporter) -> list[str]:
             try:

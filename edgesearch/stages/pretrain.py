@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from devices.files import sha256_of, write_bytes
+from devices.machine import instruction_sets
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import CheckpointError, Interrupted, StageError
-from edgesearch.events import Report, silent
+from edgesearch.events import Event, Report, silent
+from edgesearch.pretrain.computation import Choice, choose_computation
 from edgesearch.pretrain.make_trainer import make_trainer, warn_of_images, weights_file
 from edgesearch.pretrain.trainer import BEST, STATE, Trainer
 from edgesearch.processes import distributed
@@ -20,10 +21,13 @@ from edgesearch.processes.shared_work import check_same_in_all
 from edgesearch.run.context import IMAGES, RunContext
 from edgesearch.run.room import check_disk, check_training_memory
 from edgesearch.run.stage import Former, Stage, read_record
+from edgesearch.supernet.weight_files import beginning_of
 from edgesearch.training.checkpoint import has_state, load_state, save_state
 from edgesearch.training.run_log import METRICS
+from edgesearch.training.torch_device import torch_device
 
 _EXTENSION = ("pretrain.epochs", "pretrain.extend", "pretrain.warmup_epochs")
+_GOES_ON = "going on from a finished training"
 _EXTEND = " For more epochs of the same training, set pretrain.extend=true."
 
 
@@ -33,6 +37,13 @@ class PretrainResult:
 
     weights_path: Path
     skipped: bool
+
+
+class _Prepared(NamedTuple):
+    """A trainer, and the finished training that it goes on from, if any."""
+
+    trainer: Trainer
+    shorter: Former | None
 
 
 def pretrain(run: RunContext, *, anew: bool = False) -> PretrainResult:
@@ -57,12 +68,13 @@ def pretrain(run: RunContext, *, anew: bool = False) -> PretrainResult:
             stage = _stage(run, pool)
             trainers: list[Trainer] = []
 
-            def work(trainer: Trainer) -> list[str]:
+            def work(prepared: _Prepared) -> list[str]:
+                trainer, shorter = prepared
                 trains = run.config.pretrain.epochs > 0
                 warn_of_images(trainer.method, pool, run.config.data, report, trains)
                 trainers.append(trainer)
-                if first and _extends(run, stage):
-                    _copy_finished(_shorter(run, stage), trainer)
+                if shorter is not None:
+                    _copy_finished(stage, shorter, trainer)
                 _fit(trainer)
                 return [run.files.weights.name]
 
@@ -85,26 +97,54 @@ def check_pretrain(run: RunContext, anew: bool) -> None:
     stage = _stage(run, pool)
     if not stage.is_finished() and not stage.can_take_back():
         stage.check_loss(anew)
-        _prepare(run, stage, pool, silent)
+        _prepare(run, stage, pool, silent, early=True)
 
 
 def _stage(run: RunContext, pool: ImagePool) -> Stage:
     inputs = {IMAGES: pool.digest, **digest_of_init(run), **digests_of_teacher(run)}
     settings, folder = run.decisive("pretrain"), run.files.supernet
     if run.config.pretrain.extend:  # what is extended is used
-        return Stage("pretrain", folder, settings, inputs, cheap=_EXTENSION)
+        return Stage("pretrain", folder, settings, inputs, cheap=_EXTENSION, begins=_GOES_ON)
     return Stage("pretrain", folder, settings, inputs, instead=_EXTEND)
 
 
-def _prepare(run: RunContext, stage: Stage, pool: ImagePool, report: Report) -> Trainer:
-    settings, folder = run.config.pretrain, run.files.supernet
-    if distributed.rank() == 0:
+def _prepare(
+    run: RunContext, stage: Stage, pool: ImagePool, report: Report, early: bool = False
+) -> _Prepared:
+    """Make all checks, and the trainer; `early` ones time no steps."""
+    settings, folder, first = run.config.pretrain, run.files.supernet, distributed.rank() == 0
+    shorter = None
+    if first:
         check_training_memory(run)
         check_disk(run)
         if _extends(run, stage):
-            _shorter(run, stage)
-    identity = stage.plain_settings()
-    return make_trainer(settings, run.config.seed, run.space, pool, folder, identity, report)
+            shorter = _shorter(run, stage)
+    if settings.epochs > 0 and not early:
+        choice = distributed.of_first(_choice(run, stage, shorter) if first else None)
+        assert choice is not None
+        chosen = asdict(choice.computation)
+        stage.settle({f"pretrain.{name}": value for name, value in chosen.items()})
+        settings = settings.model_copy(update=chosen)
+        if choice.words:
+            report(Event("pretrain", choice.words))
+    identity, seed = stage.plain_settings(), run.config.seed
+    trainer = make_trainer(settings, seed, run.space, pool, folder, identity, report)
+    return _Prepared(trainer, shorter)
+
+
+def _choice(run: RunContext, stage: Stage, shorter: Former | None) -> Choice:
+    """The computation of the training that it goes on with, or that timed steps choose."""
+    settings, kept = run.config.pretrain, {}
+    record = shorter.record if shorter else read_record(stage.folder)
+    if record is not None and stage.changes(record).keys() <= {*_EXTENSION}:
+        settled = stage.settled(record)
+        kept = {name.removeprefix("pretrain."): value for name, value in settled.items()}
+    settings = settings.model_copy(update=kept)
+    device, sets = torch_device(settings.device), instruction_sets(Path("/"))
+    choice = choose_computation(settings, run.space, device, sets)
+    if kept and choice.words:
+        return replace(choice, words=f"{choice.words}; it goes on with what it began with")
+    return choice
 
 
 def _extends(run: RunContext, stage: Stage) -> bool:
@@ -115,22 +155,19 @@ def _extends(run: RunContext, stage: Stage) -> bool:
 
 
 def _shorter(run: RunContext, stage: Stage) -> Former:
-    """The longest finished training of fewer epochs that equals this one in all else.
+    """The finished training of fewer epochs that equals this one in all else.
+
+    The one in the stage's folder if it is such a training, or the longest that was set aside.
 
     Raises:
         StageError: There is none.
     """
-
-    def fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in settings.items() if name not in _EXTENSION}
-
-    epochs, wanted = run.config.pretrain.epochs, stage.plain_settings()
+    epochs = run.config.pretrain.epochs
     found = [
         former
         for former in stage.former()
         if former.record["finished"]
-        and former.record["inputs"] == stage.inputs
-        and fixed(former.record["settings"]) == fixed(wanted)
+        and stage.changes(former.record).keys() <= {*_EXTENSION}
         and former.record["settings"]["pretrain.epochs"] < epochs
         and has_state(former.folder / STATE)
     ]
@@ -141,11 +178,21 @@ def _shorter(run: RunContext, stage: Stage) -> Former:
             f"none in {stage.folder}, nor beside it",
             "Leave pretrain.extend out to train from the start.",
         )
-    return max(found, key=lambda former: int(former.record["settings"]["pretrain.epochs"]))
+    return max(
+        found,
+        key=lambda former: (
+            former.folder == stage.folder,
+            int(former.record["settings"]["pretrain.epochs"]),
+        ),
+    )
 
 
-def _copy_finished(shorter: Former, trainer: Trainer) -> None:
-    """Let a trainer continue a finished training; a kill in between repeats this."""
+def _copy_finished(stage: Stage, shorter: Former, trainer: Trainer) -> None:
+    """Let a trainer continue a finished training, which may have been set aside meanwhile.
+
+    A kill in between repeats this.
+    """
+    shorter = next(each for each in stage.former() if each.record == shorter.record)
     state = load_state(shorter.folder / STATE, shorter.record["settings"])
     for name in (METRICS, BEST):
         if (shorter.folder / name).exists():
@@ -196,8 +243,5 @@ def digest_of_init(run: RunContext) -> dict[str, str]:
             f"{path}, which this run writes",
             "Choose another output_dir for this run.",
         )
-    if not path.is_file():
-        raise CheckpointError(
-            f"initial weights at {path}", "no such file", "Correct pretrain.init."
-        )
+    beginning_of(path)
     return {f"pretrain.init {init}": sha256_of(path)}

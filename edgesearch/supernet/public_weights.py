@@ -8,8 +8,6 @@ elastic widths, depths and kernels): what is added is not read by what was there
 from __future__ import annotations
 
 import importlib
-import pickle
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,8 @@ from edgesearch.errors import CheckpointError, SpaceError
 from edgesearch.families.load_space import FAMILIES
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.space.network import Network
-from edgesearch.space.public_weights import PublicWeights
+from edgesearch.space.public_weights import Normalisation, PublicWeights
+from edgesearch.supernet.weight_files import read_tensors
 from edgesearch.supernet.weights import metadata_of, read_origin
 
 ADDED_SCALE = 0.01
@@ -33,33 +32,26 @@ def read_public_weights(path: Path) -> PublicWeights:
     Raises:
         CheckpointError: The file cannot be read, would run code, or holds no network of a family.
     """
-    entries = read_tensors(path)
+    entries, known = read_tensors(path), []
     for family in FAMILIES.values():
         if family.reads_public_weights is None:
             continue
-        module, _, function = family.reads_public_weights.partition(":")
-        found = getattr(importlib.import_module(module), function)(entries)
+        name, _, function = family.reads_public_weights.partition(":")
+        module = importlib.import_module(name)
+        found = getattr(module, function)(entries)
         if found is not None:
             return found
-    shown = ", ".join(sorted(entries)[:3]) or "no tensors"
+        known.append(module.KNOWN)
+    shown = ", ".join([*list(entries)[:3], "…"][: len(entries)])
     raise CheckpointError(
-        f"weights of a network of the families {', '.join(FAMILIES)} in {path}",
-        f"{len(entries)} tensors: {shown} …" if entries else shown,
-        "Choose another file; the documentation lists the known kinds.",
+        f"weights of a network that edgesearch knows in {path}",
+        f"{len(entries)} tensors of another one: {shown}" if entries else "no tensors",
+        f"Known are {'; '.join(known)}.",
     )
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a `.pth` or `.safetensors` file, nested names joined with dots.
-
-    Raises:
-        CheckpointError: The file cannot be read, or would run code.
-    """
-    return dict(_flat(_read(path)))
-
-
-def normalisation_of(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and deviation of each input channel that weights expect.
+def normalisation_of(path: Path, grey: bool = False) -> Normalisation | None:
+    """Mean and deviation of each input channel that weights expect, in grey if asked for.
 
     Returns:
         None if the file is missing, or a supernet that did not begin with public weights.
@@ -73,40 +65,8 @@ def normalisation_of(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] 
         origin = read_origin(path)
         return None if origin is None else (origin.mean, origin.std)
     public = read_public_weights(path)
+    public = public.in_grey() if grey else public
     return public.mean, public.std
-
-
-def _read(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"public weights at {path}", "no such file", "Correct it.") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"a file of tensors only at {path}",
-            "objects that would run code when they are loaded, or no weights",
-            "Load it where you trust it, and save its `state_dict()` alone.",
-        ) from error
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"public weights (.pth or .safetensors) at {path}",
-            (str(error).splitlines() or ["an empty file"])[0],
-            "Choose another file, or download it again.",
-        ) from error
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """All tensors of nested mappings, by names joined with dots."""
-    if isinstance(value, torch.Tensor):
-        yield prefix[:-1], value
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _flat(inner, f"{prefix}{name}.")
 
 
 def member(source: SearchSpace, space: SearchSpace) -> Architecture:
@@ -118,10 +78,16 @@ def member(source: SearchSpace, space: SearchSpace) -> Architecture:
         SpaceError: There is none; names each field or choice that differs.
     """
     if faults := misfits(source, space):
+        channels = source.form["in_channels"], space.form["in_channels"]
+        remedy = (
+            "Choose another space or other weights (`edgesearch weights FILE` lists the spaces)."
+        )
+        if len(faults) == 1 and channels == (3, 1):
+            remedy = "For grey images, pretrain.init_grey=true sums the first convolution over RGB."
         raise SpaceError(
             f"a space that holds the network {source.largest}",
             f"{space.name!r} has {'; '.join(faults)}",
-            "Choose another space or other weights (`edgesearch weights FILE` lists the spaces).",
+            remedy,
         )
     wanted = {**source.largest, "resolution": space.resolutions[-1]}
     chosen = {name: min(v for v in space.choices[name] if v >= wanted[name]) for name in wanted}

@@ -267,7 +267,7 @@ def _needed(settings: TeacherSettings) -> Path:
 
 def _load(module: nn.Module, file: Path) -> None:
     """Load a state dictionary, plain or under the key `state_dict` or `model`."""
-    from edgesearch.supernet.public_weights import read_tensors
+    from edgesearch.supernet.weight_files import read_tensors
 
     entries = read_tensors(file)
     for prefix in ("", "state_dict.", "model.", "module.", "state_dict.module."):

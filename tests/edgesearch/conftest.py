@@ -58,6 +58,9 @@ CONFIG = {
         "projector_dim": 8,
         "projector_bn": True,
         "threads": 1,
+        # The same in each run, whatever is faster meanwhile.
+        "precision": "fp32",
+        "memory_format": "channels_last",
         "knn_k": 5,
         "augmentation": {"batched": True, "flip_probability": 0, "blur_probability": 0},
     },

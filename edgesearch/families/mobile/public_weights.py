@@ -88,6 +88,9 @@ KINDS = (
     ),
 )
 
+KNOWN = ", ".join(f"{kind.name}" for kind in KINDS)
+"""The known networks, for messages."""
+
 
 def read_mobile(entries: Mapping[str, torch.Tensor]) -> PublicWeights | None:
     """The mobile network of a checkpoint's tensors; None if there is none.
@@ -124,24 +127,24 @@ def _of_kind(kind: Kind, state: Mapping[str, torch.Tensor], ordered: list[str]) 
         network = space.make_network(space.blocks(space.largest))
         own = network.state_dict()
         modules = list(dict.fromkeys(key.rpartition(".")[0] for key in own))
-        if len(modules) != len(ordered):
-            differences.append(f"{len(ordered)} layers, not {len(modules)} as in {name}")
-            continue
-        theirs = dict(zip(modules, ordered, strict=True))
-        for key, tensor in own.items():
+        theirs = dict(zip(modules, ordered, strict=False))
+        for place, (key, tensor) in enumerate(own.items()):
             module, _, part = key.rpartition(".")
-            source = f"{theirs[module]}.{part}"
             if part == "num_batches_tracked":
                 continue
+            source = f"{theirs[module]}.{part}" if module in theirs else "a layer behind the last"
             if source not in state or state[source].shape != tensor.shape:
                 found = tuple(state[source].shape) if source in state else "missing"
-                differences.append(f"{source} {found}, not {tuple(tensor.shape)} as in {name}")
+                text = f"{source} {found}, not {tuple(tensor.shape)} as in {name}"
+                differences.append((place, text))
                 break
             own[key] = state[source].float()
         else:
-            return PublicWeights(kind.name, space, own, *kind.normalisation)
+            if len(ordered) == len(modules):
+                return PublicWeights(kind.name, space, own, *kind.normalisation)
+            differences.append((len(own), f"{ordered[len(modules)]}, which {name} lacks"))
     raise CheckpointError(
         f"weights of {' or '.join(kind.members)}",
-        "; ".join(differences),
+        max(differences)[1],  # of the network that agrees with it furthest
         "Choose weights of such a network.",
     )

@@ -33,6 +33,8 @@ KINDS = (
     Kind("torchvision's form (torchvision, timm, DINO)", r"(state_dict\.|model\.)?(module\.)?"),
 )
 """The kinds, those of a file with several networks first."""
+KNOWN = "residual networks in torchvision's form (torchvision, timm, MoCo, DINO, DenseCL, lightly)"
+"""The known networks, for messages."""
 
 _NUMBERED = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 """Names of a torchvision ResNet's modules in an `nn.Sequential` of its children (lightly)."""

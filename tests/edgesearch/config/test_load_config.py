@@ -1,6 +1,7 @@
 """Reading configurations: where from, with which overrides, and every message."""
 
 import pickle
+import warnings
 from pathlib import Path
 from types import NoneType
 from typing import get_args
@@ -50,7 +51,7 @@ def test_recipes_are_documented_line_by_line(name):
 def test_recipe_of_data_is_written_out():
     written = load_config("imagenet_resnet50to101", ["data.root=images"]).pretrain
     left_out = {"predictor_hidden_dim", "dense_weight", "teacher_temperature", "threads", "init"}
-    left_out |= {"init_licence", "teacher", "clip_gradient", "extend"}
+    left_out |= {"init_licence", "teacher", "clip_gradient", "extend", "memory_format", "init_grey"}
     assert type(written).model_fields.keys() - written.model_fields_set == left_out
     defaults = {**RECIPES["moco_v2"].training, **RECIPES["moco_v2"].options}
     assert {name: getattr(written, name) for name in defaults} == defaults
@@ -96,6 +97,16 @@ def test_what_is_left_out_is_as_in_the_papers(write, method):
     assert load_config(write(), [*options, "pretrain.lr="]).pretrain == pretrain
     short = load_config(write(), [*options, "pretrain.epochs=30"]).pretrain
     assert short.warmup_epochs == min(3, defaults.training["warmup_epochs"])
+
+
+@pytest.mark.parametrize(("epochs", "warmup", "used"), [(1, 2, 0), (20, 20, 2), (20, 19, 19)])
+def test_a_warmup_of_all_epochs_is_shortened_with_a_word(write, epochs, warmup, used):
+    options = [f"pretrain.epochs={epochs}", f"pretrain.warmup_epochs={warmup}"]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert load_config(write(), options).pretrain.warmup_epochs == used
+    said = f"shortened from {warmup} to {used}, since pretrain.epochs is {epochs}"
+    assert [said in str(each.message) for each in told] == [True] * (used != warmup)
 
 
 def test_augmentation_is_that_of_the_method_unless_given(write):
@@ -215,12 +226,9 @@ FAULTS = [
     ),
     ("pretrain.batch_size=96", "pretrain.queue_size: a multiple of pretrain.batch_size (96)"),
     (
-        "pretrain.warmup_epochs=200",
-        "pretrain.warmup_epochs: fewer epochs than pretrain.epochs (200) are required; found: 200",
-    ),
-    (
         "pretrain.largest_only_epochs=200",
-        "pretrain.largest_only_epochs: fewer epochs than pretrain.epochs (200) are required",
+        "pretrain.largest_only_epochs: fewer epochs than pretrain.epochs (200) are required; "
+        "found: 200. 0 trains smaller subnets from the start",
     ),
     ("pretrain.method=mocov2", f"pretrain.method: one of {', '.join(RECIPES)} is required"),
     (

@@ -33,6 +33,7 @@ TRAINING = {
     "faithful": "true",
     "augmentation": "{flip_probability: 0.1}",
     "precision": "bf16",
+    "memory_format": "channels_first",
     "accumulation": 2,
     "bn_group_size": 64,
     "compile": "true",
@@ -93,6 +94,10 @@ CASES = {
     ),
     "pretrain.teacher.bgr": ([*TAUGHT, *ONE_CHANNEL], ["space.in_channels=3"]),
     "pretrain.init_licence": (["pretrain.init_licence=MIT"], ["pretrain.init=weights.pth"]),
+    "pretrain.init_grey": (
+        ["pretrain.init=weights.pth", "pretrain.init_grey=true"],
+        ["space.in_channels=1"],
+    ),
     "pretrain.random_subnets": (
         ["pretrain.random_subnets=2", "pretrain.loss_weights=[1, 1, 0]"],
         ["pretrain.loss_weights=[1, 1, 0.5]"],

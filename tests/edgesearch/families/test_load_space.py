@@ -10,7 +10,7 @@ from edgesearch.families import known_spaces, load_space, space_from_dict
 def test_shipped_spaces():
     assert known_spaces() == [
         *("mobile_lite0", "mobile_small", "mobile_v4"),
-        *("resnet18to34", "resnet50to101", "resnet_small", "resnet_tiny"),
+        *("resnet18to34", "resnet50to101", "resnet50to101_init", "resnet_small", "resnet_tiny"),
     ]
     for name in known_spaces():
         assert load_space(name).name == name

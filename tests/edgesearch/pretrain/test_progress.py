@@ -199,6 +199,15 @@ def test_a_long_wait_for_data_says_what_to_do(workers, data_wait, remedy):
     assert ("pretrain.augmentation.batched=true" in message) == remedy
 
 
+def test_a_long_wait_is_told_each_epoch_and_advised_once():
+    events = []
+    teller = TrainingReporter(events.append, 3)
+    for _ in range(3):
+        teller.epoch(epoch_of(data_wait=0.5))
+    assert ["50% waiting for data" in event.message for event in events] == [True] * 3
+    assert ["pretrain.workers" in event.message for event in events] == [True, False, False]
+
+
 def test_replaced_images():
     (message,) = told(2, epoch_of(replaced_images=7))
     assert message.endswith(", 7 unreadable images replaced by others")

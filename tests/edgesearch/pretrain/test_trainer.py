@@ -320,6 +320,16 @@ class TestStoppedBySignal:
         make_trainer(tmp_path).fit()
         assert_same_end(tmp_path, undisturbed)
 
+    def test_with_channels_first_in_memory_too(self, tmp_path):
+        first = {"memory_format": "channels_first"}
+        make_trainer(tmp_path / "whole", **first).fit()
+        with pytest.raises(Interrupted):
+            make_trainer(tmp_path / "stopped", {(1, 2): send()}, **first).fit()
+        trainer = make_trainer(tmp_path / "stopped", **first)
+        trainer.fit()
+        assert trainer.method.query.supernet.backbone.conv1.weight.is_contiguous()
+        assert_same_end(tmp_path / "stopped", tmp_path / "whole")
+
     def test_in_the_last_step_it_is_finished_all_the_same(self, tmp_path, undisturbed):
         trainer = make_trainer(tmp_path, {(2, 3): send(signal.SIGINT)})
         trainer.fit()

@@ -76,7 +76,11 @@ SPACE = {"name": "tiny", "widths": [8, 16], "deep": {"a": 1, "b": 2}}
         ({"images": 10}, {"images": 20}, "images has changed from 10 to 20"),
         ({"widths": (1, 2)}, {}, "widths has changed from [1, 2] to null"),
         ({}, {"widths": (1, 2)}, "widths has changed from null to [1, 2]"),
-        ({"a": True, "b": 1}, {"a": False}, "a has changed from true to false (and 1 more)"),
+        (
+            {"a": True, "b": 1},
+            {"a": False},
+            "a has changed from true to false; b has changed from 1 to null: starting over",
+        ),
         ({"space": SPACE}, {"space": {**SPACE, "widths": [8]}}, "space.widths has changed from ["),
         (
             {"space": SPACE},
@@ -106,7 +110,9 @@ def test_what_was_made_with_something_else_is_kept(finished, folder):
         "search.evaluations has changed from 10 to 20: starting over; the former output is kept as "
         f"{kept[0]}"
     )
-    assert told[1].startswith("search.evaluations has changed from 20 to 10 (and 1 more): starting")
+    assert told[1].startswith(
+        "search.evaluations has changed from 20 to 10; other than before: the weights: starting"
+    )
     assert finished.begin().startswith("other than before: the weights: starting over")
     assert (kept[0] / "result.json").exists()
     assert all(path.exists() for path in kept)

@@ -83,6 +83,9 @@ def test_a_finished_training_is_extended(chain):
     before = (chain.output_dir / "supernet/model.safetensors").read_bytes()
     done = chain.passes("pretrain", *longer)
     assert f"continues the 2 epochs of {chain.output_dir / 'supernet'}.1" in done.stderr
+    both = "pretrain.epochs has changed from 2 to 4; pretrain.extend has changed from false to true"
+    assert both in done.stderr
+    assert "going on from a finished training; the former output is kept" in done.stderr
     assert epochs_of(chain) == [1, 2, 3, 4]
     rates = [json.loads(line)["lr"] for line in chain.lines("supernet/metrics.jsonl")]
     assert rates[1] < rates[2] / 10, "from 0 to where the longer schedule is"
@@ -92,11 +95,18 @@ def test_a_finished_training_is_extended(chain):
     assert (chain.output_dir / "supernet.1/model.safetensors").read_bytes() == before
     assert "is taken back" in chain.passes("pretrain").stderr
     assert epochs_of(chain) == [1, 2]
-    # From the longest there is, whichever folder it is in.
+    # The present one is continued, even if a longer one was set aside.
+    chain.passes("pretrain", "pretrain.epochs=3", "pretrain.extend=true")
+    assert epochs_of(chain) == [1, 2, 3]
     again = chain.passes("pretrain", "pretrain.epochs=5", "pretrain.extend=true")
-    assert "continues the 4 epochs of" in again.stderr
-    message = "fewer than 2 epochs for pretrain.extend"
-    chain.refuses("pretrain", "pretrain.epochs=2", "pretrain.extend=true", says=message)
+    assert "continues the 3 epochs of" in again.stderr
+    # The longest of those set aside, if the present one is no such training.
+    chain.passes("pretrain", "pretrain.epochs=1")
+    chain.passes("pretrain", "pretrain.epochs=1", "pretrain.lr=0.01")
+    again = chain.passes("pretrain", "pretrain.epochs=6", "pretrain.extend=true")
+    assert "continues the 5 epochs of" in again.stderr
+    message = "fewer than 1 epochs for pretrain.extend"
+    chain.refuses("pretrain", "pretrain.epochs=1", "pretrain.extend=true", says=message)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,13 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from edgesearch.errors import CheckpointError, DataError, StageError, TrainingError
+from edgesearch.errors import CheckpointError, DataError, SpaceError, StageError, TrainingError
 from edgesearch.families import space_from_dict
+from edgesearch.pretrain import computation
+from edgesearch.pretrain.computation import USUAL, Computation
 from edgesearch.processes import distributed
 from edgesearch.search.agreement import make_agreement
+from edgesearch.stages.pretrain import check_pretrain
 from edgesearch.supernet.calibrate import recalibrate
 
 ONE_EPOCH = {"epochs": 1}
@@ -179,7 +182,7 @@ class TestPublicWeights:
         run.report = lambda event: said.append(event.message)
         run.pretrain()
         assert "held by stem" in "".join(said)
-        assert "their licence is unknown (pretrain.init_licence)" in "".join(said)
+        assert "their licence is unknown: state it as pretrain.init_licence" in "".join(said)
         assert run.load_weights().origin.trained
         (tmp_path / "public.pth").unlink()
         assert run.open_images().preprocess(16).mean == (0.449,)
@@ -194,9 +197,26 @@ class TestPublicWeights:
         assert second.load_weights().origin.member == first.load_weights().origin.member
         assert second.open_images().preprocess(16).mean == (0.449,)
 
+    def test_of_colour_images_are_summed_for_grey_ones_if_asked_for(self, empty, tmp_path):
+        space = empty.api(space=self.SPACE).space
+        coloured = space_from_dict({**space.to_dict(), **self.MEMBER, "in_channels": 3})
+        network = coloured.make_network(coloured.blocks(coloured.largest)).eval()
+        torch.save(network.state_dict(), tmp_path / "public.pth")
+        options = {"init": str(tmp_path / "public.pth"), "epochs": 0}
+        with pytest.raises(SpaceError, match="in_channels 1, not 3. For grey images, p"):
+            empty.api(space=self.SPACE, pretrain=options).pretrain()
+        run = empty.api(space=self.SPACE, pretrain={**options, "init_grey": True})
+        run.pretrain()
+        assert run.open_images().preprocess(16).mean == (0.449,)
+        weights = run.load_weights()
+        found = weights.subnet(run.space.from_choices(weights.origin.member)).conv1.weight
+        scales = 0.226 / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+        expected = (network.conv1.weight * scales).sum(dim=1, keepdim=True)
+        torch.testing.assert_close(found, expected)
+
     def test_of_another_network_are_refused_before_anything_is_set_aside(self, run, tmp_path):
         torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "public.pth")
-        with pytest.raises(CheckpointError, match="1 tensors: encoder.weight"):
+        with pytest.raises(CheckpointError, match="1 tensors of another one: encoder.weight"):
             run().pretrain()
         assert not run().files.supernet.exists()
 
@@ -231,3 +251,71 @@ def test_a_collapse_is_said_once(chain, trained):
     assert said.count("embeddings collapsed (spread 0.0") == 1
     lines = (folder / "supernet/metrics.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["collapsed"] for line in lines] == [False, True, True, True]
+
+
+class TestComputation:
+    """What `auto` chose is part of what the training was made with."""
+
+    AUTO = ("pretrain.precision=auto", "pretrain.memory_format=auto", "pretrain.epochs=1")
+    FIRST = Computation("fp32", "channels_first")
+
+    @pytest.fixture
+    def times(self, monkeypatch):
+        """Relative times of what is timed; the number of times it was asked for."""
+        times = {USUAL: 2.0, self.FIRST: 1.0, "asked": 0}
+
+        def measured(space, candidates, images, device):
+            times["asked"] += 1
+            return {each: times[each] for each in candidates}
+
+        monkeypatch.setattr(computation, "step_times_s", measured)
+        monkeypatch.setattr(computation, "computes_bf16", lambda device, sets: False)
+        return times
+
+    def record(self, chain):
+        settings = chain.read("supernet/stage.json")["settings"]
+        return settings["pretrain.precision"], settings["pretrain.memory_format"]
+
+    def test_it_is_recorded_and_kept_when_the_training_goes_on(self, empty, times):
+        said = empty.passes("pretrain", *self.AUTO).stderr
+        assert "computes in fp32, channels first (this processor has no instructions for" in said
+        assert self.record(empty) == ("fp32", "channels_first")
+        weights = (empty.output_dir / WEIGHTS).read_bytes()
+        times[USUAL] = 0.5  # another machine
+        assert "already finished" in empty.passes("pretrain", *self.AUTO).stderr
+        record = empty.read("supernet/stage.json")
+        empty.write("supernet/stage.json", {**record, "finished": False})
+        assert "resuming" in empty.passes("pretrain", *self.AUTO).stderr
+        longer = ("pretrain.epochs=2", "pretrain.extend=true")
+        empty.passes("pretrain", *self.AUTO[:2], *longer)
+        assert self.record(empty) == ("fp32", "channels_first")
+        assert times["asked"] == 1
+        # Given, it is the same.
+        same = ("pretrain.precision=fp32", "pretrain.memory_format=channels_first")
+        assert "already finished" in empty.passes("pretrain", *same, *longer).stderr
+        assert "is taken back" in empty.passes("pretrain", *self.AUTO).stderr
+        assert (empty.output_dir / WEIGHTS).read_bytes() == weights
+
+    def test_a_new_training_is_timed_anew(self, empty, times):
+        empty.passes("pretrain", *self.AUTO)
+        times[USUAL] = 0.5
+        empty.passes("pretrain", *self.AUTO, "pretrain.lr=0.01")
+        assert (times["asked"], self.record(empty)) == (2, ("fp32", "channels_last"))
+
+    def test_bf16_that_began_elsewhere_goes_on_and_is_told(self, empty, monkeypatch, times):
+        monkeypatch.setattr(computation, "computes_bf16", lambda device, sets: True)
+        bf16 = Computation("bf16", "channels_last")
+        times |= {bf16: 0.1, Computation("bf16", "channels_first"): 3.0}
+        empty.passes("pretrain", *self.AUTO)
+        assert self.record(empty) == ("bf16", "channels_last")
+        record = empty.read("supernet/stage.json")
+        empty.write("supernet/stage.json", {**record, "finished": False})
+        monkeypatch.setattr(computation, "computes_bf16", lambda device, sets: False)
+        said = empty.passes("pretrain", *self.AUTO).stderr
+        assert "warning: computes in bf16, channels last, but this processor has no" in said
+        assert "it goes on with what it began with" in said
+        assert self.record(empty) == ("bf16", "channels_last")
+
+    def test_an_early_check_times_nothing(self, empty, times):
+        check_pretrain(empty.api(pretrain={"precision": "auto", "memory_format": "auto"}), False)
+        assert times["asked"] == 0

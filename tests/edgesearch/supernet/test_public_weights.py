@@ -26,11 +26,8 @@ CHOICES = {
 }
 
 
-@pytest.fixture(scope="module")
-def trained() -> ResNet:
-    """torchvision's ResNet with two blocks in stage 2, and statistics as after training."""
-    torch.manual_seed(1)
-    network = ResNet(Bottleneck, [1, 2, 1, 1])
+def as_after_training(network: ResNet) -> ResNet:
+    """Give the normalisations scales, shifts and statistics as after training."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor, low, high in (
@@ -41,6 +38,13 @@ def trained() -> ResNet:
             ):
                 nn.init.uniform_(tensor, low, high)
     return network.eval()
+
+
+@pytest.fixture(scope="module")
+def trained() -> ResNet:
+    """torchvision's ResNet with two blocks in stage 2."""
+    torch.manual_seed(1)
+    return as_after_training(ResNet(Bottleneck, [1, 2, 1, 1]))
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +145,25 @@ def test_largest_and_member_compute_the_features_of_the_source(
         assert float(got[:, 2048:].abs().max()) > 0  # added channels can learn
 
 
+def test_resnet50_is_a_member_of_the_space_for_public_weights(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    resnet50 = as_after_training(ResNet(Bottleneck, [3, 4, 6, 3]))
+    torch.save(resnet50.state_dict(), tmp_path / "weights.pth")
+    space = load_space("resnet50to101_init", resolutions=[64])
+    supernet, images = Supernet(space), torch.randn(2, 3, 64, 64)
+
+    place = embed(read_public_weights(tmp_path / "weights.pth"), space, supernet.backbone)
+
+    assert str(place) == "stem64_w64-128-256-512_d3-4-6-3_r64"
+    with torch.no_grad():
+        expected = features(resnet50, images)
+        got = extract(space, supernet.backbone.state_dict(), place)(images)
+        of_largest = extract(space, supernet.backbone.state_dict(), space.largest)(images)
+    scale = float(expected.abs().max())
+    assert float((got - expected).abs().max()) < 1e-5 * scale
+    assert float((of_largest[:, :2048] - expected).abs().max()) < 1e-5 * scale
+
+
 def test_narrow_subnets_keep_the_important_channels(
     trained: ResNet, space: SearchSpace, tmp_path: Path
 ) -> None:
@@ -177,7 +200,8 @@ def test_added_weights_receive_gradients(
         ({"stem_widths": [32]}, "stem_width of at most 32, not 64"),
         ({"stage_depths": [[1], [1], [1], [1]]}, "stage2_depth of at most 1, not 2"),
         ({"block": "basic"}, "block basic, not bottleneck"),
-        ({"in_channels": 1}, "in_channels 1, not 3"),
+        ({"in_channels": 1}, "in_channels 1, not 3. For grey images, pretrain.init_grey=true sums"),
+        ({"in_channels": 1, "stem_widths": [32]}, "in_channels 1, not 3. For grey images"),
     ],
 )
 def test_space_that_does_not_hold_it_is_named(
@@ -187,6 +211,30 @@ def test_space_that_does_not_hold_it_is_named(
     other = space_from_dict({**space.to_dict(), **change})
     with pytest.raises(SpaceError, match=named):
         member(read_public_weights(tmp_path / "weights.pth").space, other)
+
+
+def test_in_grey_it_computes_the_same_of_grey_images_but_for_their_margins(
+    trained: ResNet, space: SearchSpace, tmp_path: Path
+) -> None:
+    torch.save(trained.state_dict(), tmp_path / "weights.pth")
+    public = read_public_weights(tmp_path / "weights.pth")
+    pixels = torch.rand(2, 1, 64, 64)
+
+    grey = public.in_grey()
+
+    assert (grey.space.in_channels, grey.mean, grey.std) == (1, (0.449,), (0.226,))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (public.mean, public.std))
+    images = {3: (pixels - mean) / std, 1: (pixels - 0.449) / 0.226}
+    stems = {
+        channels: each.network().bn1(each.network().conv1(images[channels]))
+        for channels, each in ((3, public), (1, grey))
+    }
+    inner = (..., slice(2, -2), slice(2, -2))
+    torch.testing.assert_close(stems[1][inner], stems[3][inner], atol=1e-5, rtol=1e-5)
+    in_grey = space_from_dict({**space.to_dict(), "in_channels": 1})
+    assert str(member(grey.space, in_grey)) == "stem64_w64-128-256-512_d1-3-1-1_r64"
+    with pytest.raises(SpaceError, match="images in colour.*found: 1 input channels"):
+        grey.in_grey()
 
 
 class _RunsCode:
@@ -204,7 +252,10 @@ def _three_convolutions(state: State) -> dict:
     ("write", "named"),
     [
         (lambda state: _RunsCode(), "would run code"),
-        (lambda state: {"encoder.weight": torch.zeros(3)}, "1 tensors: encoder.weight"),
+        (
+            lambda state: {"encoder.weight": torch.zeros(3)},
+            "1 tensors of another one: encoder.weight. Known are residual networks in .*; Eff",
+        ),
         (lambda state: {}, "no tensors"),
         (_three_convolutions, "conv1.0.weight"),
         (

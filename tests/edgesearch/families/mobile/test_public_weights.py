@@ -115,12 +115,24 @@ def test_names_of_a_kind_with_other_layers_are_refused(lite0_state, tmp_path):
     torch.save(state, tmp_path / "lite.pth")
     with pytest.raises(CheckpointError, match="_blocks.5._bn1.running_var missing"):
         read_public_weights(tmp_path / "lite.pth")
-    for name in list(state):
-        if name.startswith("_blocks.15"):
-            del state[name]
+    state = {k: v for k, v in lite0_state.items() if not k.startswith("_blocks.15")}
     torch.save(state, tmp_path / "lite.pth")
-    with pytest.raises(CheckpointError, match="92 layers, not 98 as in efficientnet_lite0"):
+    named = r"_conv_head.weight \(1280, 320, 1, 1\), not \(1152, 192, 1, 1\) as in efficientnet"
+    with pytest.raises(CheckpointError, match=named):
         read_public_weights(tmp_path / "lite.pth")
+    more = {**lite0_state, "_blocks.16._expand_conv.weight": torch.zeros(1920, 320, 1, 1)}
+    torch.save(more, tmp_path / "lite.pth")
+    with pytest.raises(CheckpointError, match=r"_blocks.16._expand_conv.weight \(1920"):
+        read_public_weights(tmp_path / "lite.pth")
+
+
+def test_in_grey_it_computes_the_same_of_grey_images(lite0, lite0_file):
+    public = read_public_weights(lite0_file).in_grey()
+    assert (public.mean, public.std) == ((127 / 255,), (128 / 255,))
+    grey = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        expected = lite0(grey.expand(-1, 3, -1, -1))
+        torch.testing.assert_close(public.network()(grey), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_mobilenet_v2_of_torchvision(tmp_path):

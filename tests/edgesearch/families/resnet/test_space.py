@@ -15,6 +15,7 @@ OURS = [name for name in known_spaces() if name.startswith("resnet")]
     ("name", "per_resolution", "resolutions"),
     [
         ("resnet50to101", 85_293, 5),
+        ("resnet50to101_init", 91_854, 5),
         ("resnet18to34", 3**4 * 3**3 * 4, 5),
         ("resnet_small", 3**4 * 3 * 3**3 * 2, 1),
         ("resnet_tiny", 2 * 3**3 * 2**3, 1),
