@@ -132,8 +132,8 @@ FAULTS = {
     "neither depthwise nor expansion": (
         {"stage_kernels": [[0], [3]]},
         "stage1 with neither depthwise convolution nor expansion (0 in kernels [0] and in "
-        "start_kernels [0], 1 in expansions: one of the first two must begin with 3 or more, or the "
-        "expansions with 2 or more)",
+        "start_kernels [0], 1 in expansions: one of the first two must begin with 3 or more, or "
+        "the expansions with 2 or more)",
     ),
     "kernel larger than the map": (
         {"resolutions": [8, 64]},
