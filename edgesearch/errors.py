@@ -46,6 +46,10 @@ class ExportError(UserError):
     """A winner could not be exported, or differs after export."""
 
 
+class DifferenceError(ExportError):
+    """An exported file differs from the trained network by more than its tolerance."""
+
+
 class StageError(UserError):
     """The input of a stage is missing or does not fit."""
 

@@ -244,7 +244,7 @@ def _shown(value: float | None, form: str) -> str:
 
 def _print_files(manifest: dict[str, Any]) -> None:
     """Print a winner's files, how far each differs from the trained network, and on what images."""
-    from edgesearch.export.manifest import unjudged
+    from edgesearch.export.manifest import notes_on
 
     files = manifest["files"]
     header = ["  file", "precision", "max error", "cosine", "as PyTorch", "kNN PyTorch", "kNN file"]
@@ -273,7 +273,7 @@ def _print_files(manifest: dict[str, Any]) -> None:
             notes.append(
                 f"  {name}: {about['runtime']} {about['runtime_version']} for {targets}{ran}"
             )
-    notes += [f"  {note}" for note in unjudged(files)]
+    notes += [f"  {note}" for note in notes_on(manifest)]
     _print_table(header, rows)
     best = "top class" if manifest["output"] == "logits" else "most similar other image"
     print(f"  as PyTorch: images with the same {best} as in PyTorch; this is no accuracy")

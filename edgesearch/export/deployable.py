@@ -27,7 +27,7 @@ from edgesearch.export.engines import (
     save_weights,
 )
 from edgesearch.export.kit import KIT, least_versions, write_kit
-from edgesearch.export.manifest import make_manifest, unjudged, write_manifest
+from edgesearch.export.manifest import make_manifest, notes_on, write_manifest
 from edgesearch.export.verify import KNN_NEIGHBOURS, KnnImages
 from edgesearch.formats.precision import CALIBRATIONS, Calibration, CalibrationMethod, Precision
 from edgesearch.formats.precisions import PRECISIONS, precision_of, precision_with
@@ -126,8 +126,13 @@ def _precisions(device: DeviceSpec, tensorrt: TensorRTTarget | None) -> list[Pre
 
 
 def is_in_int8(device: DeviceSpec, tensorrt: TensorRTTarget | None) -> bool:
-    """Whether any of a winner's files needs calibration images."""
+    """Whether ranges of activations are computed for any of a winner's files."""
     return any(precision.needs_calibration for precision in _precisions(device, tensorrt))
+
+
+def is_converted(device: DeviceSpec, tensorrt: TensorRTTarget | None) -> bool:
+    """Whether any of a winner's files is converted, which takes calibration images."""
+    return any(precision.convert is not None for precision in _precisions(device, tensorrt))
 
 
 def calibration_batches(calibration: torch.Tensor, batch: int) -> list[np.ndarray]:
@@ -140,7 +145,7 @@ def calibration_batches(calibration: torch.Tensor, batch: int) -> list[np.ndarra
     batches = [images[i : i + batch] for i in range(0, len(images) - batch + 1, batch)]
     if not batches:
         raise ExportError(
-            f"at least {batch} images (one batch) to quantize the network with",
+            f"at least {batch} images (one batch) to convert the network with",
             f"{len(images)}",
             "Raise search.calibration_images, or set a smaller device.batch.",
         )
@@ -158,7 +163,7 @@ def write_in_format(
     """Convert the fp32 network in a folder to the number format of a runtime.
 
     `calibration` (N, C, H, W), normalised, determines ranges of activations by `quantization`, one
-    of `CALIBRATIONS`. `name` replaces the file name of the precision.
+    of `CALIBRATIONS`, and biases. `name` replaces the file name of the precision.
 
     Returns:
         The converted file; the fp32 file if that is the format.
@@ -168,12 +173,9 @@ def write_in_format(
     """
     precision = precision_with(number_format)
     path = folder / (name or precision.file)
-    ranges = None
-    if precision.needs_calibration:
-        batches = calibration_batches(calibration, batch)
-        ranges = Calibration(batches, quantization)
     if precision.convert is not None:
-        precision.write(folder / ONNX_FILE, path, number_format, calibration=ranges)
+        images = Calibration(calibration_batches(calibration, batch), quantization)
+        precision.write(folder / ONNX_FILE, path, number_format, calibration=images)
     return path
 
 
@@ -224,10 +226,10 @@ def write_winner(
     `quantization`.
 
     Returns:
-        Notes on files that could not be judged by kNN accuracy.
+        Notes on files that are left out or could not be judged by kNN accuracy.
 
     Raises:
-        ExportError: An engine differs from the subnet.
+        DifferenceError: A file for the device differs from the subnet.
         CompileError: A runtime could not compile the network.
     """
     precision = precision_of(device)
@@ -238,7 +240,7 @@ def write_winner(
         source = write_for_tensorrt(
             folder, device, PRECISIONS[tensorrt.precision], calibration, form["quantization"]
         )
-    files: dict[str, dict[str, Any]] = build_engines(
+    engines = build_engines(
         folder,
         deployable.network,
         parity_images(pool, deployable.resolution, device.batch),
@@ -250,6 +252,7 @@ def write_winner(
         knn=_knn_images(pool, deployable.resolution, KNN_IMAGES if judged else glance),
         knn_glance=glance,
     )
+    files = engines.files
     definition = {"space_definition": json.dumps(space.to_dict())}
     save_weights(deployable.network, folder / WEIGHTS_FILE, {**deployable.metadata, **definition})
     files[WEIGHTS_FILE] = {"about": "weights of the subnet, for PyTorch"}
@@ -267,6 +270,7 @@ def write_winner(
         },
         "measured_file": precision.file,
         "kit_file": engine,
+        "left_out": engines.left_out,
         "least_versions": least_versions(device),
         **{name: json.loads(deployable.metadata[name]) for name in ("preprocess", "classes")},
         "output": deployable.metadata["output"],
@@ -281,7 +285,7 @@ def write_winner(
     write_kit(folder, engine, make_manifest(folder, files, facts))
     files[KIT] = {"about": f"{engine} with a program that runs it on the device"}
     write_manifest(folder, files, facts)
-    return unjudged(files)
+    return notes_on({**facts, "files": files})
 
 
 def _knn_images(pool: ImagePool, resolution: int, count: int) -> KnnImages | None:

@@ -26,7 +26,7 @@ from devices import (
 )
 from devices.errors import DeviceError
 from devices.runtimes.known_runtimes import RUNTIMES
-from edgesearch.errors import ExportError
+from edgesearch.errors import DifferenceError, ExportError
 from edgesearch.export.first_difference import differs_from_file, differs_from_network
 from edgesearch.export.verify import KnnImages, compare, fits, verify_engine
 from edgesearch.formats.fp16 import FP16
@@ -73,6 +73,21 @@ class TensorRTTarget:
         return cls(tuple(compute_capabilities), precision)
 
 
+@dataclass(frozen=True)
+class Engines:
+    """Files of a winner that were compiled and verified.
+
+    Attributes:
+        files: Facts by file name: runtime, precision, and `parity` or a `parity_note`; a `knn_note`
+            if kNN accuracy should have been judged and could not.
+        left_out: Files that are not among them because they differ from the trained network, with
+            the reason.
+    """
+
+    files: dict[str, dict[str, Any]]
+    left_out: dict[str, str]
+
+
 def save_weights(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
     """Write a subnet's weights as safetensors.
 
@@ -94,19 +109,18 @@ def build_engines(
     knn: KnnImages | None = None,
     knn_glance: int = 64,
     batch: int = 1,
-) -> dict[str, dict[str, Any]]:
+) -> Engines:
     """Compile a winner's ONNX files, and verify on real images those that can run here.
 
     The folder contains `ONNX_FILE`, the file of `precision` and `source`, from which TensorRT
     engines are built; `images` are (N, C, H, W), normalised. Precisions not judged by kNN accuracy
     use only `knn_glance` of the images in `knn`. `batch` replaces a dynamic batch for TensorRT.
 
-    Returns:
-        Facts by file name: runtime, precision, and `parity` or a `parity_note`; a `knn_note` if kNN
-            accuracy should have been judged and could not.
+    What is made for TensorRT alone is left out if it differs too much; `precision` is the device's.
 
     Raises:
-        ExportError: An engine differs from the subnet by more than its tolerance.
+        DifferenceError: A file for the device, or that in fp32, differs from the subnet by more
+            than its tolerance.
         CompileError: A runtime could not compile the network.
         RuntimeMissingError: TensorRT for RTX is not installed.
     """
@@ -118,20 +132,24 @@ def build_engines(
             ort_path = (folder / name).with_suffix(OrtBuilder.suffix)
             OrtBuilder().build(folder / name, ort_path)
             files[ort_path.name] = check.on_processor(ort_path, each)
+    left_out: dict[str, str] = {}
     if tensorrt is not None:
         for_engine = PRECISIONS[tensorrt.precision]
-        if source not in files:
-            try:
-                files[source] = check.on_processor(folder / source, for_engine)
-            except ExportError as error:
-                remedy = (
-                    f"{error.remedy} Without this file and its engine: export.tensorrt= (null)."
-                )
-                raise ExportError(error.required, error.found, remedy) from error
         engine_path = folder / f"subnet.{for_engine.name}{TensorRTBuilder.suffix}"
-        about = _build_tensorrt(folder / source, engine_path, tensorrt, batch)
-        files[engine_path.name] = {**about, **check.on_gpu(engine_path, for_engine)}
-    return files
+        runs_on_device = source in files
+        try:
+            if not runs_on_device:
+                files[source] = check.on_processor(folder / source, for_engine)
+            about = _build_tensorrt(folder / source, engine_path, tensorrt, batch)
+            files[engine_path.name] = {**about, **check.on_gpu(engine_path, for_engine)}
+        except DifferenceError as error:
+            if runs_on_device:
+                raise
+            for name in (source, engine_path.name):
+                left_out[name] = f"required: {error.required}; found: {error.found}"
+                files.pop(name, None)
+                (folder / name).unlink(missing_ok=True)
+    return Engines(files, left_out)
 
 
 class _Check:

@@ -137,10 +137,12 @@ def check_runtime(path: Path, manifest: Mapping[str, Any], runtime: str, version
     )
 
 
-def unjudged(files: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """Notes on files that were not judged by kNN accuracy, one per reason."""
+def notes_on(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Notes on files that were left out or not judged by kNN accuracy, one per reason."""
     found: dict[str, list[str]] = {}
-    for name, about in files.items():
+    for name, reason in manifest["left_out"].items():
+        found.setdefault(f"left out: {reason}", []).append(name)
+    for name, about in manifest["files"].items():
         if "knn_note" in about:
             found.setdefault(about["knn_note"], []).append(name)
     return tuple(f"{', '.join(names)}: {note}" for note, names in found.items())

@@ -10,11 +10,16 @@ import numpy as np
 import torch
 
 from devices import Runtime, Session
-from edgesearch.errors import ExportError
+from edgesearch.errors import DifferenceError, ExportError
 from edgesearch.evaluate.knn import knn_accuracy
 from edgesearch.formats.onnx_export import INPUT_NAME
 from edgesearch.formats.precision import Precision, Tolerance
 
+_REPORT = "Please report this with the manifest and versions of torch, onnx and the runtime."
+_OTHER_PRECISION = (
+    "Choose another precision (device.precision or export.tensorrt.precision), or, for int8, "
+    "another export.quantization."
+)
 Outputs = np.ndarray | Sequence[np.ndarray]
 """One output (N, …), or several."""
 KNN_NEIGHBOURS = 20
@@ -164,7 +169,8 @@ def verify_engine(
     network's accuracy; `locate` describes where a difference begins, if it exceeds the tolerance.
 
     Raises:
-        ExportError: The difference exceeds the tolerance, or there are too few images.
+        DifferenceError: The difference exceeds the tolerance.
+        ExportError: There are too few images.
         EngineError: The runtime cannot load or run the engine.
     """
     session = runtime.load(engine_path)
@@ -209,14 +215,12 @@ def _refuse_difference(
 ) -> None:
     allowed = precision.tolerance
     where = f"; {locate()}" if locate is not None else ""
-    raise ExportError(
+    raise DifferenceError(
         f"{path.name} equal to the trained network up to {allowed.max_difference:g} of "
         f"its largest output, with cosine ≥ {allowed.min_cosine} ({precision.name})",
         f"a difference of {parity.max_difference:.3g} and cosine {parity.min_cosine:.6f} "
         f"on {parity.images} images{where}",
-        "Choose another export.quantization or precision."
-        if precision.needs_calibration
-        else "Please report this with the manifest and versions of torch, onnx and the runtime.",
+        _REPORT if precision.convert is None else _OTHER_PRECISION,
     )
 
 
@@ -227,7 +231,7 @@ def _check_knn(path: Path, parity: Parity, precision: Precision) -> None:
     # The loss of a single image is not significant.
     allowed = max(allowed, 1 / images)
     if parity.knn_before - parity.knn_after > allowed + 1e-9:
-        raise ExportError(
+        raise DifferenceError(
             f"a loss of kNN accuracy of at most {allowed:.1%} for {path.name} ({precision.name})",
             f"{parity.knn_before:.1%} before and {parity.knn_after:.1%} after, on {images} images",
             "Choose another export.quantization, more search.calibration_images, or another "

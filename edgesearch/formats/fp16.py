@@ -1,9 +1,10 @@
-"""Half precision, by onnxruntime's converter."""
+"""Half precision, by onnxruntime's converter; biases make up for rounded weights."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgesearch.formats.correct_means import correct_means
 from edgesearch.formats.precision import Calibration, Precision, Tolerance
 
 if TYPE_CHECKING:
@@ -11,15 +12,17 @@ if TYPE_CHECKING:
 
 
 def _convert(
-    model: onnx.ModelProto, _: str, is_first: bool, is_last: bool, __: Calibration | None
+    model: onnx.ModelProto, _: str, is_first: bool, is_last: bool, calibration: Calibration | None
 ) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     outside = [*model.graph.input] * is_first + [*model.graph.output] * is_last
-    model = convert_float_to_float16(model, keep_io_types=[value.name for value in outside])
-    OnnxModel(model).topological_sort()  # the converter appends its casts
-    return model
+    converted = convert_float_to_float16(model, keep_io_types=[value.name for value in outside])
+    OnnxModel(converted).topological_sort()  # the converter appends its casts
+    if calibration is not None:
+        correct_means(model, converted, calibration.batches)
+    return converted
 
 
 FP16 = Precision(

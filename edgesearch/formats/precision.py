@@ -37,7 +37,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration of activation ranges."""
+    """What a network is converted with: inputs (N, C, H, W), and how activations get ranges."""
 
     batches: Sequence[np.ndarray]
     method: CalibrationMethod = CALIBRATIONS[0]
@@ -59,7 +59,8 @@ class Precision:
             `RuntimeRecord.number_format`.
         convert: Converts an fp32 model, given number format, is_first, is_last and calibration; see
             `write`. None for torch's own format.
-        needs_calibration: Whether conversion needs calibration images.
+        needs_calibration: Whether `convert` needs calibration images for ranges of activations;
+            others only become more exact by them.
     """
 
     name: str
@@ -88,7 +89,7 @@ class Precision:
         """Convert a network, or a block as inside a network; `convert` must not be None.
 
         Values between blocks have the converted type; images (`is_first`) and outputs (`is_last`)
-        are fp32. Without calibration, random inputs are used, for files that are only measured.
+        are fp32. Without calibration it is a file that is only measured.
 
         Raises:
             ExportError: It cannot be converted, or the file cannot be written.

@@ -18,6 +18,7 @@ from edgesearch.errors import ExportError, Interrupted, SpaceError, StageError
 from edgesearch.events import Event, silent
 from edgesearch.export.deployable import (
     Deployable,
+    is_converted,
     is_in_int8,
     make_deployable,
     write_in_format,
@@ -159,9 +160,9 @@ def _check_images(
     run: RunContext, pool: ImagePool, resolutions: Collection[int], tensorrt: TensorRTTarget | None
 ) -> None:
     count = run.config.search.calibration_images
-    ranges = count if is_in_int8(run.device, tensorrt) else None
+    calibration = count if is_converted(run.device, tensorrt) else None
     logits = run.config.export.output == "logits"
-    check_images(pool, resolutions, run.device.batch, ranges, logits=logits)
+    check_images(pool, resolutions, run.device.batch, calibration, logits=logits)
 
 
 def _target(run: RunContext) -> TensorRTTarget | None:

@@ -95,7 +95,8 @@ class MobileSpace(SearchSpace):
             yield f"entries of stages: {shown} (one in each for every stage)"
             return
         if any(stride not in (1, 2) for stride in self.stage_strides):
-            yield f"stage_strides {list(self.stage_strides)} (each 1 or 2)"
+            shown = [list(s) if isinstance(s, tuple) else s for s in self.stage_strides]
+            yield f"stage_strides {shown} (each 1 or 2)"
             return
         choices = self.choices.items()
         are_lists = all(rising(values, self.least(name)) for name, values in choices)
@@ -115,14 +116,14 @@ class MobileSpace(SearchSpace):
             if self.stage_strides[stage] > 1:
                 yield (
                     f"stage{number} with a stride and no depthwise convolution that could have it "
-                    f"(0 in kernels {list(kernels)} and in start_kernels {list(starts)}: take it "
-                    "out of one)"
+                    f"(0 in kernels {list(kernels)} and in start_kernels {list(starts)}: one of "
+                    "these lists must begin with 3 or more)"
                 )
             elif 1 in self.stage_expansions[stage]:
                 yield (
                     f"stage{number} with neither depthwise convolution nor expansion (0 in kernels "
-                    f"{list(kernels)} and in start_kernels {list(starts)}, 1 in expansions: take "
-                    "it out of one)"
+                    f"{list(kernels)} and in start_kernels {list(starts)}, 1 in expansions: one of "
+                    "the first two must begin with 3 or more, or the expansions with 2 or more)"
                 )
         side = self._hw_before(stage, self.resolutions[0])
         after = strided(side, self.stage_strides[stage])

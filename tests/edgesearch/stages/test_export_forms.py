@@ -76,7 +76,7 @@ def test_no_open_batch_for_tensorrt():
 
 @pytest.mark.parametrize(("images", "batch"), [(0, 1), (3, 4)])
 def test_eight_bits_need_images_to_be_calibrated_on(tmp_path, images, batch):
-    message = rf"at least {batch} images \(one batch\) to quantize .*; found: {images}\."
+    message = rf"at least {batch} images \(one batch\) to convert .*; found: {images}\."
     with pytest.raises(ExportError, match=message):
         write_in_format(tmp_path, "u8s8", torch.zeros(images, 1, 16, 16), batch)
 

@@ -127,12 +127,13 @@ FAULTS = {
     "no depthwise for the stride": (
         {"stage_kernels": [[3], [0, 3]]},
         "stage2 with a stride and no depthwise convolution that could have it (0 in kernels [0, 3] "
-        "and in start_kernels [0]: take it out of one)",
+        "and in start_kernels [0]: one of these lists must begin with 3 or more)",
     ),
     "neither depthwise nor expansion": (
         {"stage_kernels": [[0], [3]]},
         "stage1 with neither depthwise convolution nor expansion (0 in kernels [0] and in "
-        "start_kernels [0], 1 in expansions: take it out of one)",
+        "start_kernels [0], 1 in expansions: one of the first two must begin with 3 or more, or "
+        "the expansions with 2 or more)",
     ),
     "kernel larger than the map": (
         {"resolutions": [8, 64]},
