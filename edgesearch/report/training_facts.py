@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from devices.files import JsonLines
-from edgesearch.training.run_log import METRICS
 from edgesearch.run.context import RunContext
 from edgesearch.run.stage import read_record, worked_s
 from edgesearch.supernet.weights import Origin, read_origin
+from edgesearch.training.run_log import METRICS
 
 
 @dataclass(frozen=True)
