@@ -46,6 +46,21 @@ def write_report(run: RunContext, path: Path | None = None) -> ReportResult:
     return _write([run], path or run.files.report)
 
 
+def refresh_report(run: RunContext) -> Path:
+    """Write the page of a run, unless it is newer than all other files of the run.
+
+    Raises:
+        FileError: The page cannot be written.
+        StageError: Another file is there.
+    """
+    page, folder = run.files.report, run.files.output_dir
+    others = [path for path in folder.rglob("*") if path.is_file() and path != page]
+    newest = max((path.stat().st_mtime for path in others if path != run.files.lock), default=0)
+    if not page.exists() or page.stat().st_mtime < newest:
+        write_report(run)
+    return page
+
+
 def report_on(
     runs: Sequence[str], *, output: Path | None = None, report: Report = silent
 ) -> ReportResult:

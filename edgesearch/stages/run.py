@@ -10,7 +10,7 @@ from edgesearch.run.room import check_memory
 from edgesearch.stages.export import ExportResult, check_export, export
 from edgesearch.stages.pretrain import PretrainResult, check_pretrain, pretrain
 from edgesearch.stages.profile import ProfileResult, profile
-from edgesearch.stages.report import write_report
+from edgesearch.stages.report import refresh_report
 from edgesearch.stages.search import SearchResult, check_search, search
 from edgesearch.stages.summary import LabelledCounts, SummaryRow, summarise
 
@@ -63,5 +63,5 @@ def run_all(run: RunContext, *, anew: bool = False) -> RunResult:
             summary.rows,
             summary.labelled,
             searched.training_doubt if doubt is None else doubt,
-            write_report(run).report_path,
+            refresh_report(run),
         )

@@ -206,10 +206,10 @@ def test_odd_names_are_text(facts):
 
 
 def test_several_runs_are_compared(finished, facts):
-    other = finished[0].api(search={"evaluations": 9}, pretrain={"epochs": 3})
+    other = finished[0].api(search={"evaluations": 16}, pretrain={"epochs": 3})
     facts_of_other = dataclasses.replace(facts, name="other", config=other.config)
     found = {each.key: each.values for each in differences([facts, facts_of_other])}
-    assert found == {"search.evaluations": ("12", "9"), "pretrain.epochs": ("2", "3")}
+    assert found == {"search.evaluations": ("12", "16"), "pretrain.epochs": ("2", "3")}
     page = Page(make_page([facts, facts_of_other]))
     words = page.words()
     assert words.index("2 runs compared") < words.index("w0 takes")

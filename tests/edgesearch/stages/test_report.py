@@ -29,6 +29,16 @@ def test_run_writes_the_page_at_its_end(finished):
     assert b"w0 takes" in path.read_bytes()
 
 
+def test_run_writes_it_again_only_if_something_is_newer(chain):
+    path = chain.output_dir / "report.html"
+    before = path.stat().st_mtime_ns
+    chain.passes("run")
+    assert path.stat().st_mtime_ns == before
+    (chain.output_dir / "summary" / "summary.json").touch()
+    chain.passes("run")
+    assert path.stat().st_mtime_ns > before
+
+
 def test_a_folder_is_enough_wherever_it_is(chain, tmp_path, monkeypatch):
     (chain.output_dir / "report.html").unlink()
     moved = tmp_path / "moved #1"
