@@ -14,6 +14,7 @@ from edgesearch.stages.export import ExportResult, export
 from edgesearch.stages.pretrain import PretrainResult, pretrain
 from edgesearch.stages.profile import ProfileResult, profile
 from edgesearch.stages.rank import RankResult, rank
+from edgesearch.stages.report import ReportResult, write_report
 from edgesearch.stages.run import RunResult, run_all
 from edgesearch.stages.search import SearchResult, search
 from edgesearch.stages.validate import ValidateResult, validate
@@ -76,6 +77,10 @@ class Run(RunContext):
         """Measure how well the score ranks subnets by accuracy."""
         return rank(self, anew=anew)
 
+    def write_report(self, path: Path | None = None) -> ReportResult:
+        """Write a page that shows the run; see `edgesearch.stages.report`."""
+        return write_report(self, path)
+
     def run(self, *, anew: bool = False) -> RunResult:
-        """Run profile, pretrain, search and export, then compare the winners with baselines."""
+        """Run all stages, compare the winners with baselines, and write the report."""
         return run_all(self, anew=anew)

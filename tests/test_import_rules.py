@@ -24,6 +24,7 @@ FLOORS = (
     {"export"},
     {"config"},
     {"run"},
+    {"report"},
     {"stages"},
     {"api"},
     {"cli"},
@@ -41,8 +42,10 @@ LIGHT = {
     "devices.values",
 }
 """What of `devices` every room may import."""
-ON_DEVICES = {"data", "supernet", "formats", "latency", "search", "export", "run", "stages"}
-ON_PROFILERS = {"latency", "search", "export", "stages"}
+ON_DEVICES = {
+    *("data", "supernet", "formats", "latency", "search", "export", "run", "report", "stages"),
+}
+ON_PROFILERS = {"latency", "search", "export", "report", "stages"}
 
 BOARD_PACKAGES = {
     *sys.stdlib_module_names,

@@ -279,6 +279,40 @@ def evaluate(
     _run("evaluate", config, overrides, json, architectures=architecture or ())
 
 
+@app.command("report")
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]... [KEY=VALUE]...",
+            help="Folders of runs, or their configurations; all in runs/ if none is named. Several "
+            "are compared side by side.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The page; by default report.html in the folder of the run, or in the current "
+            "folder for several.",
+            show_default=False,
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Write a page that shows runs, finished or not: one HTML file that needs no network."""
+
+    def work() -> Any:
+        from edgesearch.cli.progress import Progress
+        from edgesearch.stages.report import report_on
+
+        with Progress() as progress:
+            return report_on(runs or (), output=output, report=progress.show)
+
+    _show(work, "report", json)
+
+
 @app.command("devices")
 def devices(
     action: Annotated[str | None, typer.Argument(metavar="[show NAME]", show_default=False)] = None,

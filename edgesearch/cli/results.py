@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgesearch.stages.pretrain import PretrainResult
     from edgesearch.stages.profile import ProfileResult
     from edgesearch.stages.rank import RankResult
+    from edgesearch.stages.report import ReportResult
     from edgesearch.stages.run import RunResult
     from edgesearch.stages.search import SearchResult
     from edgesearch.stages.summary import SummaryRow
@@ -309,6 +310,12 @@ def print_run(result: RunResult) -> None:
         print(f"warning: {doubt}")
     print()
     print_export(result.export)
+    print(f"report: {result.report_path}")
+
+
+def print_report(result: ReportResult) -> None:
+    """Print where the page is."""
+    print(f"report: {result.report_path}")
 
 
 def _summary_row(row: SummaryRow, with_p95: bool) -> list[str]:

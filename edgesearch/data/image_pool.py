@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from edgesearch.data.contents import Contents, LeftOut, merged, tally
-from edgesearch.data.image_set import ImageSet, channel_statistics
+from edgesearch.data.image_set import ImageSet, PreprocessedImages, channel_statistics
 from edgesearch.data.open_images import IsOutput, nothing_is_output, open_images
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.data.settings import DataSettings
@@ -244,6 +244,25 @@ class ImagePool:
             self._note(images, fitted.unread)
             parts.append((fitted.images, fitted.labels))
         return LabelledImages(*parts[0], *parts[1], preprocess)
+
+    def examples(
+        self, preprocess: Preprocess, train_images: int, test_images: int
+    ) -> tuple[PreprocessedImages, PreprocessedImages]:
+        """A seeded sample of the training and of the test images; decodes no others.
+
+        Without test images, both are parts of the training images.
+
+        Raises:
+            DataError: None of them can be read.
+        """
+        train, test = self._order(len(self._train)), self._order(len(self._test or ()))
+        if self._test is None:
+            count = min(test_images, len(train) // 2)
+            test, train = train[:count], train[count:]
+        return (
+            self._train.preprocessed(preprocess, train[:train_images]),
+            (self._test or self._train).preprocessed(preprocess, test[:test_images]),
+        )
 
     def _order(self, count: int) -> Sequence[int]:
         generator = torch.Generator().manual_seed(self.seed)

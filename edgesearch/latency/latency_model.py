@@ -69,9 +69,16 @@ class LatencyModel:
             return math.nan
         return self.correction.block_cost_ms(alone_ms, block.params)
 
+    def block_costs_ms(self, architecture: Architecture) -> list[float]:
+        """The cost of each block of an architecture; NaN for a block that the runtime cannot run.
+
+        Together with the correction's `offset_ms` they sum up to the predicted median.
+        """
+        return [self._cost_ms(block) for block in self.space.blocks(architecture)]
+
     def predict(self, architecture: Architecture) -> LatencyPrediction:
         """The latency of an architecture; infinite if the runtime cannot run one of its blocks."""
-        total = sum(map(self._cost_ms, self.space.blocks(architecture)))
+        total = sum(self.block_costs_ms(architecture))
         median = math.inf if math.isnan(total) else self.correction.offset_ms + total
         return LatencyPrediction(median, median * self.correction.p95_ratio)
 

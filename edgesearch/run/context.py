@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from devices import DeviceSpec
 from devices.errors import FileError
+from devices.files import write_bytes
 from devices.locks import locked
 from devices.processors import read_processors
-from edgesearch.config import Config
+from edgesearch.config import Config, config_text
 from edgesearch.errors import UserNotice
 from edgesearch.events import Event, Report, silent, teller
 from edgesearch.inputs import digest_of
@@ -92,6 +93,16 @@ class RunContext:
         if self._refusal is not None:
             raise self._refusal
 
+    def keep_config(self) -> None:
+        """Write the configuration to the output folder, before a stage writes there.
+
+        Raises:
+            FileError: It cannot be written.
+        """
+        content, path = config_text(self.config).encode(), self.files.config
+        if not path.exists() or path.read_bytes() != content:
+            write_bytes(path, content)
+
     def open_images(self, decode_all: bool = False) -> ImagePool:
         """The images of the run; see `ImagePool`. Reports once how they were understood.
 
@@ -125,12 +136,13 @@ class RunContext:
     @contextmanager
     def one_pool(self) -> Iterator[None]:
         """Open and decode the images only once within the context; changed files go unnoticed."""
-        self._keeps_pools = True
+        outer, self._keeps_pools = self._keeps_pools, True
         try:
             yield
         finally:
-            self._keeps_pools = False
-            self._pools.clear()
+            self._keeps_pools = outer
+            if not outer:
+                self._pools.clear()
 
     def _normalisation(self) -> Normalisation | None:
         """The normalisation that the weights of `pretrain.init` expect.

@@ -10,6 +10,8 @@ from edgesearch.search.files import SearchFiles
 
 RECORD = "stage.json"
 """Name of the record in a stage's folder."""
+CONFIG = "config.yaml"
+"""Name of the configuration in a run's folder."""
 LOCK = ".lock"
 
 
@@ -28,6 +30,8 @@ class RunFiles:
         summary: Folder of the final comparison.
         rank: Folder of the command rank.
         evaluation: Accuracies of subnets.
+        report: The page that shows the run.
+        config: The configuration that the last stage was started with.
         lock: Held by the process that writes to the folder.
     """
 
@@ -44,6 +48,8 @@ class RunFiles:
         self.summary = output_dir / "summary"
         self.rank = output_dir / "rank"
         self.evaluation = output_dir / "evaluation" / "results.json"
+        self.report = output_dir / "report.html"
+        self.config = output_dir / CONFIG
         self.lock = output_dir / LOCK
 
     def table(self, device: DeviceSpec) -> Path:

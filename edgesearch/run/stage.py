@@ -104,6 +104,7 @@ class Stage:
         prepared = prepare()
         distributed.of_all(None)  # barrier: every process passed its checks
         if first:
+            run.keep_config()
             if message := self.begin():
                 run.report(Event(self.name, message))
             self.finish(work(prepared))

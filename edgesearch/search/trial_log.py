@@ -37,6 +37,20 @@ class Trial:
         return cls(**{**values, "architecture": architecture})
 
 
+def read_trials(path: Path, space: SearchSpace) -> list[Trial]:
+    """All trials of a log, whatever they were scored with; changes nothing.
+
+    Raises:
+        FileError: The file is missing, damaged, or of another space.
+    """
+    lines = JsonLines(path, "trials of a search", "Move the file away to search anew.")
+    trials = []
+    for number, values in lines.read()[1:]:
+        with lines.line(number):
+            trials.append(Trial.from_dict(values, space))
+    return trials
+
+
 class TrialLog:
     """trials.jsonl: a header that identifies the scores, then one line per trial.
 

@@ -129,6 +129,7 @@ def _measured(
             tell_accepted(before, "profile", run.report)
             if complete:
                 return before
+        run.keep_config()
         with open_workloads(run, meter) as files:
             return _measure(run, path, files, before, meter)
 

@@ -1,14 +1,16 @@
-"""Command run: all four stages, and the final comparison."""
+"""Command run: all four stages, the final comparison and the report."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgesearch.run.context import RunContext
 from edgesearch.run.room import check_memory
 from edgesearch.stages.export import ExportResult, check_export, export
 from edgesearch.stages.pretrain import PretrainResult, check_pretrain, pretrain
 from edgesearch.stages.profile import ProfileResult, profile
+from edgesearch.stages.report import refresh_report
 from edgesearch.stages.search import SearchResult, check_search, search
 from edgesearch.stages.summary import LabelledCounts, SummaryRow, summarise
 
@@ -19,6 +21,7 @@ class RunResult:
 
     Attributes:
         training_doubt: Why the supernet seems hardly trained; empty otherwise.
+        report_path: The page that shows the run.
         labelled: What the kNN accuracies of the comparison were computed on; None without labels.
     """
 
@@ -29,6 +32,7 @@ class RunResult:
     summary: list[SummaryRow]
     labelled: LabelledCounts | None
     training_doubt: str
+    report_path: Path
 
 
 def run_all(run: RunContext, *, anew: bool = False) -> RunResult:
@@ -59,4 +63,5 @@ def run_all(run: RunContext, *, anew: bool = False) -> RunResult:
             summary.rows,
             summary.labelled,
             searched.training_doubt if doubt is None else doubt,
+            refresh_report(run),
         )

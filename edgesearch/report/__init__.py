@@ -1,0 +1,1 @@
+"""The page that shows runs: one HTML file that needs no network."""
