@@ -88,7 +88,7 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
     settings, device = run.config.export, run.device
     check_batch(device, settings.batch)
     with run.writing():
-        tensorrt = buildable(_target(run), run.report)
+        tensorrt = buildable(target_of(run), run.report)
         chosen = Winners.load(run.files.search.chosen, run.space)
         accept = run.config.profile.accept
         load_table(run.files.table(device), run.space, device, accept, "export", run.report)
@@ -98,22 +98,7 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
             sections = ("pretrain",) if name == "pretrain" else ("device", "search")
             tell_if_outdated(run, "export", name, folder, run.decisive(*sections))
         pool = run.open_images()
-        stage = Stage(
-            "export",
-            run.files.engines,
-            {
-                **run.decisive("device", "score", "export"),
-                "data.licence": run.config.data.licence,
-                "pretrain.init_licence": run.config.pretrain.init_licence,
-                "export.tensorrt": _described(tensorrt),
-            },
-            {
-                WEIGHTS: run.weights_digest(),
-                WINNERS: sha256_of(run.files.search.chosen),
-                IMAGES: pool.digest,
-            },
-            intact=partial(_intact, run),
-        )
+        stage = export_stage(run, pool, tensorrt)
 
         def prepare() -> _Exporter:
             check_target(tensorrt)
@@ -133,6 +118,26 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
         return _result(run, skipped=stage.do(run, prepare, work, anew=anew))
 
 
+def export_stage(run: RunContext, pool: ImagePool, tensorrt: TensorRTTarget | None) -> Stage:
+    """The stage with everything that the engines depend on."""
+    return Stage(
+        "export",
+        run.files.engines,
+        {
+            **run.decisive("device", "score", "export"),
+            "data.licence": run.config.data.licence,
+            "pretrain.init_licence": run.config.pretrain.init_licence,
+            "export.tensorrt": _described(tensorrt),
+        },
+        {
+            WEIGHTS: run.weights_digest(),
+            WINNERS: sha256_of(run.files.search.chosen),
+            IMAGES: pool.digest,
+        },
+        intact=partial(_intact, run),
+    )
+
+
 def check_export(run: RunContext) -> None:
     """Check before the first stage whether the export can run.
 
@@ -140,7 +145,7 @@ def check_export(run: RunContext) -> None:
         UserError: It cannot.
     """
     check_batch(run.device, run.config.export.batch)
-    tensorrt = buildable(_target(run), silent)
+    tensorrt = buildable(target_of(run), silent)
     record = read_record(run.files.engines) or {"finished": False}
     built = record["finished"] and record["settings"].get("export.tensorrt")
     if tensorrt is not None and built != _described(tensorrt):
@@ -158,7 +163,8 @@ def _check_images(
     check_images(pool, resolutions, run.device.batch, ranges, logits=logits)
 
 
-def _target(run: RunContext) -> TensorRTTarget | None:
+def target_of(run: RunContext) -> TensorRTTarget | None:
+    """The GPUs that engines are built for; None if none are."""
     settings = run.config.export.tensorrt
     if settings is None:
         return None
@@ -386,7 +392,8 @@ class _Exporter:
             form={"batch": self.settings.batch, "quantization": quantization},
             calibration=self._calibration(winner.architecture.resolution),
         )
-        self.run.report(Event("export", f"{winner.name}: engines built and verified in {folder}"))
+        text = f"{winner.name}: engines built and verified in {folder}"
+        self.run.report(Event("export", text, detail=True))
         for note in notes:
             self.run.report(Event("export", f"{winner.name}: {note}"))
         return winner

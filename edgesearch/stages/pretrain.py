@@ -54,7 +54,7 @@ def pretrain(run: RunContext, *, anew: bool = False) -> PretrainResult:
         with run.writing() if first else nullcontext():
             pool = run.open_images(decode_all=run.config.pretrain.augmentation.batched)
             check_same_in_all({IMAGES: pool.digest})
-            stage = _stage(run, pool)
+            stage = pretrain_stage(run, pool)
             trainers: list[Trainer] = []
 
             def work(trainer: Trainer) -> list[str]:
@@ -66,7 +66,7 @@ def pretrain(run: RunContext, *, anew: bool = False) -> PretrainResult:
                 _fit(trainer)
                 return [run.files.weights.name]
 
-            prepare = partial(_prepare, run, stage, pool, report)
+            prepare = partial(prepare_training, run, stage, pool, report)
             skipped = stage.do(run, prepare, work, anew=anew)
             for trainer in trainers:
                 if trainer.stopped_by is not None:
@@ -82,13 +82,14 @@ def check_pretrain(run: RunContext, anew: bool) -> None:
         UserError: It cannot.
     """
     pool = run.open_images(decode_all=run.config.pretrain.augmentation.batched)
-    stage = _stage(run, pool)
+    stage = pretrain_stage(run, pool)
     if not stage.is_finished() and not stage.can_take_back():
         stage.check_loss(anew)
-        _prepare(run, stage, pool, silent)
+        prepare_training(run, stage, pool, silent)
 
 
-def _stage(run: RunContext, pool: ImagePool) -> Stage:
+def pretrain_stage(run: RunContext, pool: ImagePool) -> Stage:
+    """The stage with everything that the supernet depends on."""
     inputs = {IMAGES: pool.digest, **_digest_of_init(run), **_digests_of_teacher(run)}
     settings, folder = run.decisive("pretrain"), run.files.supernet
     if run.config.pretrain.extend:  # what is extended is used
@@ -96,7 +97,8 @@ def _stage(run: RunContext, pool: ImagePool) -> Stage:
     return Stage("pretrain", folder, settings, inputs, instead=_EXTEND)
 
 
-def _prepare(run: RunContext, stage: Stage, pool: ImagePool, report: Report) -> Trainer:
+def prepare_training(run: RunContext, stage: Stage, pool: ImagePool, report: Report) -> Trainer:
+    """The trainer, once everything that can refuse the training has been checked."""
     settings, folder = run.config.pretrain, run.files.supernet
     if distributed.rank() == 0:
         check_training_memory(run)

@@ -78,7 +78,7 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
         before = None
         if path.exists() and not again:
             before = LatencyTable.load(path, expect=run.device, accept=settings.accept)
-        complete = before is not None and not _missing(run, before)
+        complete = before is not None and not missing_keys(run, before)
         if not complete:
             run.require_lock()
             check_memory(run)
@@ -204,7 +204,7 @@ def _measure(
         raise Interrupted(f"profiling stopped; what was measured is in {path}") from None
 
 
-def _missing(run: RunContext, table: LatencyTable) -> list[str]:
+def missing_keys(run: RunContext, table: LatencyTable) -> list[str]:
     """Keys that lack rounds; keys with an error only if they are to be retried.
 
     After `profile` has finished, the minimum of rounds is enough: time or rounds were used up. The

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -99,20 +99,13 @@ def search(run: RunContext, *, anew: bool = False) -> SearchResult:
         if distributed.rank() > 0:
             return _help(run)
         with run.writing():
-            tables = _tables(run)
+            tables = tables_of(run)
             weights, pool, inputs = _scored_with(run)
             tell_if_outdated(
                 run, "search", "pretrain", run.files.supernet, run.decisive("pretrain")
             )
             scored = {**run.decisive("score"), **inputs}
-            settings = run.decisive("device", "search")
-            stage = Stage(
-                "search",
-                run.files.search.folder,
-                settings,
-                {**tables.digests, **inputs},
-                cheap={*settings, *tables.digests} - {*scored},
-            )
+            stage = search_stage(run, tables, inputs)
 
             def prepare() -> tuple[Search, SharedScores]:
                 feasible = tables.feasible(run.config.search.budgets)
@@ -143,6 +136,19 @@ def search(run: RunContext, *, anew: bool = False) -> SearchResult:
             return distributed.of_first(_result(run, skipped, tables.doubts))
 
 
+def search_stage(run: RunContext, tables: Tables, inputs: Mapping[str, str]) -> Stage:
+    """The stage with everything that the winners depend on; `inputs` are supernet and images."""
+    scored = {**run.decisive("score"), **inputs}
+    settings = run.decisive("device", "search")
+    return Stage(
+        "search",
+        run.files.search.folder,
+        settings,
+        {**tables.digests, **inputs},
+        cheap={*settings, *tables.digests} - {*scored},
+    )
+
+
 def check_search(run: RunContext, profiled: bool) -> None:
     """Check what can be known about a search before the supernet is trained.
 
@@ -163,7 +169,7 @@ def check_search(run: RunContext, profiled: bool) -> None:
         unknown = DeviceLatencies(run.space.sums(lambda block: 0.0), 1.0)
         find_feasible(Costs(run.space, run.device, unknown), settings.budgets.without_latency())
         return
-    feasible = _tables(run).feasible(settings.budgets)
+    feasible = tables_of(run).feasible(settings.budgets)
     make_strategy(feasible, settings, run.config.seed)
     words = "; ".join(feasible.budgets.words()) or "none"
     medians_ms = feasible.rows["latency_ms"][feasible.rows.runnable]
@@ -177,7 +183,8 @@ def check_search(run: RunContext, profiled: bool) -> None:
     run.teller("search")(text)
 
 
-def _tables(run: RunContext) -> Tables:
+def tables_of(run: RunContext) -> Tables:
+    """The latency tables of the search; see `Tables.load`."""
     return Tables.load(
         run.files.table,
         run.space,

@@ -129,7 +129,7 @@ def test_each_command_runs(words, workshop, finished, monkeypatch):
         monkeypatch.setattr("edgesearch.stages.profile.open_meter", begins)
         monkeypatch.setattr("edgesearch.pretrain.trainer.Trainer.fit", begins)
         # The machine of imagenet_resnet50to101.yaml has more memory than that of the tests.
-        monkeypatch.setattr("edgesearch.run.room._memory_bytes", lambda: 1 << 40)
+        monkeypatch.setattr("edgesearch.run.room.machine_memory", lambda: 1 << 40)
     done = CliRunner().invoke(app, [name, *arguments])
     if has_work:
         assert (done.exit_code, "the work begins" in done.stderr) == (130, True), done.stderr

@@ -95,7 +95,7 @@ def test_networks_that_fit_neither_into_a_file_nor_into_memory(refused, empty):
 
 def test_a_training_that_fits_neither_into_memory_nor_onto_the_disk(refused, empty, monkeypatch):
     images = {"batch_size": 1024, "queue_size": 1024}
-    monkeypatch.setattr(room, "_memory_bytes", lambda: 5_000_000)
+    monkeypatch.setattr(room, "machine_memory", lambda: 5_000_000)
     refused(TrainingError, "a training that fits into 4.8 MiB of memory", pretrain=images)
     monkeypatch.undo()
     full = shutil.disk_usage("/")._replace(free=100_000)
