@@ -49,6 +49,7 @@ class Progress:
         self._rows: dict[str, _Row] = {}
         self._last: Event | None = None
         self._held_back: Event | None = None
+        self._warned: set[str] = set()
         self._last_line = 0.0
         self._last_sign = time.monotonic()
 
@@ -84,6 +85,10 @@ class Progress:
         """Show an event."""
         if self.verbosity == Verbosity.QUIET and not _is_warning(event):
             return
+        if _is_warning(event):
+            if event.message in self._warned:  # several stages read the same table
+                return
+            self._warned.add(event.message)
         if event.detail and self.verbosity < Verbosity.VERBOSE:
             return
         if self._bars is None:

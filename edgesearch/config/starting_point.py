@@ -242,14 +242,15 @@ def _neighbours(facts: Facts) -> int:
 
 def write_yaml(lines: Sequence[Line], head: Sequence[str], foot: Sequence[str] = ()) -> str:
     """The configuration as YAML: each value in its section, with its reason as a comment."""
-    text = [f"# {line}".rstrip() for line in head]
+    header = [f"# {line}".rstrip() for line in head]
+    text = list(header)
     open_sections: list[str] = []
     for line in lines:
         *sections, key = line.key.split(".")
         shared = 0
         while sections[shared : shared + 1] == open_sections[shared : shared + 1] != []:
             shared += 1
-        if not open_sections or shared == 0 and (sections or open_sections):
+        if text[-1:] != [""] and (shared == 0 and (sections or open_sections) or text == header):
             text.append("")
         for depth, section in enumerate(sections[shared:], shared):
             text.append(f"{'  ' * depth}{section}:")
@@ -262,6 +263,6 @@ def write_yaml(lines: Sequence[Line], head: Sequence[str], foot: Sequence[str] =
 
 def _value(value: Any) -> str:
     if isinstance(value, str):
-        is_plain = re.fullmatch(r"[A-Za-z][\w./-]*", value, re.ASCII)
+        is_plain = re.fullmatch(r"[\w./][\w./-]*", value, re.ASCII)
         return value if is_plain and yaml.safe_load(value) == value else json.dumps(value)
     return in_yaml(value)

@@ -175,7 +175,10 @@ class Stage:
             first, *more = (change.words for change in changes.values())
             others = f" (and {len(more)} more)" if more else ""
             kept = self._set_aside()
-            message = f"{first}{others}: starting over; the former output is kept as {kept}"
+            message = (
+                f"{first}{others}: starting over; the former output is kept as {kept} "
+                "(`edgesearch clean` lists and removes such folders)"
+            )
         elif not record["finished"]:
             message = "resuming where it was stopped"
         elif missing := _missing(self.folder, record):

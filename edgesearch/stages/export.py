@@ -128,6 +128,7 @@ def export_stage(run: RunContext, pool: ImagePool, tensorrt: TensorRTTarget | No
             "data.licence": run.config.data.licence,
             "pretrain.init_licence": run.config.pretrain.init_licence,
             "export.tensorrt": _described(tensorrt),
+            "evaluation.knn_k": run.config.evaluation.knn_k,
         },
         {
             WEIGHTS: run.weights_digest(),
@@ -389,7 +390,11 @@ class _Exporter:
             table=self.table_path,
             table_digest=table_digest(self.table_path),
             tensorrt=self.tensorrt,
-            form={"batch": self.settings.batch, "quantization": quantization},
+            form={
+                "batch": self.settings.batch,
+                "quantization": quantization,
+                "knn_neighbours": self.run.config.evaluation.knn_k,
+            },
             calibration=self._calibration(winner.architecture.resolution),
         )
         text = f"{winner.name}: engines built and verified in {folder}"

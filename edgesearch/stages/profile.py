@@ -175,6 +175,18 @@ def _measure(
         refuse_other_runs(path, before.accepted)  # before the slow export of blocks
 
     def measured(workloads: Sequence[Workload], table: LatencyTable | None) -> LatencyTable:
+        wanted, told = settings.rounds * len(workloads), False
+
+        def progress(done: int, total: int) -> None:
+            nonlocal told
+            run.report(Event("profile", "rounds measured", done, total))
+            if done > wanted and not told:
+                told = True
+                run.teller("profile")(
+                    f"more than profile.rounds ({settings.rounds}): disturbed rounds are repeated, "
+                    f"and each latency is measured until it is known within {settings.interval:.0%}"
+                )
+
         return build_table(
             path,
             spec=run.device,
@@ -184,9 +196,7 @@ def _measure(
             anchors=files.anchors(table) if table else (),
             accept=settings.accept,
             retry_errors=settings.retry_errors,
-            on_progress=lambda done, total: run.report(
-                Event("profile", "rounds measured", done, total)
-            ),
+            on_progress=progress,
         )
 
     try:
