@@ -196,6 +196,8 @@ def print_profile(result: ProfileResult) -> None:
         f"number of blocks {correction.per_million_params_ms:+.4f} ms × millions of parameters; "
         f"p95 = {correction.p95_ratio:.3f} × median."
     )
+    low, high = result.latencies_ms
+    print(f"Networks of the space take {low:.3f} to {high:.3f} ms, as predicted.")
     if result.csv_path:
         print(result.csv_path)
     if result.failed_blocks:
@@ -268,7 +270,10 @@ def print_search(result: SearchResult) -> None:
     """Print the winners, with a column for the budget if there are several."""
     bound = ", ".join(result.budgets) or "none given"
     feasible = Count(result.feasible, result.size, result.estimated_from)
-    print(f"{feasible} architectures are within the budgets ({bound})")
+    each = ""
+    if len(result.feasible_each) > 1:
+        each = f", {', '.join(f'{count:,}' for count in result.feasible_each)} within each"
+    print(f"{feasible} architectures are within the budgets ({bound}){each}")
     _print_cannot_run(result)
     winners = result.winners.winners
     device, *further = winners[0].latency_ms

@@ -64,6 +64,8 @@ def keys(prefix: str = "") -> list[Key]:
         return everything
     if not found:  # the beginning of a word
         found = [key for key in everything if key.path.startswith(wanted)]
+    if not found:  # a name without its section
+        found = [key for key in everything if key.path.rpartition(".")[2].startswith(wanted)]
     if not found:
         words = {part for key in everything for part in (key.path, key.path.rpartition(".")[2])}
         near = difflib.get_close_matches(wanted, sorted(words), 1)

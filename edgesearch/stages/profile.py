@@ -51,6 +51,8 @@ class ProfileResult:
         cannot_run: Number of architectures with such a block.
         estimated_from: Sample size that this number is estimated from; None if it is exact.
         skipped: Whether the table was already complete.
+        latencies_ms: Lowest and highest predicted median of the space (of a large one: of a
+            sample and both ends).
     """
 
     table_path: Path
@@ -63,6 +65,7 @@ class ProfileResult:
     steadiness: Steadiness
     skipped: bool
     description: str
+    latencies_ms: tuple[float, float]
     csv_path: Path | None = None
 
 
@@ -103,6 +106,7 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
             steadiness=steadiness_of(table),
             skipped=complete,
             description=describe(table),
+            latencies_ms=model.range_ms(),
             csv_path=_write_csv(space, table, model) if export_csv else None,
         )
 

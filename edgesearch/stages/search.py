@@ -51,6 +51,8 @@ class SearchResult:
     """Result of `search`.
 
     Attributes:
+        feasible: Number of architectures within any of the budgets.
+        feasible_each: Number within each latency budget, in their order.
         budgets: All bounds in words.
         latency_budget_ms: Budget of the median latency: a number, a list, or a dict with min and
             max; None if unbounded.
@@ -65,6 +67,7 @@ class SearchResult:
     winners: Winners
     plot_path: Path
     feasible: int
+    feasible_each: tuple[int, ...]
     size: int
     budgets: tuple[str, ...]
     latency_budget_ms: Any
@@ -174,9 +177,13 @@ def check_search(run: RunContext, profiled: bool) -> None:
     words = "; ".join(feasible.budgets.words()) or "none"
     medians_ms = feasible.rows["latency_ms"][feasible.rows.runnable]
     known = "" if feasible.count.drawn is None else " those drawn of"
+    each = ""
+    if len(feasible.parts) > 1:
+        counts = (str(part.count).partition(" of ")[0] for part in feasible.parts)
+        each = f", {', '.join(counts)} within each"
     text = (
-        f"{feasible.count} architectures are within the budgets ({words}); predicted medians of"
-        f"{known} the space: {medians_ms.min():.3f} to {medians_ms.max():.3f} ms"
+        f"{feasible.count} architectures are within the budgets ({words}){each}; predicted medians "
+        f"of{known} the space: {medians_ms.min():.3f} to {medians_ms.max():.3f} ms"
     )
     if feasible.count.number == run.space.size and feasible.budgets.words():
         text += "; the budgets exclude none"
@@ -203,6 +210,7 @@ def _result(run: RunContext, skipped: bool, doubts: dict[str, str]) -> SearchRes
         winners=_published(run),
         plot_path=run.files.search.pareto_plot,
         feasible=facts["feasible"],
+        feasible_each=tuple(facts["feasible_each"]),
         size=run.space.size,
         budgets=tuple(facts["bounds"]),
         latency_budget_ms=facts["latency_budget_ms"],
