@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -20,14 +21,17 @@ from edgesearch.export.deployable import (
     Deployable,
     is_in_int8,
     make_deployable,
+    parity_images,
+    write_for_tensorrt,
     write_in_format,
     write_winner,
 )
-from edgesearch.export.engines import ONNX_FILE, TensorRTTarget
+from edgesearch.export.engines import ONNX_FILE, TensorRTTarget, build_engines
 from edgesearch.export.exportable import buildable, check_batch, check_images, check_target
 from edgesearch.export.manifest import MANIFEST, read_manifest
 from edgesearch.export.settings import ExportSettings
 from edgesearch.formats.onnx_export import export_network
+from edgesearch.formats.precisions import PRECISIONS, precision_of
 from edgesearch.latency.budgets import (
     broken_budgets,
     describe_broken,
@@ -402,6 +406,41 @@ class _Exporter:
         for note in notes:
             self.run.report(Event("export", f"{winner.name}: {note}"))
         return winner
+
+
+def time_export(
+    run: RunContext, weights: SupernetWeights, pool: ImagePool, architecture: Architecture
+) -> float:
+    """Seconds to export, compile and verify one network here; nothing of it is kept.
+
+    Raises:
+        UserError: It cannot be exported.
+    """
+    tensorrt, device = buildable(target_of(run), silent), run.device
+    exporter = _Exporter(run, weights, pool, tensorrt)
+    precision, resolution = precision_of(device), architecture.resolution
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="edgesearch-") as name:
+        folder = Path(name)
+        deployable = exporter._deployable(architecture)
+        export_network(
+            deployable.network,
+            folder / ONNX_FILE,
+            input_shape=(device.batch, run.space.in_channels, resolution, resolution),
+            output_names=deployable.output_names,
+        )
+        calibration, method = exporter._calibration(resolution), exporter.settings.quantization
+        write_in_format(folder, device.number_format(), calibration, device.batch, method)
+        source = ONNX_FILE
+        if tensorrt is not None:
+            wanted = PRECISIONS[tensorrt.precision]
+            source = write_for_tensorrt(folder, device, wanted, calibration, method)
+        images = parity_images(pool, resolution, device.batch)
+        logits = deployable.network.output == "logits"
+        build_engines(
+            folder, deployable.network, images, tensorrt, precision, source, logits=logits
+        )
+    return time.monotonic() - begun
 
 
 def _nothing_left(winner: Winner, replaced: list[dict[str, Any]], device: str) -> ExportError:

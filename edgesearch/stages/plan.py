@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from edgesearch.export.exportable import buildable
 from edgesearch.latency.glance import Glance, glance_at
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.table import NETWORK, current_correction
-from edgesearch.latency.workloads import block_keys
+from edgesearch.latency.workloads import ANCHORS, block_keys
 from edgesearch.pretrain.knn_monitor import CALIBRATION_IMAGES
 from edgesearch.pretrain.run_log import epochs_done
 from edgesearch.pretrain.trainer import Trainer
@@ -28,10 +29,17 @@ from edgesearch.run.stage import read_record
 from edgesearch.search.agreement import images_of_score, make_agreement
 from edgesearch.search.training_doubt import LABELLED
 from edgesearch.space import Architecture
-from edgesearch.stages.export import check_export, export_stage, target_of
+from edgesearch.stages.export import (
+    WINNER_ROUNDS,
+    check_export,
+    export_stage,
+    target_of,
+    time_export,
+)
 from edgesearch.stages.pretrain import check_pretrain, prepare_training, pretrain_stage
 from edgesearch.stages.profile import missing_keys
 from edgesearch.stages.search import check_search, search_stage, tables_of
+from edgesearch.stages.summary import summary_stage
 from edgesearch.supernet.weights import SupernetWeights
 from profilers import LatencyTable
 
@@ -347,10 +355,23 @@ class Planner:
         return StagePlan("export", TO_DO, work, self._export_s(winners))
 
     def _export_s(self, winners: int) -> float | None:
+        """Time to build and measure the winners, from one network; None if it is not tried."""
+        if not self.glances:
+            return None
+        tried = self.space.sample(random.Random(self.config.seed))
+        with suppress(UserError):
+            each_s = time_export(self.run, self._weights, self._pool, tried)
+            if self._glance is not None:
+                rounds = WINNER_ROUNDS[0] * self.config.profile.rounds
+                each_s += rounds * (1 + ANCHORS) * self._glance.network_round_s
+            return winners * each_s
         return None
 
     def _summary(self, follows: bool) -> StagePlan:
         work = "compare the winners with both ends of the space and raw pixels"
+        with suppress(UserError):
+            if follows and summary_stage(self.run, self._pool).is_finished():
+                return StagePlan("summary", FINISHED, work, None)
         winners = self.config.search.winners * len(self.config.search.budgets.each())
         search = self.config.search
         seconds = (winners + 2) * (search.calibration_images + search.images) * self._mean_image_s
