@@ -153,7 +153,8 @@ def _show(
         if as_json:
             results.print_json(result)
         else:
-            getattr(results, f"print_{name}")(result)
+            options = {"verbose": verbosity == Verbosity.VERBOSE} if name == "run" else {}
+            getattr(results, f"print_{name}")(result, **options)
         sys.stdout.flush()
 
     guarded(work_and_print, as_json, verbosity)

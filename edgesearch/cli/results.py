@@ -325,7 +325,7 @@ def _print_cannot_run(result: ProfileResult | SearchResult) -> None:
         print(f"{count} architectures cannot run on the device and are excluded")
 
 
-def print_export(result: ExportResult) -> None:
+def print_export(result: ExportResult, with_files: bool = True) -> None:
     """Print the latencies of the winners, the replaced candidates and the files."""
     for winner, folder, manifest in zip(
         result.winners.winners, result.folders, result.manifests, strict=True
@@ -353,8 +353,14 @@ def print_export(result: ExportResult) -> None:
                     f"{measured['measured_p50']:.3f} ms (95th percentile "
                     f"{measured['measured_p95']:.3f})"
                 )
-        print(f"  {folder}:")
-        _print_files(manifest)
+        if with_files:
+            print(f"  {folder}:")
+            _print_files(manifest)
+        else:
+            names = ", ".join(manifest["files"])
+            print(
+                f"  {folder}: {names} (`edgesearch export` with the same configuration says more)"
+            )
 
 
 def _shown(value: float | None, form: str) -> str:
@@ -408,8 +414,8 @@ def _print_files(manifest: dict[str, Any]) -> None:
     print(*notes, sep="\n", end="\n" if notes else "")
 
 
-def print_run(result: RunResult) -> None:
-    """Print the final comparison and the engines."""
+def print_run(result: RunResult, verbose: bool = False) -> None:
+    """Print the final comparison and the engines; their files in detail if `verbose`."""
     device = next(iter(result.search.winners.winners[0].latency_ms))
     own = f"predicted{_mark(device, result.search)}"
     header = ["", "agreement", "kNN", "params", "MACs", f"{own} ms", "measured ms", "budget ms"]
@@ -427,7 +433,7 @@ def print_run(result: RunResult) -> None:
     if result.training_doubt:
         print(f"warning: {result.training_doubt}")
     print()
-    print_export(result.export)
+    print_export(result.export, with_files=verbose)
 
 
 def _summary_row(row: SummaryRow, with_p95: bool) -> list[str]:

@@ -86,6 +86,25 @@ def test_short_works_of_equal_length_are_all_told(clock, capsys):
     assert printed == "".join(f"profile 1/1: {n} px exported\n" for n in (16, 24, 32))
 
 
+def test_how_much_is_shown(capsys):
+    events = [
+        Event("search", "warning: the table is old"),
+        Event("export", "warning: the table is old"),
+        Event("search", "a notice"),
+        Event("search", "a detail", detail=True),
+        Event("search", "work", 1, 1),
+    ]
+    shown = {}
+    for verbosity in progress.Verbosity:
+        with progress.Progress(verbosity) as it:
+            for event in events:
+                it.show(event)
+        shown[verbosity.name] = capsys.readouterr().err.splitlines()
+    assert shown["QUIET"] == ["search: warning: the table is old"]
+    assert shown["USUAL"] == [*shown["QUIET"], "search: a notice", "search 1/1: work"]
+    assert shown["VERBOSE"] == [*shown["USUAL"][:2], "search: a detail", "search 1/1: work"]
+
+
 ON_A_TERMINAL = """
 import time
 from edgesearch.cli.progress import Progress

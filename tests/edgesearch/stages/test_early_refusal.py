@@ -118,4 +118,5 @@ def test_the_range_of_the_space_is_told_beside_the_budgets(finished):
     said = finished[1].stderr
     assert "architectures are within the budgets (latency ≤ 1000.000 ms; MACs ≤ 700,000)" in said
     assert "predicted medians of the space: 0." in said
-    assert said.index("are within the budgets") < said.index("pretrain")
+    assert said.index("are within the budgets") < said.index("\npretrain")
+    assert "plan: pretrain: 2 epochs of" in said
