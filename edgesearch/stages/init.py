@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from devices import DeviceSpec, load_device
+from devices import DeviceSpec, load_device, read_catalog
 from edgesearch.config import load_config
 from edgesearch.config.starting_point import (
     FEW_IMAGES,
@@ -111,20 +111,21 @@ def init(
             "Give another with --file NAME.yaml, or move this one away.",
         )
     if device is not None:
-        load_device(device)
+        read_catalog(device)
     output_dir = f"runs/{_name_of(images)}"
     facts, contents = _look_at(images, output_dir)
     tell = teller("init", report)
     teller("images", report)(str(contents))
     if device is None:
         device = ask(
-            Question("Device (`edgesearch devices` lists them)", facts.device, load_device)
+            Question("Device (`edgesearch devices` lists them)", facts.device, read_catalog)
         )
-    spec = load_device(device)
-    if spec.transport == "ssh":
+    if read_catalog(device).get("transport") == "ssh":
         host = host or ask(Question(f"Name of {device} for ssh", device, str))
-        spec = load_device(device, hosts=(host,))
-    elif host is not None:
+        spec = load_device(device, hosts=[host])
+    elif host is None:
+        spec = load_device(device)
+    else:
         raise ConfigError(
             "a device over ssh for --host", f"{device}, which is this machine", "Give --device."
         )

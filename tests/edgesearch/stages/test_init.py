@@ -5,6 +5,7 @@ import pty
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,9 +164,14 @@ def test_at_most_four_questions(tmp_path, monkeypatch):
 def test_on_a_terminal_it_asks_and_asks_again(tmp_path):
     photographs(tmp_path / "photos")
     terminal, its_end = pty.openpty()
-    command = [sys.executable, "-m", "edgesearch", "init", "photos", "--device", "local-cpu"]
+    file = str(tmp_path / "edgesearch.yaml")
+    command = [sys.executable, "-m", "edgesearch", "init", str(tmp_path / "photos")]
     process = subprocess.Popen(
-        command, stdin=its_end, stderr=its_end, stdout=subprocess.PIPE, cwd=tmp_path
+        [*command, "--device", "local-cpu", "--file", file],
+        stdin=its_end,
+        stderr=its_end,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[3],
     )
     os.close(its_end)
     os.write(terminal, b"fast\n30%\nno\n")
@@ -178,7 +184,7 @@ def test_on_a_terminal_it_asks_and_asks_again(tmp_path):
     os.close(terminal)
     assert process.wait() == 0
     assert b"required: a budget in milliseconds" in shown
-    assert load_config(str(tmp_path / "edgesearch.yaml")).search.budgets.latency_of_largest == 0.3
+    assert load_config(file).search.budgets.latency_of_largest == 0.3
 
 
 def test_images_without_any_that_can_be_read(tmp_path):

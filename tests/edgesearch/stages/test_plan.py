@@ -71,3 +71,9 @@ def test_as_json(chain):
 )
 def test_durations(seconds, words):
     assert duration_words(seconds) == words
+
+
+def test_the_steps_that_a_run_times_change_no_result(finished, empty):
+    empty.api().pretrain()
+    file = "supernet/model.safetensors"
+    assert (empty.output_dir / file).read_bytes() == (finished[0].output_dir / file).read_bytes()
