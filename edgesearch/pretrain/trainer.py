@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import statistics
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,9 +209,10 @@ class Trainer:
                 times.append(time.monotonic())
                 if step and (step == most or times[-1] - times[0] > most_s):
                     break
-        if len(times) < 2:  # an epoch of one step
-            return StepTime(times[0] - begun - start_s, start_s, 1)
-        return StepTime((times[-1] - times[0]) / (len(times) - 1), start_s, len(times) - 1)
+        steps = [later - earlier for earlier, later in pairwise(times)]
+        if not steps:  # an epoch of one step
+            steps = [times[0] - begun - start_s]
+        return StepTime(statistics.median(steps), start_s, len(steps))
 
     def weights(self) -> SupernetWeights:
         """The current weights."""
