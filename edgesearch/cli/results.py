@@ -114,7 +114,7 @@ def print_plan(result: PlanResult) -> None:
     print()
     if result.memory_bytes is not None:
         machine = size_words(result.machine_bytes) if result.machine_bytes else "unknown"
-        print(f"memory: {size_words(result.memory_bytes)} while training, of {machine}")
+        print(f"memory: {size_words(result.memory_bytes)} at the peak of these steps, of {machine}")
     table = "" if result.table_bytes is None else f"; table: {size_words(result.table_bytes)}"
     print(
         f"disk: {size_words(result.disk_bytes)} for states and weights, of "
