@@ -11,6 +11,7 @@ from edgesearch.events import Report, silent
 from edgesearch.run.context import RunContext
 from edgesearch.stages.evaluate import EvaluateResult, evaluate
 from edgesearch.stages.export import ExportResult, export
+from edgesearch.stages.plan import PlanResult, plan
 from edgesearch.stages.pretrain import PretrainResult, pretrain
 from edgesearch.stages.profile import ProfileResult, profile
 from edgesearch.stages.rank import RankResult, rank
@@ -48,6 +49,10 @@ class Run(RunContext):
                 "Give the overrides to load_config, or change the Config with model_copy.",
             )
         super().__init__(config, report)
+
+    def plan(self, *, anew: bool = False) -> PlanResult:
+        """Say what `run` would do, and how long it takes on this machine."""
+        return plan(self, anew=anew)
 
     def profile(self, *, export_csv: bool = False, again: bool = False) -> ProfileResult:
         """Build or resume the device's latency table; see `edgesearch.stages.profile`."""

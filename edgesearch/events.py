@@ -13,6 +13,7 @@ class Event:
     Attributes:
         done: Units of work done; None if nothing is counted.
         within: Whether the units are parts of a larger counted unit, such as the steps of an epoch.
+        detail: Whether only those who want to know everything should see it.
     """
 
     stage: str
@@ -20,6 +21,7 @@ class Event:
     done: int | None = None
     total: int | None = None
     within: bool = False
+    detail: bool = False
 
 
 Report = Callable[[Event], None]

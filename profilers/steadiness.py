@@ -74,9 +74,11 @@ class Steadiness:
             if self.p95_ratio >= WIDE_P95
             else ""
         )
+        mostly = 2 * len(self.unsettled) < self.keys and not wide
+        verdict = "some latencies are uncertain" if mostly else "these latencies are unreliable"
         return (
-            f"DO NOT TRUST THESE LATENCIES: {self._known()}; {self._discarded()}{wide}; stop "
-            "other programs and measure again"
+            f"{verdict}: {self._known()}; {self._discarded()}{wide}; stop other programs and "
+            "measure again"
         )
 
     @property

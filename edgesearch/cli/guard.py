@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
+import signal
+import socket
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -17,6 +21,7 @@ import typer
 
 from devices.signals import StopSignals
 from edgesearch.cli.console import visible
+from edgesearch.cli.progress import Verbosity
 from edgesearch.errors import (
     ConfigError,
     Interrupted,
@@ -32,6 +37,8 @@ OUR_FAULT, USERS_FAULT, STOPPED = 1, 2, 130
 ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 EXIT_DELAY_S = 5.0
 GO_ON = "Run the same command again to continue."
+AT_ONCE_S = 0.3
+"""A stop that takes longer is acknowledged before it is done."""
 SHARED = ("pretrain", "search", "rank")
 """Commands that several processes share."""
 
@@ -65,14 +72,20 @@ def check_processes(command: str) -> None:
     )
 
 
-def guarded(work: Callable[[], Result], as_json: bool) -> Result:
-    """Do the work of a command.
+def guarded(
+    work: Callable[[], Result], as_json: bool, verbosity: Verbosity = Verbosity.USUAL
+) -> Result:
+    """Do the work of a command; a signal that stops it is acknowledged at once.
 
     Raises:
         typer.Exit: Code 2 for an error that the user can mend, 130 after SIGINT or SIGTERM, 1 for a
             bug.
     """
-    with _notices_as_lines(), StopSignals(interrupt=True) as stops:
+    with (
+        _notices_as_lines(verbosity),
+        StopSignals(interrupt=True) as stops,
+        _signals_acknowledged(),
+    ):
         try:
             return work()
         except typer.BadParameter:
@@ -88,13 +101,60 @@ def guarded(work: Callable[[], Result], as_json: bool) -> Result:
 
 
 @contextmanager
-def _notices_as_lines() -> Iterator[None]:
-    """Print each distinct `UserNotice` once, as a line on standard error."""
+def _signals_acknowledged() -> Iterator[None]:
+    """Say within a fraction of a second that a signal was received, whatever Python is busy with.
+
+    The interpreter notes a signal at once, but handles it only after the call that it is in, which
+    may be a step of a training.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    noted, wakes = socket.socketpair()
+    for end in (noted, wakes):
+        end.setblocking(False)
+    former = signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    ended = threading.Event()
+    # Forked processes inherit the socket: a signal that reaches the whole group is told once.
+    threading.Thread(target=_acknowledge, args=(noted, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(former)
+        for end in (wakes, noted):
+            end.close()
+
+
+def _acknowledge(noted: socket.socket, ended: threading.Event) -> None:
+    with suppress(OSError, ValueError):  # closed meanwhile
+        while not ended.is_set():
+            select.select([noted], [], [], 1.0)
+            try:
+                numbers = noted.recv(64)
+            except BlockingIOError:
+                continue
+            stops = {signal.SIGINT, signal.SIGTERM} & set(numbers)
+            if stops and not ended.wait(AT_ONCE_S) and is_first_process():
+                print(
+                    f"\n{signal.Signals(stops.pop()).name} received: stopping after what is in "
+                    "hand; once more stops at once",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                return
+
+
+@contextmanager
+def _notices_as_lines(verbosity: Verbosity) -> Iterator[None]:
+    """Print each distinct `UserNotice` once, as a line on standard error.
+
+    Warnings of libraries are for their developers: they are shown to those who want to know all.
+    """
     shown = set()
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserNotice)
-        others = warnings.showwarning
 
         def show(
             message: Warning | str,
@@ -104,11 +164,14 @@ def _notices_as_lines() -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if not issubclass(category, UserNotice):
-                others(message, category, filename, lineno, file, line)
-            elif str(message) not in shown and is_first_process():
+            ours = issubclass(category, UserNotice)
+            least = Verbosity.USUAL if ours else Verbosity.VERBOSE
+            if verbosity >= least and str(message) not in shown and is_first_process():
                 shown.add(str(message))
-                print(visible(f"note: {message}"), file=sys.stderr, flush=True)
+                text = f"note: {message}"
+                if not ours:
+                    text = f"{category.__name__} of a library ({filename}:{lineno}): {message}"
+                print(visible(text), file=sys.stderr, flush=True)
 
         warnings.showwarning = show
         yield

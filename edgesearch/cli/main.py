@@ -11,8 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from edgesearch import __version__
+from edgesearch.cli.ask import ask_on_terminal, can_ask, confirm
 from edgesearch.cli.console import prepare_streams
 from edgesearch.cli.guard import check_processes, exit_after, guarded, is_first_process
+from edgesearch.cli.progress import Progress, Verbosity
 
 app = typer.Typer(
     name="edgesearch",
@@ -41,8 +43,10 @@ Overrides = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
 ]
-
-
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Every message as a line, and libraries' warnings.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")]
 Anew = Annotated[
     bool,
     typer.Option(
@@ -94,16 +98,29 @@ def _stage_command(name: str, description: str) -> None:
         config: ConfigArgument,
         overrides: Overrides = None,
         anew: Anew = False,
+        verbose: Verbose = False,
+        quiet: Quiet = False,
         json: AsJson = False,
     ) -> None:
-        _run(name, config, overrides, json, anew=anew)
+        _run(name, config, overrides, json, _verbosity(verbose, quiet), anew=anew)
 
     command.__doc__ = description
     app.command(name)(command)
 
 
+def _verbosity(verbose: bool, quiet: bool) -> Verbosity:
+    if verbose and quiet:
+        raise typer.BadParameter("--verbose and --quiet exclude each other")
+    return Verbosity.VERBOSE if verbose else Verbosity.QUIET if quiet else Verbosity.USUAL
+
+
 def _run(
-    name: str, config: str, overrides: list[str] | None, as_json: bool, **options: Any
+    name: str,
+    config: str,
+    overrides: list[str] | None,
+    as_json: bool,
+    verbosity: Verbosity = Verbosity.USUAL,
+    **options: Any,
 ) -> None:
     def work() -> Any:
         check_processes(name)
@@ -111,9 +128,8 @@ def _run(
 
         loaded = load_config(config, overrides or ())
         from edgesearch.api import Run
-        from edgesearch.cli.progress import Progress
 
-        with Progress() as progress:
+        with Progress(verbosity) as progress:
             run = Run(loaded, report=progress.show)
             result = getattr(run, name)(**options)
         if not as_json:
@@ -122,10 +138,12 @@ def _run(
 
         return with_data(result, run.contents)
 
-    _show(work, name, as_json)
+    _show(work, name, as_json, verbosity)
 
 
-def _show(work: Callable[[], Any], name: str, as_json: bool) -> None:
+def _show(
+    work: Callable[[], Any], name: str, as_json: bool, verbosity: Verbosity = Verbosity.USUAL
+) -> None:
     def work_and_print() -> None:
         result = work()
         if not is_first_process():
@@ -135,10 +153,134 @@ def _show(work: Callable[[], Any], name: str, as_json: bool) -> None:
         if as_json:
             results.print_json(result)
         else:
-            getattr(results, f"print_{name}")(result)
+            options = {"verbose": verbosity == Verbosity.VERBOSE} if name == "run" else {}
+            getattr(results, f"print_{name}")(result, **options)
         sys.stdout.flush()
 
-    guarded(work_and_print, as_json)
+    guarded(work_and_print, as_json, verbosity)
+
+
+@app.command("init")
+def init(
+    images: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGES", help="A folder of images, or of tar shards.", show_default=False
+        ),
+    ],
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A known device.", show_default=False)
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Its name for ssh, if it is another machine."),
+    ] = None,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(metavar="X", min=0, help="Budget in milliseconds.", show_default=False),
+    ] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(
+            metavar="Y",
+            min=0,
+            max=1,
+            help="Budget as a share of the largest network's latency.",
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[Path, typer.Option(metavar="FILE", help="The configuration to write.")] = Path(
+        "edgesearch.yaml"
+    ),
+    json: AsJson = False,
+) -> None:
+    """Write a commented configuration for a folder of images; asks for what is not given."""
+
+    def work() -> Any:
+        if 0 in (latency_ms, share) or None not in (latency_ms, share):
+            raise typer.BadParameter("one of --latency-ms and --share is required, above 0")
+        from edgesearch.stages.init import init, take_defaults
+
+        with Progress() as progress:
+            return init(
+                images,
+                device=device,
+                host=host,
+                latency_ms=latency_ms,
+                share=share,
+                path=file,
+                ask=ask_on_terminal if can_ask() and not json else take_defaults,
+                report=progress.show,
+            )
+
+    _show(work, "init", json)
+
+
+_stage_command("plan", "Say what would be done, and how long it takes on this machine.")
+
+
+@app.command("spaces")
+def spaces(json: AsJson = False) -> None:
+    """List the search spaces."""
+
+    def work() -> Any:
+        from edgesearch.stages.catalog import spaces
+
+        return spaces()
+
+    _show(work, "spaces", json)
+
+
+@app.command("configs")
+def configs(json: AsJson = False) -> None:
+    """List the configurations that come with edgesearch."""
+
+    def work() -> Any:
+        from edgesearch.stages.catalog import configs
+
+        return configs()
+
+    _show(work, "configs", json)
+
+
+@app.command("keys")
+def keys(
+    prefix: Annotated[
+        str,
+        typer.Argument(
+            metavar="[PREFIX]", help="Such as pretrain, or search.budgets.", show_default=False
+        ),
+    ] = "",
+    json: AsJson = False,
+) -> None:
+    """List the keys of a configuration with values, default and meaning."""
+
+    def work() -> Any:
+        from edgesearch.config.keys import keys
+
+        return keys(prefix)
+
+    _show(work, "keys", json)
+
+
+@app.command("clean")
+def clean(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove without asking what is listed.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """List what was set aside in an output folder, and remove it if you agree."""
+
+    def work() -> Any:
+        from edgesearch.stages.clean import clean, output_dir_of
+
+        agree = confirm if can_ask() and not json and not yes else lambda found: yes
+        return clean(output_dir_of(config, overrides or ()), agree)
+
+    _show(work, "clean", json)
 
 
 @app.command("profile")
@@ -149,16 +291,25 @@ def profile(
     again: Annotated[
         bool, typer.Option("--again", help="Keep the former table aside, and measure anew.")
     ] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
     """Build or resume the device's latency table."""
-    _run("profile", config, overrides, json, export_csv=export is not None, again=again)
+    options = {"export_csv": export is not None, "again": again}
+    _run("profile", config, overrides, json, _verbosity(verbose, quiet), **options)
 
 
 @app.command("validate")
-def validate(config: ConfigArgument, overrides: Overrides = None, json: AsJson = False) -> None:
+def validate(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+    json: AsJson = False,
+) -> None:
     """Measure whole subnets that are not in the table, and compare with predictions."""
-    _run("validate", config, overrides, json)
+    _run("validate", config, overrides, json, _verbosity(verbose, quiet))
 
 
 _stage_command("pretrain", "Train the supernet on unlabeled images.")
@@ -250,7 +401,6 @@ def bench(
         from edgesearch.config import load_device
 
         spec = load_device(device, overrides or ())
-        from edgesearch.cli.progress import Progress
         from edgesearch.stages.bench import bench as measure
 
         with Progress() as progress:
@@ -273,10 +423,13 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
     """Accuracy (kNN and linear probe) of winners, named subnets and both ends of the space."""
-    _run("evaluate", config, overrides, json, architectures=architecture or ())
+    verbosity = _verbosity(verbose, quiet)
+    _run("evaluate", config, overrides, json, verbosity, architectures=architecture or ())
 
 
 @app.command("report")

@@ -1,9 +1,11 @@
-"""Progress display: bars on a terminal, plain lines otherwise."""
+"""Progress display: one live line a stage on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
+from enum import IntEnum
 from types import TracebackType
 from typing import Any
 
@@ -14,21 +16,45 @@ NARROWEST_FOR_BARS = 60
 SECONDS_BETWEEN_LINES = 2.0
 SECONDS_OF_SILENCE = 60.0
 """After this long without output, a line reports progress within a unit of work."""
+SECONDS_OF_SPEED = 600.0
+"""The time left is estimated from the progress of this long."""
+
+
+class Verbosity(IntEnum):
+    """How much is shown."""
+
+    QUIET = 0
+    """Warnings only."""
+    USUAL = 1
+    """Progress and what the user should know."""
+    VERBOSE = 2
+    """Every message, as a line."""
+
+
+@dataclass
+class _Row:
+    """The live line of a stage: its task, and the whole units done, once they are known."""
+
+    task: Any
+    done: int = 0
+    units: int | None = None
 
 
 class Progress:
     """Shows events on standard error."""
 
-    def __init__(self) -> None:
+    def __init__(self, verbosity: Verbosity = Verbosity.USUAL) -> None:
+        self.verbosity = verbosity
         self._bars: Any = None
-        self._tasks: dict[str, Any] = {}
+        self._rows: dict[str, _Row] = {}
         self._last: Event | None = None
         self._held_back: Event | None = None
+        self._warned: set[str] = set()
         self._last_line = 0.0
         self._last_sign = time.monotonic()
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and self.verbosity == Verbosity.USUAL:
             self._begin_bars()
         return self
 
@@ -46,16 +72,25 @@ class Progress:
             TextColumn("{task.fields[stage]:>8}", markup=False),
             BarColumn(24),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
             # It wraps in the rest of the line.
             TextColumn("{task.description}", markup=False, table_column=Column(ratio=1)),
             expand=True,
             console=console,
+            speed_estimate_period=SECONDS_OF_SPEED,
         )
         self._bars.start()
 
     def show(self, event: Event) -> None:
         """Show an event."""
+        if self.verbosity == Verbosity.QUIET and not _is_warning(event):
+            return
+        if _is_warning(event):
+            if event.message in self._warned:  # several stages read the same table
+                return
+            self._warned.add(event.message)
+        if event.detail and self.verbosity < Verbosity.VERBOSE:
+            return
         if self._bars is None:
             self._print(event)
         elif event.done is None:
@@ -65,24 +100,24 @@ class Progress:
             self._advance(event)
 
     def _advance(self, event: Event) -> None:
-        """Update a bar; the bar for parts is removed with the last whole unit."""
-        within = f"{event.stage} within"
-        bar = within if event.within else event.stage
-        if bar not in self._tasks or not (event.within or self._goes_on(event)):
-            stage = "" if event.within else event.stage
-            self._tasks[bar] = self._bars.add_task("", total=event.total, stage=stage)
-        elif event.within and event.done == 1:
-            self._bars.reset(self._tasks[bar], total=event.total)
-        self._bars.update(
-            self._tasks[bar],
-            completed=event.done,
-            total=event.total,
-            description=visible(event.message),
-        )
-        if not event.within:
-            self._last = event
-            if event.done == event.total and within in self._tasks:
-                self._bars.remove_task(self._tasks.pop(within))
+        """Update the line of a stage; steps within a unit move it by parts of a unit."""
+        row = self._rows.get(event.stage)
+        if row is None:
+            task = self._bars.add_task("", total=event.total, stage=event.stage)
+            row = self._rows[event.stage] = _Row(task)
+        completed: float = event.done or 0
+        total = event.total
+        if event.within and row.units is not None:
+            completed, total = row.done + completed / (event.total or 1), row.units
+        elif event.within:  # of how many units is not known yet
+            if event.done == 1:
+                self._bars.reset(row.task)
+        else:
+            if not self._goes_on(event):
+                self._bars.reset(row.task)
+            row.done, row.units, self._last = int(completed), event.total, event
+        message = visible(event.message)
+        self._bars.update(row.task, completed=completed, total=total, description=message)
 
     def _goes_on(self, event: Event) -> bool:
         """Whether an event counts the same work as the last event of whole units.
@@ -134,6 +169,10 @@ class Progress:
         self._print_held_back()
         if self._bars is not None:
             self._bars.stop()
+
+
+def _is_warning(event: Event) -> bool:
+    return event.done is None and event.message.startswith("warning:")
 
 
 def _print_line(event: Event) -> None:

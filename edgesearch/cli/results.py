@@ -7,17 +7,23 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from edgesearch.space.count import Count
 
 if TYPE_CHECKING:
+    from edgesearch.config.keys import Key
     from edgesearch.data.contents import Contents
     from edgesearch.stages.bench import BenchResult
+    from edgesearch.stages.catalog import ConfigsResult, SpacesResult
+    from edgesearch.stages.clean import CleanResult
     from edgesearch.stages.devices import DevicesResult
     from edgesearch.stages.evaluate import EvaluateResult
     from edgesearch.stages.export import ExportResult
+    from edgesearch.stages.init import InitResult
+    from edgesearch.stages.plan import PlanResult
     from edgesearch.stages.pretrain import PretrainResult
     from edgesearch.stages.profile import ProfileResult
     from edgesearch.stages.rank import RankResult
@@ -60,6 +66,127 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def size_words(count: float) -> str:
+    """A number of bytes in words."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count:,.0f} bytes"
+
+
+def print_init(result: InitResult) -> None:
+    """Print the file, and what to do next."""
+    for note in result.notes:
+        print(f"note: {note}")
+    path = quote(str(result.path))
+    print(
+        f"{result.path} is written; each line says why it has its value. Next:\n"
+        f"  edgesearch plan {path}   # what would be done, and how long it takes here\n"
+        f"  edgesearch run {path}    # do it"
+    )
+
+
+def print_plan(result: PlanResult) -> None:
+    """Print what is left of each stage, and what it needs."""
+    from edgesearch.stages.plan import FINISHED, duration_words
+
+    rows = [
+        [
+            stage.name,
+            stage.state,
+            ""
+            if stage.state == FINISHED
+            else "?"
+            if stage.seconds is None
+            else duration_words(stage.seconds),
+            stage.work,
+        ]
+        for stage in result.stages
+    ]
+    for name, state, time, work in rows:
+        print(f"{name:>8}  {state:8}  {time:>10}  {work}")
+    left = [stage for stage in result.stages if stage.state != FINISHED]
+    unknown = [stage.name for stage in left if stage.seconds is None]
+    if left:
+        without = f", without {', '.join(unknown)}" if unknown else ""
+        print(f"   total            {duration_words(result.seconds):>10}  on this machine{without}")
+    else:
+        print("nothing is left to do")
+    print()
+    if result.memory_bytes is not None:
+        machine = size_words(result.machine_bytes) if result.machine_bytes else "unknown"
+        print(f"memory: {size_words(result.memory_bytes)} at the peak of these steps, of {machine}")
+    table = "" if result.table_bytes is None else f"; table: {size_words(result.table_bytes)}"
+    print(
+        f"disk: {size_words(result.disk_bytes)} for states and weights, of "
+        f"{size_words(result.free_bytes)} that are free{table}"
+    )
+    if result.latency_ms is None:
+        print(f"latencies of the space: {result.latency_from}")
+    else:
+        low, high = result.latency_ms
+        print(
+            f"latencies of the space: {low:.3g} ms (smallest network) to {high:.3g} ms (largest), "
+            f"{result.latency_from}"
+        )
+    print(f"budgets: {'; '.join(result.budgets) or 'none'}")
+    if result.verdict:
+        print(f"{'' if result.feasible else 'warning: '}{result.verdict}")
+
+
+def print_spaces(result: SpacesResult) -> None:
+    """Print the spaces, with their ends."""
+    rows = [
+        [
+            space.name,
+            f"{space.size:,}",
+            ", ".join(map(str, space.resolutions)),
+            f"{_millions(space.macs[0])} to {_millions(space.macs[1])}",
+            f"{_millions(space.params[0])} to {_millions(space.params[1])}",
+        ]
+        for space in result.spaces
+    ]
+    _print_table(["space", "architectures", "pixels", "M MACs", "M params"], rows)
+    print()
+    for space in result.spaces:
+        print(f"{space.name}: {space.about}")
+    print("\nspace.name=NAME chooses one; space.resolutions=[128] and other fields narrow it.")
+
+
+def _millions(count: float) -> str:
+    return f"{count / 1e6:,.0f}" if count >= 1e7 else f"{count / 1e6:.2g}"
+
+
+def print_configs(result: ConfigsResult) -> None:
+    """Print the configurations that come with edgesearch."""
+    for config in result.configs:
+        print(f"{config.name} (space {config.space}): {config.about}")
+    print("\n`edgesearch init IMAGES` writes one for your images.")
+
+
+def print_keys(keys: list[Key]) -> None:
+    """Print keys with kind, default and meaning."""
+    for key in keys:
+        default = "required" if key.default is None else f"default {key.default}"
+        print(f"{key.path}: {key.kind}; {default}\n    {key.meaning}")
+
+
+def print_clean(result: CleanResult) -> None:
+    """Print what was found, and whether it is gone."""
+    if not result.found:
+        print(f"nothing was set aside in {result.output_dir}")
+        return
+    for each in result.found:
+        verb = "removed " if result.removed else ""
+        print(f"{verb}{each.path} ({size_words(each.size_bytes)}, {each.written}): {each.about}")
+    size = size_words(result.size_bytes)
+    print(
+        f"{size} freed"
+        if result.removed
+        else f"{size} in all; nothing was removed (--yes removes what is listed)"
+    )
+
+
 def print_profile(result: ProfileResult) -> None:
     """Print the description of the table, and the prediction formula fitted to it."""
     correction = result.correction
@@ -70,6 +197,8 @@ def print_profile(result: ProfileResult) -> None:
         f"number of blocks {correction.per_million_params_ms:+.4f} ms × millions of parameters; "
         f"p95 = {correction.p95_ratio:.3f} × median."
     )
+    low, high = result.latencies_ms
+    print(f"Networks of the space take {low:.3f} to {high:.3f} ms, as predicted.")
     if result.csv_path:
         print(result.csv_path)
     if result.failed_blocks:
@@ -155,7 +284,10 @@ def print_search(result: SearchResult) -> None:
     """Print the winners, with a column for the budget if there are several."""
     bound = ", ".join(result.budgets) or "none given"
     feasible = Count(result.feasible, result.size, result.estimated_from)
-    print(f"{feasible} architectures are within the budgets ({bound})")
+    each = ""
+    if len(result.feasible_each) > 1:
+        each = f", {', '.join(f'{count:,}' for count in result.feasible_each)} within each"
+    print(f"{feasible} architectures are within the budgets ({bound}){each}")
     _print_cannot_run(result)
     winners = result.winners.winners
     device, *further = winners[0].latency_ms
@@ -207,7 +339,7 @@ def _print_cannot_run(result: ProfileResult | SearchResult) -> None:
         print(f"{count} architectures cannot run on the device and are excluded")
 
 
-def print_export(result: ExportResult) -> None:
+def print_export(result: ExportResult, with_files: bool = True) -> None:
     """Print the latencies of the winners, the replaced candidates and the files."""
     for winner, folder, manifest in zip(
         result.winners.winners, result.folders, result.manifests, strict=True
@@ -235,8 +367,14 @@ def print_export(result: ExportResult) -> None:
                     f"{measured['measured_p50']:.3f} ms (95th percentile "
                     f"{measured['measured_p95']:.3f})"
                 )
-        print(f"  {folder}:")
-        _print_files(manifest)
+        if with_files:
+            print(f"  {folder}:")
+            _print_files(manifest)
+        else:
+            names = ", ".join(manifest["files"])
+            print(
+                f"  {folder}: {names} (`edgesearch export` with the same configuration says more)"
+            )
 
 
 def _shown(value: float | None, form: str) -> str:
@@ -290,8 +428,8 @@ def _print_files(manifest: dict[str, Any]) -> None:
     print(*notes, sep="\n", end="\n" if notes else "")
 
 
-def print_run(result: RunResult) -> None:
-    """Print the final comparison and the engines."""
+def print_run(result: RunResult, verbose: bool = False) -> None:
+    """Print the final comparison and the engines; their files in detail if `verbose`."""
     device = next(iter(result.search.winners.winners[0].latency_ms))
     own = f"predicted{_mark(device, result.search)}"
     header = ["", "agreement", "kNN", "params", "MACs", f"{own} ms", "measured ms", "budget ms"]
@@ -309,7 +447,7 @@ def print_run(result: RunResult) -> None:
     for doubt in filter(None, (result.training_doubt, result.search.ranking_doubt)):
         print(f"warning: {doubt}")
     print()
-    print_export(result.export)
+    print_export(result.export, with_files=verbose)
     print(f"report: {result.report_path}")
 
 

@@ -84,7 +84,7 @@ def section_at(schema: type[Settings], names: Sequence[str]) -> type[Settings] |
     left = list(names)
     while left:
         field = schema.model_fields.get(left.pop(0))
-        inner = None if field is None else next(_sections(field.annotation), None)
+        inner = None if field is None else next(sections_of(field.annotation), None)
         if field is None or inner is None:
             return None
         if get_origin(field.annotation) is dict:
@@ -93,12 +93,12 @@ def section_at(schema: type[Settings], names: Sequence[str]) -> type[Settings] |
     return schema
 
 
-def _sections(annotation: Any) -> Iterator[type[Settings]]:
+def sections_of(annotation: Any) -> Iterator[type[Settings]]:
     """The settings classes in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         yield annotation
     for inner in get_args(annotation):
-        yield from _sections(inner)
+        yield from sections_of(inner)
 
 
 def _suggestion(path: str, schema: type[Settings]) -> str:
@@ -118,5 +118,5 @@ def _paths(schema: type[Settings], prefix: str = "") -> Iterator[str]:
     for name, field in schema.model_fields.items():
         yield prefix + name
         between = "NAME." if get_origin(field.annotation) is dict else ""
-        for inner in _sections(field.annotation):
+        for inner in sections_of(field.annotation):
             yield from _paths(inner, f"{prefix}{name}.{between}")

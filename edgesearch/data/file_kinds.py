@@ -40,6 +40,12 @@ def endings() -> frozenset[str]:
     )
 
 
+def common_endings() -> list[str]:
+    """The most common ones of `endings`."""
+    usual = (".jpg", ".png", ".webp", ".tif", ".bmp")
+    return [ending for ending in usual if ending in endings()]
+
+
 def why_no_image(name: str, opened: Callable[[], BinaryIO]) -> str | None:
     """Why a file is not read as an image, None if it is.
 

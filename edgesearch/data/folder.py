@@ -10,7 +10,7 @@ import torch
 
 from edgesearch.data.contents import Header, readable_name
 from edgesearch.data.decode import decode_image, header_of
-from edgesearch.data.file_kinds import endings, why_no_image
+from edgesearch.data.file_kinds import common_endings, why_no_image
 from edgesearch.data.find_files import Found, find_files
 from edgesearch.data.image_set import ImageSet
 from edgesearch.data.layout import Layout, Parts, split_of_folder, understand
@@ -71,7 +71,7 @@ def open_folder(
             f"images in {root.absolute()}",
             f"none among {len(found.left_out)} files and folders"
             + (f"; the first: {shown(parts)} ({reason})" if parts else ""),
-            f"Put images there ({', '.join(sorted(endings())[:5])} …), or correct `data.root`.",
+            f"Put images there ({', '.join(common_endings())} …), or correct `data.root`.",
         )
     paths = [file.parts for file in found.files]
     with_images = {parts[:depth] for parts in paths for depth in range(len(parts))}

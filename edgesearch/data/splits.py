@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ from edgesearch.data.contents import Contents, LeftOut, readable_name, tally
 from edgesearch.data.find_files import natural
 from edgesearch.data.image_set import ImageSet
 from edgesearch.data.layout import TEST, TRAIN, VALID, Layout
-from edgesearch.errors import DataError
+from edgesearch.errors import DataError, UserNotice
 
 LOOKED_AT = 32
 """Images whose sizes are looked at."""
@@ -100,6 +101,16 @@ def _class_names(folders: Iterable[str | None], images: ImageSet) -> dict[str, s
             f"several that are written {twice[0]!r}, in other bytes",
             "Rename one of them, or move its images into the other.",
         )
+    by_case: dict[str, str] = {}
+    for name in classes.values():
+        same = by_case.setdefault(name.casefold(), name)
+        if same != name:
+            warnings.warn(
+                f"the class folders {same!r} and {name!r} differ in case only and count as two "
+                "classes: move the images of one into the other if they are one",
+                UserNotice,
+                stacklevel=2,
+            )
     return classes
 
 
@@ -117,9 +128,16 @@ def _known(
         return {}
     if unknown := sorted(found - known, key=lambda each: natural((each,))):
         tests, train = (layout.names.get(each, each) for each in (kind, TRAIN))
+        by_case = {name.casefold(): name for name in known}
+        named = [
+            f"{each} ({by_case[each.casefold()]} in {train})"
+            if each.casefold() in by_case
+            else each
+            for each in unknown[:5]
+        ]
         raise DataError(
             f"the classes of {tests} among those of {train} in {images.origin.absolute()}",
-            f"{len(unknown)} other(s): {', '.join(unknown[:5])}",
+            f"{len(unknown)} other(s): {', '.join(named)}",
             "Give both splits the same class folders.",
         )
     return {index: each for index, each in part.items() if each is not None}

@@ -28,7 +28,7 @@ from edgesearch.export.engines import (
 )
 from edgesearch.export.kit import KIT, least_versions, write_kit
 from edgesearch.export.manifest import make_manifest, notes_on, write_manifest
-from edgesearch.export.verify import KNN_NEIGHBOURS, KnnImages
+from edgesearch.export.verify import KnnImages
 from edgesearch.formats.precision import CALIBRATIONS, Calibration, CalibrationMethod, Precision
 from edgesearch.formats.precisions import PRECISIONS, precision_of, precision_with
 from edgesearch.search.winners import Winner
@@ -223,7 +223,7 @@ def write_winner(
     """Build a winner's engines from the ONNX file in its folder, verify them, write the manifest.
 
     Args as in `write_in_format`; `form` has further entries of the manifest, including
-    `quantization`.
+    `quantization` and `knn_neighbours`.
 
     Returns:
         Notes on files that are left out or could not be judged by kNN accuracy.
@@ -249,7 +249,9 @@ def write_winner(
         source,
         logits=deployable.network.output == "logits",
         batch=device.batch,
-        knn=_knn_images(pool, deployable.resolution, KNN_IMAGES if judged else glance),
+        knn=_knn_images(
+            pool, deployable.resolution, KNN_IMAGES if judged else glance, form["knn_neighbours"]
+        ),
         knn_glance=glance,
     )
     files = engines.files
@@ -278,7 +280,6 @@ def write_winner(
         **form,
         "calibration": deployable.calibration,
         "classifier": deployable.classifier,
-        "knn_neighbours": KNN_NEIGHBOURS,
         "licence_of_data": pool.licence,
         "initial_weights": json.loads(deployable.metadata.get("initial_weights", "null")),
     }
@@ -288,13 +289,13 @@ def write_winner(
     return notes_on({**facts, "files": files})
 
 
-def _knn_images(pool: ImagePool, resolution: int, count: int) -> KnnImages | None:
+def _knn_images(pool: ImagePool, resolution: int, count: int, neighbours: int) -> KnnImages | None:
     """Labeled images for kNN accuracy; None without labels."""
     if not pool.has_labels:
         return None
     images = pool.labelled(resolution, count, count)
     labels = (images.train_labels, images.test_labels)
-    return KnnImages(images.train, labels[0], images.test, labels[1], images.prepare)
+    return KnnImages(images.train, labels[0], images.test, labels[1], images.prepare, neighbours)
 
 
 def _measured_with(table: Path) -> dict[str, Any]:

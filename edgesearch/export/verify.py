@@ -64,6 +64,7 @@ class KnnImages:
     test: torch.Tensor
     test_labels: torch.Tensor
     prepare: Callable[[torch.Tensor], torch.Tensor]
+    neighbours: int = KNN_NEIGHBOURS
 
     def whole_batches(self, batch: int) -> KnnImages:
         """Without the images that do not fill a batch, since engines have a fixed batch size."""
@@ -81,12 +82,13 @@ class KnnImages:
             self.test[:test],
             self.test_labels[:test],
             self.prepare,
+            self.neighbours,
         )
 
     def accuracy(self, embed: Callable[[np.ndarray], Outputs], batch: int) -> float:
         """kNN accuracy of `embed`, called with batches (≤ batch, C, R, R)."""
         train, test = (self._vectors(images, embed, batch) for images in (self.train, self.test))
-        return knn_accuracy(train, self.train_labels, test, self.test_labels, KNN_NEIGHBOURS)
+        return knn_accuracy(train, self.train_labels, test, self.test_labels, self.neighbours)
 
     def _vectors(
         self, images: torch.Tensor, embed: Callable[[np.ndarray], Outputs], batch: int

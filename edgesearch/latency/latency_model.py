@@ -89,6 +89,16 @@ class LatencyModel:
         """
         return np.nan_to_num(self.correction.offset_ms + self._sums_ms(digits), nan=math.inf)
 
+    def range_ms(self) -> tuple[float, float]:
+        """Lowest and highest predicted median in ms of what can run.
+
+        Of a space that is not enumerated, a sample is looked at, and both ends.
+        """
+        ends = self.space.to_digits([self.space.smallest, self.space.largest])
+        found = np.concatenate([self.predict_all(drawn_digits(self.space)), self.predict_all(ends)])
+        found = found[np.isfinite(found)]
+        return (float(found.min()), float(found.max())) if len(found) else (math.nan, math.nan)
+
     def cannot_run(self) -> Count:
         """Number of architectures with a block that the runtime cannot run."""
         return Count.of(self.space, np.isinf(self.predict_all(drawn_digits(self.space))))

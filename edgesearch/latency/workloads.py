@@ -21,7 +21,7 @@ from edgesearch.formats.onnx_export import assemble_network, export_blocks
 from edgesearch.formats.onnx_files import is_whole_model
 from edgesearch.formats.precisions import precision_with
 from edgesearch.latency.table import NETWORK, about_network, measured_networks
-from edgesearch.space import Architecture, SearchSpace
+from edgesearch.space import Architecture, Block, SearchSpace, covering_networks
 from profilers import LatencyTable, Workload
 
 EXPORT_FORMAT = 2
@@ -142,6 +142,9 @@ class WorkloadFiles:
     Args:
         folder: Folder for networks; removed at the end.
         cache_dir: Folder for blocks; `default_cache_dir` if None.
+
+    Attributes:
+        exports: Networks that blocks were exported from so far.
     """
 
     def __init__(
@@ -160,7 +163,8 @@ class WorkloadFiles:
         self._folder = folder
         self._cache = (cache_dir or default_cache_dir()) / "onnx"
         self._report = report
-        self._blocks: dict[str, Path] = {}
+        self._made: dict[str, Path] = {}
+        self.exports = 0
 
     def __enter__(self) -> WorkloadFiles:
         return self
@@ -174,10 +178,35 @@ class WorkloadFiles:
         Raises:
             ExportError: The exporter failed, or a file cannot be written.
         """
-        if not self._blocks:
-            for resolution in self.space.resolutions:
-                self._blocks.update(self._blocks_of(resolution))
-        return self._blocks
+        for resolution in self.space.resolutions:
+            self._make(self.space.distinct_blocks(resolution), resolution)
+        return self._made
+
+    def blocks_of(self, architecture: Architecture) -> dict[str, Path]:
+        """The files of the blocks of an architecture by key; no others are exported.
+
+        Raises:
+            ExportError: See `blocks`.
+        """
+        blocks = {block.key: block for block in self.space.blocks(architecture)}
+        self._make(list(blocks.values()), architecture.resolution)
+        return {key: self._made[key] for key in blocks}
+
+    def exports_left(self) -> int:
+        """Number of networks that `blocks` would export."""
+        return sum(
+            len(covering_networks(self.space, resolution, self._absent_of(resolution)))
+            for resolution in self.space.resolutions
+        )
+
+    def _absent_of(self, resolution: int) -> set[str]:
+        keys = [block.key for block in self.space.distinct_blocks(resolution)]
+        return set(self._absent({key: self._path(key, self.number_format) for key in keys}))
+
+    def _make(self, blocks: Sequence[Block], resolution: int) -> None:
+        new = [block for block in blocks if block.key not in self._made]
+        if new:
+            self._made.update(self._files_of(new, resolution))
 
     def networks(self, architectures: Sequence[Architecture], kind: str) -> list[Workload]:
         """Whole networks of kind `NETWORK` or `VALIDATION`, assembled from their blocks."""
@@ -205,11 +234,11 @@ class WorkloadFiles:
     def _network(self, architecture: Architecture) -> Path:
         path = self._folder / f"{architecture}.onnx"
         if not path.exists():
-            assemble_network(self.space.blocks(architecture), self.blocks(), path)
+            blocks = self.blocks_of(architecture)
+            assemble_network(self.space.blocks(architecture), blocks, path)
         return path
 
-    def _blocks_of(self, resolution: int) -> dict[str, Path]:
-        blocks = self.space.distinct_blocks(resolution)
+    def _files_of(self, blocks: Sequence[Block], resolution: int) -> dict[str, Path]:
         exported = {block.key: self._path(block.key, FP32.name) for block in blocks}
         if self._precision.convert is None:
             self._export_absent(exported, resolution)
@@ -234,6 +263,7 @@ class WorkloadFiles:
         absent = self._absent(paths)
 
         def tell(done: int, total: int) -> None:
+            self.exports += 1
             message = f"networks with the blocks for {resolution} px exported"
             self._report(Event("profile", message, done, total))
 

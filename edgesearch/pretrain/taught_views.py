@@ -6,6 +6,7 @@ each once. A student sees one of them in each epoch, with new flips and changes 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ _CROPS = 0x7E
 """Key of the crops' seeds."""
 TEACHER_BATCH = 64
 """Crops that a teacher embeds at once, about."""
+TIMED_CROPS = 16
+"""Crops from which the time of all is estimated."""
 
 
 class Crops:
@@ -140,6 +143,17 @@ class Teaching:
     ) -> None:
         self.teacher, self.images, self.crops = teacher, images, crops
         self.cache, self.report = cache, report
+
+    def seconds_left(self) -> float:
+        """Time that the missing embeddings take here, from some of them."""
+        left, count = self.cache.rows - self.cache.done, self.crops.count
+        images = min(len(self.images), max(1, TIMED_CROPS // count))
+        if not left:
+            return 0.0
+        self._embed(range(count))  # warms up
+        begun = time.monotonic()
+        self._embed(range(images * count))
+        return left * (time.monotonic() - begun) / (images * count)
 
     def fill(self, check: Callable[[], None]) -> None:
         """Compute the missing embeddings; `check` may raise to stop after each batch."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import statistics
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +49,21 @@ Monitor = Callable[[SupernetWeights], dict[str, float]]
 WEIGHTS = "model.safetensors"
 BEST = "best.safetensors"
 STATE = "state.pt"
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """How long a training takes here, from a few real steps.
+
+    Attributes:
+        step_s: Time of a step that trains all subnets.
+        start_s: Time until the first batch of an epoch is there.
+        steps: Number of steps that were timed.
+    """
+
+    step_s: float
+    start_s: float
+    steps: int
 
 
 class Trainer:
@@ -171,6 +188,34 @@ class Trainer:
         if self._first:
             self.teaching.fill(check)
         distributed.wait_for_first()
+
+    def time_steps(self, most: int, most_s: float) -> StepTime:
+        """Time some steps, one at least, after one that warms up; no training may follow.
+
+        Args:
+            most: Steps after which to end. The first ones find batches that were prepared ahead:
+                only after those does a loader that is too slow show.
+            most_s: Time after which to end.
+        """
+        self.method.train()
+        if self.teaching is not None:
+            self.teaching.cache.pretend()
+        self.progress.epoch = self.settings.largest_only_epochs  # from then on all are trained
+        begun = time.monotonic()
+        batches = self.loader.batches(0, 0)
+        times: list[float] = []
+        with contextlib.closing(batches):  # type: ignore[type-var]
+            for step, views in enumerate(batches):
+                if step == 0:
+                    start_s = time.monotonic() - begun
+                self._train_step(views, step)
+                times.append(time.monotonic())
+                if step and (step == most or times[-1] - times[0] > most_s):
+                    break
+        steps = [later - earlier for earlier, later in pairwise(times)]
+        if not steps:  # an epoch of one step
+            steps = [times[0] - begun - start_s]
+        return StepTime(statistics.median(steps), start_s, len(steps))
 
     def weights(self) -> SupernetWeights:
         """The current weights."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -71,13 +71,26 @@ class RunContext:
 
         Finished results can be read without it; call `require_lock` before anything is written.
         """
+        is_new = not self.files.output_dir.exists()
         with ExitStack() as held:
             try:
                 held.enter_context(locked(self.files.lock, protects=self.files.output_dir))
                 self._refusal = None
             except FileError as error:
                 self._refusal = error
-            yield
+            try:
+                yield
+            finally:
+                if is_new and self._refusal is None:
+                    self._remove_if_unused()
+
+    def _remove_if_unused(self) -> None:
+        """Remove the output folder if nothing came of it, as after a mistake in the input."""
+        folder = self.files.output_dir
+        with suppress(OSError):
+            if [path.name for path in folder.iterdir()] == [self.files.lock.name]:
+                self.files.lock.unlink()
+                folder.rmdir()
 
     @property
     def may_write(self) -> bool:

@@ -36,7 +36,7 @@ def check_memory(run: RunContext) -> None:
         )
     if device.transport != "local":
         return
-    value_bytes, memory = precision_of(device).value_bytes, _memory_bytes()
+    value_bytes, memory = precision_of(device).value_bytes, machine_memory()
     blocks = sum(block.params for block in space.distinct_blocks()) * value_bytes
     live = max(block.live_values for block in space.blocks(space.largest))
     needed = max(blocks, live * value_bytes * device.batch)
@@ -57,7 +57,7 @@ def check_training_memory(run: RunContext) -> None:
     """
     from edgesearch.training.torch_device import torch_device
 
-    settings, space, memory = run.config.pretrain, run.space, _memory_bytes()
+    settings, space, memory = run.config.pretrain, run.space, machine_memory()
     on_processor = torch_device(settings.device).type == "cpu"
     weights = _parameters(run) * _VALUE_BYTES * (_TRAINED_COPIES if on_processor else 1)
     # At least the output of each block is kept for the backward pass.
@@ -76,23 +76,34 @@ def check_training_memory(run: RunContext) -> None:
         )
 
 
+def disk_needed(run: RunContext) -> int:
+    """What a training keeps on the disk beyond what it has there already."""
+    settings, folder = run.config.pretrain, run.files.supernet
+    queue = (settings.queue_size or 0) * (settings.projector_dim or 0) * _VALUE_BYTES
+    weights = _parameters(run) * _VALUE_BYTES
+    states = _STATE_COPIES * (_STATE_COPIES * weights + queue)
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return states + _WEIGHT_FILES * 2 * weights - held
+
+
+def disk_free(run: RunContext) -> int:
+    """Free space for the output folder."""
+    folder = run.files.supernet
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
 def check_disk(run: RunContext) -> None:
     """Refuse a training whose files do not fit onto the disk.
 
     Raises:
         StageError: The disk of the output folder has too little room.
     """
-    settings, folder = run.config.pretrain, run.files.supernet
-    queue = (settings.queue_size or 0) * (settings.projector_dim or 0) * _VALUE_BYTES
-    weights = _parameters(run) * _VALUE_BYTES
-    states = _STATE_COPIES * (_STATE_COPIES * weights + queue)
-    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    needed = states + _WEIGHT_FILES * 2 * weights - held
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    needed, free = disk_needed(run), disk_free(run)
     if needed > free:
         raise StageError(
-            f"about {_size(needed)} of free space for training states and weights in {folder}",
+            f"about {_size(needed)} of free space for training states and weights in "
+            f"{run.files.supernet}",
             f"{_size(free)}",
             "Free space, or choose an output_dir on another disk.",
         )
@@ -106,7 +117,8 @@ def _parameters(run: RunContext) -> int:
     return space.params(space.largest) + projector
 
 
-def _memory_bytes() -> int:
+def machine_memory() -> int:
+    """Memory of this machine in bytes; 0 if unknown."""
     return int(read_machine()["memory_bytes"] or 0)
 
 

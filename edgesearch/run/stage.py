@@ -180,7 +180,10 @@ class Stage:
         elif changes := self.changes(record):
             words = "; ".join(change.words for change in changes.values())
             kept = self._set_aside()
-            message = f"{words}: {self.begins}; the former output is kept as {kept}"
+            message = (
+                f"{words}: {self.begins}; the former output is kept as {kept} "
+                "(`edgesearch clean` lists and removes such folders)"
+            )
         elif not record["finished"]:
             message = "resuming where it was stopped"
         elif missing := _missing(self.folder, record):

@@ -45,6 +45,7 @@ def write_pareto(
         {
             "device": feasible.costs.device.name,
             "feasible": feasible.count.number,
+            "feasible_each": [part.count.number for part in feasible.parts],
             "cannot_run": feasible.cannot_run.number,
             "estimated_from": feasible.count.drawn,
             "latency_budget_ms": budgets["latency_ms"],

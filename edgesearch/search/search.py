@@ -136,7 +136,9 @@ class Search:
         write_json(path, {**asdict(found), "score": dict(self.scored_with)})
         found = replace(found, images=min(found.images, self.most_images))
         known = "" if found.reliability is None else f" (reliability {found.reliability:.3f})"
-        self._tell(f"scoring on {found.images} of at most {self.most_images} images{known}")
+        self._tell(
+            f"scoring on {found.images} of at most {self.most_images} images{known}", detail=True
+        )
         return found
 
     def _images_known(self) -> ImagesNeeded | None:
@@ -221,7 +223,7 @@ class Search:
             )
             verdict = "settled" if ranking.settled else "not settled on the maximum of images"
             best = f"the best {len(contenders)} candidates on {ranking.images} images"
-            self._tell(f"order of {best}: {verdict}")
+            self._tell(f"order of {best}: {verdict}", detail=True)
             compared = [
                 replace(contenders[leader.architecture], agreement=leader.agreement.mean)
                 for leader in ranking.leaders
@@ -242,5 +244,11 @@ class Search:
         space = self.feasible.space
         return Winners(space.name, space.space_hash, tuple(chosen), tuple(kept), self.settings.task)
 
-    def _tell(self, message: str, done: int | None = None, total: int | None = None) -> None:
-        self.report(Event("search", message, done, total))
+    def _tell(
+        self,
+        message: str,
+        done: int | None = None,
+        total: int | None = None,
+        detail: bool = False,
+    ) -> None:
+        self.report(Event("search", message, done, total, detail=detail))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -21,14 +22,17 @@ from edgesearch.export.deployable import (
     is_converted,
     is_in_int8,
     make_deployable,
+    parity_images,
+    write_for_tensorrt,
     write_in_format,
     write_winner,
 )
-from edgesearch.export.engines import ONNX_FILE, TensorRTTarget
+from edgesearch.export.engines import ONNX_FILE, TensorRTTarget, build_engines
 from edgesearch.export.exportable import buildable, check_batch, check_images, check_target
 from edgesearch.export.manifest import MANIFEST, read_manifest
 from edgesearch.export.settings import ExportSettings
 from edgesearch.formats.onnx_export import export_network
+from edgesearch.formats.precisions import PRECISIONS, precision_of
 from edgesearch.latency.budgets import (
     broken_budgets,
     describe_broken,
@@ -89,7 +93,7 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
     settings, device = run.config.export, run.device
     check_batch(device, settings.batch)
     with run.writing():
-        tensorrt = buildable(_target(run), run.report)
+        tensorrt = buildable(target_of(run), run.report)
         chosen = Winners.load(run.files.search.chosen, run.space)
         accept = run.config.profile.accept
         load_table(run.files.table(device), run.space, device, accept, "export", run.report)
@@ -99,22 +103,7 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
             sections = ("pretrain",) if name == "pretrain" else ("device", "search")
             tell_if_outdated(run, "export", name, folder, run.decisive(*sections))
         pool = run.open_images()
-        stage = Stage(
-            "export",
-            run.files.engines,
-            {
-                **run.decisive("device", "score", "export"),
-                "data.licence": run.config.data.licence,
-                "pretrain.init_licence": run.config.pretrain.init_licence,
-                "export.tensorrt": _described(tensorrt),
-            },
-            {
-                WEIGHTS: run.weights_digest(),
-                WINNERS: sha256_of(run.files.search.chosen),
-                IMAGES: pool.digest,
-            },
-            intact=partial(_intact, run),
-        )
+        stage = export_stage(run, pool, tensorrt)
 
         def prepare() -> _Exporter:
             check_target(tensorrt)
@@ -140,6 +129,27 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
         return _result(run, skipped=stage.do(run, prepare, work, anew=anew))
 
 
+def export_stage(run: RunContext, pool: ImagePool, tensorrt: TensorRTTarget | None) -> Stage:
+    """The stage with everything that the engines depend on."""
+    return Stage(
+        "export",
+        run.files.engines,
+        {
+            **run.decisive("device", "score", "export"),
+            "data.licence": run.config.data.licence,
+            "pretrain.init_licence": run.config.pretrain.init_licence,
+            "export.tensorrt": _described(tensorrt),
+            "evaluation.knn_k": run.config.evaluation.knn_k,
+        },
+        {
+            WEIGHTS: run.weights_digest(),
+            WINNERS: sha256_of(run.files.search.chosen),
+            IMAGES: pool.digest,
+        },
+        intact=partial(_intact, run),
+    )
+
+
 def check_export(run: RunContext) -> None:
     """Check before the first stage whether the export can run.
 
@@ -147,7 +157,7 @@ def check_export(run: RunContext) -> None:
         UserError: It cannot.
     """
     check_batch(run.device, run.config.export.batch)
-    tensorrt = buildable(_target(run), silent)
+    tensorrt = buildable(target_of(run), silent)
     record = read_record(run.files.engines) or {"finished": False}
     built = record["finished"] and record["settings"].get("export.tensorrt")
     if tensorrt is not None and built != _described(tensorrt):
@@ -165,7 +175,8 @@ def _check_images(
     check_images(pool, resolutions, run.device.batch, calibration, logits=logits)
 
 
-def _target(run: RunContext) -> TensorRTTarget | None:
+def target_of(run: RunContext) -> TensorRTTarget | None:
+    """The GPUs that engines are built for; None if none are."""
     settings = run.config.export.tensorrt
     if settings is None:
         return None
@@ -390,13 +401,53 @@ class _Exporter:
             table=self.table_path,
             table_digest=table_digest(self.table_path),
             tensorrt=self.tensorrt,
-            form={"batch": self.settings.batch, "quantization": quantization},
+            form={
+                "batch": self.settings.batch,
+                "quantization": quantization,
+                "knn_neighbours": self.run.config.evaluation.knn_k,
+            },
             calibration=self._calibration(winner.architecture.resolution),
         )
-        self.run.report(Event("export", f"{winner.name}: engines built and verified in {folder}"))
+        text = f"{winner.name}: engines built and verified in {folder}"
+        self.run.report(Event("export", text, detail=True))
         for note in notes:
             self.run.report(Event("export", f"{winner.name}: {note}"))
         return winner
+
+
+def time_export(
+    run: RunContext, weights: SupernetWeights, pool: ImagePool, architecture: Architecture
+) -> float:
+    """Seconds to export, compile and verify one network here; nothing of it is kept.
+
+    Raises:
+        UserError: It cannot be exported.
+    """
+    tensorrt, device = buildable(target_of(run), silent), run.device
+    exporter = _Exporter(run, weights, pool, tensorrt)
+    precision, resolution = precision_of(device), architecture.resolution
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="edgesearch-") as name:
+        folder = Path(name)
+        deployable = exporter._deployable(architecture)
+        export_network(
+            deployable.network,
+            folder / ONNX_FILE,
+            input_shape=(device.batch, run.space.in_channels, resolution, resolution),
+            output_names=deployable.output_names,
+        )
+        calibration, method = exporter._calibration(resolution), exporter.settings.quantization
+        write_in_format(folder, device.number_format(), calibration, device.batch, method)
+        source = ONNX_FILE
+        if tensorrt is not None:
+            wanted = PRECISIONS[tensorrt.precision]
+            source = write_for_tensorrt(folder, device, wanted, calibration, method)
+        images = parity_images(pool, resolution, device.batch)
+        logits = deployable.network.output == "logits"
+        build_engines(
+            folder, deployable.network, images, tensorrt, precision, source, logits=logits
+        )
+    return time.monotonic() - begun
 
 
 def _nothing_left(winner: Winner, replaced: list[dict[str, Any]], device: str) -> ExportError:

@@ -39,7 +39,7 @@ class PretrainResult:
     skipped: bool
 
 
-class _Prepared(NamedTuple):
+class Prepared(NamedTuple):
     """A trainer, and the finished training that it goes on from, if any."""
 
     trainer: Trainer
@@ -65,10 +65,10 @@ def pretrain(run: RunContext, *, anew: bool = False) -> PretrainResult:
         with run.writing() if first else nullcontext():
             pool = run.open_images(decode_all=run.config.pretrain.augmentation.batched)
             check_same_in_all({IMAGES: pool.digest})
-            stage = _stage(run, pool)
+            stage = pretrain_stage(run, pool)
             trainers: list[Trainer] = []
 
-            def work(prepared: _Prepared) -> list[str]:
+            def work(prepared: Prepared) -> list[str]:
                 trainer, shorter = prepared
                 trains = run.config.pretrain.epochs > 0
                 warn_of_images(trainer.method, pool, run.config.data, report, trains)
@@ -78,7 +78,7 @@ def pretrain(run: RunContext, *, anew: bool = False) -> PretrainResult:
                 _fit(trainer)
                 return [run.files.weights.name]
 
-            prepare = partial(_prepare, run, stage, pool, report)
+            prepare = partial(prepare_training, run, stage, pool, report)
             skipped = stage.do(run, prepare, work, anew=anew)
             for trainer in trainers:
                 if trainer.stopped_by is not None:
@@ -94,13 +94,14 @@ def check_pretrain(run: RunContext, anew: bool) -> None:
         UserError: It cannot.
     """
     pool = run.open_images(decode_all=run.config.pretrain.augmentation.batched)
-    stage = _stage(run, pool)
+    stage = pretrain_stage(run, pool)
     if not stage.is_finished() and not stage.can_take_back():
         stage.check_loss(anew)
-        _prepare(run, stage, pool, silent, early=True)
+        prepare_training(run, stage, pool, silent, early=True)
 
 
-def _stage(run: RunContext, pool: ImagePool) -> Stage:
+def pretrain_stage(run: RunContext, pool: ImagePool) -> Stage:
+    """The stage with everything that the supernet depends on."""
     inputs = {IMAGES: pool.digest, **digest_of_init(run), **digests_of_teacher(run)}
     settings, folder = run.decisive("pretrain"), run.files.supernet
     if run.config.pretrain.extend:  # what is extended is used
@@ -108,10 +109,10 @@ def _stage(run: RunContext, pool: ImagePool) -> Stage:
     return Stage("pretrain", folder, settings, inputs, instead=_EXTEND)
 
 
-def _prepare(
+def prepare_training(
     run: RunContext, stage: Stage, pool: ImagePool, report: Report, early: bool = False
-) -> _Prepared:
-    """Make all checks, and the trainer; `early` ones time no steps."""
+) -> Prepared:
+    """Make all checks that can refuse the training, and the trainer; `early` ones time no steps."""
     settings, folder, first = run.config.pretrain, run.files.supernet, distributed.rank() == 0
     shorter = None
     if first:
@@ -129,7 +130,7 @@ def _prepare(
             report(Event("pretrain", choice.words))
     identity, seed = stage.plain_settings(), run.config.seed
     trainer = make_trainer(settings, seed, run.space, pool, folder, identity, report)
-    return _Prepared(trainer, shorter)
+    return Prepared(trainer, shorter)
 
 
 def _choice(run: RunContext, stage: Stage, shorter: Former | None) -> Choice:

@@ -51,6 +51,8 @@ class ProfileResult:
         cannot_run: Number of architectures with such a block.
         estimated_from: Sample size that this number is estimated from; None if it is exact.
         skipped: Whether the table was already complete.
+        latencies_ms: Lowest and highest predicted median of the space (of a large one: of a
+            sample and both ends).
     """
 
     table_path: Path
@@ -63,6 +65,7 @@ class ProfileResult:
     steadiness: Steadiness
     skipped: bool
     description: str
+    latencies_ms: tuple[float, float]
     csv_path: Path | None = None
 
 
@@ -78,7 +81,7 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
         before = None
         if path.exists() and not again:
             before = LatencyTable.load(path, expect=run.device, accept=settings.accept)
-        complete = before is not None and not _missing(run, before)
+        complete = before is not None and not missing_keys(run, before)
         if not complete:
             run.require_lock()
             check_memory(run)
@@ -103,6 +106,7 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
             steadiness=steadiness_of(table),
             skipped=complete,
             description=describe(table),
+            latencies_ms=model.range_ms(),
             csv_path=_write_csv(space, table, model) if export_csv else None,
         )
 
@@ -176,6 +180,18 @@ def _measure(
         refuse_other_runs(path, before.accepted)  # before the slow export of blocks
 
     def measured(workloads: Sequence[Workload], table: LatencyTable | None) -> LatencyTable:
+        wanted, told = settings.rounds * len(workloads), False
+
+        def progress(done: int, total: int) -> None:
+            nonlocal told
+            run.report(Event("profile", "rounds measured", done, total))
+            if done > wanted and not told:
+                told = True
+                run.teller("profile")(
+                    f"more than profile.rounds ({settings.rounds}): disturbed rounds are repeated, "
+                    f"and each latency is measured until it is known within {settings.interval:.0%}"
+                )
+
         return build_table(
             path,
             spec=run.device,
@@ -185,9 +201,7 @@ def _measure(
             anchors=files.anchors(table) if table else (),
             accept=settings.accept,
             retry_errors=settings.retry_errors,
-            on_progress=lambda done, total: run.report(
-                Event("profile", "rounds measured", done, total)
-            ),
+            on_progress=progress,
         )
 
     try:
@@ -205,7 +219,7 @@ def _measure(
         raise Interrupted(f"profiling stopped; what was measured is in {path}") from None
 
 
-def _missing(run: RunContext, table: LatencyTable) -> list[str]:
+def missing_keys(run: RunContext, table: LatencyTable) -> list[str]:
     """Keys that lack rounds; keys with an error only if they are to be retried.
 
     After `profile` has finished, the minimum of rounds is enough: time or rounds were used up. The

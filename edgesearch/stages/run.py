@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgesearch.run.context import RunContext
-from edgesearch.run.room import check_memory
-from edgesearch.stages.export import ExportResult, check_export, export
-from edgesearch.stages.pretrain import PretrainResult, check_pretrain, pretrain
+from edgesearch.stages.export import ExportResult, export
+from edgesearch.stages.plan import check_run, tell_plan
+from edgesearch.stages.pretrain import PretrainResult, pretrain
 from edgesearch.stages.profile import ProfileResult, profile
 from edgesearch.stages.report import refresh_report
 from edgesearch.stages.search import SearchResult, check_search, search
@@ -46,10 +46,8 @@ def run_all(run: RunContext, *, anew: bool = False) -> RunResult:
         anew: Set aside output of other settings or inputs even if it took long.
     """
     with run.one_pool():
-        check_memory(run)
-        check_search(run, profiled=False)
-        check_export(run)
-        check_pretrain(run, anew)
+        check_run(run, anew)
+        tell_plan(run)
         profiled = profile(run)
         check_search(run, profiled=True)
         pretrained, searched = pretrain(run, anew=anew), search(run, anew=anew)

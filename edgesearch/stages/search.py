@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -52,6 +52,8 @@ class SearchResult:
     """Result of `search`.
 
     Attributes:
+        feasible: Number of architectures within any of the budgets.
+        feasible_each: Number within each latency budget, in their order.
         budgets: All bounds in words.
         latency_budget_ms: Budget of the median latency: a number, a list, or a dict with min and
             max; None if unbounded.
@@ -67,6 +69,7 @@ class SearchResult:
     winners: Winners
     plot_path: Path
     feasible: int
+    feasible_each: tuple[int, ...]
     size: int
     budgets: tuple[str, ...]
     latency_budget_ms: Any
@@ -102,20 +105,13 @@ def search(run: RunContext, *, anew: bool = False) -> SearchResult:
         if distributed.rank() > 0:
             return _help(run)
         with run.writing():
-            tables = _tables(run)
+            tables = tables_of(run)
             weights, pool, inputs = _scored_with(run)
             tell_if_outdated(
                 run, "search", "pretrain", run.files.supernet, run.decisive("pretrain")
             )
             scored = {**run.decisive("score"), **inputs}
-            settings = run.decisive("device", "search", "score")
-            stage = Stage(
-                "search",
-                run.files.search.folder,
-                settings,
-                {**tables.digests, **inputs},
-                cheap={*settings, *tables.digests} - {*scored},
-            )
+            stage = search_stage(run, tables, inputs)
 
             def prepare() -> tuple[Search, SharedScores]:
                 feasible = tables.feasible(run.config.search.budgets)
@@ -146,6 +142,19 @@ def search(run: RunContext, *, anew: bool = False) -> SearchResult:
             return distributed.of_first(_result(run, skipped, tables.doubts))
 
 
+def search_stage(run: RunContext, tables: Tables, inputs: Mapping[str, str]) -> Stage:
+    """The stage with everything that the winners depend on; `inputs` are supernet and images."""
+    scored = {**run.decisive("score"), **inputs}
+    settings = run.decisive("device", "search", "score")
+    return Stage(
+        "search",
+        run.files.search.folder,
+        settings,
+        {**tables.digests, **inputs},
+        cheap={*settings, *tables.digests} - {*scored},
+    )
+
+
 def check_search(run: RunContext, profiled: bool) -> None:
     """Check what can be known about a search before the supernet is trained.
 
@@ -170,21 +179,26 @@ def check_search(run: RunContext, profiled: bool) -> None:
         unknown = DeviceLatencies(run.space.sums(lambda block: 0.0), 1.0)
         find_feasible(Costs(run.space, run.device, unknown), settings.budgets.without_latency())
         return
-    feasible = _tables(run).feasible(settings.budgets)
+    feasible = tables_of(run).feasible(settings.budgets)
     make_strategy(feasible, settings, run.config.seed)
     words = "; ".join(feasible.budgets.words()) or "none"
     medians_ms = feasible.rows["latency_ms"][feasible.rows.runnable]
     known = "" if feasible.count.drawn is None else " those drawn of"
+    each = ""
+    if len(feasible.parts) > 1:
+        counts = (str(part.count).partition(" of ")[0] for part in feasible.parts)
+        each = f", {', '.join(counts)} within each"
     text = (
-        f"{feasible.count} architectures are within the budgets ({words}); predicted medians of"
-        f"{known} the space: {medians_ms.min():.3f} to {medians_ms.max():.3f} ms"
+        f"{feasible.count} architectures are within the budgets ({words}){each}; predicted medians "
+        f"of{known} the space: {medians_ms.min():.3f} to {medians_ms.max():.3f} ms"
     )
     if feasible.count.number == run.space.size and feasible.budgets.words():
         text += "; the budgets exclude none"
     run.teller("search")(text)
 
 
-def _tables(run: RunContext) -> Tables:
+def tables_of(run: RunContext) -> Tables:
+    """The latency tables of the search; see `Tables.load`."""
     return Tables.load(
         run.files.table,
         run.space,
@@ -203,6 +217,7 @@ def _result(run: RunContext, skipped: bool, doubts: dict[str, str]) -> SearchRes
         winners=_published(run),
         plot_path=run.files.search.pareto_plot,
         feasible=facts["feasible"],
+        feasible_each=tuple(facts["feasible_each"]),
         size=run.space.size,
         budgets=tuple(facts["bounds"]),
         latency_budget_ms=facts["latency_budget_ms"],

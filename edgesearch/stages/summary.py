@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from devices.files import write_json
+from edgesearch.data.image_pool import ImagePool
 from edgesearch.evaluate.comparison import Comparison, subjects
 from edgesearch.evaluate.judge import SubnetJudge
 from edgesearch.events import silent
@@ -81,15 +82,7 @@ def summarise(run: RunContext) -> Summary:
     """
     with run.writing():
         pool = run.open_images()
-        inputs = {
-            WEIGHTS: run.weights_digest(),
-            run.files.winners.name: digest_of(run.files.winners, "search"),
-            IMAGES: pool.digest,
-            **inputs_of_score(run),
-        }
-        settings = run.decisive("evaluation", "score")
-        follows = {*settings, *inputs}  # what made these change was asked for
-        stage = Stage("summary", run.files.summary, settings, inputs, cheap=follows)
+        stage = summary_stage(run, pool)
         path = stage.folder / "summary.json"
 
         def work(weights: SupernetWeights) -> list[str]:
@@ -102,6 +95,19 @@ def summarise(run: RunContext) -> Summary:
         found = read_json(path, "run")
         labelled = found["labelled"] and LabelledCounts(**found["labelled"])
         return Summary([SummaryRow(**row) for row in found["rows"]], labelled)
+
+
+def summary_stage(run: RunContext, pool: ImagePool) -> Stage:
+    """The stage with everything that the comparison depends on."""
+    inputs = {
+        WEIGHTS: run.weights_digest(),
+        run.files.winners.name: digest_of(run.files.winners, "search"),
+        IMAGES: pool.digest,
+        **inputs_of_score(run),
+    }
+    settings = run.decisive("evaluation", "score")
+    follows = {*settings, *inputs}  # what made these change was asked for
+    return Stage("summary", run.files.summary, settings, inputs, cheap=follows)
 
 
 def _labelled(judge: SubnetJudge, weights: SupernetWeights) -> LabelledCounts | None:

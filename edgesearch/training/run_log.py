@@ -29,6 +29,14 @@ class LoggedEpoch(Protocol):
         """TensorBoard's scalars by name."""
 
 
+def epochs_done(folder: Path) -> int:
+    """Number of epochs that the log in a folder has."""
+    try:
+        return (folder / METRICS).read_bytes().count(b"\n")
+    except OSError:
+        return 0
+
+
 class RunLog:
     """metrics.jsonl in a folder, and optionally tensorboard/ with event files.
 

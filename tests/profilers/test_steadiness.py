@@ -78,7 +78,7 @@ def test_a_machine_that_did_not_settle_is_still_told_of(judged: Judged) -> None:
         found = judged(*sessions, asked=asked)
         assert {"a", "n"} <= set(found.unsettled)
         assert not found.settled
-        assert "DO NOT TRUST THESE LATENCIES" in str(found)
+        assert "these latencies are unreliable" in str(found)
 
 
 def test_nor_do_fewer_rounds_before_hide_it(judged: Judged) -> None:

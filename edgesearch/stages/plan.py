@@ -1,0 +1,460 @@
+"""Command plan: what a run would do, and how long it takes on this machine."""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.errors import UserError
+from edgesearch.events import silent
+from edgesearch.export.exportable import buildable
+from edgesearch.latency.glance import Glance, glance_at
+from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.table import NETWORK, current_correction
+from edgesearch.latency.workloads import ANCHORS, block_keys
+from edgesearch.pretrain.knn_monitor import CALIBRATION_IMAGES
+from edgesearch.pretrain.trainer import Trainer
+from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
+from edgesearch.run.room import check_memory, disk_free, disk_needed, machine_memory
+from edgesearch.run.stage import read_record
+from edgesearch.search.agreement import images_of_score, make_agreement
+from edgesearch.search.training_doubt import LABELLED
+from edgesearch.space import Architecture
+from edgesearch.stages.export import (
+    WINNER_ROUNDS,
+    check_export,
+    export_stage,
+    target_of,
+    time_export,
+)
+from edgesearch.stages.pretrain import check_pretrain, prepare_training, pretrain_stage
+from edgesearch.stages.profile import missing_keys
+from edgesearch.stages.scorer import inputs_of_score
+from edgesearch.stages.search import check_search, search_stage, tables_of
+from edgesearch.stages.summary import summary_stage
+from edgesearch.supernet.weights import SupernetWeights
+from edgesearch.training.run_log import epochs_done
+from profilers import LatencyTable
+
+FINISHED, BEGUN, TO_DO = "finished", "begun", "to do"
+STEPS_S, BRIEF_S = 45.0, 1.5
+"""Longest time for training steps, in `plan` and at the beginning of `run`."""
+STEPS = 12
+"""Steps after which what was prepared ahead is used up."""
+REPEATS = 3
+"""How often a candidate is scored; the fastest counts, since other programs disturb."""
+USUAL_ROUNDS = 1.5
+"""Rounds of a block as a multiple of `profile.rounds`: some are disturbed or not precise."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What is left of a stage.
+
+    Attributes:
+        state: "finished", "begun" or "to do".
+        work: What would be done, in words.
+        seconds: How long it takes; None if it is not known.
+    """
+
+    name: str
+    state: str
+    work: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """Result of `plan`.
+
+    Attributes:
+        seconds: Time of all stages whose time is known.
+        memory_bytes: Most memory that this process needed while it trained and scored; None if
+            there is nothing to train.
+        machine_bytes: Memory of the machine.
+        disk_bytes: What the training keeps on the disk.
+        free_bytes: What is free there.
+        table_bytes: Size of the latency table, when it is complete.
+        latency_ms: Median latency of the smallest and of the largest network; None if unknown.
+        latency_from: How it is known, or why not.
+        budgets: The budgets in words.
+        verdict: How the budgets lie to the range of latencies.
+        feasible: Whether an architecture is within the budgets, as far as it is known.
+    """
+
+    stages: tuple[StagePlan, ...]
+    seconds: float
+    memory_bytes: int | None
+    machine_bytes: int
+    disk_bytes: int
+    free_bytes: int
+    table_path: Path
+    table_bytes: int | None
+    latency_ms: tuple[float, float] | None
+    latency_from: str
+    budgets: tuple[str, ...]
+    verdict: str
+    feasible: bool
+
+
+def plan(run: RunContext, *, anew: bool = False) -> PlanResult:
+    """Say what a run would do, and how long; some real steps, blocks and candidates are timed.
+
+    Nothing is written but blocks into the cache, where `profile` finds them.
+
+    Args:
+        run: The run.
+        anew: Plan as if output of other settings or inputs were set aside.
+
+    Raises:
+        UserError: The run would be refused; the error is that of the stage.
+    """
+    with run.one_pool():
+        check_run(run, anew)
+        return Planner(run).plan()
+
+
+def check_run(run: RunContext, anew: bool) -> None:
+    """Check before the first stage what can refuse any of them, as far as it is known.
+
+    Raises:
+        UserError: A stage would be refused.
+    """
+    check_memory(run)
+    check_search(run, profiled=False)
+    check_export(run)
+    check_pretrain(run, anew)
+
+
+def tell_plan(run: RunContext) -> None:
+    """Report the plan in short; takes a second or two beside the time of two training steps."""
+    planner = Planner(run, most_s=BRIEF_S, glances=False)
+    left = [stage for stage in planner.stages() if stage.state != FINISHED]
+    tell = run.teller("plan")
+    for stage in left:
+        tell(f"{stage.name}: {stage.work}{_about(stage.seconds)}")
+
+
+def _about(seconds: float | None) -> str:
+    return "" if seconds is None else f"; about {duration_words(seconds)}"
+
+
+def duration_words(seconds: float) -> str:
+    """A duration in words, as exact as an estimate is."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
+
+
+def peak_memory() -> int | None:
+    """Most memory that this process has had, in bytes; None if the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class Planner:
+    """Finds out what is left of a run, and times a little of it.
+
+    Args:
+        run: The run, whose checks have passed.
+        most_s: Longest time to spend on training steps, of which two are made in any case.
+        glances: Whether to measure on the device where there is no table.
+    """
+
+    def __init__(self, run: RunContext, most_s: float = STEPS_S, glances: bool = True) -> None:
+        self.run, self.config, self.space = run, run.config, run.space
+        self.most_s, self.glances = most_s, glances
+        self._why_no_glance = "not measured"
+
+    def plan(self) -> PlanResult:
+        """The whole plan."""
+        stages = tuple(self.stages())
+        latency_ms, latency_from = self._latency_range()
+        budgets, verdict, feasible = self._budgets(latency_ms)
+        path = self.run.files.table(self.run.device)
+        trains = any(stage.name == "pretrain" and stage.state != FINISHED for stage in stages)
+        return PlanResult(
+            stages=stages,
+            seconds=sum(stage.seconds or 0.0 for stage in stages),
+            memory_bytes=peak_memory() if trains else None,
+            machine_bytes=machine_memory(),
+            disk_bytes=max(0, disk_needed(self.run)) if trains else 0,
+            free_bytes=disk_free(self.run),
+            table_path=path,
+            table_bytes=self._table_bytes(path),
+            latency_ms=latency_ms,
+            latency_from=latency_from,
+            budgets=budgets,
+            verdict=verdict,
+            feasible=feasible,
+        )
+
+    def stages(self) -> Iterator[StagePlan]:
+        """The stages in their order; those after one that is not finished are to be done."""
+        follows = True
+        for of_stage in (self._profile, self._pretrain, self._search, self._export, self._summary):
+            stage = of_stage(follows)
+            follows = follows and stage.state == FINISHED
+            yield stage
+
+    # Facts, each found out once.
+
+    @cached_property
+    def _pool(self) -> ImagePool:
+        return self.run.open_images(decode_all=self.config.pretrain.augmentation.batched)
+
+    @cached_property
+    def _table(self) -> LatencyTable | None:
+        path = self.run.files.table(self.run.device)
+        accept = self.config.profile.accept
+        if not path.exists():
+            return None
+        return LatencyTable.load(path, expect=self.run.device, accept=accept)
+
+    @cached_property
+    def _glance(self) -> Glance | None:
+        """Both ends of the space, measured; None if that is not wanted or not possible."""
+        if not self.glances:
+            return None
+        try:
+            return glance_at(
+                self.space,
+                self.run.device,
+                [self.space.smallest, self.space.largest],
+                runs=self.config.profile.runs,
+                cache_dir=self.config.profile.cache_dir,
+                report=self.run.report,
+            )
+        except UserError as error:
+            self._why_no_glance = f"not measured: {error.required}, found {error.found}"
+            return None
+
+    @cached_property
+    def _trainer(self) -> Trainer:
+        stage = pretrain_stage(self.run, self._pool)
+        return prepare_training(self.run, stage, self._pool, silent).trainer
+
+    @cached_property
+    def _weights(self) -> SupernetWeights:
+        """The supernet, trained or not: the time to score does not depend on it."""
+        if self.run.files.weights.exists():
+            with suppress(UserError):
+                return self.run.load_weights()
+        return self._trainer.weights()
+
+    @cached_property
+    def _image_s(self) -> dict[Architecture, float]:
+        """Time that an image takes in each end of the space, scored as in the search."""
+        search = self.config.search
+        few = min(search.batch_size, len(self._pool.train))
+        settings = search.model_copy(update={"images": few, "calibration_images": few})
+        self.run.set_threads()
+        agreement = make_agreement(self._weights, self._pool, settings)
+        found = {}
+        for architecture in (self.space.smallest, self.space.largest):
+            agreement.subnet(architecture)  # decodes the images of its resolution
+            times = []
+            for _ in range(REPEATS):
+                begun = time.monotonic()
+                agreement.scores(architecture, few)
+                times.append(time.monotonic() - begun)
+            found[architecture] = min(times) / few
+        return found
+
+    # Stages.
+
+    def _profile(self, follows: bool) -> StagePlan:
+        settings, table = self.config.profile, self._table
+        if table is not None and not missing_keys(self.run, table):
+            return StagePlan("profile", FINISHED, f"{len(block_keys(self.space))} blocks", None)
+        missing = [*block_keys(self.space)] if table is None else missing_keys(self.run, table)
+        networks = [key for key in missing if key.startswith(f"{NETWORK}/")]
+        blocks = len(missing) - len(networks)
+        count = settings.networks if table is None else len(networks)
+        most = f"at most {duration_words(settings.max_seconds)} of measuring"
+        work = f"measure {blocks:,} blocks and {count} networks on {self.run.device.name}, {most}"
+        state = TO_DO if table is None else BEGUN
+        if self._glance is None:
+            return StagePlan("profile", state, work, None)
+        measure = settings.measure(self.config.seed)
+        round_s = blocks * self._glance.block_round_s + count * self._glance.network_round_s
+        rounds_s = max(
+            min(USUAL_ROUNDS * measure.rounds * round_s, measure.max_seconds),
+            measure.minimum_rounds * round_s,
+        )
+        exports_s = self._glance.exports_left * (self._glance.export_s or 0.0)
+        seconds = exports_s + (blocks + count) * self._glance.load_s + rounds_s
+        return StagePlan("profile", state, work, seconds)
+
+    def _pretrain(self, follows: bool) -> StagePlan:
+        settings = self.config.pretrain
+        stage = pretrain_stage(self.run, self._pool)
+        if stage.is_finished() or stage.can_take_back():
+            return StagePlan("pretrain", FINISHED, f"{settings.epochs} epochs", None)
+        if settings.epochs == 0:
+            return StagePlan("pretrain", TO_DO, "take over the initial weights", 1.0)
+        steps = self._trainer.loader.steps_per_epoch
+        record, done = read_record(stage.folder), 0
+        if record is not None and not stage.changes(record):
+            done = min(settings.epochs, epochs_done(stage.folder))
+        left = settings.epochs - done
+        work = f"{left} epochs of {steps:,} steps with {settings.batch_size} images" + (
+            f" ({done} epochs are done)" if done else ""
+        )
+        teaching = self._trainer.teaching
+        teacher_s = 0.0 if teaching is None else teaching.seconds_left()
+        monitored = 0
+        if self._trainer.monitor is not None and settings.knn_every_epochs:
+            monitored = math.ceil(left / settings.knn_every_epochs)
+        monitor_s = monitored * self._knn_s(CALIBRATION_IMAGES, [*self._image_s])
+        step = self._trainer.time_steps(STEPS, self.most_s)
+        seconds = teacher_s + left * (step.start_s + steps * step.step_s) + monitor_s
+        return StagePlan("pretrain", BEGUN if done else TO_DO, work, seconds)
+
+    def _search(self, follows: bool) -> StagePlan:
+        settings = self.config.search
+        if follows and self._search_is_finished():
+            return StagePlan("search", FINISHED, f"{settings.evaluations} candidates", None)
+        count = min(settings.evaluations, self.space.size)
+        known = 0
+        with suppress(OSError):
+            known = min(count, sum(1 for _ in self.run.files.search.trials.open("rb")) - 1)
+        known = max(0, known) if follows else 0
+        images = images_of_score(len(self._pool.train), settings, silent)[1]
+        compared = min(count, settings.winners + settings.reserves)
+        work = f"score {count - known} candidates on at most {images:,} images"
+        passes = (count - known) * (settings.calibration_images + images) + compared * images
+        seconds = passes * self._mean_image_s
+        if self._pool.has_labels:
+            seconds += 2 * self._knn_s(settings.calibration_images, [self.space.largest], LABELLED)
+        return StagePlan("search", BEGUN if known else TO_DO, work, seconds)
+
+    def _search_is_finished(self) -> bool:
+        with suppress(UserError):
+            tables = tables_of(self.run)
+            inputs = {
+                WEIGHTS: self.run.weights_digest(),
+                IMAGES: self._pool.digest,
+                **inputs_of_score(self.run),
+            }
+            return search_stage(self.run, tables, inputs).is_finished()
+        return False
+
+    def _export(self, follows: bool) -> StagePlan:
+        winners = self.config.search.winners * len(self.config.search.budgets.each())
+        work = f"build, check and measure {winners} winner{'s' * (winners > 1)}"
+        tensorrt = buildable(target_of(self.run), silent)
+        if tensorrt is not None:
+            work += f", with engines for {', '.join(tensorrt.compute_capabilities)}"
+        with suppress(UserError, OSError):
+            if follows and export_stage(self.run, self._pool, tensorrt).is_finished():
+                return StagePlan("export", FINISHED, work, None)
+        return StagePlan("export", TO_DO, work, self._export_s(winners))
+
+    def _export_s(self, winners: int) -> float | None:
+        """Time to build and measure the winners, from one network; None if it is not tried."""
+        if not self.glances:
+            return None
+        tried = self.space.sample(random.Random(self.config.seed))
+        with suppress(UserError):
+            each_s = time_export(self.run, self._weights, self._pool, tried)
+            if self._glance is not None:
+                rounds = WINNER_ROUNDS[0] * self.config.profile.rounds
+                each_s += rounds * (1 + ANCHORS) * self._glance.network_round_s
+            return winners * each_s
+        return None
+
+    def _summary(self, follows: bool) -> StagePlan:
+        work = "compare the winners with both ends of the space and raw pixels"
+        with suppress(UserError):
+            if follows and summary_stage(self.run, self._pool).is_finished():
+                return StagePlan("summary", FINISHED, work, None)
+        winners = self.config.search.winners * len(self.config.search.budgets.each())
+        search = self.config.search
+        seconds = (winners + 2) * (search.calibration_images + search.images) * self._mean_image_s
+        if self._pool.has_labels:
+            ends = [*self._image_s, self.space.largest]
+            seconds += self._knn_s(search.calibration_images, ends)
+            seconds += winners * self._knn_s(search.calibration_images, [*self._image_s]) / 2
+        return StagePlan("summary", TO_DO, work, seconds)
+
+    @property
+    def _mean_image_s(self) -> float:
+        return sum(self._image_s.values()) / len(self._image_s)
+
+    def _knn_s(
+        self, calibration: int, architectures: list[Architecture], most: int | None = None
+    ) -> float:
+        """Time of kNN accuracies: recalibration, and features of the labelled images."""
+        settings, contents = self.config.evaluation, self._pool.contents
+        train = min(contents.train, settings.train_images, most or contents.train)
+        test = min(contents.test, settings.test_images, most or contents.test)
+        return (calibration + train + test) * sum(map(self._image_s.__getitem__, architectures))
+
+    # Latency, budgets, disk.
+
+    def _latency_range(self) -> tuple[tuple[float, float] | None, str]:
+        table, ends = self._table, (self.space.smallest, self.space.largest)
+        correction = None if table is None else current_correction(self.space, table)
+        if table is not None and correction is not None:
+            model = LatencyModel.from_table(self.space, table, correction)
+            low, high = (model.predict(each).median_ms for each in ends)
+            if math.isfinite(low) and math.isfinite(high):
+                return (low, high), f"predicted from {table.path}"
+        if self._glance is not None:
+            found = [self._glance.latencies_ms.get(each) for each in ends]
+            low_ms, high_ms = found
+            if low_ms is None or high_ms is None:
+                return None, "the device cannot run the smallest or the largest network"
+            return (low_ms, high_ms), "measured just now"
+        return None, self._why_no_glance
+
+    def _budgets(self, latency_ms: tuple[float, float] | None) -> tuple[tuple[str, ...], str, bool]:
+        """The budgets in words, how they lie, and whether they can be met."""
+        budgets = self.config.search.budgets
+        if latency_ms is None:
+            return tuple(budgets.words()), "", True
+        smallest_ms, largest_ms = latency_ms
+        budgets = budgets.with_largest(largest_ms)
+        words, feasible = [], True
+        for part in budgets.each():
+            bound = part.ranges().get("latency_ms")
+            if bound is None:
+                continue
+            _, most_ms = bound.ends
+            if most_ms < smallest_ms:
+                feasible = False
+                words.append(
+                    f"{most_ms:.3g} ms is out of reach: the smallest network takes "
+                    f"{smallest_ms:.3g} ms; choose lower resolutions, another space or a higher "
+                    "budget"
+                )
+            elif most_ms >= largest_ms:
+                words.append(
+                    f"{most_ms:.3g} ms binds nothing: even the largest network takes "
+                    f"{largest_ms:.3g} ms; a larger resolution or space would use it"
+                )
+            else:
+                words.append(f"{most_ms:.3g} ms lies within")
+        return tuple(budgets.words()), "; ".join(words), feasible
+
+    def _table_bytes(self, path: Path) -> int | None:
+        if self._table is not None and not missing_keys(self.run, self._table):
+            return path.stat().st_size
+        if self._glance is None:
+            return None
+        keys = len(block_keys(self.space)) + self.config.profile.networks
+        return round(USUAL_ROUNDS * self.config.profile.rounds * keys * self._glance.record_bytes)

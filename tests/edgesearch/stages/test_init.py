@@ -1,0 +1,193 @@
+"""`edgesearch init` on real folders, and the file that it writes."""
+
+import os
+import pty
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from edgesearch.cli.main import app
+from edgesearch.config import load_config
+from edgesearch.errors import ConfigError, DataError
+from edgesearch.stages import init as module
+from edgesearch.stages.init import budget_of, init
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "_installed", lambda name: None)
+
+
+def photographs(folder, count=12, size=(64, 48), mode="RGB", ending="png"):
+    noise = np.random.default_rng(0)
+    for number in range(count):
+        path = folder / f"{number}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        channels = {"RGB": (3,), "L": (), "I;16": ()}[mode]
+        high, kind = (65535, np.uint16) if mode == "I;16" else (255, np.uint8)
+        pixels = noise.integers(0, high, (size[1], size[0], *channels)).astype(kind)
+        Image.fromarray(pixels).save(path)
+    return folder
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, ["init", *map(str, arguments)])
+
+
+def test_a_folder_with_classes_and_spaces_in_its_name(tmp_path):
+    for name in ("red kite", "buzzard"):
+        photographs(tmp_path / "my birds" / name)
+    done = call("my birds", "--share", "0.4", "--device", "local-cpu")
+    assert done.exit_code == 0, done.stderr
+    assert "edgesearch plan edgesearch.yaml" in done.stdout
+    config = load_config("edgesearch.yaml")
+    assert config.data.root.name == "my birds"
+    assert config.search.budgets.latency_of_largest == 0.4
+    assert str(config.output_dir) == "runs/my-birds"
+    assert config.space.build().in_channels == 3
+    assert "2 classes" in done.stderr
+    text = (tmp_path / "edgesearch.yaml").read_text()
+    assert "the smallest class has 10 training images" in text
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16"])
+def test_grey_images_have_one_channel(tmp_path, mode):
+    photographs(tmp_path / "grey", mode=mode)
+    assert init("grey", share=0.5).path.exists()
+    assert load_config("edgesearch.yaml").space.build().in_channels == 1
+
+
+def test_installed_weights_lead_to_their_space(tmp_path, monkeypatch):
+    photographs(tmp_path / "photos")
+    monkeypatch.setattr(module, "_installed", lambda name: name)
+    init("photos", device="local-cpu", share=0.5)
+    config = load_config("edgesearch.yaml")
+    assert (config.space.name, config.pretrain.epochs) == ("mobile_lite0", 0)
+    assert (
+        "pretrain.method=distillation pretrain.teacher=init"
+        in (tmp_path / "edgesearch.yaml").read_text()
+    )
+
+
+def test_shards_are_read_in_place(tmp_path):
+    photographs(tmp_path / "loose")
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards/a.tar", "w") as archive:
+        archive.add(tmp_path / "loose", "x")
+    for images in ("shards", "shards/a.tar", "shards/*.tar"):
+        init(images, share=0.5, path=tmp_path / f"{images.count('*')}{len(images)}.yaml")
+    assert load_config("06.yaml").data.source == "shards"
+
+
+def test_a_file_that_exists_is_not_overwritten(tmp_path):
+    photographs(tmp_path / "photos")
+    (tmp_path / "edgesearch.yaml").write_text("mine")
+    done = call("photos", "--share", "0.5")
+    assert done.exit_code == 2
+    assert "--file NAME.yaml" in done.stderr
+    assert (tmp_path / "edgesearch.yaml").read_text() == "mine"
+    assert call("photos", "--share", "0.5", "--file", "other.yaml").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "--share", "0.5"], "nothing of that name"),
+        (["list.csv", "--share", "0.5"], "Give the folder that holds the images"),
+        (["few", "--share", "0.5"], "at least 4 training images"),
+        (["photos", "--device", "local-cpy"], "Did you mean 'local-cpu'?"),
+        (["photos", "--share", "0"], "--latency-ms"),
+        (["photos", "--share", "0.5", "--latency-ms", "3"], "--latency-ms"),
+        (["photos", "--share", "0.5", "--host", "board"], "a device over ssh"),
+        (["photos", "--share", "0.5", "--file", "none/x.yaml"], "Choose another with --file"),
+    ],
+)
+def test_what_is_wrong_is_one_message_and_nothing_is_written(tmp_path, arguments, message):
+    photographs(tmp_path / "photos")
+    photographs(tmp_path / "few", count=3)
+    (tmp_path / "list.csv").write_text("path,label\n")
+    done = call(*arguments)
+    assert done.exit_code == 2, done.output
+    assert message in " ".join(done.stderr.replace("│", "").split())
+    assert not list(tmp_path.glob("**/*.yaml"))
+
+
+def test_the_folder_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(photographs(tmp_path / "photos"))
+    assert init(".", share=0.5).understood.train == 12
+    assert str(load_config("edgesearch.yaml").output_dir) == "runs/photos"
+
+
+@pytest.mark.parametrize(
+    ("answer", "budget"),
+    [
+        ("5", (5.0, None)),
+        ("0.5 ms", (0.5, None)),
+        ("50%", (None, 0.5)),
+        (" 12.5 % ", (None, 0.125)),
+    ],
+)
+def test_answers_of_the_budget(answer, budget):
+    assert budget_of(answer) == budget
+
+
+@pytest.mark.parametrize("answer", ["", "fast", "0", "0%", "120%", "-3", "nan"])
+def test_other_answers_are_refused(answer):
+    with pytest.raises(ConfigError):
+        budget_of(answer)
+
+
+def test_at_most_four_questions(tmp_path, monkeypatch):
+    photographs(tmp_path / "photos")
+    monkeypatch.setattr(module, "_installed", lambda name: name)
+    asked = []
+
+    def ask(question):
+        asked.append(question.text)
+        return "raspberry-pi-5" if question.text.startswith("Device") else question.default
+
+    init("photos", ask=ask)
+    assert len(asked) == len(set(asked)) == 4
+    assert load_config("edgesearch.yaml").device.host == "raspberry-pi-5"
+    asked.clear()
+    init("photos", device="local-cpu", share=0.5, path=tmp_path / "b.yaml", ask=ask)
+    assert len(asked) == 1  # on the weights
+
+
+def test_on_a_terminal_it_asks_and_asks_again(tmp_path):
+    photographs(tmp_path / "photos")
+    terminal, its_end = pty.openpty()
+    file = str(tmp_path / "edgesearch.yaml")
+    command = [sys.executable, "-m", "edgesearch", "init", str(tmp_path / "photos")]
+    process = subprocess.Popen(
+        [*command, "--device", "local-cpu", "--file", file],
+        stdin=its_end,
+        stderr=its_end,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[3],
+    )
+    os.close(its_end)
+    os.write(terminal, b"fast\n30%\nno\n\x04\x04\x04")
+    shown = b""
+    try:
+        while chunk := os.read(terminal, 4096):
+            shown += chunk
+    except OSError:  # the other end is closed
+        pass
+    os.close(terminal)
+    assert process.wait(timeout=60) == 0
+    assert b"required: a budget in milliseconds" in shown
+    assert load_config(file).search.budgets.latency_of_largest == 0.3
+
+
+def test_images_without_any_that_can_be_read(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"\.jpg, \.png"):
+        init("empty", share=0.5)

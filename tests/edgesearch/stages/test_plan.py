@@ -1,0 +1,79 @@
+"""`edgesearch plan`: what is left of a run, with times from real steps, blocks and candidates."""
+
+import pytest
+
+from edgesearch.pretrain.trainer import Trainer
+from edgesearch.stages.plan import duration_words
+
+
+def states(result):
+    return {stage.name: stage.state for stage in result.stages}
+
+
+def test_before_anything_is_done(empty):
+    result = empty.api().plan()
+    assert set(states(result).values()) == {"to do"}
+    seconds = {stage.name: stage.seconds for stage in result.stages}
+    assert all(seconds[name] > 0 for name in ("profile", "pretrain", "search", "export", "summary"))
+    assert result.seconds == pytest.approx(sum(seconds.values()))
+    smallest_ms, largest_ms = result.latency_ms
+    assert 0 < smallest_ms < largest_ms
+    assert result.latency_from == "measured just now"
+    assert 0 < result.memory_bytes < result.machine_bytes
+    assert 0 < result.disk_bytes < result.free_bytes
+    assert result.table_bytes > 0
+    assert "binds nothing" in result.verdict  # its budget is a second
+    assert not empty.output_dir.exists()
+
+
+def test_the_time_of_training_is_that_of_its_real_steps(empty, monkeypatch):
+    made = []
+    real = Trainer._train_step
+
+    def counted(self, views, step):
+        made.append(step)
+        return real(self, views, step)
+
+    monkeypatch.setattr(Trainer, "_train_step", counted)
+    empty.api().plan()
+    assert len(made) >= 2
+
+
+def test_after_all_is_done(chain):
+    result = chain.api().plan()
+    found = states(result)
+    assert set(found.values()) == {"finished"}
+    assert "nothing is left to do" in chain.passes("plan").stdout
+    assert result.memory_bytes is None
+    assert "predicted from" in result.latency_from
+
+
+def test_a_budget_out_of_reach_is_told_with_the_range(chain):
+    done = chain.passes("plan", "search.budgets.latency_ms=0.000001")
+    assert "out of reach: the smallest network takes" in done.stdout
+    assert "warning: " in done.stdout
+
+
+def test_what_a_run_refuses_plan_refuses(empty):
+    empty.refuses("plan", "search.budgets.macs=1")
+    assert not empty.output_dir.exists()
+
+
+def test_as_json(chain):
+    found = chain.json("plan")
+    assert [stage["name"] for stage in found["stages"]][:2] == ["profile", "pretrain"]
+    assert len(found["latency_ms"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (89, "89 s"), (100, "2 minutes"), (5400, "90 minutes"), (7200, "2.0 hours")],
+)
+def test_durations(seconds, words):
+    assert duration_words(seconds) == words
+
+
+def test_the_steps_that_a_run_times_change_no_result(finished, empty):
+    empty.api().pretrain()
+    file = "supernet/model.safetensors"
+    assert (empty.output_dir / file).read_bytes() == (finished[0].output_dir / file).read_bytes()
