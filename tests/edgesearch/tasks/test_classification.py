@@ -35,7 +35,7 @@ def finetuned(chain_in, tmp_path_factory):
 def test_learns_and_is_skipped_the_second_time(finetuned):
     chain, result = finetuned
     (row,) = result.rows
-    assert row.name == "largest" and row.figures["accuracy"] > 0.7
+    assert row.name == "largest" and row.figures["accuracy"] > 0.3  # chance is 0.1
     assert row.train_images + row.test_images == 1797
     again = chain.api(finetune=SECTION).finetune()
     assert again.skipped and again.rows == result.rows
@@ -74,26 +74,45 @@ def test_stopped_in_an_epoch_it_ends_with_the_same_weights(finetuned, tmp_path, 
     assert all(torch.equal(one[name], other[name]) for name in other)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"probe": True},
-        {"ema": 0.9, "validation": 0.2, "patience": 1, "epochs": 2},
-        {"optimizer": "sgd", "lr_decay": 0.7, "backbone_lr": 0.5, "norms": "frozen"},
-        {"label_share": 0.2, "start": ["smallest"]},
-        {"distill": 1.0, "start": ["smallest"]},
-    ],
-    ids=lambda options: next(iter(options)),
-)
-def test_options(empty, options):
-    run = empty.api(finetune={**SECTION, "epochs": 1, **options})
+def trained(empty, **options):
+    """A short training, its state, and the run."""
+    run = empty.api(finetune={**SECTION, "epochs": 1, "label_share": 0.1, **options})
     rows = run.finetune().rows
-    assert rows[-1].figures["accuracy"] > 0.15
-    if options.get("probe"):
-        trained = load_file(rows[0].folder / WEIGHTS)
-        first = open_finetuning(run).subnet(run.space.largest).state_dict()
-        kept = [name for name in first if name.startswith("backbone.")]
-        assert kept and all(torch.equal(trained[name], first[name].cpu()) for name in kept)
+    return rows, torch.load(rows[-1].folder / "state.pt"), run
+
+
+def test_a_probe_leaves_the_backbone_as_it_was(empty):
+    rows, _, run = trained(empty, probe=True)
+    kept = load_file(rows[0].folder / WEIGHTS)
+    first = open_finetuning(run).subnet(run.space.largest).state_dict()
+    backbone = [name for name in first if name.startswith("backbone.")]
+    assert all(torch.equal(kept[name], first[name]) for name in backbone)
+    assert not torch.equal(kept["head.fc.weight"], first["head.fc.weight"])
+
+
+def test_the_average_of_the_best_epoch_is_kept(empty):
+    rows, state, _ = trained(empty, ema=0.5, validation=0.2, patience=1, epochs=2)
+    best = load_file(rows[0].folder / WEIGHTS)
+    assert rows[0].epoch == state["progress"]["best_epoch"] > 0
+    assert all(torch.equal(best[name], state["best"][name]) for name in best)
+    assert not torch.equal(best["head.fc.weight"], state["model"]["head.fc.weight"])
+
+
+def test_earlier_layers_learn_more_slowly(empty):
+    options = {"optimizer": "sgd", "lr_decay": 0.5, "backbone_lr": 0.8, "norms": "frozen"}
+    _, state, _ = trained(empty, **options)
+    scales = [group["scale"] for group in state["optimizer"]["param_groups"]]
+    assert list(dict.fromkeys(scales))[:3] == [1.0, 0.8, 0.4]
+    assert int(state["model"]["backbone.bn1.num_batches_tracked"]) == 0
+
+
+def test_the_smallest_imitates_the_largest(empty):
+    rows, _, _ = trained(empty, distill=1.0, start=["smallest"])
+    assert [row.name for row in rows] == ["largest", "smallest"]
+    alone = empty.api(finetune={**SECTION, "epochs": 1, "label_share": 0.1, "start": ["smallest"]})
+    taught = load_file(rows[1].folder / WEIGHTS)["head.fc.weight"]
+    (row,) = alone.finetune().rows
+    assert not torch.equal(load_file(row.folder / WEIGHTS)["head.fc.weight"], taught)
 
 
 def test_shares_are_drawn_for_each_class(empty):
