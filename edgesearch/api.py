@@ -11,6 +11,7 @@ from edgesearch.events import Report, silent
 from edgesearch.run.context import RunContext
 from edgesearch.stages.evaluate import EvaluateResult, evaluate
 from edgesearch.stages.export import ExportResult, export
+from edgesearch.stages.finetune import FinetuneResult, finetune
 from edgesearch.stages.plan import PlanResult, plan
 from edgesearch.stages.pretrain import PretrainResult, pretrain
 from edgesearch.stages.profile import ProfileResult, profile
@@ -69,6 +70,10 @@ class Run(RunContext):
     def search(self, *, anew: bool = False) -> SearchResult:
         """Find the best subnets within the budgets."""
         return search(self, anew=anew)
+
+    def finetune(self, *, anew: bool = False) -> FinetuneResult:
+        """Train the winners for a task, with labels."""
+        return finetune(self, anew=anew)
 
     def export(self, *, anew: bool = False) -> ExportResult:
         """Compile, verify and measure the winners."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgesearch.stages.devices import DevicesResult
     from edgesearch.stages.evaluate import EvaluateResult
     from edgesearch.stages.export import ExportResult
+    from edgesearch.stages.finetune import FinetuneResult
     from edgesearch.stages.init import InitResult
     from edgesearch.stages.plan import PlanResult
     from edgesearch.stages.pretrain import PretrainResult
@@ -278,6 +279,31 @@ def print_validate(result: ValidateResult) -> None:
 def print_pretrain(result: PretrainResult) -> None:
     """Print the path of the supernet."""
     print(f"supernet: {result.weights_path}")
+
+
+def print_finetune(result: FinetuneResult) -> None:
+    """Print what each network reaches on the test images."""
+    names = list(result.rows[0].figures) if result.rows else []
+    header = ["network", "architecture", *(name.replace("_", " ") for name in names)]
+    rows = [
+        [
+            row.name,
+            row.architecture,
+            *(f"{row.figures[name]:.1%}" for name in names),
+            f"{row.params / 1e6:.2f}",
+            f"{row.duration_s:.0f}",
+        ]
+        for row in result.rows
+    ]
+    _print_table([*header, "M params", "s"], rows)
+    if result.rows:
+        row = result.rows[0]
+        held = f", {row.validation_images:,} to choose an epoch" if row.validation_images else ""
+        print(
+            f"\n{result.task}, head {result.head}: trained on {row.train_images:,} images{held}, "
+            f"judged on {row.test_images:,} test images"
+        )
+    print(result.results_path)
 
 
 def print_search(result: SearchResult) -> None:

@@ -15,6 +15,7 @@ from edgesearch.latency.settings import DeviceSettings, ProfileSettings, Validat
 from edgesearch.pretrain.settings import PretrainSettings
 from edgesearch.search.settings import SearchSettings
 from edgesearch.settings import CountFromZero, Settings, UserPath, fault
+from edgesearch.tasks.settings import FinetuneSettings
 
 
 class Config(Settings):
@@ -38,6 +39,8 @@ class Config(Settings):
     """How the supernet is trained."""
     search: SearchSettings = SearchSettings()
     """How subnets are searched."""
+    finetune: FinetuneSettings = FinetuneSettings()
+    """How networks are trained with labels."""
     export: ExportSettings = ExportSettings()
     """How the winners are exported."""
     evaluation: EvaluationSettings = EvaluationSettings()

@@ -158,6 +158,26 @@ class ImagePool:
                 "member beside each image), with data.holdout above 0 or a test folder.",
             )
 
+    def annotated(self, kind: str | None = None) -> tuple[ImageSet, ImageSet]:
+        """Training and test images with labels, or with another kind of annotations.
+
+        Args:
+            kind: "boxes" or "maps"; classes if None.
+
+        Raises:
+            DataError: There are none.
+        """
+        if kind is None:
+            self.require_labels()
+        train = self._with_labels
+        if self.test is None or (kind is not None and train.annotations_kind != kind):
+            raise DataError(
+                f"training and test images with {kind} in {self._train.origin.absolute()}",
+                str(self.contents),
+                "Set data.labels to the format of the annotations.",
+            )
+        return train, self.test
+
     @cached_property
     def _normalisation(self) -> Normalisation:
         given, channels = self._settings, self._train.channels
@@ -169,10 +189,10 @@ class ImagePool:
         chosen = self._order(len(self.train))[:2000]
         return channel_statistics(self.train.preprocessed(neutral, chosen).images)
 
-    def preprocess(self, resolution: int) -> Preprocess:
-        """The preprocessing for networks of a resolution."""
+    def preprocess(self, resolution: int, fit: str = "crop") -> Preprocess:
+        """The preprocessing for networks of a resolution; see `Preprocess.fit`."""
         ratio, channels = self._settings.resize_ratio, self._train.channels
-        return Preprocess(resolution, channels, *self._normalisation, ratio)
+        return Preprocess(resolution, channels, *self._normalisation, ratio, fit=fit)
 
     def sample(
         self, resolution: int, first: int, count: int, part: tuple[int, int] | None = None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -38,6 +38,19 @@ class StoredImage(Protocol):
         """Size and colour without decoding the pixels; None if unreadable."""
 
 
+class Annotation(Protocol):
+    """What is known of the parts of an image.
+
+    Attributes:
+        kind: "boxes" or "maps".
+    """
+
+    kind: ClassVar[str]
+
+    def digest(self) -> bytes:
+        """Bytes that identify it."""
+
+
 @dataclass(frozen=True)
 class PreprocessedImages:
     """Images (N, C, R, R) uint8, not normalised, labels (N,) int64, and reasons by unread image."""
@@ -57,6 +70,7 @@ class ImageSet:
         origin: Folder of the images, or a display name.
         labels: (N,) int64 indices into `class_names`, if any; -1 for an image without a class.
         class_names: Empty without labels.
+        targets: The boxes or the label map of each image, if any.
     """
 
     items: tuple[torch.Tensor | StoredImage, ...]
@@ -64,6 +78,7 @@ class ImageSet:
     origin: Path
     labels: torch.Tensor | None = None
     class_names: tuple[str, ...] = ()
+    targets: tuple[Annotation, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -85,6 +100,17 @@ class ImageSet:
         item = self.items[index]
         return str(index) if isinstance(item, torch.Tensor) else item.name_below(self.origin)
 
+    def target(self, index: int) -> int | Annotation | None:
+        """The boxes or the label map of an image, else its label; None without labels."""
+        if self.targets is not None:
+            return self.targets[index]
+        return None if self.labels is None else int(self.labels[index])
+
+    @property
+    def annotations_kind(self) -> str | None:
+        """The kind of the annotations, such as "boxes"; None without any."""
+        return self.targets[0].kind if self.targets else None
+
     @property
     def without_class(self) -> list[int]:
         """Indices of images without a class beside others with one."""
@@ -100,7 +126,9 @@ class ImageSet:
     def subset(self, indices: Sequence[int]) -> ImageSet:
         """The images at these indices, in this order."""
         labels = None if self.labels is None else self.labels[torch.tensor(indices).long()]
-        return replace(self, items=tuple(self.items[i] for i in indices), labels=labels)
+        targets = None if self.targets is None else tuple(self.targets[i] for i in indices)
+        items = tuple(self.items[i] for i in indices)
+        return replace(self, items=items, labels=labels, targets=targets)
 
     def digest(self) -> str:
         """64 hexadecimal digits that identify the images.
@@ -117,6 +145,8 @@ class ImageSet:
             total.update(os.fsencode(name) + f" {item.size}\n".encode())
         if self.labels is not None:
             total.update(self.labels.numpy().tobytes())
+        for target in self.targets or ():
+            total.update(target.digest())
         return total.hexdigest()
 
     def without_unreadable(self, max_bytes: int = 1 << 30) -> tuple[ImageSet, dict[str, str]]:

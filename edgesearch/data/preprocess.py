@@ -15,11 +15,16 @@ LONGEST_ASPECT = 4
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Resize, centre crop and normalisation; stored with every exported network.
+    """Resize to a square and normalisation; stored with every exported network.
 
-    The short side is resized with antialiasing to round(resolution · resize_ratio) pixels, the long
-    side in proportion (rounded down), and the central square of `resolution` pixels is cropped, as
-    torchvision's `Resize` and `CenterCrop` do.
+    By `fit`, with antialiasing:
+
+    - crop: The short side is resized to round(resolution · resize_ratio) pixels, the long side in
+      proportion (rounded down), and the central square of `resolution` pixels is cropped, as
+      torchvision's `Resize` and `CenterCrop` do.
+    - stretch: Both sides are resized to `resolution`; the ratio changes, nothing is lost.
+    - letterbox: The long side is resized to `resolution`, the short side in proportion, and black
+      borders below or on the right make a square.
 
     Attributes:
         resolution: Output height and width, in pixels.
@@ -28,6 +33,7 @@ class Preprocess:
         std: Standard deviation of each channel, for pixel values in 0 … 1.
         resize_ratio: Resized short side as a multiple of `resolution`.
         interpolation: "bilinear" or "bicubic".
+        fit: "crop", "stretch" or "letterbox".
 
     Raises:
         DataError: The number of values of mean or std differs from the number of channels.
@@ -39,6 +45,7 @@ class Preprocess:
     std: tuple[float, ...]
     resize_ratio: float = 1.0
     interpolation: str = "bilinear"
+    fit: str = "crop"
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -50,7 +57,11 @@ class Preprocess:
                 )
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Resize and crop (C, H, W) uint8 to (C, resolution, resolution) uint8."""
+        """Resize and crop or fill (C, H, W) uint8 to (C, resolution, resolution) uint8."""
+        if self.fit != "crop":
+            image = self._resize(image, self.size_within(*image.shape[1:]))
+            right, below = (self.resolution - image.shape[axis] for axis in (2, 1))
+            return F.pad(image, (0, right, 0, below))
         image = _trim(image)
         height, width = image.shape[1:]
         target = round(self.resolution * self.resize_ratio)
@@ -59,6 +70,13 @@ class Preprocess:
             size = (target * height // short, target * width // short)
             image = self._resize(image, size)
         return _centre(image, self.resolution, self.resolution)
+
+    def size_within(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of an image after `stretch` or `letterbox`, without borders."""
+        if self.fit == "stretch":
+            return self.resolution, self.resolution
+        long = max(height, width)
+        return tuple(max(1, round(self.resolution * side / long)) for side in (height, width))  # type: ignore[return-value]
 
     def _resize(self, image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         # float32, because uint8 kernels round differently from machine to machine.

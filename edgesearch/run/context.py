@@ -193,14 +193,14 @@ class RunContext:
         """
         return digest_of(self.files.weights, "pretrain")
 
-    def set_threads(self) -> None:
-        """Set torch's number of threads as configured."""
+    def set_threads(self, section: str = "pretrain") -> None:
+        """Set torch's number of threads as a section of the configuration says."""
         import torch
 
-        wanted, found = self.config.pretrain.threads, read_processors()
+        wanted, found = getattr(self.config, section).threads, read_processors()
         if wanted and wanted > max(1, found.usable):
-            self.teller("pretrain")(
-                f"warning: pretrain.threads is {wanted}, but this process may use {found}: more "
+            self.teller(section)(
+                f"warning: {section}.threads is {wanted}, but this process may use {found}: more "
                 "threads than processors are slower"
             )
         torch.set_num_threads(wanted or torch.get_num_threads())

@@ -27,6 +27,7 @@ class RunFiles:
         winners: The winners: as chosen, after the export with measurements.
         engines: A folder for each winner.
         measured: The winners as measured by the export.
+        finetune: Networks trained with labels, a folder each.
         summary: Folder of the final comparison.
         rank: Folder of the command rank.
         evaluation: Accuracies of subnets.
@@ -45,6 +46,7 @@ class RunFiles:
         self.winners = output_dir / "winners.json"
         self.engines = output_dir / "engines"
         self.measured = self.engines / "winners.json"
+        self.finetune = output_dir / "finetune"
         self.summary = output_dir / "summary"
         self.rank = output_dir / "rank"
         self.evaluation = output_dir / "evaluation" / "results.json"
@@ -61,9 +63,9 @@ class RunFiles:
         if folder.resolve() == self.output_dir.resolve():
             return True
         other = RunFiles(folder)
-        stages = (other.supernet, other.search.folder, other.engines, other.summary, other.rank)
+        stages = (other.supernet, other.search.folder, other.finetune, other.engines)
         return (
             (isfile(other.lock) and isdir(other.networks.parent))
             or isfile(other.evaluation)
-            or any(isfile(each / RECORD) for each in (folder, *stages))
+            or any(isfile(each / RECORD) for each in (folder, *stages, other.summary, other.rank))
         )

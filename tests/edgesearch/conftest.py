@@ -229,6 +229,12 @@ def config_file(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def chain_in(config_file):
+    """Makes a chain whose output is in a folder."""
+    return lambda folder: Chain(config_file, folder / "out")
+
+
 @pytest.fixture
 def empty(config_file, tmp_path):
     """The small configuration with an output folder that is not there yet."""

@@ -1,0 +1,227 @@
+"""Stage finetune: trains whole networks with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from devices.files import sha256_of, write_json
+from edgesearch.data.image_pool import ImagePool
+from edgesearch.errors import Interrupted, StageError
+from edgesearch.events import silent
+from edgesearch.inputs import read_json
+from edgesearch.processes import distributed
+from edgesearch.processes.shared_work import check_same_in_all
+from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
+from edgesearch.run.stage import Stage
+from edgesearch.search.winners import Winners
+from edgesearch.space import Architecture
+from edgesearch.stages.search import WINNERS
+from edgesearch.tasks.finetuning import Finetuned, Finetuning
+
+RESULTS = "results.json"
+OF_WINNERS = "winners"
+
+
+@dataclass(frozen=True)
+class FinetunedRow(Finetuned):
+    """A trained network of the run; see `Finetuned`."""
+
+    architecture: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """Result of `finetune`.
+
+    Attributes:
+        metric: Name of the figure that decides.
+    """
+
+    task: str
+    head: str
+    metric: str
+    rows: tuple[FinetunedRow, ...]
+    results_path: Path
+    skipped: bool
+
+
+def finetune(run: RunContext, *, anew: bool = False) -> FinetuneResult:
+    """Train the winners (or `finetune.start`) for the task, with labels; writes `finetune/`.
+
+    Resumes where it was stopped; does nothing if finished. Under `torchrun` the processes train
+    together.
+
+    Args:
+        run: The run.
+        anew: Set aside networks of other settings or images even if they took long.
+
+    Raises:
+        StageError: No task is configured; or without `anew`, there are such networks.
+    """
+    require_task(run)
+    with distributed.processes(notice=run.teller("finetune")):
+        first = distributed.rank() == 0
+        with run.writing() if first else nullcontext():
+            pool = run.open_images()
+            check_same_in_all({IMAGES: pool.digest})
+            chosen = starts(run)
+            stage = _stage(run, pool)
+
+            def work(finetuning: Finetuning) -> list[str]:
+                return _train(run, finetuning, chosen, stage.plain_settings())
+
+            prepare = partial(_prepare, run, pool)
+            skipped = stage.do(run, prepare, work, anew=anew)
+    return _result(run, skipped)
+
+
+def require_task(run: RunContext) -> None:
+    """Refuse a run without a task.
+
+    Raises:
+        StageError: `finetune.task` is null.
+    """
+    if run.config.finetune.task is None:
+        raise StageError(
+            "a task with labels",
+            "finetune.task null",
+            "Set finetune.task=classification (or another task) in the configuration.",
+        )
+
+
+def check_finetune(run: RunContext) -> None:
+    """Check before the first stage whether the fine-tuning can run; nothing without a task.
+
+    Raises:
+        UserError: It cannot.
+    """
+    if run.config.finetune.task is None:
+        return
+    for text in run.config.finetune.start:
+        if text not in (OF_WINNERS, "largest", "smallest"):
+            run.space.from_text(text)
+    open_finetuning(run, run.open_images(), weights=False).images  # noqa: B018
+
+
+def open_finetuning(
+    run: RunContext, pool: ImagePool | None = None, weights: bool = True
+) -> Finetuning:
+    """Makes and trains whole networks as the run is configured.
+
+    Args:
+        run: The run.
+        pool: Its images, if they are open.
+        weights: Load the supernet, unless `finetune.weights` is random.
+    """
+    settings, search = run.config.finetune, run.config.search
+    return Finetuning(
+        settings=settings,
+        space=run.space,
+        pool=pool or run.open_images(),
+        seed=run.config.seed,
+        weights=run.load_weights() if weights and settings.weights == "supernet" else None,
+        calibration_images=search.calibration_images,
+        calibration_batch=search.batch_size,
+        report=run.report if distributed.rank() == 0 else silent,
+    )
+
+
+def starts(run: RunContext) -> dict[str, Architecture]:
+    """The architectures of `finetune.start`, by name; the largest first where it teaches.
+
+    Raises:
+        SpaceError: The space has no architecture of a name.
+        StageError: There are no winners yet.
+    """
+    space, settings = run.space, run.config.finetune
+    found: dict[str, Architecture] = {}
+    if settings.distill:
+        found["largest"] = space.largest
+    for text in settings.start:
+        if text == OF_WINNERS:
+            found |= Winners.load(run.files.search.chosen, space).architectures
+        elif text in ("largest", "smallest"):
+            found[text] = getattr(space, text)
+        else:
+            found[text] = space.from_text(text)
+    return found
+
+
+def folder_of(run: RunContext, architecture: Architecture) -> Path:
+    """Where a trained network of the run is."""
+    return run.files.finetune / str(architecture)
+
+
+def identity_of(run: RunContext, pool: ImagePool) -> tuple[dict[str, Any], dict[str, str]]:
+    """Settings and inputs that a training depends on."""
+    inputs = {IMAGES: pool.digest}
+    if run.config.finetune.weights == "supernet":
+        inputs[WEIGHTS] = run.weights_digest()
+    return run.decisive("calibration", "finetune"), inputs
+
+
+def _stage(run: RunContext, pool: ImagePool) -> Stage:
+    settings, inputs = identity_of(run, pool)
+    if OF_WINNERS in run.config.finetune.start:
+        inputs[WINNERS] = sha256_of(run.files.search.chosen)
+    return Stage("finetune", run.files.finetune, settings, inputs)
+
+
+def _prepare(run: RunContext, pool: ImagePool) -> Finetuning:
+    finetuning = open_finetuning(run, pool)
+    finetuning.images  # noqa: B018  # refuses what cannot be trained
+    return finetuning
+
+
+def train_one(
+    run: RunContext,
+    finetuning: Finetuning,
+    architecture: Architecture,
+    name: str,
+    identity: Mapping[str, Any],
+) -> Finetuned:
+    """Train a subnet in its folder, or read it; imitates the largest where so configured."""
+    teacher = None
+    largest = run.space.largest
+    if run.config.finetune.distill and architecture != largest:
+        teacher = finetuning.load(folder_of(run, largest), largest)
+    model = finetuning.subnet(architecture)
+    return finetuning.train(model, folder_of(run, architecture), name, identity, teacher)
+
+
+def _train(
+    run: RunContext,
+    finetuning: Finetuning,
+    chosen: Mapping[str, Architecture],
+    identity: Mapping[str, Any],
+) -> list[str]:
+    run.set_threads("finetune")
+    finetuning.tell()
+    rows = []
+    try:
+        for name, architecture in chosen.items():
+            found = train_one(run, finetuning, architecture, name, identity)
+            rows.append({**asdict(found), "architecture": str(architecture)})
+    except KeyboardInterrupt:
+        raise Interrupted("fine-tuning stopped; finished networks are kept") from None
+    if distributed.rank() == 0:
+        settings = run.config.finetune
+        about = {"task": settings.task, "head": settings.head, "metric": finetuning.record.metric}
+        write_json(run.files.finetune / RESULTS, {**about, "rows": rows})
+    return [RESULTS, *(f"{row['architecture']}/model.safetensors" for row in rows)]
+
+
+def _result(run: RunContext, skipped: bool) -> FinetuneResult:
+    path = run.files.finetune / RESULTS
+    values = distributed.of_first(read_json(path, "finetune"))
+    rows = tuple(
+        FinetunedRow(**row, folder=run.files.finetune / row["architecture"])
+        for row in values["rows"]
+    )
+    return FinetuneResult(values["task"], values["head"], values["metric"], rows, path, skipped)

@@ -1,0 +1,1 @@
+"""Tasks with labels: heads, losses, metrics and fine-tuning."""

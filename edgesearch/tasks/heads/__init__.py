@@ -1,0 +1,1 @@
+"""Heads: one file each; `edgesearch.tasks.known_tasks` lists them."""

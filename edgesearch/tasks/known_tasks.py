@@ -1,0 +1,62 @@
+"""All tasks with their heads, by name. Loads no torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgesearch.tasks.model import Head
+    from edgesearch.tasks.task import Task
+
+_HEADS = "edgesearch.tasks.heads"
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """A task.
+
+    Attributes:
+        name: Name in configurations.
+        metric: Name of the figure that decides; higher is better.
+        implementation: Module and class of its `Task`.
+        heads: Module and class of each head by name; the first is the default.
+        annotations: Kind of the annotations of its images; None for classes.
+        training: Defaults of options in `FinetuneSettings` that depend on the task.
+    """
+
+    name: str
+    metric: str
+    implementation: str
+    heads: Mapping[str, str]
+    training: Mapping[str, Any]
+    annotations: str | None = None
+
+    def task_class(self) -> type[Task]:
+        """The class of the task."""
+        return _load(self.implementation)
+
+    def head_class(self, name: str) -> type[Head]:
+        """The class of one of its heads."""
+        return _load(self.heads[name])
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+TASKS = {
+    record.name: record
+    for record in (
+        TaskRecord(
+            "classification",
+            metric="accuracy",
+            implementation="edgesearch.tasks.classification:Classification",
+            heads={"linear": f"{_HEADS}.linear:LinearHead"},
+            training={"epochs": 30, "batch_size": 32, "lr": 1e-3, "fit": "crop"},
+        ),
+    )
+}
