@@ -10,6 +10,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from edgesearch.cli.main import app
+from edgesearch.config.keys import keys
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -43,3 +44,18 @@ def commands() -> Iterator[str]:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def settings() -> Iterator[str]:
+    """The page of all keys of a configuration, one table a section."""
+    yield "# Settings\n\nEvery key of a configuration can also be given as `KEY=VALUE` on the command"
+    yield "line. `edgesearch keys PREFIX` prints the same on the console.\n"
+    section = None
+    for key in keys():
+        above, _, _ = key.path.rpartition(".")
+        if above != section:
+            section = above
+            yield f"\n## {section or 'Top level'}\n"
+            yield "| key | values | default | meaning |\n| --- | --- | --- | --- |"
+        default = "required" if key.default is None else f"`{_cell(key.default)}`"
+        yield f"| `{key.path}` | {_cell(key.kind)} | {default} | {_cell(key.meaning)} |"
