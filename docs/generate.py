@@ -35,8 +35,10 @@ def commands() -> Iterator[str]:
         for parameter in command.params:
             meaning = getattr(parameter, "help", "") or ""
             if meaning:
-                shown = ", ".join(parameter.opts) if parameter.param_type_name == "option" else (
-                    parameter.make_metavar(click.Context(command))
+                shown = (
+                    ", ".join(parameter.opts)
+                    if parameter.param_type_name == "option"
+                    else (parameter.make_metavar(click.Context(command)))
                 )
                 yield f"| `{shown}` | {_cell(meaning)} |"
         yield ""
@@ -48,8 +50,8 @@ def _cell(text: str) -> str:
 
 def settings() -> Iterator[str]:
     """The page of all keys of a configuration, one table a section."""
-    yield "# Settings\n\nEvery key of a configuration can also be given as `KEY=VALUE` on the command"
-    yield "line. `edgesearch keys PREFIX` prints the same on the console.\n"
+    yield "# Settings\n\nEvery key of a configuration can also be given as `KEY=VALUE` on the"
+    yield "command line. `edgesearch keys PREFIX` prints the same on the console.\n"
     section = None
     for key in keys():
         above, _, _ = key.path.rpartition(".")

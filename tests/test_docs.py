@@ -1,8 +1,7 @@
-"""The documentation site: each page is in the menu, builds without warnings, and quotes real messages."""
+"""The documentation site: it builds without warnings, and quotes real messages."""
 
 import ast
 import re
-from itertools import chain
 from pathlib import Path
 
 import pytest

@@ -150,9 +150,9 @@ class Teaching:
         images = min(len(self.images), max(1, TIMED_CROPS // count))
         if not left:
             return 0.0
-        self._embed(range(count))  # warms up
+        self.embed(range(count))  # warms up
         begun = time.monotonic()
-        self._embed(range(images * count))
+        self.embed(range(images * count))
         return left * (time.monotonic() - begun) / (images * count)
 
     def fill(self, check: Callable[[], None]) -> None:

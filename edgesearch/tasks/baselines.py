@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgesearch.errors import SpaceError
-from edgesearch.supernet.public_weights import read_tensors
+from edgesearch.supernet.weight_files import read_tensors
 from edgesearch.tasks.backbone import Backbone
 
 _STEMS = ("conv1", "bn1", "relu", "maxpool")

@@ -95,8 +95,8 @@ class MobileSpace(SearchSpace):
             yield f"entries of stages: {shown} (one in each for every stage)"
             return
         if any(stride not in (1, 2) for stride in self.stage_strides):
-            shown = [list(s) if isinstance(s, tuple) else s for s in self.stage_strides]
-            yield f"stage_strides {shown} (each 1 or 2)"
+            strides = [list(s) if isinstance(s, tuple) else s for s in self.stage_strides]
+            yield f"stage_strides {strides} (each 1 or 2)"
             return
         choices = self.choices.items()
         are_lists = all(rising(values, self.least(name)) for name, values in choices)
