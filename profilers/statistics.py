@@ -17,16 +17,17 @@ _LOW_QUANTILE = 0.1
 
 
 def low_quantile_ms(rounds: Rounds) -> float:
-    """The 10 % quantile of the rounds' minima: the undisturbed latency.
+    """The 10 % quantile of all samples: the undisturbed latency.
 
-    Minima of blocks add up to those of networks far better than medians do; the quantile over
-    rounds is robust against one lucky round.
+    Low quantiles of blocks add up to those of networks far better than medians do. All samples
+    count, since on a machine that slows down for milliseconds at a time the fastest of each round
+    are too few: few rounds have an undisturbed run of a long network.
     """
-    return float(np.quantile([min(samples) for samples in rounds], _LOW_QUANTILE))
+    return percentile_ms(rounds, 100 * _LOW_QUANTILE)
 
 
 def low_quantile_width_ms(minima_ms: Sequence[float]) -> float:
-    """Width of the 90 % confidence interval of the low quantile, from the rounds' minima.
+    """Width of the 90 % confidence interval of the low quantile of the rounds' minima.
 
     The j-th and the k-th smallest of n independent values enclose the quantile q with a
     probability given by Binomial(n, q) (order-statistics interval of nonparametric statistics).
