@@ -1,17 +1,11 @@
 """Mobile networks through every command and every method of pre-training."""
 
-import os
 import random
-import signal
-import subprocess
-import sys
 
 import onnx
 import onnxruntime
 import pytest
 import torch
-import yaml
-from safetensors.torch import load_file
 
 import edgesearch
 from edgesearch.config import Config
@@ -93,49 +87,6 @@ def test_a_stopped_training_goes_on_where_it_was(new_run):
     stopped.pretrain()
     weights = [run.load_weights().query for run in (whole, stopped)]
     assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
-
-
-@pytest.fixture
-def command(small_config, tmp_path):
-    """The command that trains into a folder, and the file of its weights."""
-    path = tmp_path / "mobile.yaml"
-    path.write_text(yaml.safe_dump({**small_config, "space": SPACE, "output_dir": "unused"}))
-
-    def command(folder, *overrides):
-        out = tmp_path / folder
-        arguments = ["pretrain", str(path), f"output_dir={out}", *overrides]
-        return ["-m", "edgesearch", *arguments], out / "supernet/model.safetensors"
-
-    return command
-
-
-@pytest.mark.slow
-def test_a_killed_training_comes_to_the_same_weights(command, wait_for):
-    whole, weights = command("whole")
-    subprocess.run([sys.executable, *whole], check=True, timeout=600)
-    killed, own = command("killed")
-    process = subprocess.Popen([sys.executable, *killed], stderr=subprocess.PIPE, text=True)
-    wait_for((own.parent / "state.pt").exists, process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not own.exists()
-    subprocess.run([sys.executable, *killed], check=True, timeout=600)
-    assert own.read_bytes() == weights.read_bytes()
-
-
-@pytest.mark.slow
-def test_two_processes_train_what_one_does(command):
-    grouped = ("pretrain.epochs=1", "pretrain.bn_group_size=32", "pretrain.lr=0.003")
-    alone, weights = command("alone", *grouped)
-    subprocess.run([sys.executable, *alone], check=True, timeout=600)
-    both, own = command("both", *grouped)
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *torchrun, *both], check=True, timeout=600, env=environment)
-    expected, found = load_file(weights), load_file(own)
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", UNTAUGHT)
