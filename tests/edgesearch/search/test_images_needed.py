@@ -61,6 +61,7 @@ class TestFind:
         assert found.images == 8
         assert found.reliability >= RELIABLE
         assert asked == [8] * 8
+        assert found.doubt == ""
 
     def test_the_closer_they_are_the_more(self):
         counts = [self.find(chance)[0].images for chance in (0.1, 0.7, 1.5)]
@@ -72,6 +73,8 @@ class TestFind:
         assert found.images == 1024
         assert found.reliability < RELIABLE
         assert max(asked) == 512  # there is no choice left, so nothing to find out
+        assert "too alike to be ranked: their agreements have a reliability of 0." in found.doubt
+        assert "search.reference=teacher" in found.doubt
 
     def test_nothing_to_find_out(self):
         found, asked = self.find(chance=1.0, first=64, most=64)

@@ -17,12 +17,15 @@ from edgesearch.search.training_doubt import TrainingCheck
         (TrainingCheck(1.0), True),
         (TrainingCheck(0.67), True),
         (TrainingCheck(0.53), False),
+        # By a teacher: better than random weights by more than a standard error.
+        (TrainingCheck(0.70, ahead=0.05, ahead_error=0.01), False),
+        (TrainingCheck(0.70, ahead=0.05, ahead_error=0.06), True),
     ],
 )
 def test_by_labels_or_else_by_the_distance_from_the_initial_weights(check, doubted):
     assert bool(check.doubt) == doubted
     if doubted:
-        figures = ("70.5%", "72.7%", "76.0%", "agreement of 1.00", "agreement of 0.67")
+        figures = ("70.5%", "72.7%", "76.0%", "agreement of 1.00", "agreement of 0.67", "0.750")
         assert any(figure in check.doubt for figure in figures)
 
 

@@ -46,9 +46,9 @@ def public(empty, tmp_path):
 def untrained(empty, public, teacher):
     """A run whose supernet is public weights as they are, with options of the search."""
 
-    def untrained(teacher=teacher, **search):
+    def untrained(teacher=teacher, epochs=0, **search):
         pretrain = {
-            **{"init": str(public[0]), "epochs": 0, "warmup_epochs": 0},
+            **{"init": str(public[0]), "epochs": epochs, "warmup_epochs": 0},
             **{"method": "distillation", "teacher": teacher, "queue_size": None},
             **{"projector_hidden_dim": None, "projector_bn": None},
         }
@@ -110,7 +110,7 @@ def test_labels(untrained):
 
 def test_the_whole_chain(untrained, teacher):
     """From profile to the final comparison with a teacher, then by other scores alone."""
-    run = untrained(reference="teacher")
+    run = untrained(epochs=1, reference="teacher")
     rows = {row.name: row for row in run.run().summary}
     assert rows["largest"].agreement is not None  # the reference is none of these networks
     assert run.search().skipped
@@ -118,9 +118,9 @@ def test_the_whole_chain(untrained, teacher):
     assert ranked["cka to the teacher"] == ranked["agreement"] != ranked["cka"]
     assert {"relation to the teacher", "cka to the init", "relation to the init"} <= set(ranked)
     for other in ({"reference": "init"}, {"score": "labels"}):
-        assert not untrained(**other).search().skipped
+        assert not untrained(epochs=1, **other).search().skipped
     told = []
-    run = untrained(reference="teacher", teacher={**teacher, "mean": [0.5] * 3})
+    run = untrained({**teacher, "mean": [0.5] * 3}, epochs=1, reference="teacher")
     run.report = lambda event: told.append(event.message)
     run.pretrain()
     assert not run.search().skipped  # scores of another teacher are not used again
