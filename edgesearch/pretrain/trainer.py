@@ -192,7 +192,7 @@ class Trainer:
         method = self.method
         features: list[torch.Tensor] = []
         taught: list[torch.Tensor] = []
-        few = range(-(-FITTED // self.loader.batch_size))
+        few = range(-(-FITTED // self.settings.batch_size))
         for number, views in zip(few, self.loader.batches(0, 0), strict=False):
             images, embeddings = self._moved((views[0], views[-1]))
             for architecture in self._architectures(number):
