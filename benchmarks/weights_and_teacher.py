@@ -150,6 +150,8 @@ def train(trainer: Trainer, seconds: float) -> tuple[int, list[float]]:
     settings, method = trainer.settings, trainer.method.train()
     step, passes = choose_step(method, settings), Passes(method, settings.batch_size)
     began, steps, last = time.process_time(), 0, deque[list[float]](maxlen=8)
+    if trainer.begins_head:
+        trainer.begin_head()
     for epoch in itertools.count():
         for views in trainer.loader.batches(epoch, 0):
             share = (time.process_time() - began) / seconds

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from edgesearch.pretrain.key_queue import KeyQueue
@@ -102,6 +103,52 @@ class SecondLesson(nn.Module):
     def forward(self, features: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
         """The weighted loss of features (N, C) by the teacher's embeddings (N, D), a scalar."""
         return self.weight * self.lesson(self.head(features), taught)
+
+
+PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+"""Penalties of `fit_head`, in units of the mean variance of a feature."""
+
+
+@torch.no_grad()
+def fit_head(head: Projector, features: list[torch.Tensor], taught: list[torch.Tensor]) -> None:
+    """Begin a head of one layer with the ridge regression of the teacher's embeddings.
+
+    A head with random weights would first change features that public weights have brought. The
+    penalty is the best on the last fifth of the batches, by the cosine.
+
+    Source: Kumar et al., "Fine-tuning can distort pretrained features and underperform
+    out-of-distribution" (ICLR 2022), section 4: linear probing, then fine-tuning.
+
+    Args:
+        head: Its weights are replaced.
+        features: Of batches through subnets, (N, C) each with its own C.
+        taught: The teacher's of the same images, (N, D) each.
+    """
+    layer, held_out = head.fc2, max(1, len(features) // 5)
+    x = [F.pad(each, (0, layer.in_features - each.shape[1])).double() for each in features]
+    y = [each.double() for each in taught]
+    best = PENALTIES[-1]
+    if len(x) > held_out:
+        fitted = torch.cat(x[:-held_out]), torch.cat(y[:-held_out])
+        seen, wanted = torch.cat(x[-held_out:]), torch.cat(y[-held_out:])
+        found = {}
+        for penalty in PENALTIES:
+            weight, bias = _ridge(*fitted, penalty)
+            found[penalty] = float(cosine_distance(F.normalize(seen @ weight.T + bias), wanted))
+        best = min(PENALTIES, key=lambda penalty: found[penalty])
+    weight, bias = _ridge(torch.cat(x), torch.cat(y), best)
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
+
+
+def _ridge(x: torch.Tensor, y: torch.Tensor, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (D, C) and bias (D,) that map rows (N, C) to (N, D)."""
+    mean_x, mean_y = x.mean(dim=0), y.mean(dim=0)
+    x = x - mean_x
+    variances = x.T @ x / len(x)
+    variances.diagonal().add_(penalty * variances.diagonal().mean().clamp(min=1e-12))
+    weight = torch.linalg.solve(variances, x.T @ (y - mean_y) / len(x)).T
+    return weight, mean_y - weight @ mean_x
 
 
 def make_lesson(settings: TeacherSettings, dim: int) -> Lesson:

@@ -28,6 +28,7 @@ from edgesearch.pretrain.hardware import (
     no_memory_for_views,
     out_of_memory,
 )
+from edgesearch.pretrain.lessons import fit_head
 from edgesearch.pretrain.loader import ViewLoader, WorkersError, dead_worker
 from edgesearch.pretrain.loss_watch import UNSTABLE, LossWatch, chance_of
 from edgesearch.pretrain.method import Method, Views
@@ -35,6 +36,8 @@ from edgesearch.pretrain.passes import Passes
 from edgesearch.pretrain.progress import EpochTimer, Listener, Progress, StepReport
 from edgesearch.pretrain.sandwich import StepResult, sandwich_architectures
 from edgesearch.processes import distributed
+from edgesearch.space import Architecture
+from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.weights import Origin, SupernetWeights
 from edgesearch.training.checkpoint import has_state, load_state, save_state
 from edgesearch.training.optimizers import OPTIMIZERS, load_optimizer
@@ -49,6 +52,8 @@ Monitor = Callable[[SupernetWeights], dict[str, float]]
 WEIGHTS = "model.safetensors"
 BEST = "best.safetensors"
 STATE = "state.pt"
+FITTED = 1024
+"""Images to which a teacher's head is fitted before the first step, about."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,8 @@ class Trainer:
         self.method.train()
         with StopSignals() as signals, contextlib.closing(self.log) as log:
             self._teach(signals)
+            if self.begins_head and not self._steps_done:
+                self.begin_head()
             if self._first:
                 log.begin(self.progress.epoch)
             while self.progress.epoch < self.settings.epochs:
@@ -216,6 +223,34 @@ class Trainer:
         if not steps:  # an epoch of one step
             steps = [times[0] - begun - start_s]
         return StepTime(statistics.median(steps), start_s, len(steps))
+
+    @property
+    def begins_head(self) -> bool:
+        """Whether a teacher's head of one layer is fitted to the features of public weights."""
+        return self.teaching is not None and self.origin is not None and not self._head.hidden
+
+    @property
+    def _head(self) -> Projector:
+        """The layers that lead to the teacher's embeddings."""
+        lesson = self.method.second_lesson
+        return self.method.query.projector if lesson is None else lesson.head
+
+    def begin_head(self) -> None:
+        """Fit the teacher's head to the initial features."""
+        method = self.method
+        features: list[torch.Tensor] = []
+        taught: list[torch.Tensor] = []
+        few = range(-(-FITTED // self.settings.batch_size))
+        for number, views in zip(few, self.loader.batches(0, 0), strict=False):
+            images, embeddings = self._moved((views[0], views[-1]))
+            for architecture in self._architectures(number):
+                method.activate(architecture)
+                with torch.no_grad(), self._passes.autocast(self.device):
+                    seen, _ = method.query.encoded(images)
+                features.append(seen.float())
+                taught.append(embeddings)
+        fit_head(self._head, features, taught)
+        distributed.share_weights(method)
 
     def weights(self) -> SupernetWeights:
         """The current weights."""
@@ -271,19 +306,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         passes.step = step
-        architectures = sandwich_architectures(
-            self.method.space, settings.random_subnets, self.seed, step
-        )
+        architectures = self._architectures(step)
         if self.progress.epoch < settings.largest_only_epochs:
             architectures = architectures[:1]
-        moved = tuple(
-            view.to(
-                self.device,
-                non_blocking=True,
-                memory_format=self._memory_format if view.ndim == 4 else torch.preserve_format,
-            )
-            for view in views
-        )
+        moved = self._moved(views)
         share = step / self._total_steps
         try:
             result = self._step(
@@ -302,6 +328,21 @@ class Trainer:
                 UNSTABLE,
             )
         return result
+
+    def _moved(self, views: Views) -> Views:
+        return tuple(
+            view.to(
+                self.device,
+                non_blocking=True,
+                memory_format=self._memory_format if view.ndim == 4 else torch.preserve_format,
+            )
+            for view in views
+        )
+
+    def _architectures(self, step: int) -> list[Architecture]:
+        return sandwich_architectures(
+            self.method.space, self.settings.random_subnets, self.seed, step
+        )
 
     def _after_step(self, result: StepResult, timer: EpochTimer, signals: StopSignals) -> None:
         """Watch the loss, report, and save the state within an epoch when due."""

@@ -10,12 +10,19 @@ import torch.nn.functional as F
 from edgesearch.data.image_set import ImageSet
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.pretrain.batched_views import BatchedViews
-from edgesearch.pretrain.lessons import Lesson, SecondLesson, cosine_distance, similarity_loss
+from edgesearch.pretrain.lessons import (
+    Lesson,
+    SecondLesson,
+    cosine_distance,
+    fit_head,
+    similarity_loss,
+)
 from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.pretrain.sandwich import sandwich_step
 from edgesearch.pretrain.settings import AugmentationSettings
 from edgesearch.pretrain.taught_views import BatchedTaughtViews, Crops, TaughtViews, Teaching
 from edgesearch.pretrain.views import TorchvisionViews
+from edgesearch.supernet.projector import Projector
 from edgesearch.teacher.teacher_cache import TeacherCache
 
 PLAIN = AugmentationSettings.model_validate(
@@ -219,3 +226,21 @@ def test_supernet_learns_the_targets(new_method, pinhole):
         optimizer.step()
         optimizer.zero_grad()
     assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+
+
+def test_head_begins_where_a_linear_map_of_the_features_ends():
+    """It finds the map that made the targets, from features of two lengths, and less from noise."""
+    generator = torch.Generator().manual_seed(0)
+    head = Projector(6, None, 3, False)
+    weight = torch.randn(3, 4, generator=generator)
+    features = [torch.randn(16, length, generator=generator) for length in (6, 4) * 5]
+    taught = [F.normalize(each[:, :4] @ weight.T, dim=1) for each in features]
+    fit_head(head, features, taught)
+    new = torch.randn(200, 4, generator=generator)
+    wanted = F.normalize(new @ weight.T, dim=1)
+    with torch.no_grad():
+        found = float(cosine_distance(head(new), wanted))
+    assert found < 0.05 < float(cosine_distance(torch.roll(wanted, 1, 0), wanted))
+    noise = [F.normalize(torch.randn(16, 3, generator=generator), dim=1) for _ in features]
+    fit_head(head, features, noise)
+    assert head.fc2.weight.norm() < 0.2

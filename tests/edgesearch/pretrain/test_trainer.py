@@ -20,6 +20,7 @@ from edgesearch.data.settings import DataSettings
 from edgesearch.errors import CheckpointError, Interrupted, TrainingError
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.pretrain.faithful import choose_step
+from edgesearch.pretrain.lessons import Lesson, SecondLesson
 from edgesearch.pretrain.loader import make_loader
 from edgesearch.pretrain.method import make_method
 from edgesearch.pretrain.progress import Listener
@@ -928,3 +929,34 @@ def test_lars_trains_all_that_is_to_be_trained(trainer_of, tmp_path):
     assert all(p.isfinite().all() for p in expected)
     moved = [not torch.equal(p, former) for p, former in zip(expected, before, strict=True)]
     assert sum(moved) > 0.9 * len(moved)
+
+
+class TaughtLoader(HookedLoader):
+    """Adds the embeddings of a teacher, which sees three pixels of the first view."""
+
+    def batches(self, epoch, first_step):
+        for views in super().batches(epoch, first_step):
+            pixels = views[0][:, 0, 3:6, 4]
+            yield *views, torch.nn.functional.normalize(pixels + 2, dim=1)
+
+
+def test_head_of_a_second_lesson_is_fitted_and_trained(tmp_path):
+    method = make_method("moco_v2", SPACE, **{k: HEADS[k] for k in RECIPES["moco_v2"].options})
+    method.second_lesson = SecondLesson(8, 3, Lesson(3), 1.0)
+    trainer = make_trainer(tmp_path, method=method)
+    trainer.loader = TaughtLoader(trainer.loader.loader, {})
+    assert not trainer.begins_head  # there are no public weights
+
+    def loss():
+        views = next(iter(trainer.loader.batches(0, 0)))
+        with torch.no_grad():
+            return float(method.second_lesson(method.query.encoded(views[0])[0], views[-1]))
+
+    method.activate(SPACE.largest)
+    fresh = loss()
+    trainer.begin_head()
+    fitted = loss()
+    assert fitted < 0.3 * fresh
+    before = method.second_lesson.head.fc2.weight.clone()
+    trainer.fit()
+    assert not torch.equal(before, method.second_lesson.head.fc2.weight)
