@@ -183,6 +183,14 @@ def test_damaged_files_are_named(chain):
     assert "w0 takes" in words
 
 
+def test_winners_of_another_device_are_named(chain):
+    run = chain.api(device={"name": "raspberry-pi-5"})
+    words = Page(make_page([read_run(run)])).words()
+    assert "winners for raspberry-pi-5; found: winners for local-cpu" in words
+    assert "There is no latency table of raspberry-pi-5 yet" in words
+    assert "candidates were scored" in words
+
+
 def test_odd_names_are_text(facts):
     (winner,) = facts.winners
     picture = Picture(PIXEL, ODD)
