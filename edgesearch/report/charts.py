@@ -53,7 +53,7 @@ def pareto_chart(search: SearchFacts, device: str, winners: Mapping[str, Winner]
     """
     names = [str(trial.architecture) for trial in search.trials]
     won = [place for place, name in enumerate(names) if name in winners]
-    figures = {place: winners[names[place]].latency_ms[device] for place in won}
+    figures = {place: winners[names[place]].latency_ms.get(device, {}) for place in won}
     measured = [place for place in won if "measured_p50" in figures[place]]
     front = search.fronts[device]
     xs = search.latencies_ms[device]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from devices.files import sha256_of
 from edgesearch.config import Config, config_text
-from edgesearch.errors import UserError
+from edgesearch.errors import StageError, UserError
 from edgesearch.export.manifest import installed_versions
 from edgesearch.inputs import read_json
 from edgesearch.report.device_facts import DeviceFacts, device_specs, read_device
@@ -111,7 +111,17 @@ def read_run(run: RunContext) -> RunFacts:
         read.lacks.append(Lack(f"The training was stopped after {done}.", "pretrain"))
 
     def found_winners() -> Winners | None:
-        return Winners.load(files.winners, run.space) if files.winners.exists() else None
+        if not files.winners.exists():
+            return None
+        found = Winners.load(files.winners, run.space)
+        known = {name for winner in found.winners for name in winner.latency_ms}
+        if run.device.name not in known:
+            raise StageError(
+                f"winners for {run.device.name}",
+                f"winners for {', '.join(sorted(known))} in {files.winners}",
+                "Name that device (device.name=NAME), or run `edgesearch search` for this one.",
+            )
+        return found
 
     chosen = read(found_winners, "There are no winners yet.", "search")
     search = read(lambda: read_search(run, devices, chosen), "Nothing was searched yet.", "search")

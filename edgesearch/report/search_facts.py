@@ -69,9 +69,11 @@ def read_search(
     found = sorted(read_trials(files.trials, run.space), key=lambda trial: -trial.agreement)
     if not found:
         return None
-    latencies_ms = _latencies_ms(run, devices, found)
+    record = read_record(files.folder) or {"finished": False, "settings": {}}
+    own = record["settings"].get("device", {}).get("name", run.device.name)
+    latencies_ms = _latencies_ms(run, devices, found, own)
     facts = SearchFacts(
-        finished=bool((read_record(files.folder) or {"finished": False})["finished"]),
+        finished=bool(record["finished"]),
         wanted=run.config.search.evaluations,
         trials=tuple(found),
         latencies_ms=latencies_ms,
@@ -94,13 +96,13 @@ def read_search(
 
 
 def _latencies_ms(
-    run: RunContext, devices: Mapping[str, DeviceFacts], trials: Sequence[Trial]
+    run: RunContext, devices: Mapping[str, DeviceFacts], trials: Sequence[Trial], own: str
 ) -> dict[str, list[float]]:
-    """By the log on the run's own device, by their tables on others."""
-    found = {run.device.name: [trial.latency_ms for trial in trials]}
+    """By the log on the device `own` of the search, by their tables on others."""
+    found = {own: [trial.latency_ms for trial in trials]}
     digits = run.space.to_digits([trial.architecture for trial in trials])
     for name, device in devices.items():
-        if name != run.device.name and device.model is not None:
+        if name != own and device.model is not None:
             found[name] = device.model.predict_all(digits).tolist()
     return found
 

@@ -133,7 +133,8 @@ def _measured(
             tell_accepted(before, "profile", run.report)
             if complete:
                 return before
-        run.keep_config()
+        if not run.files.config.exists():  # it may be profiling a further device of a search
+            run.keep_config()
         with open_workloads(run, meter) as files:
             return _measure(run, path, files, before, meter)
 

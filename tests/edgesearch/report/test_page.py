@@ -183,6 +183,14 @@ def test_damaged_files_are_named(chain):
     assert "w0 takes" in words
 
 
+def test_winners_of_another_device_are_named(chain):
+    run = chain.api(device={"name": "my-board", "runtime": "onnxruntime"})
+    page = Page(make_page([read_run(run)]))
+    assert "winners for my-board; found: winners for local-cpu" in page.words()
+    assert "There is no latency table of my-board yet" in page.words()
+    assert page.data["trials"]["devices"] == ["local-cpu"], "the trials are of that device"
+
+
 def test_odd_names_are_text(facts):
     (winner,) = facts.winners
     picture = Picture(PIXEL, ODD)
