@@ -154,6 +154,21 @@ class FinetuneSettings(Settings):
             return next(iter(record.heads))
         return record.training[info.field_name or ""]
 
+    @field_validator("fit")
+    @classmethod
+    def _nothing_cut_off(cls, fit: str, info: ValidationInfo) -> str:
+        task = info.data.get("task")
+        if fit == "crop" and task is not None and TASKS[task].annotations is not None:
+            raise fault(f"stretch or letterbox is required for {task}: crop cuts objects off")
+        return fit
+
+    @field_validator("distill")
+    @classmethod
+    def _outputs_to_imitate(cls, distill: float, info: ValidationInfo) -> float:
+        if distill and info.data.get("task") == "detection":
+            raise fault("0 is required for detection")
+        return distill
+
     @field_validator("head")
     @classmethod
     def _known_head(cls, head: str, info: ValidationInfo) -> str:
