@@ -82,5 +82,5 @@ class Run(RunContext):
         return rank(self, anew=anew)
 
     def run(self, *, anew: bool = False) -> RunResult:
-        """Run profile, pretrain, search and export, then compare the winners with baselines."""
+        """Run all stages (finetune with a task only), then compare the winners with baselines."""
         return run_all(self, anew=anew)

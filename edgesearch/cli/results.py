@@ -320,6 +320,9 @@ def print_run(result: RunResult) -> None:
         )
     if result.training_doubt:
         print(f"warning: {result.training_doubt}")
+    if result.finetune is not None:
+        print()
+        print_finetune(result.finetune)
     print()
     print_export(result.export)
 

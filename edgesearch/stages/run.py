@@ -1,4 +1,4 @@
-"""Command run: all four stages, and the final comparison."""
+"""Command run: all stages, and the final comparison."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgesearch.run.context import RunContext
 from edgesearch.run.room import check_memory
 from edgesearch.stages.export import ExportResult, check_export, export
+from edgesearch.stages.finetune import FinetuneResult, check_finetune, finetune
 from edgesearch.stages.pretrain import PretrainResult, check_pretrain, pretrain
 from edgesearch.stages.profile import ProfileResult, profile
 from edgesearch.stages.search import SearchResult, check_search, search
@@ -19,12 +20,14 @@ class RunResult:
 
     Attributes:
         training_doubt: Why the supernet seems hardly trained; empty otherwise.
+        finetune: None without a task (`finetune.task`).
         labelled: What the kNN accuracies of the comparison were computed on; None without labels.
     """
 
     profile: ProfileResult
     pretrain: PretrainResult
     search: SearchResult
+    finetune: FinetuneResult | None
     export: ExportResult
     summary: list[SummaryRow]
     labelled: LabelledCounts | None
@@ -32,7 +35,9 @@ class RunResult:
 
 
 def run_all(run: RunContext, *, anew: bool = False) -> RunResult:
-    """Run profile, pretrain, search and export; finished stages are skipped.
+    """Run profile, pretrain, search, finetune and export; finished stages are skipped.
+
+    Fine-tuning is left out without a task.
 
     What can refuse a stage is checked as soon as it is known: before the first stage, and what
     depends on the latency table before the supernet is trained.
@@ -44,17 +49,21 @@ def run_all(run: RunContext, *, anew: bool = False) -> RunResult:
     with run.one_pool():
         check_memory(run)
         check_search(run, profiled=False)
+        check_finetune(run)
         check_export(run)
         check_pretrain(run, anew)
         profiled = profile(run)
         check_search(run, profiled=True)
         pretrained, searched = pretrain(run, anew=anew), search(run, anew=anew)
+        with_task = run.config.finetune.task is not None
+        finetuned = finetune(run, anew=anew) if with_task else None
         exported, summary = export(run, anew=anew), summarise(run)
         doubt = summary.training_doubt
         return RunResult(
             profiled,
             pretrained,
             searched,
+            finetuned,
             exported,
             summary.rows,
             summary.labelled,
