@@ -20,6 +20,7 @@ from edgesearch.export.deployable import (
     Deployable,
     is_in_int8,
     make_deployable,
+    make_whole_deployable,
     write_in_format,
     write_winner,
 )
@@ -52,9 +53,11 @@ from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import Stage, read_record, tell_if_outdated
 from edgesearch.search.winners import Winner, Winners
 from edgesearch.space import Architecture
+from edgesearch.stages.finetune import open_finetuning, trained
 from edgesearch.stages.profile import open_workloads
 from edgesearch.stages.search import WINNERS, check_searched_for
 from edgesearch.supernet.weights import SupernetWeights
+from edgesearch.tasks.finetuning import Finetuning
 from profilers import LatencyTable, Meter, Workload, build_table, open_meter
 
 WINNER_ROUNDS = (4, 16)
@@ -98,11 +101,12 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
             sections = ("pretrain",) if name == "pretrain" else ("device", "search")
             tell_if_outdated(run, "export", name, folder, run.decisive(*sections))
         pool = run.open_images()
+        finetunes = () if run.config.finetune.task is None else ("finetune",)
         stage = Stage(
             "export",
             run.files.engines,
             {
-                **run.decisive("device", "score", "export"),
+                **run.decisive("device", "score", "export", *finetunes),
                 "data.licence": run.config.data.licence,
                 "pretrain.init_licence": run.config.pretrain.init_licence,
                 "export.tensorrt": _described(tensorrt),
@@ -119,7 +123,10 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
             check_target(tensorrt)
             resolutions = {winner.architecture.resolution for winner in chosen.winners}
             _check_images(run, pool, resolutions, tensorrt)
-            return _Exporter(run, run.load_weights(), pool, tensorrt)
+            finetuning = None
+            if run.config.finetune.task is not None:
+                finetuning = open_finetuning(run, pool)
+            return _Exporter(run, run.load_weights(), pool, tensorrt, finetuning)
 
         def work(exporter: _Exporter) -> list[str]:
             try:
@@ -200,6 +207,7 @@ class _Exporter:
     weights: SupernetWeights
     pool: ImagePool
     tensorrt: TensorRTTarget | None
+    finetuning: Finetuning | None = None
 
     @property
     def settings(self) -> ExportSettings:
@@ -344,9 +352,15 @@ class _Exporter:
         return measured
 
     def _calibration(self, resolution: int) -> torch.Tensor:
+        if self.finetuning is not None:
+            return self.finetuning.calibration(resolution)
         return self.pool.sample(resolution, 0, self.run.config.search.calibration_images)
 
     def _deployable(self, architecture: Architecture) -> Deployable:
+        if self.finetuning is not None:  # a reserve is trained now
+            model = trained(self.run, self.finetuning, architecture)
+            allowed = self.settings.max_task_loss
+            return make_whole_deployable(self.finetuning, model, architecture, allowed)
         search = self.run.config.search
         return make_deployable(
             self.run.space,
