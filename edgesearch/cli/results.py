@@ -260,7 +260,11 @@ def _print_files(manifest: dict[str, Any]) -> None:
     from edgesearch.export.manifest import unjudged
 
     files = manifest["files"]
-    header = ["  file", "precision", "max error", "cosine", "as PyTorch", "kNN PyTorch", "kNN file"]
+    parities = [about.get("parity") or {} for about in files.values()]
+    metric = next((each["metric"] for each in parities if each.get("metric")), None)
+    judge, key = ("kNN", "knn") if metric is None else (metric.replace("_", " "), "metric")
+    header = ["  file", "precision", "max error", "cosine", "as PyTorch"]
+    header += [f"{judge} PyTorch", f"{judge} file"]
     rows, notes, judged = [], [], {}
     for name, about in files.items():
         parity = about.get("parity") or {}
@@ -276,8 +280,8 @@ def _print_files(manifest: dict[str, Any]) -> None:
                 _shown(parity.get("max_difference"), ".1e"),
                 _shown(parity.get("min_cosine"), ".6f"),
                 same or "–",
-                _shown(parity.get("knn_before"), ".1%"),
-                _shown(parity.get("knn_after"), ".1%"),
+                _shown(parity.get(f"{key}_before"), ".1%"),
+                _shown(parity.get(f"{key}_after"), ".1%"),
             ]
         )
         if "compute_capabilities" in about:
@@ -290,6 +294,8 @@ def _print_files(manifest: dict[str, Any]) -> None:
     _print_table(header, rows)
     best = "top class" if manifest["output"] == "logits" else "most similar other image"
     print(f"  as PyTorch: images with the same {best} as in PyTorch; this is no accuracy")
+    for images in dict.fromkeys(each["metric_images"] for each in parities if metric and each):
+        print(f"  {judge}: on {images:,} test images")
     for train, held_out in dict.fromkeys(judged.values()):
         names = ", ".join(name for name, images in judged.items() if images == (train, held_out))
         print(
