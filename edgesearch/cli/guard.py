@@ -32,7 +32,7 @@ OUR_FAULT, USERS_FAULT, STOPPED = 1, 2, 130
 ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 EXIT_DELAY_S = 5.0
 GO_ON = "Run the same command again to continue."
-SHARED = ("pretrain", "search", "rank")
+SHARED = ("pretrain", "finetune", "search", "rank")
 """Commands that several processes share."""
 
 
