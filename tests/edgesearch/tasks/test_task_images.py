@@ -32,7 +32,7 @@ def test_of_each_class_the_same_share_and_at_least_one():
     images = share_out(images_of(*[0] * 40, *[1] * 4), images_of(0, 1), 0.1, 0, 0)
     assert images.train.labels.tolist() == [0] * 4 + [1]
     (notice,) = images.notices
-    assert "1 training images of b, 4 of a" in notice
+    assert "4 training images of b, 40 of a" in notice
 
 
 def test_the_seed_decides_which():
