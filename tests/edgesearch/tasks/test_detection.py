@@ -61,7 +61,7 @@ def test_boxes_follow_the_image(fit, changed):
             continue
         rows, columns = (image[0] > 60).nonzero().T
         found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        assert framed.corners[0].mul(SIZE).tolist() == pytest.approx(found, abs=1.6)
+        assert framed.corners[0].mul(SIZE).tolist() == pytest.approx(found, abs=2.5)
 
 
 def test_an_image_without_objects_is_background():
