@@ -32,6 +32,6 @@ def decoded(
     coder: BoxCoder, regression: torch.Tensor, anchors: torch.Tensor, resolution: int
 ) -> torch.Tensor:
     """Boxes (N, A, 4) in shares of the images, from regressions (N, A, 4)."""
-    count = len(regression)
+    count = regression.shape[0]  # len() would fix a dynamic batch
     boxes = coder.decode_single(regression.reshape(-1, 4), anchors.repeat(count, 1))
     return boxes.reshape(count, -1, 4) / resolution
