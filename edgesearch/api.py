@@ -92,5 +92,5 @@ class Run(RunContext):
         return write_report(self, path)
 
     def run(self, *, anew: bool = False) -> RunResult:
-        """Run all stages, compare the winners with baselines, and write the report."""
+        """Run all stages (finetune with a task only), compare the winners, and write the report."""
         return run_all(self, anew=anew)

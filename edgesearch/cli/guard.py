@@ -39,7 +39,7 @@ EXIT_DELAY_S = 5.0
 GO_ON = "Run the same command again to continue."
 AT_ONCE_S = 0.3
 """A stop that takes longer is acknowledged before it is done."""
-SHARED = ("pretrain", "search", "rank")
+SHARED = ("pretrain", "finetune", "search", "rank")
 """Commands that several processes share."""
 
 

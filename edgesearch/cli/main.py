@@ -317,7 +317,10 @@ _stage_command("search", "Find the best subnets within the budgets.")
 _stage_command("finetune", "Train the winners, or other subnets, for a task with labels.")
 _stage_command("export", "Compile, verify and measure the winners.")
 _stage_command("rank", "Measure how well the score ranks subnets by accuracy.")
-_stage_command("run", "Run profile, pretrain, search and export; finished stages are skipped.")
+_stage_command(
+    "run",
+    "Run all stages (finetune with a task only); finished ones are skipped.",
+)
 
 
 @app.command("table")

@@ -412,7 +412,11 @@ def _print_files(manifest: dict[str, Any]) -> None:
     from edgesearch.export.manifest import notes_on
 
     files = manifest["files"]
-    header = ["  file", "precision", "max error", "cosine", "as PyTorch", "kNN PyTorch", "kNN file"]
+    parities = [about.get("parity") or {} for about in files.values()]
+    metric = next((each["metric"] for each in parities if each.get("metric")), None)
+    judge, key = ("kNN", "knn") if metric is None else (metric.replace("_", " "), "metric")
+    header = ["  file", "precision", "max error", "cosine", "as PyTorch"]
+    header += [f"{judge} PyTorch", f"{judge} file"]
     rows, notes, judged = [], [], {}
     for name, about in files.items():
         parity = about.get("parity") or {}
@@ -428,8 +432,8 @@ def _print_files(manifest: dict[str, Any]) -> None:
                 _shown(parity.get("max_difference"), ".1e"),
                 _shown(parity.get("min_cosine"), ".6f"),
                 same or "–",
-                _shown(parity.get("knn_before"), ".1%"),
-                _shown(parity.get("knn_after"), ".1%"),
+                _shown(parity.get(f"{key}_before"), ".1%"),
+                _shown(parity.get(f"{key}_after"), ".1%"),
             ]
         )
         if "compute_capabilities" in about:
@@ -442,6 +446,8 @@ def _print_files(manifest: dict[str, Any]) -> None:
     _print_table(header, rows)
     best = "top class" if manifest["output"] == "logits" else "most similar other image"
     print(f"  as PyTorch: images with the same {best} as in PyTorch; this is no accuracy")
+    for images in dict.fromkeys(each["metric_images"] for each in parities if metric and each):
+        print(f"  {judge}: on {images:,} test images")
     for train, held_out in dict.fromkeys(judged.values()):
         names = ", ".join(name for name, images in judged.items() if images == (train, held_out))
         print(
@@ -472,6 +478,9 @@ def print_run(result: RunResult, verbose: bool = False) -> None:
         )
     for doubt in filter(None, (result.training_doubt, result.search.ranking_doubt)):
         print(f"warning: {doubt}")
+    if result.finetune is not None:
+        print()
+        print_finetune(result.finetune)
     print()
     print_export(result.export, with_files=verbose)
     print(f"report: {result.report_path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -15,7 +16,7 @@ from edgesearch.latency.settings import DeviceSettings, ProfileSettings, Validat
 from edgesearch.pretrain.settings import PretrainSettings
 from edgesearch.search.settings import SearchSettings
 from edgesearch.settings import CountFromZero, Settings, UserPath, fault
-from edgesearch.tasks.settings import FinetuneSettings
+from edgesearch.tasks.settings import WITH_TASK, FinetuneSettings
 
 
 class Config(Settings):
@@ -39,7 +40,7 @@ class Config(Settings):
     """How the supernet is trained."""
     search: SearchSettings = SearchSettings()
     """How subnets are searched."""
-    finetune: FinetuneSettings = FinetuneSettings()
+    finetune: Annotated[FinetuneSettings, WITH_TASK] = FinetuneSettings()
     """How networks are trained with labels."""
     export: ExportSettings = ExportSettings()
     """How the winners are exported."""

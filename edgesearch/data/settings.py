@@ -19,6 +19,9 @@ from edgesearch.settings import (
 FROM_FILES = AppliesTo(
     "data.source is another than digits", lambda config: config.data.source != "digits"
 )
+WITH_FILES = AppliesTo(
+    "data.labels is another than folders", lambda config: config.data.labels != "folders"
+)
 
 
 class DataSettings(Settings):
@@ -28,6 +31,16 @@ class DataSettings(Settings):
     """A folder of images, tar shards, a torchvision data set, or scikit-learn's digits."""
     root: Annotated[UserPath | None, NO_EFFECT] = Field(default=None, validate_default=True)
     """Folder of images, shards (or a pattern, `train-{000..146}.tar`) or torchvision data set."""
+    labels: Annotated[
+        Literal["folders", "csv", "coco", "voc", "yolo", "maps", "masks"],
+        AppliesTo("data.source is folder", lambda config: config.data.source == "folder"),
+    ] = "folders"
+    """Where the labels of a folder of images stand: class folders; a CSV file of paths and labels;
+    boxes as in COCO, Pascal VOC or YOLO; label maps of all classes; or a mask for each class."""
+    annotations: Annotated[UserPath | None, NO_EFFECT, WITH_FILES] = None
+    """File or folder of these; by default at the usual place below root."""
+    classes: Annotated[list[str] | None, WITH_FILES] = None
+    """Names of the classes in order; by default those of the files. Others are refused."""
     name: str | None = Field(default=None, validate_default=True)
     """Class of torchvision.datasets, such as CIFAR10; its files must exist already."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.2

@@ -162,14 +162,18 @@ def _with_labels(
 
 
 def hold_out(splits: ImageSplits, share: float, seed: int) -> ImageSplits:
-    """Split off the same share of each class as test split, but never a whole class."""
+    """Split off the same share of each class (or of images with annotations), never a whole one."""
     images = splits.train
-    if images.labels is None:
+    if images.labels is None and images.targets is None:
         return splits
     generator = torch.Generator().manual_seed(seed)
     test: set[int] = set()
-    for label in range(len(images.class_names)):
-        members = (images.labels == label).nonzero().flatten()
+    if images.labels is None:
+        groups = [torch.arange(len(images))]
+    else:
+        numbers = range(len(images.class_names))
+        groups = [(images.labels == label).nonzero().flatten() for label in numbers]
+    for members in groups:
         count = min(round(len(members) * share), len(members) - 1)
         chosen = torch.randperm(len(members), generator=generator)[: max(0, count)]
         test.update(members[chosen].tolist())

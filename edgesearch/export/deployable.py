@@ -28,7 +28,7 @@ from edgesearch.export.engines import (
 )
 from edgesearch.export.kit import KIT, least_versions, write_kit
 from edgesearch.export.manifest import make_manifest, notes_on, write_manifest
-from edgesearch.export.verify import KnnImages
+from edgesearch.export.verify import KnnImages, TaskImages
 from edgesearch.formats.precision import CALIBRATIONS, Calibration, CalibrationMethod, Precision
 from edgesearch.formats.precisions import PRECISIONS, precision_of, precision_with
 from edgesearch.search.winners import Winner
@@ -36,6 +36,8 @@ from edgesearch.space import Architecture, SearchSpace
 from edgesearch.supernet.calibrate import recalibrate
 from edgesearch.supernet.subnet import Subnet
 from edgesearch.supernet.weights import SupernetWeights
+from edgesearch.tasks.finetuning import Finetuning
+from edgesearch.tasks.model import TaskModel
 from profilers import LatencyTable
 
 PARITY_IMAGES = 64
@@ -57,15 +59,24 @@ class Deployable:
         classifier: Accuracy of the logits (0 … 1) and number of held-out images; None without.
     """
 
-    network: Subnet
+    network: Subnet | TaskModel
     resolution: int
     metadata: dict[str, str]
     calibration: dict[str, Any]
     classifier: dict[str, Any] | None = None
+    task: TaskImages | None = None
+
+    def parity_images(self, pool: ImagePool, batch: int) -> torch.Tensor:
+        """Images (N, C, R, R), normalised as the network needs them, to verify engines on."""
+        if self.task is None:
+            return parity_images(pool, self.resolution, batch)
+        return self.task.prepare(self.task.images[: max(PARITY_IMAGES, batch)])
 
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs; for stages one each, such as "layer1"."""
+        if isinstance(self.network, TaskModel):
+            return self.network.output_names
         output = self.network.output
         return list(self.network.stage_names) if output == "stages" else [output]
 
@@ -118,6 +129,43 @@ def make_deployable(
         digest.update(image.contiguous().numpy().tobytes())
     about = {"images": len(calibration), "sha256_of_pixels": digest.hexdigest()}
     return Deployable(network, resolution, metadata, {**about, "image_set": pool.digest}, right)
+
+
+def make_whole_deployable(
+    finetuning: Finetuning, model: TaskModel, architecture: Architecture, max_loss: float
+) -> Deployable:
+    """A whole network that was trained for a task, with its test images.
+
+    Args:
+        finetuning: The task.
+        model: The trained network.
+        architecture: Of its backbone.
+        max_loss: Allowed loss of the task's metric by conversion.
+    """
+    record, resolution = finetuning.record, model.resolution
+    task, fitted = finetuning.task(resolution), finetuning.fitted("test", resolution)
+    model = model.to("cpu").to(memory_format=torch.channels_last).eval()
+    metadata = {
+        "space": finetuning.space.name,
+        "architecture": json.dumps(dict(architecture)),
+        "preprocess": json.dumps(task.preprocess.to_dict()),
+        "classes": json.dumps(list(finetuning.classes)),
+        "output": "logits" if record.name == "classification" else record.name,
+        "head": finetuning.settings.head,
+    }
+    calibration = finetuning.calibration(resolution)
+    digest = hashlib.sha256(calibration.contiguous().numpy().tobytes()).hexdigest()
+    about = {"images": len(calibration), "sha256_of_pixels": digest}
+    images = TaskImages(
+        record.metric,
+        fitted.images,
+        task.preprocess.normalise,
+        task.predictions,
+        lambda found: task.figures(found, fitted.targets[: len(found)])[record.metric],
+        max_loss,
+    )
+    pool = finetuning.pool
+    return Deployable(model, resolution, metadata, {**about, "image_set": pool.digest}, task=images)
 
 
 def _precisions(device: DeviceSpec, tensorrt: TensorRTTarget | None) -> list[Precision]:
@@ -235,6 +283,7 @@ def write_winner(
     precision = precision_of(device)
     glance = min(KNN_IMAGES, max(int(KNN_GLANCE[0] / winner.macs), KNN_GLANCE[1]))
     judged = any(each.judged_by_labels for each in _precisions(device, tensorrt))
+    count = KNN_IMAGES if judged else glance
     source = ONNX_FILE
     if tensorrt is not None:
         source = write_for_tensorrt(
@@ -243,16 +292,17 @@ def write_winner(
     engines = build_engines(
         folder,
         deployable.network,
-        parity_images(pool, deployable.resolution, device.batch),
+        deployable.parity_images(pool, device.batch),
         tensorrt,
         precision,
         source,
-        logits=deployable.network.output == "logits",
+        logits=deployable.metadata["output"] == "logits",
         batch=device.batch,
-        knn=_knn_images(
-            pool, deployable.resolution, KNN_IMAGES if judged else glance, form["knn_neighbours"]
-        ),
+        knn=None
+        if deployable.task
+        else _knn_images(pool, deployable.resolution, count, form["knn_neighbours"]),
         knn_glance=glance,
+        task=deployable.task,
     )
     files = engines.files
     definition = {"space_definition": json.dumps(space.to_dict())}

@@ -28,7 +28,7 @@ from devices.errors import DeviceError
 from devices.runtimes.known_runtimes import RUNTIMES
 from edgesearch.errors import DifferenceError, ExportError
 from edgesearch.export.first_difference import differs_from_file, differs_from_network
-from edgesearch.export.verify import KnnImages, compare, fits, verify_engine
+from edgesearch.export.verify import KnnImages, TaskImages, compare, fits, verify_engine
 from edgesearch.formats.fp16 import FP16
 from edgesearch.formats.fp32 import FP32
 from edgesearch.formats.onnx_export import INPUT_NAME
@@ -109,12 +109,14 @@ def build_engines(
     knn: KnnImages | None = None,
     knn_glance: int = 64,
     batch: int = 1,
+    task: TaskImages | None = None,
 ) -> Engines:
     """Compile a winner's ONNX files, and verify on real images those that can run here.
 
     The folder contains `ONNX_FILE`, the file of `precision` and `source`, from which TensorRT
     engines are built; `images` are (N, C, H, W), normalised. Precisions not judged by kNN accuracy
-    use only `knn_glance` of the images in `knn`. `batch` replaces a dynamic batch for TensorRT.
+    use only `knn_glance` of the images in `knn`. `task` judges whole networks. `batch` replaces
+    a dynamic batch for TensorRT.
 
     What is made for TensorRT alone is left out if it differs too much; `precision` is the device's.
 
@@ -124,7 +126,7 @@ def build_engines(
         CompileError: A runtime could not compile the network.
         RuntimeMissingError: TensorRT for RTX is not installed.
     """
-    check = _Check(folder, network.eval(), images, logits, knn, knn_glance)
+    check = _Check(folder, network.eval(), images, logits, knn, knn_glance, task)
     measured = {FP32.file: FP32, precision.file: precision}
     files = {name: check.on_processor(folder / name, each) for name, each in measured.items()}
     for name, each in measured.items():
@@ -163,6 +165,7 @@ class _Check:
         logits: bool,
         knn: KnnImages | None,
         knn_glance: int,
+        task: TaskImages | None = None,
     ) -> None:
         self._onnx_path = folder / ONNX_FILE
         self._network = network
@@ -173,6 +176,10 @@ class _Check:
         self._batch = size if isinstance(size, int) else 1
         self._knn = None if knn is None else knn.whole_batches(self._batch)
         self._glance = max(self._batch, knn_glance - knn_glance % self._batch)
+        self._task: tuple[TaskImages, float] | None = None
+        if task is not None and len(task.whole_batches(self._batch).images):
+            whole = task.whole_batches(self._batch)
+            self._task = whole, whole.judge(self._embed, 64)
         self._accuracies: dict[bool, float] = {}
         self._runtime = OnnxRuntime(threads=os.cpu_count() or 1)
 
@@ -191,7 +198,8 @@ class _Check:
     def _embed(self, pixels: np.ndarray) -> list[np.ndarray]:
         with torch.no_grad():
             outputs = self._network(torch.from_numpy(pixels))
-        return [o.numpy() for o in (outputs if isinstance(outputs, list) else [outputs])]
+        several = isinstance(outputs, list | tuple)
+        return [o.numpy() for o in (outputs if several else [outputs])]
 
     def on_processor(self, path: Path, precision: Precision) -> dict[str, Any]:
         """Verify a file on the CPU; returns its facts."""
@@ -221,10 +229,12 @@ class _Check:
             precision,
             logits=self._logits,
             knn=self._knn_for(precision),
+            task=self._task,
             locate=lambda: self._locate(path, precision),
         )
         facts: dict[str, Any] = {"parity": asdict(parity)}
-        if precision.judged_by_labels and parity.knn_after is None:
+        judged = parity.knn_after is not None or parity.metric_after is not None
+        if precision.judged_by_labels and not judged:
             lacking = _NO_LABELS if self._knn is None else _FEW_LABELS.format(self._batch)
             facts["knn_note"] = f"not judged by kNN accuracy: {lacking}"
         return facts

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 HERE = Path(__file__).resolve().parent
 LABELS = "labels.txt"
@@ -29,6 +29,16 @@ LONGEST_ASPECT = 4
 RESAMPLING = getattr(Image, "Resampling", Image)  # Pillow 9.0 has none
 FILTERS = {"bilinear": RESAMPLING.BILINEAR, "bicubic": RESAMPLING.BICUBIC}
 WARM_UP_RUNS = 5
+LEAST_SCORE = 0.3
+"""Boxes below are neither listed nor drawn."""
+OVERLAP = 0.5
+MOST = 100
+LISTED = 10
+MASK_STRENGTH = 0.5
+COLOURS = (
+    *((230, 60, 60), (60, 110, 230), (40, 170, 80), (240, 180, 30), (150, 70, 200)),
+    *((20, 180, 190), (240, 120, 30), (220, 90, 160), (120, 120, 120), (130, 90, 50)),
+)
 CLOSED_PIPE = 141
 """Exit code of programs that a closed pipe ends."""
 MANIFEST_KEYS = ("device", "files", "input", "kit_file", "least_versions", "output", "preprocess")
@@ -73,21 +83,37 @@ def predict(options: argparse.Namespace) -> None:
     """Run the engine on each image, then time it."""
     manifest = read_manifest()
     labels = read_labels(manifest)
-    if options.save is not None and not options.save.absolute().parent.is_dir():
-        raise Refusal(f"a folder for {options.save}", "none", "Create it, or name another file.")
+    for path in filter(None, (options.save, options.draw)):
+        if not path.absolute().parent.is_dir():
+            raise Refusal(f"a folder for {path}", "none", "Create it, or name another file.")
+    if options.draw is not None:
+        Image.init()
+        if manifest["output"] not in ("detection", "segmentation"):
+            raise Refusal(
+                "an engine that finds boxes or classes of pixels, for --draw",
+                f"one with the output {manifest['output']}",
+                "Leave --draw out.",
+            )
+        if options.draw.suffix.lower() not in Image.registered_extensions():
+            raise Refusal("an image format for --draw", str(options.draw), "Name a .png file.")
     session: Any = None
     results: list[dict[str, Any]] = []
     unreadable: list[Unreadable] = []
     outputs: dict[str, Any] = {}
     for number, path in enumerate(options.images):
         try:
-            pixels = prepare(path, manifest["preprocess"])
+            image = decode(path, manifest["preprocess"]["channels"])
+            pixels = prepare(image, manifest["preprocess"])
         except Unreadable as error:
             unreadable.append(error)
             continue
         session = session or load(manifest)
         found = run(session, manifest, pixels)
-        results.append({"image": str(path), **describe(found, labels)})
+        about = describe(found, labels, manifest, image.shape[:2])
+        if options.draw is not None:
+            place = options.draw if len(options.images) == 1 else numbered(options.draw, number)
+            draw(image, found, about, labels, manifest).save(place)
+        results.append({"image": str(path), **about})
         if not options.json:
             show(results[-1])
         if options.save is not None:
@@ -122,6 +148,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+")
     parser.add_argument("--runs", type=count_from_one, default=50, help="number of timed runs (50)")
     parser.add_argument("--save", type=Path, help="save the outputs in this .npz file")
+    parser.add_argument("--draw", type=Path, help="draw boxes or a coloured mask into this image")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
@@ -146,7 +173,7 @@ def read_manifest() -> dict[str, Any]:
 
 def read_labels(manifest: dict[str, Any]) -> list[str]:
     """The lines of labels.txt, one for each class; none if the outputs are not classes."""
-    if manifest["output"] != "logits":
+    if manifest["output"] not in ("logits", "detection", "segmentation"):
         return []
     try:
         text = (HERE / LABELS).read_text("utf-8-sig")  # editors on Windows add a mark
@@ -162,9 +189,9 @@ def read_labels(manifest: dict[str, Any]) -> list[str]:
     return labels
 
 
-def prepare(path: Path, rule: dict[str, Any]) -> NDArray[np.float32]:
-    """Preprocess an image to (C, R, R)."""
-    image = resize_and_crop(decode(path, rule["channels"]), rule)
+def prepare(image: NDArray[np.uint8], rule: dict[str, Any]) -> NDArray[np.float32]:
+    """Preprocess an image (H, W, C) to (C, R, R)."""
+    image = fit(image, rule)
     mean = np.array(rule["mean"], np.float32)[:, None, None]
     std = np.array(rule["std"], np.float32)[:, None, None]
     scaled = image.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
@@ -211,6 +238,37 @@ def eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
+def within(rule: dict[str, Any], height: int, width: int) -> tuple[int, int]:
+    """Height and width that a stretched or letterboxed image takes of the input."""
+    side = rule["resolution"]
+    if rule.get("fit") == "stretch":
+        return side, side
+    longest = max(height, width)
+    return max(1, round(side * height / longest)), max(1, round(side * width / longest))
+
+
+def fit(image: NDArray[np.uint8], rule: dict[str, Any]) -> NDArray[np.uint8]:
+    """(H, W, C) to (R, R, C): crop, stretch, or letterbox with borders below or on the right."""
+    if rule.get("fit", "crop") == "crop":
+        return resize_and_crop(image, rule)
+    height, width = within(rule, *image.shape[:2])
+    whole = np.zeros((rule["resolution"], rule["resolution"], image.shape[2]), np.uint8)
+    whole[:height, :width] = resize(image, (width, height), rule)
+    return whole
+
+
+def resize(
+    image: NDArray[np.uint8], size: tuple[int, int], rule: dict[str, Any]
+) -> NDArray[np.uint8]:
+    """(H, W, C) to this width and height, with antialiasing."""
+    kind = FILTERS[rule["interpolation"]]
+    resized = [
+        np.asarray(Image.fromarray(image[..., channel].astype(np.float32)).resize(size, kind))
+        for channel in range(image.shape[2])
+    ]
+    return np.asarray(np.rint(np.stack(resized, axis=-1)).clip(0, 255), np.uint8)
+
+
 def resize_and_crop(image: NDArray[np.uint8], rule: dict[str, Any]) -> NDArray[np.uint8]:
     """(H, W, C) to (R, R, C): resize the short side with antialiasing, crop the centre."""
     height, width = image.shape[:2]
@@ -220,13 +278,7 @@ def resize_and_crop(image: NDArray[np.uint8], rule: dict[str, Any]) -> NDArray[n
     resolution, short = rule["resolution"], min(height, width)
     target = round(resolution * rule["resize_ratio"])
     if short != target:
-        size = (target * width // short, target * height // short)
-        kind = FILTERS[rule["interpolation"]]
-        resized = [
-            np.asarray(Image.fromarray(image[..., channel].astype(np.float32)).resize(size, kind))
-            for channel in range(image.shape[2])
-        ]
-        image = np.rint(np.stack(resized, axis=-1)).clip(0, 255).astype(np.uint8)
+        image = resize(image, (target * width // short, target * height // short), rule)
     return centre(image, resolution, resolution)
 
 
@@ -305,8 +357,20 @@ def time_ms(session: Any, runs: int) -> list[float]:
         return list(session.time_ms(runs))
 
 
-def describe(outputs: dict[str, NDArray[Any]], labels: list[str]) -> dict[str, Any]:
-    """Classes with probabilities, or shape and norm of features."""
+def describe(
+    outputs: dict[str, NDArray[Any]],
+    labels: list[str],
+    manifest: dict[str, Any],
+    size: tuple[int, ...],
+) -> dict[str, Any]:
+    """Classes, boxes or shares of pixels; else shape and norm of features."""
+    if manifest["output"] == "detection":
+        return {"boxes": boxes_of(outputs, labels, manifest["preprocess"], *size)}
+    if manifest["output"] == "segmentation":
+        classes = classes_of_pixels(outputs, manifest["preprocess"], *size)
+        counts = np.bincount(classes.flatten(), minlength=len(labels))
+        shares = (counts / counts.sum()).tolist()
+        return {"pixels": [{"name": n, "share": s} for n, s in zip(labels, shares)]}
     if "logits" in outputs:
         logits = outputs["logits"].astype(np.float64)
         shares = np.exp(logits - logits.max())
@@ -325,11 +389,103 @@ def describe(outputs: dict[str, NDArray[Any]], labels: list[str]) -> dict[str, A
     }
 
 
+def boxes_of(
+    outputs: dict[str, NDArray[Any]],
+    labels: list[str],
+    rule: dict[str, Any],
+    height: int,
+    width: int,
+) -> list[dict[str, Any]]:
+    """The best box of each object, in pixels of the image, best first."""
+    scores, corners = outputs["scores"].astype(np.float64), outputs["boxes"].astype(np.float64)
+    taken = np.array(within(rule, height, width)[::-1] * 2) / rule["resolution"]
+    corners = np.clip(corners / taken, 0, 1) * np.array([width, height] * 2)
+    found: list[dict[str, Any]] = []
+    for label, name in enumerate(labels):
+        order = np.argsort(-scores[:, label], kind="stable")
+        order = order[scores[order, label] > LEAST_SCORE]
+        while len(order) and len(found) < MOST * len(labels):
+            best, rest = corners[order[0]], corners[order[1:]]
+            values = {"name": name, "class": label, "score": float(scores[order[0], label])}
+            found.append({**values, "box": [round(float(each), 1) for each in best]})
+            shared = np.prod(
+                np.clip(
+                    np.minimum(best[2:], rest[:, 2:]) - np.maximum(best[:2], rest[:, :2]), 0, None
+                ),
+                axis=1,
+            )
+            own = np.prod(best[2:] - best[:2])
+            areas = np.prod(rest[:, 2:] - rest[:, :2], axis=1)
+            order = order[1:][shared <= OVERLAP * np.maximum(own + areas - shared, 1e-9)]
+    return sorted(found, key=lambda each: -float(each["score"]))[:MOST]
+
+
+def classes_of_pixels(
+    outputs: dict[str, NDArray[Any]], rule: dict[str, Any], height: int, width: int
+) -> NDArray[np.uint8]:
+    """The class (H, W) of each pixel of the image."""
+    classes = outputs["logits"].argmax(axis=0).astype(np.uint8)
+    high, wide = within(rule, height, width)
+    part = Image.fromarray(classes[:high, :wide])
+    return np.asarray(part.resize((width, height), RESAMPLING.NEAREST))
+
+
+def draw(
+    image: NDArray[np.uint8],
+    outputs: dict[str, NDArray[Any]],
+    about: dict[str, Any],
+    labels: list[str],
+    manifest: dict[str, Any],
+) -> Image.Image:
+    """The image with boxes and names, or with coloured classes and their names."""
+    height, width = image.shape[:2]
+    colours = np.array([COLOURS[n % len(COLOURS)] for n in range(len(labels))], np.float32)
+    shown = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    if manifest["output"] == "segmentation":
+        classes = classes_of_pixels(outputs, manifest["preprocess"], height, width)
+        mask = classes > 0  # class 0 is the background
+        mixed = shown * (1 - MASK_STRENGTH) + colours[classes] * MASK_STRENGTH
+        shown = np.where(mask[..., None], mixed, shown).astype(np.uint8)
+    picture = Image.fromarray(shown)
+    pen = ImageDraw.Draw(picture)
+    for each in about.get("boxes", ()):
+        colour = COLOURS[each["class"] % len(COLOURS)]
+        left, top, right, bottom = each["box"]
+        pen.rectangle([left, top, right, bottom], outline=colour, width=max(1, width // 300))
+        write(pen, (left + 2, top), f"{each['name']} {each['score']:.2f}", colour)
+    for number, each in enumerate(about.get("pixels", [])[1:], 1):
+        place = (2.0, 12.0 * (number - 1))
+        write(pen, place, f"{each['name']} {each['share']:.1%}", COLOURS[number % len(COLOURS)])
+    return picture
+
+
+def write(pen: Any, place: tuple[float, float], text: str, colour: Any) -> None:
+    """Write on a picture; old fonts of Pillow lack most letters."""
+    try:
+        pen.text(place, text, fill=colour)
+    except UnicodeError:
+        pen.text(place, text.encode("ascii", "replace").decode("ascii"), fill=colour)
+
+
+def numbered(path: Path, number: int) -> Path:
+    """The path of one of several pictures."""
+    return path.with_name(f"{path.stem}_{number}{path.suffix}")
+
+
 def show(result: dict[str, Any]) -> None:
     """Print the prediction for an image."""
     print(result["image"])
     for about in result.get("classes", ()):
         print(f"  {about['probability']:6.1%}  {about['name']}")
+    boxes = result.get("boxes", ())
+    for about in boxes[:LISTED]:
+        print(f"  {about['score']:6.1%}  {about['name']}  {about['box']}")
+    if len(boxes) > LISTED:
+        print(f"  and {len(boxes) - LISTED} more")
+    if "boxes" in result and not boxes:
+        print("  nothing found")
+    for about in result.get("pixels", ()):
+        print(f"  {about['share']:6.1%}  {about['name']}")
     for name, about in result.get("outputs", {}).items():
         print(f"  {name}: shape {about['shape']}, norm {about['norm']:.4f}")
 

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from edgesearch.formats.precision import CALIBRATIONS, CalibrationMethod
 from edgesearch.formats.precisions import PRECISIONS
-from edgesearch.settings import AppliesTo, CountFromZero, Settings, fault
+from edgesearch.settings import AppliesTo, CountFromZero, Fraction, Settings, fault
 
 
 class TensorRTSettings(Settings):
@@ -61,5 +61,9 @@ class ExportSettings(Settings):
         AppliesTo("search.reserves is above 0 and search.budgets bounds a latency", _may_replace),
     ] = 5
     """Reserves to try for winners whose measured latency exceeds the budget."""
+    max_task_loss: Annotated[
+        Fraction, AppliesTo("finetune.task is given", lambda c: c.finetune.task is not None)
+    ] = 0.02
+    """Largest loss of the task's metric by conversion, as of int8; more is refused."""
     tensorrt: TensorRTSettings | None = TensorRTSettings()
     """TensorRT-RTX engines; null builds none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ class Parity:
             image as in PyTorch; None for a single image. This is no accuracy.
         knn_images: Held-out images that were classified.
         knn_train_images: Images whose labels voted.
+        metric: Name of the task's figure, on `metric_images` test images, before and after.
     """
 
     images: int
@@ -45,6 +47,42 @@ class Parity:
     knn_after: float | None = None
     knn_images: int | None = None
     knn_train_images: int | None = None
+    metric: str | None = None
+    metric_before: float | None = None
+    metric_after: float | None = None
+    metric_images: int | None = None
+
+
+@dataclass(frozen=True)
+class TaskImages:
+    """Test images of a task, for its metric.
+
+    Attributes:
+        metric: Name of the figure, in 0 … 1.
+        images: (N, C, R, R) uint8.
+        prepare: Normalises images.
+        predictions: What outputs (M, …) say of each of M images.
+        figure: The metric of the predictions of the first images.
+        max_loss: Allowed loss of the metric by less precise numbers.
+    """
+
+    metric: str
+    images: torch.Tensor
+    prepare: Callable[[torch.Tensor], torch.Tensor]
+    predictions: Callable[[list[np.ndarray]], list[Any]]
+    figure: Callable[[list[Any]], float]
+    max_loss: float
+
+    def whole_batches(self, batch: int) -> TaskImages:
+        """Without the images that do not fill a batch."""
+        return replace(self, images=self.images[: len(self.images) // batch * batch])
+
+    def judge(self, run: Callable[[np.ndarray], Outputs], batch: int) -> float:
+        """The metric of a network, called with batches (≤ batch, C, R, R)."""
+        found: list[Any] = []
+        for part in self.images.split(batch):
+            found += self.predictions(_listed(run(self.prepare(part).contiguous().numpy())))
+        return self.figure(found)
 
 
 @dataclass(frozen=True)
@@ -162,13 +200,16 @@ def verify_engine(
     *,
     logits: bool = False,
     knn: tuple[KnnImages, float] | None = None,
+    task: tuple[TaskImages, float] | None = None,
     locate: Callable[[], str] | None = None,
 ) -> Parity:
     """Run an engine on real images and compare it with the trained network.
 
     `images` are (N, C, H, W) float32, normalised, incomplete batches dropped; `expected` are the
     trained network's outputs (N, …). `knn` is whole batches of labeled images with the trained
-    network's accuracy; `locate` describes where a difference begins, if it exceeds the tolerance.
+    network's accuracy; `task` is whole batches of test images with its figure. Converted numbers
+    (int8) are judged by that figure alone if there is one. `locate` describes where a
+    difference begins, if it exceeds the tolerance.
 
     Raises:
         DifferenceError: The difference exceeds the tolerance.
@@ -200,10 +241,21 @@ def verify_engine(
                 knn_images=len(knn[0].test),
                 knn_train_images=len(knn[0].train),
             )
+        if task is not None:
+            parity = replace(
+                parity,
+                metric=task[0].metric,
+                metric_before=task[1],
+                metric_after=task[0].judge(lambda pixels: _outputs(session, pixels), batch),
+                metric_images=len(task[0].images),
+            )
     finally:
         session.close()
-    if not fits(parity, precision.tolerance):
+    by_task = task is not None and precision.judged_by_labels
+    if not by_task and not fits(parity, precision.tolerance):
         _refuse_difference(engine_path, parity, precision, locate)
+    if task is not None:
+        _check_task(engine_path, parity, precision, task[0].max_loss)
     _check_knn(engine_path, parity, precision)
     return parity
 
@@ -223,6 +275,18 @@ def _refuse_difference(
         f"a difference of {parity.max_difference:.3g} and cosine {parity.min_cosine:.6f} "
         f"on {parity.images} images{where}",
         _REPORT if precision.convert is None else _OTHER_PRECISION,
+    )
+
+
+def _check_task(path: Path, parity: Parity, precision: Precision, allowed: float) -> None:
+    before, after = parity.metric_before, parity.metric_after
+    if before is None or after is None or before - after <= allowed + 1e-9:
+        return
+    raise ExportError(
+        f"a loss of {parity.metric} of at most {allowed:.1%} for {path.name} ({precision.name})",
+        f"{before:.1%} before and {after:.1%} after, on {parity.metric_images} images",
+        "Choose another export.quantization, more search.calibration_images, another precision, or "
+        "a larger export.max_task_loss.",
     )
 
 

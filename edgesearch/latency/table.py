@@ -24,7 +24,14 @@ VALIDATION = "validation"
 """Kind of the held-out networks."""
 WINNER = "winner"
 """Kind of exported networks; a correction is fitted to them too."""
-_NOUNS = {NETWORK: "whole network", VALIDATION: "held-out network", WINNER: "exported winner"}
+WHOLE = "whole"
+"""Kind of exported networks with the head of a task."""
+_NOUNS = {
+    NETWORK: "whole network",
+    VALIDATION: "held-out network",
+    WINNER: "exported winner",
+    WHOLE: "network with its head",
+}
 _OWNER = "edgesearch"
 
 

@@ -22,6 +22,7 @@ from edgesearch.export.deployable import (
     is_converted,
     is_in_int8,
     make_deployable,
+    make_whole_deployable,
     parity_images,
     write_for_tensorrt,
     write_in_format,
@@ -34,6 +35,7 @@ from edgesearch.export.settings import ExportSettings
 from edgesearch.formats.onnx_export import export_network
 from edgesearch.formats.precisions import PRECISIONS, precision_of
 from edgesearch.latency.budgets import (
+    MEDIAN,
     broken_budgets,
     describe_broken,
     describe_budgets,
@@ -46,6 +48,7 @@ from edgesearch.latency.budgets import (
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.load_table import load_table, tell_doubt, tell_speed
 from edgesearch.latency.table import (
+    WHOLE,
     WINNER,
     about_network,
     current_correction,
@@ -57,9 +60,11 @@ from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import Stage, read_record, tell_if_outdated
 from edgesearch.search.winners import Winner, Winners
 from edgesearch.space import Architecture
+from edgesearch.stages.finetune import open_finetuning, trained
 from edgesearch.stages.profile import open_workloads
 from edgesearch.stages.search import WINNERS, check_searched_for
 from edgesearch.supernet.weights import SupernetWeights
+from edgesearch.tasks.finetuning import Finetuning
 from profilers import LatencyTable, Meter, Workload, build_table, open_meter
 
 WINNER_ROUNDS = (4, 16)
@@ -109,13 +114,15 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
             check_target(tensorrt)
             resolutions = {winner.architecture.resolution for winner in chosen.winners}
             _check_images(run, pool, resolutions, tensorrt)
-            weights = run.load_weights()
+            finetuning, weights = None, run.load_weights()
             if weights.origin is not None and weights.origin.licence is None:
                 run.teller("export")(
                     f"the licence of the initial weights ({weights.origin.source}) is unknown, and "
                     "the manifests will say so: state it as pretrain.init_licence"
                 )
-            return _Exporter(run, weights, pool, tensorrt)
+            if run.config.finetune.task is not None:
+                finetuning = open_finetuning(run, pool)
+            return _Exporter(run, weights, pool, tensorrt, finetuning)
 
         def work(exporter: _Exporter) -> list[str]:
             try:
@@ -131,11 +138,12 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
 
 def export_stage(run: RunContext, pool: ImagePool, tensorrt: TensorRTTarget | None) -> Stage:
     """The stage with everything that the engines depend on."""
+    finetunes = () if run.config.finetune.task is None else ("finetune",)
     return Stage(
         "export",
         run.files.engines,
         {
-            **run.decisive("device", "score", "export"),
+            **run.decisive("device", "score", "export", *finetunes),
             "data.licence": run.config.data.licence,
             "pretrain.init_licence": run.config.pretrain.init_licence,
             "export.tensorrt": _described(tensorrt),
@@ -218,6 +226,7 @@ class _Exporter:
     weights: SupernetWeights
     pool: ImagePool
     tensorrt: TensorRTTarget | None
+    finetuning: Finetuning | None = None
 
     @property
     def settings(self) -> ExportSettings:
@@ -297,10 +306,18 @@ class _Exporter:
                 yield predicted
 
     def _measured(self, winner: Winner) -> Winner:
-        """Export the network and measure it on the device."""
-        folder = self.run.files.engines / winner.name
+        """Export the network (with a task, its backbone) and measure it on the device."""
         deployable = self._deployable(winner.architecture)
-        resolution = winner.architecture.resolution
+        key = f"winner/{self.settings.output}/{winner.architecture}"
+        return winner.with_latency(
+            self.run.device.name, **self._figures(winner, deployable, key, WINNER)
+        )
+
+    def _figures(
+        self, winner: Winner, deployable: Deployable, key: str, kind: str
+    ) -> dict[str, Any]:
+        """Write a network's files and measure it."""
+        folder, resolution = self.run.files.engines / winner.name, deployable.resolution
         export_network(
             deployable.network,
             folder / ONNX_FILE,
@@ -324,17 +341,17 @@ class _Exporter:
             # A new key each time, so that samples from a busy machine do not persist.
             session = LatencyTable.load(path).last_session + 1
             workload = Workload(
-                key=f"winner/{self.settings.output}/{winner.architecture}/{session}",
+                key=f"{key}/{session}",
                 onnx_path=onnx_path,
-                kind=WINNER,
+                kind=kind,
                 about=about_network(self.run.space, winner.architecture),
             )
             return self._time(winner, workload, meter, files)
 
     def _time(
         self, winner: Winner, workload: Workload, meter: Meter, files: WorkloadFiles
-    ) -> Winner:
-        """Measure a winner; measure again for longer if it seems over budget."""
+    ) -> dict[str, Any]:
+        """Measure a network; measure a winner again for longer if it seems over budget."""
         path = self.table_path
         anchors = files.anchors(LatencyTable.load(path))
         for factor in WINNER_ROUNDS:
@@ -355,13 +372,17 @@ class _Exporter:
             )
             figures = measured_figures(table, workload.key)
             measured = winner.with_latency(self.run.device.name, **figures)
-            if fits_as_measured(measured.latency_ms[self.run.device.name]):
+            within = fits_as_measured(measured.latency_ms[self.run.device.name])
+            if workload.kind == WHOLE or within:
                 break
         if self.run.config.profile.accept:
             tell_speed(table, "export", self.run.report)
-        return measured
+        return figures
 
     def _calibration(self, resolution: int) -> torch.Tensor:
+        """Training images as inputs, for ranges of numbers."""
+        if self.finetuning is not None:
+            return self.finetuning.calibration(resolution)
         return self.pool.sample(resolution, 0, self.run.config.search.calibration_images)
 
     def _deployable(self, architecture: Architecture) -> Deployable:
@@ -386,14 +407,33 @@ class _Exporter:
             keep_correction(self.run.space, table, model.correction)
         return model
 
+    def _whole(self, winner: Winner, finetuning: Finetuning) -> tuple[Winner, Deployable]:
+        """The whole network of a winner, trained now if it is a reserve, and measured."""
+        model, device = trained(self.run, finetuning, winner.architecture), self.run.device.name
+        deployable = make_whole_deployable(
+            finetuning, model, winner.architecture, self.settings.max_task_loss
+        )
+        key = f"whole/{finetuning.settings.head}/{winner.architecture}"
+        figures = self._figures(winner, deployable, key, WHOLE)
+        whole = {f"whole_{name}": value for name, value in figures.items()}
+        self.run.teller("export")(
+            f"{winner.name}: with its head {figures[MEDIAN.measured]:.3f} ms; the budgets are of "
+            f"the backbone, which takes {winner.latency_ms[device][MEDIAN.measured]:.3f} ms"
+        )
+        return winner.with_latency(device, **whole), deployable
+
     def _finish(self, winner: Winner) -> Winner:
         """Build and check the engines, then write the manifest."""
         folder = self.run.files.engines / winner.name
+        if self.finetuning is None:
+            deployable = self._deployable(winner.architecture)
+        else:
+            winner, deployable = self._whole(winner, self.finetuning)
         in_int8 = is_in_int8(self.run.device, self.tensorrt)
         quantization = self.settings.quantization if in_int8 else None
         notes = write_winner(
             folder,
-            self._deployable(winner.architecture),
+            deployable,
             self.pool,
             winner,
             space=self.run.space,

@@ -22,6 +22,7 @@ from edgesearch.search.winners import Winners
 from edgesearch.space import Architecture
 from edgesearch.stages.search import WINNERS
 from edgesearch.tasks.finetuning import Finetuned, Finetuning
+from edgesearch.tasks.model import TaskModel
 
 RESULTS = "results.json"
 OF_WINNERS = "winners"
@@ -74,7 +75,7 @@ def finetune(run: RunContext, *, anew: bool = False) -> FinetuneResult:
             stage = _stage(run, pool)
 
             def work(finetuning: Finetuning) -> list[str]:
-                return _train(run, finetuning, chosen, stage.plain_settings())
+                return _train(run, finetuning, chosen, stage.settings)
 
             prepare = partial(_prepare, run, pool)
             skipped = stage.do(run, prepare, work, anew=anew)
@@ -192,7 +193,17 @@ def train_one(
     if run.config.finetune.distill and architecture != largest:
         teacher = finetuning.load(folder_of(run, largest), largest)
     model = finetuning.subnet(architecture)
-    return finetuning.train(model, folder_of(run, architecture), name, identity, teacher)
+    about = {**identity, "architecture": str(architecture)}
+    return finetuning.train(model, folder_of(run, architecture), name, about, teacher)
+
+
+def trained(run: RunContext, finetuning: Finetuning, architecture: Architecture) -> TaskModel:
+    """A trained subnet of the run; it is trained now if it has not been."""
+    identity, _ = identity_of(run, finetuning.pool)
+    if run.config.finetune.distill:
+        train_one(run, finetuning, run.space.largest, "largest", identity)
+    train_one(run, finetuning, architecture, str(architecture), identity)
+    return finetuning.load(folder_of(run, architecture), architecture)
 
 
 def _train(

@@ -35,6 +35,7 @@ from edgesearch.stages.export import (
     target_of,
     time_export,
 )
+from edgesearch.stages.finetune import check_finetune
 from edgesearch.stages.pretrain import check_pretrain, prepare_training, pretrain_stage
 from edgesearch.stages.profile import missing_keys
 from edgesearch.stages.scorer import inputs_of_score
@@ -51,6 +52,8 @@ STEPS = 12
 """Steps after which what was prepared ahead is used up."""
 REPEATS = 3
 """How often a candidate is scored; the fastest counts, since other programs disturb."""
+LIGHT_MACS = 2e10
+"""Multiply-accumulates of a batch in the largest network that any machine computes in a moment."""
 USUAL_ROUNDS = 1.5
 """Rounds of a block as a multiple of `profile.rounds`: some are disturbed or not precise."""
 
@@ -130,13 +133,14 @@ def check_run(run: RunContext, anew: bool) -> None:
     """
     check_memory(run)
     check_search(run, profiled=False)
+    check_finetune(run)
     check_export(run)
     check_pretrain(run, anew)
 
 
 def tell_plan(run: RunContext) -> None:
-    """Report the plan in short; takes a second or two beside the time of two training steps."""
-    planner = Planner(run, most_s=BRIEF_S, glances=False)
+    """Report the plan in short, with times where finding them out takes a second or two."""
+    planner = Planner(run, most_s=BRIEF_S, brief=True)
     left = [stage for stage in planner.stages() if stage.state != FINISHED]
     tell = run.teller("plan")
     for stage in left:
@@ -171,12 +175,12 @@ class Planner:
     Args:
         run: The run, whose checks have passed.
         most_s: Longest time to spend on training steps, of which two are made in any case.
-        glances: Whether to measure on the device where there is no table.
+        brief: Measure nothing on the device, and time no heavy networks here.
     """
 
-    def __init__(self, run: RunContext, most_s: float = STEPS_S, glances: bool = True) -> None:
+    def __init__(self, run: RunContext, most_s: float = STEPS_S, brief: bool = False) -> None:
         self.run, self.config, self.space = run, run.config, run.space
-        self.most_s, self.glances = most_s, glances
+        self.most_s, self.brief = most_s, brief
         self._why_no_glance = "not measured"
 
     def plan(self) -> PlanResult:
@@ -227,7 +231,7 @@ class Planner:
     @cached_property
     def _glance(self) -> Glance | None:
         """Both ends of the space, measured; None if that is not wanted or not possible."""
-        if not self.glances:
+        if self.brief:
             return None
         try:
             return glance_at(
@@ -245,7 +249,7 @@ class Planner:
     @cached_property
     def _trainer(self) -> Trainer:
         stage = pretrain_stage(self.run, self._pool)
-        return prepare_training(self.run, stage, self._pool, silent).trainer
+        return prepare_training(self.run, stage, self._pool, silent, early=self.brief).trainer
 
     @cached_property
     def _weights(self) -> SupernetWeights:
@@ -273,6 +277,12 @@ class Planner:
                 times.append(time.monotonic() - begun)
             found[architecture] = min(times) / few
         return found
+
+    @cached_property
+    def _times(self) -> bool:
+        """Whether steps and candidates are timed: in brief only where they take a second or two."""
+        images = max(self.config.pretrain.batch_size, self.config.search.batch_size)
+        return not self.brief or images * self.space.macs(self.space.largest) < LIGHT_MACS
 
     # Stages.
 
@@ -314,6 +324,9 @@ class Planner:
         work = f"{left} epochs of {steps:,} steps with {settings.batch_size} images" + (
             f" ({done} epochs are done)" if done else ""
         )
+        state = BEGUN if done else TO_DO
+        if not self._times:
+            return StagePlan("pretrain", state, work, None)
         teaching = self._trainer.teaching
         teacher_s = 0.0 if teaching is None else teaching.seconds_left()
         monitored = 0
@@ -322,7 +335,7 @@ class Planner:
         monitor_s = monitored * self._knn_s(CALIBRATION_IMAGES, [*self._image_s])
         step = self._trainer.time_steps(STEPS, self.most_s)
         seconds = teacher_s + left * (step.start_s + steps * step.step_s) + monitor_s
-        return StagePlan("pretrain", BEGUN if done else TO_DO, work, seconds)
+        return StagePlan("pretrain", state, work, seconds)
 
     def _search(self, follows: bool) -> StagePlan:
         settings = self.config.search
@@ -336,11 +349,14 @@ class Planner:
         images = images_of_score(len(self._pool.train), settings, silent)[1]
         compared = min(count, settings.winners + settings.reserves)
         work = f"score {count - known} candidates on at most {images:,} images"
+        state = BEGUN if known else TO_DO
+        if not self._times:
+            return StagePlan("search", state, work, None)
         passes = (count - known) * (settings.calibration_images + images) + compared * images
         seconds = passes * self._mean_image_s
         if self._pool.has_labels:
             seconds += 2 * self._knn_s(settings.calibration_images, [self.space.largest], LABELLED)
-        return StagePlan("search", BEGUN if known else TO_DO, work, seconds)
+        return StagePlan("search", state, work, seconds)
 
     def _search_is_finished(self) -> bool:
         with suppress(UserError):
@@ -366,7 +382,7 @@ class Planner:
 
     def _export_s(self, winners: int) -> float | None:
         """Time to build and measure the winners, from one network; None if it is not tried."""
-        if not self.glances:
+        if self.brief:
             return None
         tried = self.space.sample(random.Random(self.config.seed))
         with suppress(UserError):
@@ -382,6 +398,8 @@ class Planner:
         with suppress(UserError):
             if follows and summary_stage(self.run, self._pool).is_finished():
                 return StagePlan("summary", FINISHED, work, None)
+        if not self._times:
+            return StagePlan("summary", TO_DO, work, None)
         winners = self.config.search.winners * len(self.config.search.budgets.each())
         search = self.config.search
         seconds = (winners + 2) * (search.calibration_images + search.images) * self._mean_image_s

@@ -1,4 +1,4 @@
-"""Command run: all four stages, the final comparison and the report."""
+"""Command run: all stages, the final comparison and the report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgesearch.run.context import RunContext
 from edgesearch.stages.export import ExportResult, export
+from edgesearch.stages.finetune import FinetuneResult, finetune
 from edgesearch.stages.plan import check_run, tell_plan
 from edgesearch.stages.pretrain import PretrainResult, pretrain
 from edgesearch.stages.profile import ProfileResult, profile
@@ -21,6 +22,7 @@ class RunResult:
 
     Attributes:
         training_doubt: Why the supernet seems hardly trained; empty otherwise.
+        finetune: None without a task (`finetune.task`).
         report_path: The page that shows the run.
         labelled: What the kNN accuracies of the comparison were computed on; None without labels.
     """
@@ -28,6 +30,7 @@ class RunResult:
     profile: ProfileResult
     pretrain: PretrainResult
     search: SearchResult
+    finetune: FinetuneResult | None
     export: ExportResult
     summary: list[SummaryRow]
     labelled: LabelledCounts | None
@@ -36,7 +39,9 @@ class RunResult:
 
 
 def run_all(run: RunContext, *, anew: bool = False) -> RunResult:
-    """Run profile, pretrain, search and export; finished stages are skipped.
+    """Run profile, pretrain, search, finetune and export; finished stages are skipped.
+
+    Fine-tuning is left out without a task.
 
     What can refuse a stage is checked as soon as it is known: before the first stage, and what
     depends on the latency table before the supernet is trained.
@@ -51,12 +56,15 @@ def run_all(run: RunContext, *, anew: bool = False) -> RunResult:
         profiled = profile(run)
         check_search(run, profiled=True)
         pretrained, searched = pretrain(run, anew=anew), search(run, anew=anew)
+        with_task = run.config.finetune.task is not None
+        finetuned = finetune(run, anew=anew) if with_task else None
         exported, summary = export(run, anew=anew), summarise(run)
         doubt = summary.training_doubt
         return RunResult(
             profiled,
             pretrained,
             searched,
+            finetuned,
             exported,
             summary.rows,
             summary.labelled,

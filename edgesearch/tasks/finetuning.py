@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ class Finetuning:
                 network = space.make_network(space.blocks(architecture))
         else:
             network = self.weights.subnet(architecture).to(memory_format=torch.channels_last)
-            recalibrate(network, self._calibration(resolution), self.calibration_batch)
+            recalibrate(network, self.calibration(resolution), self.calibration_batch)
         return self.whole(Backbone.of(network, resolution, space.in_channels, dense))
 
     def whole(self, backbone: Backbone) -> TaskModel:
@@ -147,18 +147,18 @@ class Finetuning:
             model: The network; gets the trained weights.
             folder: Its own folder.
             name: In progress and results.
-            identity: Plain values that determine the training, besides the network.
+            identity: Plain values that determine the network and its training.
             teacher: A trained network to imitate, with `settings.distill`.
 
         Raises:
             Interrupted: The user stopped it; the same call resumes.
             CheckpointError: The folder holds another training.
         """
-        about = {**identity, "network": name}
+        about = json.loads(json.dumps(dict(identity)))
         found = distributed.of_first(self._finished(folder, about))
         if found is not None:
             self._read_weights(model, folder / WEIGHTS)
-            return found
+            return replace(found, name=name)
         task, images, settings = self.task(model.resolution), self.images, self.settings
         loader = SampleLoader(images.train, task, settings.batch_size, self.seed, settings.workers)
         validation = None if images.validation is None else FittedImages(images.validation, task)
@@ -225,7 +225,7 @@ class Finetuning:
         self._read_weights(model, folder / WEIGHTS)
         return model.to(memory_format=torch.channels_last).eval()
 
-    def _calibration(self, resolution: int) -> torch.Tensor:
+    def calibration(self, resolution: int) -> torch.Tensor:
         """Training images as inputs (N, C, R, R), for normalisation statistics."""
         task, train = self.task(resolution), self.images.train
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))
@@ -237,7 +237,7 @@ class Finetuning:
         if not (folder / FIGURES).exists() or not (folder / WEIGHTS).exists():
             return None
         values = read_json(folder / FIGURES, "finetune")
-        if values.pop("identity", None) != json.loads(json.dumps(identity)):
+        if values.pop("identity", None) != identity:
             return None
         return Finetuned(**values)
 

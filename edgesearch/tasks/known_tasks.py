@@ -58,5 +58,28 @@ TASKS = {
             heads={"linear": f"{_HEADS}.linear:LinearHead"},
             training={"epochs": 30, "batch_size": 32, "lr": 1e-3, "fit": "crop"},
         ),
+        TaskRecord(
+            "detection",
+            metric="map_50",
+            implementation="edgesearch.tasks.detection:Detection",
+            heads={
+                "ssdlite": f"{_HEADS}.ssdlite:SSDLite",
+                "retinanet": f"{_HEADS}.retinanet:Retina",
+            },
+            training={"epochs": 60, "batch_size": 16, "lr": 1e-3, "fit": "stretch"},
+            annotations="boxes",
+        ),
+        TaskRecord(
+            "segmentation",
+            metric="mean_iou",
+            implementation="edgesearch.tasks.segmentation:Segmentation",
+            heads={
+                "lraspp": f"{_HEADS}.lraspp:LiteRASPP",
+                "fcn": f"{_HEADS}.fcn:FCN",
+                "deeplabv3": f"{_HEADS}.deeplabv3:DeepLabV3",
+            },
+            training={"epochs": 40, "batch_size": 16, "lr": 1e-3, "fit": "stretch"},
+            annotations="maps",
+        ),
     )
 }

@@ -75,66 +75,64 @@ class FinetuneSettings(Settings):
 
     task: str | None = None
     """What the network shall do; null for no fine-tuning."""
-    start: Annotated[list[str], Field(min_length=1), WITH_TASK] = ["winners"]
+    start: Annotated[list[str], Field(min_length=1)] = ["winners"]
     """What is fine-tuned: winners, largest, smallest, or architectures by name."""
-    weights: Annotated[Literal["supernet", "random"], WITH_TASK] = "supernet"
+    weights: Literal["supernet", "random"] = "supernet"
     """Initial weights of the backbone: those of the supernet, recalibrated, or random ones."""
-    head: Annotated[str, WITH_TASK] = _own()
+    head: str = _own()
     """The head."""
-    probe: Annotated[bool, WITH_TASK] = False
+    probe: bool = False
     """Train the head only, on the frozen backbone (a linear probe in classification)."""
-    fit: Annotated[Literal["crop", "stretch", "letterbox"], WITH_TASK] = _own()
+    fit: Literal["crop", "stretch", "letterbox"] = _own()
     """How images become squares: their centre; all of it, without keeping the ratio; or all of it,
     with borders."""
-    label_share: Annotated[PositiveFraction, WITH_TASK] = 1.0
+    label_share: PositiveFraction = 1.0
     """Share of the training images with labels that are used, drawn for each class."""
-    validation: Annotated[float, Field(ge=0, lt=1), WITH_TASK] = 0.0
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of these that is held out; the epoch that is best on it is kept, not the last."""
     patience: Annotated[Count | None, WITH_VALIDATION] = None
     """Epochs without a better one after which a training ends early; null for never."""
-    epochs: Annotated[Count, WITH_TASK] = _own()
+    epochs: Count = _own()
     """Passes over the training images."""
-    batch_size: Annotated[Batch, WITH_TASK] = _own()
+    batch_size: Batch = _own()
     """Images per step, over all processes."""
-    optimizer: Annotated[Literal["adamw", "sgd"], WITH_TASK] = "adamw"
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     """The optimizer."""
-    lr: Annotated[Positive, WITH_TASK] = _own()
+    lr: Positive = _own()
     """Peak learning rate of the head, followed by cosine decay to 0."""
-    backbone_lr: Annotated[PositiveFraction, WITH_TASK, NO_PROBE] = 1.0
+    backbone_lr: Annotated[PositiveFraction, NO_PROBE] = 1.0
     """Learning rate of the backbone's last stage, as a share of `lr`."""
-    lr_decay: Annotated[PositiveFraction, WITH_TASK, NO_PROBE] = 1.0
+    lr_decay: Annotated[PositiveFraction, NO_PROBE] = 1.0
     """Learning rate of each stage, as a share of that of the following stage."""
-    weight_decay: Annotated[NotNegative, WITH_TASK] = 0.02
+    weight_decay: NotNegative = 0.02
     """Weight decay of weights; normalisations and biases have none."""
-    momentum: Annotated[float, Field(ge=0, lt=1), WITH_TASK, OF_SGD] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1), OF_SGD] = 0.9
     """Momentum of SGD."""
-    warmup_steps: Annotated[CountFromZero, WITH_TASK] = 20
+    warmup_steps: CountFromZero = 20
     """Steps of linear warm-up; at most a tenth of all."""
-    clip_gradient: Annotated[Positive | None, WITH_TASK] = 5.0
+    clip_gradient: Positive | None = 5.0
     """Largest norm of the gradient of a step; null for no limit."""
-    ema: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, WITH_TASK] = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Momentum, per step, of a moving average of the weights, which is kept instead of them."""
-    norms: Annotated[Literal["train", "frozen"], WITH_TASK, NO_PROBE] = "train"
+    norms: Annotated[Literal["train", "frozen"], NO_PROBE] = "train"
     """Statistics of the backbone's normalisations: of each batch, or those that it began with."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1), CLASSIFIES] = 0.1
     """Share of each label that is spread over all classes."""
-    distill: Annotated[NotNegative, WITH_TASK] = 0.0
+    distill: NotNegative = 0.0
     """Weight of imitating the largest subnet, which is fine-tuned first."""
-    augmentation: Annotated[FinetuneAugmentationSettings, WITH_TASK] = (
-        FinetuneAugmentationSettings()
-    )
+    augmentation: FinetuneAugmentationSettings = FinetuneAugmentationSettings()
     """Random changes of training images."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT, WITH_TASK] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = "auto"
     """Training device; auto is a CUDA GPU if there is one."""
-    precision: Annotated[Literal["fp32", "bf16"], WITH_TASK] = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the networks in training; weights and losses stay float32."""
-    workers: Annotated[CountFromZero, NO_EFFECT, WITH_TASK] = 0
+    workers: Annotated[CountFromZero, NO_EFFECT] = 0
     """Processes that load and change images; 0 does so in the main process."""
-    threads: Annotated[Count | None, NO_EFFECT, WITH_TASK] = None
+    threads: Annotated[Count | None, NO_EFFECT] = None
     """Threads of torch; torch's choice if null."""
-    checkpoint_minutes: Annotated[Positive, NO_EFFECT, WITH_TASK] = 5.0
+    checkpoint_minutes: Annotated[Positive, NO_EFFECT] = 5.0
     """Minutes between saved states within an epoch."""
-    tensorboard: Annotated[bool, NO_EFFECT, WITH_TASK] = True
+    tensorboard: Annotated[bool, NO_EFFECT] = True
     """Write TensorBoard curves."""
 
     @field_validator("task")
@@ -153,6 +151,21 @@ class FinetuneSettings(Settings):
         if info.field_name == "head":
             return next(iter(record.heads))
         return record.training[info.field_name or ""]
+
+    @field_validator("fit")
+    @classmethod
+    def _nothing_cut_off(cls, fit: str, info: ValidationInfo) -> str:
+        task = info.data.get("task")
+        if fit == "crop" and task is not None and TASKS[task].annotations is not None:
+            raise fault(f"stretch or letterbox is required for {task}: crop cuts objects off")
+        return fit
+
+    @field_validator("distill")
+    @classmethod
+    def _outputs_to_imitate(cls, distill: float, info: ValidationInfo) -> float:
+        if distill and info.data.get("task") == "detection":
+            raise fault("0 is required for detection")
+        return distill
 
     @field_validator("head")
     @classmethod

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from edgesearch.data.boxes import Boxes
 from edgesearch.data.image_set import ImageSet
-from edgesearch.errors import TrainingError
+from edgesearch.data.label_maps import IGNORED, LabelMap
+from edgesearch.errors import DataError, TrainingError
 from edgesearch.processes import distributed
 from edgesearch.tasks.task import Task
 from edgesearch.training.randomness import order_of_epoch
@@ -43,6 +45,7 @@ def share_out(
 
     Raises:
         TrainingError: Fewer than two images are left.
+        DataError: A class has no training images, or a label map is wrong.
     """
     groups = _groups(train)
     generator = torch.Generator().manual_seed(seed)
@@ -62,17 +65,42 @@ def share_out(
             f"{len(kept)} and {len(held_out)}" if validation else str(len(kept)),
             "Add labels, or set a larger finetune.label_share or finetune.validation.",
         )
-    counts = (
-        {train.class_names[n]: len(group) for n, group in enumerate(groups)}
-        if (train.labels is not None)
-        else {}
-    )
     return TaskImages(
         train.subset(sorted(kept)),
         train.subset(sorted(held_out)) if held_out else None,
         test,
-        tuple(_imbalance(counts)),
+        (*_check_classes(train, test), *_imbalance(train)),
     )
+
+
+def _check_classes(train: ImageSet, test: ImageSet) -> Iterator[str]:
+    """Tell of classes without test images.
+
+    Raises:
+        DataError: A class has no training images, or a label map is wrong.
+    """
+    learnt, judged = (
+        set().union(*(_classes_in(part, n) for n in range(len(part)))) for part in (train, test)
+    )
+    names = train.class_names
+    if missing := [name for number, name in enumerate(names) if number not in learnt]:
+        raise DataError(
+            f"training images of each class in {train.origin.absolute()}",
+            f"none of {', '.join(missing[:5])}",
+            "Add some, or leave the class out (data.classes, or the names in the files).",
+        )
+    if missing := [name for number, name in enumerate(names) if number not in judged]:
+        yield f"no test images of {', '.join(missing[:5])}: the figures say nothing of them"
+
+
+def _classes_in(images: ImageSet, index: int) -> set[int]:
+    target = images.target(index)
+    if isinstance(target, Boxes):
+        return set(target.labels[~target.ignored].tolist())
+    if isinstance(target, LabelMap):
+        height, width = images.load(index).shape[1:]
+        return set(np.unique(target.load(height, width)).tolist()) - {IGNORED}
+    return {target} if isinstance(target, int) else set()
 
 
 def _groups(images: ImageSet) -> list[list[int]]:
@@ -84,8 +112,11 @@ def _groups(images: ImageSet) -> list[list[int]]:
     return [group for group in groups if group]
 
 
-def _imbalance(counts: dict[str, int]) -> Iterator[str]:
-    if counts and max(counts.values()) >= 3 * min(counts.values()):
+def _imbalance(train: ImageSet) -> Iterator[str]:
+    if train.labels is None:
+        return
+    counts = {train.class_names[int(train.labels[g[0]])]: len(g) for g in _groups(train)}
+    if max(counts.values()) >= 3 * min(counts.values()):
         fewest, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
         yield (
             f"classes are unequal: {counts[fewest]:,} training images of {fewest}, "

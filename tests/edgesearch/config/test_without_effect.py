@@ -48,6 +48,8 @@ OF_METHODS = {
 }
 """The same of other methods than MoCo v2, with a method that has it."""
 
+FOLDER = ["data.source=folder", "data.root=images"]
+
 CASES = {
     "search.reference": (
         ["search.reference=largest", "search.score=labels"],
@@ -62,6 +64,30 @@ CASES = {
         ["data.source=digits", "data.root=", "data.allow_missing_classes=true"],
         ["data.source=folder", "data.root=images"],
     ),
+    "data.labels": (["data.labels=voc", "data.source=digits", "data.root="], FOLDER),
+    "data.annotations": (["data.annotations=boxes"], ["data.labels=voc"]),
+    "data.classes": (["data.classes=[cat]"], ["data.labels=voc"]),
+    "finetune": (["finetune.epochs=3"], ["finetune.task=detection"]),
+    "finetune.patience": (
+        ["finetune.task=detection", "finetune.patience=3"],
+        ["finetune.validation=0.1"],
+    ),
+    "finetune.momentum": (
+        ["finetune.task=detection", "finetune.momentum=0.8"],
+        ["finetune.optimizer=sgd"],
+    ),
+    "finetune.label_smoothing": (
+        ["finetune.task=detection", "finetune.label_smoothing=0.2"],
+        ["finetune.task=classification"],
+    ),
+    **{
+        f"finetune.{name}": (
+            ["finetune.task=detection", "finetune.probe=true", f"finetune.{name}={value}"],
+            ["finetune.probe=false"],
+        )
+        for name, value in {"backbone_lr": 0.5, "lr_decay": 0.5, "norms": "frozen"}.items()
+    },
+    "export.max_task_loss": (["export.max_task_loss=0.1"], ["finetune.task=detection"]),
     "export.max_replacements": (
         ["export.max_replacements=2", "search.budgets.latency_of_largest="],
         ["search.budgets.latency_p95_ms=9"],
