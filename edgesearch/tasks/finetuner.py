@@ -85,15 +85,12 @@ class Finetuner:
 
     Args:
         model: The network, with its initial weights.
-        task: The task.
+        task: The task, with the section `finetune` and the seed of the steps.
         loader: This process's training samples.
         validation: Images on which the best epoch is chosen, if any.
-        settings: The section `finetune`.
-        seed: Seed of the steps.
-        folder: Receives state.pt, state.previous.pt, metrics.jsonl and optionally tensorboard/.
+        folder: Named after the network; receives state.pt, state.previous.pt, metrics.jsonl and optionally tensorboard/.
         identity: Plain values that identify the training; states of others are refused.
         report: Receives the progress.
-        name: Of the network, in the progress.
         teacher: A trained network to imitate, with `settings.distill`.
 
     Raises:
@@ -106,18 +103,16 @@ class Finetuner:
         task: Task,
         loader: SampleLoader,
         validation: FittedImages | None,
-        settings: FinetuneSettings,
-        seed: int,
         folder: Path,
         *,
         identity: dict[str, Any],
         report: Report,
-        name: str,
         teacher: TaskModel | None = None,
     ) -> None:
+        settings = task.settings
         self.task, self.loader, self.validation = task, loader, validation
-        self.settings, self.seed, self.folder = settings, seed, folder
-        self.identity, self.report, self.name = identity, report, name
+        self.settings, self.seed, self.folder = settings, task.seed, folder
+        self.identity, self.report, self.name = identity, report, folder.name
         self.device = torch_device(settings.device, "finetune")
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.teacher = None if teacher is None else teacher.to(self.device).eval()
@@ -219,12 +214,13 @@ class Finetuner:
         inputs = self.task.preprocess.normalise(images.to(self.device))
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad(set_to_none=True)
+        if self.teacher is not None:
+            with torch.no_grad():
+                wanted = self.teacher.raw(inputs)
         with autocast(self.device, settings.precision):
             raw = self._raw(inputs)
         loss = self.model.head.loss(raw, self.task.collate(targets, self.device))
         if self.teacher is not None:
-            with torch.no_grad():
-                wanted = self.teacher.raw(inputs)
             loss = loss + settings.distill * self.task.imitation(raw, wanted)
         loss.backward()
         weights = [w for w in self.model.parameters() if w.grad is not None]

@@ -167,12 +167,9 @@ class Finetuning:
             task,
             loader,
             validation,
-            settings,
-            self.seed,
             folder,
             identity=about,
             report=self.report,
-            name=name,
             teacher=teacher,
         )
         tuner.fit()

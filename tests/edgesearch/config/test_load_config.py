@@ -52,6 +52,7 @@ def test_recipe_of_data_is_written_out():
     written = load_config("imagenet_resnet50to101", ["data.root=images"]).pretrain
     left_out = {"predictor_hidden_dim", "dense_weight", "teacher_temperature", "threads", "init"}
     left_out |= {"init_licence", "teacher", "clip_gradient", "extend", "memory_format", "init_grey"}
+    left_out |= {"teacher_weight"}
     assert type(written).model_fields.keys() - written.model_fields_set == left_out
     defaults = {**RECIPES["moco_v2"].training, **RECIPES["moco_v2"].options}
     assert {name: getattr(written, name) for name in defaults} == defaults

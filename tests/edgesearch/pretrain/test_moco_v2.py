@@ -64,7 +64,9 @@ def test_loss_is_that_of_the_active_architecture_on_the_first_views(
     torch.testing.assert_close(targets, method.key(views[1]))
     method.activate(architecture)
     shapes = []
-    method.query.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    method.query.supernet.register_forward_pre_hook(
+        lambda _, inputs: shapes.append(inputs[0].shape)
+    )
     loss, embeddings, _ = method.loss(views, targets)
     side = architecture.resolution
     assert shapes == [(4, 1, side, side)]

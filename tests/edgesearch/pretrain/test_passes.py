@@ -106,8 +106,8 @@ class Keyless(SimCLR):
     batch_is_negatives = False
 
     def loss(self, views, targets):
-        first, second = (self.query(self.query.resized(view)) for view in views)
-        return SubnetLoss(cosine_distance(first, second), first)
+        (features, first), (_, second) = (self.query.encoded(view) for view in views)
+        return SubnetLoss(cosine_distance(first, second), first, features)
 
 
 class TestAccumulation:

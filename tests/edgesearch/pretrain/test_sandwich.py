@@ -69,7 +69,9 @@ class TestStep:
     def test_keys_are_encoded_once_and_each_subnet_once(self, method, views):
         passes, steps = [], []
         method.key.register_forward_hook(lambda *_: passes.append("key"))
-        method.query.register_forward_hook(lambda *_: passes.append(method.query.supernet.active))
+        method.query.supernet.register_forward_hook(
+            lambda *_: passes.append(method.query.supernet.active)
+        )
         optimizer = sgd(method)
         optimizer.register_step_post_hook(lambda *_: steps.append(len(passes)))
         sandwich_step(method, views, ARCHITECTURES, optimizer)

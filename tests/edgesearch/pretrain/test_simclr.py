@@ -43,7 +43,7 @@ class TestNtXent:
 
 def test_both_views_are_one_batch_to_a_subnet(new_method, two_views, pinhole):
     method, views, sizes = new_method("simclr", temperature=0.3), two_views(), []
-    method.query.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape))
+    method.query.supernet.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape))
     method.activate(pinhole.smallest)
     loss, embeddings, _ = method.loss(views, method.targets(views))
     assert [tuple(size) for size in sizes] == [(8, 1, 12, 12)]

@@ -867,7 +867,7 @@ def test_the_largest_alone_and_then_all(trainer_of, tmp_path):
     told, passes = Recorder(), []
     trainer = trainer_of(tmp_path, "simclr", epochs=2, largest_only_epochs=1, listener=told)
     query, largest = trainer.method.query, trainer.method.space.largest
-    query.register_forward_hook(lambda *_: passes.append(query.supernet.active))
+    query.supernet.register_forward_hook(lambda *_: passes.append(query.supernet.active))
     trainer.fit()
     assert passes[:3] == [largest] * 3
     assert passes[3::3] == [largest] * 3

@@ -108,7 +108,7 @@ def test_what_was_made_with_something_else_is_kept(finished, folder):
     told = [other.begin() for other in others]
     assert told[0] == (
         "search.evaluations has changed from 10 to 20: starting over; the former output is kept as "
-        f"{kept[0]}"
+        f"{kept[0]} (`edgesearch clean` lists and removes such folders)"
     )
     assert told[1].startswith(
         "search.evaluations has changed from 20 to 10; other than before: the weights: starting"
