@@ -167,12 +167,9 @@ class Finetuning:
             task,
             loader,
             validation,
-            settings,
-            self.seed,
             folder,
             identity=about,
-            report=self.report,
-            name=name,
+            report=lambda event: self.report(replace(event, message=f"{name}: {event.message}")),
             teacher=teacher,
         )
         tuner.fit()

@@ -5,11 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from edgesearch.tasks.model import Head
-    from edgesearch.tasks.task import Task
+from typing import Any
 
 _HEADS = "edgesearch.tasks.heads"
 
@@ -34,12 +30,12 @@ class TaskRecord:
     training: Mapping[str, Any]
     annotations: str | None = None
 
-    def task_class(self) -> type[Task]:
-        """The class of the task."""
+    def task_class(self) -> Any:
+        """The class of the task, a `Task`."""
         return _load(self.implementation)
 
-    def head_class(self, name: str) -> type[Head]:
-        """The class of one of its heads."""
+    def head_class(self, name: str) -> Any:
+        """The class of one of its heads, a `Head`."""
         return _load(self.heads[name])
 
 
