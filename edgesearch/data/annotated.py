@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,9 +15,6 @@ from edgesearch.data.layout import TEST, TRAIN, VALID, split_within
 from edgesearch.data.settings import DataSettings
 from edgesearch.data.splits import ImageSplits
 from edgesearch.errors import DataError
-
-if TYPE_CHECKING:
-    from edgesearch.data.open_images import IsOutput
 
 UNANNOTATED = "without an annotation: background"
 
@@ -42,7 +38,11 @@ Reader = Callable[[DataSettings, Path], Found]
 
 
 def open_annotated(
-    settings: DataSettings, root: Path, channels: int, is_output: IsOutput, read: Reader
+    settings: DataSettings,
+    root: Path,
+    channels: int,
+    is_output: Callable[[Path], bool],
+    read: Reader,
 ) -> ImageSplits:
     """The images that annotation files name, with their labels.
 

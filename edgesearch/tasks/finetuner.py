@@ -85,13 +85,13 @@ class Finetuner:
 
     Args:
         model: The network, with its initial weights.
-        task: The task, with the section `finetune` and the seed of the steps.
+        task: The task.
         loader: This process's training samples.
         validation: Images on which the best epoch is chosen, if any.
-        folder: Named after the network; receives state.pt, state.previous.pt, metrics.jsonl and optionally tensorboard/.
+        folder: Receives state.pt, state.previous.pt, metrics.jsonl and optionally tensorboard/.
         identity: Plain values that identify the training; states of others are refused.
         report: Receives the progress.
-        teacher: A trained network to imitate, with `settings.distill`.
+        teacher: A trained network to imitate, with `finetune.distill`.
 
     Raises:
         TrainingError: The device does not exist.
@@ -109,10 +109,9 @@ class Finetuner:
         report: Report,
         teacher: TaskModel | None = None,
     ) -> None:
-        settings = task.settings
         self.task, self.loader, self.validation = task, loader, validation
-        self.settings, self.seed, self.folder = settings, task.seed, folder
-        self.identity, self.report, self.name = identity, report, folder.name
+        self.settings = settings = task.settings
+        self.seed, self.folder, self.identity, self.report = task.seed, folder, identity, report
         self.device = torch_device(settings.device, "finetune")
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.teacher = None if teacher is None else teacher.to(self.device).eval()
@@ -228,7 +227,7 @@ class Finetuner:
         if not math.isfinite(value):
             raise TrainingError(
                 "a finite loss",
-                f"{value} at step {step} of {self.name}",
+                f"{value} at step {step}",
                 "Set a smaller finetune.lr, or more finetune.warmup_steps.",
             )
         if settings.clip_gradient is not None:
@@ -251,7 +250,7 @@ class Finetuner:
             pace_s = (time.monotonic() - self._begun) / (self._steps_done - self._steps_before)
             left = timedelta(seconds=round(pace_s * (self.total_steps - self._steps_done)))
             loss = position.loss_sum / position.step
-            text = f"{self.name}: epoch {position.epoch + 1}, loss {loss:.3f}, {left} left"
+            text = f"epoch {position.epoch + 1}, loss {loss:.3f}, {left} left"
             self.report(Event("finetune", text, position.step, steps, within=True))
         if position.step == steps:
             return
@@ -264,7 +263,7 @@ class Finetuner:
 
     def _stopped(self, stop: signal.Signals, where: str) -> str:
         epochs = self.settings.epochs
-        return f"fine-tuning of {self.name} stopped by {stop.name} {where} of {epochs}"
+        return f"fine-tuning stopped by {stop.name} {where} of {epochs}"
 
     def _finish_epoch(self, duration_s: float, images: int) -> None:
         """Evaluate, write metrics, then the state: a kill between them repeats the epoch."""
@@ -292,7 +291,7 @@ class Finetuner:
             )
             self.log.write(report)
             self._save()
-            parts = [f"{self.name}: loss {loss:.3f}", *_words(monitor)]
+            parts = [f"loss {loss:.3f}", *_words(monitor)]
             if monitor:
                 parts.append(f"best in epoch {self.position.best_epoch}")
             parts.append(f"{report.images_per_s:,.0f} images/s")

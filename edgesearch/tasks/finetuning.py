@@ -169,7 +169,7 @@ class Finetuning:
             validation,
             folder,
             identity=about,
-            report=self.report,
+            report=lambda event: self.report(replace(event, message=f"{name}: {event.message}")),
             teacher=teacher,
         )
         tuner.fit()

@@ -31,11 +31,11 @@ class TaskRecord:
     annotations: str | None = None
 
     def task_class(self) -> Any:
-        """The class of the task, a subclass of `edgesearch.tasks.task.Task`."""
+        """The class of the task, a `Task`."""
         return _load(self.implementation)
 
     def head_class(self, name: str) -> Any:
-        """The class of one of its heads, a subclass of `edgesearch.tasks.model.Head`."""
+        """The class of one of its heads, a `Head`."""
         return _load(self.heads[name])
 
 

@@ -159,7 +159,7 @@ def test_fewer_images_than_a_batch_set_no_engines_aside(chain, flat):
     many = "at least 96 images (one batch) to "
     chain.refuses("export", "device.batch=96", *flat, says=(many + "verify", "found: 80 images"))
     int8 = "export.tensorrt.precision=int8"  # 64 images for calibration
-    chain.refuses("export", "device.batch=96", int8, says=(many + "quantize", "found: 64"))
+    chain.refuses("export", "device.batch=96", int8, says=(many + "convert", "found: 64"))
     assert (chain.output_dir / "engines/w0/kit.zip").is_file()
     assert not (chain.output_dir / "engines.1").exists()
 
