@@ -189,6 +189,10 @@ def init(
             show_default=False,
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="T", help="classification: fine-tune the winners for it."),
+    ] = None,
     file: Annotated[Path, typer.Option(metavar="FILE", help="The configuration to write.")] = Path(
         "edgesearch.yaml"
     ),
@@ -208,6 +212,7 @@ def init(
                 host=host,
                 latency_ms=latency_ms,
                 share=share,
+                task=task,
                 path=file,
                 ask=ask_on_terminal if can_ask() and not json else take_defaults,
                 report=progress.show,

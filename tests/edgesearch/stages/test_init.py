@@ -44,12 +44,14 @@ def call(*arguments):
 def test_a_folder_with_classes_and_spaces_in_its_name(tmp_path):
     for name in ("red kite", "buzzard"):
         photographs(tmp_path / "my birds" / name)
-    done = call("my birds", "--share", "0.4", "--device", "local-cpu")
+    task = ("--task", "classification")
+    done = call("my birds", "--share", "0.4", "--device", "local-cpu", *task)
     assert done.exit_code == 0, done.stderr
     assert "edgesearch plan edgesearch.yaml" in done.stdout
     config = load_config("edgesearch.yaml")
     assert config.data.root.name == "my birds"
     assert config.search.budgets.latency_of_largest == 0.4
+    assert config.finetune.task == "classification"
     assert str(config.output_dir) == "runs/my-birds"
     assert config.space.build().in_channels == 3
     assert "2 classes" in done.stderr
@@ -105,6 +107,9 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path):
         (["photos", "--device", "local-cpy"], "Did you mean 'local-cpu'?"),
         (["photos", "--share", "0"], "--latency-ms"),
         (["photos", "--share", "0.5", "--latency-ms", "3"], "--latency-ms"),
+        (["photos", "--share", "0.5", "--task", "classification"], "a folder of its own"),
+        (["photos", "--share", "0.5", "--task", "detection"], "edgesearch run detect data.root="),
+        (["photos", "--share", "0.5", "--task", "chess"], "Leave it out"),
         (["photos", "--share", "0.5", "--host", "board"], "a device over ssh"),
         (["photos", "--share", "0.5", "--file", "none/x.yaml"], "Choose another with --file"),
     ],
