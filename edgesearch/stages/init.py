@@ -36,6 +36,7 @@ from edgesearch.search.agreement import FEWEST_IMAGES
 from edgesearch.supernet.weight_packages import PACKAGES, packaged_file
 
 CONFIG = Path("edgesearch.yaml")
+NO_WISHES = Wishes()
 CLASSIFICATION = "classification"
 """The task that a first configuration can have: its labels are class folders."""
 LITE0 = "efficientnet-lite0"
@@ -85,9 +86,7 @@ def init(
     *,
     device: str | None = None,
     host: str | None = None,
-    latency_ms: float | None = None,
-    share: float | None = None,
-    task: str | None = None,
+    wishes: Wishes = NO_WISHES,
     path: Path = CONFIG,
     ask: Ask = take_defaults,
     report: Report = silent,
@@ -98,9 +97,7 @@ def init(
         images: A folder of images, a folder of tar shards, one of them or a pattern.
         device: Name of a device of the catalog; asked for if None.
         host: Name of a device over ssh, for the ssh client; asked for if None.
-        latency_ms: Budget of the median latency; asked for if neither it nor `share` is given.
-        share: The same as a share of the largest network's latency.
-        task: What the winners are fine-tuned for.
+        wishes: What is wanted; a budget is asked for if none is given.
         path: The file to write; one that exists is refused.
         ask: Asks what was not given.
         report: Receives what is found.
@@ -117,6 +114,7 @@ def init(
         )
     if device is not None:
         read_catalog(device)
+    task, latency_ms, share = wishes.task, wishes.latency_ms, wishes.share
     if task not in (None, CLASSIFICATION):
         near = {"detection": "detect", "segmentation": "segment"}.get(str(task))
         raise ConfigError(
