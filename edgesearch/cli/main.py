@@ -189,6 +189,10 @@ def init(
             show_default=False,
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="T", help="classification: fine-tune the winners for it."),
+    ] = None,
     file: Annotated[Path, typer.Option(metavar="FILE", help="The configuration to write.")] = Path(
         "edgesearch.yaml"
     ),
@@ -199,6 +203,7 @@ def init(
     def work() -> Any:
         if 0 in (latency_ms, share) or None not in (latency_ms, share):
             raise typer.BadParameter("one of --latency-ms and --share is required, above 0")
+        from edgesearch.config.starting_point import Wishes
         from edgesearch.stages.init import init, take_defaults
 
         with Progress() as progress:
@@ -206,8 +211,7 @@ def init(
                 images,
                 device=device,
                 host=host,
-                latency_ms=latency_ms,
-                share=share,
+                wishes=Wishes(latency_ms, share, task),
                 path=file,
                 ask=ask_on_terminal if can_ask() and not json else take_defaults,
                 report=progress.show,

@@ -77,10 +77,12 @@ class Wishes:
 
     Attributes:
         share: Latency as a share of the largest network's.
+        task: What the winners are fine-tuned for; None for nothing.
     """
 
     latency_ms: float | None = None
     share: float | None = None
+    task: str | None = None
     output_dir: str = "runs/first"
 
 
@@ -104,6 +106,7 @@ def choose(facts: Facts, wishes: Wishes) -> list[Line]:
         *_data(facts),
         *_training(facts),
         *_search(facts, wishes),
+        *_task(facts, wishes),
         *_evaluation(facts),
     ]
 
@@ -228,6 +231,17 @@ def _search(facts: Facts, wishes: Wishes) -> Iterator[Line]:
         share = 0.5 if wishes.share is None else wishes.share
         why = "share of the largest network's latency; or latency_ms: 5"
         yield Line("search.budgets.latency_of_largest", share, why)
+
+
+def _task(facts: Facts, wishes: Wishes) -> Iterator[Line]:
+    if wishes.task is None:
+        return
+    batch = min(64, batch_size(facts.train, gpu=False))
+    yield Line("finetune.task", wishes.task, "the winners learn it from the labels")
+    if facts.weights:
+        yield Line("finetune.epochs", 12, "few are enough from public weights")
+    yield Line("finetune.batch_size", batch, "at most 64, with 16 steps an epoch")
+    yield Line("finetune.validation", 0.1, "of the training images; the best epoch on them is kept")
 
 
 def _evaluation(facts: Facts) -> Iterator[Line]:

@@ -164,11 +164,10 @@ def describe(table: LatencyTable) -> str:
     """
     notes = correction_notes(table)
     measured = describe_table(table, steadiness_of(table), _NOUNS)
-    if medians := [table.median_ms(key) for key in table.keys(NETWORK)]:
-        measured.append(
-            f"Its networks, from the smallest to the largest of their space, took "
-            f"{min(medians):.3f} to {max(medians):.3f} ms."
-        )
+    medians_ms = [table.median_ms(key) for key in table.keys(NETWORK)]
+    if len(medians_ms) > 1:  # the smallest and the largest of a space are among them
+        ends = f"{min(medians_ms):.3f} to {max(medians_ms):.3f} ms"
+        measured.append(f"Its whole networks took {ends}.")
     if not notes:
         text = "No correction is fitted to it yet; `edgesearch profile` fits one."
         return "\n".join([*measured, text])

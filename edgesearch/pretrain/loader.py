@@ -289,7 +289,7 @@ def make_loader(
         DataError: There are fewer images than a batch, or images for batched augmentation differ
             in size or take too much memory.
     """
-    size = settings.batch_size
+    size = settings.batch_size if settings.epochs else min(settings.batch_size, len(images))
     if len(images) < size:
         raise DataError(
             f"at least one batch of {size} images for training",

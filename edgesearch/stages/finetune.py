@@ -72,7 +72,7 @@ def finetune(run: RunContext, *, anew: bool = False) -> FinetuneResult:
             pool = run.open_images()
             check_same_in_all({IMAGES: pool.digest})
             chosen = starts(run)
-            stage = _stage(run, pool)
+            stage = finetune_stage(run, pool)
 
             def work(finetuning: Finetuning) -> list[str]:
                 return _train(run, finetuning, chosen, stage.settings)
@@ -167,7 +167,8 @@ def identity_of(run: RunContext, pool: ImagePool) -> tuple[dict[str, Any], dict[
     return run.decisive("calibration", "finetune"), inputs
 
 
-def _stage(run: RunContext, pool: ImagePool) -> Stage:
+def finetune_stage(run: RunContext, pool: ImagePool) -> Stage:
+    """The stage with everything that the networks depend on."""
     settings, inputs = identity_of(run, pool)
     if OF_WINNERS in run.config.finetune.start:
         inputs[WINNERS] = sha256_of(run.files.search.chosen)

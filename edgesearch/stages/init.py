@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from devices import DeviceSpec, load_device, read_catalog
 from edgesearch.config import load_config
@@ -35,6 +36,9 @@ from edgesearch.search.agreement import FEWEST_IMAGES
 from edgesearch.supernet.weight_packages import PACKAGES, packaged_file
 
 CONFIG = Path("edgesearch.yaml")
+NO_WISHES = Wishes()
+CLASSIFICATION = "classification"
+"""The task that a first configuration can have: its labels are class folders."""
 LITE0 = "efficientnet-lite0"
 """The public weights that a first configuration starts from."""
 
@@ -82,8 +86,7 @@ def init(
     *,
     device: str | None = None,
     host: str | None = None,
-    latency_ms: float | None = None,
-    share: float | None = None,
+    wishes: Wishes = NO_WISHES,
     path: Path = CONFIG,
     ask: Ask = take_defaults,
     report: Report = silent,
@@ -94,8 +97,7 @@ def init(
         images: A folder of images, a folder of tar shards, one of them or a pattern.
         device: Name of a device of the catalog; asked for if None.
         host: Name of a device over ssh, for the ssh client; asked for if None.
-        latency_ms: Budget of the median latency; asked for if neither it nor `share` is given.
-        share: The same as a share of the largest network's latency.
+        wishes: What is wanted; a budget is asked for if none is given.
         path: The file to write; one that exists is refused.
         ask: Asks what was not given.
         report: Receives what is found.
@@ -112,8 +114,24 @@ def init(
         )
     if device is not None:
         read_catalog(device)
+    task, latency_ms, share = wishes.task, wishes.latency_ms, wishes.share
+    if task not in (None, CLASSIFICATION):
+        near = {"detection": "detect", "segmentation": "segment"}.get(str(task))
+        raise ConfigError(
+            f"--task {CLASSIFICATION}, or none",
+            repr(task),
+            f"For it start from a configuration: edgesearch run {near} data.root={quote(images)}"
+            if near
+            else "Leave it out.",
+        )
     output_dir = f"runs/{_name_of(images)}"
     facts, contents = _look_at(images, output_dir)
+    if task == CLASSIFICATION and not facts.classes:
+        raise DataError(
+            f"images with classes in {facts.root}, for --task {task}",
+            str(contents),
+            "Put the images of each class into a folder of its own, or leave --task out.",
+        )
     tell = teller("init", report)
     teller("images", report)(str(contents))
     if device is None:
@@ -138,7 +156,7 @@ def init(
         question = Question(f"Start from the public weights {weights} (yes or no)", "yes", yes)
         weights = weights if yes(ask(question)) else None
     facts = replace(facts, weights=weights)
-    wishes = Wishes(latency_ms, share, output_dir)
+    wishes = Wishes(latency_ms, share, task, output_dir)
     if latency_ms is not None:
         facts = _with_latency(facts, spec, tell, report)
     lines = choose(facts, wishes)

@@ -35,7 +35,7 @@ from edgesearch.stages.export import (
     target_of,
     time_export,
 )
-from edgesearch.stages.finetune import check_finetune
+from edgesearch.stages.finetune import check_finetune, finetune_stage
 from edgesearch.stages.pretrain import check_pretrain, prepare_training, pretrain_stage
 from edgesearch.stages.profile import missing_keys
 from edgesearch.stages.scorer import inputs_of_score
@@ -208,8 +208,10 @@ class Planner:
 
     def stages(self) -> Iterator[StagePlan]:
         """The stages in their order; those after one that is not finished are to be done."""
+        tuned = (self._finetune,) if self.config.finetune.task is not None else ()
+        after = (*tuned, self._export, self._summary)
         follows = True
-        for of_stage in (self._profile, self._pretrain, self._search, self._export, self._summary):
+        for of_stage in (self._profile, self._pretrain, self._search, *after):
             stage = of_stage(follows)
             follows = follows and stage.state == FINISHED
             yield stage
@@ -315,7 +317,7 @@ class Planner:
         if stage.is_finished() or stage.can_take_back():
             return StagePlan("pretrain", FINISHED, f"{settings.epochs} epochs", None)
         if settings.epochs == 0:
-            return StagePlan("pretrain", TO_DO, "take over the initial weights", 1.0)
+            return StagePlan("pretrain", TO_DO, "take over the initial weights", 0.0)
         steps = self._trainer.loader.steps_per_epoch
         record, done = read_record(stage.folder), 0
         if record is not None and not stage.changes(record):
@@ -368,6 +370,15 @@ class Planner:
             }
             return search_stage(self.run, tables, inputs).is_finished()
         return False
+
+    def _finetune(self, follows: bool) -> StagePlan:
+        """Fine-tuning; how long it takes is not known before the winners are."""
+        settings = self.config.finetune
+        work = f"train {', '.join(settings.start)} for {settings.task}, {settings.epochs} epochs"
+        with suppress(UserError, OSError):
+            if follows and finetune_stage(self.run, self._pool).is_finished():
+                return StagePlan("finetune", FINISHED, work, None)
+        return StagePlan("finetune", TO_DO, work, None)
 
     def _export(self, follows: bool) -> StagePlan:
         winners = self.config.search.winners * len(self.config.search.budgets.each())

@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from edgesearch.cli.main import app
 from edgesearch.config import Config, load_config
 from edgesearch.config.faults import kinds_at
+from edgesearch.config.starting_point import Wishes
 from edgesearch.errors import Interrupted, UserError
 from edgesearch.stages.init import init
 from edgesearch.supernet.weight_packages import PACKAGES
@@ -135,7 +136,7 @@ def test_each_command_runs(words, workshop, finished, monkeypatch):
         (workshop / "edgesearch.yaml").unlink(missing_ok=True)
         monkeypatch.setattr("edgesearch.stages.init.glance_at", refuses)
     elif "edgesearch.yaml" in arguments and not (workshop / "edgesearch.yaml").exists():
-        init("images", device="local-cpu", share=0.5)
+        init("images", device="local-cpu", wishes=Wishes(share=0.5))
     has_work = name in ("run", "plan", "profile", "pretrain") and arguments != [QUICK_START]
     if has_work:
         monkeypatch.setattr("edgesearch.stages.profile.open_meter", begins)

@@ -86,6 +86,13 @@ def test_the_resolution_follows_the_budget_where_latencies_are_known(latency_ms,
     assert values["search.budgets.latency_ms"] == latency_ms
 
 
+def test_a_task_has_its_lines():
+    values = chosen(replace(PHOTOS, weights=WEIGHTS), task="classification")
+    assert (values["finetune.task"], values["finetune.epochs"]) == ("classification", 12)
+    assert values["finetune.batch_size"] == 64
+    assert not [key for key in chosen(PHOTOS) if key.startswith("finetune")]
+
+
 @pytest.mark.parametrize("images", [4, 5, 31, 100, 2240, 10**6])
 @pytest.mark.parametrize("gpu", [False, True])
 def test_a_batch_is_never_larger_than_the_images(images, gpu):

@@ -145,7 +145,7 @@ def test_splits_inside_of_classes(tmp_path):
         (("train/a/1.png", "train/b/1.png", "val/a/1.png", "val/c/1.png"), "of val/ .*r.s.: c. Gi"),
         (
             ("train/a/1.png", "train/b/1.png", "val/A/1.png", "val/B/1.png"),
-            "of val/ .*: A .a in train/., B .b in train/.. Give",
+            r"of val/ .*: A \(a in train/\), B \(b in train/\). Give",
         ),
     ],
 )

@@ -43,9 +43,10 @@ def images_of(*sizes, channels=3):
 TEN = images_of(*[(12, 12)] * 10)
 
 
-def loader_of(images=TEN, *, batched, batch_size=4, seed=0, workers=0, device="cpu"):
+def loader_of(images=TEN, *, batched, batch_size=4, seed=0, workers=0, device="cpu", **options):
     settings = PretrainSettings(
         method="simclr",
+        **options,
         batch_size=batch_size,
         workers=workers,
         augmentation={"batched": batched},
@@ -88,6 +89,10 @@ class TestBoth:
         assert len(whole) == 3
         assert equal(loader.batches(0, 1), whole[1:])
         assert equal(loader.batches(0, 2), whole[2:])
+
+    def test_without_a_training_any_number_of_images_is_enough(self, batched):
+        loader = loader_of(batched=batched, batch_size=11, epochs=0, init="efficientnet-lite0")
+        assert loader.batch_size == 10
 
     def test_too_few_images(self, batched):
         with pytest.raises(DataError, match="at least one batch of 11 images .*; found: 10 images"):

@@ -14,9 +14,12 @@ from typer.testing import CliRunner
 
 from edgesearch.cli.main import app
 from edgesearch.config import load_config
+from edgesearch.config.starting_point import Wishes
 from edgesearch.errors import ConfigError, DataError
 from edgesearch.stages import init as module
 from edgesearch.stages.init import budget_of, init
+
+HALF = Wishes(share=0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +47,14 @@ def call(*arguments):
 def test_a_folder_with_classes_and_spaces_in_its_name(tmp_path):
     for name in ("red kite", "buzzard"):
         photographs(tmp_path / "my birds" / name)
-    done = call("my birds", "--share", "0.4", "--device", "local-cpu")
+    task = ("--task", "classification")
+    done = call("my birds", "--share", "0.4", "--device", "local-cpu", *task)
     assert done.exit_code == 0, done.stderr
     assert "edgesearch plan edgesearch.yaml" in done.stdout
     config = load_config("edgesearch.yaml")
     assert config.data.root.name == "my birds"
     assert config.search.budgets.latency_of_largest == 0.4
+    assert config.finetune.task == "classification"
     assert str(config.output_dir) == "runs/my-birds"
     assert config.space.build().in_channels == 3
     assert "2 classes" in done.stderr
@@ -60,14 +65,14 @@ def test_a_folder_with_classes_and_spaces_in_its_name(tmp_path):
 @pytest.mark.parametrize("mode", ["L", "I;16"])
 def test_grey_images_have_one_channel(tmp_path, mode):
     photographs(tmp_path / "grey", mode=mode)
-    assert init("grey", share=0.5).path.exists()
+    assert init("grey", wishes=HALF).path.exists()
     assert load_config("edgesearch.yaml").space.build().in_channels == 1
 
 
 def test_installed_weights_lead_to_their_space(tmp_path, monkeypatch):
     photographs(tmp_path / "photos")
     monkeypatch.setattr(module, "_installed", lambda name: name)
-    init("photos", device="local-cpu", share=0.5)
+    init("photos", device="local-cpu", wishes=HALF)
     config = load_config("edgesearch.yaml")
     assert (config.space.name, config.pretrain.epochs) == ("mobile_lite0", 0)
     assert (
@@ -82,7 +87,7 @@ def test_shards_are_read_in_place(tmp_path):
     with tarfile.open(tmp_path / "shards/a.tar", "w") as archive:
         archive.add(tmp_path / "loose", "x")
     for images in ("shards", "shards/a.tar", "shards/*.tar"):
-        init(images, share=0.5, path=tmp_path / f"{images.count('*')}{len(images)}.yaml")
+        init(images, wishes=HALF, path=tmp_path / f"{images.count('*')}{len(images)}.yaml")
     assert load_config("06.yaml").data.source == "shards"
 
 
@@ -105,6 +110,9 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path):
         (["photos", "--device", "local-cpy"], "Did you mean 'local-cpu'?"),
         (["photos", "--share", "0"], "--latency-ms"),
         (["photos", "--share", "0.5", "--latency-ms", "3"], "--latency-ms"),
+        (["photos", "--share", "0.5", "--task", "classification"], "a folder of its own"),
+        (["photos", "--share", "0.5", "--task", "detection"], "edgesearch run detect data.root="),
+        (["photos", "--share", "0.5", "--task", "chess"], "Leave it out"),
         (["photos", "--share", "0.5", "--host", "board"], "a device over ssh"),
         (["photos", "--share", "0.5", "--file", "none/x.yaml"], "Choose another with --file"),
     ],
@@ -121,7 +129,7 @@ def test_what_is_wrong_is_one_message_and_nothing_is_written(tmp_path, arguments
 
 def test_the_folder_here(tmp_path, monkeypatch):
     monkeypatch.chdir(photographs(tmp_path / "photos"))
-    assert init(".", share=0.5).understood.train == 12
+    assert init(".", wishes=HALF).understood.train == 12
     assert str(load_config("edgesearch.yaml").output_dir) == "runs/photos"
 
 
@@ -157,7 +165,7 @@ def test_at_most_four_questions(tmp_path, monkeypatch):
     assert len(asked) == len(set(asked)) == 4
     assert load_config("edgesearch.yaml").device.host == "raspberry-pi-5"
     asked.clear()
-    init("photos", device="local-cpu", share=0.5, path=tmp_path / "b.yaml", ask=ask)
+    init("photos", device="local-cpu", wishes=HALF, path=tmp_path / "b.yaml", ask=ask)
     assert len(asked) == 1  # on the weights
 
 
@@ -190,4 +198,4 @@ def test_on_a_terminal_it_asks_and_asks_again(tmp_path):
 def test_images_without_any_that_can_be_read(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"\.jpg, \.png"):
-        init("empty", share=0.5)
+        init("empty", wishes=HALF)
