@@ -137,8 +137,10 @@ def fit_head(head: Projector, features: list[torch.Tensor], taught: list[torch.T
             found[penalty] = float(cosine_distance(F.normalize(seen @ weight.T + bias), wanted))
         best = min(PENALTIES, key=lambda penalty: found[penalty])
     weight, bias = _ridge(torch.cat(x), torch.cat(y), best)
-    layer.weight.copy_(weight)
-    layer.bias.copy_(bias)
+    # The cosine depends on no scale, but an optimizer's steps do: they suit that of fresh weights.
+    scale = float(layer.weight.norm()) / max(float(weight.norm()), 1e-12)
+    layer.weight.copy_(scale * weight)
+    layer.bias.copy_(scale * bias)
 
 
 def _ridge(x: torch.Tensor, y: torch.Tensor, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -229,9 +229,10 @@ def test_supernet_learns_the_targets(new_method, pinhole):
 
 
 def test_head_begins_where_a_linear_map_of_the_features_ends():
-    """It finds the map that made the targets, from features of two lengths, and less from noise."""
+    """It finds the map that made the targets, from features of two lengths, at its former scale."""
     generator = torch.Generator().manual_seed(0)
     head = Projector(6, None, 3, False)
+    fresh = head.fc2.weight.detach().norm()
     weight = torch.randn(3, 4, generator=generator)
     features = [torch.randn(16, length, generator=generator) for length in (6, 4) * 5]
     taught = [F.normalize(each[:, :4] @ weight.T, dim=1) for each in features]
@@ -241,6 +242,4 @@ def test_head_begins_where_a_linear_map_of_the_features_ends():
     with torch.no_grad():
         found = float(cosine_distance(head(new), wanted))
     assert found < 0.05 < float(cosine_distance(torch.roll(wanted, 1, 0), wanted))
-    noise = [F.normalize(torch.randn(16, 3, generator=generator), dim=1) for _ in features]
-    fit_head(head, features, noise)
-    assert head.fc2.weight.norm() < 0.2
+    torch.testing.assert_close(head.fc2.weight.detach().norm(), fresh)
