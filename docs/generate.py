@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-import click
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -24,12 +24,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def commands() -> Iterator[str]:
     """The page of all commands: what each does, its arguments and options."""
     yield "# Commands\n"
-    group = typer.main.get_command(app)
-    assert isinstance(group, click.Group)
+    group: Any = typer.main.get_command(app)
     for name, command in group.commands.items():
         if command.hidden:
             continue
-        pieces = " ".join(command.collect_usage_pieces(click.Context(command)))
+        pieces = " ".join(command.collect_usage_pieces(typer.Context(command)))
         yield f"## {name}\n\n```\nedgesearch {name} {pieces}\n```\n\n{command.help}\n"
         yield "| argument | meaning |\n| --- | --- |"
         for parameter in command.params:
@@ -38,7 +37,7 @@ def commands() -> Iterator[str]:
                 shown = (
                     ", ".join(parameter.opts)
                     if parameter.param_type_name == "option"
-                    else (parameter.make_metavar(click.Context(command)))
+                    else (parameter.make_metavar(typer.Context(command)))
                 )
                 yield f"| `{shown}` | {_cell(meaning)} |"
         yield ""
