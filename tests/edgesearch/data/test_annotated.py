@@ -208,7 +208,7 @@ class TestMaps:
 
     def test_faults_name_the_file_and_the_value(self, root):
         splits = opened(root, "maps", classes=["none", "cat"])
-        with pytest.raises(DataError, match=r"values from 0 to 1 .*a\.png\n.*2"):
+        with pytest.raises(DataError, match=r"values from 0 to 1 .*a\.png; found: 2"):
             splits.train.targets[0].load(2, 2)
         colours = np.zeros((2, 2, 3), np.uint8)
         colours[0, 0] = (200, 0, 10)

@@ -60,7 +60,8 @@ def test_boxes_follow_the_image(fit, changed):
         if not len(framed.labels):
             continue
         rows, columns = (image[0] > 60).nonzero().T
-        found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        ends = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        found = [int(each) for each in ends]
         assert framed.corners[0].mul(SIZE).tolist() == pytest.approx(found, abs=2.5)
 
 
