@@ -295,6 +295,12 @@ class TestComputation:
         assert "already finished" in empty.passes("pretrain", *same, *longer).stderr
         assert "is taken back" in empty.passes("pretrain", *self.AUTO).stderr
         assert (empty.output_dir / WEIGHTS).read_bytes() == weights
+        # Anything else is another training.
+        said = empty.passes("pretrain", *self.AUTO, "pretrain.memory_format=channels_last").stderr
+        assert (
+            "memory_format has changed from 'channels_first' to 'channels_last': starting" in said
+        )
+        assert self.record(empty) == ("fp32", "channels_last")
 
     def test_a_new_training_is_timed_anew(self, empty, times):
         empty.passes("pretrain", *self.AUTO)
