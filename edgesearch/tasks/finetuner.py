@@ -113,7 +113,7 @@ class Finetuner:
         self.settings = settings = task.settings
         self.seed, self.folder, self.identity, self.report = task.seed, folder, identity, report
         self.device = torch_device(settings.device, "finetune")
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.model = model.to(self.device)
         self.teacher = None if teacher is None else teacher.to(self.device).eval()
         self.average: AveragedModel | None = None
         if settings.ema is not None:
@@ -211,7 +211,6 @@ class Finetuner:
             group["lr"] = lr * group["scale"]
         torch.manual_seed(seed_of(self.seed, step, distributed.rank(), _STEP))
         inputs = self.task.preprocess.normalise(images.to(self.device))
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad(set_to_none=True)
         if self.teacher is not None:
             with torch.no_grad():
@@ -387,7 +386,7 @@ def outputs_in_batches(
     model.eval()
     for part in images.split(batch):
         inputs = task.preprocess.normalise(part.to(device))
-        outputs = outputs_of(model, inputs.contiguous(memory_format=torch.channels_last))
+        outputs = outputs_of(model, inputs)
         yield task.predictions([each.float().cpu().numpy() for each in outputs])
     model.train(was_training)
 

@@ -118,7 +118,7 @@ class Finetuning:
                 torch.manual_seed(self.seed)
                 network = space.make_network(space.blocks(architecture))
         else:
-            network = self.weights.subnet(architecture).to(memory_format=torch.channels_last)
+            network = self.weights.subnet(architecture)
             recalibrate(network, self.calibration(resolution), self.calibration_batch)
         return self.whole(Backbone.of(network, resolution, space.in_channels, dense))
 
@@ -220,7 +220,7 @@ class Finetuning:
             resolution, channels = architecture.resolution, self.space.in_channels
             model = self.whole(Backbone.of(network, resolution, channels, dense))
         self._read_weights(model, folder / WEIGHTS)
-        return model.to(memory_format=torch.channels_last).eval()
+        return model.eval()
 
     def calibration(self, resolution: int) -> torch.Tensor:
         """Training images as inputs (N, C, R, R), for normalisation statistics."""
@@ -228,7 +228,7 @@ class Finetuning:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))
         chosen = train.subset(order[: self.calibration_images].tolist())
         pixels = task.preprocess.normalise(FittedImages(chosen, task).images)
-        return pixels.contiguous(memory_format=torch.channels_last)
+        return pixels
 
     def _finished(self, folder: Path, identity: Mapping[str, Any]) -> Finetuned | None:
         if not (folder / FIGURES).exists() or not (folder / WEIGHTS).exists():
