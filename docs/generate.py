@@ -37,7 +37,7 @@ def commands() -> Iterator[str]:
                 shown = (
                     ", ".join(parameter.opts)
                     if parameter.param_type_name == "option"
-                    else (parameter.make_metavar(typer.Context(command)))
+                    else (parameter.metavar or parameter.name.upper())
                 )
                 yield f"| `{shown}` | {_cell(meaning)} |"
         yield ""

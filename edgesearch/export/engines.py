@@ -228,8 +228,7 @@ class _Check:
             self._expected,
             precision,
             logits=self._logits,
-            knn=self._knn_for(precision),
-            task=self._task,
+            judged_by=self._task or self._knn_for(precision),
             locate=lambda: self._locate(path, precision),
         )
         facts: dict[str, Any] = {"parity": asdict(parity)}

@@ -199,16 +199,15 @@ def verify_engine(
     precision: Precision,
     *,
     logits: bool = False,
-    knn: tuple[KnnImages, float] | None = None,
-    task: tuple[TaskImages, float] | None = None,
+    judged_by: tuple[KnnImages | TaskImages, float] | None = None,
     locate: Callable[[], str] | None = None,
 ) -> Parity:
     """Run an engine on real images and compare it with the trained network.
 
     `images` are (N, C, H, W) float32, normalised, incomplete batches dropped; `expected` are the
-    trained network's outputs (N, …). `knn` is whole batches of labeled images with the trained
-    network's accuracy; `task` is whole batches of test images with its figure. Converted numbers
-    (int8) are judged by that figure alone if there is one. `locate` describes where a
+    trained network's outputs (N, …). `judged_by` is whole batches of labeled images with the
+    trained network's kNN accuracy, or of test images with the figure of its task. Converted numbers
+    (int8) are judged by the figure of a task alone if there is one. `locate` describes where a
     difference begins, if it exceeds the tolerance.
 
     Raises:
@@ -217,6 +216,7 @@ def verify_engine(
         EngineError: The runtime cannot load or run the engine.
     """
     session = runtime.load(engine_path)
+    by, before = judged_by or (None, 0.0)
     try:
         batch = session.inputs[INPUT_NAME][0]
         if len(images) < batch:
@@ -232,30 +232,29 @@ def verify_engine(
         found = [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
         wanted = [output[: len(found[0])] for output in _listed(expected)]
         parity = compare(wanted, found, logits)
-        if knn is not None:
-            after = knn[0].accuracy(lambda pixels: _outputs(session, pixels), batch)
+        if isinstance(by, KnnImages):
             parity = replace(
                 parity,
-                knn_before=knn[1],
-                knn_after=after,
-                knn_images=len(knn[0].test),
-                knn_train_images=len(knn[0].train),
+                knn_before=before,
+                knn_after=by.accuracy(lambda pixels: _outputs(session, pixels), batch),
+                knn_images=len(by.test),
+                knn_train_images=len(by.train),
             )
-        if task is not None:
+        if isinstance(by, TaskImages):
             parity = replace(
                 parity,
-                metric=task[0].metric,
-                metric_before=task[1],
-                metric_after=task[0].judge(lambda pixels: _outputs(session, pixels), batch),
-                metric_images=len(task[0].images),
+                metric=by.metric,
+                metric_before=before,
+                metric_after=by.judge(lambda pixels: _outputs(session, pixels), batch),
+                metric_images=len(by.images),
             )
     finally:
         session.close()
-    by_task = task is not None and precision.judged_by_labels
+    by_task = isinstance(by, TaskImages) and precision.judged_by_labels
     if not by_task and not fits(parity, precision.tolerance):
         _refuse_difference(engine_path, parity, precision, locate)
-    if task is not None:
-        _check_task(engine_path, parity, precision, task[0].max_loss)
+    if isinstance(by, TaskImages):
+        _check_task(engine_path, parity, precision, by.max_loss)
     _check_knn(engine_path, parity, precision)
     return parity
 

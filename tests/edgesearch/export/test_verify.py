@@ -33,6 +33,10 @@ def test_figures_by_hand():
         "knn_after": None,
         "knn_images": None,
         "knn_train_images": None,
+        "metric": None,
+        "metric_before": None,
+        "metric_after": None,
+        "metric_images": None,
     }
 
 
@@ -94,17 +98,17 @@ def test_a_loss_of_knn_accuracy_is_refused(exported, images, expected):
     session = runtime.load(path)
     run = lambda pixels: list(session.run({"images": pixels}).values())  # noqa: E731
     true = knn.accuracy(run, 1)
-    parity = verify_engine(path, runtime, images.numpy(), expected, INT8, knn=(knn, true))
+    parity = verify_engine(path, runtime, images.numpy(), expected, INT8, judged_by=(knn, true))
     assert (parity.knn_before, parity.knn_after) == (true, true)
     assert parity.knn_images == 30
     # Of other precisions it is only told.
-    fp32 = verify_engine(path, runtime, images.numpy(), expected, FP32, knn=(knn, true + 0.5))
+    fp32 = verify_engine(path, runtime, images.numpy(), expected, FP32, judged_by=(knn, true + 0.5))
     assert (fp32.knn_before, fp32.knn_after) == (true + 0.5, true)
     # One of thirty images is no loss to be told from chance; two are.
-    verify_engine(path, runtime, images.numpy(), expected, INT8, knn=(knn, true + 1 / 30))
+    verify_engine(path, runtime, images.numpy(), expected, INT8, judged_by=(knn, true + 1 / 30))
     message = r"a loss of kNN accuracy of at most 3\.3% for .*onnx \(int8\); found: .* on 30 images"
     with pytest.raises(ExportError, match=message):
-        verify_engine(path, runtime, images.numpy(), expected, INT8, knn=(knn, true + 2 / 30))
+        verify_engine(path, runtime, images.numpy(), expected, INT8, judged_by=(knn, true + 2 / 30))
 
 
 def test_equal_and_opposite():

@@ -133,6 +133,10 @@ def test_without_a_task_or_with_unknown_names(empty):
 
 def test_json(finetuned):
     overrides = ["finetune.task=classification"]
-    overrides += [f"finetune.{k}={json.dumps(v)}" for k, v in SECTION.items() if k != "task"]
+    overrides += [
+        f"finetune.{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in SECTION.items()
+        if key != "task"
+    ]
     found = finetuned[0].json("finetune", *overrides)
     assert found["skipped"] and found["rows"][0]["name"] == "largest"
