@@ -49,7 +49,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(chain_in, tmp_pa
 @pytest.mark.slow
 def test_two_processes_train_together(chain_in, tmp_path):
     chain = chain_in(tmp_path)
-    command = chain.command("finetune", *OPTIONS)[3:]
+    command = chain.command("finetune", *OPTIONS, "finetune.lr=0.01")[3:]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*launch, "-m", "edgesearch", "finetune", *command[1:]],
