@@ -113,6 +113,8 @@ class Finetuner:
         self.settings = settings = task.settings
         self.seed, self.folder, self.identity, self.report = task.seed, folder, identity, report
         self.device = torch_device(settings.device, "finetune")
+        # Not in channels last: with networks of few channels the backward pass of torch 2.14's
+        # oneDNN then damages memory (the process ends with SIGABRT or SIGSEGV).
         self.model = model.to(self.device)
         self.teacher = None if teacher is None else teacher.to(self.device).eval()
         self.average: AveragedModel | None = None
