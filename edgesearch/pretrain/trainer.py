@@ -227,7 +227,8 @@ class Trainer:
     @property
     def begins_head(self) -> bool:
         """Whether a teacher's head of one layer is fitted to the features of public weights."""
-        return self.teaching is not None and self.origin is not None and not self._head.hidden
+        trains = self.settings.epochs > 0 and self.teaching is not None
+        return trains and self.origin is not None and not self._head.hidden
 
     @property
     def _head(self) -> Projector:

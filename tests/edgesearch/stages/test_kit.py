@@ -92,7 +92,7 @@ def test_prepares_images_as_for_training(images, channels, interpolation, resolu
         # rounding may differ by one of 255.
         assert steps.max() <= 1, path.name
         assert (steps > 0).mean() < 1e-2, path.name
-        found = kit_program.prepare(path, rule)
+        found = kit_program.prepare(kit_program.decode(path, channels), rule)
         assert found.dtype == np.float32
         assert np.abs(found - normalised).max() <= 1.01 / 255 / min(rule["std"])
         if steps.max() == 0:
