@@ -103,6 +103,7 @@ def _space_of(state: Mapping[str, torch.Tensor]) -> ResNetSpace:
         if found:
             stages.setdefault(int(found[1]), set()).add(int(found[2]))
     bottleneck = "layer1.0.conv3.weight" in state
+    projects = bottleneck or "layer1.0.downsample.0.weight" in state
     widths = [state[f"layer{number}.0.conv1.weight"].shape[0] for number in sorted(stages)]
     return ResNetSpace(
         name="public",
@@ -114,6 +115,7 @@ def _space_of(state: Mapping[str, torch.Tensor]) -> ResNetSpace:
         resolutions=(224,),
         stem_stride=2 if kernel == 7 else 1,
         in_channels=conv1.shape[1],
+        stage1_shortcut=None if projects else "identity",
     )
 
 
