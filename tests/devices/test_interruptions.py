@@ -43,12 +43,14 @@ def neighbour() -> Iterator[int]:
 
 @linux
 def test_a_run_beside_a_busy_neighbour_waits(neighbour: int) -> None:
+    found = []
     with RunWatch(()) as watch:
-        watch.start()
-        took_ms = compute(60)
-        waited_ms = watch.waited_ms(took_ms)
-    assert waited_ms == pytest.approx(took_ms - 60, rel=0.1)
-    assert waited_ms > 5
+        for _ in range(5):  # the neighbour may also take its turn between the two clocks
+            watch.start()
+            took_ms = compute(60)
+            found.append((watch.waited_ms(took_ms), took_ms - 60))
+    assert all(waited_ms > 5 for waited_ms, _ in found)
+    assert any(waited_ms == pytest.approx(rest_ms, rel=0.1) for waited_ms, rest_ms in found)
 
 
 @linux

@@ -317,6 +317,11 @@ def assert_same_end(folder, undisturbed):
     assert all(torch.equal(state["method"][key], v) for key, v in expected["method"].items())
 
 
+def assert_near(name, found, expected):
+    told = f"{name}: {{}}".format
+    torch.testing.assert_close(found, expected, rtol=5e-3, atol=5e-4, msg=told)
+
+
 @pytest.mark.slow
 class TestTraining:
     def test_the_first_alone_writes_and_reports(self, undisturbed):
@@ -330,7 +335,7 @@ class TestTraining:
         train(tmp_path)
         for name, value in state_of(tmp_path)["method"].items():
             found = state_of(undisturbed[0] / "run")["method"][name]
-            torch.testing.assert_close(found, value, rtol=5e-3, atol=5e-4, msg=name)
+            assert_near(name, found, value)
 
     def test_killed_and_run_again(self, undisturbed, tmp_path):
         def kill(_):
@@ -385,4 +390,4 @@ class TestTraining:
             train(tmp_path)
         for name, value in state_of(undisturbed[0] / "run")["method"].items():
             found = state_of(tmp_path)["method"][name]
-            torch.testing.assert_close(found, value, rtol=5e-3, atol=5e-4, msg=name)
+            assert_near(name, found, value)

@@ -39,7 +39,8 @@ def test_keys_are_encoded_for_each_subnet_and_the_queue_advances_three_batches(
 ):
     passes = []
     method.key.register_forward_hook(lambda *_: passes.append("key"))
-    method.query.register_forward_hook(lambda *_: passes.append(method.query.supernet.active))
+    supernet = method.query.supernet
+    supernet.register_forward_hook(lambda *_: passes.append(supernet.active))
     faithful_step(method, two_views(2), architectures, sgd(method))
     assert passes == [part for a in architectures for part in ("key", a)]
     assert int(method.queue.position) == 6
