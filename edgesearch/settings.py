@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError, to_jsonable_python
 
 FORM = "form:"
@@ -155,3 +163,15 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+
+
+def _rising(shares: tuple[float, float]) -> tuple[float, float]:
+    if shares[0] > shares[1]:
+        raise fault("the smaller share first is required")
+    return shares
+
+
+CropScale = Annotated[
+    tuple[PositiveFraction, PositiveFraction], Field(strict=False), AfterValidator(_rising)
+]
+"""Smallest and largest area of a crop, as shares of the image's area."""

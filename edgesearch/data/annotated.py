@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from edgesearch.data.contents import readable_name, tally
-from edgesearch.data.folder import ImageFile, check_not_output
+from edgesearch.data.folder import ImageFile, check_folder
 from edgesearch.data.image_set import Annotation, ImageSet
 from edgesearch.data.layout import TEST, TRAIN, VALID, split_within
 from edgesearch.data.settings import DataSettings
@@ -49,13 +49,7 @@ def open_annotated(
     Raises:
         DataError: The files are missing, damaged or contradict each other, or name no image.
     """
-    if not root.is_dir():
-        raise DataError(
-            f"a folder of images at {root.absolute()}",
-            "a file" if root.exists() else "nothing of that name",
-            "Correct `data.root`.",
-        )
-    check_not_output(root, is_output)
+    check_folder(root, is_output)
     found = read(settings, root)
     tests = [kind for kind in (TEST, VALID) if found.splits.get(kind)]
     if not found.splits.get(TRAIN):

@@ -57,13 +57,7 @@ def open_folder(
         DataError: The folder is missing, or has no images; a split or class folder has none that
             can be read.
     """
-    if not root.is_dir():
-        raise DataError(
-            f"a folder of images at {root.absolute()}",
-            "a file" if root.exists() else "nothing of that name",
-            "Correct `data.root`.",
-        )
-    check_not_output(root, is_output)
+    check_folder(root, is_output)
     found = find_files(root, why_no_image, is_output)
     if not found.files:
         reason, parts = next(iter(found.left_out), ("no file at all", ()))
@@ -87,6 +81,17 @@ def open_folder(
     return divide(
         ImageSet(items, channels, root), [shown(each) for each in paths], layout, left_out
     )
+
+
+def check_folder(root: Path, is_output: Callable[[Path], bool]) -> None:
+    """Refuse a root that is no folder, or one that edgesearch itself writes to."""
+    if not root.is_dir():
+        raise DataError(
+            f"a folder of images at {root.absolute()}",
+            "a file" if root.exists() else "nothing of that name",
+            "Correct `data.root`.",
+        )
+    check_not_output(root, is_output)
 
 
 def check_not_output(root: Path, is_output: Callable[[Path], bool]) -> None:

@@ -24,10 +24,10 @@ from edgesearch.settings import (
     Batch,
     Count,
     CountFromZero,
+    CropScale,
     Fraction,
     NotNegative,
     Positive,
-    PositiveFraction,
     Settings,
     UserPath,
     fault,
@@ -127,10 +127,7 @@ class AugmentationSettings(Settings):
 
     batched: bool = False
     """Augment whole batches at once: many times faster for small images of equal size."""
-    crop_scale: Annotated[tuple[PositiveFraction, PositiveFraction], Field(strict=False)] = (
-        0.2,
-        1.0,
-    )
+    crop_scale: CropScale = (0.2, 1.0)
     """Smallest and largest area of a crop, as shares of the image's area."""
     flip_probability: Fraction = 0.5
     """Share of views that are mirrored; 0 if left and right differ (digits, text)."""
@@ -142,13 +139,6 @@ class AugmentationSettings(Settings):
     """Share of views that are blurred."""
     solarize_probability: Fraction = 0.0
     """Share of views whose bright pixels are inverted (BYOL: of the second views)."""
-
-    @field_validator("crop_scale")
-    @classmethod
-    def _rising(cls, crop_scale: tuple[float, float]) -> tuple[float, float]:
-        if crop_scale[0] > crop_scale[1]:
-            raise fault("the smaller share first is required")
-        return crop_scale
 
 
 def _own() -> Any:

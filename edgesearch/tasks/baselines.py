@@ -30,12 +30,13 @@ def baseline(
         seed: Seed of random weights.
 
     Raises:
-        SpaceError: torchvision has no such network, or its parts are not known here.
-        CheckpointError: The file cannot be read, or is of another network.
+        SpaceError: torchvision has no such network, its parts are not known here, or the file is
+            of another network.
+        CheckpointError: The file cannot be read.
     """
-    from torchvision.models import get_model, list_models
+    from torchvision import models
 
-    known = list_models()
+    known = models.list_models(module=models)  # classifiers only
     if name not in known:
         near = difflib.get_close_matches(name, known, 3)
         raise SpaceError(
@@ -45,7 +46,7 @@ def baseline(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = get_model(name, weights=None)
+        network = models.get_model(name, weights=None)
     if weights is not None:
         state = read_tensors(weights)
         wanted = network.state_dict()

@@ -12,6 +12,7 @@ from edgesearch.settings import (
     Batch,
     Count,
     CountFromZero,
+    CropScale,
     Fraction,
     NotNegative,
     Positive,
@@ -43,10 +44,7 @@ def _own() -> Any:
 class FinetuneAugmentationSettings(Settings):
     """Random changes of training images, with their boxes and label maps."""
 
-    crop_scale: Annotated[tuple[PositiveFraction, PositiveFraction], Field(strict=False)] = (
-        0.35,
-        1.0,
-    )
+    crop_scale: CropScale = (0.35, 1.0)
     """Smallest and largest area of a crop, as shares of the image's area."""
     flip_probability: Fraction = 0.5
     """Share of images that are mirrored; 0 if left and right differ (digits, text)."""
@@ -58,13 +56,6 @@ class FinetuneAugmentationSettings(Settings):
     """Strength of the change in contrast."""
     saturation: Fraction = 0.2
     """Strength of the change in saturation."""
-
-    @field_validator("crop_scale")
-    @classmethod
-    def _rising(cls, crop_scale: tuple[float, float]) -> tuple[float, float]:
-        if crop_scale[0] > crop_scale[1]:
-            raise fault("the smaller share first is required")
-        return crop_scale
 
 
 class FinetuneSettings(Settings):
