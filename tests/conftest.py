@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,13 @@ class Board:
             ["pgrep", "-P", str(self.pid)], capture_output=True, text=True, check=False
         )
         return [int(pid) for pid in found.stdout.split()]
+
+    def settle(self) -> None:
+        """Wait until the server has ended all connections, which it does when it likes."""
+        deadline = time.monotonic() + 60
+        while self.connections():
+            assert time.monotonic() < deadline, "a connection never ended"
+            time.sleep(0.01)
 
     def agents(self) -> list[int]:
         """Agents that run over there."""

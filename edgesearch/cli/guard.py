@@ -25,6 +25,7 @@ from edgesearch.cli.progress import Verbosity
 from edgesearch.errors import (
     ConfigError,
     Interrupted,
+    ProcessesError,
     ProcessFailed,
     ProcessStopped,
     StageError,
@@ -95,7 +96,9 @@ def guarded(
         except ProcessFailed:
             raise _exit_late(USERS_FAULT) from None
         except Exception as error:
-            if stops.received:  # libraries wrap an interrupt in their own errors
+            # Libraries wrap an interrupt in their own errors. But nobody else reports that another
+            # process has died, after which torchrun stops this one too.
+            if stops.received and not isinstance(error, ProcessesError):
                 raise _stopped(KeyboardInterrupt()) from None
             raise exit_after(error, as_json) from error
 

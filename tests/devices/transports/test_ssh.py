@@ -139,3 +139,4 @@ def test_a_long_folder_for_temporary_files_takes_no_socket(
         finally:
             transport.close()
         assert board.left() == []
+        board.settle()
