@@ -92,15 +92,31 @@ def guarded(
         except typer.BadParameter:
             raise
         except (Interrupted, KeyboardInterrupt) as stop:
+            # Nobody else reports that a process has died, after which torchrun stops the others.
+            if (death := _ended_process(stop)) is not None:
+                raise _told(death, as_json) from death
             raise _stopped(stop) from None
         except ProcessFailed:
             raise _exit_late(USERS_FAULT) from None
         except Exception as error:
-            # Libraries wrap an interrupt in their own errors. But nobody else reports that another
-            # process has died, after which torchrun stops this one too.
+            # Libraries wrap an interrupt in their own errors.
             if stops.received and not isinstance(error, ProcessesError):
                 raise _stopped(KeyboardInterrupt()) from None
-            raise exit_after(error, as_json) from error
+            raise _told(error, as_json) from error
+
+
+def _ended_process(stop: BaseException) -> ProcessesError | None:
+    """The end of another process that was being handled when a signal came."""
+    before = stop.__context__
+    while before is not None and not isinstance(before, ProcessesError):
+        before = before.__context__
+    return before
+
+
+def _told(error: Exception, as_json: bool) -> typer.Exit:
+    """The exit after an error, whose message is printed to its end even if a signal comes."""
+    with StopSignals():
+        return exit_after(error, as_json)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from edgesearch.errors import (
     ConfigError,
     DataError,
     Interrupted,
+    ProcessesError,
     ProcessFailed,
     ProcessStopped,
     StageError,
@@ -208,3 +209,20 @@ class TestSeveralProcesses:
         monkeypatch.setenv("RANK", "0")
         with pytest.raises(StageError, match="one process for `edgesearch run`; found: 2. Run pre"):
             check_processes("run")
+
+
+def test_the_end_of_another_process_is_told_though_this_one_is_stopped_for_it(capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+
+    def work():
+        try:
+            raise ProcessesError("all 2 processes", "one that has ended", "Run it again.")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # as torchrun does
+            signal.pause()
+
+    with pytest.raises(typer.Exit) as end:
+        guarded(work, False)
+    assert end.value.exit_code == 2
+    assert capsys.readouterr().err.count("error: required: all 2 processes") == 1
