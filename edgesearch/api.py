@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgesearch.compare.results import CompareResult
 from edgesearch.config import Config, load_config
 from edgesearch.errors import ConfigError
 from edgesearch.events import Report, silent
 from edgesearch.run.context import RunContext
+from edgesearch.stages.compare import compare
 from edgesearch.stages.evaluate import EvaluateResult, evaluate
 from edgesearch.stages.export import ExportResult, export
 from edgesearch.stages.finetune import FinetuneResult, finetune
@@ -78,6 +80,10 @@ class Run(RunContext):
     def export(self, *, anew: bool = False) -> ExportResult:
         """Compile, verify and measure the winners."""
         return export(self, anew=anew)
+
+    def compare(self, *, anew: bool = False) -> CompareResult:
+        """Train and measure the winners beside known networks, and say how they stand."""
+        return compare(self, anew=anew)
 
     def evaluate(self, *, architectures: Sequence[str] = ()) -> EvaluateResult:
         """kNN and linear probe of the winners, named subnets, and both ends of the space."""

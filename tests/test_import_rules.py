@@ -20,7 +20,7 @@ FLOORS = (
     {"evaluate", "formats", "teacher", "training"},
     {"tasks"},
     {"latency"},
-    {"pretrain", "search"},
+    {"compare", "pretrain", "search"},
     {"export"},
     {"config"},
     {"run"},

@@ -320,6 +320,7 @@ _stage_command("pretrain", "Train the supernet on unlabeled images.")
 _stage_command("search", "Find the best subnets within the budgets.")
 _stage_command("finetune", "Train the winners, or other subnets, for a task with labels.")
 _stage_command("export", "Compile, verify and measure the winners.")
+_stage_command("compare", "Train and measure the winners beside networks you might have picked.")
 _stage_command("rank", "Measure how well the score ranks subnets by accuracy.")
 _stage_command(
     "run",

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from edgesearch.space.count import Count
 
 if TYPE_CHECKING:
+    from edgesearch.compare.results import CompareResult
+    from edgesearch.compare.standing import Difference
     from edgesearch.config.keys import Key
     from edgesearch.data.contents import Contents
     from edgesearch.stages.bench import BenchResult
@@ -304,6 +306,58 @@ def print_finetune(result: FinetuneResult) -> None:
             f"judged on {row.test_images:,} test images"
         )
     print(result.results_path)
+
+
+def print_compare(result: CompareResult) -> None:
+    """Print the networks from fast to slow, and how the winners stand."""
+    metric = result.metric.replace("_", " ")
+    with_int8 = any(row.int8_metric is not None for row in result.rows)
+    header = ["network", "px", "begins", metric, "ms", "p95", "M params", "MB"]
+    if with_int8:
+        header += ["in int8", "ms"]
+    header += ["front", "winner ahead"]
+    rows = []
+    for row in sorted(result.rows, key=lambda each: each.latency_ms):
+        spread = "" if row.deviation is None else f" ± {100 * row.deviation:.1f}"
+        cells = [
+            row.name,
+            str(row.resolution),
+            row.beginning,
+            f"{100 * row.mean:.1f}{spread}",
+            f"{row.latency_ms:.3f}",
+            f"{row.p95_ms:.3f}",
+            f"{row.params / 1e6:.2f}",
+            f"{row.size_bytes / 1e6:.1f}",
+        ]
+        if with_int8:
+            cells += [_percent(row.int8_metric), _shown(row.int8_latency_ms, ".3f")]
+        rows.append([*cells, "yes" if row.on_front else "", _ahead(row.ahead)])
+    _print_table(header, rows)
+    print(
+        f"{metric} in %: mean ± deviation of {result.seeds} training(s) of {result.epochs} epochs "
+        f"on {result.train_images:,} images, judged on {result.test_images:,}; winner ahead: "
+        "points by which the first winner is better, with 95 % interval; ms: median on "
+        f"{result.device} in {result.precision}, with the head, all measured in turn"
+    )
+    for name, other in result.same.items():
+        print(f"{name} is the same network as {other}")
+    for name, reason in result.left_out.items():
+        print(f"left out: {name}: {reason}")
+    print()
+    for sentence in result.verdicts:
+        print(sentence)
+    print(f"{result.table_path}\n{result.plot_path}")
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+def _ahead(gap: Difference | None) -> str:
+    if gap is None:
+        return ""
+    half = "" if gap.half is None else f" ± {100 * gap.half:.1f}"
+    return f"{100 * gap.mean:+.1f}{half}"
 
 
 def print_search(result: SearchResult) -> None:

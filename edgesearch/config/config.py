@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from edgesearch.compare.settings import CompareSettings
 from edgesearch.data.settings import DataSettings
 from edgesearch.errors import UserNotice
 from edgesearch.evaluate.settings import EvaluationSettings, RankSettings
@@ -42,6 +43,8 @@ class Config(Settings):
     """How subnets are searched."""
     finetune: Annotated[FinetuneSettings, WITH_TASK] = FinetuneSettings()
     """How networks are trained with labels."""
+    compare: Annotated[CompareSettings, WITH_TASK] = CompareSettings()
+    """What the winners are compared with."""
     export: ExportSettings = ExportSettings()
     """How the winners are exported."""
     evaluation: EvaluationSettings = EvaluationSettings()

@@ -28,6 +28,7 @@ class RunFiles:
         engines: A folder for each winner.
         measured: The winners as measured by the export.
         finetune: Networks trained with labels, a folder each.
+        compare: Networks of the comparison, a folder each, and its results.
         summary: Folder of the final comparison.
         rank: Folder of the command rank.
         evaluation: Accuracies of subnets.
@@ -47,6 +48,7 @@ class RunFiles:
         self.engines = output_dir / "engines"
         self.measured = self.engines / "winners.json"
         self.finetune = output_dir / "finetune"
+        self.compare = output_dir / "compare"
         self.summary = output_dir / "summary"
         self.rank = output_dir / "rank"
         self.evaluation = output_dir / "evaluation" / "results.json"
@@ -63,9 +65,12 @@ class RunFiles:
         if folder.resolve() == self.output_dir.resolve():
             return True
         other = RunFiles(folder)
-        stages = (other.supernet, other.search.folder, other.finetune, other.engines)
+        stages = (
+            *(other.supernet, other.search.folder, other.finetune, other.compare, other.engines),
+            *(other.summary, other.rank),
+        )
         return (
             (isfile(other.lock) and isdir(other.networks.parent))
             or isfile(other.evaluation)
-            or any(isfile(each / RECORD) for each in (folder, *stages, other.summary, other.rank))
+            or any(isfile(each / RECORD) for each in (folder, *stages))
         )

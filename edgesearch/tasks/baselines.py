@@ -1,19 +1,121 @@
-"""Networks of torchvision as backbones."""
+"""Known networks as backbones: classifiers of torchvision, and those of public weights."""
 
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from edgesearch.errors import SpaceError
+from devices.files import sha256_of
+from edgesearch.errors import CheckpointError, SpaceError
+from edgesearch.space.public_weights import IMAGENET, Normalisation, PublicWeights
+from edgesearch.supernet.public_weights import read_public_weights
 from edgesearch.supernet.weight_files import read_tensors
+from edgesearch.supernet.weight_packages import PACKAGES, packaged_file
 from edgesearch.tasks.backbone import Backbone
 
 _STEMS = ("conv1", "bn1", "relu", "maxpool")
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A network that a user might have picked anyway.
+
+    Attributes:
+        name: In torchvision.models, or one of `PACKAGES`.
+        weights: File of its weights; random ones if None.
+        in_channels: Channels of the images; with 1, the first convolution has the sum of its
+            weights over the colours.
+    """
+
+    name: str
+    weights: Path | None
+    in_channels: int
+
+    @classmethod
+    def find(cls, name: str, weights: Path | None, in_channels: int) -> Baseline:
+        """A baseline with the given file of weights, or with those of its package if installed.
+
+        Raises:
+            SpaceError: There is no network of this name.
+            CheckpointError: The network is known by its package only, which is not installed; or
+                there is no such file.
+        """
+        if weights is not None and not weights.is_file():
+            raise CheckpointError(
+                f"the weights of {name} at {weights}",
+                "no such file",
+                f"Correct compare.weights.{name}, or leave it out for random weights.",
+            )
+        if name not in PACKAGES:
+            _require_classifier(name)
+        elif weights is None:
+            try:
+                weights = packaged_file(name)
+            except CheckpointError:
+                if name not in _classifiers():
+                    raise
+        return cls(name, weights, in_channels)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What it begins with, for records: name and hash of the file, if there is one."""
+        if self.weights is None:
+            return {"weights": "random"}
+        return {"weights": self.weights.name, "sha256": sha256_of(self.weights)}
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """Mean and deviation of pixels that its weights expect; None for random weights."""
+        if self._public is not None:
+            return self._public.mean, self._public.std
+        return None if self.weights is None else IMAGENET[self.in_channels]
+
+    @cached_property
+    def _public(self) -> PublicWeights | None:
+        """The network of a family that its weights are of, if it is known as such."""
+        if self.weights is None or self.name not in PACKAGES:
+            return None
+        public = read_public_weights(self.weights)
+        return public.in_grey() if self.in_channels == 1 else public
+
+    def backbone(self, resolution: int, dense: bool, seed: int) -> Backbone:
+        """Its backbone for images of a resolution.
+
+        Args:
+            resolution: Height and width of the images, in pixels.
+            dense: Whether maps of stages are read, not the features alone.
+            seed: Seed of random weights.
+
+        Raises:
+            SpaceError: Its parts are not known here, or the file is of another network.
+            CheckpointError: The file cannot be read.
+        """
+        if self._public is None:
+            return baseline(self.name, resolution, self.in_channels, self.weights, seed)
+        return Backbone.of(self._public.network(), resolution, self.in_channels, dense)
+
+
+def _classifiers() -> list[str]:
+    from torchvision import models
+
+    return list(models.list_models(module=models))  # classifiers only
+
+
+def _require_classifier(name: str) -> None:
+    known = [*_classifiers(), *PACKAGES]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 3)
+        raise SpaceError(
+            "the name of a classifier in torchvision.models",
+            repr(name),
+            f"Did you mean {' or '.join(near)}?" if near else "Such as resnet18 or mobilenet_v2.",
+        )
 
 
 def baseline(
@@ -36,14 +138,7 @@ def baseline(
     """
     from torchvision import models
 
-    known = models.list_models(module=models)  # classifiers only
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 3)
-        raise SpaceError(
-            "the name of a classifier in torchvision.models",
-            repr(name),
-            f"Did you mean {' or '.join(near)}?" if near else "Such as resnet18 or mobilenet_v2.",
-        )
+    _require_classifier(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = models.get_model(name, weights=None)
@@ -91,6 +186,7 @@ def _to_grey(network: nn.Module) -> None:
                 module.kernel_size,  # type: ignore[arg-type]
                 module.stride,  # type: ignore[arg-type]
                 module.padding,  # type: ignore[arg-type]
+                module.dilation,  # type: ignore[arg-type]
                 bias=module.bias is not None,
             )
             grey.weight.copy_(module.weight.sum(dim=1, keepdim=True))

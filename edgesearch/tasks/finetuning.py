@@ -18,6 +18,7 @@ from edgesearch.events import Event, Report, silent
 from edgesearch.inputs import read_json
 from edgesearch.processes import distributed
 from edgesearch.space import Architecture, SearchSpace
+from edgesearch.space.public_weights import Normalisation
 from edgesearch.supernet.calibrate import recalibrate
 from edgesearch.supernet.weights import SupernetWeights, save_tensors
 from edgesearch.tasks.backbone import Backbone
@@ -71,6 +72,7 @@ class Finetuning:
         weights: The trained supernet; None with random weights.
         calibration_images: Images for the recalibration of extracted subnets.
         calibration_batch: Images per pass of it.
+        normalisation: Mean and deviation of pixels that the networks expect; the pool's if None.
     """
 
     settings: FinetuneSettings
@@ -81,6 +83,7 @@ class Finetuning:
     calibration_images: int
     calibration_batch: int
     report: Report = silent
+    normalisation: Normalisation | None = None
     _fitted: dict[tuple[str, int], FittedImages] = field(default_factory=dict)
 
     @property
@@ -107,6 +110,9 @@ class Finetuning:
     def task(self, resolution: int) -> Task:
         """The task, for networks of a resolution."""
         preprocess = self.pool.preprocess(resolution, self.settings.fit)
+        if self.normalisation is not None:
+            mean, std = self.normalisation
+            preprocess = replace(preprocess, mean=mean, std=std)
         return self.record.task_class()(self.settings, self.classes, preprocess, self.seed)
 
     def subnet(self, architecture: Architecture) -> TaskModel:
@@ -155,9 +161,9 @@ class Finetuning:
             CheckpointError: The folder holds another training.
         """
         about = json.loads(json.dumps(dict(identity)))
-        found = distributed.of_first(self._finished(folder, about))
+        found = distributed.of_first(self.finished(folder, about))
         if found is not None:
-            self._read_weights(model, folder / WEIGHTS)
+            self.read_weights(model, folder)
             return replace(found, name=name)
         task, images, settings = self.task(model.resolution), self.images, self.settings
         loader = SampleLoader(images.train, task, settings.batch_size, self.seed, settings.workers)
@@ -219,7 +225,7 @@ class Finetuning:
             network = self.space.make_network(self.space.blocks(architecture))
             resolution, channels = architecture.resolution, self.space.in_channels
             model = self.whole(Backbone.of(network, resolution, channels, dense))
-        self._read_weights(model, folder / WEIGHTS)
+        self.read_weights(model, folder)
         return model.eval()
 
     def calibration(self, resolution: int) -> torch.Tensor:
@@ -230,11 +236,12 @@ class Finetuning:
         pixels = task.preprocess.normalise(FittedImages(chosen, task).images)
         return pixels
 
-    def _finished(self, folder: Path, identity: Mapping[str, Any]) -> Finetuned | None:
+    def finished(self, folder: Path, identity: Mapping[str, Any]) -> Finetuned | None:
+        """The result of a training in a folder; None if it is not finished, or another one."""
         if not (folder / FIGURES).exists() or not (folder / WEIGHTS).exists():
             return None
         values = read_json(folder / FIGURES, "finetune")
-        if values.pop("identity", None) != identity:
+        if values.pop("identity", None) != json.loads(json.dumps(dict(identity))):
             return None
         return Finetuned(**values)
 
@@ -248,10 +255,16 @@ class Finetuning:
         state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
         save_tensors(path, state, about)
 
-    def _read_weights(self, model: TaskModel, path: Path) -> None:
+    def read_weights(self, model: TaskModel, folder: Path) -> None:
+        """Give a network the weights that were trained in a folder.
+
+        Raises:
+            CheckpointError: There are none, or they are those of another network.
+        """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        path = folder / WEIGHTS
         try:
             model.load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:

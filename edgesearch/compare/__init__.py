@@ -1,0 +1,1 @@
+"""Whether the winner was worth it: candidates, latencies in one session, and the verdict."""
