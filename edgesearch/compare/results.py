@@ -133,6 +133,7 @@ def plot(result: CompareResult) -> None:
             [row.latency_ms for row in front],
             [100 * row.mean for row in front],
             color="0.7",
+            drawstyle="steps-post",
             zorder=1,
             label="front",
         )
@@ -160,4 +161,5 @@ def plot(result: CompareResult) -> None:
             ylabel=f"{result.metric.replace('_', ' ')} in % ({result.seeds} training(s) each)",
             title=f"{result.task}, head {result.head}",
         )
+        axes.margins(x=0.12)
         axes.legend(loc="lower right")

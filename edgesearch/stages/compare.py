@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
 import time
@@ -28,7 +29,7 @@ from edgesearch.compare.candidates import (
 from edgesearch.compare.results import ComparedRow, CompareResult, plot, write_csv
 from edgesearch.compare.standing import Standing, difference, front, verdict
 from edgesearch.data.image_pool import ImagePool
-from edgesearch.errors import Interrupted, LatencyError, StageError
+from edgesearch.errors import Interrupted, LatencyError, SpaceError, StageError
 from edgesearch.events import Event
 from edgesearch.export.deployable import write_in_format
 from edgesearch.export.engines import ONNX_FILE
@@ -88,7 +89,7 @@ def compare(run: RunContext, *, anew: bool = False) -> CompareResult:
         finetuning.images  # noqa: B018  # refuses what cannot be trained
         candidates, same, notes = _of_the_space(run)
         for each in baselines:
-            each.backbone(candidates[0].resolution, dense=True, seed=0)
+            each.backbone(_largest_tried(run, candidates[0]), dense=True, seed=0)
         stage = compare_stage(run, pool)
         run.require_lock()
         stage.take_back(run.teller("compare"))
@@ -333,7 +334,7 @@ class _Comparing:
 
     def _fitting(self, winner: Candidate, baselines: Sequence[Baseline]) -> dict[str, int | None]:
         """The largest resolution at which each is measured to be at most as slow as the winner."""
-        most = int(LARGEST * winner.resolution)
+        most = _largest_tried(self.run, winner)
         tried = [
             _at(each, size) for each in baselines for size in range(STEP_PX, most + 1, STEP_PX)
         ]
@@ -345,15 +346,16 @@ class _Comparing:
             folder, precision = Path(name), self.run.device.precision
             paths = {}
             for number, each in enumerate([winner, *tried]):
-                own, model = each.ready(replace(self.finetuning, weights=None), 0)
+                try:
+                    own, model = each.ready(replace(self.finetuning, weights=None), 0)
+                except SpaceError:  # too small for this network
+                    continue
                 self._export(own, model, folder / str(number), [precision])
                 paths[each.folder] = folder / str(number) / PRECISIONS[precision].file
             table = self._timed(folder / "latency.jsonl", paths, self.run.device, FEW_ROUNDS)
-        limit = table.median_ms(winner.folder)
+        limit, measured = table.median_ms(winner.folder), table.keys(CANDIDATE)
         fast = [
-            one
-            for one in tried
-            if one.folder not in table.errors and table.median_ms(one.folder) <= limit
+            one for one in tried if one.folder in measured and table.median_ms(one.folder) <= limit
         ]
         return {
             baseline.name: max(
@@ -399,7 +401,9 @@ class _Comparing:
         return self.run.config.seed + number
 
     def _training(self, candidate: Candidate, number: int) -> Path:
-        return self.folder / candidate.folder / f"training{number + 1}"
+        text = json.dumps(candidate.about, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return self.folder / candidate.folder / f"seed{self._seed(number)}-{digest}"
 
     def _about(self, candidate: Candidate, number: int) -> dict[str, Any]:
         return {**self.identity, **candidate.about, "seed": self._seed(number)}
@@ -513,6 +517,13 @@ class _Comparing:
             )
         finally:
             session.close()
+
+
+def _largest_tried(run: RunContext, winner: Candidate) -> int:
+    """The largest resolution of baselines, in pixels."""
+    if run.config.compare.resolution == "same":
+        return winner.resolution
+    return max(STEP_PX, int(LARGEST * winner.resolution))
 
 
 def _at(baseline: Baseline, resolution: int) -> Candidate:

@@ -93,12 +93,20 @@ class Baseline:
             seed: Seed of random weights.
 
         Raises:
-            SpaceError: Its parts are not known here, or the file is of another network.
+            SpaceError: Its parts are not known here, the file is of another network, or the images
+                are too small for it.
             CheckpointError: The file cannot be read.
         """
-        if self._public is None:
-            return baseline(self.name, resolution, self.in_channels, self.weights, seed)
-        return Backbone.of(self._public.network(), resolution, self.in_channels, dense)
+        try:
+            if self._public is None:
+                return baseline(self.name, resolution, self.in_channels, self.weights, seed)
+            return Backbone.of(self._public.network(), resolution, self.in_channels, dense)
+        except RuntimeError as error:  # a layer has no pixels left
+            raise SpaceError(
+                f"images that are large enough for {self.name}",
+                f"{resolution} px ({error})",
+                "Set compare.resolution=budget, or leave it out of compare.baselines.",
+            ) from error
 
 
 def _classifiers() -> list[str]:

@@ -1,0 +1,121 @@
+"""The winners beside other networks, on a finished run."""
+
+import csv
+import shutil
+
+import pytest
+import torch
+from torchvision import models
+
+from profilers.build_table import _TableBuilder
+
+OPTIONS = (
+    "finetune.task=classification",
+    "finetune.epochs=1",
+    "finetune.label_share=0.2",
+    "finetune.tensorboard=false",
+    "finetune.threads=1",
+    "compare.baselines=[mobilenet_v3_small]",
+    "compare.resolution=same",
+    "compare.random=0",
+    "compare.scaled=false",
+    "compare.seeds=2",
+    "compare.rounds=10",
+)
+
+
+@pytest.fixture(scope="module")
+def compared(finished, tmp_path_factory):
+    """A run with a finished comparison, and its result."""
+    chain = finished[0].copied(tmp_path_factory.mktemp("compared"))
+    return chain, chain.json("compare", *OPTIONS)
+
+
+def test_all_are_trained_alike_and_measured_together(compared):
+    chain, result = compared
+    rows = {row["name"]: row for row in result["rows"]}
+    assert {"w0", "largest", "smallest", "mobilenet_v3_small 16 px"} <= {*rows, *result["same"]}
+    assert [row["kind"] for row in result["rows"]][0] == "winner"
+    assert all(len(row["values"]) == 2 for row in rows.values())
+    assert all(0 < row["latency_ms"] <= row["p95_ms"] for row in rows.values())
+    assert all(0 <= row["int8_metric"] <= 1 and row["int8_latency_ms"] > 0 for row in rows.values())
+    assert rows["mobilenet_v3_small 16 px"]["beginning"] == "random"
+    assert rows["w0"]["beginning"] == "supernet"
+    assert rows["w0"]["ahead"] is None
+    gap = rows["smallest"]["ahead"]
+    assert gap["mean"] == pytest.approx(rows["w0"]["mean"] - rows["smallest"]["mean"])
+    front = [row for row in rows.values() if row["on_front"]]
+    fastest = min(rows.values(), key=lambda row: row["latency_ms"])
+    assert fastest in front
+    assert result["verdicts"][0].startswith("w0 is ")
+
+
+def test_table_and_picture_hold_the_same(compared):
+    chain, result = compared
+    with (chain.output_dir / "compare" / "compare.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["name"] for line in lines] == [row["name"] for row in result["rows"]]
+    assert [float(line["mean"]) for line in lines] == [row["mean"] for row in result["rows"]]
+    assert (chain.output_dir / "compare" / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_second_call_trains_and_measures_nothing(compared, monkeypatch):
+    chain, result = compared
+    monkeypatch.delattr("edgesearch.tasks.finetuner.Finetuner.fit")
+    monkeypatch.delattr(_TableBuilder, "measure")
+    assert chain.json("compare", *OPTIONS)["rows"] == result["rows"]
+
+
+def test_weights_of_a_baseline_add_only_its_trainings(compared, tmp_path):
+    chain = compared[0].copied(tmp_path)
+    network = models.get_model("mobilenet_v3_small", weights=None)
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    weights = f"compare.weights.mobilenet_v3_small={tmp_path / 'mine.pth'}"
+    said = chain.passes("compare", *OPTIONS, weights).stderr
+    total = 2 * len(compared[1]["rows"])
+    assert f"{total - 2} of {total} trainings are finished" in said
+    (row,) = [r for r in chain.read("compare/results.json")["rows"] if r["kind"] == "baseline"]
+    assert row["beginning"] == "public"
+
+
+def test_printed_from_fast_to_slow(compared):
+    chain, result = compared
+    printed = chain.passes("compare", *OPTIONS).stdout
+    assert "winner ahead" in printed
+    assert result["verdicts"][0] in printed
+    names = [row["name"] for row in sorted(result["rows"], key=lambda row: row["latency_ms"])]
+    places = [printed.index(f"\n{name} ") for name in names]
+    assert places == sorted(places)
+
+
+def test_at_the_winners_latency_baselines_have_their_own_resolution(compared, tmp_path):
+    chain = compared[0].copied(tmp_path)
+    shutil.rmtree(chain.output_dir / "compare")
+    few = ("compare.resolution=budget", "compare.random=2", "compare.ends=false")
+    done = chain.json("compare", *OPTIONS, *few, "compare.int8=false")
+    assert done["left_out"] == {"mobilenet_v3_small": "slower than w0 even at 32 px"}
+    assert all(row["int8_metric"] is None for row in done["rows"])
+    assert chain.read("compare/resolutions.json")["resolutions"] == {"mobilenet_v3_small": None}
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("compare.baselines=[resnet81]", "Did you mean resnet18"),
+        ("compare.baselines=[resnet18, resnet18]", "each name once"),
+        ("compare.weights.resnet18=x.pth", "which is not among compare.baselines"),
+        ("compare.weights.mobilenet_v3_small=nowhere.pth", "no such file"),
+        ("compare.baselines=[squeezenet1_1]", "images that are large enough for squeezenet1_1"),
+        ("finetune.distill=1", "one recipe for all networks"),
+        ("finetune.task=null", "a task with labels"),
+    ],
+)
+def test_refused_before_anything_is_trained(finished, tmp_path, override, says):
+    chain = finished[0].copied(tmp_path)
+    chain.refuses("compare", *OPTIONS, override, says=says)
+    assert not (chain.output_dir / "compare").exists()
+
+
+def test_without_winners_it_says_what_to_do(empty):
+    said = empty.refuses("compare", *OPTIONS)
+    assert "Run `edgesearch" in said
