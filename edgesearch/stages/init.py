@@ -233,7 +233,8 @@ def _look_at(images: str, output_dir: str, task: str | None) -> tuple[Facts, Con
         one_size=contents.smallest == contents.largest,
         colour=contents.colour,
         gpu=_gpu(),
-        **_labels(given, layouts),
+        labels=given.get("labels", "folders"),
+        labels_words=_labels_words(given.get("labels"), layouts),
     ), contents
 
 
@@ -243,14 +244,11 @@ def _open(given: Mapping[str, str], output_dir: str) -> tuple[ImageSplits, Conte
     return splits, describe(splits)
 
 
-def _labels(given: Mapping[str, str], layouts: Sequence[str]) -> dict[str, str]:
-    """Facts on the labels that stand in files; none for class folders."""
-    if "labels" not in given:
-        return {}
-    words = LAYOUTS[given["labels"]].words
-    others = [name for name in layouts if name != given["labels"]]
-    more = f" (also here: {', '.join(others)})" if others else ""
-    return {"labels": given["labels"], "labels_words": words + more}
+def _labels_words(chosen: str | None, layouts: Sequence[str]) -> str:
+    if chosen is None:
+        return "class folders"
+    others = [name for name in layouts if name != chosen]
+    return LAYOUTS[chosen].words + (f" (also here: {', '.join(others)})" if others else "")
 
 
 def _without_labels(root: str, task: str, found: str) -> DataError:

@@ -142,36 +142,8 @@ SMALL = (
 """Of a configuration for images of 32 pixels: as little as a run can be."""
 
 
-def labelled(folder, task):
-    """32 images of 32 pixels with squares of two colours, labelled for a task."""
-    noise = np.random.default_rng(0)
-    for number in range(32):
-        split, kind, left = ("val", "train")[number % 4 > 0], number % 2, 4 + number % 8
-        pixels = noise.integers(0, 64, (32, 32, 3), dtype=np.uint8)
-        square = slice(left, left + 16)
-        pixels[square, square, kind] += 150
-        place = "ab"[kind] if task == "classification" else f"images/{split}"
-        image = folder / place / f"{number}.png"
-        label = folder / f"labels/{split}/{number}"
-        for path in (image, label):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(image)
-        if task == "detection":
-            centre = (left + 8) / 32
-            label.with_suffix(".txt").write_text(f"{kind} {centre} {centre} 0.5 0.5\n")
-        if task == "segmentation":
-            classes = np.zeros((32, 32), np.uint8)
-            classes[square, square] = 1 + kind
-            Image.fromarray(classes).save(label.with_suffix(".png"))
-    if task == "classification":
-        shutil.rmtree(folder / "labels")
-    names = ["ground"] * (task == "segmentation") + ["red", "green"]
-    (folder / "classes.txt").write_text("\n".join(names))
-    return folder
-
-
 @pytest.fixture(params=["classification", "detection", "segmentation"])
-def task(request, tmp_path):
+def task(request, tmp_path, labelled):
     """A task for which `edgesearch.yaml` has been written."""
     labelled(tmp_path / "tiny", request.param)
     budget = ("--latency-ms", "1000")
@@ -197,7 +169,7 @@ def test_a_configuration_with_a_task_runs(tmp_path, task):
 @pytest.mark.parametrize(
     ("task", "labels"), [("detection", "yolo"), ("segmentation", "maps"), ("classification", "csv")]
 )
-def test_labels_are_found_where_they_lie(tmp_path, task, labels):
+def test_labels_are_found_where_they_lie(tmp_path, labelled, task, labels):
     folder = labelled(tmp_path / "tiny", task)
     if task == "classification":
         rows = [f"{path.relative_to(folder)},{path.parent.name}" for path in folder.glob("*/*.png")]
@@ -211,7 +183,7 @@ def test_labels_are_found_where_they_lie(tmp_path, task, labels):
     assert load_config("edgesearch.yaml").data.labels == labels
 
 
-def test_other_labels_beside_the_chosen_ones_are_told(tmp_path):
+def test_other_labels_beside_the_chosen_ones_are_told(tmp_path, labelled):
     folder = labelled(tmp_path / "tiny", "detection")
     (folder / "coco").mkdir()
     (folder / "coco/instances_train.json").write_text("{}")
@@ -224,7 +196,7 @@ def test_other_labels_beside_the_chosen_ones_are_told(tmp_path):
     assert layouts_in(folder, "detection") == ("yolo",)
 
 
-def test_one_image_of_another_size_decides_nothing(tmp_path):
+def test_one_image_of_another_size_decides_nothing(tmp_path, labelled):
     folder = labelled(tmp_path / "tiny", "detection")
     for path in folder.glob("images/train/*"):
         Image.open(path).resize((200, 200)).save(path)
