@@ -191,7 +191,11 @@ def init(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(metavar="T", help="classification: fine-tune the winners for it."),
+        typer.Option(
+            metavar="T",
+            help="Fine-tune the winners for it: classification, detection or segmentation.",
+            show_default=False,
+        ),
     ] = None,
     file: Annotated[Path, typer.Option(metavar="FILE", help="The configuration to write.")] = Path(
         "edgesearch.yaml"

@@ -22,6 +22,8 @@ RESOLUTIONS = (96, 128, 160, 192, 224)
 """Of the spaces for photographs (mobile_small: the first three)."""
 ON_A_PROCESSOR = 128
 """Highest resolution for which a processor trains in hours, in pixels."""
+OF_PLACES = 192
+"""The same where objects or places are to be found, which need more pixels."""
 WIDEST = 1.5
 """Most by which the largest network may exceed a budget, if a smaller resolution comes closer."""
 VIEWS = 200_000
@@ -31,8 +33,48 @@ FEW_IMAGES = 500
 LARGEST_QUEUE = 4096
 NEIGHBOURS = 20
 """Neighbours of kNN: fewer than the images of most classes."""
+LONG_SIDE = 2.0
+"""Ratio of sides above which images are not stretched to squares."""
+FEWEST_TO_HOLD_OUT = 10
+"""Training images of the smallest class with which an epoch can be chosen on a tenth."""
 WIDTH = 32
 """Column of the comments."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a task is fine-tuned from public weights; twice as long without.
+
+    Attributes:
+        words: What is learnt.
+        head: Name of the head, and why.
+        steps: Steps of training.
+        batch: Largest batch.
+    """
+
+    words: str
+    head: tuple[str, str]
+    steps: int
+    batch: int
+
+
+RECIPES = {
+    "classification": Recipe(
+        "the class of an image", ("linear", "on the average of the last stage"), 400, 64
+    ),
+    "detection": Recipe(
+        "boxes of objects", ("ssdlite", "small; or retinanet, larger and slower"), 800, 16
+    ),
+    "segmentation": Recipe(
+        "a class for each pixel",
+        ("lraspp", "small; or fcn, deeplabv3, larger and slower"),
+        1000,
+        16,
+    ),
+}
+"""Those of configs/classify.yaml, detect.yaml and segment.yaml, for any number of images."""
+EPOCHS = (10, 60)
+"""Fewest and most epochs of fine-tuning from public weights."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +85,15 @@ class Facts:
         source: Kind of source, as `data.source`.
         root: Its path.
         train: Number of training images.
-        classes: Number of classes; 0 without labels.
+        classes: Number of classes of whole images; 0 without.
         smallest_class: Training images of the smallest class.
-        side: Short side in pixels of the smallest image of a sample; None if unknown.
+        side: Short side in pixels that half of a sample's images have or exceed; None if unknown.
         one_size: Whether the images of the sample have one size.
         colour: Whether any of them is in colour; None if unknown.
+        ratio: Long side as a multiple of the short side, the median of the sample.
+        labels: Where labels stand, as `data.labels`.
+        labels_words: What they are.
+        objects: Number of classes of boxes or pixels; 0 without.
         device: Name of the device.
         host: Its name for ssh; None for this machine.
         gpu: Whether a GPU trains here.
@@ -64,6 +110,10 @@ class Facts:
     side: int | None
     one_size: bool
     colour: bool | None
+    ratio: float = 1.0
+    labels: str = "folders"
+    labels_words: str = "class folders"
+    objects: int = 0
     device: str = "local-cpu"
     host: str | None = None
     gpu: bool = False
@@ -103,7 +153,7 @@ def choose(facts: Facts, wishes: Wishes) -> list[Line]:
         *_space(facts, wishes),
         Line("device.name", facts.device, "`edgesearch devices` lists others"),
         *([Line("device.host", facts.host, "its name for ssh")] if facts.host else ()),
-        *_data(facts),
+        *_data(facts, wishes),
         *_training(facts),
         *_search(facts, wishes),
         *_task(facts, wishes),
@@ -118,11 +168,20 @@ def space_of(facts: Facts) -> str:
     return "mobile_lite0" if facts.weights else "mobile_small"
 
 
+def _on_a_processor(facts: Facts) -> int:
+    return OF_PLACES if facts.objects else ON_A_PROCESSOR
+
+
+def starts_from_weights(facts: Facts) -> bool:
+    """Whether the installed public weights are a start for these images."""
+    return facts.weights is not None and space_of(facts) == "mobile_lite0"
+
+
 def resolutions_of(facts: Facts) -> list[int]:
     """Resolutions of the space that these images fill and this machine can train, in pixels."""
     if space_of(facts) == "resnet_small":
         return [32]
-    most = RESOLUTIONS[-1] if facts.gpu or facts.weights else ON_A_PROCESSOR
+    most = RESOLUTIONS[-1] if facts.gpu or facts.weights else _on_a_processor(facts)
     offered = RESOLUTIONS if facts.weights else RESOLUTIONS[:3]
     filled = min(most, facts.side or most)
     return [each for each in offered if each <= filled] or [RESOLUTIONS[0]]
@@ -130,14 +189,15 @@ def resolutions_of(facts: Facts) -> list[int]:
 
 def usual_resolution(facts: Facts) -> int:
     """The resolution without a budget in milliseconds."""
-    fitting = [each for each in resolutions_of(facts) if facts.gpu or each <= ON_A_PROCESSOR]
-    return fitting[-1]
+    most = RESOLUTIONS[-1] if facts.gpu else max(RESOLUTIONS[0], _on_a_processor(facts))
+    return [each for each in resolutions_of(facts) if each <= most][-1]
 
 
 def _resolution(facts: Facts, wishes: Wishes) -> tuple[int, str]:
     """The resolution, by the budget where latencies are known; and why."""
     usual, budget_ms = usual_resolution(facts), wishes.latency_ms
-    side = f"the images have {facts.side} pixels or more" if facts.side else "usual"
+    half = "the images have" if facts.one_size else "half of the images have"
+    side = f"{half} {facts.side} pixels or more" if facts.side else "usual"
     if budget_ms is None or not facts.largest_ms:
         return usual, side
     measured, largest_ms = facts.largest_ms[-1]
@@ -165,19 +225,29 @@ def _space(facts: Facts, wishes: Wishes) -> Iterator[Line]:
     resolution, because = _resolution(facts, wishes)
     if name != "resnet_small":
         yield Line("space.resolutions", [resolution], because)
-    if facts.colour is False and not facts.weights:
+    if facts.colour is False and not starts_from_weights(facts):
         yield Line("space.in_channels", 1, "the images are grey")
 
 
-def _data(facts: Facts) -> Iterator[Line]:
-    labels = f"{facts.classes} classes: they serve accuracies only"
+def _data(facts: Facts, wishes: Wishes) -> Iterator[Line]:
     kind = {"folder": "a folder of files", "shards": "tar files, read in place"}[facts.source]
     yield Line("data.source", facts.source, kind)
-    yield Line("data.root", facts.root, labels if facts.classes else "no classes: no accuracies")
+    if facts.objects:
+        yield Line("data.root", facts.root, f"{facts.train:,} training images")
+        yield Line("data.labels", facts.labels, f"{facts.labels_words}, {_classes(facts.objects)}")
+        return
+    why = f"{facts.classes} classes: they serve accuracies only"
+    if not facts.classes:
+        why = "no classes: no accuracies"
+    elif wishes.task is not None:
+        why = f"{facts.classes} classes"
+    yield Line("data.root", facts.root, why)
+    if facts.labels != "folders":
+        yield Line("data.labels", facts.labels, facts.labels_words)
 
 
 def _training(facts: Facts) -> Iterator[Line]:
-    if facts.weights and space_of(facts) == "mobile_lite0":
+    if starts_from_weights(facts):
         yield Line(
             "pretrain.init", facts.weights, "public weights (ImageNet), of an installed package"
         )
@@ -223,7 +293,14 @@ def batch_size(images: int, gpu: bool) -> int:
 
 
 def _search(facts: Facts, wishes: Wishes) -> Iterator[Line]:
-    yield Line("search.evaluations", 200, "candidates that are scored")
+    if facts.objects:
+        yield Line("search.task", wishes.task, "compares places of images, not whole images")
+    if starts_from_weights(facts) and not facts.gpu:
+        yield Line("search.evaluations", 64, "candidates that are scored; more are better: 200")
+        yield Line("search.images", 256, "most for a score; a processor takes long for more")
+        yield Line("search.calibration_images", 512, "for the statistics of each candidate")
+    else:
+        yield Line("search.evaluations", 200, "candidates that are scored")
     if wishes.latency_ms is not None:
         why = f"milliseconds on {facts.device}, the median"
         yield Line("search.budgets.latency_ms", wishes.latency_ms, why)
@@ -236,12 +313,39 @@ def _search(facts: Facts, wishes: Wishes) -> Iterator[Line]:
 def _task(facts: Facts, wishes: Wishes) -> Iterator[Line]:
     if wishes.task is None:
         return
-    batch = min(64, batch_size(facts.train, gpu=False))
-    yield Line("finetune.task", wishes.task, "the winners learn it from the labels")
-    if facts.weights:
-        yield Line("finetune.epochs", 12, "few are enough from public weights")
-    yield Line("finetune.batch_size", batch, "at most 64, with 16 steps an epoch")
-    yield Line("finetune.validation", 0.1, "of the training images; the best epoch on them is kept")
+    recipe = RECIPES[wishes.task]
+    batch = min(recipe.batch, batch_size(2 * facts.train, gpu=False))
+    times = 1 if starts_from_weights(facts) else 2
+    fewest, most = (each * times for each in EPOCHS)
+    steps = recipe.steps * times
+    epochs = min(most, max(fewest, round(steps * batch / facts.train)))
+    start = "public weights" if times == 1 else "what the images alone taught"
+    yield Line("finetune.task", wishes.task, f"the winners learn {recipe.words}")
+    yield Line("finetune.head", *recipe.head)
+    why = f"about {steps:,} steps from {start}, but {fewest} to {most} epochs"
+    yield Line("finetune.epochs", epochs, why)
+    yield Line(
+        "finetune.batch_size", batch, f"at most {recipe.batch}, with 8 steps an epoch or more"
+    )
+    if wishes.task == "classification":
+        if facts.smallest_class >= FEWEST_TO_HOLD_OUT:
+            why = "of the training images; the best epoch on them is kept"
+            yield Line("finetune.validation", 0.1, why)
+    elif facts.ratio > LONG_SIDE:
+        why = f"sides differ {facts.ratio:.2g} times: borders instead of stretching"
+        yield Line("finetune.fit", "letterbox", why)
+    else:
+        yield Line(
+            "finetune.fit", "stretch", "whole images as squares; letterbox keeps their ratio"
+        )
+    why = "0 if left and right differ (digits, text)"
+    yield Line("finetune.augmentation.flip_probability", 0.5, why)
+    why = "0.5 if no side is up (microscope, aerial)"
+    yield Line("finetune.augmentation.vertical_flip_probability", 0, why)
+
+
+def _classes(count: int) -> str:
+    return f"{count} class" if count == 1 else f"{count} classes"
 
 
 def _evaluation(facts: Facts) -> Iterator[Line]:

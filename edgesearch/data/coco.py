@@ -26,7 +26,9 @@ FOLDERS = ("JPEGImages", "images", "")
 def read_coco(settings: DataSettings, root: Path) -> Found:
     """The boxes of all JSON files of a folder, or of one file; names say the split."""
     place = annotation_path(settings, root, ("annotations", "coco", "_annotations.coco.json"))
-    paths = [place] if place.is_file() else sorted(place.glob("*.json"))
+    # COCO's own folder has captions and key points beside the boxes.
+    boxes = [] if place.is_file() else sorted(place.glob("instances_*.json"))
+    paths = [place] if place.is_file() else boxes or sorted(place.glob("*.json"))
     if not paths:
         raise DataError(
             f"COCO's JSON files in {place}", "none", "Set data.annotations to their folder."

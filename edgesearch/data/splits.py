@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from edgesearch.data.contents import Contents, LeftOut, readable_name, tally
+from edgesearch.data.contents import Contents, Header, LeftOut, readable_name, tally
 from edgesearch.data.find_files import natural
 from edgesearch.data.image_set import ImageSet
 from edgesearch.data.layout import TEST, TRAIN, VALID, Layout
@@ -193,12 +193,8 @@ def describe(splits: ImageSplits) -> Contents:
     train, test = splits.train, splits.test
     with_labels = splits.labelled or train
     first = train.without_class[0] if train.without_class else None
-    step = max(1, len(train) // LOOKED_AT)
-    headers = [train.header(index) for index in range(0, len(train), step)]
-    sizes = sorted(
-        ((each.width, each.height) for each in headers if each is not None),
-        key=lambda size: size[0] * size[1],
-    )
+    headers = _sample(train)
+    sizes = sorted(_sizes(headers), key=lambda size: size[0] * size[1])
     colours = {None if each is None else each.colour for each in headers} - {None}
     return Contents(
         classes=with_labels.class_names,
@@ -213,3 +209,17 @@ def describe(splits: ImageSplits) -> Contents:
         colour=any(colours) if colours else splits.colour,
         left_out=splits.left_out,
     )
+
+
+def sample_sizes(images: ImageSet) -> list[tuple[int, int]]:
+    """Width and height in pixels of a sample, as far as they are known."""
+    return _sizes(_sample(images))
+
+
+def _sample(images: ImageSet) -> list[Header | None]:
+    step = max(1, len(images) // LOOKED_AT)
+    return [images.header(index) for index in range(0, len(images), step)]
+
+
+def _sizes(headers: Iterable[Header | None]) -> list[tuple[int, int]]:
+    return [(each.width, each.height) for each in headers if each is not None]

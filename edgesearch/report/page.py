@@ -25,6 +25,7 @@ from edgesearch.report.charts import (
     training_charts,
 )
 from edgesearch.report.run_facts import RunFacts
+from edgesearch.report.task_facts import title_of
 from edgesearch.report.verdict import Verdict, verdicts
 from edgesearch.search.winners import Winner
 
@@ -75,6 +76,7 @@ class RunView:
             "search": ("Search", facts.search is not None),
             "choices": ("Choices", self.effects is not None),
             "winners": ("Winners", bool(facts.winners)),
+            "task": ("Task", facts.task is not None),
             "images": ("Images", any(each.neighbours is not None for each in facts.winners)),
             "devices": ("Devices", bool(facts.devices)),
             "training": ("Training", facts.training is not None),
@@ -155,6 +157,7 @@ def make_page(runs: Sequence[RunFacts]) -> bytes:
     )
     shown = (words.ms, words.percent, words.count, words.millions, words.size, words.duration)
     environment.filters |= {each.__name__: each for each in shown}
+    environment.filters["title_of"] = title_of
     environment.filters["chart"] = lambda chart: plain(asdict(chart))
     environment.filters |= {"plain": plain, "code": _with_code, "quote": shlex.quote, "repr": repr}
     environment.globals["source"] = lambda name: loader.get_source(environment, name)[0]

@@ -14,6 +14,7 @@ from edgesearch.export.manifest import installed_versions
 from edgesearch.inputs import read_json
 from edgesearch.report.device_facts import DeviceFacts, device_specs, read_device
 from edgesearch.report.search_facts import SearchFacts, read_search
+from edgesearch.report.task_facts import TaskFacts, read_task
 from edgesearch.report.training_facts import TrainingFacts, read_training
 from edgesearch.report.winner_facts import WinnerFacts, read_winners
 from edgesearch.run.context import IMAGES, RunContext
@@ -39,6 +40,7 @@ class RunFacts:
     Attributes:
         name: Name of its folder.
         devices: Devices with a latency table, by name; the run's own first.
+        task: Fine-tuned networks; None without.
         summary: Rows of the final comparison; empty without.
         labelled: What its kNN accuracies were computed on; None without labels.
         provenance: Names and values.
@@ -54,6 +56,7 @@ class RunFacts:
     training: TrainingFacts | None
     search: SearchFacts | None
     winners: tuple[WinnerFacts, ...]
+    task: TaskFacts | None
     summary: tuple[dict[str, Any], ...]
     labelled: dict[str, Any] | None
     provenance: dict[str, str]
@@ -129,6 +132,9 @@ def read_run(run: RunContext) -> RunFacts:
         done = f"{len(search.trials)} of {search.wanted} candidates"
         read.lacks.append(Lack(f"The search was stopped after {done}.", "search"))
     winners = () if chosen is None else read_winners(run, chosen, devices)
+    task = None
+    if run.config.finetune.task is not None or run.files.finetune.exists():
+        task = read(lambda: read_task(run), "No network is fine-tuned yet.", "finetune")
     if any(each.manifest is None for each in winners):
         read.lacks.append(Lack("The winners are not exported and measured yet.", "export"))
     summary: dict[str, Any] = {"rows": [], "labelled": None}
@@ -147,6 +153,7 @@ def read_run(run: RunContext) -> RunFacts:
         training=training,
         search=search,
         winners=winners,
+        task=task,
         summary=tuple(summary["rows"]),
         labelled=summary["labelled"],
         provenance=_provenance(run, devices, training, winners),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgesearch.report.run_facts import RunFacts
+from edgesearch.report.task_facts import title_of
 from edgesearch.report.winner_facts import WinnerFacts
 from edgesearch.report.words import ms, percent
 
@@ -165,6 +166,10 @@ def _figures(run: RunFacts, winner: WinnerFacts) -> Iterator[tuple[str, str]]:
     if figures["budget_p95"] is not None:
         yield "budget, 95th percentile", ms(figures["budget_p95"])
     yield "agreement", f"{winner.winner.agreement:.4f}"
+    if run.task is not None:
+        for network in run.task.networks:
+            if network.about["architecture"] == str(winner.winner.architecture):
+                yield title_of(run.task.metric), percent(network.figures[run.task.metric])
     row = rows.get(f"winner {winner.winner.name}")
     if row and row["knn"] is not None:
         yield "kNN accuracy", percent(row["knn"])

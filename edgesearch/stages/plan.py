@@ -52,7 +52,7 @@ STEPS = 12
 """Steps after which what was prepared ahead is used up."""
 REPEATS = 3
 """How often a candidate is scored; the fastest counts, since other programs disturb."""
-LIGHT_MACS = 2e10
+LIGHT_MACS = 5e9
 """Multiply-accumulates of a batch in the largest network that any machine computes in a moment."""
 USUAL_ROUNDS = 1.5
 """Rounds of a block as a multiple of `profile.rounds`: some are disturbed or not precise."""

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner
 
@@ -375,3 +377,37 @@ def lite0():
 def lite0_state(lite0):
     """What its file holds; `_fc` is the classifier."""
     return {**_lite0_names(lite0), "_fc.weight": torch.zeros(10, 1280)}
+
+
+def _labelled(folder, task):
+    """32 images of 32 pixels with squares of two colours, labelled for a task."""
+    noise = np.random.default_rng(0)
+    for number in range(32):
+        split, kind, left = ("val", "train")[number % 4 > 0], number % 2, 4 + number % 8
+        pixels = noise.integers(0, 64, (32, 32, 3), dtype=np.uint8)
+        square = slice(left, left + 16)
+        pixels[square, square, kind] += 150
+        place = "ab"[kind] if task == "classification" else f"images/{split}"
+        image = folder / place / f"{number}.png"
+        label = folder / f"labels/{split}/{number}"
+        for path in (image, label):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(image)
+        if task == "detection":
+            centre = (left + 8) / 32
+            label.with_suffix(".txt").write_text(f"{kind} {centre} {centre} 0.5 0.5\n")
+        if task == "segmentation":
+            classes = np.zeros((32, 32), np.uint8)
+            classes[square, square] = 1 + kind
+            Image.fromarray(classes).save(label.with_suffix(".png"))
+    if task == "classification":
+        shutil.rmtree(folder / "labels")
+    names = ["ground"] * (task == "segmentation") + ["red", "green"]
+    (folder / "classes.txt").write_text("\n".join(names))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def labelled():
+    """Makes a folder of images with labels for a task."""
+    return _labelled

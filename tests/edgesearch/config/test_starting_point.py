@@ -86,11 +86,53 @@ def test_the_resolution_follows_the_budget_where_latencies_are_known(latency_ms,
     assert values["search.budgets.latency_ms"] == latency_ms
 
 
-def test_a_task_has_its_lines():
-    values = chosen(replace(PHOTOS, weights=WEIGHTS), task="classification")
-    assert (values["finetune.task"], values["finetune.epochs"]) == ("classification", 12)
-    assert values["finetune.batch_size"] == 64
+PLACES = replace(PHOTOS, classes=0, objects=3, labels="coco", labels_words="boxes", side=240)
+
+
+@pytest.mark.parametrize(
+    ("task", "facts", "head", "epochs", "batch"),
+    [
+        ("classification", replace(PHOTOS, weights=WEIGHTS), "linear", 11, 64),
+        ("classification", PHOTOS, "linear", 23, 64),
+        ("detection", replace(PLACES, train=205, weights=WEIGHTS), "ssdlite", 60, 16),
+        ("detection", replace(PLACES, train=6), "ssdlite", 120, 2),
+        ("segmentation", replace(PLACES, train=532, weights=WEIGHTS), "lraspp", 30, 16),
+        ("segmentation", replace(PLACES, train=10**6, weights=WEIGHTS), "lraspp", 10, 16),
+    ],
+)
+def test_a_task_has_its_lines(task, facts, head, epochs, batch, tmp_path):
+    lines = choose(facts, Wishes(task=task))
+    values = {line.key: line.value for line in lines}
+    assert (values["finetune.task"], values["finetune.head"]) == (task, head)
+    assert (values["finetune.epochs"], values["finetune.batch_size"]) == (epochs, batch)
+    assert ("finetune.validation" in values) == (task == "classification")
+    assert values.get("search.task") == (None if task == "classification" else task)
+    assert values.get("data.labels") == (None if task == "classification" else "coco")
+    path = tmp_path / "edgesearch.yaml"
+    path.write_text(write_yaml(lines, ["head"]))
+    assert load_config(str(path)).finetune.head == head
+
+
+def test_without_a_task_there_is_no_fine_tuning():
     assert not [key for key in chosen(PHOTOS) if key.startswith("finetune")]
+
+
+@pytest.mark.parametrize(
+    ("facts", "resolution"),
+    [
+        (PLACES, 160),
+        (replace(PLACES, weights=WEIGHTS), 192),
+        (replace(PLACES, weights=WEIGHTS, gpu=True, side=400), 224),
+        (replace(PLACES, weights=WEIGHTS, side=100), 96),
+    ],
+)
+def test_places_need_more_pixels(facts, resolution):
+    assert chosen(facts, task="detection")["space.resolutions"] == [resolution]
+
+
+def test_long_images_are_not_stretched():
+    assert chosen(PLACES, task="detection")["finetune.fit"] == "stretch"
+    assert chosen(replace(PLACES, ratio=2.5), task="detection")["finetune.fit"] == "letterbox"
 
 
 @pytest.mark.parametrize("images", [4, 5, 31, 100, 2240, 10**6])

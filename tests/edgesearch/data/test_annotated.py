@@ -47,6 +47,11 @@ class TestCoco:
         picture(tmp_path / "images" / "b.jpg")
         return tmp_path
 
+    def test_captions_beside_the_boxes_are_not_read(self, root):
+        coco(root, "train2017", [object_of(), object_of(9, 8)])
+        (root / "annotations/captions_train2017.json").write_text('{"images": []}', "utf-8")
+        assert opened(root, "coco").train.class_names == ("cat", "dog")
+
     def test_boxes_are_shares_and_ids_are_numbered_anew(self, root):
         coco(root, "train2017", [object_of(), object_of(9, 8, (0, 0, 40, 20))])
         coco(root, "val2017", [object_of(category=8)])

@@ -159,6 +159,14 @@ def test_an_unfinished_run_shows_what_there_is(chain, tmp_path, kept, says, sect
         assert (section in shown) == (section in sections), section
 
 
+def test_a_run_with_a_task_but_without_networks_says_so(chain):
+    run = chain.api(finetune={"task": "classification"})
+    facts = read_run(run)
+    assert facts.task is None
+    assert [each.command for each in facts.lacks if "fine-tuned" in each.text] == ["finetune"]
+    assert read_run(chain.api()).task is None
+
+
 def test_a_stopped_search_is_shown(chain):
     search = chain.output_dir / "search"
     for name in ("pareto.json", "pareto.png", "ranking.json", "chosen.json", "training.json"):

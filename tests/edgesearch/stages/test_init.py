@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,12 +13,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from edgesearch import Run
 from edgesearch.cli.main import app
 from edgesearch.config import load_config
 from edgesearch.config.starting_point import Wishes
+from edgesearch.data.label_layouts import layouts_in
 from edgesearch.errors import ConfigError, DataError
 from edgesearch.stages import init as module
 from edgesearch.stages.init import budget_of, init
+from edgesearch.stages.plan import check_run
 
 HALF = Wishes(share=0.5)
 
@@ -110,9 +114,11 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path):
         (["photos", "--device", "local-cpy"], "Did you mean 'local-cpu'?"),
         (["photos", "--share", "0"], "--latency-ms"),
         (["photos", "--share", "0.5", "--latency-ms", "3"], "--latency-ms"),
-        (["photos", "--share", "0.5", "--task", "classification"], "a folder of its own"),
-        (["photos", "--share", "0.5", "--task", "detection"], "edgesearch run detect data.root="),
-        (["photos", "--share", "0.5", "--task", "chess"], "Leave it out"),
+        (["photos", "--share", "0.5", "--task", "classification"], "images of each class"),
+        (["photos", "--share", "0.5", "--task", "detection"], "labels/*.txt beside images/"),
+        (["photos", "--share", "0.5", "--task", "segmentation"], "found: none of them; no classes"),
+        (["nowhere", "--share", "0.5", "--task", "detection"], "nothing of that name"),
+        (["photos", "--share", "0.5", "--task", "chess"], "or leave it out"),
         (["photos", "--share", "0.5", "--host", "board"], "a device over ssh"),
         (["photos", "--share", "0.5", "--file", "none/x.yaml"], "Choose another with --file"),
     ],
@@ -125,6 +131,80 @@ def test_what_is_wrong_is_one_message_and_nothing_is_written(tmp_path, arguments
     assert done.exit_code == 2, done.output
     assert message in " ".join(done.stderr.replace("│", "").split())
     assert not list(tmp_path.glob("**/*.yaml"))
+
+
+SMALL = (
+    *("space.stem_widths=[8]", "space.stage_widths=[[8],[16],[16,24],[24]]"),
+    *("space.stage_depths=[[1],[1],[1],[1]]", "pretrain.epochs=1", "profile.rounds=2"),
+    *("profile.interval=1.0", "profile.networks=6", "search.evaluations=2", "finetune.epochs=1"),
+    "export.tensorrt.compute_capabilities=[SM86]",
+)
+"""Of a configuration for images of 32 pixels: as little as a run can be."""
+
+
+@pytest.fixture(params=["classification", "detection", "segmentation"])
+def task(request, tmp_path, labelled):
+    """A task for which `edgesearch.yaml` has been written."""
+    labelled(tmp_path / "tiny", request.param)
+    budget = ("--latency-ms", "1000")
+    done = call("tiny", "--task", request.param, *budget, "--device", "local-cpu")
+    assert done.exit_code == 0, done.stderr
+    return request.param
+
+
+def test_a_configuration_with_a_task_is_accepted_as_it_is(task):
+    run = Run("edgesearch.yaml")
+    assert (run.config.finetune.task, run.config.finetune.batch_size) == (task, 2)
+    check_run(run, anew=False)
+
+
+@pytest.mark.slow
+def test_a_configuration_with_a_task_runs(tmp_path, task):
+    done = CliRunner().invoke(app, ["run", "edgesearch.yaml", *SMALL])
+    assert done.exit_code == 0, done.stderr
+    assert "judged on" in done.stdout
+    assert (tmp_path / "runs/tiny/finetune/results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"), [("detection", "yolo"), ("segmentation", "maps"), ("classification", "csv")]
+)
+def test_labels_are_found_where_they_lie(tmp_path, labelled, task, labels):
+    folder = labelled(tmp_path / "tiny", task)
+    if task == "classification":
+        rows = [f"{path.relative_to(folder)},{path.parent.name}" for path in folder.glob("*/*.png")]
+        (folder / "labels.csv").write_text("\n".join(rows))
+        assert init("tiny", wishes=Wishes(share=0.5, task=task)).path.exists()
+        assert load_config("edgesearch.yaml").data.labels == "folders"
+        (tmp_path / "edgesearch.yaml").unlink()
+        (folder / "b").rename(folder / "a/b")
+        (folder / "labels.csv").write_text("\n".join(rows).replace("b/", "a/b/"))
+    init("tiny", wishes=Wishes(share=0.5, task=task))
+    assert load_config("edgesearch.yaml").data.labels == labels
+
+
+def test_other_labels_beside_the_chosen_ones_are_told(tmp_path, labelled):
+    folder = labelled(tmp_path / "tiny", "detection")
+    (folder / "coco").mkdir()
+    (folder / "coco/instances_train.json").write_text("{}")
+    with pytest.raises(DataError, match="a JSON file with COCO's images"):
+        init("tiny", wishes=Wishes(share=0.5, task="detection"))
+    shutil.rmtree(folder / "coco")
+    (folder / "masks/red").mkdir(parents=True)
+    Image.new("L", (32, 32)).save(folder / "masks/red/0.png")
+    assert layouts_in(folder, "segmentation") == ("masks",)
+    assert layouts_in(folder, "detection") == ("yolo",)
+
+
+def test_one_image_of_another_size_decides_nothing(tmp_path, labelled):
+    folder = labelled(tmp_path / "tiny", "detection")
+    for path in folder.glob("images/train/*"):
+        Image.open(path).resize((200, 200)).save(path)
+    Image.new("RGB", (600, 100)).save(folder / "images/train/1.png")
+    init("tiny", wishes=Wishes(share=0.5, task="detection"))
+    config = load_config("edgesearch.yaml")
+    assert config.space.resolutions == [160]
+    assert config.finetune.fit == "stretch"
 
 
 def test_the_folder_here(tmp_path, monkeypatch):
