@@ -9,7 +9,10 @@ from pathlib import Path
 
 from devices.files import write_bytes
 from edgesearch.compare.standing import Difference
+from edgesearch.inputs import read_json
 from edgesearch.pictures import picture
+
+RESULTS, TABLE, PLOT = "results.json", "compare.csv", "compare.png"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,29 @@ class CompareResult:
     def front(self) -> list[ComparedRow]:
         """The rows on the front, fastest first."""
         return sorted((row for row in self.rows if row.on_front), key=lambda row: row.latency_ms)
+
+
+def read_compared(folder: Path) -> CompareResult | None:
+    """The finished comparison in a folder; None if there is none.
+
+    Raises:
+        StageError: Its file is damaged.
+    """
+    path = folder / RESULTS
+    if not path.exists():
+        return None
+    values = read_json(path, "compare")
+    rows = []
+    for row in values.pop("rows"):
+        ahead = None if row["ahead"] is None else Difference(**row["ahead"])
+        rows.append(ComparedRow(**{**row, "values": tuple(row["values"]), "ahead": ahead}))
+    return CompareResult(
+        **{**values, "verdicts": tuple(values["verdicts"])},
+        rows=tuple(rows),
+        results_path=path,
+        table_path=folder / TABLE,
+        plot_path=folder / PLOT,
+    )
 
 
 _COLUMNS = (

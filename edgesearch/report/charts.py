@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgesearch.compare.results import ComparedRow, CompareResult
 from edgesearch.latency.table import NETWORK, VALIDATION, WINNER
 from edgesearch.report import words
 from edgesearch.report.choice_effects import ChoiceEffect
 from edgesearch.report.device_facts import KINDS, DeviceFacts, NetworkPoint
 from edgesearch.report.search_facts import SearchFacts
+from edgesearch.report.task_facts import title_of
 from edgesearch.report.training_facts import TrainingFacts
 from edgesearch.search.winners import Winner
 
@@ -116,6 +118,63 @@ def pareto_chart(search: SearchFacts, device: str, winners: Mapping[str, Winner]
             **_upright([(ms, f"budget {words.ms(ms)}") for ms in budgets]),
         },
         links=True,
+    )
+
+
+def comparison_chart(compared: CompareResult) -> Chart:
+    """Metric against measured latency of the networks of a comparison, with the front."""
+    metric = title_of(compared.metric)
+
+    def points(rows: Sequence[ComparedRow], name: str, **style: Any) -> dict[str, Any]:
+        return {
+            "type": "scatter",
+            "name": name,
+            "x": [row.latency_ms for row in rows],
+            "y": [100 * row.mean for row in rows],
+            "hovertext": [row.name for row in rows],
+            "hovertemplate": f"%{{hovertext}}<br>{metric} %{{y:.1f}} %<br>%{{x:.4~g}} ms",
+            **style,
+        }
+
+    front = points(
+        compared.front,
+        "front",
+        mode="lines",
+        line={"shape": "hv", "width": 2, "color": "--faint"},
+        hoverinfo="skip",
+    )
+    traces = [{key: value for key, value in front.items() if key != "hovertemplate"}]
+    for number, kind in enumerate(dict.fromkeys(row.kind for row in compared.rows)):
+        rows = [row for row in compared.rows if row.kind == kind]
+        own = kind == "winner"
+        spreads = {
+            "type": "data",
+            "array": [100 * (row.deviation or 0.0) for row in rows],
+            "width": 3,
+            "thickness": 1.2,
+        }
+        traces.append(
+            points(
+                rows,
+                kind,
+                mode="markers+text" if own else "markers",
+                text=[row.name for row in rows],
+                textposition="top center",
+                error_y=spreads,
+                marker={
+                    "symbol": "star" if own else "circle",
+                    "size": 16 if own else 9,
+                    "color": "--good" if own else SERIES[number % len(SERIES)],
+                },
+            )
+        )
+    return Chart(
+        f"{metric} against measured latency of all compared networks",
+        traces,
+        {
+            "xaxis": {"title": {"text": f"median on {compared.device} (ms)"}},
+            "yaxis": {"title": {"text": f"{metric} (%)"}},
+        },
     )
 
 

@@ -18,6 +18,7 @@ from edgesearch.errors import StageError
 from edgesearch.report import words
 from edgesearch.report.charts import (
     Chart,
+    comparison_chart,
     effects_chart,
     pareto_chart,
     prediction_chart,
@@ -76,6 +77,7 @@ class RunView:
             "search": ("Search", facts.search is not None),
             "choices": ("Choices", self.effects is not None),
             "winners": ("Winners", bool(facts.winners)),
+            "comparison": ("Comparison", facts.compared is not None),
             "task": ("Task", facts.task is not None),
             "images": ("Images", any(each.neighbours is not None for each in facts.winners)),
             "devices": ("Devices", bool(facts.devices)),
@@ -97,6 +99,12 @@ class RunView:
         """Predicted against measured latencies by device."""
         devices = self.facts.devices.items()
         return {name: prediction_chart(each) for name, each in devices if each.networks}
+
+    @property
+    def comparison_chart(self) -> Chart | None:
+        """Metric against latency of the compared networks; None without a comparison."""
+        compared = self.facts.compared
+        return None if compared is None else comparison_chart(compared)
 
     @property
     def effects(self) -> Chart | None:

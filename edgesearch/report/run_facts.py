@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from devices.files import sha256_of
+from edgesearch.compare.results import CompareResult, read_compared
 from edgesearch.config import Config, config_text
 from edgesearch.errors import StageError, UserError
 from edgesearch.export.manifest import installed_versions
@@ -41,6 +42,7 @@ class RunFacts:
         name: Name of its folder.
         devices: Devices with a latency table, by name; the run's own first.
         task: Fine-tuned networks; None without.
+        compared: The winners beside other networks; None without.
         summary: Rows of the final comparison; empty without.
         labelled: What its kNN accuracies were computed on; None without labels.
         provenance: Names and values.
@@ -57,6 +59,7 @@ class RunFacts:
     search: SearchFacts | None
     winners: tuple[WinnerFacts, ...]
     task: TaskFacts | None
+    compared: CompareResult | None
     summary: tuple[dict[str, Any], ...]
     labelled: dict[str, Any] | None
     provenance: dict[str, str]
@@ -135,6 +138,7 @@ def read_run(run: RunContext) -> RunFacts:
     task = None
     if run.config.finetune.task is not None or run.files.finetune.exists():
         task = read(lambda: read_task(run), "No network is fine-tuned yet.", "finetune")
+    compared = read(lambda: read_compared(files.compare), "")
     if any(each.manifest is None for each in winners):
         read.lacks.append(Lack("The winners are not exported and measured yet.", "export"))
     summary: dict[str, Any] = {"rows": [], "labelled": None}
@@ -154,6 +158,7 @@ def read_run(run: RunContext) -> RunFacts:
         search=search,
         winners=winners,
         task=task,
+        compared=compared,
         summary=tuple(summary["rows"]),
         labelled=summary["labelled"],
         provenance=_provenance(run, devices, training, winners),

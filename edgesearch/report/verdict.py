@@ -119,6 +119,9 @@ def _facts(run: RunFacts, winner: WinnerFacts) -> Iterator[str]:
             if name in rows
         ]
         yield f"kNN accuracy of its features is {percent(own['knn'])} ({', '.join(others)})."
+    if run.compared is not None:
+        name = winner.winner.name
+        yield from (text for text in run.compared.verdicts if text.startswith(f"{name} is "))
     if count := len(winner.winner.replaced):
         were = "candidate was" if count == 1 else "candidates were"
         yield f"{count} {were} ranked before it, measured over the budget, and replaced."

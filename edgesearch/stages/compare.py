@@ -26,7 +26,15 @@ from edgesearch.compare.candidates import (
     of_latency,
     uniformly_scaled,
 )
-from edgesearch.compare.results import ComparedRow, CompareResult, plot, write_csv
+from edgesearch.compare.results import (
+    PLOT,
+    RESULTS,
+    TABLE,
+    ComparedRow,
+    CompareResult,
+    plot,
+    write_csv,
+)
 from edgesearch.compare.standing import Standing, difference, front, verdict
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import Interrupted, LatencyError, SpaceError, StageError
@@ -49,7 +57,6 @@ from edgesearch.tasks.finetuning import WEIGHTS, Finetuned, Finetuning
 from edgesearch.tasks.model import TaskModel
 from profilers import LatencyTable, Workload, build_table, open_meter
 
-RESULTS, TABLE, PLOT = "results.json", "compare.csv", "compare.png"
 SIZES = "resolutions.json"
 INT8 = "int8"
 CANDIDATE = "candidate"

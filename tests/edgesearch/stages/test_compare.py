@@ -98,6 +98,15 @@ def test_at_the_winners_latency_baselines_have_their_own_resolution(compared, tm
     assert chain.read("compare/resolutions.json")["resolutions"] == {"mobilenet_v3_small": None}
 
 
+def test_the_report_shows_it(compared, tmp_path):
+    chain, result = compared
+    chain.passes("report")
+    page = (chain.output_dir / "report.html").read_text("utf-8")
+    assert "Against networks that one might have picked" in page
+    assert result["verdicts"][0] in page
+    assert page.count("mobilenet_v3_small 16 px") >= 2  # table and chart
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [
