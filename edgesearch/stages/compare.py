@@ -92,9 +92,9 @@ def compare(run: RunContext, *, anew: bool = False) -> CompareResult:
     with run.writing():
         pool = run.open_images()
         baselines = _baselines(run)
+        candidates, same, notes = _of_the_space(run)
         finetuning = open_finetuning(run, pool)
         finetuning.images  # noqa: B018  # refuses what cannot be trained
-        candidates, same, notes = _of_the_space(run)
         for each in baselines:
             each.backbone(_largest_tried(run, candidates[0]), dense=True, seed=0)
         stage = compare_stage(run, pool)

@@ -243,6 +243,9 @@ BEGINNINGS = (
 )
 """Where commands have checked all that they check, and begin to measure or to train."""
 
+AFTER = {"validate": "profile", "compare": "search"}
+"""Commands that need the results of another one, which they name."""
+
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_each_command_runs(words, workshop, finished, monkeypatch):
@@ -274,9 +277,9 @@ def test_each_command_runs(words, workshop, finished, monkeypatch):
     done = CliRunner().invoke(app, [name, *arguments])
     if has_work:
         assert (done.exit_code, "the work begins" in done.stderr) == (130, True), done.stderr
-    elif name == "validate":  # shown after `profile`, which is stopped here
+    elif name in AFTER:  # shown after another command, which is stopped here
         assert done.exit_code == 2
-        assert "edgesearch profile" in done.stderr
+        assert f"Run `edgesearch {AFTER[name]}`" in done.stderr
     else:
         assert done.exit_code == 0, done.stderr
 
