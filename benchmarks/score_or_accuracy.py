@@ -53,7 +53,7 @@ def main() -> None:
     metrics = np.array([row.mean for row in rows])
     latencies = [row.latency_ms for row in rows]
     print(
-        f"  {len(rows)} networks, {min(latencies):.3f} to {max(latencies):.3f} ms with their heads; "
+        f"  {len(rows)} networks, {min(latencies):.3f} to {max(latencies):.3f} ms with heads; "
         f"{run.config.finetune.task}: {100 * metrics.min():.1f} to {100 * metrics.max():.1f} %, "
         f"of the winner {100 * metrics[0]:.1f} %, median {100 * np.median(metrics):.1f} %"
     )
