@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from devices.files import sha256_of
+from edgesearch.compare.results import RESULTS as COMPARED
 from edgesearch.compare.results import CompareResult, read_compared
 from edgesearch.config import Config, config_text
 from edgesearch.errors import StageError, UserError
@@ -138,7 +139,9 @@ def read_run(run: RunContext) -> RunFacts:
     task = None
     if run.config.finetune.task is not None or run.files.finetune.exists():
         task = read(lambda: read_task(run), "No network is fine-tuned yet.", "finetune")
-    compared = read(lambda: read_compared(files.compare), "")
+    compared = None
+    if (files.compare / COMPARED).exists():
+        compared = read(lambda: read_compared(files.compare), "")
     if any(each.manifest is None for each in winners):
         read.lacks.append(Lack("The winners are not exported and measured yet.", "export"))
     summary: dict[str, Any] = {"rows": [], "labelled": None}
