@@ -53,7 +53,7 @@ class Candidate:
         """Name of its folder, which no other network has."""
         if self.baseline is None:
             return str(self.architecture)
-        return f"{self.baseline.name}_r{self.resolution}"
+        return f"{self.baseline.name.replace('/', '_')}_r{self.resolution}"
 
     @property
     def beginning(self) -> str:

@@ -13,8 +13,8 @@ class CompareSettings(Settings):
     """The networks that the winners are compared with."""
 
     baselines: list[str] = ["efficientnet-lite0", "mobilenet_v2", "resnet18"]
-    """Known networks: classifiers of torchvision, and names of public weights as in
-    pretrain.init."""
+    """Known networks: classifiers of torchvision, names of public weights as in pretrain.init, and
+    timm/NAME for networks of timm, where that is installed."""
     weights: dict[str, UserPath] = {}
     """Files of public weights, by baseline. Without one, a baseline takes those of its package, as
     in pretrain.init, or random weights if there is none."""

@@ -17,6 +17,12 @@ from edgesearch.supernet.public_weights import read_public_weights
 from edgesearch.supernet.weight_files import read_tensors
 from edgesearch.supernet.weight_packages import PACKAGES, packaged_file
 from edgesearch.tasks.backbone import Backbone
+from edgesearch.tasks.timm_backbones import (
+    PREFIX,
+    check_timm,
+    timm_backbone,
+    timm_normalisation,
+)
 
 _STEMS = ("conv1", "bn1", "relu", "maxpool")
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -27,7 +33,8 @@ class Baseline:
     """A network that a user might have picked anyway.
 
     Attributes:
-        name: In torchvision.models, or one of `PACKAGES`.
+        name: In torchvision.models, one of `PACKAGES`, or that of a network of timm after
+            `PREFIX`.
         weights: File of its weights; random ones if None.
         in_channels: Channels of the images; with 1, the first convolution has the sum of its
             weights over the colours.
@@ -52,7 +59,9 @@ class Baseline:
                 "no such file",
                 f"Correct compare.weights.{name}, or leave it out for random weights.",
             )
-        if name not in PACKAGES:
+        if name.startswith(PREFIX):
+            check_timm(name.removeprefix(PREFIX))
+        elif name not in PACKAGES:
             _require_classifier(name)
         elif weights is None:
             try:
@@ -74,6 +83,8 @@ class Baseline:
         """Mean and deviation of pixels that its weights expect; None for random weights."""
         if self._public is not None:
             return self._public.mean, self._public.std
+        if self.name.startswith(PREFIX) and self.weights is not None and self.in_channels == 3:
+            return timm_normalisation(self.name.removeprefix(PREFIX))
         return None if self.weights is None else IMAGENET[self.in_channels]
 
     @cached_property
@@ -98,12 +109,15 @@ class Baseline:
             CheckpointError: The file cannot be read.
         """
         try:
+            if self.name.startswith(PREFIX):
+                name = self.name.removeprefix(PREFIX)
+                return timm_backbone(name, resolution, self.in_channels, self.weights, dense, seed)
             if self._public is None:
                 return baseline(self.name, resolution, self.in_channels, self.weights, seed)
             return Backbone.of(self._public.network(), resolution, self.in_channels, dense)
-        except RuntimeError as error:  # a layer has no pixels left
+        except (AssertionError, RuntimeError) as error:  # no pixels are left, or another size
             raise SpaceError(
-                f"images that are large enough for {self.name}",
+                f"images of a size that {self.name} takes",
                 f"{resolution} px ({error})",
                 "Set compare.resolution=budget, or leave it out of compare.baselines.",
             ) from error

@@ -245,7 +245,7 @@ def _of_timm(settings: TeacherSettings, name: str, device: torch.device) -> Teac
             "the package timm for pretrain.teacher.timm", "it is missing", "pip install timm"
         ) from error
     try:
-        module = timm.create_model(name, pretrained=False)
+        module: Any = timm.create_model(name, pretrained=False)
     except RuntimeError as error:
         raise TrainingError(
             "the name of a network of timm in pretrain.teacher.timm",

@@ -114,7 +114,7 @@ def test_the_report_shows_it(compared, tmp_path):
         ("compare.baselines=[resnet18, resnet18]", "each name once"),
         ("compare.weights.resnet18=x.pth", "which is not among compare.baselines"),
         ("compare.weights.mobilenet_v3_small=nowhere.pth", "no such file"),
-        ("compare.baselines=[squeezenet1_1]", "images that are large enough for squeezenet1_1"),
+        ("compare.baselines=[squeezenet1_1]", "images of a size that squeezenet1_1 takes"),
         ("finetune.distill=1", "one recipe for all networks"),
         ("finetune.task=null", "a task with labels"),
     ],

@@ -5,7 +5,7 @@ import torch
 from torchvision import models
 
 from edgesearch.errors import SpaceError
-from edgesearch.tasks.baselines import baseline
+from edgesearch.tasks.baselines import Baseline, baseline
 
 EXPECTED = {  # the layers before the head, as torchvision runs them
     "mobilenet_v2": lambda network, x: network.features(x),
@@ -67,3 +67,42 @@ def test_weights_of_another_network_are_refused(weights):
     _, path = weights("resnet18")
     with pytest.raises(SpaceError, match="weights of torchvision's mobilenet_v2"):
         baseline("mobilenet_v2", 64, 3, path)
+
+
+class TestOfTimm:
+    """Networks of timm; skipped where it is not installed."""
+
+    NAME = "mobilenetv4_conv_small"
+
+    @pytest.fixture
+    def timm(self):
+        return pytest.importorskip("timm")
+
+    def test_features_are_those_before_the_classifier(self, timm, tmp_path):
+        network = timm.create_model(self.NAME, pretrained=False).eval()
+        torch.save(network.state_dict(), tmp_path / "w.pth")
+        own = Baseline.find(f"timm/{self.NAME}", tmp_path / "w.pth", 3)
+        images = torch.randn(2, 3, 64, 64)
+        with torch.no_grad():
+            (found,) = own.backbone(64, dense=False, seed=0).eval()(images)
+            wanted = network.forward_head(network.forward_features(images), pre_logits=True)
+        torch.testing.assert_close(found[:, :, 0, 0], wanted, rtol=1e-5, atol=1e-5)
+        assert own.normalisation == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+    def test_a_dense_head_gets_maps_of_several_sizes(self, timm):
+        backbone = Baseline.find(f"timm/{self.NAME}", None, 1).backbone(64, dense=True, seed=0)
+        assert backbone.shapes.sizes == (32, 16, 8, 4, 2)
+        maps = backbone(torch.randn(2, 1, 64, 64))
+        assert [each.shape[1] for each in maps] == list(backbone.shapes.channels)
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("mobilenetv4_conv_smal", "Did you mean mobilenetv4_conv_small"),
+            ("vit_tiny_patch16_224", "images of a size that timm/vit_tiny_patch16_224 takes"),
+        ],
+    )
+    def test_what_it_lacks_or_cannot_take_is_told(self, timm, name, said):
+        with pytest.raises(SpaceError) as error:
+            Baseline.find(f"timm/{name}", None, 3).backbone(64, dense=False, seed=0)
+        assert said in str(error.value)
