@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 from types import NoneType
 from typing import Any, TypeVar
 
@@ -111,6 +112,15 @@ def _find(path_or_name: str) -> Path:
     # Shipped names come first: an output folder with that name must not hide the configuration.
     if path_or_name in shipped_configs():
         return SHIPPED / f"{path_or_name}.yaml"
+    if Path(path_or_name).is_dir():
+        own = Path(path_or_name) / "config.yaml"
+        raise ConfigError(
+            "a configuration, which is a file",
+            f"the folder {path_or_name}",
+            f"For the configuration of this run: {quote(str(own))}"
+            if own.is_file()
+            else f"For a folder of images: edgesearch init {quote(path_or_name)}",
+        )
     if Path(path_or_name).exists():
         return Path(path_or_name)
     near = difflib.get_close_matches(Path(path_or_name).stem, shipped_configs(), 1)
@@ -118,7 +128,9 @@ def _find(path_or_name: str) -> Path:
         "the path of a YAML file, or the name of a shipped configuration "
         f"({', '.join(shipped_configs())})",
         f"no file {path_or_name}",
-        f"Did you mean {near[0]!r}?" if near else "Correct the path or the name.",
+        f"Did you mean {near[0]!r}?"
+        if near
+        else "Correct the path or the name; `edgesearch init IMAGES` writes a file for images.",
     )
 
 

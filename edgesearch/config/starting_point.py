@@ -238,7 +238,7 @@ def _data(facts: Facts, wishes: Wishes) -> Iterator[Line]:
         return
     why = f"{facts.classes} classes: they serve accuracies only"
     if not facts.classes:
-        why = "no classes: no accuracies"
+        why = "no classes of whole images: no accuracies"
     elif wishes.task is not None:
         why = f"{facts.classes} classes"
     yield Line("data.root", facts.root, why)

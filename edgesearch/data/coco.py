@@ -20,15 +20,23 @@ CROWDS = "crowd regions, which are neither learnt nor missed"
 NO_BOX = "annotations without a box, dropped"
 EMPTY = "images without any annotation, which count as background"
 GAPS = "category ids that are not contiguous, numbered anew"
+BESIDE = "_annotations.coco.json"
 FOLDERS = ("JPEGImages", "images", "")
 
 
 def read_coco(settings: DataSettings, root: Path) -> Found:
-    """The boxes of all JSON files of a folder, or of one file; names say the split."""
-    place = annotation_path(settings, root, ("annotations", "coco", "_annotations.coco.json"))
-    # COCO's own folder has captions and key points beside the boxes.
-    boxes = [] if place.is_file() else sorted(place.glob("instances_*.json"))
-    paths = [place] if place.is_file() else boxes or sorted(place.glob("*.json"))
+    """The boxes of all JSON files of a folder, or of one file; names say the split.
+
+    Or those of a file beside the images of each split, as Roboflow exports them.
+    """
+    beside = [] if settings.annotations is not None else sorted(root.glob(f"*/{BESIDE}"))
+    if beside:
+        place, paths = root, beside
+    else:
+        place = annotation_path(settings, root, ("annotations", "coco", BESIDE))
+        # COCO's own folder has captions and key points beside the boxes.
+        boxes = [] if place.is_file() else sorted(place.glob("instances_*.json"))
+        paths = [place] if place.is_file() else boxes or sorted(place.glob("*.json"))
     if not paths:
         raise DataError(
             f"COCO's JSON files in {place}", "none", "Set data.annotations to their folder."
@@ -57,7 +65,7 @@ def read_coco(settings: DataSettings, root: Path) -> Found:
     if sorted(names) != list(range(min(names, default=1), min(names, default=1) + len(names))):
         found.told.append((GAPS, place.name))
     for path, values in read.items():
-        split = split_named(path.stem) or TRAIN
+        split = split_named(path.parent.name if beside else path.stem) or TRAIN
         pairs = found.splits.setdefault(split, [])
         of_image: dict[Any, list[dict[str, Any]]] = {each["id"]: [] for each in values["images"]}
         for each in values["annotations"]:
@@ -112,6 +120,8 @@ def _image_file(root: Path, place: Path, path: Path, name: str) -> Path:
     split = path.stem.rpartition("_")[2]
     folder = place if place.is_dir() else place.parent
     bases = [root / base for base in (*FOLDERS, split, f"images/{split}")] + [folder]
+    if path.name == BESIDE:
+        bases = [path.parent, path.parent / "images"]
     for base in bases:
         if (base / name).is_file():
             return base / name

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgesearch.data.annotated import Found, annotation_path, number_of_class, split_named
+from edgesearch.data.file_kinds import endings
 from edgesearch.data.find_files import natural
 from edgesearch.data.layout import TRAIN
 from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError
 
 HEADS = ("path", "file", "filename", "file_name", "image", "image_id", "id")
+
+
+FOLDERS = ("images", "train", "img")
+"""Where the images may lie, besides the root and the folder of the list."""
+
+
+USUAL = (".jpg", ".png", ".jpeg")
+
+
+def _image(name: str, folders: Sequence[Path]) -> Path | None:
+    """The image of a name, which may lack its ending."""
+    for ending in ("", *USUAL, *sorted(endings())):
+        for folder in folders:
+            path = folder / f"{name}{ending}"
+            if path.is_file():
+                return path
+    return None
 
 
 def read_csv(settings: DataSettings, root: Path) -> Found:
@@ -39,11 +58,11 @@ def read_csv(settings: DataSettings, root: Path) -> Found:
     found = Found(classes, {})
     for number, row in rows:
         name, label, *split = (each.strip() for each in row)
-        image = next((p for p in (root / name, path.parent / name) if p.is_file()), None)
+        image = _image(name, (root, path.parent, *(root / each for each in FOLDERS)))
         if image is None:
             raise DataError(
                 f"the image {name} of line {number} of {path} in {root.absolute()}",
-                "no such file",
+                "no such file there",
                 "Correct data.root, add the image, or remove the line.",
             )
         kind = split_named(split[0]) if split else TRAIN

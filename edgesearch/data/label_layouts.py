@@ -51,13 +51,16 @@ LAYOUTS: Mapping[str, LabelLayout] = {
     ),
     "voc": LabelLayout(
         "boxes as in Pascal VOC",
-        "Annotations/*.xml",
-        _any("Annotations/*.xml", "annotations/*.xml"),
+        "Annotations/*.xml, or *.xml beside the images",
+        _any("Annotations/*.xml", "annotations/*.xml", "*.xml", "*/*.xml"),
     ),
     "coco": LabelLayout(
         "boxes as in COCO",
-        "annotations/*.json, coco/*.json or _annotations.coco.json",
-        _any("annotations/*.json", "coco/*.json", "_annotations.coco.json"),
+        "annotations/*.json, coco/*.json, or _annotations.coco.json beside the images",
+        _any(
+            *("annotations/*.json", "coco/*.json"),
+            *("_annotations.coco.json", "*/_annotations.coco.json"),
+        ),
     ),
     "yolo": LabelLayout(
         "boxes as in YOLO",
@@ -81,3 +84,9 @@ OF_TASK = {
 def layouts_in(root: Path, task: str) -> tuple[str, ...]:
     """The layouts of a task whose files are in a folder."""
     return tuple(name for name in OF_TASK[task] if LAYOUTS[name].is_in(root))
+
+
+def images_beside_maps(root: Path) -> Path | None:
+    """The folder of images beside label maps, which are no images to learn from."""
+    folders = [root / name for name in ("images", "JPEGImages") if (root / name).is_dir()]
+    return folders[0] if folders and layouts_in(root, "segmentation") else None

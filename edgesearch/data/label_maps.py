@@ -48,6 +48,14 @@ class LabelMap:
             total.update(str(path.stat().st_size).encode())
         return total.digest()
 
+    def values(self) -> set[int]:
+        """The values that its files hold.
+
+        Raises:
+            DataError: A file is no map.
+        """
+        return {int(value) for _, path in self.files for value in np.unique(_indices(path))}
+
     def load(self, height: int, width: int) -> np.ndarray:
         """The map (height, width) uint8 of an image of this size.
 
@@ -147,7 +155,7 @@ def _found(
         raise DataError(
             f"an image for each label map, of the same name, in {base}",
             f"{len(lonely)} without one; the first: {lonely[0]}",
-            "Add the images, or remove the maps.",
+            "Name each map as its image, add the images, or remove the maps.",
         )
     for stem, path in images.items():
         if stem not in targets:
@@ -185,5 +193,6 @@ def _names(root: Path) -> list[str]:
     raise DataError(
         f"names of the classes in {root.absolute()} (classes.json or classes.txt)",
         "neither of these files",
-        "Add one, or set data.classes to the names in the order of their values, background first.",
+        "Add classes.txt with a name a line in the order of their values, background first; or set "
+        "data.classes.",
     )

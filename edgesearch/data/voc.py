@@ -5,6 +5,7 @@ Source: the VOC 2012 development kit: corners are pixels counted from 1, both in
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -28,8 +29,11 @@ UNLISTED = "images in no list of ImageSets/Main, which are not used"
 
 
 def read_voc(settings: DataSettings, root: Path) -> Found:
-    """Annotations/*.xml, JPEGImages/ and the lists of ImageSets/Main."""
-    place = annotation_path(settings, root, ("Annotations", "annotations"))
+    """Annotations/*.xml, JPEGImages/ and the lists of ImageSets/Main; or files beside images."""
+    usual: tuple[str, ...] = ("Annotations", "annotations")
+    if settings.annotations is None and not any((root / name).exists() for name in usual):
+        usual = ("",) if any(True for _ in root.rglob("*.xml")) else usual
+    place = annotation_path(settings, root, usual)
     files = files_by_stem(place, (".xml",))
     if not files:
         raise DataError(
@@ -50,10 +54,10 @@ def read_voc(settings: DataSettings, root: Path) -> Found:
     )
     if zero_based:
         found.told.append(("boxes from 0 instead of 1, as some tools write them", place.name))
-    for split, stems in (lists or {TRAIN: list(files)}).items():
+    for split, stems in (lists or _by_folder(files)).items():
         pairs: list[tuple[Path, int | Annotation]] = found.splits.setdefault(split, [])
         for stem in stems:
-            image = by_name.get(Path(stem).name)
+            image = images.get(stem) or by_name.get(Path(stem).name)
             if image is None:
                 raise DataError(
                     f"an image for {stem} in {root.absolute()}",
@@ -92,6 +96,15 @@ def _parse(path: Path) -> ElementTree.Element:
 
 def _names(tree: ElementTree.Element) -> list[str]:
     return [each.findtext("name") or "" for each in tree.iterfind("object")]
+
+
+def _by_folder(stems: Iterable[str]) -> dict[str, list[str]]:
+    """The files by the split that their folders name, of training if none does."""
+    found: dict[str, list[str]] = {}
+    for stem in stems:
+        splits = (split_named(part) for part in Path(stem).parts[:-1])
+        found.setdefault(next(filter(None, splits), TRAIN), []).append(stem)
+    return found
 
 
 def _lists(root: Path) -> dict[str, list[str]]:

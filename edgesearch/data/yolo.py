@@ -65,7 +65,7 @@ def _names(root: Path) -> list[str]:
     raise DataError(
         f"names of the classes in {root.absolute()} ({', '.join(NAMES)})",
         "none of these files",
-        "Add one, or set data.classes to the names in the order of their numbers.",
+        "Add classes.txt with a name a line, in the order of their numbers; or set data.classes.",
     )
 
 

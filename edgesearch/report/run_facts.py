@@ -84,14 +84,14 @@ class _Reader:
     def __call__(
         self, read: Callable[[], Part | None], missing: str, command: str = ""
     ) -> Part | None:
-        """What `read` returns; None, and a note, if that is None or it fails."""
+        """What `read` returns; None, and a note (unless it is ""), if that is None or it fails."""
         try:
             found = read()
         except UserError as error:
             text = f"required: {error.required}; found: {error.found}. {error.remedy}"
             self.lacks.append(Lack(text))
             return None
-        if found is None:
+        if found is None and missing:
             self.lacks.append(Lack(missing, command))
         return found
 

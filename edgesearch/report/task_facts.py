@@ -199,7 +199,8 @@ def read_task(run: RunContext) -> TaskFacts | None:
     try:
         return _with_predictions(run, facts)
     except UserError as error:
-        return replace(facts, problem=f"{error.found}. {error.remedy}")
+        why = f"required: {error.required}; found: {error.found}. {error.remedy}"
+        return replace(facts, problem=why)
 
 
 def _network(row: dict[str, Any]) -> TaskNetwork:

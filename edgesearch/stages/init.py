@@ -26,7 +26,9 @@ from edgesearch.config.starting_point import (
     write_yaml,
 )
 from edgesearch.data.contents import Contents
-from edgesearch.data.label_layouts import LAYOUTS, OF_TASK, layouts_in
+from edgesearch.data.image_set import ImageSet
+from edgesearch.data.label_layouts import LAYOUTS, OF_TASK, images_beside_maps, layouts_in
+from edgesearch.data.label_maps import IGNORED, LabelMap
 from edgesearch.data.open_images import open_images
 from edgesearch.data.settings import DataSettings
 from edgesearch.data.splits import ImageSplits, describe, sample_sizes
@@ -42,6 +44,7 @@ CONFIG = Path("edgesearch.yaml")
 NO_WISHES = Wishes()
 CLASSIFICATION = "classification"
 """The task whose labels are classes of whole images."""
+MAPS_LOOKED_AT = 16
 LITE0 = "efficientnet-lite0"
 """The public weights that a first configuration starts from."""
 
@@ -157,7 +160,7 @@ def init(
     text = write_yaml(lines, _head(images, path), _foot(facts, path, wishes))
     _write(path, text)
     load_config(str(path))  # what is written is valid
-    return InitResult(path, contents, tuple(_notes(facts, contents)))
+    return InitResult(path, contents, tuple(_notes(images, facts, task)))
 
 
 def budget_of(answer: str) -> tuple[float | None, float | None]:
@@ -198,8 +201,10 @@ def _look_at(images: str, output_dir: str, task: str | None) -> tuple[Facts, Con
     source, root = _source_of(images)
     given = {"source": source, "root": root}
     layouts: tuple[str, ...] = ()
-    if task is not None and source == "folder":
-        layouts = layouts_in(Path(root), task)
+    if source == "folder":
+        layouts = layouts_in(Path(root), task) if task else ()
+        if task is None and (alone := images_beside_maps(Path(root))):
+            root = given["root"] = str(alone)
     if not layouts or task == CLASSIFICATION:
         splits, contents = _open(given, output_dir)
         if task not in (None, CLASSIFICATION):
@@ -207,6 +212,8 @@ def _look_at(images: str, output_dir: str, task: str | None) -> tuple[Facts, Con
     if layouts and (task != CLASSIFICATION or not contents.classes):
         given["labels"] = layouts[0]
         splits, contents = _open(given, output_dir)
+    if task == "segmentation":
+        _check_values(splits.train)
     if contents.train < FEWEST_IMAGES:
         raise DataError(
             f"at least {FEWEST_IMAGES} training images in {root}",
@@ -238,9 +245,31 @@ def _look_at(images: str, output_dir: str, task: str | None) -> tuple[Facts, Con
     ), contents
 
 
+def _check_values(images: ImageSet) -> None:
+    """Refuse label maps that are masks: white where something is.
+
+    Raises:
+        DataError: A sample of maps has no other values than 0 and 255.
+    """
+    values: set[int] = set()
+    for target in (images.targets or ())[:MAPS_LOOKED_AT]:
+        if isinstance(target, LabelMap) and not target.masks:
+            values |= target.values()
+    if values and max(values - {IGNORED}, default=0) == 0 and IGNORED in values:
+        raise DataError(
+            f"class numbers in the label maps of {images.origin}",
+            f"0 and {IGNORED} only, and {IGNORED} means no class",
+            "Move them to masks/NAME/ there, where NAME is what they show: masks are read as such.",
+        )
+
+
 def _open(given: Mapping[str, str], output_dir: str) -> tuple[ImageSplits, Contents]:
     settings = DataSettings.model_validate(given)
-    splits = open_images(settings, 3, is_output=RunFiles(Path(output_dir)).is_output)
+    try:
+        splits = open_images(settings, 3, is_output=RunFiles(Path(output_dir)).is_output)
+    except DataError as error:  # which knows of a configuration
+        remedy = error.remedy.replace("`data.root`", "the path").replace("data.root", "the path")
+        raise DataError(error.required, error.found, remedy) from error
     return splits, describe(splits)
 
 
@@ -355,8 +384,15 @@ def _foot(facts: Facts, path: Path, wishes: Wishes) -> list[str]:
     return []
 
 
-def _notes(facts: Facts, contents: Contents) -> Sequence[str]:
+def _notes(images: str, facts: Facts, task: str | None) -> Sequence[str]:
     notes = []
+    if task is None and facts.source == "folder":
+        images = os.path.expanduser(images)
+        notes += [
+            f"{LAYOUTS[names[0]].words} are here, too: --task {each} trains the winners for them"
+            for each in ("detection", "segmentation")
+            if (names := layouts_in(Path(images), each))
+        ]
     if facts.train < FEW_IMAGES and not starts_from_weights(facts):
         notes.append(
             f"{facts.train:,} images are few to learn from: some thousands are good; or start from "

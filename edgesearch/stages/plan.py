@@ -35,7 +35,7 @@ from edgesearch.stages.export import (
     target_of,
     time_export,
 )
-from edgesearch.stages.finetune import check_finetune, finetune_stage
+from edgesearch.stages.finetune import check_finetune, finetune_stage, open_finetuning
 from edgesearch.stages.pretrain import check_pretrain, prepare_training, pretrain_stage
 from edgesearch.stages.profile import missing_keys
 from edgesearch.stages.scorer import inputs_of_score
@@ -50,6 +50,8 @@ STEPS_S, BRIEF_S = 45.0, 1.5
 """Longest time for training steps, in `plan` and at the beginning of `run`."""
 STEPS = 12
 """Steps after which what was prepared ahead is used up."""
+TUNING_STEPS, TUNING_STEPS_S = 4, 10.0
+"""Steps of fine-tuning in each end of the space, and the longest time for them."""
 REPEATS = 3
 """How often a candidate is scored; the fastest counts, since other programs disturb."""
 LIGHT_MACS = 5e9
@@ -354,7 +356,8 @@ class Planner:
         state = BEGUN if known else TO_DO
         if not self._times:
             return StagePlan("search", state, work, None)
-        passes = (count - known) * (settings.calibration_images + images) + compared * images
+        calibration = min(settings.calibration_images, len(self._pool.train))
+        passes = (count - known) * (calibration + images) + compared * images
         seconds = passes * self._mean_image_s
         if self._pool.has_labels:
             seconds += 2 * self._knn_s(settings.calibration_images, [self.space.largest], LABELLED)
@@ -372,13 +375,36 @@ class Planner:
         return False
 
     def _finetune(self, follows: bool) -> StagePlan:
-        """Fine-tuning; how long it takes is not known before the winners are."""
+        """Fine-tuning; the winners' steps take as long as the mean of both ends of the space."""
         settings = self.config.finetune
         work = f"train {', '.join(settings.start)} for {settings.task}, {settings.epochs} epochs"
         with suppress(UserError, OSError):
             if follows and finetune_stage(self.run, self._pool).is_finished():
                 return StagePlan("finetune", FINISHED, work, None)
-        return StagePlan("finetune", TO_DO, work, None)
+        return StagePlan("finetune", TO_DO, work, None if self.brief else self._finetune_s())
+
+    def _finetune_s(self) -> float:
+        """Time of all trainings, from some steps of both ends of the space."""
+        settings, ends = self.config.finetune, (self.space.smallest, self.space.largest)
+        finetuning = open_finetuning(self.run, self._pool, weights=False)
+        self.run.set_threads("finetune")
+        images = finetuning.images
+        judged = len(images.test) + settings.epochs * len(images.validation or ())
+        of_end = {}
+        for end in ends:
+            steps, step_s = finetuning.time_steps(
+                finetuning.subnet(end), TUNING_STEPS, TUNING_STEPS_S
+            )
+            of_end[end] = settings.epochs * steps * step_s + judged * self._image_s[end]
+        winners = self.config.search.winners * len(self.config.search.budgets.each())
+        mean_s = sum(of_end.values()) / len(of_end)
+        known = {
+            "winners": winners * mean_s,
+            "smallest": of_end[ends[0]],
+            "largest": of_end[ends[1]],
+        }
+        teacher_s = of_end[ends[1]] if settings.distill and "largest" not in settings.start else 0.0
+        return teacher_s + sum(known.get(each, mean_s) for each in settings.start)
 
     def _export(self, follows: bool) -> StagePlan:
         winners = self.config.search.winners * len(self.config.search.budgets.each())
@@ -413,7 +439,10 @@ class Planner:
             return StagePlan("summary", TO_DO, work, None)
         winners = self.config.search.winners * len(self.config.search.budgets.each())
         search = self.config.search
-        seconds = (winners + 2) * (search.calibration_images + search.images) * self._mean_image_s
+        images = sum(
+            min(each, len(self._pool.train)) for each in (search.calibration_images, search.images)
+        )
+        seconds = (winners + 2) * images * self._mean_image_s
         if self._pool.has_labels:
             ends = [*self._image_s, self.space.largest]
             seconds += self._knn_s(search.calibration_images, ends)
@@ -431,6 +460,7 @@ class Planner:
         settings, contents = self.config.evaluation, self._pool.contents
         train = min(contents.train, settings.train_images, most or contents.train)
         test = min(contents.test, settings.test_images, most or contents.test)
+        calibration = min(calibration, len(self._pool.train))
         return (calibration + train + test) * sum(map(self._image_s.__getitem__, architectures))
 
     # Latency, budgets, disk.

@@ -13,7 +13,7 @@ from edgesearch.events import Report, silent
 from edgesearch.report.page import GENERATOR, make_page
 from edgesearch.report.run_facts import read_run
 from edgesearch.run.context import RunContext
-from edgesearch.run.files import CONFIG
+from edgesearch.run.files import CONFIG, RunFiles
 
 RUNS = Path("runs")
 """Where runs are looked for if none is named."""
@@ -99,6 +99,10 @@ def _all_runs() -> list[str]:
 def _open(text: str, overrides: Sequence[str], report: Report) -> RunContext:
     """A run by its folder or configuration."""
     folder = Path(text)
+    nowhere = RunFiles(folder / "none")
+    if folder.name == CONFIG and folder.is_file() and nowhere.is_output(folder.parent):
+        folder = folder.parent  # which may have been moved or copied
+        text = str(folder)
     if text in shipped_configs() or not folder.is_dir():
         return _with_output(RunContext(load_config(text, overrides), report))
     if not (folder / CONFIG).is_file():

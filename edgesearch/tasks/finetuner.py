@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,23 @@ class Finetuner:
                 self._run_epoch(signals)
         self._adopt(self._best)
         return self.model.eval()
+
+    def time_steps(self, most: int, most_s: float) -> float:
+        """Seconds of a step with its images, after one that warms up; no training may follow.
+
+        Args:
+            most: Steps after which to end; at least two are made, or an epoch's only one.
+            most_s: Time after which to end.
+        """
+        self._to_training()
+        times = [time.monotonic()]
+        for images, targets in self.loader.batches(0, 0):
+            self._step(images, targets)
+            times.append(time.monotonic())
+            if len(times) > 2 and (len(times) > most or times[-1] - times[0] > most_s):
+                break
+        steps = [later - earlier for earlier, later in pairwise(times)]
+        return statistics.median(steps[1:] or steps)
 
     @property
     def _done(self) -> bool:

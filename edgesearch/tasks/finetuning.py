@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -197,6 +198,18 @@ class Finetuning:
         finetuned = distributed.of_first(finetuned)
         assert finetuned is not None
         return finetuned
+
+    def time_steps(self, model: TaskModel, most: int, most_s: float) -> tuple[int, float]:
+        """Steps of an epoch, and seconds of one; see `Finetuner.time_steps`."""
+        settings, task = self.settings, self.task(model.resolution)
+        loader = SampleLoader(
+            self.images.train, task, settings.batch_size, self.seed, settings.workers
+        )
+        with tempfile.TemporaryDirectory() as folder:  # nothing is written there
+            tuner = Finetuner(
+                model, task, loader, None, Path(folder), identity={}, report=silent, teacher=None
+            )
+            return loader.steps_per_epoch, tuner.time_steps(most, most_s)
 
     def figures(self, model: TaskModel) -> dict[str, float]:
         """The figures of a network on the test images; it stays on its device."""

@@ -432,7 +432,10 @@ def test_missing_file_lists_the_shipped_configs(tmp_path):
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(ConfigError, match=rf"readable file {tmp_path}; found: Is a directory"):
+    with pytest.raises(ConfigError, match=rf"found: the folder .*edgesearch init {tmp_path}"):
+        load_config(str(tmp_path))
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ConfigError, match=rf"of this run: {tmp_path}/config.yaml"):
         load_config(str(tmp_path))
 
 

@@ -47,6 +47,16 @@ class TestCoco:
         picture(tmp_path / "images" / "b.jpg")
         return tmp_path
 
+    def test_a_file_beside_the_images_of_each_split(self, tmp_path):
+        for split in ("train", "valid"):
+            coco(tmp_path, split, [object_of(), object_of(9, 8)])
+            for name in ("a.jpg", "b.jpg"):
+                picture(tmp_path / split / name)
+            made = tmp_path / f"annotations/instances_{split}.json"
+            made.rename(tmp_path / split / "_annotations.coco.json")
+        splits = opened(tmp_path, "coco")
+        assert (len(splits.train), len(splits.test), splits.test_from) == (2, 2, "in valid")
+
     def test_captions_beside_the_boxes_are_not_read(self, root):
         coco(root, "train2017", [object_of(), object_of(9, 8)])
         (root / "annotations/captions_train2017.json").write_text('{"images": []}', "utf-8")
@@ -132,6 +142,17 @@ class TestVoc:
         assert target.ignored.tolist() == [False, True]
         reasons = " ".join(told(splits))
         assert "difficult" in reasons and "background" in reasons and "in no list" in reasons
+
+    def test_files_beside_images_of_the_same_name_in_each_split(self, tmp_path):
+        for split, wide in (("train", 40), ("valid", 20)):
+            picture(tmp_path / split / "a.jpg")
+            voc(tmp_path, "a", ("cat", 0, (1, 1, wide, 20)))
+            (tmp_path / "Annotations/a.xml").rename(tmp_path / split / "a.xml")
+        (tmp_path / "Annotations").rmdir()
+        splits = opened(tmp_path, "voc")
+        assert splits.train.targets[0].corners.tolist() == [[0.0, 0.0, 1.0, 1.0]]
+        assert splits.test.targets[0].corners.tolist() == [[0.0, 0.0, 0.5, 1.0]]
+        assert splits.test.items[0].path.parent.name == "valid"
 
     def test_a_corner_at_zero_means_that_all_count_from_zero(self, root):
         voc(root, "a", ("cat", 0, (0, 0, 20, 10)))
@@ -247,6 +268,14 @@ class TestCsv:
         splits = opened(root, "csv")
         assert splits.train.class_names == ("x", "y")
         assert splits.train.labels.tolist() == [0, 1] and splits.test.labels.tolist() == [1]
+
+    def test_names_without_an_ending_of_images_in_a_folder(self, tmp_path):
+        for name in ("007.jpg", "008.jpg"):
+            picture(tmp_path / "train" / name)
+        (tmp_path / "train.csv").write_text("image_id,label\n007,x\n008,y\n")
+        splits = opened(tmp_path, "csv", holdout=0)
+        assert splits.train.class_names == ("x", "y")
+        assert len(splits.train) == 2
 
     @pytest.mark.parametrize(
         ("text", "says"),

@@ -196,6 +196,29 @@ def test_other_labels_beside_the_chosen_ones_are_told(tmp_path, labelled):
     assert layouts_in(folder, "detection") == ("yolo",)
 
 
+def test_maps_are_no_images_without_a_task(tmp_path, labelled):
+    folder = labelled(tmp_path / "tiny", "segmentation")
+    result = init("tiny", wishes=HALF)
+    assert (result.understood.train, result.understood.test) == (24, 8)
+    assert load_config("edgesearch.yaml").data.root.name == "images"
+    assert any("--task segmentation" in note for note in result.notes)
+    shutil.rmtree(folder / "labels")
+    result = init("tiny", wishes=HALF, path=tmp_path / "b.yaml")
+    assert not any("--task" in note for note in result.notes)
+
+
+def test_masks_that_are_taken_for_maps_are_refused(tmp_path, labelled):
+    folder = labelled(tmp_path / "tiny", "segmentation")
+    for path in folder.glob("labels/*/*.png"):
+        Image.fromarray(255 * (np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
+    with pytest.raises(DataError, match="255 means no class. Move them to masks/NAME/"):
+        init("tiny", wishes=Wishes(share=0.5, task="segmentation"))
+    shutil.copytree(folder / "labels", folder / "masks/thing")
+    shutil.rmtree(folder / "labels")
+    result = init("tiny", wishes=Wishes(share=0.5, task="segmentation"))
+    assert result.understood.classes == ("background", "thing")
+
+
 def test_one_image_of_another_size_decides_nothing(tmp_path, labelled):
     folder = labelled(tmp_path / "tiny", "detection")
     for path in folder.glob("images/train/*"):

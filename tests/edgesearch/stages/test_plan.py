@@ -3,7 +3,9 @@
 import pytest
 
 from edgesearch.pretrain.trainer import Trainer
-from edgesearch.stages.plan import duration_words
+from edgesearch.search.training_doubt import LABELLED
+from edgesearch.stages.plan import Planner, duration_words
+from edgesearch.tasks.finetuner import Finetuner
 
 
 def states(result):
@@ -46,6 +48,34 @@ def test_after_all_is_done(chain):
     assert "nothing is left to do" in chain.passes("plan").stdout
     assert result.memory_bytes is None
     assert "predicted from" in result.latency_from
+
+
+def test_the_time_of_fine_tuning_is_that_of_real_steps(chain, monkeypatch):
+    made = []
+    real = Finetuner._step
+
+    def counted(self, images, targets):
+        made.append(len(images))
+        return real(self, images, targets)
+
+    monkeypatch.setattr(Finetuner, "_step", counted)
+    task = {"task": "classification", "epochs": 50, "batch_size": 32}
+    (once,) = (each for each in chain.api(finetune=task).plan().stages if each.name == "finetune")
+    assert once.state == "to do"
+    assert once.seconds > 0
+    assert set(made) == {32}
+    assert len(made) >= 4  # two in each end of the space
+    assert not (chain.output_dir / "finetune").exists()
+
+
+def test_few_images_are_not_counted_more_often_than_they_are_scored(empty):
+    search = {"calibration_images": 10_000, "images": 64, "evaluations": 12}
+    planner = Planner(empty.api(search=search))
+    images = len(planner._pool.train)
+    planner.__dict__["_image_s"] = dict.fromkeys((planner.space.smallest, planner.space.largest), 1)
+    stage = planner._search(True)
+    labelled = 2 * planner._knn_s(10_000, [planner.space.largest], LABELLED)
+    assert stage.seconds - labelled == pytest.approx(12 * (images + 64) + 5 * 64, rel=0.2)
 
 
 def test_a_budget_out_of_reach_is_told_with_the_range(chain):

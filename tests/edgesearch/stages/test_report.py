@@ -50,6 +50,11 @@ def test_a_folder_is_enough_wherever_it_is(chain, tmp_path, monkeypatch):
     result = json.loads(done.stdout)
     assert result["report_path"] == str(moved / "report.html")
     assert result["bytes"] == (moved / "report.html").stat().st_size
+    (moved / "report.html").unlink()
+    done = call(moved / "config.yaml")
+    assert done.exit_code == 0, done.stderr
+    assert (moved / "report.html").exists()
+    assert not chain.output_dir.exists()
 
 
 def test_the_kept_configuration_is_that_of_the_run(chain):
