@@ -43,6 +43,7 @@ from edgesearch.search.label_votes import label_score
 from edgesearch.search.similarity import (
     cosine_of_embeddings,
     kernel_alignment,
+    regression_on_features,
     relation_of_images,
 )
 from edgesearch.space import Architecture
@@ -185,6 +186,7 @@ def scores_of(
         for name, reference in references.items():
             own[f"relation, {name}"] = relation_of_images(features, reference)
             own[f"cka, {name}"] = kernel_alignment(features, reference)
+            own[f"regression, {name}"] = regression_on_features(features, reference)
         for number in LABEL_IMAGES:
             if number <= len(labels):
                 few = slice(number)

@@ -170,9 +170,7 @@ def train(trainer: Trainer, seconds: float) -> tuple[int, list[float]]:
                 step(method, given, subnets, trainer.optimizer, share, passes=passes).losses
             )
             steps += 1
-            trainer.progress.step = (
-                steps  # else weights() takes them for public weights as they are
-            )
+            trainer.progress.step = steps  # `weights` asks whether there were any
     raise AssertionError
 
 

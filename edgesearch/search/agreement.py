@@ -17,6 +17,7 @@ from edgesearch.search.similarity import (
     alignment_of_places,
     cosine_of_embeddings,
     kernel_alignment,
+    regression_on_features,
     relation_of_images,
     relation_of_places,
     self_similarity,
@@ -46,6 +47,7 @@ GLOBAL_SCORES: dict[str, tuple[str, Compare]] = {
     "cosine": ("embeddings", cosine_of_embeddings),
     "relation": ("features", relation_of_images),
     "cka": ("features", kernel_alignment),
+    "regression": ("features", regression_on_features),
     "labels": ("features", label_score),
 }
 """For classification: the compared outputs, and the comparison."""

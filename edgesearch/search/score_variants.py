@@ -13,6 +13,7 @@ from edgesearch.search.beginnings import Outputs
 from edgesearch.search.similarity import (
     cosine_of_embeddings,
     kernel_alignment,
+    regression_on_features,
     relation_of_images,
     relation_of_places,
     released_similarity,
@@ -27,11 +28,14 @@ DENSE = {
     "relation of places": relation_of_places,
     "self-similarity, as released": released_similarity,
 }
-RELATIONS = {"relation": relation_of_images, "cka": kernel_alignment}
+RELATIONS = {
+    "relation": relation_of_images,
+    "cka": kernel_alignment,
+    "regression": regression_on_features,
+}
 NAMES = (
     "cosine",
-    "relation",
-    "cka",
+    *RELATIONS,
     *DENSE,
     "contrastive loss",
     "cosine, not recalibrated",
@@ -72,8 +76,10 @@ class ScoreVariants:
         shared = self._outputs(plain, resolution, with_maps=False)
         found = {
             "cosine": cosine_of_embeddings(outputs.embeddings, reference.embeddings),
-            "relation": relation_of_images(outputs.features, reference.features),
-            "cka": kernel_alignment(outputs.features, reference.features),
+            **{
+                name: compare(outputs.features, reference.features)
+                for name, compare in RELATIONS.items()
+            },
             **{
                 name: compare(outputs.maps[0], reference.maps[0]) for name, compare in DENSE.items()
             },

@@ -226,13 +226,14 @@ class SearchSettings(Settings):
     ] = "key"
     """Reference network: the key encoder, the largest subnet, the public weights of `pretrain.init`
     as they are (init), or the teacher of `pretrain.teacher`."""
-    score: Annotated[Literal["cosine", "relation", "cka", "labels"], SCORE] = Field(
+    score: Annotated[Literal["cosine", "relation", "cka", "regression", "labels"], SCORE] = Field(
         default=None, validate_default=True
     )
     """How a candidate is scored: cosine of embeddings with the reference's (for places: of the rows
     of their self-similarity), relation (correlation of similarities), cka (centred kernel
-    alignment), or labels (nearest neighbours among labelled training images). By default cosine;
-    cka for the references init and teacher, whose embeddings have other lengths."""
+    alignment), regression (how well a linear layer predicts the reference's features), or labels
+    (nearest neighbours among labelled training images). By default cosine; cka for the references
+    init and teacher, whose embeddings have other lengths."""
     label_images: Annotated[
         Annotated[int, Field(ge=4)] | None,
         SCORE,
@@ -277,10 +278,10 @@ class SearchSettings(Settings):
             return "cka" if foreign else "cosine"
         if score == "cosine" and foreign:
             raise fault(
-                f"relation, cka or labels is required for the reference {reference}, whose "
-                "embeddings may have another length"
+                "relation, cka, regression or labels is required for the reference "
+                f"{reference}, whose embeddings may have another length"
             )
-        if score == "labels" and task != "classification":
+        if score in ("labels", "regression") and task != "classification":
             raise fault(f"cosine, relation or cka is required for the task {task}")
         return score
 

@@ -15,6 +15,10 @@ BANK = 256
 """Maximum number of images that each image is related to."""
 BLOCK_BYTES = 32 << 20
 """Block size for similarities of places."""
+PENALTY = 0.3
+"""Penalty of `regression_on_features`: a share of the mean squared length of centred features."""
+TINY = 1e-12
+"""Mean squared length of centred features below which they count as equal for all images."""
 SMALLEST_LENGTH = 1e-4
 """Lower bound on row lengths; shorter rows (collapsed maps) get a similarity near 0."""
 _Rows = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -63,6 +67,39 @@ def kernel_alignment(candidate: torch.Tensor, reference: torch.Tensor) -> torch.
         return x.new_zeros(len(x)).float()
     shares = [len(x) * part / part.sum() for part in (between, of_x, of_y)]
     return (between.sum() / scale * (1 + 2 * shares[0] - shares[1] - shares[2])).float()
+
+
+def regression_on_features(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """How well a linear layer on the candidate's features predicts the reference's.
+
+    Features (N, D) and (N, D') of the same images to (N,), in -1 … 1: the cosine between the
+    reference's features of an image, of length 1 and less their mean over images, and their ridge
+    regression on the candidate's of all other images; zeros if a network maps all images to the
+    same features. As a linear probe, it does not depend on how the candidate's features are
+    rotated and scaled; other than `kernel_alignment`, it sees features of small variance.
+
+    Source: Hastie et al., "The elements of statistical learning" (2nd edition, 2009), equation
+    7.64 for leaving out; Alain and Bengio, "Understanding intermediate layers using linear
+    classifier probes" (2016).
+    """
+    y = F.normalize(reference.double(), dim=1)
+    x, y = (features - features.mean(dim=0) for features in (candidate.double(), y))
+    if min(z.square().sum() for z in (x, y)) <= TINY * len(x):
+        return reference.new_zeros(len(x)).float()
+    penalty = PENALTY * x.square().sum() / len(x)
+    if len(x) <= x.shape[1]:
+        gram = x @ x.T
+        gram.diagonal().add_(penalty)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        left, kept = penalty * (inverse @ y), penalty * inverse.diagonal()
+    else:
+        gram = x.T @ x
+        gram.diagonal().add_(penalty)
+        projected = x @ torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        left, kept = y - projected @ (x.T @ y), 1 - (projected * x).sum(dim=1)
+    others = (kept - 1 / len(x)).clamp_min(1e-9)  # the mean is fitted, too
+    predicted = y - left / others[:, None]
+    return F.cosine_similarity(predicted, y, dim=1).clamp(-1, 1).float()
 
 
 def _row_products(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

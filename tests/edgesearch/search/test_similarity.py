@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 
 from edgesearch.search import similarity
 from edgesearch.search.similarity import (
     alignment_of_places,
     cosine_of_embeddings,
     kernel_alignment,
+    regression_on_features,
     relation_of_images,
     relation_of_places,
     released_similarity,
@@ -115,6 +117,24 @@ def test_the_figures_of_images_are_how_the_alignment_changes_with_more_images_li
     assert doubled == pytest.approx([float(f) - whole for f in figures[:20]], rel=0.04, abs=0.02)
 
 
+@pytest.mark.parametrize("widths", [(4, 3), (20, 5)], ids=["narrow", "wide"])
+def test_regression_by_hand(widths):
+    """Each image predicted from the others, by scikit-learn; the penalty is that of all images."""
+    first, second = drawn(9, widths[0]).double(), drawn(9, widths[1], seed=1).double()
+    second[:, :3] += first[:, :3]
+    second = second / second.norm(dim=1, keepdim=True)
+    centred = first - first.mean(dim=0)
+    penalty = similarity.PENALTY * float(centred.square().sum()) / len(first)
+    mean, expected = second.mean(dim=0), []
+    for i in range(len(first)):
+        others = [j for j in range(len(first)) if j != i]
+        model = Ridge(alpha=penalty).fit(first[others], second[others])
+        predicted = torch.from_numpy(model.predict(first[i : i + 1])[0])
+        expected.append(cosine((predicted - mean).tolist(), (second[i] - mean).tolist()))
+    found = regression_on_features(first.float(), 3 * second.float())
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)
+
+
 @pytest.mark.parametrize("compare", OF_PLACES)
 @pytest.mark.parametrize("block", [similarity.BLOCK_BYTES, 200, 3 * 4 * 12], ids=str)
 def test_places_by_hand(monkeypatch, compare, block):
@@ -167,7 +187,19 @@ def test_a_collapsed_map_is_rewarded_by_the_released_form_only():
 
 
 def test_networks_that_see_all_images_alike_are_aligned_with_nothing():
-    assert kernel_alignment(torch.ones(5, 3), drawn(5, 4)).tolist() == [0.0] * 5
+    for compare in (kernel_alignment, regression_on_features):
+        assert compare(torch.ones(5, 3), drawn(5, 4)).tolist() == [0.0] * 5
+        assert compare(drawn(5, 4), torch.ones(5, 3)).tolist() == [0.0] * 5
+
+
+def test_rotation_and_scale_do_not_matter_to_a_regression_but_what_it_can_see_does():
+    first, second = drawn(60, 6), drawn(60, 9, seed=1)
+    found = regression_on_features(first, second)
+    turned = regression_on_features(3 * first @ rotation(6), 0.1 * second @ rotation(9))
+    assert torch.allclose(turned, found, atol=1e-5)
+    assert abs(float(found.mean())) < 0.3  # nothing in common
+    half = regression_on_features(second[:, :4], second).mean()
+    assert 0.3 < float(half) < float(regression_on_features(second, second).mean())
 
 
 def test_a_smaller_grid_is_enlarged_to_that_of_the_reference():

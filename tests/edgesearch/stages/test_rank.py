@@ -14,7 +14,7 @@ from edgesearch.stages.rank import spread_subnets
 
 FEW = ("rank.subnets=6", "rank.bins=2", "rank.draws=100")
 SCORES = [
-    *("agreement", "MACs", "parameters", "depth", "cosine", "relation", "cka"),
+    *("agreement", "MACs", "parameters", "depth", "cosine", "relation", "cka", "regression"),
     *("self-similarity", "relation of places", "self-similarity, as released"),
     *("contrastive loss", "cosine, not recalibrated", "labels", "latency"),
 ]

@@ -8,7 +8,11 @@ from torch import nn
 from edgesearch.errors import CheckpointError, DataError, UserError
 from edgesearch.families import space_from_dict
 from edgesearch.search.label_votes import label_score
-from edgesearch.search.similarity import kernel_alignment, relation_of_images
+from edgesearch.search.similarity import (
+    kernel_alignment,
+    regression_on_features,
+    relation_of_images,
+)
 from edgesearch.stages.scorer import make_scorer
 
 TEACHER_SIZE = 12
@@ -68,7 +72,12 @@ def features_of(run, scorer, architecture):
 
 
 @pytest.mark.parametrize(
-    ("score", "compare"), [("cka", kernel_alignment), ("relation", relation_of_images)]
+    ("score", "compare"),
+    [
+        ("cka", kernel_alignment),
+        ("relation", relation_of_images),
+        ("regression", regression_on_features),
+    ],
 )
 def test_public_weights_as_they_are(untrained, public, score, compare):
     run = untrained(reference="init", score=score)
@@ -136,8 +145,12 @@ def test_the_whole_chain(untrained, teacher):
             {"search": {"reference": "teacher", "task": "segmentation"}},
             "key, largest or init is required for the task segmentation",
         ),
-        ({"search": {"reference": "init", "score": "cosine"}}, "relation, cka or labels"),
+        (
+            {"search": {"reference": "init", "score": "cosine"}},
+            "cka, regression or labels",
+        ),
         ({"search": {"score": "labels", "task": "detection"}}, "cosine, relation or cka"),
+        ({"search": {"score": "regression", "task": "detection"}}, "cosine, relation or cka"),
         ({"search": {"score": "labels", "label_images": 3}}, "greater than or equal to 4"),
     ],
 )
