@@ -68,6 +68,7 @@ CASES = {
     "data.annotations": (["data.annotations=boxes"], ["data.labels=voc"]),
     "data.classes": (["data.classes=[cat]"], ["data.labels=voc"]),
     "finetune": (["finetune.epochs=3"], ["finetune.task=detection"]),
+    "compare": (["compare.seeds=2"], ["finetune.task=classification"]),
     "finetune.patience": (
         ["finetune.task=detection", "finetune.patience=3"],
         ["finetune.validation=0.1"],
