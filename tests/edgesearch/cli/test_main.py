@@ -14,7 +14,7 @@ from devices import known_devices
 from edgesearch.cli.main import app
 
 COMMANDS = (
-    "bench clean configs devices evaluate export finetune init keys plan pretrain profile rank "
+    "bench clean compare configs devices evaluate export finetune init keys plan pretrain profile rank "
     "report run search spaces table validate weights"
 )
 
