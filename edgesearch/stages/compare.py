@@ -61,8 +61,8 @@ SIZES = "resolutions.json"
 INT8 = "int8"
 CANDIDATE = "candidate"
 """Kind of the networks in a comparison's latency table."""
-STEP_PX = 32
-"""Grid of the resolutions that are tried for a baseline."""
+SMALLEST_PX, STEP_PX = 32, 16
+"""Smallest resolution that is tried for a baseline, and the distance to the next ones."""
 LARGEST = 2.0
 """Largest resolution that is tried for a baseline, as a multiple of the winner's."""
 FEW_ROUNDS = 20
@@ -327,7 +327,7 @@ class _Comparing:
         for each in baselines:
             size = sizes[each.name]
             if size is None:
-                left_out[each.name] = f"slower than {winner.name} even at {STEP_PX} px"
+                left_out[each.name] = f"slower than {winner.name} even at {SMALLEST_PX} px"
             else:
                 found.append(_at(each, size))
         return found, left_out
@@ -343,7 +343,7 @@ class _Comparing:
         """The largest resolution at which each is measured to be at most as slow as the winner."""
         most = _largest_tried(self.run, winner)
         tried = [
-            _at(each, size) for each in baselines for size in range(STEP_PX, most + 1, STEP_PX)
+            _at(each, size) for each in baselines for size in range(SMALLEST_PX, most + 1, STEP_PX)
         ]
         self.run.teller("compare")(
             f"looking for the resolutions at which {len(baselines)} baselines are as fast as "
@@ -530,7 +530,7 @@ def _largest_tried(run: RunContext, winner: Candidate) -> int:
     """The largest resolution of baselines, in pixels."""
     if run.config.compare.resolution == "same":
         return winner.resolution
-    return max(STEP_PX, int(LARGEST * winner.resolution))
+    return max(SMALLEST_PX, int(LARGEST * winner.resolution))
 
 
 def _at(baseline: Baseline, resolution: int) -> Candidate:
