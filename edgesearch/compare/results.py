@@ -175,6 +175,8 @@ def plot(result: CompareResult) -> None:
                 label=None if row.kind in named else row.kind,
             )
             named.add(row.kind)
+            if row.kind == "random":  # the legend says what they are
+                continue
             axes.annotate(
                 row.name,
                 (row.latency_ms, 100 * row.mean),

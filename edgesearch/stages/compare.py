@@ -342,9 +342,8 @@ class _Comparing:
     def _fitting(self, winner: Candidate, baselines: Sequence[Baseline]) -> dict[str, int | None]:
         """The largest resolution at which each is measured to be at most as slow as the winner."""
         most = _largest_tried(self.run, winner)
-        tried = [
-            _at(each, size) for each in baselines for size in range(SMALLEST_PX, most + 1, STEP_PX)
-        ]
+        sizes = range(SMALLEST_PX, most + 1, STEP_PX)
+        tried = [_at(each, size) for each in baselines for size in sizes]
         self.run.teller("compare")(
             f"looking for the resolutions at which {len(baselines)} baselines are as fast as "
             f"{winner.name}: {len(tried)} networks are measured"
