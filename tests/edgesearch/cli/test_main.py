@@ -14,8 +14,8 @@ from devices import known_devices
 from edgesearch.cli.main import app
 
 COMMANDS = (
-    "bench clean compare configs devices evaluate export finetune init keys plan pretrain profile rank "
-    "report run search spaces table validate weights"
+    "bench clean compare configs devices evaluate export finetune init keys plan pretrain profile "
+    "rank report run search spaces table validate weights"
 )
 
 
