@@ -339,6 +339,8 @@ def print_compare(result: CompareResult) -> None:
         "points by which the first winner is better, with 95 % interval; ms: median on "
         f"{result.device} in {result.precision}, with the head, all measured in turn"
     )
+    if result.doubt:
+        print(f"latencies: {result.doubt}")
     for name, other in result.same.items():
         print(f"{name} is the same network as {other}")
     for name, reason in result.left_out.items():

@@ -60,6 +60,7 @@ class CompareResult:
         verdicts: A few sentences for each winner.
         same: Names of candidates that are the same network as another one, with its name.
         left_out: Names of candidates that could not be compared, with the reason.
+        doubt: Why the latencies cannot be trusted; empty otherwise.
         duration_s: Sum of the durations of all trainings.
     """
 
@@ -76,6 +77,7 @@ class CompareResult:
     verdicts: tuple[str, ...]
     same: dict[str, str]
     left_out: dict[str, str]
+    doubt: str
     duration_s: float
     results_path: Path
     table_path: Path

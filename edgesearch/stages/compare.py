@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from devices import DeviceSpec, OnnxRuntime
+from devices import DeviceSpec, Fingerprint, OnnxRuntime
 from devices.files import sha256_of, write_json
 from edgesearch.compare.candidates import (
     BASELINE,
@@ -56,6 +56,7 @@ from edgesearch.tasks.finetuner import STATE
 from edgesearch.tasks.finetuning import WEIGHTS, Finetuned, Finetuning
 from edgesearch.tasks.model import TaskModel
 from profilers import LatencyTable, Workload, build_table, open_meter
+from profilers.errors import TableMismatchError
 
 SIZES = "resolutions.json"
 INT8 = "int8"
@@ -234,6 +235,10 @@ class _Comparing:
     ) -> CompareResult:
         """Rows, verdicts and files."""
         run, metric = self.run, self.finetuning.record.metric
+        steadiness = table.steadiness({CANDIDATE: run.config.compare.rounds})
+        doubt = "" if steadiness.settled else f"{steadiness} (with another compare.rounds)"
+        if doubt:
+            run.teller("compare")(f"warning: {doubt}")
         standings = {
             each.name: Standing(
                 tuple(found.figures[metric] for found in trained[each.folder]),
@@ -289,6 +294,7 @@ class _Comparing:
             ),
             same=same,
             left_out=left_out,
+            doubt=doubt,
             duration_s=sum(each.duration_s for all_ in trained.values() for each in all_),
             results_path=self.folder / RESULTS,
             table_path=self.folder / TABLE,
@@ -471,9 +477,12 @@ class _Comparing:
     def _number_format(self, precision: str) -> str:
         """The number format that the device runs fastest in a precision."""
         device = replace(self.run.device, precision=precision)
-        with contextlib.closing(open_meter(device)) as meter:
-            found = meter.fingerprints[0]
+        found = self._machine(device)
         return device.number_format(found.machine, found.instruction_sets)
+
+    def _machine(self, device: DeviceSpec) -> Fingerprint:
+        with contextlib.closing(open_meter(device)) as meter:
+            return meter.fingerprints[0]
 
     def _measure(self, candidates: Sequence[Candidate], device: DeviceSpec) -> LatencyTable:
         """Measure all candidates in turn, in a table of its own for these candidates."""
@@ -488,6 +497,18 @@ class _Comparing:
         self, path: Path, paths: Mapping[str, Path], device: DeviceSpec, rounds: int
     ) -> LatencyTable:
         profile = self.run.config.profile
+        try:
+            if path.exists():
+                LatencyTable.load(path, expect=device, expect_fingerprint=self._machine(device))
+        except TableMismatchError as error:
+            number = 1
+            while (kept := path.with_name(f"{path.name}.{number}")).exists():
+                number += 1
+            path.rename(kept)
+            self.run.teller("compare")(
+                f"{error.required}; found: {error.found}: measuring anew; the former latencies are "
+                f"kept as {kept}"
+            )
         config = replace(profile.measure(self.run.config.seed), rounds=rounds, max_rounds=None)
         report = self.run.report
         with contextlib.closing(open_meter(device)) as meter:

@@ -1,6 +1,7 @@
 """The winners beside other networks, on a finished run."""
 
 import csv
+import json
 import shutil
 
 import pytest
@@ -96,6 +97,18 @@ def test_at_the_winners_latency_baselines_have_their_own_resolution(compared, tm
     assert done["left_out"] == {"mobilenet_v3_small": "slower than w0 even at 32 px"}
     assert all(row["int8_metric"] is None for row in done["rows"])
     assert chain.read("compare/resolutions.json")["resolutions"] == {"mobilenet_v3_small": None}
+
+
+def test_latencies_of_another_machine_are_measured_anew(compared, tmp_path):
+    chain = compared[0].copied(tmp_path)
+    for path in (chain.output_dir / "compare").glob("latency-*.jsonl"):
+        first, *others = path.read_text("utf-8").splitlines(keepends=True)
+        header = json.loads(first)
+        header["fingerprint"]["chip"] = "Z80"
+        path.write_text(json.dumps(header) + "\n" + "".join(others), "utf-8")
+    done = chain.passes("compare", *OPTIONS)
+    assert done.stderr.count("measuring anew") == 2  # fp32 and int8
+    assert len(list((chain.output_dir / "compare").glob("latency-*.jsonl.1"))) == 2
 
 
 def test_the_report_shows_it(compared, tmp_path):
