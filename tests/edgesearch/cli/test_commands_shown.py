@@ -154,6 +154,12 @@ def test_every_other_command_has_a_reason_not_to_be_run():
     assert unused == []
 
 
+def test_links_of_readme_lead_somewhere():
+    targets = re.findall(r"\]\(([^)#]+)", PAGES["README.md"])
+    assert len(targets) > 20
+    assert [each for each in targets if not (ROOT / each).is_file()] == []
+
+
 def test_names_of_configurations_are_those_of_their_files():
     named = {words[1] for words in unfilled() if words[1:] and words[1] in CONFIGS}
     assert named
