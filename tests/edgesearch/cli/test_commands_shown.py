@@ -47,8 +47,11 @@ FILLED = {
     "CONFIG": QUICK_START,
     "PREFIX": "search",
 }
-ANNOTATED = {"configs/detect.yaml": "objects", "configs/segment.yaml": "scenes"}
-"""Folders of images whose labels are no class folders."""
+ANNOTATED = {
+    **{"configs/detect.yaml": "objects", "configs/segment.yaml": "scenes"},
+    **{"detection": "objects", "segmentation": "scenes"},
+}
+"""Folders of images whose labels are no class folders, by a word of the command."""
 IMAGES = 660
 """After a fifth is held out, still a batch of the largest recipe (512)."""
 ANNOTATED_IMAGES = 90
@@ -123,7 +126,8 @@ def filled(words: tuple[str, ...]) -> tuple[str, ...]:
     name, *arguments = words
     if arguments and arguments[0] in CONFIGS:
         arguments[0] = f"configs/{arguments[0]}.yaml"
-    values = FILLED | {"PATH": ANNOTATED.get("".join(arguments[:1]), "images")}
+    named = (ANNOTATED[each] for each in arguments if each in ANNOTATED)
+    values = FILLED | {"PATH": next(named, "images")}
     placeholder = re.compile(r"\b[A-Z]+\b")
     return (name, *(placeholder.sub(lambda m: values.get(m[0], m[0]), each) for each in arguments))
 
@@ -148,6 +152,12 @@ def test_every_other_command_has_a_reason_not_to_be_run():
     shown = {" ".join(words) for words in single_commands()}
     unused = [k for k in NOT_RUN if not any(re.fullmatch(k, each) for each in shown)]
     assert unused == []
+
+
+def test_links_of_readme_lead_somewhere():
+    targets = re.findall(r"\]\(([^)#]+)", PAGES["README.md"])
+    assert len(targets) > 20
+    assert [each for each in targets if not (ROOT / each).is_file()] == []
 
 
 def test_names_of_configurations_are_those_of_their_files():

@@ -117,6 +117,7 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path):
         (["photos", "--share", "0.5", "--task", "classification"], "images of each class"),
         (["photos", "--share", "0.5", "--task", "detection"], "labels/*.txt beside images/"),
         (["photos", "--share", "0.5", "--task", "segmentation"], "found: none of them; no classes"),
+        (["single", "--share", "0.5", "--task", "classification"], "Add images to the classes"),
         (["nowhere", "--share", "0.5", "--task", "detection"], "nothing of that name"),
         (["photos", "--share", "0.5", "--task", "chess"], "or leave it out"),
         (["photos", "--share", "0.5", "--host", "board"], "a device over ssh"),
@@ -126,6 +127,8 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path):
 def test_what_is_wrong_is_one_message_and_nothing_is_written(tmp_path, arguments, message):
     photographs(tmp_path / "photos")
     photographs(tmp_path / "few", count=3)
+    for name in "abcde":
+        photographs(tmp_path / "single" / name, count=1)
     (tmp_path / "list.csv").write_text("path,label\n")
     done = call(*arguments)
     assert done.exit_code == 2, done.output
