@@ -54,6 +54,7 @@ SHARED = (
 MOCO = (
     "pretrain.method=moco_v2",
     "pretrain.teacher=null",
+    "search.reference=key",
     "pretrain.optimizer=adamw",
     "pretrain.lr=0.001",
     "pretrain.weight_decay=0.02",

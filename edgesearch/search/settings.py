@@ -232,8 +232,8 @@ class SearchSettings(Settings):
     """How a candidate is scored: cosine of embeddings with the reference's (for places: of the rows
     of their self-similarity), relation (correlation of similarities), cka (centred kernel
     alignment), regression (how well a linear layer predicts the reference's features), or labels
-    (nearest neighbours among labelled training images). By default cosine; cka for the references
-    init and teacher, whose embeddings have other lengths."""
+    (nearest neighbours among labelled training images). By default cosine;
+    regression for the references init and teacher, whose embeddings have other lengths."""
     label_images: Annotated[
         Annotated[int, Field(ge=4)] | None,
         SCORE,
@@ -275,7 +275,7 @@ class SearchSettings(Settings):
         reference, task = info.data.get("reference"), info.data.get("task", "classification")
         foreign = reference in FOREIGN and task == "classification"
         if score is None:
-            return "cka" if foreign else "cosine"
+            return "regression" if foreign else "cosine"
         if score == "cosine" and foreign:
             raise fault(
                 "relation, cka, regression or labels is required for the reference "

@@ -39,6 +39,7 @@ def test_each_is_the_agreement_of_its_name(space, make):
         "cosine": make(),
         "relation": make(score="relation"),
         "cka": make(score="cka"),
+        "regression": make(score="regression"),
         "self-similarity": make(task="detection"),
         "relation of places": make(task="segmentation", score="relation"),
     }
