@@ -66,8 +66,9 @@ SMALLEST_PX, STEP_PX = 32, 16
 """Smallest resolution that is tried for a baseline, and the distance to the next ones."""
 LARGEST = 2.0
 """Largest resolution that is tried for a baseline, as a multiple of the winner's."""
-FEW_ROUNDS = 20
-"""Rounds of the measurement that chooses resolutions."""
+GLANCE = {"rounds": 12, "max_rounds": 24, "interval": 0.1}
+"""How the networks are measured from which resolutions are chosen: the steps between these are far
+wider than what a longer measurement would tell apart."""
 
 
 def compare(run: RunContext, *, anew: bool = False) -> CompareResult:
@@ -364,7 +365,7 @@ class _Comparing:
                     continue
                 self._export(own, model, folder / str(number), [precision])
                 paths[each.folder] = folder / str(number) / PRECISIONS[precision].file
-            table = self._timed(folder / "latency.jsonl", paths, self.run.device, FEW_ROUNDS)
+            table = self._timed(folder / "latency.jsonl", paths, self.run.device, **GLANCE)
         limit, measured = table.median_ms(winner.folder), table.keys(CANDIDATE)
         fast = [
             one for one in tried if one.folder in measured and table.median_ms(one.folder) <= limit
@@ -491,10 +492,10 @@ class _Comparing:
         names = "\n".join([*sorted(paths), str(rounds), self.run.config.finetune.head])
         digest = hashlib.sha256(names.encode()).hexdigest()[:8]
         name = f"latency-{device.name}-{device.identity}-{digest}.jsonl"
-        return self._timed(self.folder / name, paths, device, rounds)
+        return self._timed(self.folder / name, paths, device, rounds=rounds, max_rounds=None)
 
     def _timed(
-        self, path: Path, paths: Mapping[str, Path], device: DeviceSpec, rounds: int
+        self, path: Path, paths: Mapping[str, Path], device: DeviceSpec, **how: Any
     ) -> LatencyTable:
         profile = self.run.config.profile
         try:
@@ -509,7 +510,7 @@ class _Comparing:
                 f"{error.required}; found: {error.found}: measuring anew; the former latencies are "
                 f"kept as {kept}"
             )
-        config = replace(profile.measure(self.run.config.seed), rounds=rounds, max_rounds=None)
+        config = replace(profile.measure(self.run.config.seed), **how)
         report = self.run.report
         with contextlib.closing(open_meter(device)) as meter:
             return build_table(
