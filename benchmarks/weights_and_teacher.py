@@ -10,9 +10,9 @@ linear probe, of the smallest, three random and the largest subnet. A standard e
 images, p (1 - p) / M, and the seeds, s^2 / n.
 
 Usage: python benchmarks/weights_and_teacher.py IMAGES OUTPUT_DIR TEACHER.onnx [--seconds N]
-[--seeds N] [--only RECIPE ...] [--set KEY=VALUE ...] (IMAGES: a folder of class folders; 240 s and
-two seeds by default; settings such as space.resolutions=[128]). Started again with the same output
-folder, it goes on where it was stopped.
+[--seeds N] [--only RECIPE ...] [--set KEY=VALUE ...] [--kinds KIND ...] (IMAGES: a folder of class
+folders; 240 s and two seeds by default; settings such as space.resolutions=[128]). Started again
+with the same output folder, it goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import statistics
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,8 @@ RECIPES = {
 WARMUP = 0.1
 """Share of the time in which the learning rate rises."""
 TIMED_CROPS = 64
+KINDS = ("knn", "linear")
+"""Accuracies. A linear probe of many classes takes minutes."""
 
 
 def main() -> None:
@@ -92,6 +95,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", nargs="+", default=list(RECIPES), choices=RECIPES)
     parser.add_argument("--set", nargs="+", default=[])
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     options = parser.parse_args()
     print_machine()
     print(f"weights_and_teacher: {options.seconds:g} s of one core each; {' '.join(options.set)}")
@@ -107,15 +111,15 @@ def main() -> None:
                 own = (*SHARED, *place, *options.set, *RECIPES[name])
                 overrides = (*own, f"seed={seed}", f"output_dir={folder}")
                 run = Run("photos_taught", *overrides, report=tell)
-                found = trial(run, options.seconds if trained else 0)
+                found = trial(run, options.seconds if trained else 0, options.kinds)
                 (folder / "result.json").write_text(json.dumps(found))
             found = json.loads((folder / "result.json").read_text())
             results.setdefault(name, []).append(found)
             print(json.dumps({"recipe": name, "seed": seed, **found}), flush=True)
-    report(results)
+    report(results, options.kinds)
 
 
-def trial(run: Run, seconds: float) -> dict[str, Any]:
+def trial(run: Run, seconds: float, kinds: Sequence[str]) -> dict[str, Any]:
     """Train for some processor time, and evaluate."""
     settings, folder, seed = run.config.pretrain, run.files.output_dir, run.config.seed
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +142,7 @@ def trial(run: Run, seconds: float) -> dict[str, Any]:
         "training_s": round(time.process_time() - began),
         "steps": steps,
         "losses": losses,
-        **accuracies(run, trainer.weights()),
+        **accuracies(run, trainer.weights(), kinds),
     }
 
 
@@ -186,23 +190,22 @@ def named_subnets(space: SearchSpace) -> dict[str, Architecture]:
     }
 
 
-def accuracies(run: Run, weights: SupernetWeights) -> dict[str, Any]:
-    """kNN and linear accuracy of each subnet, and the number of test images."""
+def accuracies(run: Run, weights: SupernetWeights, kinds: Sequence[str]) -> dict[str, Any]:
+    """Accuracies of each subnet, and the number of test images."""
     pool = run.open_images()
     comparison = Comparison(weights, make_judge(run, pool))
     found: dict[str, Any] = {}
     for name, subnet in named_subnets(run.space).items():
         features = comparison.features(Subject(name, subnet))
-        judge = comparison.judge
-        found[name] = {"knn": judge.knn(features), "linear": judge.linear(features)}
+        found[name] = {kind: getattr(comparison.judge, kind)(features) for kind in kinds}
         found["test_images"] = len(features.test_labels)
     return found
 
 
-def report(results: dict[str, list[dict[str, Any]]]) -> None:
+def report(results: dict[str, list[dict[str, Any]]], kinds: Sequence[str]) -> None:
     """Print a table for each kind of accuracy."""
     subnets = [name for name in next(iter(results.values()))[0] if name.split()[0] in NAMED]
-    for kind in ("knn", "linear"):
+    for kind in kinds:
         print(f"  {kind:40}" + "".join(f"{name:>16}" for name in subnets))
         for recipe, found in results.items():
             cells = [cell([one[name][kind] for one in found], found[0]) for name in subnets]
