@@ -82,6 +82,11 @@ def test_each_share_of_a_list_has_winners(chain):
     assert few.count("latency_of_largest") == 1
 
 
+def unmarked(text):
+    """Without the marks of predictions from a table that was measured on a busy machine."""
+    return text.replace(" (?)", "")
+
+
 def test_a_percentile_binds_beside_the_median_and_is_shown(chain):
     done = chain.passes("run", "search.budgets.latency_p95_ms=500", "export.tensorrt=")
     assert "search.budgets.latency_p95_ms has changed from null to 500" in done.stderr
@@ -89,13 +94,13 @@ def test_a_percentile_binds_beside_the_median_and_is_shown(chain):
     assert (figures["budget"], figures["budget_p95"]) == (1000, 500)
     assert figures["predicted"] <= figures["predicted_p95"]
     header, row = done.stdout.splitlines()[:2]
-    assert header.split("  ")[-3:] == ["predicted p95", "measured p95", "budget p95"]
+    assert unmarked(header).split("  ")[-3:] == ["predicted p95", "measured p95", "budget p95"]
     measured = f"{figures['measured_p95']:.3f}"
     assert row.split()[-3:] == [f"{figures['predicted_p95']:.3f}", measured, "500.000"]
     assert "budget 1000.000 ms, budget of the 95th percentile 500.000 ms" in done.stdout
     again = chain.passes("search", "search.budgets.latency_p95_ms=500")
     assert "latency ≤ 1000.000 ms, 95th percentile ≤ 500.000 ms, MACs ≤ 700,000)" in again.stdout
-    assert "predicted p95" in again.stdout
+    assert "predicted p95" in unmarked(again.stdout)
 
 
 def test_a_search_proposes_only_what_is_predicted_within_a_percentile(chain):
@@ -128,7 +133,7 @@ def test_two_devices_bind_together(two_devices):
     chain = two_devices
     bound = 3 * found_by(chain)[0][0]["predicted"]
     where = f'search.budgets.devices={{"raspberry-pi-5":{{"latency_ms":{bound!r}}}}}'
-    assert "predicted ms on raspberry-pi-5" in chain.passes("search", where).stdout
+    assert "predicted ms on raspberry-pi-5" in unmarked(chain.passes("search", where).stdout)
     written = chain.read("winners.json")
     for found in written["winners"] + written["reserves"]:
         here, there = (found["latency_ms"][name] for name in ("local-cpu", "raspberry-pi-5"))
