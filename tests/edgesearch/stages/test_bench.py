@@ -1,6 +1,7 @@
 """Command bench on real files: figures, and what is refused."""
 
 import json
+import time
 
 import numpy as np
 import onnx
@@ -13,9 +14,17 @@ from devices.errors import EngineError
 from edgesearch.cli.main import app
 from edgesearch.export.manifest import MANIFEST, check_listed, write_manifest
 
+TRIES = 30
+
 
 def bench(*arguments):
-    return CliRunner().invoke(app, ["bench", *map(str, arguments), "--rounds", "2"])
+    """The command; again while a neighbour disturbs all rounds, which it refuses rightly."""
+    for _ in range(TRIES):
+        done = CliRunner().invoke(app, ["bench", *map(str, arguments), "--rounds", "2"])
+        if "an undisturbed round of both engines" not in done.output:
+            break
+        time.sleep(1)
+    return done
 
 
 def figures(*arguments):
