@@ -106,8 +106,11 @@ def guarded(
 
 
 def _ended_process(stop: BaseException) -> ProcessesError | None:
-    """The end of another process that was being handled when a signal came."""
-    before = stop.__context__
+    """The end of another process that was being handled when a signal came.
+
+    None if that process was stopped, which it reports itself.
+    """
+    before = None if isinstance(stop, ProcessStopped) else stop.__context__
     while before is not None and not isinstance(before, ProcessesError):
         before = before.__context__
     return before

@@ -97,8 +97,9 @@ def compare(run: RunContext, *, anew: bool = False) -> CompareResult:
         candidates, same, notes = _of_the_space(run)
         finetuning = open_finetuning(run, pool)
         finetuning.images  # noqa: B018  # refuses what cannot be trained
+        dense = finetuning.record.head_class(run.config.finetune.head).dense
         for each in baselines:
-            each.backbone(_largest_tried(run, candidates[0]), dense=True, seed=0)
+            each.backbone(_largest_tried(run, candidates[0]), dense=dense, seed=0)
         stage = compare_stage(run, pool)
         run.require_lock()
         stage.take_back(run.teller("compare"))

@@ -226,3 +226,19 @@ def test_the_end_of_another_process_is_told_though_this_one_is_stopped_for_it(ca
         guarded(work, False)
     assert end.value.exit_code == 2
     assert capsys.readouterr().err.count("error: required: all 2 processes") == 1
+
+
+def test_the_stop_of_another_process_is_told_by_that_one_alone(capsys, monkeypatch):
+    monkeypatch.setattr("edgesearch.cli.guard.EXIT_DELAY_S", 0.0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    def work():
+        try:
+            raise ProcessesError("all 2 processes", "one that has ended", "Run it again.")
+        except ProcessesError as error:
+            raise ProcessStopped(str(error)) from error
+
+    with pytest.raises(typer.Exit) as end:
+        guarded(work, False)
+    assert end.value.exit_code == 130
+    assert capsys.readouterr().err == ""
