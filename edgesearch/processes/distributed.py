@@ -79,9 +79,11 @@ def processes(
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        with StopSignals():  # torchrun signals all others as soon as one process has ended
-            ending = _as_one_of_several(error)
-            _leave()
+        # torchrun signals all others as soon as one process has ended: until the command line has
+        # told the error and restores the handlers, the first signal is only recorded.
+        StopSignals().__enter__()
+        ending = _as_one_of_several(error)
+        _leave()
         if ending is error:
             raise
         raise ending from error
@@ -137,7 +139,7 @@ def _as_one_of_several(error: BaseException) -> BaseException:
         first = _store().compare_set(_ENDED, "", own).decode()
     except RuntimeError:  # the store ended with its process
         first = own.split()[0]
-    if first == own:
+    if first in ("", own):
         return Interrupted("stopped") if isinstance(error, KeyboardInterrupt) else error
     kind = ProcessStopped if first.startswith("stopped") else ProcessFailed
     return kind(str(error))
