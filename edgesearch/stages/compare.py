@@ -198,10 +198,18 @@ class _Comparing:
     def folder(self) -> Path:
         return self.run.files.compare
 
+    @property
+    def _precisions(self) -> list[str]:
+        """The device's precision, and int8 if asked for."""
+        further = [INT8] if self.run.config.compare.int8 else []
+        return list(dict.fromkeys([self.run.device.precision, *further]))
+
     def result(
         self, subnets: Sequence[Candidate], baselines: Sequence[Baseline], same: dict[str, str]
     ) -> CompareResult:
         """The whole comparison; see `compare`."""
+        for precision in self._precisions:  # before hours of training
+            self._number_format(precision)
         known, left_out = self._sized(subnets[0], baselines)
         candidates = [*subnets, *known]
         trained = self._train(candidates)
@@ -209,7 +217,7 @@ class _Comparing:
             self._write(candidate)
         own, table = self.run.device, self._measure(candidates, self.run.device)
         in_int8 = None
-        if self.run.config.compare.int8 and own.precision != INT8:
+        if self._precisions[1:]:
             in_int8 = self._measure(candidates, replace(own, precision=INT8))
         lost = {
             each.name: table.errors[each.folder]
@@ -435,9 +443,7 @@ class _Comparing:
         """The files of a candidate's first training; those that are up to date are kept."""
         folder = self.folder / candidate.folder
         weights, mark = self._training(candidate, 0) / WEIGHTS, folder / "exported.json"
-        device, wanted = self.run.device, [self.run.device.precision]
-        if self.run.config.compare.int8:
-            wanted.append(INT8)
+        device, wanted = self.run.device, self._precisions
         about = {
             "weights": sha256_of(weights),
             "device": device.measured_fields,
@@ -448,7 +454,7 @@ class _Comparing:
             return
         own, model = candidate.ready(replace(self.finetuning, weights=None), self._seed(0))
         own.read_weights(model, weights.parent)
-        self._export(own, model, folder, dict.fromkeys(wanted))
+        self._export(own, model, folder, wanted)
         write_json(mark, about)
 
     def _export(

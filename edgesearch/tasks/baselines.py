@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from edgesearch.tasks.backbone import Backbone
 from edgesearch.tasks.timm_backbones import (
     PREFIX,
     check_timm,
+    require_known,
     timm_backbone,
     timm_normalisation,
 )
@@ -131,13 +131,8 @@ def _classifiers() -> list[str]:
 
 def _require_classifier(name: str) -> None:
     known = [*_classifiers(), *PACKAGES]
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 3)
-        raise SpaceError(
-            "the name of a classifier in torchvision.models",
-            repr(name),
-            f"Did you mean {' or '.join(near)}?" if near else "Such as resnet18 or mobilenet_v2.",
-        )
+    otherwise = "Such as resnet18 or mobilenet_v2."
+    require_known("a classifier in torchvision.models", name, known, otherwise)
 
 
 def baseline(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,25 @@ def check_timm(name: str) -> None:
         SpaceError: It is not, or has not.
     """
     known = _timm().list_models()
+    require_known("a network of timm", name, known, "timm.list_models() lists the names.")
+
+
+def require_known(what: str, name: str, known: Sequence[str], otherwise: str) -> None:
+    """Refuse a name that is not among those known.
+
+    Args:
+        what: What it is the name of.
+        name: The name.
+        known: The names.
+        otherwise: What to do if none is similar.
+
+    Raises:
+        SpaceError: It is not among them.
+    """
     if name not in known:
         near = difflib.get_close_matches(name, known, 3)
-        raise SpaceError(
-            "the name of a network of timm",
-            repr(name),
-            f"Did you mean {' or '.join(near)}?" if near else "timm.list_models() lists the names.",
-        )
+        remedy = f"Did you mean {' or '.join(near)}?" if near else otherwise
+        raise SpaceError(f"the name of {what}", repr(name), remedy)
 
 
 def timm_normalisation(name: str) -> Normalisation:
