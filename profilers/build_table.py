@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from devices.errors import EngineError
 from devices.files import JsonLines
 from devices.spec import DeviceSpec
 from profilers.errors import ProfilerError
@@ -109,7 +108,8 @@ class _TableBuilder:
         anchors: Sequence[Workload],
         history: Mapping[str, KeyHistory],
     ) -> None:
-        left = {key: max(1, self.config.rounds - len(history[key].minima_ms)) for key in workloads}
+        rounds = {key: history[key] for key in workloads}
+        left = {key: max(1, self.config.rounds_left(rounds[key])) for key in workloads}
         done, anchors_by_key = 0, {anchor.key: anchor for anchor in anchors}
         measuring = self.meter.measure(list(workloads.values()), anchors, self.config, history)
         with contextlib.closing(measuring):  # type: ignore[type-var]
@@ -118,8 +118,14 @@ class _TableBuilder:
                 self._append(found, known.get(found.key))
                 if found.key in left and not found.anchor:
                     done += 1
-                    is_error = isinstance(found.outcome, EngineError)
-                    left[found.key] = 0 if is_error else max(0, left[found.key] - 1)
+                    left[found.key] = 0
+                    if isinstance(found.outcome, RoundSamples):
+                        is_lost = bool(found.outcome.waited_ms)
+                        history_now = rounds[found.key].with_round(
+                            found.outcome, counts=not is_lost
+                        )
+                        rounds[found.key] = history_now
+                        left[found.key] = self.config.rounds_left(history_now)
                     if self.on_progress:
                         self.on_progress(done, done + sum(left.values()))
 

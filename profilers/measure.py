@@ -71,6 +71,8 @@ _CROWD = 5.0
 """Processors that others may use beyond those that are to spare, relative to the tolerance."""
 _MOST_WAITING = 0.9
 """Largest share of a run that is taken for waiting."""
+_MOST_TIMES = 20
+"""Rounds of a short key, relative to `rounds`, up to which its runs are added up to `least_ms`."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,23 @@ class KeyHistory:
     minima_ms: tuple[float, ...] = ()
     attempts: int = 0
 
+    @property
+    def fastest_ms(self) -> float | None:
+        """The fastest run; None before the first round that counts."""
+        return min(self.minima_ms, default=None)
+
+    def with_round(self, samples: RoundSamples, *, counts: bool = True) -> KeyHistory:
+        """The history after one more round."""
+        minima_ms = (*self.minima_ms, samples.fastest_ms) if counts else self.minima_ms
+        return KeyHistory(minima_ms, self.attempts + 1)
+
 
 @dataclass(frozen=True)
 class MeasureConfig:
     """How often and how long to measure.
 
     Attributes:
-        rounds: Rounds of each key that must count.
+        rounds: Rounds of each key that must count; short ones need more, see `least_ms`.
         runs: Runs of a key in each round, after a first one with cold caches.
         max_seconds: No round starts later than this, except for the first `minimum_rounds`.
         minimum_rounds: Rounds of each key that are made in any case.
@@ -123,7 +135,11 @@ class MeasureConfig:
         tolerance: A round counts if the reference, just before and after it, is at most this share
             slower than usual; a run, if it waited for a processor for at most a fifth of this
             share.
-        max_rounds: Most rounds of a key, disturbed ones included; three times `rounds` if None.
+        max_rounds: Most rounds of a key, disturbed ones included; three times those that it needs
+            if None.
+        least_ms: Runs of a key, those after the first of each round, take this long in all: a
+            latency of a millisecond is not known well after 12 rounds, since slow moments of a
+            machine last longer than those. At most 20 times `rounds` are made for it.
 
     Raises:
         ProfilerError: If a number is too small.
@@ -137,9 +153,16 @@ class MeasureConfig:
     interval: float = 0.03
     tolerance: float = 0.1
     max_rounds: int | None = None
+    least_ms: float = 0.0
 
     def __post_init__(self) -> None:
-        least = {"rounds": 1, "runs": 1, "minimum_rounds": 1, "max_rounds": self.rounds}
+        least = {
+            "rounds": 1,
+            "runs": 1,
+            "minimum_rounds": 1,
+            "max_rounds": self.rounds,
+            "least_ms": 0,
+        }
         for field, value in asdict(self).items():
             if field in ("max_seconds", "interval", "tolerance") and not value > 0:
                 bound = "above 0"
@@ -151,20 +174,37 @@ class MeasureConfig:
                 f"{field!r} of measuring must be {bound}", str(value), f"Raise {field!r}."
             )
 
-    @property
-    def most_rounds(self) -> int:
-        """Most rounds of a key."""
-        return 3 * self.rounds if self.max_rounds is None else self.max_rounds
-
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
         return asdict(self)
 
+    def rounds_for(self, latency_ms: float | None) -> int:
+        """Rounds that must count for a key whose fastest run takes `latency_ms`, if known."""
+        if latency_ms is None:
+            return self.rounds
+        long_enough = math.ceil(self.least_ms / max(self.runs * latency_ms, _CLOCK_MS))
+        needed = min(max(self.rounds, long_enough), _MOST_TIMES * self.rounds)
+        return needed if self.max_rounds is None else min(needed, self.max_rounds)
+
+    def most_rounds(self, latency_ms: float | None) -> int:
+        """Most rounds of a key whose fastest run takes `latency_ms`, if known."""
+        return 3 * self.rounds_for(latency_ms) if self.max_rounds is None else self.max_rounds
+
+    def rounds_left(self, history: KeyHistory) -> int:
+        """Rounds that a key with this history lacks, if none is disturbed; 0 if it may have none.
+
+        A key that has its rounds and is not known precisely lacks one.
+        """
+        if history.attempts >= self.most_rounds(history.fastest_ms):
+            return 0
+        short_of = self.rounds_for(history.fastest_ms) - len(history.minima_ms)
+        if short_of > 0:
+            return short_of
+        return 0 if self.is_precise(history) else 1
+
     def lacks_rounds(self, history: KeyHistory) -> bool:
         """Whether a key with this history needs, and may have, another round."""
-        if history.attempts >= self.most_rounds:
-            return False
-        return len(history.minima_ms) < self.rounds or not self.is_precise(history)
+        return self.rounds_left(history) > 0
 
     def is_precise(self, history: KeyHistory) -> bool:
         """Whether the confidence interval of a key's low quantile is narrow enough."""

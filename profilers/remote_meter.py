@@ -108,11 +108,12 @@ class RemoteMeter:
                 failures += 1
             known = _with(known, made, config.tolerance)
             # After max_seconds only minimum_rounds are still made.
-            enough = config.minimum_rounds if spent >= config.max_seconds else config.most_rounds
+            is_late = spent >= config.max_seconds
             left = {
                 key: workload
                 for key, workload in left.items()
-                if config.lacks_rounds(known[key]) and known[key].attempts < enough
+                if config.lacks_rounds(known[key])
+                and not (is_late and known[key].attempts >= config.minimum_rounds)
             }
 
     def close(self) -> None:
@@ -274,6 +275,5 @@ def _with(
         key, samples = measurement.key, measurement.outcome
         if key in found and isinstance(samples, RoundSamples):
             is_lost = stretch in disturbed or samples.waited_ms
-            minima_ms = (*found[key].minima_ms, *(() if is_lost else (samples.fastest_ms,)))
-            found[key] = KeyHistory(minima_ms, found[key].attempts + 1)
+            found[key] = found[key].with_round(samples, counts=not is_lost)
     return found

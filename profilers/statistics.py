@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -33,16 +34,23 @@ def low_quantile_width_ms(minima_ms: Sequence[float]) -> float:
     probability given by Binomial(n, q) (order-statistics interval of nonparametric statistics).
     With few values j is 1, and the lower end has less confidence than the upper one.
     """
-    ordered, count, share = sorted(minima_ms), len(minima_ms), _LOW_QUANTILE
-    below, low, high, outside = 0.0, 1, count, (1 - 0.9) / 2
+    ordered = sorted(minima_ms)
+    low, high = _ranks_around_low_quantile(len(ordered))
+    return ordered[high - 1] - ordered[low - 1]
+
+
+@lru_cache(maxsize=4096)
+def _ranks_around_low_quantile(count: int) -> tuple[int, int]:
+    """Ranks, from 1, of the values that enclose the low quantile of `count` values."""
+    share, below, low, high, outside = _LOW_QUANTILE, 0.0, 1, count, (1 - 0.9) / 2
     for hits in range(count):
-        below += math.comb(count, hits) * share**hits * (1 - share) ** (count - hits)
+        below += _binomial(count, hits, share)
         if below <= outside:
             low = hits + 1
         if 1 - below <= outside:
             high = max(hits + 1, low)
             break
-    return ordered[high - 1] - ordered[low - 1]
+    return low, high
 
 
 def median_ms(rounds: Rounds) -> float:

@@ -105,9 +105,12 @@ class ProfileSettings(Settings):
     """How the latency table is measured."""
 
     rounds: Count = MeasureConfig.rounds
-    """Undisturbed rounds over all blocks."""
+    """Undisturbed rounds over all blocks and networks; short ones get more, see `least_ms`."""
+    least_ms: Annotated[float, Field(ge=0)] = 500.0
+    """Duration of all undisturbed runs of a block or network together, reached in at most 20 times
+    `rounds`: slow moments of a machine last longer than a few runs of a millisecond."""
     max_rounds: Count | None = Field(default=None, validate_default=True)
-    """Maximum rounds of a block; three times `rounds` if null."""
+    """Maximum rounds of a block or network; three times those that it needs if null."""
     interval: PositiveFraction = MeasureConfig.interval
     """Relative confidence interval of a block's latency at which it gets no further rounds."""
     runs: Count = MeasureConfig.runs
@@ -125,7 +128,7 @@ class ProfileSettings(Settings):
 
     def measure(self, seed: int) -> MeasureConfig:
         """The measuring options; the seed shuffles the order within each round."""
-        shared = {"rounds", "max_rounds", "interval", "runs", "max_seconds"}
+        shared = {"rounds", "least_ms", "max_rounds", "interval", "runs", "max_seconds"}
         return MeasureConfig(seed=seed, **self.model_dump(include=shared))
 
     @field_validator("max_rounds")

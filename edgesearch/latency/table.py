@@ -82,6 +82,7 @@ class CorrectionNote:
 
     Attributes:
         rounds: Rounds requested when `edgesearch profile` last finished; 0 if it has not.
+        least_ms: Duration of all runs of a key requested then.
         last_session: Number of the last session at that time.
         validation: Fields of `PredictionError`, and whether it is on held-out networks; None if not
             validated.
@@ -90,6 +91,7 @@ class CorrectionNote:
     space_hash: str
     correction: Correction
     rounds: int = 0
+    least_ms: float = 0.0
     last_session: int = 0
     validation: Mapping[str, Any] | None = None
 
@@ -105,6 +107,7 @@ class CorrectionNote:
         is_right = {
             "space_hash": isinstance(note.space_hash, str),
             "rounds": isinstance(note.rounds, int) and note.rounds >= 0,
+            "least_ms": isinstance(note.least_ms, (int, float)) and note.least_ms >= 0,
             "last_session": isinstance(note.last_session, int),
             "validation": checked is None
             or all(math.isfinite(checked[name]) for name in ("n", "mape", "worst", "held_out")),
@@ -143,9 +146,10 @@ def current_correction(space: SearchSpace, table: LatencyTable) -> Correction | 
 def keep_correction(
     space: SearchSpace, table: LatencyTable, correction: Correction, **facts: Any
 ) -> None:
-    """Append a correction; `rounds` and `last_session` are copied from the one before."""
+    """Append a correction; what was requested is copied from the one before, unless given."""
     before = correction_notes(table).get(space.space_hash)
-    kept = {} if before is None else {"rounds": before.rounds, "last_session": before.last_session}
+    asked = ("rounds", "least_ms", "last_session")
+    kept = {} if before is None else {name: getattr(before, name) for name in asked}
     note = CorrectionNote(space.space_hash, correction, **{**kept, **facts})
     table.append_note(_OWNER, asdict(note))
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -56,8 +56,8 @@ REPEATS = 3
 """How often a candidate is scored; the fastest counts, since other programs disturb."""
 LIGHT_MACS = 5e9
 """Multiply-accumulates of a batch in the largest network that any machine computes in a moment."""
-USUAL_ROUNDS = 1.5
-"""Rounds of a block as a multiple of `profile.rounds`: some are disturbed or not precise."""
+USUAL_ROUNDS = 1.2
+"""Rounds of a block or network relative to those that it needs: some are disturbed."""
 
 
 @dataclass(frozen=True)
@@ -304,10 +304,14 @@ class Planner:
         if self._glance is None:
             return StagePlan("profile", state, work, None)
         measure = settings.measure(self.config.seed)
-        round_s = blocks * self._glance.block_round_s + count * self._glance.network_round_s
+        block_s = blocks * self._glance.block_round_s
+        network_s = count * self._glance.network_round_s
+        usual_s = USUAL_ROUNDS * (
+            block_s * measure.rounds_for(self._glance.block_ms)
+            + network_s * measure.rounds_for(self._glance.network_ms)
+        )
         rounds_s = max(
-            min(USUAL_ROUNDS * measure.rounds * round_s, measure.max_seconds),
-            measure.minimum_rounds * round_s,
+            min(usual_s, measure.max_seconds), measure.minimum_rounds * (block_s + network_s)
         )
         exports_s = self._glance.exports_left * (self._glance.export_s or 0.0)
         seconds = exports_s + (blocks + count) * self._glance.load_s + rounds_s
@@ -425,7 +429,9 @@ class Planner:
         with suppress(UserError):
             each_s = time_export(self.run, self._weights, self._pool, tried)
             if self._glance is not None:
-                rounds = WINNER_ROUNDS[0] * self.config.profile.rounds
+                measure = self.config.profile.measure(self.config.seed)
+                longer = replace(measure, rounds=WINNER_ROUNDS[0] * measure.rounds)
+                rounds = longer.rounds_for(self._glance.network_ms)
                 each_s += rounds * (1 + ANCHORS) * self._glance.network_round_s
             return winners * each_s
         return None
@@ -515,5 +521,8 @@ class Planner:
             return path.stat().st_size
         if self._glance is None:
             return None
-        keys = len(block_keys(self.space)) + self.config.profile.networks
-        return round(USUAL_ROUNDS * self.config.profile.rounds * keys * self._glance.record_bytes)
+        measure = self.config.profile.measure(self.config.seed)
+        blocks, networks = len(block_keys(self.space)), self.config.profile.networks
+        records = blocks * measure.rounds_for(self._glance.block_ms)
+        records += networks * measure.rounds_for(self._glance.network_ms)
+        return round(USUAL_ROUNDS * records * self._glance.record_bytes)

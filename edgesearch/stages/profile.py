@@ -90,8 +90,10 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
         model = LatencyModel.from_table(space, table, correction if complete else None)
         if correction is None or not complete:
             run.require_lock()
-            done = dict(rounds=settings.rounds, last_session=table.last_session)
-            keep_correction(space, table, model.correction, **done)
+            asked = {"rounds": settings.rounds, "least_ms": settings.least_ms}
+            keep_correction(
+                space, table, model.correction, **asked, last_session=table.last_session
+            )
         if settings.accept:
             tell_speed(table, "profile", run.report)
         keys, cannot_run = block_keys(space), model.cannot_run()
@@ -181,17 +183,8 @@ def _measure(
         refuse_other_runs(path, before.accepted)  # before the slow export of blocks
 
     def measured(workloads: Sequence[Workload], table: LatencyTable | None) -> LatencyTable:
-        wanted, told = settings.rounds * len(workloads), False
-
         def progress(done: int, total: int) -> None:
-            nonlocal told
             run.report(Event("profile", "rounds measured", done, total))
-            if done > wanted and not told:
-                told = True
-                run.teller("profile")(
-                    f"more than profile.rounds ({settings.rounds}): disturbed rounds are repeated, "
-                    f"and each latency is measured until it is known within {settings.interval:.0%}"
-                )
 
         return build_table(
             path,
@@ -224,12 +217,13 @@ def missing_keys(run: RunContext, table: LatencyTable) -> list[str]:
     """Keys that lack rounds; keys with an error only if they are to be retried.
 
     After `profile` has finished, the minimum of rounds is enough: time or rounds were used up. The
-    correction's note tells for how many rounds and up to which session it finished.
+    correction's note tells what was asked for and up to which session it finished.
     """
     space, settings = run.space, run.config.profile
     measure = settings.measure(run.config.seed)
     done = correction_notes(table).get(space.space_hash)
-    until = done.last_session if done and done.rounds >= measure.rounds else 0
+    is_enough = done and done.rounds >= measure.rounds and done.least_ms >= measure.least_ms
+    until = done.last_session if done and is_enough else 0
 
     def is_lacking(key: str) -> bool:
         history = table.history(key)

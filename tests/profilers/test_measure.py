@@ -5,6 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +295,22 @@ def test_rounds_beside_too_many_other_programs_are_made_again(
     found = list(measure_rounds(sessions, config, None, (), "reference", spare=1))
     assert rounds_of(found, "a") == [1, 2, 3, 4]
     assert [m.look.crowded for m in found if m.look].count(True) == 1
+
+
+class TestShortKeys:
+    """`least_ms`: keys that take less than a few milliseconds get more rounds."""
+
+    def test_a_short_key_gets_rounds_until_its_runs_took_long_enough(self):
+        config = MeasureConfig(rounds=2, runs=2, least_ms=40.0)
+        sessions = replay_sessions({"short": [2.0], "long": [30.0]})
+        counted = Counter(found.key for found in measure_rounds(sessions, config))
+        assert counted == {"short": 10, "long": 2}
+
+    def test_no_more_than_20_times_the_rounds(self):
+        config = MeasureConfig(rounds=2, runs=2, least_ms=40.0)
+        assert config.rounds_for(0.001) == config.rounds_for(0.0) == 40
+        assert replace(config, max_rounds=3).rounds_for(0.001) == 3
+
+    def test_an_unknown_latency_asks_for_the_least(self):
+        config = MeasureConfig(rounds=5, least_ms=40.0)
+        assert config.rounds_left(KeyHistory()) == 5

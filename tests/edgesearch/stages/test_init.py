@@ -138,7 +138,12 @@ def test_what_is_wrong_is_one_message_and_nothing_is_written(tmp_path, arguments
 
 SMALL = (
     *("space.stem_widths=[8]", "space.stage_widths=[[8],[16],[16,24],[24]]"),
-    *("space.stage_depths=[[1],[1],[1],[1]]", "pretrain.epochs=1", "profile.rounds=2"),
+    *(
+        "space.stage_depths=[[1],[1],[1],[1]]",
+        "pretrain.epochs=1",
+        "profile.rounds=2",
+        "profile.least_ms=0",
+    ),
     *("profile.interval=1.0", "profile.networks=6", "search.evaluations=2", "finetune.epochs=1"),
     "export.tensorrt.compute_capabilities=[SM86]",
 )
