@@ -399,9 +399,7 @@ class SearchSpace(ABC):
         """
         blocks, runs = self._runs
         costs = np.array([*map(cost, blocks), 0.0])  # -1 indexes the cost of no block
-        tables = [
-            (run.axes, costs[run.blocks] * (1 if highest else run.counts)) for run in runs
-        ]
+        tables = [(run.axes, costs[run.blocks] * (1 if highest else run.counts)) for run in runs]
         return self._total_of(tables, np.maximum if highest else np.add)
 
     def sums_over_parts(
