@@ -524,5 +524,6 @@ class Planner:
             return path.stat().st_size
         if self._glance is None:
             return None
-        keys = len(block_keys(self.space)) + self.config.profile.networks
+        networks = self.config.profile.networks * (1 if self.run.head is None else 2)
+        keys = len(block_keys(self.space)) + networks
         return round(USUAL_ROUNDS * self.config.profile.rounds * keys * self._glance.record_bytes)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 
@@ -12,9 +13,11 @@ from edgesearch.latency.table import (
     WHOLE,
     WITH_HEAD,
     WITH_HEAD_VALIDATION,
+    about_network,
     measured_networks,
     table_digest,
 )
+from edgesearch.latency.workloads import network_key
 from edgesearch.tasks.head_costs import TaskHead
 from profilers import LatencyTable
 
@@ -147,3 +150,39 @@ def test_a_detector_says_what_post_processing_takes(empty):
     assert 0 < post["median_ms"] <= post["p95_ms"]
     assert (post["images"], post["trained"]) == (16, False)
     assert "without and" in empty.passes("validate", *options).stdout
+
+
+def test_a_reserve_takes_the_place_of_a_whole_model_that_is_too_slow(
+    with_task, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys.modules["edgesearch.stages.export"], "SECONDS_BEFORE_SECOND_LOOK", 0)
+    chain = with_task[0].copied(tmp_path)
+    chain.passes("search", *TASK)
+    chosen = chain.read("search/chosen.json")
+    for candidate in chosen["winners"] + chosen["reserves"]:
+        candidate["latency_ms"]["local-cpu"]["budget"] = 100.0
+    chain.write("search/chosen.json", chosen)
+    slow = chain.architecture(chosen["winners"][0]["architecture"])
+
+    def measured_beforehand(lines):
+        session = 1 + max(line.get("session", 0) for line in lines)
+        line = {
+            "kind": WHOLE,
+            "key": f"{network_key(WHOLE, chain.space, slow, HEAD)}/{session}",
+            "session": 1,
+            "samples_ms": [200.0],
+            "about": about_network(chain.space, slow, HEAD),
+        }
+        first = next(n for n, each in enumerate(lines) if each.get("kind") == "reference")
+        rounds = [{**line, "round": number} for number in range(1, 100)]
+        return [*lines[:first], *rounds, *lines[first:]]
+
+    chain.change_table(measured_beforehand)
+    done = chain.passes("export", *TASK, "export.tensorrt=")
+    assert "w0: its measured median of 200.000 ms" in done.stderr
+    (winner,) = chain.read("winners.json")["winners"]
+    assert winner["architecture"] == chosen["reserves"][0]["architecture"]
+    assert winner["latency_ms"]["local-cpu"]["measured_p50"] < 100
+    # Only what is shipped was trained.
+    trained = [path.parent.name for path in chain.output_dir.glob("finetune/*/model.safetensors")]
+    assert trained == [str(chain.architecture(winner["architecture"]))]
