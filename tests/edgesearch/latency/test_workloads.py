@@ -151,9 +151,14 @@ def test_networks_are_there_until_the_end(files, space, precision):
     assert not workloads[0].onnx_path.parent.exists()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
+@pytest.mark.parametrize(
+    ("precision", "provider"), [("fp32", None), ("int8", None), ("fp16", "cuda")]
+)
 @pytest.mark.parametrize(("task", "head"), [("detection", "ssdlite"), ("segmentation", "lraspp")])
-def test_whole_models_are_what_an_export_would_ship(files, space, tmp_path, precision, task, head):
+def test_whole_models_are_what_an_export_would_ship(
+    space, tmp_path, precision, provider, task, head
+):
+    device = DeviceSpec("local-cpu", precision=precision, provider=provider)
     of, architecture = TaskHead(task, head, 2), space.largest
     model = random_model(space, architecture, of)
     shape = (1, 1, architecture.resolution, architecture.resolution)
@@ -161,7 +166,7 @@ def test_whole_models_are_what_an_export_would_ship(files, space, tmp_path, prec
     shipped.mkdir()
     names = model.output_names
     export_network(model, shipped / ONNX_FILE, input_shape=shape, output_names=names)
-    with files([], precision) as made:
+    with WorkloadFiles(space, device, FINGERPRINT, tmp_path / "networks") as made:
         images = torch.randn(8, *shape[1:], generator=torch.Generator().manual_seed(0))
         path = write_in_format(shipped, made.number_format, images, 1)
         (workload,) = made.with_head([architecture], WITH_HEAD, of)
