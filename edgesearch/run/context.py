@@ -239,7 +239,8 @@ class RunContext:
         """Options that a result depends on, by key path.
 
         Space, seed and section `data` are always included. "score" and "calibration" select the
-        options of `search` that affect scores, and features of recalibrated subnets.
+        options of `search` that affect scores, and features of recalibrated subnets; "device" stands
+        for its latencies, which with a task are those of whole models.
         """
         found: dict[str, Any] = {"space": self.space.to_dict(), "seed": self.config.seed}
         for section in ("data", *sections):
@@ -250,6 +251,8 @@ class RunContext:
                     found |= {} if teacher is None else teacher.decisive("pretrain.teacher")
             elif section == "device":
                 found[section] = self.device.measured_fields
+                if self.head is not None:
+                    found["latency_of"] = str(self.head)
             else:
                 found |= getattr(self.config, section).decisive(section)
         return found

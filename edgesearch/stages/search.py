@@ -149,8 +149,6 @@ def search_stage(run: RunContext, tables: Tables, inputs: Mapping[str, str]) -> 
     """The stage with everything that the winners depend on; `inputs` are supernet and images."""
     scored = {**run.decisive("score"), **inputs}
     settings = run.decisive("device", "search", "score")
-    if tables.head is not None:
-        settings["finetune.head"] = str(tables.head)
     return Stage(
         "search",
         run.files.search.folder,

@@ -87,6 +87,9 @@ def test_all_latencies_are_those_of_whole_models(with_task, tmp_path):
     assert figures["budget"] == pytest.approx(ends[1])
     assert figures["predicted"] == pytest.approx(model.predict(architecture).median_ms)
     chain.refuses("search", *TASK, "search.budgets={latency_ms: 1.0e-4}", says="latency_ms")
+    # Without the task the same budget is another one: scores are kept, winners are not.
+    again = chain.json("search", *budgets)
+    assert (again["skipped"], again["latency_of"]) == (False, "backbone")
 
 
 def test_export_measures_what_it_ships(with_task, tmp_path):
@@ -94,6 +97,7 @@ def test_export_measures_what_it_ships(with_task, tmp_path):
     chain.passes("search", *TASK)
     done = chain.passes("export", *TASK, "export.tensorrt=")
     assert f"; {OF_WHOLE}" in done.stdout
+    assert "was made with other settings" not in done.stderr
     (winner,) = chain.read("winners.json")["winners"]
     figures = winner["latency_ms"]["local-cpu"]
     table = LatencyTable.load(chain.table)
