@@ -239,8 +239,8 @@ class RunContext:
         """Options that a result depends on, by key path.
 
         Space, seed and section `data` are always included. "score" and "calibration" select the
-        options of `search` that affect scores, and features of recalibrated subnets; "device" stands
-        for its latencies, which with a task are those of whole models.
+        options of `search` that affect scores, and features of recalibrated subnets; "device" means
+        its latencies, which with a task are those of whole models.
         """
         found: dict[str, Any] = {"space": self.space.to_dict(), "seed": self.config.seed}
         for section in ("data", *sections):
