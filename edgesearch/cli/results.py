@@ -290,7 +290,7 @@ def print_validate(result: ValidateResult) -> None:
         means = (
             f"of a trained network on {post.images} test images"
             if post.trained
-            else f"of an untrained head, all of whose boxes are candidates, on {post.images} inputs"
+            else "at most, with every box of an untrained head a candidate"
         )
         low, high = (f(each.measured_ms for each in result.networks) for f in (min, max))
         print(
