@@ -72,7 +72,7 @@ class FinetuneSettings(Settings):
     """Initial weights of the backbone: those of the supernet, recalibrated, or random ones."""
     head: str = _own()
     """The head."""
-    classes: Annotated[Count | None, WITH_TASK, NO_EFFECT] = None
+    classes: Annotated[Count | None, NO_EFFECT] = None
     """Number of classes, for latencies where there are no images; that of the images if null."""
     probe: bool = False
     """Train the head only, on the frozen backbone (a linear probe in classification)."""
