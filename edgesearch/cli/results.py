@@ -130,7 +130,7 @@ def print_plan(result: PlanResult) -> None:
         low, high = result.latency_ms
         print(
             f"latencies of the space: {low:.3g} ms (smallest network) to {high:.3g} ms (largest), "
-            f"{result.latency_from}"
+            f"{result.latency_from}; {result.latency_of}"
         )
     print(f"budgets: {'; '.join(result.budgets) or 'none'}")
     if result.verdict:
@@ -200,8 +200,18 @@ def print_profile(result: ProfileResult) -> None:
         f"number of blocks {correction.per_million_params_ms:+.4f} ms × millions of parameters; "
         f"p95 = {correction.p95_ratio:.3f} × median."
     )
+    fit = result.head_fit
+    if fit is not None:
+        print(
+            f"Latency of the {result.latency_of} = {fit.offset_ms:.4f} ms + {fit.scale:.4f} × "
+            "network without what the head replaces "
+            f"{fit.per_million_macs_ms:+.4f} ms × million multiply-accumulates of the head "
+            f"{fit.per_million_values_ms:+.4f} ms × million values of its layers; p95 = "
+            f"{fit.p95_ratio:.3f} × median."
+        )
     low, high = result.latencies_ms
-    print(f"Networks of the space take {low:.3f} to {high:.3f} ms, as predicted.")
+    said = f"as predicted ({result.latency_of})"
+    print(f"Networks of the space take {low:.3f} to {high:.3f} ms, {said}.")
     if result.csv_path:
         print(result.csv_path)
     if result.failed_blocks:
@@ -266,6 +276,7 @@ def print_validate(result: ValidateResult) -> None:
         for network in result.networks
     ]
     header = ["architecture", "predicted ms", "measured ms", "error"]
+    print(f"latencies: {result.latency_of}")
     _print_table([*header, "predicted p95", "measured p95"], rows)
     tau = _shown(result.kendall_tau, ".3f")
     again = "" if result.held_out else " to which the predictions are fitted, measured again"
@@ -274,6 +285,21 @@ def print_validate(result: ValidateResult) -> None:
         f"worst {result.worst:.1%}; {result.within_5:.0%} within 5 %, {result.within_10:.0%} "
         f"within 10 %; Kendall tau {tau}; mean error of the 95th percentiles {result.p95_mape:.1%}"
     )
+    if result.post_processing is not None:
+        post = result.post_processing
+        means = (
+            f"of a trained network on {post.images} test images"
+            if post.trained
+            else "at most, with every box of an untrained head a candidate"
+        )
+        low, high = (f(each.measured_ms for each in result.networks) for f in (min, max))
+        print(
+            f"post-processing (suppression of overlapping boxes in numpy, as the kit does it, on "
+            f"this machine), {means}: median {post.median_ms:.3f} ms, 95th percentile "
+            f"{post.p95_ms:.3f} ms. Budgets and the latencies above are without it; measured "
+            f"medians are {low:.3f} to {high:.3f} ms without and {low + post.median_ms:.3f} to "
+            f"{high + post.median_ms:.3f} ms with it"
+        )
     print(result.steadiness.of_table)
     print(f"{result.report_path}\n{result.plot_path}")
 
@@ -370,6 +396,7 @@ def print_search(result: SearchResult) -> None:
     if len(result.feasible_each) > 1:
         each = f", {', '.join(f'{count:,}' for count in result.feasible_each)} within each"
     print(f"{feasible} architectures are within the budgets ({bound}){each}")
+    print(f"latencies: {result.latency_of}")
     _print_cannot_run(result)
     winners = result.winners.winners
     device, *further = winners[0].latency_ms
@@ -440,7 +467,7 @@ def print_export(result: ExportResult, with_files: bool = True) -> None:
             print(
                 f"{winner.name} on {device}: predicted {figures['predicted']:.3f} ms, measured "
                 f"{figures['measured_p50']:.3f} ms ({low:.3f} to {high:.3f}; 95th percentile "
-                f"{figures['measured_p95']:.3f}){within}"
+                f"{figures['measured_p95']:.3f}){within}; {figures['latency_of']}"
             )
             for former in winner.replaced:
                 measured = former["latency_ms"][device]
@@ -525,6 +552,7 @@ def print_run(result: RunResult, verbose: bool = False) -> None:
     if with_p95:
         header += [f"{own} p95", "measured p95", "budget p95"]
     _print_table(header, [_summary_row(row, with_p95) for row in result.summary])
+    print(f"latencies: {result.search.latency_of}")
     _print_doubts(result.search)
     if result.labelled is not None:
         print(

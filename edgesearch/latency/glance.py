@@ -12,9 +12,10 @@ from pathlib import Path
 
 from devices import DeviceSpec
 from edgesearch.events import Report, silent
-from edgesearch.latency.table import NETWORK
+from edgesearch.latency.table import NETWORK, WITH_HEAD
 from edgesearch.latency.workloads import WorkloadFiles
 from edgesearch.space import Architecture, SearchSpace
+from edgesearch.tasks.head_costs import TaskHead
 from profilers import MeasureConfig, Workload, build_table, open_meter
 
 ROUNDS = 4
@@ -60,10 +61,12 @@ def glance_at(
     runs: int = MeasureConfig.runs,
     cache_dir: Path | None = None,
     report: Report = silent,
+    head: TaskHead | None = None,
 ) -> Glance:
     """Measure some networks and blocks of a space on a device for a few seconds.
 
-    Exported blocks stay in the cache, where `profile` finds them; nothing else is kept.
+    With a head the networks are whole models. Exported blocks stay in the cache, where `profile`
+    finds them; nothing else is kept.
 
     Raises:
         UserError: The device cannot be reached, or cannot run the networks.
@@ -80,7 +83,11 @@ def glance_at(
                 files.blocks_of(architecture)
             export_s = (time.monotonic() - begun) / files.exports if files.exports else None
             exports_left = files.exports_left()
-            whole = files.networks(architectures, NETWORK)
+            whole = (
+                files.networks(architectures, NETWORK)
+                if head is None
+                else files.with_head(architectures, WITH_HEAD, head)
+            )
             paths = {
                 key: path for each in architectures for key, path in files.blocks_of(each).items()
             }

@@ -10,9 +10,11 @@ import numpy as np
 
 from edgesearch.errors import LatencyError
 from edgesearch.latency.correction import MIN_NETWORKS, BlockSums, Correction, fit_correction
-from edgesearch.latency.table import NETWORK, measured_networks
+from edgesearch.latency.head_latency import MIN_WHOLE, HeadFit, fit_head
+from edgesearch.latency.table import NETWORK, WITH_HEAD, measured_networks
 from edgesearch.space import Architecture, Block, SearchSpace
 from edgesearch.space.count import Count, drawn_digits, is_laid_out
+from edgesearch.tasks.head_costs import HeadCosts, TaskHead
 from profilers import LatencyTable
 
 
@@ -27,28 +29,69 @@ class LatencyPrediction:
 class LatencyModel:
     """Predicts latencies as sums of block latencies, corrected by whole networks.
 
+    Without a head these are latencies of backbones, with one those of whole models.
+
     Args:
         block_ms: Latency of each block by key, warm or cold as the correction requires; NaN if the
             runtime cannot run it.
+        correction: From the sum of the blocks to the backbone.
+        costs: What the head of a task computes; None for backbones.
+        fit: From the backbone to the whole model; required with `costs`.
     """
 
     def __init__(
-        self, space: SearchSpace, block_ms: dict[str, float], correction: Correction
+        self,
+        space: SearchSpace,
+        block_ms: dict[str, float],
+        correction: Correction,
+        costs: HeadCosts | None = None,
+        fit: HeadFit | None = None,
     ) -> None:
         self.space = space
         self.block_ms = block_ms
         self.correction = correction
-        self._sums_ms = space.sums(self._cost_ms)
+        self.costs, self.fit = costs, fit
+        if costs is None or fit is None:
+            self._sums_ms = space.sums(self._cost_ms)
+        else:
+            self._sums_ms = space.sums_over_parts(self._part_ms)
+
+    @property
+    def head(self) -> TaskHead | None:
+        """The head of the whole models; None for backbones."""
+        return None if self.costs is None else self.costs.head
+
+    @property
+    def about(self) -> str:
+        """What the latencies are of, in words."""
+        return about_latencies(self.head)
+
+    @property
+    def p95_ratio(self) -> float:
+        """Ratio of 95th percentile to median."""
+        return self.correction.p95_ratio if self.fit is None else self.fit.p95_ratio
+
+    @property
+    def offset_ms(self) -> float:
+        """What every network costs beyond its blocks and what its head computes."""
+        if self.fit is None:
+            return self.correction.offset_ms
+        return self.fit.scale * self.correction.offset_ms + self.fit.offset_ms
 
     @classmethod
     def from_table(
-        cls, space: SearchSpace, table: LatencyTable, correction: Correction | None = None
+        cls,
+        space: SearchSpace,
+        table: LatencyTable,
+        correction: Correction | None = None,
+        head: TaskHead | None = None,
+        fit: HeadFit | None = None,
     ) -> LatencyModel:
-        """Make the model from a table; the correction is fitted to its networks if None.
+        """Make the model from a table; correction and fit are made from its networks if None.
 
         Raises:
             MissingKeyError: The table lacks a block.
-            LatencyError: The table has too few networks of the space.
+            LatencyError: The table has too few networks of the space, or too few with the head.
         """
         warm_ms = _warm_ms(space, table)
         cold_ms = _cold_ms(table, warm_ms)
@@ -60,7 +103,14 @@ class LatencyModel:
                 "none",
                 "Move the table away and measure it again.",
             )
-        return cls(space, cold_ms if correction.cold and cold_ms else warm_ms, correction)
+        block_ms = cold_ms if correction.cold and cold_ms else warm_ms
+        if head is None:
+            return cls(space, block_ms, correction)
+        costs = HeadCosts(space, head)
+        if fit is None:
+            plain = HeadFit(1.0, 0.0, 0.0, 0.0, correction.p95_ratio, 0, 0.0, None)
+            fit = _fit_head(cls(space, block_ms, correction, costs, plain), table, costs)
+        return cls(space, block_ms, correction, costs, fit)
 
     def _cost_ms(self, block: Block) -> float:
         """The cost of a block inside a network; NaN if the runtime cannot run it."""
@@ -72,22 +122,48 @@ class LatencyModel:
     def block_costs_ms(self, architecture: Architecture) -> list[float]:
         """The cost of each block of an architecture; NaN for a block that the runtime cannot run.
 
-        Together with the correction's `offset_ms` they sum up to the predicted median.
+        It is 0 for a block that the whole model does not have. Together with `offset_ms` and
+        `head_ms` they sum up to the predicted median.
         """
-        return [self._cost_ms(block) for block in self.space.blocks(architecture)]
+        return [
+            self._scale * self._cost_ms(block) if self._has_part(number) else 0.0
+            for number, blocks in enumerate(self.space.blocks_of_parts(architecture))
+            for block in blocks
+        ]
+
+    def head_ms(self, architecture: Architecture) -> float:
+        """What the head computes for an architecture; 0 for a backbone."""
+        if self.costs is None or self.fit is None:
+            return 0.0
+        return self.fit.head_ms(self.costs.of(architecture))
+
+    @property
+    def _scale(self) -> float:
+        return 1.0 if self.fit is None else self.fit.scale
+
+    def _has_part(self, number: int) -> bool:
+        return self.costs is None or number <= self.costs.last_part
+
+    def _part_ms(self, number: int, resolution: int, blocks: Sequence[Block]) -> float:
+        """The cost of a part, with what the head adds because of it."""
+        assert self.costs is not None and self.fit is not None
+        own_ms = sum(map(self._cost_ms, blocks)) if self._has_part(number) else 0.0
+        head_ms = self.fit.head_ms(self.costs.of_part(number, resolution, blocks))
+        return self.fit.scale * own_ms + head_ms
 
     def predict(self, architecture: Architecture) -> LatencyPrediction:
         """The latency of an architecture; infinite if the runtime cannot run one of its blocks."""
         total = sum(self.block_costs_ms(architecture))
-        median = math.inf if math.isnan(total) else self.correction.offset_ms + total
-        return LatencyPrediction(median, median * self.correction.p95_ratio)
+        head_ms = self.head_ms(architecture)
+        median = math.inf if math.isnan(total) else self.offset_ms + total + head_ms
+        return LatencyPrediction(median, median * self.p95_ratio)
 
     def predict_all(self, digits: np.ndarray | None = None) -> np.ndarray:
         """Predicted medians in ms, (n,), of architectures (n, d) or the whole space.
 
         They are infinite where the runtime cannot run a block.
         """
-        return np.nan_to_num(self.correction.offset_ms + self._sums_ms(digits), nan=math.inf)
+        return np.nan_to_num(self.offset_ms + self._sums_ms(digits), nan=math.inf)
 
     def range_ms(self) -> tuple[float, float]:
         """Lowest and highest predicted median in ms of what can run.
@@ -102,6 +178,11 @@ class LatencyModel:
     def cannot_run(self) -> Count:
         """Number of architectures with a block that the runtime cannot run."""
         return Count.of(self.space, np.isinf(self.predict_all(drawn_digits(self.space))))
+
+
+def about_latencies(head: TaskHead | None) -> str:
+    """What latencies are of, in words: "backbone", or "whole model (head … for … classes)"."""
+    return "backbone" if head is None else f"whole model ({head})"
 
 
 def block_sum_ms(blocks: Sequence[Block], block_ms: dict[str, float]) -> float:
@@ -168,4 +249,39 @@ def _fit(
         median_ratio=at_median,
         p95_ratio=at_p95,
         fewest=fewest,
+    )
+
+
+def _fit_head(backbones: LatencyModel, table: LatencyTable, costs: HeadCosts) -> HeadFit:
+    """Fit the head to the whole models of a table.
+
+    `backbones` predicts them as if the head cost nothing.
+    """
+    space, head = backbones.space, costs.head
+    networks = measured_networks(table, space, head=head)
+    latest = {network.architecture: network for network in networks}
+    predicted_ms = np.array([backbones.predict(each).median_ms for each in latest])
+    kept = np.isfinite(predicted_ms)
+    failed = {
+        key: why
+        for key, why in table.errors.items()
+        if key.startswith(f"{WITH_HEAD}/{space.space_hash[:8]}/{head.key}/")
+    }
+    fewest = max(1, min(MIN_WHOLE, backbones.correction.networks))
+    if kept.sum() < fewest:
+        why = "".join(f"; {key} cannot run: {error}" for key, error in [*failed.items()][:1])
+        raise LatencyError(
+            f"at least {fewest} whole models with {head} that {table.spec.name} can run",
+            f"{kept.sum()} in {table.path}{why}",
+            "Choose another finetune.head, runtime or precision."
+            if failed
+            else "Run `edgesearch profile` with the same configuration first.",
+        )
+    fitted = [network for network, is_kept in zip(latest.values(), kept, strict=True) if is_kept]
+    return fit_head(
+        predicted_ms[kept],
+        np.array([costs.of(network.architecture) for network in fitted]),
+        table.median_ratio([network.key for network in networks])
+        * np.array([network.low_ms for network in fitted]),
+        float(np.median([network.p95_ms / network.median_ms for network in fitted])),
     )

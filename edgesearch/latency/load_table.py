@@ -11,9 +11,10 @@ from devices.values import in_yaml
 from edgesearch.errors import StageError
 from edgesearch.events import Event, Report, silent
 from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.latency.table import current_correction, steadiness_of
+from edgesearch.latency.table import current_correction, current_head, steadiness_of
 from edgesearch.latency.workloads import block_keys
 from edgesearch.space import SearchSpace
+from edgesearch.tasks.head_costs import TaskHead
 from profilers import LatencyTable
 
 OTHER_SPEED = 0.05
@@ -23,9 +24,15 @@ DOUBTFUL = 1.25
 from the fastest runs, it is within a few per cent of 1 even on a busy machine."""
 
 
-def corrected_model(space: SearchSpace, table: LatencyTable) -> LatencyModel:
-    """A model with the last correction that was fitted for the space."""
-    return LatencyModel.from_table(space, table, current_correction(space, table))
+def corrected_model(
+    space: SearchSpace, table: LatencyTable, head: TaskHead | None = None
+) -> LatencyModel:
+    """A model with the last correction that was fitted for the space.
+
+    With a head it predicts whole models, without one backbones.
+    """
+    fit = None if head is None else current_head(space, table, head)
+    return LatencyModel.from_table(space, table, current_correction(space, table), head, fit)
 
 
 def load_table(
@@ -37,13 +44,14 @@ def load_table(
     report: Report = silent,
     *,
     elsewhere: bool = False,
+    head: TaskHead | None = None,
 ) -> LatencyTable:
     """Load the table of a device; check that it fits device and space.
 
     For a local device (unless `elsewhere`, possibly another machine), chip, versions and so on of
     this machine are compared too, as far as they are known without its GPU. Remote devices are
     compared when they are measured. The table must contain the blocks of the space and a correction
-    fitted for it.
+    fitted for it, with a head also whole models that have it.
 
     Fields in `accept` may differ; later measurements are scaled by what both machines have
     measured. A table of another runtime, provider, precision, batch or thread count can only be
@@ -73,6 +81,12 @@ def load_table(
             f"a latency table of the space {space.name!r} at {path}",
             found if lacking else "blocks, but no correction for this space",
             "Run `edgesearch profile` with the same configuration first.",
+        )
+    if head is not None and current_head(space, table, head) is None:
+        raise StageError(
+            f"latencies of whole models with the {head} (finetune.task {head.task}) in {path}",
+            "latencies of backbones only, or of whole models with another head",
+            "Run `edgesearch profile` with the same configuration first: it adds what is missing.",
         )
     return table
 

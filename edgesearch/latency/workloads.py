@@ -17,11 +17,15 @@ from devices import DeviceSpec, Fingerprint
 from devices.cache_dir import default_cache_dir
 from edgesearch.events import Event, Report, silent
 from edgesearch.formats.fp32 import FP32
-from edgesearch.formats.onnx_export import assemble_network, export_blocks
+from edgesearch.formats.onnx_export import assemble_network, export_blocks, export_network
 from edgesearch.formats.onnx_files import is_whole_model
 from edgesearch.formats.precisions import precision_with
 from edgesearch.latency.table import NETWORK, about_network, measured_networks
 from edgesearch.space import Architecture, Block, SearchSpace, covering_networks
+from edgesearch.tasks.backbone import Backbone
+from edgesearch.tasks.head_costs import TaskHead
+from edgesearch.tasks.known_tasks import TASKS
+from edgesearch.tasks.model import TaskModel, add_head
 from profilers import LatencyTable, Workload
 
 EXPORT_FORMAT = 2
@@ -41,9 +45,12 @@ def block_keys(space: SearchSpace) -> list[str]:
     return [b.key for size in space.resolutions for b in space.distinct_blocks(size)]
 
 
-def network_key(kind: str, space: SearchSpace, architecture: Architecture) -> str:
+def network_key(
+    kind: str, space: SearchSpace, architecture: Architecture, head: TaskHead | None = None
+) -> str:
     """The table key of a whole network; contains the space, since tables may serve several."""
-    return f"{kind}/{space.space_hash[:8]}/{architecture}"
+    of_head = "" if head is None else f"{head.key}/"
+    return f"{kind}/{space.space_hash[:8]}/{of_head}{architecture}"
 
 
 def networks_to_measure(
@@ -130,6 +137,21 @@ def held_out_networks(
         if architecture not in fitted:
             drawn[architecture] = None
     return list(drawn)
+
+
+def random_model(space: SearchSpace, architecture: Architecture, head: TaskHead) -> TaskModel:
+    """The whole model of an architecture with random weights, in evaluation mode."""
+    import torch
+
+    dense = TASKS[head.task].head_class(head.head).dense
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = space.make_network(space.blocks(architecture)).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.constant_(module.weight, 0.5)  # sums stay finite, also in fp16
+    backbone = Backbone.of(network, architecture.resolution, space.in_channels, dense)
+    return add_head(head.task, head.head, backbone, head.classes, 0).eval()
 
 
 class WorkloadFiles:
@@ -219,6 +241,49 @@ class WorkloadFiles:
             )
             for architecture in architectures
         ]
+
+    def with_head(
+        self, architectures: Sequence[Architecture], kind: str, head: TaskHead
+    ) -> list[Workload]:
+        """Whole models with a head, of kind `WITH_HEAD` or `WITH_HEAD_VALIDATION`.
+
+        They are exported as `export` does it, but with random weights.
+
+        Raises:
+            ExportError: See `blocks`.
+        """
+        found = []
+        for done, architecture in enumerate(architectures, 1):
+            found.append(
+                Workload(
+                    key=network_key(kind, self.space, architecture, head),
+                    onnx_path=self._whole_model(architecture, head),
+                    kind=kind,
+                    about=about_network(self.space, architecture, head),
+                )
+            )
+            message = f"networks with {head} exported"
+            self._report(Event("profile", message, done, len(architectures)))
+        return found
+
+    def _whole_model(self, architecture: Architecture, head: TaskHead) -> Path:
+        name = f"{architecture}-{head.key}"
+        path = self._folder / f"{name}-{FP32.name}.onnx"
+        if not path.exists():
+            resolution = architecture.resolution
+            model = random_model(self.space, architecture, head)
+            export_network(
+                model,
+                path,
+                input_shape=(self._batch, self.space.in_channels, resolution, resolution),
+                output_names=model.output_names,
+            )
+        if self._precision.convert is None:
+            return path
+        converted = self._folder / f"{name}.onnx"
+        if not converted.exists():
+            self._precision.write(path, converted, self.number_format)
+        return converted
 
     def anchors(self, table: LatencyTable, count: int = ANCHORS) -> list[Workload]:
         """Networks of a table, from fast to slow, that link a new session to earlier ones.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,19 @@ from typing import Any
 import numpy as np
 
 from devices import DeviceSpec
-from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.errors import UserError
+from edgesearch.latency.latency_model import LatencyModel, about_latencies
 from edgesearch.latency.load_table import corrected_model
 from edgesearch.latency.prediction_error import PredictionError, prediction_error
 from edgesearch.latency.table import (
     NETWORK,
     VALIDATION,
+    WHOLE,
     WINNER,
+    WITH_HEAD,
+    WITH_HEAD_VALIDATION,
     current_correction,
+    current_head,
     describe,
     measured_networks,
     steadiness_of,
@@ -29,6 +35,14 @@ from edgesearch.space import SearchSpace
 from profilers import LatencyTable, Steadiness
 
 KINDS = {NETWORK: "fitted", VALIDATION: "held out", WINNER: "winner"}
+KINDS_WITH_HEAD = {
+    with_head: KINDS[kind]
+    for kind, with_head in {
+        NETWORK: WITH_HEAD,
+        VALIDATION: WITH_HEAD_VALIDATION,
+        WINNER: WHOLE,
+    }.items()
+}
 """Words for the whole networks of a table."""
 
 
@@ -52,6 +66,7 @@ class DeviceFacts:
         model: Predicts latencies; None without a correction for the space.
         networks: Whole networks, the last measurement of each kind.
         held_out: Error on networks that nothing was fitted to; None without.
+        latency_of: What predictions and networks are of: "backbone", or "whole model".
     """
 
     spec: DeviceSpec
@@ -63,6 +78,7 @@ class DeviceFacts:
     model: LatencyModel | None
     networks: tuple[NetworkPoint, ...]
     held_out: PredictionError | None
+    latency_of: str = "backbone"
 
     @property
     def chip(self) -> str:
@@ -85,9 +101,13 @@ def read_device(run: RunContext, spec: DeviceSpec) -> DeviceFacts | None:
     if not path.exists():
         return None
     table = LatencyTable.load(path)
-    model = None
+    model, head = None, None
+    with suppress(UserError):  # without images the number of classes may be unknown
+        head = run.head
+    if head is not None and current_head(run.space, table, head) is None:
+        head = None
     if current_correction(run.space, table) is not None:
-        model = corrected_model(run.space, table)
+        model = corrected_model(run.space, table, head)
     networks = () if model is None else tuple(_networks(table, run.space, model))
     checked = [each for each in networks if each.kind == KINDS[VALIDATION]]
     held_out = None
@@ -99,21 +119,24 @@ def read_device(run: RunContext, spec: DeviceSpec) -> DeviceFacts | None:
     return DeviceFacts(
         spec=spec,
         path=path,
-        digest=table_digest(path),
+        digest=table_digest(path, head),
         sentences=tuple(describe(table).splitlines()),
         steadiness=steadiness_of(table),
         fingerprint=known,
         model=model,
         networks=networks,
         held_out=held_out,
+        latency_of=about_latencies(head),
     )
 
 
 def _networks(
     table: LatencyTable, space: SearchSpace, model: LatencyModel
 ) -> Iterator[NetworkPoint]:
-    for kind, words in KINDS.items():
-        latest = {each.architecture: each for each in measured_networks(table, space, kind)}
+    kinds = KINDS if model.head is None else KINDS_WITH_HEAD
+    for kind, words in kinds.items():
+        found = measured_networks(table, space, kind, head=model.head)
+        latest = {each.architecture: each for each in found}
         for architecture, network in latest.items():
             predicted_ms = model.predict(architecture).median_ms
             if math.isfinite(predicted_ms):

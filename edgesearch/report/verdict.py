@@ -95,6 +95,8 @@ def _headline(run: RunFacts, winner: WinnerFacts) -> str:
 
 def _facts(run: RunFacts, winner: WinnerFacts) -> Iterator[str]:
     figures, rows = winner.figures, {row["name"]: row for row in run.summary}
+    if figures["latency_of"] != "backbone":
+        yield f"Latencies and budgets are those of the {figures['latency_of']}."
     if "interval" in figures:
         low, high = figures["interval"]
         if winner.verdict == "within its interval":

@@ -44,7 +44,9 @@ class WinnerFacts:
     Attributes:
         figures: Latency figures on the run's own device, as in winners.json.
         verdict: "within", "within its interval", "over" or "predicted".
-        offset_ms: Predicted cost of the network beyond its blocks; None without a table.
+        offset_ms: Predicted cost of the network beyond its blocks, that of a task's head included;
+            None without a table.
+        latency_of: What latencies are of: "backbone", or "whole model" with its head.
         manifest: None if it was not exported, or its files have changed.
         problem: Why there is no manifest; empty if it was not exported yet.
         neighbours: None without exported weights or images.
@@ -57,6 +59,7 @@ class WinnerFacts:
     folder: Path
     blocks: tuple[BlockFacts, ...]
     offset_ms: float | None
+    latency_of: str
     manifest: dict[str, Any] | None
     problem: str
     neighbours: Neighbours | None
@@ -103,7 +106,8 @@ def _read(run: RunContext, winner: Winner, model: LatencyModel | None) -> Winner
         verdict=_verdict(figures),
         folder=folder,
         blocks=_blocks(run, winner, model),
-        offset_ms=None if model is None else model.correction.offset_ms,
+        offset_ms=None if model is None else model.offset_ms + model.head_ms(winner.architecture),
+        latency_of="backbone" if model is None else model.about,
         manifest=manifest,
         problem=problem,
         neighbours=neighbours,

@@ -15,7 +15,7 @@ from devices.files import write_bytes
 from devices.locks import locked
 from devices.processors import read_processors
 from edgesearch.config import Config, config_text
-from edgesearch.errors import UserNotice
+from edgesearch.errors import DataError, StageError, UserNotice
 from edgesearch.events import Event, Report, silent, teller
 from edgesearch.inputs import digest_of
 from edgesearch.run.files import RunFiles
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgesearch.data.image_pool import ImagePool
     from edgesearch.space.public_weights import Normalisation
     from edgesearch.supernet.weights import SupernetWeights
+    from edgesearch.tasks.head_costs import TaskHead
 
 WEIGHTS = "the supernet's weights"
 IMAGES = "the set of images"
@@ -60,6 +61,35 @@ class RunContext:
     def device(self) -> DeviceSpec:
         """The device that networks are chosen for."""
         return self.config.device.build()
+
+    @cached_property
+    def head(self) -> TaskHead | None:
+        """The head that latencies and budgets include; None without `finetune.task`.
+
+        Opens the images, to count their classes, unless `finetune.classes` is given.
+
+        Raises:
+            StageError: There are no classes.
+        """
+        settings = self.config.finetune
+        if settings.task is None:
+            return None
+        from edgesearch.tasks.head_costs import TaskHead
+
+        return TaskHead(settings.task, settings.head, settings.classes or self._classes())
+
+    def _classes(self) -> int:
+        task = self.config.finetune.task
+        required = f"the number of classes, for latencies with a head (finetune.task {task})"
+        remedy = "Set finetune.classes=NUMBER, or finetune.task=null for latencies of backbones."
+        try:
+            count = len(self.open_images().class_names)
+        except DataError as error:
+            raise StageError(required, f"no images: {error.found}", remedy) from error
+        if not count:
+            found = f"images without classes in {self.config.data.root}"
+            raise StageError(required, found, remedy)
+        return count
 
     def teller(self, stage: str) -> Callable[[str], None]:
         """A function that reports messages without counts for a stage."""
@@ -209,7 +239,8 @@ class RunContext:
         """Options that a result depends on, by key path.
 
         Space, seed and section `data` are always included. "score" and "calibration" select the
-        options of `search` that affect scores, and features of recalibrated subnets.
+        options of `search` that affect scores, and features of recalibrated subnets; "device" means
+        its latencies, which with a task are those of whole models.
         """
         found: dict[str, Any] = {"space": self.space.to_dict(), "seed": self.config.seed}
         for section in ("data", *sections):
@@ -220,6 +251,8 @@ class RunContext:
                     found |= {} if teacher is None else teacher.decisive("pretrain.teacher")
             elif section == "device":
                 found[section] = self.device.measured_fields
+                if self.head is not None:
+                    found["latency_of"] = str(self.head)
             else:
                 found |= getattr(self.config, section).decisive(section)
         return found

@@ -19,10 +19,11 @@ CostOf = Callable[[np.ndarray | None], np.ndarray]
 
 @dataclass(frozen=True)
 class DeviceLatencies:
-    """Predicted latencies on a device."""
+    """Predicted latencies on a device; `latency_of` says in words what they are of."""
 
     median_ms: CostOf
     p95_ratio: float
+    latency_of: str = "backbone"
 
     def p95_ms(self, digits: np.ndarray | None) -> np.ndarray:
         """95th percentiles of architectures."""
@@ -37,6 +38,7 @@ class Costs:
 
     Attributes:
         latencies: Names of the medians by device name, `device` first.
+        latency_of: What they are of, in words.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class Costs:
         own: DeviceLatencies,
         further: Mapping[str, DeviceLatencies] | None = None,
     ) -> None:
-        self.space, self.device = space, device
+        self.space, self.device, self.latency_of = space, device, own.latency_of
         value_bytes = precision_of(device).value_bytes
         params = space.sums(lambda block: block.params)
         live = space.sums(lambda block: block.live_values, highest=True)

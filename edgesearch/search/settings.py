@@ -118,7 +118,8 @@ class Budgets(Settings):
     exclusive = (("latency_ms", "latency_of_largest"),)
 
     latency_ms: Bounds | None = None
-    """Median latency on the device, in milliseconds; a list gives separate winners per budget."""
+    """Median latency on the device, in milliseconds, with `finetune.task` of the whole model; a
+    list gives separate winners per budget."""
     latency_of_largest: Shares | None = None
     """Median latency as a share of the largest network's predicted latency."""
     latency_p95_ms: Bound | None = None

@@ -17,18 +17,24 @@ from edgesearch.search.costs import Costs, DeviceLatencies
 from edgesearch.search.feasible import FeasibleSet, find_feasible
 from edgesearch.search.settings import Budgets
 from edgesearch.space import SearchSpace
+from edgesearch.tasks.head_costs import TaskHead
 from profilers import LatencyTable
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The latency tables of a search, checked against space and devices, with their digests."""
+    """The latency tables of a search, checked against space and devices, with their digests.
+
+    Attributes:
+        head: That of the whole models whose latencies are bounded; None for backbones.
+    """
 
     space: SearchSpace
     device: DeviceSpec
     table: LatencyTable
     further: dict[str, LatencyTable]
     digests: dict[str, str]
+    head: TaskHead | None = None
 
     @classmethod
     def load(
@@ -39,6 +45,7 @@ class Tables:
         further: Iterable[DeviceSpec],
         accept: Collection[str],
         report: Report,
+        head: TaskHead | None = None,
     ) -> Tables:
         """Read the tables.
 
@@ -46,11 +53,11 @@ class Tables:
             StageError: A table is missing or of another space; names the command that makes it.
             TableMismatchError: A table is of another device.
         """
-        table = load_table(table_path(device), space, device, accept, "search", report)
-        tables = load_further(table_path, space, further, accept, report)
+        table = load_table(table_path(device), space, device, accept, "search", report, head=head)
+        tables = load_further(table_path, space, further, accept, report, head)
         paths = [table_path(spec) for spec in (device, *further)]
-        digests = {f"the latency table {path.name}": table_digest(path) for path in paths}
-        return cls(space, device, table, tables, digests)
+        digests = {f"the latency table {path.name}": table_digest(path, head) for path in paths}
+        return cls(space, device, table, tables, digests, head)
 
     @property
     def doubts(self) -> dict[str, str]:
@@ -65,15 +72,18 @@ class Tables:
         Raises:
             InfeasibleError: It is empty.
         """
-        model = corrected_model(self.space, self.table)
+        model = corrected_model(self.space, self.table, self.head)
         notes = {}
         if budgets.latency_of_largest is not None:
             largest_ms = _largest_ms(model)
             budgets = budgets.with_largest(largest_ms)
             notes["latency_ms"] = f"search.budgets.latency_of_largest × {largest_ms:.4g} ms"
-        models = {name: corrected_model(self.space, each) for name, each in self.further.items()}
+        models = {
+            name: corrected_model(self.space, each, self.head)
+            for name, each in self.further.items()
+        }
         own, *further = (
-            DeviceLatencies(each.predict_all, each.correction.p95_ratio)
+            DeviceLatencies(each.predict_all, each.p95_ratio, each.about)
             for each in (model, *models.values())
         )
         costs = Costs(self.space, self.device, own, dict(zip(models, further, strict=True)))
@@ -86,13 +96,14 @@ def load_further(
     further: Iterable[DeviceSpec],
     accept: Collection[str],
     report: Report = silent,
+    head: TaskHead | None = None,
 ) -> dict[str, LatencyTable]:
     """The tables of further devices by name; see `Tables.load`."""
     tables = {}
     for other in further:
         try:
             tables[other.name] = load_table(
-                table_path(other), space, other, accept, "search", report, elsewhere=True
+                table_path(other), space, other, accept, "search", report, elsewhere=True, head=head
             )
         except StageError as error:
             raise StageError(

@@ -22,8 +22,9 @@ class Winner:
     """A winner or reserve.
 
     Attributes:
-        latency_ms: Figures by device name: predicted, budget, predicted_p95, budget_p95; once
-            measured also measured_p50, interval, measured_p95, interval_p95.
+        latency_ms: Figures by device name: predicted, budget, predicted_p95, budget_p95, and
+            latency_of, what they are of in words; once measured also measured_p50, interval,
+            measured_p95, interval_p95.
         replaced: The too slow candidates that it replaces.
     """
 
@@ -57,6 +58,7 @@ class Winner:
                     P95.predicted: within.cost(p95, trial.architecture),
                     MEDIAN.budget: within.upper(median),
                     P95.budget: within.upper(p95),
+                    "latency_of": within.costs.latency_of,
                 }
                 for device, median in within.costs.latencies.items()
                 for p95 in [median.replace("latency_ms", "latency_p95_ms")]

@@ -399,20 +399,44 @@ class SearchSpace(ABC):
         """
         blocks, runs = self._runs
         costs = np.array([*map(cost, blocks), 0.0])  # -1 indexes the cost of no block
+        tables = [(run.axes, costs[run.blocks] * (1 if highest else run.counts)) for run in runs]
+        return self._total_of(tables, np.maximum if highest else np.add)
+
+    def sums_over_parts(
+        self, cost: Callable[[int, int, tuple[Block, ...]], float]
+    ) -> Callable[[np.ndarray | None], np.ndarray]:
+        """A function that sums a cost over the parts of many architectures at once; see `sums`.
+
+        Args:
+            cost: Cost of a part, from its number in `parts`, the resolution and its blocks; called
+                here, once for every setting of its choices.
+        """
+        positions = {name: axis for axis, name in enumerate(self.choices)}
+        tables = []
+        for number, part in enumerate(self.parts):
+            names = ("resolution", *part.choices)
+            settings = itertools.product(*(self.choices[name] for name in names))
+            costs = np.array([cost(number, s[0], tuple(part.blocks(*s))) for s in settings], float)
+            shape = [len(self.choices[name]) for name in names]
+            tables.append((tuple(positions[name] for name in names), costs.reshape(shape)))
+        return self._total_of(tables, np.add)
+
+    def _total_of(
+        self, tables: Sequence[tuple[tuple[int, ...], np.ndarray]], fold: np.ufunc
+    ) -> Callable[[np.ndarray | None], np.ndarray]:
+        """Folds tables of costs, each over the axes of some choices; see `sums`."""
         shape = [len(values) for values in self.choices.values()]
-        fold = np.maximum if highest else np.add
-        tables = [costs[run.blocks] * (1 if highest else run.counts) for run in runs]
 
         def total_of(digits: np.ndarray | None) -> np.ndarray:
             if digits is None:
                 self._refuse_if_large()
             total = np.zeros(shape if digits is None else len(digits))
-            for run, values in zip(runs, tables, strict=True):
+            for axes, values in tables:
                 if digits is None:
-                    along = [length if axis in run.axes else 1 for axis, length in enumerate(shape)]
-                    values = values.transpose(np.argsort(run.axes)).reshape(along)
+                    along = [length if axis in axes else 1 for axis, length in enumerate(shape)]
+                    values = values.transpose(np.argsort(axes)).reshape(along)
                 else:
-                    values = values[tuple(digits[:, run.axes].T)]
+                    values = values[tuple(digits[:, axes].T)]
                 fold(total, values, out=total)
             return total.ravel()
 

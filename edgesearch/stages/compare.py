@@ -161,8 +161,9 @@ def _of_the_space(run: RunContext) -> tuple[list[Candidate], dict[str, str], lis
         found += [Candidate.subnet(n, END, getattr(space, n)) for n in ("largest", "smallest")]
     if settings.scaled or settings.random:
         accept = run.config.profile.accept
-        table = load_table(run.files.table(run.device), space, run.device, accept)
-        model = corrected_model(space, table)
+        path, head = run.files.table(run.device), run.head
+        table = load_table(path, space, run.device, accept, "compare", run.report, head=head)
+        model = corrected_model(space, table, head)
         wanted_ms = model.predict(found[0].architecture or space.largest).median_ms
         if settings.scaled:
             scaled = uniformly_scaled(space, model.predict_all, wanted_ms)

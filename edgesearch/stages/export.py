@@ -35,7 +35,6 @@ from edgesearch.export.settings import ExportSettings
 from edgesearch.formats.onnx_export import export_network
 from edgesearch.formats.precisions import PRECISIONS, precision_of
 from edgesearch.latency.budgets import (
-    MEDIAN,
     broken_budgets,
     describe_broken,
     describe_budgets,
@@ -53,14 +52,15 @@ from edgesearch.latency.table import (
     about_network,
     current_correction,
     keep_correction,
+    keep_head,
     table_digest,
 )
-from edgesearch.latency.workloads import WorkloadFiles
+from edgesearch.latency.workloads import WorkloadFiles, network_key
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.stage import Stage, read_record, tell_if_outdated
 from edgesearch.search.winners import Winner, Winners
 from edgesearch.space import Architecture
-from edgesearch.stages.finetune import open_finetuning, trained
+from edgesearch.stages.finetune import is_trained, open_finetuning, trained
 from edgesearch.stages.profile import open_workloads
 from edgesearch.stages.search import WINNERS, check_searched_for
 from edgesearch.supernet.weights import SupernetWeights
@@ -101,7 +101,8 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
         tensorrt = buildable(target_of(run), run.report)
         chosen = Winners.load(run.files.search.chosen, run.space)
         accept = run.config.profile.accept
-        load_table(run.files.table(device), run.space, device, accept, "export", run.report)
+        table = run.files.table(device)
+        load_table(table, run.space, device, accept, "export", run.report, head=run.head)
         check_searched_for(run)
         made = ("pretrain", run.files.supernet), ("search", run.files.search.folder)
         for name, folder in made:
@@ -279,6 +280,11 @@ class _Exporter:
         while True:
             measured = self._measured(replace(candidate, name=winner.name))
             figures = measured.latency_ms[self.run.device.name]
+            if not broken_budgets(figures) and self._lacks_training(candidate.architecture):
+                # Only now, since it takes long: what is measured is what is shipped.
+                self._train(candidate.architecture)
+                measured = self._measured(replace(candidate, name=winner.name))
+                figures = measured.latency_ms[self.run.device.name]
             if not broken_budgets(figures):
                 return replace(measured, replaced=tuple(replaced)), len(replaced)
             replaced.append({**measured.to_dict(), "name": candidate.name})
@@ -306,12 +312,22 @@ class _Exporter:
                 yield predicted
 
     def _measured(self, winner: Winner) -> Winner:
-        """Export the network (with a task, its backbone) and measure it on the device."""
-        deployable = self._deployable(winner.architecture)
-        key = f"winner/{self.settings.output}/{winner.architecture}"
+        """Export the network, with a task the whole model, and measure it on the device."""
+        deployable, head = self._deployable(winner.architecture), self.run.head
+        key, kind = f"winner/{self.settings.output}/{winner.architecture}", WINNER
+        if head is not None:
+            key, kind = network_key(WHOLE, self.run.space, winner.architecture, head), WHOLE
         return winner.with_latency(
-            self.run.device.name, **self._figures(winner, deployable, key, WINNER)
+            self.run.device.name, **self._figures(winner, deployable, key, kind)
         )
+
+    def _lacks_training(self, architecture: Architecture) -> bool:
+        finetuning = self.finetuning
+        return finetuning is not None and not is_trained(self.run, finetuning, architecture)
+
+    def _train(self, architecture: Architecture) -> None:
+        assert self.finetuning is not None
+        trained(self.run, self.finetuning, architecture)
 
     def _figures(
         self, winner: Winner, deployable: Deployable, key: str, kind: str
@@ -344,7 +360,7 @@ class _Exporter:
                 key=f"{key}/{session}",
                 onnx_path=onnx_path,
                 kind=kind,
-                about=about_network(self.run.space, winner.architecture),
+                about=about_network(self.run.space, winner.architecture, self.run.head),
             )
             return self._time(winner, workload, meter, files)
 
@@ -372,8 +388,7 @@ class _Exporter:
             )
             figures = measured_figures(table, workload.key)
             measured = winner.with_latency(self.run.device.name, **figures)
-            within = fits_as_measured(measured.latency_ms[self.run.device.name])
-            if workload.kind == WHOLE or within:
+            if fits_as_measured(measured.latency_ms[self.run.device.name]):
                 break
         if self.run.config.profile.accept:
             tell_speed(table, "export", self.run.report)
@@ -386,7 +401,15 @@ class _Exporter:
         return self.pool.sample(resolution, 0, self.run.config.search.calibration_images)
 
     def _deployable(self, architecture: Architecture) -> Deployable:
-        search = self.run.config.search
+        """The network to export; a whole model that is not trained yet has an untrained head."""
+        search, finetuning = self.run.config.search, self.finetuning
+        if finetuning is not None:
+            if self._lacks_training(architecture):
+                model = finetuning.subnet(architecture)
+            else:
+                model = trained(self.run, finetuning, architecture)
+            most = self.settings.max_task_loss
+            return make_whole_deployable(finetuning, model, architecture, most)
         return make_deployable(
             self.run.space,
             self.weights,
@@ -399,36 +422,21 @@ class _Exporter:
 
     def _updated_model(self) -> LatencyModel:
         """Refit the correction, now including the measured winners."""
+        space, head = self.run.space, self.run.head
         table = load_table(
-            self.table_path, self.run.space, self.run.device, self.run.config.profile.accept
+            self.table_path, space, self.run.device, self.run.config.profile.accept, head=head
         )
-        model = LatencyModel.from_table(self.run.space, table)
-        if model.correction != current_correction(self.run.space, table):
-            keep_correction(self.run.space, table, model.correction)
+        model = LatencyModel.from_table(space, table, head=head)
+        if model.correction != current_correction(space, table):
+            keep_correction(space, table, model.correction)
+        if head is not None and model.fit is not None:
+            keep_head(space, table, head, model.fit)
         return model
-
-    def _whole(self, winner: Winner, finetuning: Finetuning) -> tuple[Winner, Deployable]:
-        """The whole network of a winner, trained now if it is a reserve, and measured."""
-        model, device = trained(self.run, finetuning, winner.architecture), self.run.device.name
-        deployable = make_whole_deployable(
-            finetuning, model, winner.architecture, self.settings.max_task_loss
-        )
-        key = f"whole/{finetuning.settings.head}/{winner.architecture}"
-        figures = self._figures(winner, deployable, key, WHOLE)
-        whole = {f"whole_{name}": value for name, value in figures.items()}
-        self.run.teller("export")(
-            f"{winner.name}: with its head {figures[MEDIAN.measured]:.3f} ms; the budgets are of "
-            f"the backbone, which takes {winner.latency_ms[device][MEDIAN.measured]:.3f} ms"
-        )
-        return winner.with_latency(device, **whole), deployable
 
     def _finish(self, winner: Winner) -> Winner:
         """Build and check the engines, then write the manifest."""
         folder = self.run.files.engines / winner.name
-        if self.finetuning is None:
-            deployable = self._deployable(winner.architecture)
-        else:
-            winner, deployable = self._whole(winner, self.finetuning)
+        deployable = self._deployable(winner.architecture)
         in_int8 = is_in_int8(self.run.device, self.tensorrt)
         quantization = self.settings.quantization if in_int8 else None
         notes = write_winner(
@@ -439,7 +447,7 @@ class _Exporter:
             space=self.run.space,
             device=self.run.device,
             table=self.table_path,
-            table_digest=table_digest(self.table_path),
+            table_digest=table_digest(self.table_path, self.run.head),
             tensorrt=self.tensorrt,
             form={
                 "batch": self.settings.batch,

@@ -119,12 +119,22 @@ def open_finetuning(
         run: The run.
         pool: Its images, if they are open.
         weights: Load the supernet, unless `finetune.weights` is random.
+
+    Raises:
+        StageError: `finetune.classes` is not the number of classes of the images.
     """
     settings, search = run.config.finetune, run.config.search
+    pool = pool or run.open_images()
+    if settings.classes not in (None, len(pool.class_names)):
+        raise StageError(
+            f"finetune.classes {len(pool.class_names)}, as the images have",
+            str(settings.classes),
+            "Set finetune.classes=null, or correct data.classes.",
+        )
     return Finetuning(
         settings=settings,
         space=run.space,
-        pool=pool or run.open_images(),
+        pool=pool,
         seed=run.config.seed,
         weights=run.load_weights() if weights and settings.weights == "supernet" else None,
         calibration_images=search.calibration_images,
@@ -196,6 +206,13 @@ def train_one(
     model = finetuning.subnet(architecture)
     about = {**identity, "architecture": str(architecture)}
     return finetuning.train(model, folder_of(run, architecture), name, about, teacher)
+
+
+def is_trained(run: RunContext, finetuning: Finetuning, architecture: Architecture) -> bool:
+    """Whether a subnet of the run has been trained as configured."""
+    identity, _ = identity_of(run, finetuning.pool)
+    about = {**identity, "architecture": str(architecture)}
+    return finetuning.finished(folder_of(run, architecture), about) is not None
 
 
 def trained(run: RunContext, finetuning: Finetuning, architecture: Architecture) -> TaskModel:

@@ -36,9 +36,11 @@ from edgesearch.errors import CheckpointError, ConfigError, DataError, UserError
 from edgesearch.events import Report, silent, teller
 from edgesearch.families import load_space
 from edgesearch.latency.glance import glance_at
+from edgesearch.latency.latency_model import about_latencies
 from edgesearch.run.files import RunFiles
 from edgesearch.search.agreement import FEWEST_IMAGES
 from edgesearch.supernet.weight_packages import PACKAGES, packaged_file
+from edgesearch.tasks.head_costs import TaskHead
 
 CONFIG = Path("edgesearch.yaml")
 NO_WISHES = Wishes()
@@ -155,7 +157,7 @@ def init(
     facts = replace(facts, weights=weights)
     wishes = Wishes(latency_ms, share, task, output_dir)
     if latency_ms is not None:
-        facts = _with_latency(facts, spec, tell, report)
+        facts = _with_latency(facts, spec, _head_of(facts, task), tell, report)
     lines = choose(facts, wishes)
     text = write_yaml(lines, _head(images, path), _foot(facts, path, wishes))
     _write(path, text)
@@ -335,17 +337,31 @@ def _installed(name: str) -> str | None:
     return name
 
 
+def _head_of(facts: Facts, task: str | None) -> TaskHead | None:
+    """The head that the networks will have, as far as it is known."""
+    classes = facts.objects or facts.classes
+    if task is None or not classes:
+        return None
+    return TaskHead(task, RECIPES[task].head[0], classes)
+
+
 def _with_latency(
-    facts: Facts, spec: DeviceSpec, tell: Callable[[str], None], report: Report
+    facts: Facts,
+    spec: DeviceSpec,
+    head: TaskHead | None,
+    tell: Callable[[str], None],
+    report: Report,
 ) -> Facts:
     """The facts with the latency of the largest network, measured on the device if it answers."""
     resolution = usual_resolution(facts)
     if space_of(facts) == "resnet_small":
         return facts
     space = load_space(space_of(facts), resolutions=(resolution,))
-    tell(f"measuring both ends of {space.name} at {resolution} pixels on {spec.name} …")
+    of = f"both ends of {space.name} at {resolution} pixels"
+    tell(f"measuring {of} on {spec.name}, latencies of the {about_latencies(head)} …")
+    ends = [space.smallest, space.largest]
     try:
-        found = glance_at(space, spec, [space.smallest, space.largest], report=report).latencies_ms
+        found = glance_at(space, spec, ends, report=report, head=head).latencies_ms
     except UserError as error:
         tell(f"latencies are not measured: {error.found}")
         return facts

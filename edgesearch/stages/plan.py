@@ -17,8 +17,8 @@ from edgesearch.errors import UserError
 from edgesearch.events import silent
 from edgesearch.export.exportable import buildable
 from edgesearch.latency.glance import Glance, glance_at
-from edgesearch.latency.latency_model import LatencyModel
-from edgesearch.latency.table import NETWORK, current_correction
+from edgesearch.latency.latency_model import LatencyModel, about_latencies
+from edgesearch.latency.table import NETWORK, WITH_HEAD, current_correction, current_head
 from edgesearch.latency.workloads import ANCHORS, block_keys
 from edgesearch.pretrain.knn_monitor import CALIBRATION_IMAGES
 from edgesearch.pretrain.trainer import Trainer
@@ -89,6 +89,7 @@ class PlanResult:
         free_bytes: What is free there.
         table_bytes: Size of the latency table, when it is complete.
         latency_ms: Median latency of the smallest and of the largest network; None if unknown.
+        latency_of: What it is of: "backbone", or "whole model" with its head.
         latency_from: How it is known, or why not.
         budgets: The budgets in words.
         verdict: How the budgets lie to the range of latencies.
@@ -104,6 +105,7 @@ class PlanResult:
     table_path: Path
     table_bytes: int | None
     latency_ms: tuple[float, float] | None
+    latency_of: str
     latency_from: str
     budgets: tuple[str, ...]
     verdict: str
@@ -202,6 +204,7 @@ class Planner:
             table_path=path,
             table_bytes=self._table_bytes(path),
             latency_ms=latency_ms,
+            latency_of=about_latencies(self.run.head),
             latency_from=latency_from,
             budgets=budgets,
             verdict=verdict,
@@ -245,6 +248,7 @@ class Planner:
                 runs=self.config.profile.runs,
                 cache_dir=self.config.profile.cache_dir,
                 report=self.run.report,
+                head=self.run.head,
             )
         except UserError as error:
             self._why_no_glance = f"not measured: {error.required}, found {error.found}"
@@ -295,9 +299,11 @@ class Planner:
         if table is not None and not missing_keys(self.run, table):
             return StagePlan("profile", FINISHED, f"{len(block_keys(self.space))} blocks", None)
         missing = [*block_keys(self.space)] if table is None else missing_keys(self.run, table)
-        networks = [key for key in missing if key.startswith(f"{NETWORK}/")]
+        networks = [key for key in missing if key.startswith((f"{NETWORK}/", f"{WITH_HEAD}/"))]
         blocks = len(missing) - len(networks)
-        count = settings.networks if table is None else len(networks)
+        count = len(networks)
+        if table is None:
+            count = settings.networks * (1 if self.run.head is None else 2)
         most = f"at most {duration_words(settings.max_seconds)} of measuring"
         work = f"measure {blocks:,} blocks and {count} networks on {self.run.device.name}, {most}"
         state = TO_DO if table is None else BEGUN
@@ -474,8 +480,11 @@ class Planner:
     def _latency_range(self) -> tuple[tuple[float, float] | None, str]:
         table, ends = self._table, (self.space.smallest, self.space.largest)
         correction = None if table is None else current_correction(self.space, table)
-        if table is not None and correction is not None:
-            model = LatencyModel.from_table(self.space, table, correction)
+        head, fit = self.run.head, None
+        if table is not None and head is not None:
+            fit = current_head(self.space, table, head)
+        if table is not None and correction is not None and (head is None or fit is not None):
+            model = LatencyModel.from_table(self.space, table, correction, head, fit)
             low, high = (model.predict(each).median_ms for each in ends)
             if math.isfinite(low) and math.isfinite(high):
                 return (low, high), f"predicted from {table.path}"
@@ -523,6 +532,7 @@ class Planner:
             return None
         measure = self.config.profile.measure(self.config.seed)
         blocks, networks = len(block_keys(self.space)), self.config.profile.networks
+        networks *= 1 if self.run.head is None else 2
         records = blocks * measure.rounds_for(self._glance.block_ms)
         records += networks * measure.rounds_for(self._glance.network_ms)
         return round(USUAL_ROUNDS * records * self._glance.record_bytes)

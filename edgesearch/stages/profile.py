@@ -11,16 +11,22 @@ from pathlib import Path
 from edgesearch.errors import Interrupted
 from edgesearch.events import Event
 from edgesearch.latency.correction import Correction
+from edgesearch.latency.head_latency import HeadFit
 from edgesearch.latency.latency_model import LatencyModel
 from edgesearch.latency.load_table import tell_accepted, tell_speed
 from edgesearch.latency.table import (
     NETWORK,
     VALIDATION,
+    WHOLE,
     WINNER,
+    WITH_HEAD,
+    WITH_HEAD_VALIDATION,
     correction_notes,
     current_correction,
+    current_head,
     describe,
     keep_correction,
+    keep_head,
     measured_networks,
     steadiness_of,
     write_csv,
@@ -28,7 +34,7 @@ from edgesearch.latency.table import (
 from edgesearch.latency.workloads import WorkloadFiles, block_keys, network_key, networks_to_measure
 from edgesearch.run.context import RunContext
 from edgesearch.run.room import check_memory
-from edgesearch.space import SearchSpace
+from edgesearch.space import Architecture, SearchSpace
 from profilers import (
     LatencyTable,
     Meter,
@@ -53,6 +59,8 @@ class ProfileResult:
         skipped: Whether the table was already complete.
         latencies_ms: Lowest and highest predicted median of the space (of a large one: of a
             sample and both ends).
+        latency_of: What these are of: "backbone", or "whole model" with its head.
+        head_fit: From backbones to whole models; None without a task.
     """
 
     table_path: Path
@@ -66,17 +74,21 @@ class ProfileResult:
     skipped: bool
     description: str
     latencies_ms: tuple[float, float]
+    latency_of: str
+    head_fit: HeadFit | None = None
     csv_path: Path | None = None
 
 
 def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -> ProfileResult:
     """Measure what is missing from `latency/<device>-<identity>.jsonl`; can also write a CSV.
 
-    With `again` the present table is set aside as `<device>-<identity>.jsonl.<number>` once the
-    device has been reached, and everything is measured anew.
+    With a task (`finetune.task`) whole models with its head are measured too, and what the head
+    adds is fitted to them. With `again` the present table is set aside as
+    `<device>-<identity>.jsonl.<number>` once the device has been reached, and everything is
+    measured anew.
     """
     with run.writing():
-        space, settings = run.space, run.config.profile
+        space, settings, head = run.space, run.config.profile, run.head
         path = run.files.table(run.device)
         before = None
         if path.exists() and not again:
@@ -87,13 +99,18 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
             check_memory(run)
         table = _measured(run, path, before, complete)
         correction = current_correction(space, table)
-        model = LatencyModel.from_table(space, table, correction if complete else None)
+        fit = None if head is None else current_head(space, table, head)
+        known = (correction, head, fit) if complete else (None, head, None)
+        model = LatencyModel.from_table(space, table, *known)
         if correction is None or not complete:
             run.require_lock()
             asked = {"rounds": settings.rounds, "least_ms": settings.least_ms}
             keep_correction(
                 space, table, model.correction, **asked, last_session=table.last_session
             )
+        if head is not None and model.fit is not None and (fit is None or not complete):
+            run.require_lock()
+            keep_head(space, table, head, model.fit)
         if settings.accept:
             tell_speed(table, "profile", run.report)
         keys, cannot_run = block_keys(space), model.cannot_run()
@@ -109,6 +126,8 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
             skipped=complete,
             description=describe(table),
             latencies_ms=model.range_ms(),
+            latency_of=model.about,
+            head_fit=model.fit,
             csv_path=_write_csv(space, table, model) if export_csv else None,
         )
 
@@ -167,10 +186,15 @@ def open_workloads(run: RunContext, meter: Meter) -> WorkloadFiles:
 
 def _write_csv(space: SearchSpace, table: LatencyTable, model: LatencyModel) -> Path:
     """Write the table as CSV, with predictions for its networks."""
+    backbones = LatencyModel(space, model.block_ms, model.correction)
     predicted_ms = {
-        network.key: model.predict(network.architecture).median_ms
+        network.key: backbones.predict(network.architecture).median_ms
         for network in measured_networks(table, space, NETWORK, VALIDATION, WINNER)
     }
+    if model.head is not None:
+        kinds = WITH_HEAD, WITH_HEAD_VALIDATION, WHOLE
+        for network in measured_networks(table, space, *kinds, head=model.head):
+            predicted_ms[network.key] = model.predict(network.architecture).median_ms
     return write_csv(table, {key: ms for key, ms in predicted_ms.items() if math.isfinite(ms)})
 
 
@@ -201,16 +225,38 @@ def _measure(
     try:
         blocks = [Workload(key, onnx_path) for key, onnx_path in files.blocks().items()]
         chosen = networks_to_measure(run.space, before, settings.networks)
-        table = measured(blocks + files.networks(chosen, NETWORK), before)
+        table = measured(blocks + _networks(run, files, chosen, before), before)
         tried = {*table.keys(NETWORK), *table.errors}
         instead = [
             network
             for network in networks_to_measure(run.space, table, settings.networks)
             if network_key(NETWORK, run.space, network) not in tried
         ]
-        return measured(files.networks(instead, NETWORK), table) if instead else table
+        return measured(_networks(run, files, instead, table), table) if instead else table
     except KeyboardInterrupt:
         raise Interrupted(f"profiling stopped; what was measured is in {path}") from None
+
+
+def _networks(
+    run: RunContext,
+    files: WorkloadFiles,
+    architectures: Sequence[Architecture],
+    before: LatencyTable | None,
+) -> list[Workload]:
+    """The networks to measure; with a task also as whole models, as far as a table lacks them."""
+    found = files.networks(architectures, NETWORK)
+    if run.head is None:
+        return found
+    lacking = architectures
+    if before is not None:  # exporting a whole model takes seconds
+        missing = set(missing_keys(run, before))
+        lacking = [
+            each
+            for each in architectures
+            if (key := network_key(WITH_HEAD, run.space, each, run.head)) in missing
+            or key not in before.keys(WITH_HEAD)
+        ]
+    return found + files.with_head(lacking, WITH_HEAD, run.head)
 
 
 def missing_keys(run: RunContext, table: LatencyTable) -> list[str]:
@@ -235,5 +281,7 @@ def missing_keys(run: RunContext, table: LatencyTable) -> list[str]:
     wanted = block_keys(space)
     chosen = networks_to_measure(space, table, settings.networks)
     wanted += [network_key(NETWORK, space, architecture) for architecture in chosen]
+    if run.head is not None:
+        wanted += [network_key(WITH_HEAD, space, each, run.head) for each in chosen]
     retried, errors = settings.retry_errors, table.errors
     return [key for key in wanted if (retried if key in errors else is_lacking(key))]

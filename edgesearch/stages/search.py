@@ -13,6 +13,7 @@ from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import StageError
 from edgesearch.events import silent
 from edgesearch.inputs import read_json
+from edgesearch.latency.latency_model import about_latencies
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import TIMEOUT, check_same_in_all, report_processes
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
@@ -55,6 +56,7 @@ class SearchResult:
         feasible: Number of architectures within any of the budgets.
         feasible_each: Number within each latency budget, in their order.
         budgets: All bounds in words.
+        latency_of: What latencies and budgets are of: "backbone", or "whole model" with its head.
         latency_budget_ms: Budget of the median latency: a number, a list, or a dict with min and
             max; None if unbounded.
         latency_p95_budget_ms: Budget of the 95th percentile: a number or a dict with min and max;
@@ -72,6 +74,7 @@ class SearchResult:
     feasible_each: tuple[int, ...]
     size: int
     budgets: tuple[str, ...]
+    latency_of: str
     latency_budget_ms: Any
     latency_p95_budget_ms: Any
     cannot_run: int
@@ -175,7 +178,7 @@ def check_search(run: RunContext, profiled: bool) -> None:
     check_scorer(run)
     if not profiled:
         further, accept = settings.budgets.further_devices(), run.config.profile.accept
-        load_further(run.files.table, run.space, further.values(), accept)
+        load_further(run.files.table, run.space, further.values(), accept, head=run.head)
         unknown = DeviceLatencies(run.space.sums(lambda block: 0.0), 1.0)
         find_feasible(Costs(run.space, run.device, unknown), settings.budgets.without_latency())
         return
@@ -190,11 +193,16 @@ def check_search(run: RunContext, profiled: bool) -> None:
         each = f", {', '.join(counts)} within each"
     text = (
         f"{feasible.count} architectures are within the budgets ({words}){each}; predicted medians "
-        f"of{known} the space: {medians_ms.min():.3f} to {medians_ms.max():.3f} ms"
+        f"of{known} the space: {medians_ms.min():.3f} to {medians_ms.max():.3f} ms{_of(run)}"
     )
     if feasible.count.number == run.space.size and feasible.budgets.words():
         text += "; the budgets exclude none"
     run.teller("search")(text)
+
+
+def _of(run: RunContext) -> str:
+    """What latencies are of, where that is not just the network that is searched."""
+    return "" if run.head is None else f" (latencies of the {about_latencies(run.head)})"
 
 
 def tables_of(run: RunContext) -> Tables:
@@ -206,6 +214,7 @@ def tables_of(run: RunContext) -> Tables:
         run.config.search.budgets.further_devices().values(),
         run.config.profile.accept,
         run.report,
+        run.head,
     )
 
 
@@ -220,6 +229,7 @@ def _result(run: RunContext, skipped: bool, doubts: dict[str, str]) -> SearchRes
         feasible_each=tuple(facts["feasible_each"]),
         size=run.space.size,
         budgets=tuple(facts["bounds"]),
+        latency_of=about_latencies(run.head),
         latency_budget_ms=facts["latency_budget_ms"],
         latency_p95_budget_ms=facts["latency_p95_budget_ms"],
         cannot_run=facts["cannot_run"],

@@ -13,6 +13,7 @@ from edgesearch.evaluate.comparison import Comparison, subjects
 from edgesearch.evaluate.judge import SubnetJudge
 from edgesearch.events import silent
 from edgesearch.inputs import digest_of, read_json
+from edgesearch.latency.latency_model import about_latencies
 from edgesearch.latency.load_table import corrected_model, load_table
 from edgesearch.latency.table import measured_networks
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
@@ -57,10 +58,12 @@ class Summary:
 
     Attributes:
         labelled: None without labels.
+        latency_of: What latencies are of: "backbone", or "whole model" with its head.
     """
 
     rows: list[SummaryRow]
     labelled: LabelledCounts | None
+    latency_of: str = "backbone"
 
     @property
     def training_doubt(self) -> str | None:
@@ -88,13 +91,15 @@ def summarise(run: RunContext) -> Summary:
         def work(weights: SupernetWeights) -> list[str]:
             judge = make_judge(run, pool)
             rows = list(_rows(run, weights, judge))
-            write_json(path, asdict(Summary(rows, _labelled(judge, weights))))
+            latency_of = about_latencies(run.head)
+            write_json(path, asdict(Summary(rows, _labelled(judge, weights), latency_of)))
             return [path.name]
 
         stage.do(run, run.load_weights, work)
         found = read_json(path, "run")
         labelled = found["labelled"] and LabelledCounts(**found["labelled"])
-        return Summary([SummaryRow(**row) for row in found["rows"]], labelled)
+        rows = [SummaryRow(**row) for row in found["rows"]]
+        return Summary(rows, labelled, found["latency_of"])
 
 
 def summary_stage(run: RunContext, pool: ImagePool) -> Stage:
@@ -142,9 +147,11 @@ class _Latencies:
 
     def __init__(self, run: RunContext) -> None:
         space, device = run.space, run.device
-        table = load_table(run.files.table(device), space, device, run.config.profile.accept)
-        self._model = corrected_model(space, table)
-        self._measured = {each.architecture: each for each in measured_networks(table, space)}
+        accept, head = run.config.profile.accept, run.head
+        table = load_table(run.files.table(device), space, device, accept, head=head)
+        self._model = corrected_model(space, table, head)
+        measured = measured_networks(table, space, head=head)
+        self._measured = {each.architecture: each for each in measured}
 
     def __call__(
         self, architecture: Architecture, exported: Mapping[str, Any] | None

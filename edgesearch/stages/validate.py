@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,22 +12,52 @@ from pathlib import Path
 import numpy as np
 
 from devices.files import write_json
-from edgesearch.errors import Interrupted, LatencyError
+from edgesearch.errors import Interrupted, LatencyError, UserError
 from edgesearch.events import Event
+from edgesearch.export.kit_program import LEAST_SCORE, boxes_of
 from edgesearch.inputs import read_json
-from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.latency_model import LatencyModel, about_latencies
 from edgesearch.latency.load_table import load_table, tell_speed
 from edgesearch.latency.prediction_error import PredictionError, plot_predictions, prediction_error
-from edgesearch.latency.table import VALIDATION, keep_correction, measured_networks, steadiness_of
-from edgesearch.latency.workloads import held_out_networks
+from edgesearch.latency.table import (
+    VALIDATION,
+    WITH_HEAD_VALIDATION,
+    keep_correction,
+    keep_head,
+    measured_networks,
+    steadiness_of,
+)
+from edgesearch.latency.workloads import held_out_networks, network_key, random_model
 from edgesearch.run.context import RunContext
 from edgesearch.space import Architecture, SearchSpace
+from edgesearch.stages.finetune import open_finetuning
 from edgesearch.stages.profile import open_workloads
+from edgesearch.tasks.finetuning import WEIGHTS, Finetuning
+from edgesearch.tasks.model import TaskModel, outputs_of
 from profilers import LatencyTable, Steadiness, build_table, open_meter
 
 REPORT, PLOT = ".validation.json", ".validation.png"
+POST_IMAGES, POST_REPEATS = 16, 3
+"""Images that post-processing is timed on, and how often on each; the fastest counts."""
 VALIDATION_ANCHORS = 8
 """Twice the usual number: an error in joining sessions biases every network."""
+
+
+@dataclass(frozen=True)
+class PostProcessing:
+    """Time from a detector's outputs to its boxes, in numpy as the kit does it, on this machine.
+
+    Attributes:
+        images: Number of images.
+        trained: Whether the outputs are a trained network's on test images. Otherwise the boxes are
+            those of an untrained head, with random scores that make every box a candidate: no
+            trained network needs as long.
+    """
+
+    median_ms: float
+    p95_ms: float
+    images: int
+    trained: bool
 
 
 @dataclass(frozen=True)
@@ -45,6 +77,8 @@ class ValidateResult(PredictionError):
 
     Attributes:
         p95_mape: Mean absolute relative error of the 95th percentiles.
+        latency_of: What was predicted and measured: "backbone", or "whole model" with its head.
+        post_processing: What a detector needs beside its network; None for other tasks.
         held_out: Whether no correction was fitted to the networks. In a tiny space, it is fitted to
             all of them: they are loaded and measured again.
     """
@@ -56,20 +90,26 @@ class ValidateResult(PredictionError):
     table_path: Path
     report_path: Path
     plot_path: Path
+    latency_of: str
+    post_processing: PostProcessing | None
 
 
 def validate(run: RunContext) -> ValidateResult:
     """Measure whole networks that no correction was fitted to, and compare with predictions.
 
+    With a task (`finetune.task`) they are whole models with its head, without it backbones.
     Appends measurements and errors to the latency table; writes
     `latency/<device>-<identity>.validation.json` and `.png`. Networks that have all their rounds
     are not measured again; another seed draws other networks.
     """
     with run.writing():
         space, settings, accept = run.space, run.config.validation, run.config.profile.accept
+        head = run.head
         path = run.files.table(run.device)
-        table = load_table(path, space, run.device, accept, "validate", run.report)
-        fitted = {network.architecture for network in measured_networks(table, space)}
+        table = load_table(path, space, run.device, accept, "validate", run.report, head=head)
+        fitted = {network.architecture for network in measured_networks(table, space, head=head)}
+        if head is not None:  # backbones are fitted to these
+            fitted |= {network.architecture for network in measured_networks(table, space)}
         chosen = held_out_networks(space, settings.networks, settings.seed, fitted)
         held_out = bool(chosen)
         chosen = chosen or sorted(fitted, key=space.index)[: settings.networks]
@@ -83,7 +123,8 @@ def validate(run: RunContext) -> ValidateResult:
             raise Interrupted(f"validation stopped; what was measured is in {path}") from None
         if accept:
             tell_speed(table, "validate", run.report)
-        model = LatencyModel.from_table(space, table)  # the table has new samples of its networks
+        # The table has new samples of its networks.
+        model = LatencyModel.from_table(space, table, head=head)
         rows = _compare(model, table, chosen)
         if len(rows) < len(chosen):
             run.teller("validate")(
@@ -95,7 +136,12 @@ def validate(run: RunContext) -> ValidateResult:
         )
         errors = prediction_error(predicted_ms, measured_ms)
         validation = {**asdict(errors), "held_out": held_out}
-        keep_correction(space, table, model.correction, validation=validation)
+        if head is None or model.fit is None:
+            keep_correction(space, table, model.correction, validation=validation)
+        else:
+            keep_correction(space, table, model.correction)
+            keep_head(space, table, head, model.fit, validation)
+        post_processing = _post_processing(run, chosen[0])
         result = ValidateResult(
             **asdict(errors),
             p95_mape=float(np.abs(predicted_p95_ms / measured_p95_ms - 1).mean()),
@@ -105,17 +151,22 @@ def validate(run: RunContext) -> ValidateResult:
             table_path=path,
             report_path=path.with_suffix(REPORT),
             plot_path=path.with_suffix(PLOT),
+            latency_of=model.about,
+            post_processing=post_processing,
         )
         figures = {
             **asdict(errors),
             "p95_mape": result.p95_mape,
             "held_out": held_out,
+            "latency_of": model.about,
+            "post_processing": None if post_processing is None else asdict(post_processing),
             "seed": settings.seed,
             "settled": result.steadiness.settled,
             "networks": [asdict(row) for row in rows],
         }
         write_json(result.report_path, figures)
-        title = f"{space.name} on {run.device.name}: {len(rows)} networks, MAPE {errors.mape:.1%}"
+        of = "networks" if head is None else f"whole models, {head.head}"
+        title = f"{space.name} on {run.device.name}: {len(rows)} {of}, MAPE {errors.mape:.1%}"
         plot_predictions(result.plot_path, predicted_ms, measured_ms, title)
         return result
 
@@ -140,7 +191,10 @@ def _reported(
     networks = tuple(ValidatedNetwork(**network) for network in figures["networks"])
     if {network.architecture for network in networks} != {str(each) for each in chosen}:
         run.require_lock()
+    if figures["latency_of"] != about_latencies(run.head):
+        run.require_lock()
     errors = {each.name: figures[each.name] for each in fields(PredictionError)}
+    post = figures["post_processing"]
     return ValidateResult(
         **errors,
         p95_mape=figures["p95_mape"],
@@ -150,16 +204,22 @@ def _reported(
         table_path=table.path,
         report_path=path,
         plot_path=table.path.with_suffix(PLOT),
+        latency_of=figures["latency_of"],
+        post_processing=None if post is None else PostProcessing(**post),
     )
 
 
 def _measure(run: RunContext, table: LatencyTable, chosen: Sequence[Architecture]) -> LatencyTable:
-    settings = run.config.profile
+    settings, head = run.config.profile, run.head
     with contextlib.closing(open_meter(run.device)) as meter, open_workloads(run, meter) as files:
+        if head is None:
+            workloads = files.networks(chosen, VALIDATION)
+        else:  # exporting a whole model takes seconds
+            workloads = files.with_head(_lacking(run, table, chosen), WITH_HEAD_VALIDATION, head)
         return build_table(
             table.path,
             spec=run.device,
-            workloads=files.networks(chosen, VALIDATION),
+            workloads=workloads,
             meter=meter,
             config=settings.measure(run.config.seed),
             anchors=files.anchors(table, VALIDATION_ANCHORS),
@@ -171,12 +231,27 @@ def _measure(run: RunContext, table: LatencyTable, chosen: Sequence[Architecture
         )
 
 
+def _lacking(
+    run: RunContext, table: LatencyTable, chosen: Sequence[Architecture]
+) -> list[Architecture]:
+    """Those whose whole models a table does not know well enough."""
+    settings, kind = run.config.profile, WITH_HEAD_VALIDATION
+    measure, found = settings.measure(run.config.seed), []
+    for architecture in chosen:
+        key = network_key(kind, run.space, architecture, run.head)
+        failed = key in table.errors
+        if settings.retry_errors if failed else measure.lacks_rounds(table.history(key)):
+            found.append(architecture)
+    return found
+
+
 def _compare(
     model: LatencyModel, table: LatencyTable, chosen: Sequence[Architecture]
 ) -> list[ValidatedNetwork]:
+    kind = VALIDATION if model.head is None else WITH_HEAD_VALIDATION
     measured = {
         network.architecture: network
-        for network in measured_networks(table, model.space, VALIDATION)
+        for network in measured_networks(table, model.space, kind, head=model.head)
     }
     rows = []
     for architecture in chosen:
@@ -200,3 +275,55 @@ def _compare(
             "Choose another runtime or precision.",
         )
     return sorted(rows, key=lambda row: row.measured_ms)
+
+
+def _post_processing(run: RunContext, architecture: Architecture) -> PostProcessing | None:
+    """The post-processing of a detector: a trained one of the run, or an untrained architecture."""
+    import torch
+
+    head = run.head
+    if head is None or head.task != "detection":
+        return None
+    trained = _trained(run)
+    if trained is not None:
+        finetuning, model = trained
+        images = finetuning.fitted("test", model.resolution).images[:POST_IMAGES]
+        inputs = finetuning.task(model.resolution).preprocess.normalise(images)
+    else:
+        model = random_model(run.space, architecture, head)
+        size, generator = model.resolution, torch.Generator().manual_seed(0)
+        shape = (POST_IMAGES, run.space.in_channels, size, size)
+        inputs = torch.randn(shape, generator=generator)
+    with torch.no_grad():
+        found = dict(zip(model.output_names, outputs_of(model, inputs), strict=True))
+    outputs = {name: each.numpy() for name, each in found.items()}
+    if trained is None:
+        shape = outputs["scores"].shape
+        outputs["scores"] = np.random.default_rng(0).uniform(LEAST_SCORE, 1, shape)
+    rule = {"resolution": model.resolution, "fit": "stretch"}
+    labels = [str(number) for number in range(head.classes)]
+    times_ms = []
+    for number in range(len(inputs)):
+        of_image = {name: each[number] for name, each in outputs.items()}
+        fastest = math.inf
+        for _ in range(POST_REPEATS):
+            begun = time.perf_counter()
+            boxes_of(of_image, labels, rule, model.resolution, model.resolution)
+            fastest = min(fastest, time.perf_counter() - begun)
+        times_ms.append(1000 * fastest)
+    return PostProcessing(
+        median_ms=float(np.median(times_ms)),
+        p95_ms=float(np.percentile(times_ms, 95)),
+        images=len(times_ms),
+        trained=trained is not None,
+    )
+
+
+def _trained(run: RunContext) -> tuple[Finetuning, TaskModel] | None:
+    """A network that the run has fine-tuned for its task; None without one."""
+    for path in sorted(run.files.finetune.glob(f"*/{WEIGHTS}")):
+        with contextlib.suppress(UserError):  # of another space, head or task
+            architecture = run.space.from_text(path.parent.name)
+            finetuning = open_finetuning(run, weights=False)
+            return finetuning, finetuning.load(path.parent, architecture)
+    return None

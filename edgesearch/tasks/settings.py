@@ -72,6 +72,8 @@ class FinetuneSettings(Settings):
     """Initial weights of the backbone: those of the supernet, recalibrated, or random ones."""
     head: str = _own()
     """The head."""
+    classes: Annotated[Count | None, NO_EFFECT] = None
+    """Number of classes, for latencies where there are no images; that of the images if null."""
     probe: bool = False
     """Train the head only, on the frozen backbone (a linear probe in classification)."""
     fit: Literal["crop", "stretch", "letterbox"] = _own()

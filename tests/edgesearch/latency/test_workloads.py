@@ -2,16 +2,22 @@
 
 import os
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import onnx
 import pytest
+import torch
 
 from devices import DeviceSpec, take_fingerprint
+from edgesearch.export.deployable import write_in_format
+from edgesearch.export.engines import ONNX_FILE
 from edgesearch.families.resnet.space import ResNetSpace
+from edgesearch.formats.onnx_export import export_network
 from edgesearch.formats.onnx_files import is_whole_model
-from edgesearch.latency.table import about_network
-from edgesearch.latency.workloads import WorkloadFiles, correction_networks
+from edgesearch.latency.table import WITH_HEAD, about_network
+from edgesearch.latency.workloads import WorkloadFiles, correction_networks, random_model
+from edgesearch.tasks.head_costs import TaskHead
 
 FINGERPRINT = take_fingerprint("onnxruntime", "1")
 
@@ -143,3 +149,32 @@ def test_networks_are_there_until_the_end(files, space, precision):
         assert [w.about for w in workloads] == [about_network(space, a) for a in chosen]
         assert all(w.onnx_path.exists() for w in workloads)
     assert not workloads[0].onnx_path.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("precision", "provider"), [("fp32", None), ("int8", None), ("fp16", "cuda")]
+)
+@pytest.mark.parametrize(("task", "head"), [("detection", "ssdlite"), ("segmentation", "lraspp")])
+def test_whole_models_are_what_an_export_would_ship(
+    space, tmp_path, precision, provider, task, head
+):
+    device = DeviceSpec("local-cpu", precision=precision, provider=provider)
+    of, architecture = TaskHead(task, head, 2), space.largest
+    model = random_model(space, architecture, of)
+    shape = (1, 1, architecture.resolution, architecture.resolution)
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    names = model.output_names
+    export_network(model, shipped / ONNX_FILE, input_shape=shape, output_names=names)
+    with WorkloadFiles(space, device, FINGERPRINT, tmp_path / "networks") as made:
+        images = torch.randn(8, *shape[1:], generator=torch.Generator().manual_seed(0))
+        path = write_in_format(shipped, made.number_format, images, 1)
+        (workload,) = made.with_head([architecture], WITH_HEAD, of)
+        found, wanted = onnx.load(workload.onnx_path), onnx.load(path)
+    assert [each.name for each in found.graph.output] == names
+    assert _operations(found) == _operations(wanted)
+    assert workload.about == about_network(space, architecture, of)
+
+
+def _operations(model):
+    return Counter(node.op_type for node in model.graph.node)

@@ -179,6 +179,7 @@ class TestWinners:
                     "predicted_p95": 1.25 * latency,
                     "budget": part.budgets.latency_ms,
                     "budget_p95": 2.0,
+                    "latency_of": "backbone",
                 }
                 low, high = one.agreement_interval
                 assert low <= one.agreement <= high

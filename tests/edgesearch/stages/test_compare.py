@@ -93,6 +93,9 @@ def test_at_the_winners_latency_baselines_have_their_own_resolution(compared, tm
     chain = compared[0].copied(tmp_path)
     shutil.rmtree(chain.output_dir / "compare")
     few = ("compare.resolution=budget", "compare.random=2", "compare.ends=false")
+    # It was profiled without a task; random architectures are of the whole model's latency.
+    chain.refuses("compare", *OPTIONS, *few, says="Run `edgesearch profile`")
+    chain.passes("profile", *OPTIONS)
     done = chain.json("compare", *OPTIONS, *few, "compare.int8=false")
     assert done["left_out"] == {"mobilenet_v3_small": "slower than w0 even at 32 px"}
     assert all(row["int8_metric"] is None for row in done["rows"])
