@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from edgesearch.errors import UserError
-from edgesearch.inputs import read_json
-from edgesearch.run.context import RunContext
-
-RESULTS = "results.json"
 LARGEST_MATRIX = 20
 """Classes up to which the whole matrix is shown; of more, the pairs that are confused most."""
 PAIRS = 12
@@ -148,47 +143,3 @@ class TaskFacts:
 def title_of(figure: str) -> str:
     """The name of a figure in words."""
     return TITLES.get(figure, figure.replace("_", " "))
-
-
-def read_task(run: RunContext) -> TaskFacts | None:
-    """The fine-tuned networks with predictions; None if there are none.
-
-    Raises:
-        UserError: The results are damaged.
-    """
-    path = run.files.finetune / RESULTS
-    if not path.exists():
-        return None
-    values = read_json(path, "finetune")
-    facts = TaskFacts(
-        task=values["task"],
-        head=values["head"],
-        metric=values["metric"],
-        networks=tuple(map(_network, values["rows"])),
-    )
-    settings = run.config.finetune
-    if (settings.task, settings.head) != (facts.task, facts.head):
-        return replace(
-            facts, problem=f"the configuration asks for {settings.task}, {settings.head}"
-        )
-    # Imports torchvision, which takes longer than all of a report without fine-tuned networks.
-    from edgesearch.report.task_predictions import with_predictions
-
-    try:
-        return with_predictions(run, facts)
-    except UserError as error:
-        why = f"required: {error.required}; found: {error.found}. {error.remedy}"
-        return replace(facts, problem=why)
-
-
-def _network(row: dict[str, Any]) -> TaskNetwork:
-    """A row of the results; names of figures are followed by that of a class, if they have one."""
-    whole: dict[str, float] = {}
-    of_classes: dict[str, dict[str, float]] = {}
-    for key, value in row["figures"].items():
-        name, _, label = key.partition(" ")
-        if label:
-            of_classes.setdefault(label, {})[name] = value
-        else:
-            whole[name] = value
-    return TaskNetwork(row["name"], row, whole, of_classes)

@@ -8,8 +8,9 @@ import pytest
 import edgesearch
 from edgesearch.config import Config
 from edgesearch.report.page import make_page
+from edgesearch.report.read_task import read_task
 from edgesearch.report.run_facts import read_run
-from edgesearch.report.task_facts import Confusion, read_task
+from edgesearch.report.task_facts import Confusion
 
 TASKS = {
     "classification": ("folders", "accuracy"),

@@ -1,4 +1,4 @@
-"""What fine-tuned networks say of held-out images."""
+"""Reads fine-tuned networks: their figures, and what they say of held-out images."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from PIL import Image
 
 from edgesearch.data.image_set import ImageSet
 from edgesearch.data.label_maps import IGNORED
+from edgesearch.errors import UserError
+from edgesearch.inputs import read_json
 from edgesearch.report.task_facts import LIKELY, Box, Confusion, Example, TaskFacts, TaskNetwork
 from edgesearch.run.context import RunContext
 from edgesearch.tasks.detection import Detections, FramedBoxes
@@ -22,6 +24,7 @@ from edgesearch.tasks.finetuning import Finetuning
 from edgesearch.tasks.known_tasks import TASKS
 from edgesearch.tasks.task_images import FittedImages
 
+RESULTS = "results.json"
 MOST_NETWORKS = 3
 """Networks whose predictions are computed."""
 MOST_TESTED = 1000
@@ -35,12 +38,48 @@ COLOURS = (
 """Of classes, in turn: those of the charts."""
 
 
-def with_predictions(run: RunContext, facts: TaskFacts) -> TaskFacts:
-    """The networks with what they predict of held-out images.
+def read_task(run: RunContext) -> TaskFacts | None:
+    """The fine-tuned networks with predictions; None if there are none.
 
     Raises:
-        UserError: Images or weights are missing or do not fit.
+        UserError: The results are damaged.
     """
+    path = run.files.finetune / RESULTS
+    if not path.exists():
+        return None
+    values = read_json(path, "finetune")
+    facts = TaskFacts(
+        task=values["task"],
+        head=values["head"],
+        metric=values["metric"],
+        networks=tuple(map(_network, values["rows"])),
+    )
+    settings = run.config.finetune
+    if (settings.task, settings.head) != (facts.task, facts.head):
+        return replace(
+            facts, problem=f"the configuration asks for {settings.task}, {settings.head}"
+        )
+    try:
+        return _with_predictions(run, facts)
+    except UserError as error:
+        why = f"required: {error.required}; found: {error.found}. {error.remedy}"
+        return replace(facts, problem=why)
+
+
+def _network(row: dict[str, Any]) -> TaskNetwork:
+    """A row of the results; names of figures are followed by that of a class, if they have one."""
+    whole: dict[str, float] = {}
+    of_classes: dict[str, dict[str, float]] = {}
+    for key, value in row["figures"].items():
+        name, _, label = key.partition(" ")
+        if label:
+            of_classes.setdefault(label, {})[name] = value
+        else:
+            whole[name] = value
+    return TaskNetwork(row["name"], row, whole, of_classes)
+
+
+def _with_predictions(run: RunContext, facts: TaskFacts) -> TaskFacts:
     pool = run.open_images()
     finetuning = Finetuning(
         settings=run.config.finetune,
