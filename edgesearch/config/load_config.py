@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shlex import quote
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from devices.spec import DeviceSpec
-from devices.values import in_yaml
+from devices.values import did_you_mean, in_yaml
 from edgesearch.config.config import Config
 from edgesearch.config.faults import describe_faults, kinds_at, section_at
 from edgesearch.config.yaml_values import Parsed, parse_yaml
@@ -123,14 +122,15 @@ def _find(path_or_name: str) -> Path:
         )
     if Path(path_or_name).exists():
         return Path(path_or_name)
-    near = difflib.get_close_matches(Path(path_or_name).stem, shipped_configs(), 1)
     raise ConfigError(
         "the path of a YAML file, or the name of a shipped configuration "
         f"({', '.join(shipped_configs())})",
         f"no file {path_or_name}",
-        f"Did you mean {near[0]!r}?"
-        if near
-        else "Correct the path or the name; `edgesearch init IMAGES` writes a file for images.",
+        did_you_mean(
+            Path(path_or_name).stem,
+            shipped_configs(),
+            "Correct the path or the name; `edgesearch init IMAGES` writes a file for images.",
+        ),
     )
 
 

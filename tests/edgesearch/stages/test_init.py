@@ -111,7 +111,7 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path):
         (["nowhere", "--share", "0.5"], "nothing of that name"),
         (["list.csv", "--share", "0.5"], "Give the folder that holds the images"),
         (["few", "--share", "0.5"], "at least 4 training images"),
-        (["photos", "--device", "local-cpy"], "Did you mean 'local-cpu'?"),
+        (["photos", "--device", "local-cpy"], "Did you mean local-cpu?"),
         (["photos", "--share", "0"], "--latency-ms"),
         (["photos", "--share", "0.5", "--latency-ms", "3"], "--latency-ms"),
         (["photos", "--share", "0.5", "--task", "classification"], "images of each class"),
