@@ -289,7 +289,7 @@ def _labels_words(chosen: str | None, layouts: Sequence[str]) -> str:
 def _without_labels(root: str, task: str, found: str) -> DataError:
     places = [f"{LAYOUTS[name].places} ({LAYOUTS[name].words})" for name in OF_TASK[task]]
     if task == CLASSIFICATION:
-        places.insert(0, "a folder for the images of each class")
+        places.insert(0, "two or more folders, with the images of each class in one")
     return DataError(
         f"labels in {root} for --task {task}: {', or '.join(places)}",
         found,

@@ -133,7 +133,7 @@ def _no_file(path: Path) -> CheckpointError:
     if path.exists():
         return _none_of(path, "a pipe, socket or device", "Copy its content into a file.")
     remedy = f"Correct the path, or take one of {', '.join(PACKAGES)}."
-    guess = did_you_mean(str(path), PACKAGES)
+    guess = did_you_mean(str(path), list(PACKAGES))
     return _none_of(path, "no such file", f"{guess} {remedy}".lstrip())
 
 
