@@ -1,4 +1,4 @@
-"""Words of messages: values as in YAML, and names that a wrong one is like."""
+"""Words of messages: values as in YAML, and paths in commands, names like a wrong one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import reprlib
+import shlex
 from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
@@ -44,6 +45,12 @@ class _Yaml(reprlib.Repr):
 
 in_yaml = _Yaml().repr
 """A value as it stands in a configuration: `null`, `true`, `'text'`, `[1, 2]`."""
+
+
+def in_shell(path: object) -> str:
+    """A path as it stands in a command: quoted if necessary, and never taken for an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def did_you_mean(

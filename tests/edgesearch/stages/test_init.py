@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shlex
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,23 @@ def test_a_folder_with_classes_and_spaces_in_its_name(tmp_path):
     assert "2 classes" in done.stderr
     text = (tmp_path / "edgesearch.yaml").read_text()
     assert "the smallest class has 10 training images" in text
+
+
+@pytest.mark.parametrize("name", ["my birds.yaml", "-x.yaml"])
+def test_the_commands_shown_work_for_any_name(tmp_path, name):
+    photographs(tmp_path / "photos")
+    done = call("photos", "--share", "0.4", "--file", name, "--device", "local-cpu")
+    assert done.exit_code == 0, done.stderr
+    (shown,) = (line.split("#")[0] for line in done.stdout.splitlines() if " plan " in line)
+    (written,) = (
+        line.lstrip("# ").split("  #")[0]
+        for line in (tmp_path / name).read_text("utf-8").splitlines()
+        if line.startswith("#     edgesearch plan ")
+    )
+    assert shlex.split(shown) == shlex.split(written)
+    *_, argument = shlex.split(shown)
+    assert not argument.startswith("-")
+    assert load_config(argument).search.budgets.latency_of_largest == 0.4
 
 
 @pytest.mark.parametrize("mode", ["L", "I;16"])
