@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from devices.errors import UnknownDeviceError
 from devices.runtimes.known_runtimes import RUNTIMES
 from devices.runtimes.record import RuntimeRecord
-from devices.values import in_yaml
+from devices.values import did_you_mean, in_yaml
 
 TRANSPORTS = ("local", "ssh")
 MEASURED_FIELDS = ("name", "runtime", "provider", "precision", "batch", "threads")
@@ -156,7 +155,7 @@ class DeviceSpec:
             raise UnknownDeviceError(
                 f"a device has the fields {', '.join(known)}",
                 f"unknown field {unknown[0]!r}",
-                _nearest(str(unknown[0]), known) + "Remove or rename it.",
+                f"{did_you_mean(str(unknown[0]), known)} Remove or rename it.".lstrip(),
             )
         if "name" not in values:
             raise UnknownDeviceError(
@@ -187,8 +186,8 @@ def read_catalog(name: str) -> dict[str, Any]:
         raise UnknownDeviceError(
             f"a device of the catalog: {', '.join(known)}",
             repr(name),
-            _nearest(name, known)
-            + "Choose one of the catalog, or describe your own by giving its runtime as well.",
+            f"{did_you_mean(name, known)} Choose one of the catalog, or describe your own by "
+            "giving its runtime as well.".lstrip(),
         )
     import yaml
 
@@ -218,8 +217,3 @@ def _refuse(field: str, allowed: str, found: object) -> None:
     raise UnknownDeviceError(
         f"field {field!r} of a device must be {allowed}", in_yaml(found), f"Change {field!r}."
     )
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(name, list(known), n=1)
-    return f"Did you mean {matches[0]!r}? " if matches else ""

@@ -1,10 +1,13 @@
-"""Values in messages, written as in YAML."""
+"""Words of messages: values as in YAML, and paths in commands, names like a wrong one."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import reprlib
+import shlex
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
 
@@ -42,3 +45,26 @@ class _Yaml(reprlib.Repr):
 
 in_yaml = _Yaml().repr
 """A value as it stands in a configuration: `null`, `true`, `'text'`, `[1, 2]`."""
+
+
+def in_shell(path: object) -> str:
+    """A path as it stands in a command: quoted if necessary, and never taken for an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def did_you_mean(
+    name: str, known: Iterable[str] | Mapping[str, str], otherwise: str = "", most: int = 1
+) -> str:
+    """A question that names what a wrong name is most like.
+
+    Args:
+        name: The wrong name.
+        known: The right ones; a mapping says what to write for each.
+        otherwise: The answer if none is similar.
+        most: How many to name.
+    """
+    offered = known if isinstance(known, Mapping) else {each: each for each in known}
+    of_lower = {each.lower(): offer for each, offer in offered.items()}
+    near = difflib.get_close_matches(name.lower(), of_lower, most)
+    return f"Did you mean {' or '.join(of_lower[each] for each in near)}?" if near else otherwise

@@ -1,10 +1,15 @@
 """The documentation site: it builds without warnings, and quotes real messages."""
 
 import ast
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
+import onnxruntime
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -42,3 +47,41 @@ def test_the_site_builds_without_warnings(tmp_path):
     built = {path.relative_to(tmp_path).with_suffix("") for path in tmp_path.rglob("*.html")}
     assert pages <= built
     assert {Path("reference/commands"), Path("reference/settings")} <= built
+
+
+def cpp_headers():
+    """The folder of onnxruntime's C++ headers; None without. ONNXRUNTIME_INCLUDE names another."""
+    places = (os.environ.get("ONNXRUNTIME_INCLUDE"), "/usr/include/onnxruntime", "/usr/include")
+    found = (Path(place) for place in places if place)
+    return next((each for each in found if (each / "onnxruntime_cxx_api.h").exists()), None)
+
+
+@pytest.mark.skipif(
+    not (shutil.which("g++") and cpp_headers()),
+    reason="g++ or onnxruntime's C++ headers are missing (ONNXRUNTIME_INCLUDE=FOLDER)",
+)
+def test_the_program_in_cpp_gives_what_python_gives(tmp_path):
+    """It is linked with the library of the Python package, which older headers fit as well."""
+    page = (DOCS / "how-to" / "deploy.md").read_text("utf-8")
+    (source,) = re.findall(r"```cpp\n(.*?)```", page, re.S)
+    (tmp_path / "main.cpp").write_text(source)
+    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    (tmp_path / "libonnxruntime.so.1").symlink_to(library)
+    build = ["g++", "-std=c++17", "-Wall", "-Werror", "-isystem", str(cpp_headers()), "main.cpp"]
+    subprocess.run([*build, "./libonnxruntime.so.1", "-o", "main"], cwd=tmp_path, check=True)
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 7, 8), torch.nn.Flatten()).eval()
+    example = torch.zeros(1, 3, 8, 8)
+    torch.onnx.export(network, (example,), tmp_path / "subnet.onnx", dynamo=False)
+    values = network(example).flatten().detach()
+    said = subprocess.run(
+        [tmp_path / "main"],
+        cwd=tmp_path,
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = re.fullmatch(r"7 values, the largest is number (\d): (\S+)\n", said)
+    assert int(found[1]) == int(values.argmax())
+    assert float(found[2]) == pytest.approx(float(values.max()), rel=1e-4)

@@ -236,6 +236,13 @@ def test_light_parts_import_nothing_heavy(code):
     assert run_python(report).splitlines()[-1] == "[]"
 
 
+def test_a_report_imports_nothing_that_takes_seconds_but_torch():
+    code = "import sys, edgesearch.stages.report, edgesearch.data.digits"
+    slow = ("torchvision", "torch._dynamo", "sklearn", "scipy.stats", "onnxruntime")
+    report = f"{code}\nprint([m for m in {slow} if m in sys.modules], file=sys.stderr)"
+    assert run_python(report).splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize("room", ["evaluate", "pretrain"])
 def test_runs_without_the_libraries_that_gpu_images_lack(room):
     names = [name for name in modules(ROOT) if name.startswith(f"edgesearch.{room}.")]

@@ -7,10 +7,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from shlex import quote
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
+from devices.values import in_shell
 from edgesearch.space.count import Count
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def print_init(result: InitResult) -> None:
     """Print the file, and what to do next."""
     for note in result.notes:
         print(f"note: {note}")
-    path = quote(str(result.path))
+    path = in_shell(result.path)
     print(
         f"{result.path} is written; each line says why it has its value. Next:\n"
         f"  edgesearch plan {path}   # what would be done, and how long it takes here\n"

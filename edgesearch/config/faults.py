@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from devices.values import in_yaml
+from devices.values import did_you_mean, in_yaml
 from edgesearch.settings import FORM, Settings
 
 
@@ -106,10 +105,12 @@ def _suggestion(path: str, schema: type[Settings]) -> str:
     *names, key = path.split(".")
     section = section_at(schema, names)
     beside = [] if section is None else list(section.model_fields)
-    near = difflib.get_close_matches(key, beside, 1)
-    elsewhere = [known for known in _paths(schema) if known.rpartition(".")[2] == key]
-    if near or elsewhere:
-        return f"; did you mean {'.'.join([*names, *near]) if near else elsewhere[0]}?"
+    elsewhere = [path for path in _paths(schema) if path.rpartition(".")[2] == key]
+    question = did_you_mean(key, {name: ".".join([*names, name]) for name in beside})
+    if not question and elsewhere:
+        question = did_you_mean(key, {key: elsewhere[0]})
+    if question:
+        return f"; {question[0].lower()}{question[1:]}"
     return f"; known here: {', '.join(beside)}" if beside else ""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from devices.values import in_yaml
+from devices.values import did_you_mean, in_yaml
 from edgesearch.config.config import Config
 from edgesearch.config.faults import sections_of
 from edgesearch.errors import ConfigError
@@ -67,13 +66,12 @@ def keys(prefix: str = "") -> list[Key]:
     if not found:  # a name without its section
         found = [key for key in everything if key.path.rpartition(".")[2].startswith(wanted)]
     if not found:
-        words = {part for key in everything for part in (key.path, key.path.rpartition(".")[2])}
-        near = difflib.get_close_matches(wanted, sorted(words), 1)
-        named = [key.path for key in everything if near and key.path.endswith(near[0])]
+        words = {key.path.rpartition(".")[2]: key.path for key in reversed(everything)}
+        words |= {key.path: key.path for key in everything}
         raise ConfigError(
             "a key of the configuration, or the beginning of one",
             repr(prefix),
-            f"Did you mean {named[0]}?" if named else "`edgesearch keys` lists all.",
+            did_you_mean(wanted, words, "`edgesearch keys` lists all."),
         )
     return found
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from shlex import quote
 from types import NoneType
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from devices.spec import DeviceSpec
-from devices.values import in_yaml
+from devices.values import did_you_mean, in_shell, in_yaml
 from edgesearch.config.config import Config
 from edgesearch.config.faults import describe_faults, kinds_at, section_at
 from edgesearch.config.yaml_values import Parsed, parse_yaml
@@ -117,20 +115,21 @@ def _find(path_or_name: str) -> Path:
         raise ConfigError(
             "a configuration, which is a file",
             f"the folder {path_or_name}",
-            f"For the configuration of this run: {quote(str(own))}"
+            f"For the configuration of this run: {in_shell(own)}"
             if own.is_file()
-            else f"For a folder of images: edgesearch init {quote(path_or_name)}",
+            else f"For a folder of images: edgesearch init {in_shell(path_or_name)}",
         )
     if Path(path_or_name).exists():
         return Path(path_or_name)
-    near = difflib.get_close_matches(Path(path_or_name).stem, shipped_configs(), 1)
     raise ConfigError(
         "the path of a YAML file, or the name of a shipped configuration "
         f"({', '.join(shipped_configs())})",
         f"no file {path_or_name}",
-        f"Did you mean {near[0]!r}?"
-        if near
-        else "Correct the path or the name; `edgesearch init IMAGES` writes a file for images.",
+        did_you_mean(
+            Path(path_or_name).stem,
+            shipped_configs(),
+            "Correct the path or the name; `edgesearch init IMAGES` writes a file for images.",
+        ),
     )
 
 

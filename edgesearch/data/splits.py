@@ -147,6 +147,9 @@ def _why_no_labels(train: Mapping[int, str | None], names: Sequence[str]) -> str
     folders = {each for each in train.values() if each is not None}
     if folders:
         return f"only one class folder with training images, {readable_name(folders.pop())}"
+    above = {names[index].rpartition("/")[0] for index in train}
+    if len(above) == 1 and (folder := above.pop()):
+        return f"all training images are in one folder, {folder}/"
     return f"training images in no class folder, such as {names[next(iter(train))]}"
 
 

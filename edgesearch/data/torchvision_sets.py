@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from devices.values import did_you_mean
 from edgesearch.data.contents import readable_name
 from edgesearch.data.decode import pixels_of
 from edgesearch.data.file_kinds import endings
@@ -79,21 +79,18 @@ def open_torchvision(
 def _class_of(name: str) -> Any:
     from torchvision import datasets
 
-    known = {
-        each.lower(): each
+    known = [
+        each
         for each, kind in sorted(vars(datasets).items())
         if inspect.isclass(kind)
         and issubclass(kind, datasets.VisionDataset)
         and each not in NO_SETS
-    }
-    if name not in known.values():
-        near = difflib.get_close_matches(name.lower(), known, 3)
+    ]
+    if name not in known:
         raise DataError(
             "data.name is the name of a class in torchvision.datasets, such as CIFAR10",
             repr(name),
-            f"Did you mean {' or '.join(known[each] for each in near)}?"
-            if near
-            else f"Choose one of {', '.join(known.values())}.",
+            did_you_mean(name, known, f"Choose one of {', '.join(known)}.", most=3),
         )
     return getattr(datasets, name)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from devices.values import in_yaml
+from devices.values import did_you_mean, in_yaml
 from edgesearch.errors import SpaceError
 from edgesearch.families.mobile.space import MobileSpace
 from edgesearch.families.resnet.space import ResNetSpace
@@ -33,11 +32,10 @@ def load_space(name: str, **overrides: Any) -> SearchSpace:
 
     path = CATALOG / f"{name}.yaml"
     if name not in known_spaces():
-        near = difflib.get_close_matches(name, known_spaces(), 1)
         raise SpaceError(
             f"the name of a space is one of {', '.join(known_spaces())}",
             repr(name),
-            f"Did you mean {near[0]!r}?" if near else "Choose one of these, or define your own.",
+            did_you_mean(name, known_spaces(), "Choose one of these, or define your own."),
         )
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     return space_from_dict({"name": name, **values, **overrides})

@@ -158,8 +158,7 @@ class Teaching:
     def fill(self, check: Callable[[], None]) -> None:
         """Compute the missing embeddings; `check` may raise to stop after each batch."""
         cache, count = self.cache, self.crops.count
-        if cache.is_foreign:
-            text = f"embeddings of other images or of another teacher in {cache.path} are replaced"
+        if text := cache.already(count):
             self.report(Event("pretrain", text))
 
         def after(done: int) -> None:

@@ -182,6 +182,13 @@ class Trainer:
             weights.save(self.weights_path)
         return weights
 
+    @property
+    def embeddings_bytes(self) -> int:
+        """Room that the embeddings take which the teacher has yet to compute."""
+        if self.teaching is None or self.settings.epochs == 0:
+            return 0
+        return self.teaching.cache.bytes_left
+
     def _teach(self, signals: StopSignals) -> None:
         """Have the teacher embed the images, in the first process."""
         if self.teaching is None or self.settings.epochs == 0:

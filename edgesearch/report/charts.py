@@ -93,6 +93,7 @@ def pareto_chart(search: SearchFacts, device: str, winners: Mapping[str, Winner]
             marker={"symbol": "star", "size": 16, "color": "--good"},
             text=[winners[names[place]].name for place in won],
             textposition="top center",
+            cliponaxis=False,
         ),
     ]
     if measured:
@@ -160,6 +161,7 @@ def comparison_chart(compared: CompareResult) -> Chart:
                 mode="markers+text" if own else "markers",
                 text=[row.name for row in rows],
                 textposition="top center",
+                cliponaxis=False,
                 error_y=spreads,
                 marker={
                     "symbol": "star" if own else "circle",
@@ -373,6 +375,7 @@ def runs_chart(points: Sequence[tuple[str, str, float, float]], figure: str) -> 
                 "y": [accuracy for *_, accuracy in own],
                 "text": [winner for _, winner, *_ in own],
                 "textposition": "top center",
+                "cliponaxis": False,
                 "hovertemplate": "%{text}: %{y:.1%} at %{x:.4~g} ms",
                 "marker": {"size": 11, "color": SERIES[number % len(SERIES)]},
             }

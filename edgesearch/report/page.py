@@ -135,7 +135,7 @@ class RunView:
                     "agreement": trial.agreement,
                     "latencies": [found[place] for found in search.latencies_ms.values()],
                     "params": trial.params,
-                    "macs": trial.macs,
+                    "macs": round(trial.macs),
                     "mark": note if winner is None else winner.name,
                     "choices": [*trial.architecture.values()],
                 }

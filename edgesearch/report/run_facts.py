@@ -16,7 +16,7 @@ from edgesearch.export.manifest import installed_versions
 from edgesearch.inputs import read_json
 from edgesearch.report.device_facts import DeviceFacts, device_specs, read_device
 from edgesearch.report.search_facts import SearchFacts, read_search
-from edgesearch.report.task_facts import TaskFacts, read_task
+from edgesearch.report.task_facts import TaskFacts
 from edgesearch.report.training_facts import TrainingFacts, read_training
 from edgesearch.report.winner_facts import WinnerFacts, read_winners
 from edgesearch.run.context import IMAGES, RunContext
@@ -138,6 +138,9 @@ def read_run(run: RunContext) -> RunFacts:
     winners = () if chosen is None else read_winners(run, chosen, devices)
     task = None
     if run.config.finetune.task is not None or run.files.finetune.exists():
+        # Imports torchvision, which takes longer than the rest of a report.
+        from edgesearch.report.read_task import read_task
+
         task = read(lambda: read_task(run), "No network is fine-tuned yet.", "finetune")
     compared = None
     if (files.compare / COMPARED).exists():

@@ -93,17 +93,22 @@ def disk_free(run: RunContext) -> int:
     return shutil.disk_usage(existing).free
 
 
-def check_disk(run: RunContext) -> None:
+def check_disk(run: RunContext, embeddings_bytes: int = 0) -> None:
     """Refuse a training whose files do not fit onto the disk.
+
+    Args:
+        run: The run.
+        embeddings_bytes: What a teacher's embeddings take that are missing.
 
     Raises:
         StageError: The disk of the output folder has too little room.
     """
-    needed, free = disk_needed(run), disk_free(run)
+    needed, free = disk_needed(run) + embeddings_bytes, disk_free(run)
     if needed > free:
+        taught = f" and {_size(embeddings_bytes)} of a teacher's embeddings"
         raise StageError(
-            f"about {_size(needed)} of free space for training states and weights in "
-            f"{run.files.supernet}",
+            f"about {_size(needed)} of free space for training states and weights"
+            f"{taught if embeddings_bytes else ''} in {run.files.output_dir}",
             f"{_size(free)}",
             "Free space, or choose an output_dir on another disk.",
         )

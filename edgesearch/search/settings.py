@@ -87,7 +87,8 @@ def _bound_words(name: str, bound: Range) -> str:
     noun, unit = _NOUNS[figure]
 
     def shown(value: float) -> str:
-        return (f"{value:.3f} {unit}" if unit == "ms" else f"{value:,.0f} {unit}").rstrip()
+        in_ms = f"{value:.3f}" if 1e-3 <= value < 1e5 else f"{value:.3g}"
+        return (f"{in_ms} {unit}" if unit == "ms" else f"{value:,.0f} {unit}").rstrip()
 
     low = "" if bound.min is None else f"{shown(bound.min)} ≤ "
     high = "" if bound.max is None else f" ≤ {shown(bound.max)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 import json
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from devices.values import did_you_mean
 from edgesearch.errors import SpaceError
 from edgesearch.space.architecture import Architecture
 from edgesearch.space.block import Block, Part
@@ -139,7 +139,6 @@ class SearchSpace(ABC):
         required = {field.name for field in fields(cls) if field.default is MISSING}
         unknown, missing = sorted(set(values) - known), sorted(required - set(values))
         if unknown or missing:
-            near = difflib.get_close_matches(unknown[0] if unknown else "", known, 1)
             raise SpaceError(
                 f"a {values.get('family')} space has the fields {', '.join(sorted(known))}",
                 "; ".join(
@@ -147,7 +146,9 @@ class SearchSpace(ABC):
                     for what, names in (("unknown", unknown), ("missing", missing))
                     if names
                 ),
-                f"Did you mean {near[0]!r}?" if near else "Correct the definition of the space.",
+                did_you_mean(
+                    unknown[0] if unknown else "", known, "Correct the definition of the space."
+                ),
             )
         try:
             return cls(**{name: _frozen(value) for name, value in values.items()})

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median, median_high
 
 from devices import DeviceSpec, load_device, read_catalog
+from devices.values import in_shell
 from edgesearch.config import load_config
 from edgesearch.config.starting_point import (
     FEW_IMAGES,
@@ -159,7 +160,7 @@ def init(
     if latency_ms is not None:
         facts = _with_latency(facts, spec, _head_of(facts, task), tell, report)
     lines = choose(facts, wishes)
-    text = write_yaml(lines, _head(images, path), _foot(facts, path, wishes))
+    text = write_yaml(lines, _head(path), _foot(facts, path, wishes))
     _write(path, text)
     load_config(str(path))  # what is written is valid
     return InitResult(path, contents, tuple(_notes(images, facts, contents, task)))
@@ -291,7 +292,7 @@ def _labels_words(chosen: str | None, layouts: Sequence[str]) -> str:
 def _without_labels(root: str, task: str, found: str) -> DataError:
     places = [f"{LAYOUTS[name].places} ({LAYOUTS[name].words})" for name in OF_TASK[task]]
     if task == CLASSIFICATION:
-        places.insert(0, "a folder for the images of each class")
+        places.insert(0, "two or more folders, with the images of each class in one")
     return DataError(
         f"labels in {root} for --task {task}: {', or '.join(places)}",
         found,
@@ -377,21 +378,23 @@ def _name_of(images: str) -> str:
     return name or "first"
 
 
-def _head(images: str, path: Path) -> list[str]:
+def _head(path: Path) -> list[str]:
+    file = in_shell(path)
     return [
         "Written by `edgesearch init`. Each line says why it has its value; all may be changed.",
         "",
-        f"    edgesearch plan {path}       # what will be done, and how long it takes here",
-        f"    edgesearch run {path}        # do it; go on after an interruption with the same line",
+        f"    edgesearch plan {file}       # what will be done, and how long it takes here",
+        f"    edgesearch run {file}        # do it; go on after an interruption with the same line",
     ]
 
 
 def _foot(facts: Facts, path: Path, wishes: Wishes) -> list[str]:
+    file = in_shell(path)
     if starts_from_weights(facts):
         return [
             "To train on your images, too, taught by the public weights (see `edgesearch plan`):",
             "",
-            f"    edgesearch run {path} pretrain.method=distillation pretrain.teacher=init "
+            f"    edgesearch run {file} pretrain.method=distillation pretrain.teacher=init "
             f"pretrain.epochs=30 pretrain.batch_size={min(64, batch_size(facts.train, facts.gpu))} "
             f"output_dir={wishes.output_dir}-taught",
         ]

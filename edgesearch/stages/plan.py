@@ -190,6 +190,8 @@ class Planner:
     def plan(self) -> PlanResult:
         """The whole plan."""
         stages = tuple(self.stages())
+        if any(stage.state != FINISHED for stage in stages):
+            self._tell_unreadable()
         latency_ms, latency_from = self._latency_range()
         budgets, verdict, feasible = self._budgets(latency_ms)
         path = self.run.files.table(self.run.device)
@@ -199,7 +201,7 @@ class Planner:
             seconds=sum(stage.seconds or 0.0 for stage in stages),
             memory_bytes=peak_memory() if trains else None,
             machine_bytes=machine_memory(),
-            disk_bytes=max(0, disk_needed(self.run)) if trains else 0,
+            disk_bytes=self._disk_bytes() if trains else 0,
             free_bytes=disk_free(self.run),
             table_path=path,
             table_bytes=self._table_bytes(path),
@@ -210,6 +212,15 @@ class Planner:
             verdict=verdict,
             feasible=feasible,
         )
+
+    def _disk_bytes(self) -> int:
+        return max(0, disk_needed(self.run) + self._trainer.embeddings_bytes)
+
+    def _tell_unreadable(self) -> None:
+        """Describe the images again if some of those counted before cannot be read."""
+        _ = self._pool.train, self._pool.test  # decoded on first use
+        if self._pool.unreadable:
+            self.run.teller("images")(str(self._pool.contents))
 
     def stages(self) -> Iterator[StagePlan]:
         """The stages in their order; those after one that is not finished are to be done."""

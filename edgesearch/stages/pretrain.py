@@ -117,7 +117,6 @@ def prepare_training(
     shorter = None
     if first:
         check_training_memory(run)
-        check_disk(run)
         if _extends(run, stage):
             shorter = _shorter(run, stage)
     if settings.epochs > 0 and not early:
@@ -130,6 +129,8 @@ def prepare_training(
             report(Event("pretrain", choice.words))
     identity, seed = stage.plain_settings(), run.config.seed
     trainer = make_trainer(settings, seed, run.space, pool, folder, identity, report)
+    if first:
+        check_disk(run, trainer.embeddings_bytes)
     return Prepared(trainer, shorter)
 
 

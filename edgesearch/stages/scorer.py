@@ -136,6 +136,8 @@ def _teacher_embeddings(run: RunContext, pool: ImagePool, report: Report) -> tor
         def after(done: int) -> None:
             report(Event("search", f"{teacher.name} embeds images", done, len(images), within=True))
 
+        if text := cache.already():
+            report(Event("search", text))
         if cache.done < cache.rows:
             cache.fill(lambda rows: teacher(images[rows.start : rows.stop]), AT_ONCE, after)
         embeddings = cache[np.arange(cache.rows)]

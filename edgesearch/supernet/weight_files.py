@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import pickle
 import re
 import zipfile
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from devices.values import did_you_mean
 from edgesearch.errors import CheckpointError
 from edgesearch.supernet.weight_packages import PACKAGES
 
@@ -132,10 +132,9 @@ def _no_file(path: Path) -> CheckpointError:
         return _none_of(path, f"a link to {path.readlink()}, which is missing", "Correct the link.")
     if path.exists():
         return _none_of(path, "a pipe, socket or device", "Copy its content into a file.")
-    near = difflib.get_close_matches(str(path), PACKAGES, 1)
-    guess = f"Did you mean {near[0]}? " if near else ""
-    names = ", ".join(PACKAGES)
-    return _none_of(path, "no such file", f"{guess}Correct the path, or take one of {names}.")
+    remedy = f"Correct the path, or take one of {', '.join(PACKAGES)}."
+    guess = did_you_mean(str(path), list(PACKAGES))
+    return _none_of(path, "no such file", f"{guess} {remedy}".lstrip())
 
 
 def _check_archive(path: Path) -> None:

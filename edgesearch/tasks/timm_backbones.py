@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from devices.values import did_you_mean
 from edgesearch.errors import SpaceError
 from edgesearch.space.public_weights import IMAGENET, Normalisation
 from edgesearch.supernet.weight_files import read_tensors
@@ -42,8 +42,7 @@ def require_known(what: str, name: str, known: Sequence[str], otherwise: str) ->
         SpaceError: It is not among them.
     """
     if name not in known:
-        near = difflib.get_close_matches(name, known, 3)
-        remedy = f"Did you mean {' or '.join(near)}?" if near else otherwise
+        remedy = did_you_mean(name, known, otherwise, most=3)
         raise SpaceError(f"the name of {what}", repr(name), remedy)
 
 

@@ -65,6 +65,24 @@ class TeacherCache:
             return 0
         return min(self.rows, self.path.stat().st_size // self._row_bytes)
 
+    @property
+    def bytes_left(self) -> int:
+        """Room that the missing rows take."""
+        return (self.rows - self.done) * self._row_bytes
+
+    def already(self, each: int = 1) -> str:
+        """What `fill` finds in the folder, in words; empty if there is nothing.
+
+        Args:
+            each: Rows of each image.
+        """
+        if self.is_foreign:
+            return f"embeddings of other images or of another teacher in {self.path} are replaced"
+        if not self.done:
+            return ""
+        of_all = f"{self.done // each:,} of {self.rows // each:,}"
+        return f"the teacher's embeddings of {of_all} images are kept from before"
+
     def fill(
         self,
         embed: Callable[[range], torch.Tensor],

@@ -63,7 +63,7 @@ def test_a_path_is_no_device(name: str) -> None:
 
 
 def test_unknown_override_names_the_nearest_field() -> None:
-    with pytest.raises(UnknownDeviceError, match="unknown field 'thread'.*Did you mean 'threads'"):
+    with pytest.raises(UnknownDeviceError, match="unknown field 'thread'.*Did you mean threads"):
         load_device("local-cpu", thread=2)
 
 

@@ -1,12 +1,13 @@
-"""Values in messages are written as in YAML."""
+"""Values in messages are written as in YAML, and wrong names answered with right ones."""
 
 import datetime
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
-from devices.values import in_yaml
+from devices.values import did_you_mean, in_shell, in_yaml
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,19 @@ def test_other_forms():
     assert in_yaml("a\udcff") == '"a\\udcff"'
     assert len(in_yaml("x" * 1000)) < 70 > len(in_yaml("\\" * 1000)) / 2
     assert len(in_yaml(list(range(1000)))) < 70
+
+
+def test_a_wrong_name_is_answered_with_what_it_is_like():
+    assert did_you_mean("thread", ["batch", "threads"]) == "Did you mean threads?"
+    assert did_you_mean("cifar", ["MNIST", "CIFAR10", "CIFAR100"], most=3) == (
+        "Did you mean CIFAR10 or CIFAR100?"
+    )
+    assert did_you_mean("epoch", {"epochs": "pretrain.epochs"}) == "Did you mean pretrain.epochs?"
+    assert did_you_mean("x", ["threads"]) == ""
+    assert did_you_mean("", ["threads"], "Choose one.") == "Choose one."
+
+
+def test_a_path_is_one_argument_and_no_option():
+    for path in ("a b.yaml", "-x.yaml", "it's", "$HOME", "ünï.yaml", "--all"):
+        assert shlex.split(in_shell(path)) == [f"./{path}" if path[0] == "-" else path]
+    assert in_shell(Path("runs/1")) == "runs/1"

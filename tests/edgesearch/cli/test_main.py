@@ -54,8 +54,8 @@ def test_a_console_that_lacks_characters_ends_no_command():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "quickstrat"], "Did you mean 'quickstart'?"),
-        (["profile", "quickstart", "device.name=local-cpy"], "Did you mean 'local-cpu'?"),
+        (["run", "quickstrat"], "Did you mean quickstart?"),
+        (["profile", "quickstart", "device.name=local-cpy"], "Did you mean local-cpu?"),
         (["pretrain", "quickstart", "pretrain.epoch=3"], "did you mean pretrain.epochs?"),
         (["search", "quickstart", "output_dir=out"], "edgesearch profile"),
         (["export", "quickstart", "output_dir=out"], "edgesearch search"),

@@ -186,7 +186,9 @@ def test_a_folder_of_unlabelled_images_is_trained_on(tmp_path, prefix):
         (("a/1.png", "a/b/2.png"), "only one class folder with training images, b"),
         (("1.png", "2.png"), "training images in no class folder, such as 1.png"),
         (("train/cat/1.png", "test/cat/1.png"), "only one class folder with training images, cat"),
-        (("x/y/1.png", "x/y/2.png"), "training images in no class folder, such as x/y/1.png"),
+        (("x/y/1.png", "x/y/2.png"), "all training images are in one folder, x/y/"),
+        (("x/1.png", "x/2.png"), "all training images are in one folder, x/"),
+        (("train/1.png", "train/2.png"), "all training images are in one folder, train/"),
     ],
 )
 def test_what_prevents_labels_is_named(tmp_path, files, reason):

@@ -3,8 +3,10 @@
 from typing import get_args
 
 import pytest
+import torch
 from pydantic import ValidationError
 
+from edgesearch.data.digits import open_digits
 from edgesearch.data.open_images import SOURCES, open_images
 from edgesearch.data.settings import DataSettings
 
@@ -24,6 +26,20 @@ def test_digits():
     assert 0.23 < share.min() < share.max() < 0.27
     colour = open_images(DataSettings(source="digits"), 3).train.load(0)
     assert (colour == splits.train.load(0).expand(3, 8, 8)).all()
+
+
+def test_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    found = open_digits(DataSettings(source="digits"), None, 1, lambda folder: False).train
+    wanted = load_digits()
+    assert (
+        (torch.stack(found.items)[:, 0] * (16 / 255))
+        .round()
+        .equal(torch.from_numpy(wanted.images).float())
+    )
+    assert found.labels.tolist() == wanted.target.tolist()
+    assert found.class_names == tuple(map(str, wanted.target_names))
 
 
 def test_what_is_held_out_depends_on_the_seed_alone():

@@ -23,7 +23,7 @@ def test_overrides_replace_fields():
 
 
 def test_unknown_name_close_to_a_known_one():
-    with pytest.raises(SpaceError, match="'resnet_tinny'. Did you mean 'resnet_tiny'"):
+    with pytest.raises(SpaceError, match="'resnet_tinny'. Did you mean resnet_tiny"):
         load_space("resnet_tinny")
 
 

@@ -201,12 +201,15 @@ def test_flips_change_the_view_only(images, teaching):
         torch.testing.assert_close(pair[0][1], pair[1][1])
 
 
-def test_complete_embeddings_are_not_computed_again(teaching):
-    def refuse(images):
+def test_complete_embeddings_are_not_computed_again(images, teaching):
+    def refuse(crops):
         raise AssertionError("embedded again")
 
-    teaching.teacher = refuse
+    told = []
+    teaching.teacher, teaching.report = refuse, lambda event: told.append(event.message)
     teaching.fill(lambda: None)
+    count = len(images)
+    assert told == [f"the teacher's embeddings of {count} of {count} images are kept from before"]
 
 
 def test_supernet_learns_the_targets(new_method, pinhole):

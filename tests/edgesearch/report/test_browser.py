@@ -20,6 +20,12 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 ODD = ("<script>alert(1)<", "\"quotes\" & 'more'", "ünï 数字", "<img src=x onerror=alert(2)>")
 WIDTHS = (400, 1600)
+LARGEST_PAGE = 6_000_000
+COMPARED = (
+    *("finetune.task=classification", "finetune.epochs=1", "finetune.label_share=0.2"),
+    *("finetune.tensorboard=false", "finetune.threads=1", "compare.baselines=[]"),
+    *("compare.random=0", "compare.scaled=false", "compare.seeds=2", "compare.rounds=10"),
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -247,3 +253,73 @@ def test_several_runs_on_one_page(opened, odd, report, finished):
     button.send_keys(Keys.ENTER)
     assert len(visible(browser, "#run1-search tr.marked")) == 1
     assert visible(browser, "#run0-search tr.marked") == []
+
+
+@pytest.fixture(scope="module")
+def with_labels(finished, tuned_for, tmp_path_factory):
+    """Pages of fine-tuned networks by task, and of a comparison."""
+    root = tmp_path_factory.mktemp("labels")
+    chain = finished[0].copied(root)
+    chain.passes("compare", *COMPARED)
+    pages = {"comparison": chain.output_dir / "report.html"}
+    report_on([str(chain.output_dir)])
+    for task in ("classification", "detection", "segmentation"):
+        pages[task] = root / f"{task}.html"
+        tuned_for(task).write_report(pages[task])
+    return pages
+
+
+SECTIONS = ("classification", "detection", "segmentation", "comparison")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", SECTIONS)
+def test_sections_on_labels_fit_their_window(opened, with_labels, name, width, scheme):
+    assert with_labels[name].stat().st_size <= LARGEST_PAGE
+    browser = opened(with_labels[name], width, scheme)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    section = "#run0-comparison" if name == "comparison" else "#run0-task"
+    (found,) = visible(browser, section)
+    assert found.is_displayed()
+    broken = "return [...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+    assert browser.execute_script(broken) == 0
+    # What is wider than the window is scrolled by keyboard, too.
+    for table in visible(browser, f"{section} .scroll"):
+        if browser.execute_script(
+            "const e = arguments[0]; return e.scrollWidth > e.clientWidth", table
+        ):
+            browser.execute_script("arguments[0].focus()", table)
+            assert browser.switch_to.active_element == table
+
+
+def test_predictions_are_told_without_colour(opened, with_labels):
+    browser = opened(with_labels["detection"])
+    pictures = visible(browser, ".examples.detection img")
+    assert pictures
+    assert all("boxes as labelled" in each.get_attribute("alt") for each in pictures)
+    browser = opened(with_labels["classification"])
+    assert len(visible(browser, "#run0-task table")) >= 3  # figures, classes, confusion
+    browser = opened(with_labels["segmentation"])
+    names = {
+        each.text for each in visible(browser, "#run0-task .legend li, #run0-task .legend span")
+    }
+    assert names - {""}
+
+
+def test_a_compared_network_is_named_on_hover(opened, with_labels):
+    browser = opened(with_labels["comparison"])
+    (chart,) = visible(browser, "#run0-comparison-chart")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
+    x, y = browser.execute_script(
+        "const p = arguments[0], l = p._fullLayout, t = p.data[0], b = p.getBoundingClientRect();"
+        "return [l.xaxis.l2p(l.xaxis.type === 'log' ? Math.log10(t.x[0]) : t.x[0])"
+        " + l.xaxis._offset - b.width / 2, l.yaxis.l2p(t.y[0]) + l.yaxis._offset - b.height / 2]",
+        chart,
+    )
+    ActionChains(browser).move_to_element_with_offset(chart, round(x), round(y)).perform()
+    hover = "#run0-comparison-chart .hovertext"
+    texts = wait_until(lambda: [each.text for each in visible(browser, hover)])
+    rows = [each.text.split()[0] for each in visible(browser, "#run0-comparison tbody th")]
+    assert len(rows) >= 3
+    assert any(name in " ".join(texts) for name in rows)

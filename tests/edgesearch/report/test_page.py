@@ -96,6 +96,7 @@ def test_shows_every_part_of_a_finished_run(finished, page):
     assert {row["mark"] for row in rows} >= {"w0"}
     pareto = page.data["run0-pareto0"]
     assert len(pareto["data"][0]["x"]) == len(trials)
+    assert sorted(row["macs"] for row in rows) == sorted(trial["macs"] for trial in trials)
     front = chain.read("search/pareto.json")["fronts"]["local-cpu"]
     assert pareto["data"][1]["x"] == pytest.approx([t["latency_ms"] for t in front], rel=1e-5)
     assert {"run0-predicted0", "run0-curve0", "run0-curve1"} <= {*page.data}

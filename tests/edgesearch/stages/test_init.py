@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shlex
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,23 @@ def test_a_folder_with_classes_and_spaces_in_its_name(tmp_path):
     assert "the smallest class has 10 training images" in text
 
 
+@pytest.mark.parametrize("name", ["my birds.yaml", "-x.yaml"])
+def test_the_commands_shown_work_for_any_name(tmp_path, name):
+    photographs(tmp_path / "photos")
+    done = call("photos", "--share", "0.4", "--file", name, "--device", "local-cpu")
+    assert done.exit_code == 0, done.stderr
+    (shown,) = (line.split("#")[0] for line in done.stdout.splitlines() if " plan " in line)
+    (written,) = (
+        line.lstrip("# ").split("  #")[0]
+        for line in (tmp_path / name).read_text("utf-8").splitlines()
+        if line.startswith("#     edgesearch plan ")
+    )
+    assert shlex.split(shown) == shlex.split(written)
+    *_, argument = shlex.split(shown)
+    assert not argument.startswith("-")
+    assert load_config(argument).search.budgets.latency_of_largest == 0.4
+
+
 @pytest.mark.parametrize("mode", ["L", "I;16"])
 def test_grey_images_have_one_channel(tmp_path, mode):
     photographs(tmp_path / "grey", mode=mode)
@@ -111,7 +129,7 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path):
         (["nowhere", "--share", "0.5"], "nothing of that name"),
         (["list.csv", "--share", "0.5"], "Give the folder that holds the images"),
         (["few", "--share", "0.5"], "at least 4 training images"),
-        (["photos", "--device", "local-cpy"], "Did you mean 'local-cpu'?"),
+        (["photos", "--device", "local-cpy"], "Did you mean local-cpu?"),
         (["photos", "--share", "0"], "--latency-ms"),
         (["photos", "--share", "0.5", "--latency-ms", "3"], "--latency-ms"),
         (["photos", "--share", "0.5", "--task", "classification"], "images of each class"),

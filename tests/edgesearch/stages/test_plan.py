@@ -1,7 +1,10 @@
 """`edgesearch plan`: what is left of a run, with times from real steps, blocks and candidates."""
 
 import pytest
+from PIL import Image
 
+import edgesearch
+from edgesearch.config import Config
 from edgesearch.pretrain.trainer import Trainer
 from edgesearch.search.training_doubt import LABELLED
 from edgesearch.stages.plan import Planner, duration_words
@@ -87,6 +90,29 @@ def test_a_budget_out_of_reach_is_told_with_the_range(chain):
 def test_what_a_run_refuses_plan_refuses(empty):
     empty.refuses("plan", "search.budgets.macs=1")
     assert not empty.output_dir.exists()
+
+
+def test_images_that_cannot_be_read_are_not_counted(small_config, tmp_path):
+    for name in "ab":
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for number in range(60):
+            path = folder / f"{number:02}.jpg"
+            Image.effect_noise((24, 24), 60).save(path)
+            if number % 6 == 0:
+                path.write_bytes(path.read_bytes()[:300])
+    values = {
+        **small_config,
+        "output_dir": str(tmp_path / "out"),
+        "data": {"source": "folder", "root": str(tmp_path / "photos")},
+    }
+    told = []
+    run = edgesearch.Run(Config.model_validate(values), report=told.append)
+    run.plan()
+    last = [event.message for event in told if event.stage == "images"][-1]
+    assert "left out: 20 damaged (first a/00.jpg)" in last
+    assert run.contents.train + run.contents.test == 100
+    assert f"{run.contents.train} train, {run.contents.test} test" in last
 
 
 def test_as_json(chain):

@@ -1,18 +1,24 @@
 """Scores with a reference that is not of the supernet: public weights, a teacher, labels."""
 
+import shutil
+from contextlib import nullcontext
+
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
 
-from edgesearch.errors import CheckpointError, DataError, UserError
+from edgesearch.errors import CheckpointError, DataError, StageError, UserError
 from edgesearch.families import space_from_dict
+from edgesearch.run import room
+from edgesearch.run.room import disk_needed
 from edgesearch.search.label_votes import label_score
 from edgesearch.search.similarity import (
     kernel_alignment,
     regression_on_features,
     relation_of_images,
 )
+from edgesearch.stages.pretrain import check_pretrain
 from edgesearch.stages.scorer import make_scorer
 
 TEACHER_SIZE = 12
@@ -105,6 +111,19 @@ def test_a_teacher_embeds_whole_images_once(untrained, teacher):
     written = kept.stat().st_mtime_ns
     assert torch.equal(scorer_of(run).scores(run.space.smallest), scorer.scores(run.space.smallest))
     assert kept.stat().st_mtime_ns == written
+
+
+def test_a_disk_without_room_for_the_embeddings(untrained, monkeypatch):
+    run = untrained(epochs=1)
+    crops = run.config.pretrain.teacher.crops
+    embeddings = len(run.open_images().train) * crops * 4 * 2  # four values of two bytes
+    for free, missing in ((-1, 1), (0, 0)):
+        room_for_all = shutil.disk_usage("/")._replace(free=disk_needed(run) + embeddings + free)
+        monkeypatch.setattr(room.shutil, "disk_usage", lambda path, found=room_for_all: found)
+        refused = pytest.raises(StageError, match=r"MiB of a teacher's embeddings in .*; found: ")
+        with refused if missing else nullcontext():
+            check_pretrain(run, anew=False)
+    check_pretrain(untrained(epochs=0), anew=False)  # nothing is embedded
 
 
 def test_labels(untrained):

@@ -47,12 +47,14 @@ def test_stopped_work_continues(cache, tmp_path):
         if done == 6:
             raise Stop
 
+    assert (cache.already(), cache.bytes_left) == ("", 80)
     with pytest.raises(Stop):
         cache.fill(embed, 3, stop)
     with (tmp_path / "teacher.f16").open("ab") as file:
         file.write(b"\x01\x02\x03")  # a torn row
     again, asked = TeacherCache(tmp_path, ABOUT, rows=10, dim=4), []
-    assert again.done == 6
+    assert (again.done, again.bytes_left) == (6, 32)
+    assert again.already(2) == "the teacher's embeddings of 3 of 5 images are kept from before"
 
     def counted(rows):
         asked.extend(rows)
@@ -70,6 +72,7 @@ def test_rows_of_other_images_are_replaced(cache, tmp_path, change):
     values = {"about": ABOUT, "rows": 10, "dim": 4, **change}
     other = TeacherCache(tmp_path, **values)
     assert (other.is_foreign, other.done) == (True, 0)
+    assert other.already().endswith(f"in {tmp_path / 'teacher.f16'} are replaced")
     other.fill(lambda rows: torch.stack([row(index, values["dim"]) for index in rows]), 10)
     assert (other.is_foreign, other.done) == (False, values["rows"])
     torch.testing.assert_close(other[8], row(8, values["dim"]), atol=2e-3, rtol=1e-3)
