@@ -1,22 +1,28 @@
 """How many evaluations the strategies need, on real scores of a real supernet.
 
-A supernet of 16,384 architectures is trained on scikit-learn's digits for a few minutes. Each
-architecture that a strategy asks for is scored as `edgesearch search` scores it, once: scores are
-kept in FOLDER, and the strategies replay on them. Within half of the largest network's MACs, for
-each seed: the best of 1,000 random candidates, after how many evaluations the default strategy is
-as good, and what the others come to in the same time. Time is that of proposing, as measured, and
-for each evaluation the median time that scoring takes.
+A supernet of 16,384 architectures is trained on scikit-learn's digits for a few minutes, or with
+--config that of a configuration as it says. Each architecture that a strategy asks for is scored as
+`edgesearch search` scores it, once: scores are kept in FOLDER, and the strategies replay on them.
+Within half of the largest network's MACs, for each seed: the best of 1,000 random candidates, after
+how many evaluations the default strategy is as good, and what the others come to in the same time.
+Time is that of proposing, as measured, and for each evaluation the median time that scoring takes.
 
-Usage: python benchmarks/search_strategies.py [FOLDER] [SEEDS]
+Usage: python benchmarks/search_strategies.py [--folder FOLDER] [--seeds N]
+    [--config NAME [KEY=VALUE ...]]
+For a large space of mobile networks:
+
+    python benchmarks/search_strategies.py --config photos_mobile_v4 data.root=PHOTOS \
+        "space.resolutions=[96]" pretrain.epochs=4 search.images=64 search.calibration_images=64
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import statistics
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -48,15 +54,21 @@ class ScoresOnce:
 
     Args:
         folder: Gets the supernet and the scores.
+        config: Configuration of the supernet; that of the digits if None.
+        overrides: Values of the configuration.
     """
 
-    def __init__(self, folder: Path) -> None:
-        overrides = [f"space.{name}={json.dumps(values)}" for name, values in SPACE.items()]
-        overrides += [f"output_dir={folder}", "pretrain.epochs=30", "pretrain.threads=1"]
-        run = edgesearch.Run("quickstart", *overrides)
+    def __init__(self, folder: Path, config: str | None, overrides: Sequence[str]) -> None:
+        places = [f"output_dir={folder}", "pretrain.threads=1"]
+        if config is None:
+            digits = [f"space.{name}={json.dumps(values)}" for name, values in SPACE.items()]
+            run = edgesearch.Run("quickstart", *digits, *places, "pretrain.epochs=30", *overrides)
+            settings = SearchSettings(images=256, calibration_images=256, batch_size=128)
+        else:
+            run = edgesearch.Run(config, *places, *overrides)
+            settings = run.config.search
         run.pretrain()
         self.space = run.space
-        settings = SearchSettings(images=256, calibration_images=256, batch_size=128)
         self.score = make_agreement(run.load_weights(), run.open_images(), settings)
         self.path = folder / "scores.jsonl"
         lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
@@ -117,15 +129,22 @@ def replay(
 
 def main() -> None:
     """Print a line for each seed, and medians."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--folder", type=Path, default=Path("runs/search_strategies"))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--config")
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_args()
+    seeds = options.seeds
     print_machine()
     torch.set_num_threads(1)
-    scores = ScoresOnce(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/search_strategies"))
-    seeds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    scores = ScoresOnce(options.folder, options.config, options.overrides)
     space = scores.space
     latencies = DeviceLatencies(space.sums(lambda block: block.macs), 1.0)  # they bound nothing
     costs = Costs(space, DeviceSpec("local-cpu"), latencies)
     feasible = find_feasible(costs, Budgets(macs=0.5 * space.macs(space.largest)))
-    print(f"search_strategies: {feasible.count} architectures feasible")
+    given = " ".join([*([options.config] if options.config else ()), *options.overrides])
+    print(f"search_strategies {given}: {feasible.count} architectures feasible", flush=True)
     score_s = scores.seconds(feasible)
     print(f"  scoring one takes {score_s * 1e3:.1f} ms")
     print("  seed  best of 1,000 random   default: best of 100, reaches it after, seconds")
@@ -144,7 +163,8 @@ def main() -> None:
         compared = ", ".join(f"{name} {row[name]:.5f} ({row[f'{name} n']})" for name in others)
         print(
             f"  {seed:4}  {chance:.5f}   {max(found):.5f}, {after}, {spent_s:.1f} s; in the same "
-            f"time: {compared}"
+            f"time: {compared}",
+            flush=True,
         )
     middle = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
     print(f"  median evaluations until the best of 1,000 random: {middle['after']} (target 100)")
