@@ -56,6 +56,14 @@ class RunFiles:
         self.config = output_dir / CONFIG
         self.lock = output_dir / LOCK
 
+    @property
+    def stages(self) -> tuple[Path, ...]:
+        """The folders of the stages, which are set aside as a whole."""
+        return (
+            *(self.supernet, self.search.folder, self.finetune, self.engines, self.compare),
+            *(self.summary, self.rank),
+        )
+
     def table(self, device: DeviceSpec) -> Path:
         """A device's latency table."""
         return self.output_dir / "latency" / f"{device.name}-{device.identity}.jsonl"
@@ -65,12 +73,8 @@ class RunFiles:
         if folder.resolve() == self.output_dir.resolve():
             return True
         other = RunFiles(folder)
-        stages = (
-            *(other.supernet, other.search.folder, other.finetune, other.compare, other.engines),
-            *(other.summary, other.rank),
-        )
         return (
             (isfile(other.lock) and isdir(other.networks.parent))
             or isfile(other.evaluation)
-            or any(isfile(each / RECORD) for each in (folder, *stages))
+            or any(isfile(each / RECORD) for each in (folder, *other.stages))
         )

@@ -90,8 +90,7 @@ def clean(
 
 def set_aside(files: RunFiles) -> Iterator[SetAside]:
     """What was set aside in an output folder: stages, then tables and what was made from them."""
-    stages = (files.supernet, files.search.folder, files.engines, files.summary, files.rank)
-    for folder in stages:
+    for folder in files.stages:
         for path in _numbered(folder):
             if path.is_dir():
                 yield SetAside(path, _size(path), _written(path), _about(folder, path))

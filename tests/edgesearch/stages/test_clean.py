@@ -6,6 +6,7 @@ import shutil
 from typer.testing import CliRunner
 
 from edgesearch.cli.main import app
+from edgesearch.stages.clean import clean
 
 
 def call(*arguments):
@@ -45,6 +46,16 @@ def test_what_was_set_aside_says_what_it_is_and_is_removed_on_request_only(chain
     assert not former.exists() and not table.exists()
     assert files(chain) == before | {chain.output_dir / "search.notes"}
     assert "nothing was set aside" in call(chain.output_dir).stdout
+
+
+def test_output_of_every_stage_is_found(chain):
+    stages = ("supernet", "search", "finetune", "engines", "compare", "summary", "rank")
+    former = [chain.output_dir / f"{name}.3" for name in stages]
+    for folder in former:
+        shutil.copytree(chain.output_dir / "search", folder)
+    found = clean(chain.output_dir).found
+    assert [each.path for each in found] == former
+    assert all(each.about.startswith("finished, ") for each in found)
 
 
 def test_a_configuration_names_the_folder_as_well(chain, tmp_path):
