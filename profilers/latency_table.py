@@ -58,8 +58,9 @@ class LatencyTable:
     """Measurements of one device, read from a file; see `LatencyTable.load`.
 
     All figures are relative to the first session: samples of later sessions are scaled by the
-    speed difference of what both have measured (reference workload, anchors, blocks). Methods
-    raise `MissingKeyError` for a key that was not measured.
+    speed difference of what both have measured (reference workload, anchors, blocks). Medians and
+    percentiles are scaled by the difference in medians, which includes how busy the machine was.
+    Methods raise `MissingKeyError` for a key that was not measured.
 
     Attributes:
         path: The file.
@@ -88,7 +89,7 @@ class LatencyTable:
         self._facts: dict[int, SessionFacts] = {}
         self._stretches: dict[int, int] = {}
         # Computed on first use.
-        self._scales: dict[int, float] = {}
+        self._scales: dict[bool, dict[int, float]] = {}
         self._overheads: dict[frozenset[int], float] = {}
         self._disturbed: frozenset[tuple[int, int]] | None = None
 
@@ -299,19 +300,19 @@ class LatencyTable:
 
     def median_ms(self, key: str) -> float:
         """The median of a run."""
-        return statistics.median_ms(self._rounds(key))
+        return statistics.median_ms(self._rounds(key, of_medians=True))
 
     def percentile_ms(self, key: str, q: float) -> float:
         """A percentile of a run; `q` is between 0 and 100."""
-        return statistics.percentile_ms(self._rounds(key), q)
+        return statistics.percentile_ms(self._rounds(key, of_medians=True), q)
 
     def median_interval_ms(self, key: str) -> tuple[float, float]:
         """95 % confidence interval of `median_ms`."""
-        return statistics.median_interval_ms(self._rounds(key))
+        return statistics.median_interval_ms(self._rounds(key, of_medians=True))
 
     def percentile_interval_ms(self, key: str, q: float) -> tuple[float, float]:
         """95 % confidence interval of `percentile_ms`; `q` is above 0, below 100."""
-        return statistics.percentile_interval_ms(self._rounds(key), q)
+        return statistics.percentile_interval_ms(self._rounds(key, of_medians=True), q)
 
     def samples_ms(self, key: str) -> dict[tuple[int, int], list[float]]:
         """Samples of a key's rounds that count, by session and round."""
@@ -323,8 +324,8 @@ class LatencyTable:
         """Ratio of median to low quantile: its median over whole networks.
 
         A network counts once in each session that measured it, also as an anchor: more hours of
-        the machine characterise it better. It is not weighted by rounds, most of which are spent
-        on slow winners.
+        the machine characterise it better. Like all figures it is relative to the first session. It
+        is not weighted by rounds, most of which are spent on slow winners.
 
         Args:
             keys: Keys of whole networks, at least one.
@@ -335,9 +336,9 @@ class LatencyTable:
             counting = undisturbed(records, self._disturbed_stretches())
             for of_session in by_session(counting).values():
                 for same in of_session.values():
-                    rounds = self._scaled(same)
-                    low_ms = statistics.low_quantile_ms(rounds)
-                    ratios.append(np.median([np.median(samples) / low_ms for samples in rounds]))
+                    low_ms = statistics.low_quantile_ms(self._scaled(same))
+                    middle_ms = statistics.median_ms(self._scaled(same, of_medians=True))
+                    ratios.append(middle_ms / low_ms)
         return float(np.median(ratios))
 
     def slowdown(self) -> Slowdown | None:
@@ -367,23 +368,30 @@ class LatencyTable:
             return None
         return Slowdown(float(np.median(list(ratios.values()))), reference)
 
-    def session_scale(self, session: int) -> float:
+    def session_scale(self, session: int, *, of_medians: bool = False) -> float:
         """The factor that makes a session's samples comparable with the first one's.
+
+        Args:
+            session: Its number.
+            of_medians: Whether medians are compared, not the undisturbed latencies.
 
         Raises:
             TableError: The session shares no key with earlier ones, not even the reference.
         """
-        if not self._scales:
+        if of_medians not in self._scales:
             single = self.last_session == 1 or not self._records
-            disturbed = self._disturbed_stretches()
-            self._scales = {1: 1.0} if single else session_scales(self._all_records(), disturbed)
-        if session not in self._scales:
+            disturbed, records = self._disturbed_stretches(), self._all_records()
+            self._scales[of_medians] = (
+                {1: 1.0} if single else session_scales(records, disturbed, of_medians=of_medians)
+            )
+        scales = self._scales[of_medians]
+        if session not in scales:
             raise TableError(
                 f"{self.path} must hold the reference workload of each session",
                 f"session {session}, which shares neither it nor another key",
                 "Remove the lines of this session, or move the table away, and measure again.",
             )
-        return self._scales[session]
+        return scales[session]
 
     def _all_records(self) -> Iterable[LatencyRecord]:
         return chain(*self._records.values(), *self._anchors.values())
@@ -399,16 +407,17 @@ class LatencyTable:
             )
         return self._records[key]
 
-    def _rounds(self, key: str) -> list[list[float]]:
+    def _rounds(self, key: str, *, of_medians: bool = False) -> list[list[float]]:
         """The samples of a key by round, scaled to the first session."""
         self._found(key)
-        return self._scaled(self._counting(key))
+        return self._scaled(self._counting(key), of_medians=of_medians)
 
-    def _scaled(self, records: Sequence[LatencyRecord]) -> list[list[float]]:
-        return [
-            [sample * self.session_scale(record.session) for sample in record.net_ms]
-            for record in records
-        ]
+    def _scaled(
+        self, records: Sequence[LatencyRecord], *, of_medians: bool = False
+    ) -> list[list[float]]:
+        numbers = {record.session for record in records}
+        scales = {number: self.session_scale(number, of_medians=of_medians) for number in numbers}
+        return [[ms * scales[record.session] for ms in record.net_ms] for record in records]
 
     def _counting(self, key: str) -> Sequence[LatencyRecord]:
         """The records that count; all records if none does."""

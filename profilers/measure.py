@@ -71,7 +71,7 @@ _CROWD = 5.0
 """Processors that others may use beyond those that are to spare, relative to the tolerance."""
 _MOST_WAITING = 0.9
 """Largest share of a run that is taken for waiting."""
-_MOST_TIMES = 20
+_MOST_TIMES = 10
 """Rounds of a short key, relative to `rounds`, up to which its runs are added up to `least_ms`."""
 
 
@@ -139,7 +139,7 @@ class MeasureConfig:
             if None.
         least_ms: Runs of a key, those after the first of each round, take this long in all: a
             latency of a millisecond is not known well after 12 rounds, since slow moments of a
-            machine last longer than those. At most 20 times `rounds` are made for it.
+            machine last longer than those. At most ten times `rounds` are made for it.
 
     Raises:
         ProfilerError: If a number is too small.

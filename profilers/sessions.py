@@ -54,29 +54,41 @@ def by_session(records: Iterable[LatencyRecord]) -> dict[int, dict[str, list[Lat
     return found
 
 
-def session_scales(records: Iterable[LatencyRecord], disturbed: Stretches = ()) -> dict[int, float]:
+def session_scales(
+    records: Iterable[LatencyRecord], disturbed: Stretches = (), *, of_medians: bool = False
+) -> dict[int, float]:
     """The factors that make sessions comparable with the first one.
 
     A factor is the median ratio over all keys that a session shares with earlier ones, anchors
     included; a session that shares none has no factor. Ratios are of lower quartiles of the rounds'
-    minima, which depend less on the number of rounds than lower quantiles do. Disturbed rounds do
-    not count, unless all of a key are: in a bad hour most are.
+    minima, which depend less on the number of rounds than lower quantiles do; `of_medians`, of the
+    rounds' medians: a session on a busier machine has higher medians at the same minima. Disturbed
+    rounds do not count, unless all of a key are: in a bad hour most are.
     """
+    typical_ms = _middle_of_medians_ms if of_medians else _quartile_of_minima_ms
     known_ms: dict[str, float] = {}
     scales: dict[int, float] = {}
     for session, of_session in sorted(by_session(records).items()):
         found_ms = {
-            key: float(np.quantile([r.fastest_ms for r in undisturbed(of_key, disturbed)], 0.25))
+            key: typical_ms(undisturbed(of_key, disturbed))
             for key, of_key in of_session.items()
             if key != OVERHEAD_KEY  # too short to be informative
         }
-        shared = [known_ms[key] / low_ms for key, low_ms in found_ms.items() if key in known_ms]
+        shared = [known_ms[key] / ms for key, ms in found_ms.items() if key in known_ms]
         if not shared and known_ms:
             continue
         scales[session] = float(np.median(shared)) if shared else 1.0
-        for key, low_ms in found_ms.items():
-            known_ms.setdefault(key, scales[session] * low_ms)
+        for key, ms in found_ms.items():
+            known_ms.setdefault(key, scales[session] * ms)
     return scales
+
+
+def _quartile_of_minima_ms(records: Sequence[LatencyRecord]) -> float:
+    return float(np.quantile([record.fastest_ms for record in records], 0.25))
+
+
+def _middle_of_medians_ms(records: Sequence[LatencyRecord]) -> float:
+    return float(np.median([np.median(record.net_ms) for record in records]))
 
 
 def undisturbed(records: Sequence[LatencyRecord], disturbed: Stretches) -> Sequence[LatencyRecord]:

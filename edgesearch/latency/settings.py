@@ -107,7 +107,7 @@ class ProfileSettings(Settings):
     rounds: Count = MeasureConfig.rounds
     """Undisturbed rounds over all blocks and networks; short ones get more, see `least_ms`."""
     least_ms: Annotated[float, Field(ge=0)] = 500.0
-    """Duration of all undisturbed runs of a block or network together, reached in at most 20 times
+    """Duration of all undisturbed runs of a block or network together, reached in at most ten times
     `rounds`: slow moments of a machine last longer than a few runs of a millisecond."""
     max_rounds: Count | None = Field(default=None, validate_default=True)
     """Maximum rounds of a block or network; three times those that it needs if null."""

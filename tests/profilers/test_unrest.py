@@ -24,10 +24,14 @@ def test_is_the_same_whatever_the_network_takes(write: Write) -> None:
     assert table.median_ratio(["network/a", "network/b"]) == pytest.approx(1.1)
 
 
-def test_later_sessions_tell_as_much_as_the_first(write: Write) -> None:
+def test_a_busier_session_is_compared_by_what_both_have_measured(write: Write) -> None:
     key = "network/a"
-    lines = [*rounds(key, "network", 1.1, 2.0), *rounds(key, "network", 1.2, 4.0, 2)]
-    assert LatencyTable.load(write(*lines)).median_ratio([key]) == pytest.approx(1.15)
+    later = [*rounds(key, "network", 1.2, 4.0, 2), *rounds("network/b", "network", 1.2, 8.0, 2)]
+    later[10:] = [{**line, "anchor": False} for line in later[10:]]
+    table = LatencyTable.load(write(*rounds(key, "network", 1.1, 2.0), *later))
+    assert table.low_quantile_ms("network/b", with_overhead=True) == pytest.approx(4.0, rel=0.01)
+    assert table.median_ms("network/b") == pytest.approx(1.1 * 4.0)
+    assert table.median_ratio([key, "network/b"]) == pytest.approx(1.1)
 
 
 def test_a_network_with_many_rounds_counts_as_much_as_others(write: Write) -> None:
