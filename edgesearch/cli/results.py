@@ -190,24 +190,36 @@ def print_clean(result: CleanResult) -> None:
     )
 
 
+def _formula(first: str, *terms: tuple[float, str]) -> str:
+    """A sum of terms in ms; terms that are 0 are left out."""
+    shown = [
+        (ms, f"{abs(ms):.4f} ms{words}") for ms, words in terms if f"{abs(ms):.4f}" != "0.0000"
+    ]
+    return first + "".join(f" {'+' if ms > 0 else '-'} {text}" for ms, text in shown)
+
+
 def print_profile(result: ProfileResult) -> None:
     """Print the description of the table, and the prediction formula fitted to it."""
     correction = result.correction
     print(f"latency table: {result.table_path}\n{result.description}")
-    print(
-        f"Network latency = {correction.offset_ms:.4f} ms + {correction.scale:.4f} × sum of its "
-        f"{'cold' if correction.cold else 'warm'} blocks {correction.per_block_ms:+.4f} ms × "
-        f"number of blocks {correction.per_million_params_ms:+.4f} ms × millions of parameters; "
-        f"p95 = {correction.p95_ratio:.3f} × median."
+    kind = "cold" if correction.cold else "warm"
+    formula = _formula(
+        f"{correction.scale:.4f} × sum of its {kind} blocks",
+        (correction.offset_ms, ""),
+        (correction.per_block_ms, " × number of blocks"),
+        (correction.per_million_params_ms, " × millions of parameters"),
     )
+    print(f"Network latency = {formula}; p95 = {correction.p95_ratio:.3f} × median.")
     fit = result.head_fit
     if fit is not None:
+        formula = _formula(
+            f"{fit.scale:.4f} × network without what the head replaces",
+            (fit.offset_ms, ""),
+            (fit.per_million_macs_ms, " × million multiply-accumulates of the head"),
+            (fit.per_million_values_ms, " × million values of its layers"),
+        )
         print(
-            f"Latency of the {result.latency_of} = {fit.offset_ms:.4f} ms + {fit.scale:.4f} × "
-            "network without what the head replaces "
-            f"{fit.per_million_macs_ms:+.4f} ms × million multiply-accumulates of the head "
-            f"{fit.per_million_values_ms:+.4f} ms × million values of its layers; p95 = "
-            f"{fit.p95_ratio:.3f} × median."
+            f"Latency of the {result.latency_of} = {formula}; p95 = {fit.p95_ratio:.3f} × median."
         )
     low, high = result.latencies_ms
     said = f"as predicted ({result.latency_of})"
