@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devices.files import replacing
+from devices.runtimes.onnxruntime_session import import_onnxruntime
 
 if TYPE_CHECKING:
     import onnx
+
+_ERRORS = 3
+"""onnxruntime's level of severity from which messages are printed."""
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
@@ -49,6 +53,8 @@ def quiet() -> Iterator[None]:
     """Silence logging, warnings and printing of exporters and quantizers."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    # The quantizer's own sessions warn through onnxruntime's logger, which prints past Python.
+    import_onnxruntime().set_default_logger_severity(_ERRORS)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
