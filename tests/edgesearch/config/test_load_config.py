@@ -191,7 +191,10 @@ def test_override_below_an_alias_leaves_the_other_place_alone(write):
 FAULTS = [
     # Keys and types.
     ("latency_ms=4", "latency_ms: unknown key; did you mean search.budgets.latency_ms?"),
-    ("profile.zzz=4", "profile.zzz: unknown key; known here: rounds, max_rounds, interval, runs"),
+    (
+        "profile.zzz=4",
+        "profile.zzz: unknown key; known here: rounds, least_ms, max_rounds, interval, runs",
+    ),
     ("search.budgets={macs: {mn: 5}}", "search.budgets.macs.mn: unknown key; did you mean sear"),
     (
         "search.budgets.devices={raspberry-pi-5: {latency_m: 5}}",
