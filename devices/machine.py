@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from devices.control_groups import control_groups, text_of
 from devices.processors import read_processors
 
 # Instruction sets by which inference libraries choose kernels, on x86-64 and Arm.
@@ -148,6 +149,33 @@ def _numbers(paths: Iterable[Path]) -> list[int]:
     """Integers in the files that hold one."""
     texts = [read_text(path) or "" for path in paths]
     return [int(text) for text in texts if re.fullmatch(r"-?[0-9]+", text)]
+
+
+def usable_memory(root: Path = Path("/")) -> int:
+    """Memory that this process can get, in bytes; 0 if the system does not tell.
+
+    The least of the machine's memory, of the limits of its control group and those above it (as in
+    a container), and of its address space (`ulimit -v`).
+
+    Args:
+        root: The folder that holds `proc` and `sys`.
+    """
+    found = [_memory_bytes(), _address_space()]
+    for folder in control_groups(root, "memory", ("memory",)):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            text = text_of(folder / name)  # version 2 says "max" where there is no limit
+            found.append(int(text) if text.isdecimal() else 0)
+    return min(filter(None, found), default=0)
+
+
+def _address_space() -> int:
+    """The largest address space that this process may have; 0 if it is not limited."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return 0 if limit == resource.RLIM_INFINITY else limit
 
 
 def _memory_bytes() -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+
+from devices.control_groups import control_groups, text_of
 
 LEAST_SECONDS = 0.25
 """The system counts processor time in hundredths of a second: shorter times tell little."""
@@ -65,49 +67,26 @@ def read_processors(root: Path = Path("/")) -> Processors:
 def _siblings(root: Path, cpu: int) -> str:
     """The logical processors that share a core with one; only itself if that is unknown."""
     path = root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
-    return _text(path) or str(cpu)
+    return text_of(path) or str(cpu)
 
 
 def _quota(root: Path) -> float | None:
     """The strictest quota of this process's control group and those above it."""
-    limits = [limit for folder in _control_groups(root) if (limit := _limit(folder)) is not None]
+    groups = control_groups(root, "cpu", _V1_CONTROLLERS)
+    limits = [limit for folder in groups if (limit := _limit(folder)) is not None]
     return min(limits, default=None)
-
-
-def _control_groups(root: Path) -> Iterator[Path]:
-    mounts = root / "sys/fs/cgroup"
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if not controllers:  # version 2
-            places = [mounts, mounts / "unified"]
-        elif "cpu" in controllers.split(","):
-            places = [mounts / name for name in _V1_CONTROLLERS]
-        else:
-            continue
-        # In a container the path may be the host's: the mount itself is the container's group.
-        own = Path(path.lstrip("/"))
-        for place in places:
-            yield from (place / each for each in (own, *own.parents))
 
 
 def _limit(folder: Path) -> float | None:
     """The quota of a control group, of version 2 or 1."""
-    both = _text(folder / "cpu.max").split()
+    both = text_of(folder / "cpu.max").split()
     if not both:
-        both = [_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+        both = [text_of(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
     try:
         quota, period = map(int, both)
     except ValueError:  # "max", or no such file
         return None
     return quota / period if quota > 0 and period > 0 else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
 
 
 class OtherPrograms:
@@ -139,7 +118,7 @@ class OtherPrograms:
 
     def _read(self) -> tuple[float, float, float] | None:
         """A clock, the time that the processors were busy or stolen, and this process's time."""
-        lines = _text(self._stat).splitlines()
+        lines = text_of(self._stat).splitlines()
         ticks = 0
         for line in lines:
             name, *columns = line.split()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from devices.machine import read_machine
+from devices.machine import usable_memory
 from edgesearch.errors import SpaceError, StageError, TrainingError
 from edgesearch.formats.precisions import precision_of
 from edgesearch.run.context import RunContext
@@ -123,8 +123,8 @@ def _parameters(run: RunContext) -> int:
 
 
 def machine_memory() -> int:
-    """Memory of this machine in bytes; 0 if unknown."""
-    return int(read_machine()["memory_bytes"] or 0)
+    """Memory that this machine, or a limit on it, leaves to the run, in bytes; 0 if unknown."""
+    return usable_memory()
 
 
 def _size(count: float) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from devices import machine
-from devices.machine import read_machine
+from devices.machine import read_machine, usable_memory
 
 Tree = Callable[..., Path]
 Program = Callable[..., Path]
@@ -271,3 +272,40 @@ def test_cores_are_those_that_the_process_may_use(tree: Tree) -> None:
         os.sched_setaffinity(0, before)
     assert (found["cores"], found["affinity"]) == (1, (last,))
     assert (found["governor"], found["frequency_khz"]) == ("performance", (1, 2))
+
+
+GIB = 1 << 30
+
+
+class TestUsableMemory:
+    """Limits on a process count, as in a container that has less than its machine."""
+
+    def test_the_strictest_group_of_version_2(self, tree: Tree) -> None:
+        root = tree(
+            {
+                "proc/self/cgroup": "0::/work/run\n",
+                "sys/fs/cgroup/work/run/memory.max": "max\n",
+                "sys/fs/cgroup/work/memory.max": f"{GIB}\n",
+            }
+        )
+        assert usable_memory(root) == GIB
+
+    def test_a_group_of_version_1(self, tree: Tree) -> None:
+        root = tree(
+            {
+                "proc/self/cgroup": "5:memory:/docker/abc\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": f"{2 * GIB}\n",
+            }
+        )
+        assert usable_memory(root) == 2 * GIB
+
+    def test_without_a_limit_it_is_the_machines(self, tree: Tree) -> None:
+        assert usable_memory(tree({})) == read_machine()["memory_bytes"]
+
+    def test_a_real_limit_of_the_address_space(self) -> None:
+        code = (
+            "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); "
+            "from devices.machine import usable_memory; print(usable_memory())"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert int(done.stdout) <= GIB, done.stderr
