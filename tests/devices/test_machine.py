@@ -283,9 +283,9 @@ class TestUsableMemory:
     def test_the_strictest_group_of_version_2(self, tree: Tree) -> None:
         root = tree(
             {
-                "proc/self/cgroup": "0::/work/run\n",
-                "sys/fs/cgroup/work/run/memory.max": "max\n",
-                "sys/fs/cgroup/work/memory.max": f"{GIB}\n",
+                "proc/self/cgroup": "0::/jobs/run\n",
+                "sys/fs/cgroup/jobs/run/memory.max": "max\n",
+                "sys/fs/cgroup/jobs/memory.max": f"{GIB}\n",
             }
         )
         assert usable_memory(root) == GIB
