@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ class Glance:
 
     Attributes:
         latencies_ms: Undisturbed latency of each network that the device can run.
-        block_ms: Fastest run of a block, on average over those measured.
+        block_ms: Fastest run of a block, on average over those that can run; None if none can.
         network_ms: Fastest run of a network, likewise.
         load_s: Time to load and warm up one model.
         block_round_s: Time of one round of a block, with its share of the profiler's own models.
@@ -43,8 +42,8 @@ class Glance:
     """
 
     latencies_ms: dict[Architecture, float]
-    block_ms: float
-    network_ms: float
+    block_ms: float | None
+    network_ms: float | None
     load_s: float
     block_round_s: float
     network_round_s: float
@@ -113,12 +112,12 @@ def glance_at(
     ran_ms = [sum(map(sum, table.samples_ms(each.key).values())) for each in workloads]
     made = [max(1, table.history(each.key).attempts) for each in workloads]
     each_s = [rounds_s * ms / sum(ran_ms) / rounds for ms, rounds in zip(ran_ms, made, strict=True)]
-    fastest_ms = [table.history(each.key).fastest_ms or math.inf for each in workloads]
+    fastest_ms = [table.history(each.key).fastest_ms for each in workloads]
     count = len(whole)
     return Glance(
         latencies_ms=latencies_ms,
-        block_ms=sum(fastest_ms[count:]) / max(1, len(fastest_ms) - count),
-        network_ms=sum(fastest_ms[:count]) / count,
+        block_ms=_mean_of_known(fastest_ms[count:]),
+        network_ms=_mean_of_known(fastest_ms[:count]),
         load_s=(times[1] - times[0]) / len(workloads),
         block_round_s=sum(each_s[count:]) / max(1, len(each_s) - count),
         network_round_s=sum(each_s[:count]) / count,
@@ -126,3 +125,9 @@ def glance_at(
         export_s=export_s,
         record_bytes=record_bytes,
     )
+
+
+def _mean_of_known(latencies_ms: Sequence[float | None]) -> float | None:
+    """The mean of what could run; None if nothing could."""
+    known = [ms for ms in latencies_ms if ms is not None]
+    return sum(known) / len(known) if known else None
