@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,14 +83,24 @@ class Correction:
             ValueError: A value is of the wrong kind.
             KeyError: A value is missing.
         """
-        found = {name: values[name] for name in cls.__dataclass_fields__}
-        for name, value in found.items():
-            if value is None and name == "loo_mape":
-                continue
-            is_right = isinstance(value, bool) == (name == "cold")
-            if not (is_right and isinstance(value, (int, float)) and math.isfinite(value)):
-                raise ValueError(f"{name} {value!r}")
-        return cls(**found)
+        return cls(**finite_fields(cls.__dataclass_fields__, values))
+
+
+def finite_fields(names: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a fit, whose numbers are finite; `loo_mape` may be None.
+
+    Raises:
+        ValueError: A value is of the wrong kind.
+        KeyError: A value is missing.
+    """
+    found = {name: values[name] for name in names}
+    for name, value in found.items():
+        if value is None and name == "loo_mape":
+            continue
+        is_right = isinstance(value, bool) == (name == "cold")
+        if not (is_right and isinstance(value, (int, float)) and math.isfinite(value)):
+            raise ValueError(f"{name} {value!r}")
+    return found
 
 
 def fit_correction(

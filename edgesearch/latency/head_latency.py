@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from edgesearch.latency.correction import finite_fields
+
 MIN_WHOLE = 6
 """Fewest whole models for a fit, where the space has as many that can run."""
 
@@ -54,15 +56,7 @@ class HeadFit:
             ValueError: A value is of the wrong kind.
             KeyError: A value is missing.
         """
-        found = {name: values[name] for name in cls.__dataclass_fields__}
-        for name, value in found.items():
-            if value is None and name == "loo_mape":
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ValueError(f"{name} {value!r}")
-            if not math.isfinite(value):
-                raise ValueError(f"{name} {value!r}")
-        return cls(**found)
+        return cls(**finite_fields(cls.__dataclass_fields__, values))
 
 
 def fit_head(
