@@ -146,7 +146,7 @@ class SearchSpace(ABC):
                 yield f"{field.name} {in_yaml(value)} ({form})"
 
     def _faults_of_choices(self) -> Iterator[str]:
-        depths = []
+        depths: list[int] = []
         for name, values in self.choices.items():
             least = self.least(name)
             if rising(values, least):
