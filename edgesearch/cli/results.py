@@ -201,6 +201,8 @@ def print_profile(result: ProfileResult) -> None:
         (correction.offset_ms, ""),
         (correction.per_block_ms, " × number of blocks"),
         (correction.per_million_params_ms, " × millions of parameters"),
+        (correction.crowding_ms, " × (millions of parameters)²"),
+        (correction.per_million_values_ms, " × millions of values that blocks put out"),
     )
     print(f"Network latency = {formula}; p95 = {correction.p95_ratio:.3f} × median.")
     fit = result.head_fit
