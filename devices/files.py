@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -78,6 +79,16 @@ def write_bytes(path: Path, content: bytes | memoryview, keep_former: Path | Non
 def write_json(path: Path, values: Any) -> None:
     """Write a JSON file atomically; see `write_bytes`."""
     write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def numbered(path: Path, number: int) -> Path:
+    """The name under which a file or folder is set aside."""
+    return path.with_name(f"{path.name}.{number}")
+
+
+def next_number(path: Path) -> int:
+    """The least number from 1 under which nothing is set aside yet."""
+    return next(number for number in itertools.count(1) if not numbered(path, number).exists())
 
 
 def sha256_of(path: Path) -> str:

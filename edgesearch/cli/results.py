@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from devices.values import in_shell
 from edgesearch.space.count import Count
+from edgesearch.words import duration_words, size_words
 
 if TYPE_CHECKING:
     from edgesearch.compare.results import CompareResult
@@ -69,14 +70,6 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def size_words(count: float) -> str:
-    """A number of bytes in words."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count:,.0f} bytes"
-
-
 def print_init(result: InitResult) -> None:
     """Print the file, and what to do next."""
     for note in result.notes:
@@ -91,7 +84,7 @@ def print_init(result: InitResult) -> None:
 
 def print_plan(result: PlanResult) -> None:
     """Print what is left of each stage, and what it needs."""
-    from edgesearch.stages.plan import FINISHED, duration_words
+    from edgesearch.stages.plan import FINISHED
 
     rows = [
         [

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgesearch.errors import LatencyError
+from edgesearch.latency.fits import best_form, finite_fields
 
 MIN_NETWORKS = 6
 """Fewest networks for a fit, where the space has as many that can run."""
@@ -86,23 +86,6 @@ class Correction:
         return cls(**finite_fields(cls.__dataclass_fields__, values))
 
 
-def finite_fields(names: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a fit, whose numbers are finite; `loo_mape` may be None.
-
-    Raises:
-        ValueError: A value is of the wrong kind.
-        KeyError: A value is missing.
-    """
-    found = {name: values[name] for name in names}
-    for name, value in found.items():
-        if value is None and name == "loo_mape":
-            continue
-        is_right = isinstance(value, bool) == (name == "cold")
-        if not (is_right and isinstance(value, (int, float)) and math.isfinite(value)):
-            raise ValueError(f"{name} {value!r}")
-    return found
-
-
 def fit_correction(
     sums: BlockSums,
     lows_ms: np.ndarray,
@@ -137,13 +120,9 @@ def fit_correction(
         if sums_ms is None:
             continue
         columns = _columns(sums, sums_ms)
-        for form in (form for form in _FORMS if len(form) < max(2, count)):
-            coefficients = _solve(columns, lows_ms, form)
-            if not _is_sound(coefficients, columns):
-                continue
-            error = _left_out_error(columns, lows_ms, form) if count > 1 else 0.0
-            if error < best_error:
-                best, best_cold, best_error = coefficients, cold, error
+        coefficients, error = best_form(columns, lows_ms, _FORMS, _solve, _is_sound)
+        if coefficients is not None and error < best_error:
+            best, best_cold, best_error = coefficients, cold, error
     chosen_ms = sums.cold_ms if best_cold and sums.cold_ms is not None else sums.warm_ms
     predicted = _columns(sums, chosen_ms) @ best
     return Correction(
@@ -187,13 +166,3 @@ def _is_sound(coefficients: np.ndarray, columns: np.ndarray) -> bool:
     total_ms = columns @ coefficients
     grows = coefficients[1] > 0 and coefficients[3] >= 0
     return bool(grows and blocks_ms.min() > 0 and total_ms.min() > 0)
-
-
-def _left_out_error(columns: np.ndarray, lows_ms: np.ndarray, form: tuple[int, ...]) -> float:
-    """Mean absolute relative error in leave-one-out cross-validation."""
-    errors = []
-    for index in range(len(columns)):
-        others = np.arange(len(columns)) != index
-        coefficients = _solve(columns[others], lows_ms[others], form)
-        errors.append(abs(columns[index] @ coefficients / lows_ms[index] - 1))
-    return float(np.mean(errors))

@@ -15,6 +15,7 @@ from edgesearch.config import load_config, shipped_configs
 from edgesearch.errors import StageError
 from edgesearch.run.files import RunFiles
 from edgesearch.run.stage import Stage, read_record, worked_s
+from edgesearch.words import duration_words
 
 _NUMBERED = re.compile(r"(?P<former>.+)\.(?P<number>\d+)")
 _TABLE = re.compile(r"(?P<table>.+\.jsonl)\.\d+")
@@ -119,7 +120,7 @@ def _about(folder: Path, path: Path) -> str:
     if record is None:
         return f"a former {folder.name}, without a record of how it was made"
     state = "finished" if record["finished"] else "unfinished"
-    text = f"{state}, {_duration(worked_s(path, record))} of work"
+    text = f"{state}, {duration_words(worked_s(path, record))} of work"
     if present is None:
         return text
     former = Stage(folder.name, folder, record["settings"], record["inputs"])
@@ -158,7 +159,3 @@ def _size(folder: Path) -> int:
 def _written(path: Path) -> str:
     newest = max((each.stat().st_mtime for each in (path, *path.rglob("*"))), default=0.0)
     return f"{datetime.fromtimestamp(newest):%Y-%m-%d %H:%M}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"

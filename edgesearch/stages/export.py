@@ -66,7 +66,7 @@ from edgesearch.stages.profile import open_workloads
 from edgesearch.stages.search import WINNERS, check_searched_for
 from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.tasks.finetuning import Finetuning
-from profilers import LatencyTable, Meter, Workload, build_table, open_meter
+from profilers import LatencyTable, MeasureConfig, Meter, Workload, build_table, open_meter
 
 WINNER_ROUNDS = (4, 16)
 """Rounds of a winner, as multiples of those of a block. The second applies if it seems over budget:
@@ -380,11 +380,7 @@ class _Exporter:
                 spec=self.run.device,
                 workloads=[workload],
                 meter=meter,
-                config=replace(
-                    self.run.config.profile.measure(self.run.config.seed),
-                    rounds=factor * self.run.config.profile.rounds,
-                    max_rounds=None,
-                ),
+                config=measure_winner(self.run, factor),
                 anchors=anchors,
                 accept=self.run.config.profile.accept,
             )
@@ -463,6 +459,12 @@ class _Exporter:
         for note in notes:
             self.run.report(Event("export", f"{winner.name}: {note}"))
         return winner
+
+
+def measure_winner(run: RunContext, factor: int = WINNER_ROUNDS[0]) -> MeasureConfig:
+    """How a winner is measured: `factor` times the rounds of a block, up to any number."""
+    measure = run.config.profile.measure(run.config.seed)
+    return replace(measure, rounds=factor * measure.rounds, max_rounds=None)
 
 
 def time_export(

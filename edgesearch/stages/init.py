@@ -369,6 +369,7 @@ def _with_latency(
     if len(found) == 2:
         tell(f"{found[space.smallest]:.3g} ms to {found[space.largest]:.3g} ms")
         return replace(facts, largest_ms=((resolution, found[space.largest]),))
+    tell("latencies are not known: the device cannot run the smallest or the largest network")
     return facts
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -29,9 +29,9 @@ from edgesearch.search.agreement import images_of_score, make_agreement
 from edgesearch.search.training_doubt import LABELLED
 from edgesearch.space import Architecture
 from edgesearch.stages.export import (
-    WINNER_ROUNDS,
     check_export,
     export_stage,
+    measure_winner,
     target_of,
     time_export,
 )
@@ -43,6 +43,7 @@ from edgesearch.stages.search import check_search, search_stage, tables_of
 from edgesearch.stages.summary import summary_stage
 from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.training.run_log import epochs_done
+from edgesearch.words import duration_words
 from profilers import LatencyTable
 
 FINISHED, BEGUN, TO_DO = "finished", "begun", "to do"
@@ -153,14 +154,6 @@ def tell_plan(run: RunContext) -> None:
 
 def _about(seconds: float | None) -> str:
     return "" if seconds is None else f"; about {duration_words(seconds)}"
-
-
-def duration_words(seconds: float) -> str:
-    """A duration in words, as exact as an estimate is."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
 
 
 def peak_memory() -> int | None:
@@ -321,15 +314,12 @@ class Planner:
         if self._glance is None:
             return StagePlan("profile", state, work, None)
         measure = settings.measure(self.config.seed)
-        block_s = blocks * self._glance.block_round_s
-        network_s = count * self._glance.network_round_s
+        of_blocks, of_networks = self._glance.blocks, self._glance.networks
         usual_s = USUAL_ROUNDS * (
-            block_s * measure.rounds_for(self._glance.block_ms)
-            + network_s * measure.rounds_for(self._glance.network_ms)
+            blocks * of_blocks.measuring_s(measure) + count * of_networks.measuring_s(measure)
         )
-        rounds_s = max(
-            min(usual_s, measure.max_seconds), measure.minimum_rounds * (block_s + network_s)
-        )
+        round_s = blocks * of_blocks.round_s() + count * of_networks.round_s()
+        rounds_s = max(min(usual_s, measure.max_seconds), measure.minimum_rounds * round_s)
         exports_s = self._glance.exports_left * (self._glance.export_s or 0.0)
         seconds = exports_s + (blocks + count) * self._glance.load_s + rounds_s
         return StagePlan("profile", state, work, seconds)
@@ -436,22 +426,23 @@ class Planner:
         with suppress(UserError, OSError):
             if follows and export_stage(self.run, self._pool, tensorrt).is_finished():
                 return StagePlan("export", FINISHED, work, None)
-        return StagePlan("export", TO_DO, work, self._export_s(winners))
-
-    def _export_s(self, winners: int) -> float | None:
-        """Time to build and measure the winners, from one network; None if it is not tried."""
         if self.brief:
-            return None
+            return StagePlan("export", TO_DO, work, None)
+        try:
+            return StagePlan("export", TO_DO, work, winners * self._export_s())
+        except UserError as error:
+            why = f"not timed: {error.required}, found {error.found}"
+            return StagePlan("export", TO_DO, f"{work}; {why}", None)
+
+    def _export_s(self) -> float:
+        """Time to build and measure a winner, from one network."""
         tried = self.space.sample(random.Random(self.config.seed))
-        with suppress(UserError):
-            each_s = time_export(self.run, self._weights, self._pool, tried)
-            if self._glance is not None:
-                measure = self.config.profile.measure(self.config.seed)
-                longer = replace(measure, rounds=WINNER_ROUNDS[0] * measure.rounds)
-                rounds = longer.rounds_for(self._glance.network_ms)
-                each_s += rounds * (1 + ANCHORS) * self._glance.network_round_s
-            return winners * each_s
-        return None
+        seconds = time_export(self.run, self._weights, self._pool, tried)
+        if self._glance is not None:
+            measure, of_networks = measure_winner(self.run), self._glance.networks
+            seconds += of_networks.measuring_s(measure)
+            seconds += ANCHORS * of_networks.rounds(measure) * of_networks.round_s()
+        return seconds
 
     def _summary(self, follows: bool) -> StagePlan:
         work = "compare the winners with both ends of the space and raw pixels"
@@ -544,6 +535,6 @@ class Planner:
         measure = self.config.profile.measure(self.config.seed)
         blocks, networks = len(block_keys(self.space)), self.config.profile.networks
         networks *= 1 if self.run.head is None else 2
-        records = blocks * measure.rounds_for(self._glance.block_ms)
-        records += networks * measure.rounds_for(self._glance.network_ms)
+        records = blocks * self._glance.blocks.rounds(measure)
+        records += networks * self._glance.networks.rounds(measure)
         return round(USUAL_ROUNDS * records * self._glance.record_bytes)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from devices.files import next_number, numbered
 from edgesearch.errors import Interrupted
 from edgesearch.events import Event
 from edgesearch.latency.correction import Correction
@@ -162,14 +163,12 @@ def _measured(
 
 def _set_aside(path: Path) -> Path:
     """Rename a table, and the files made from it, to the next free number."""
-    number = 1
-    while (kept := path.with_name(f"{path.name}.{number}")).exists():
-        number += 1
+    number = next_number(path)
     for ending in (*_MADE_FROM, path.suffix):
         file = path.with_suffix(ending)
         with contextlib.suppress(FileNotFoundError):
-            file.rename(file.with_name(f"{file.name}.{number}"))
-    return kept
+            file.rename(numbered(file, number))
+    return numbered(path, number)
 
 
 def open_workloads(run: RunContext, meter: Meter) -> WorkloadFiles:
@@ -249,12 +248,11 @@ def _networks(
         return found
     lacking = architectures
     if before is not None:  # exporting a whole model takes seconds
-        missing = set(missing_keys(run, before))
+        missing = set(missing_keys(run, before))  # lacks what failed, unless it is to be retried
         lacking = [
             each
             for each in architectures
-            if (key := network_key(WITH_HEAD, run.space, each, run.head)) in missing
-            or key not in before.keys(WITH_HEAD)
+            if network_key(WITH_HEAD, run.space, each, run.head) in missing
         ]
     return found + files.with_head(lacking, WITH_HEAD, run.head)
 
