@@ -31,6 +31,7 @@ from edgesearch.errors import (
     StageError,
     UserError,
     UserNotice,
+    lack_of_memory,
 )
 
 Result = TypeVar("Result")
@@ -38,6 +39,11 @@ OUR_FAULT, USERS_FAULT, STOPPED = 1, 2, 130
 ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 EXIT_DELAY_S = 5.0
 GO_ON = "Run the same command again to continue."
+SMALLER = (
+    "Set a smaller batch_size (of pretrain, search or finetune) or device.batch, choose smaller "
+    "resolutions or widths in the section space, stop other programs, or raise the limit on "
+    f"memory if there is one. {GO_ON}"
+)
 AT_ONCE_S = 0.3
 """A stop that takes longer is acknowledged before it is done."""
 SHARED = ("pretrain", "finetune", "search", "rank")
@@ -203,6 +209,8 @@ def exit_after(error: Exception, as_json: bool) -> typer.Exit:
     """Print the message of an error; the exit with its code."""
     if isinstance(error, ConfigError) and not is_first_process():  # the same error in all processes
         return _exit_late(USERS_FAULT)
+    if (found := _lack_of_memory(error)) is not None:
+        return _failed("enough memory for this command" + _usable_memory(), found, SMALLER, as_json)
     if isinstance(error, UserError):
         return fail(error, as_json)
     if isinstance(error, OSError) and error.errno in ENVIRONMENT:
@@ -217,6 +225,25 @@ def exit_after(error: Exception, as_json: bool) -> typer.Exit:
     traceback.print_exc()
     print("error: this is a bug in edgesearch; please report it with the above", file=sys.stderr)
     return typer.Exit(OUR_FAULT)
+
+
+def _lack_of_memory(error: BaseException) -> str | None:
+    """What could not be allocated, if that is why an error was raised."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # The words of our own errors are for the user; what they derive from is what happened.
+        if not isinstance(cause, UserError) and (found := lack_of_memory(cause)) is not None:
+            return found
+        cause = cause.__cause__
+    return None
+
+
+def _usable_memory() -> str:
+    """How much memory this process may use, in words; "" where the system does not tell."""
+    from edgesearch.run.room import machine_memory
+
+    memory = machine_memory()
+    return f"; {memory / 2**30:,.1f} GiB can be used" if memory else ""
 
 
 def _stopped(stop: Interrupted | KeyboardInterrupt) -> typer.Exit:

@@ -57,6 +57,7 @@ from edgesearch.latency.table import (
 )
 from edgesearch.latency.workloads import WorkloadFiles, network_key
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
+from edgesearch.run.room import check_memory
 from edgesearch.run.stage import Stage, read_record, tell_if_outdated
 from edgesearch.search.winners import Winner, Winners
 from edgesearch.space import Architecture
@@ -115,6 +116,7 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
             check_target(tensorrt)
             resolutions = {winner.architecture.resolution for winner in chosen.winners}
             _check_images(run, pool, resolutions, tensorrt)
+            check_memory(run, images=0)
             finetuning, weights = None, run.load_weights()
             if weights.origin is not None and weights.origin.licence is None:
                 run.teller("export")(
