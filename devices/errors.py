@@ -31,11 +31,11 @@ class UserNotice(UserWarning):
     """A warning about something that the user need not fix; one line on the command line."""
 
 
-def lack_of_memory(error: BaseException) -> str | None:
-    """What could not be allocated, if an error says that the machine's memory ran out.
+def lack_of_memory(error: BaseException | str) -> str | None:
+    """What could not be allocated, if an error, or its text, says that the memory ran out.
 
-    The words of Python, numpy, PyTorch, oneDNN, onnxruntime and the system are known. None for all other
-    errors, and for the memory of a GPU.
+    The words of Python, numpy, PyTorch, oneDNN, onnxruntime and the system are known. None for all
+    other errors, and for the memory of a GPU.
     """
     text = str(error)
     is_memory = isinstance(error, MemoryError) or _NO_MEMORY.search(text)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from devices.files import next_number, numbered
-from edgesearch.errors import Interrupted
+from edgesearch.errors import Interrupted, LatencyError, lack_of_memory
 from edgesearch.events import Event
 from edgesearch.latency.correction import Correction
 from edgesearch.latency.head_latency import HeadFit
@@ -49,6 +49,10 @@ from profilers import (
 
 _MADE_FROM = (".csv", ".table.csv", ".validation.json", ".validation.png")
 """Endings of the files beside a table that are made from it."""
+_MORE_MEMORY = (
+    "Stop other programs there, or choose smaller resolutions or widths in the section space or a "
+    "smaller device.batch, then run `edgesearch profile` with profile.retry_errors=true."
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,23 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
         correction = current_correction(space, table)
         fit = None if head is None else current_head(space, table, head)
         known = (correction, head, fit) if complete else (None, head, None)
-        model = LatencyModel.from_table(space, table, *known)
+        short = _short_of_memory(space, table)
+        try:
+            model = LatencyModel.from_table(space, table, *known)
+        except LatencyError as error:
+            if not short:
+                raise
+            raise LatencyError(
+                f"memory for the blocks and networks that {run.device.name} runs, all loaded at "
+                "once",
+                f"too little for {len(short)} of them, such as {short[0]}",
+                _MORE_MEMORY,
+            ) from error
+        if short:
+            run.teller("profile")(
+                f"warning: {len(short)} blocks and networks got too little memory, such as "
+                f"{short[0]}; no architecture that needs them is chosen. {_MORE_MEMORY}"
+            )
         if correction is None or not complete:
             run.require_lock()
             asked = {"rounds": settings.rounds, "least_ms": settings.least_ms}
@@ -130,6 +150,16 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
             head_fit=model.fit,
             csv_path=_write_csv(space, table, model) if export_csv else None,
         )
+
+
+def _short_of_memory(space: SearchSpace, table: LatencyTable) -> list[str]:
+    """Keys of the space whose errors say that there was no memory."""
+    blocks, of_space = {*block_keys(space)}, f"/{space.space_hash[:8]}/"
+    return [
+        key
+        for key, text in table.errors.items()
+        if (key in blocks or of_space in key) and lack_of_memory(text)
+    ]
 
 
 def _measured(
@@ -223,8 +253,12 @@ def _measure(
     try:
         blocks = [Workload(key, onnx_path) for key, onnx_path in files.blocks().items()]
         chosen = networks_to_measure(run.space, before, settings.networks)
-        table = measured(blocks + _networks(run, files, chosen, before), before)
-        tried = {*table.keys(NETWORK), *table.errors}
+        first = blocks + _networks(run, files, chosen, before)
+        table = measured(first, before)
+        failed = set(table.errors)
+        if settings.retry_errors:  # networks of blocks that had failed before are not among these
+            failed &= {workload.key for workload in first}
+        tried = {*table.keys(NETWORK), *failed}
         instead = [
             network
             for network in networks_to_measure(run.space, table, settings.networks)

@@ -90,7 +90,31 @@ def test_networks_that_fit_neither_into_a_file_nor_into_memory(refused, empty):
     with pytest.raises(SpaceError, match="the limit of an ONNX file"):
         empty.api(space=wide).profile()
     high = {"resolutions": [1_000_000]}
-    refused(SpaceError, r"blocks fit into .* GiB of memory; found: [\d,.]+ GiB", space=high)
+    refused(SpaceError, r"blocks fit into .* GiB of memory, all.*at least [\d,.]+ GiB", space=high)
+
+
+def test_blocks_that_are_loaded_at_once(refused, monkeypatch, empty):
+    """13 blocks of 0.1 MB each and 6 networks: no single one is large."""
+    high = {"resolutions": [128]}
+    blocks = empty.api(space=high).space.distinct_blocks()
+    most = max(block.params + block.live_values for block in blocks) * 4
+    monkeypatch.setattr(room, "machine_memory", lambda: 5 * most)
+    message = rf"all loaded at once; found: at least .* for {len(blocks)} blocks of .* and 6 networ"
+    refused(SpaceError, message, space=high, search={"batch_size": 2, "images": 8})
+
+
+@pytest.mark.parametrize("stage", ["profile", "search", "rank", "evaluate", "export", "run"])
+def test_every_stage_that_builds_the_largest_network_refuses_what_memory_cannot_hold(
+    chain, monkeypatch, stage
+):
+    shutil.rmtree(chain.output_dir / "engines")
+    shutil.rmtree(
+        chain.output_dir / "latency" if stage == "profile" else chain.output_dir / "rank",
+        ignore_errors=True,
+    )
+    monkeypatch.setattr(room, "machine_memory", lambda: 10_000)
+    with pytest.raises(SpaceError, match=r"a supernet that fits into 0.0 MiB of memory; found: at"):
+        getattr(chain.api(), stage)()
 
 
 def test_a_training_that_fits_neither_into_memory_nor_onto_the_disk(refused, empty, monkeypatch):
