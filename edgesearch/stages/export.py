@@ -65,12 +65,15 @@ from edgesearch.stages.profile import open_workloads
 from edgesearch.stages.search import WINNERS, check_searched_for
 from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.tasks.finetuning import Finetuning
+from edgesearch.tasks.known_tasks import TASKS
 from profilers import LatencyTable, Meter, Workload, build_table, open_meter
 
 WINNER_ROUNDS = (4, 16)
 """Rounds of a winner, as multiples of those of a block. The second applies if it seems over budget:
 the machine may have been busy, or the interval too wide."""
 SECONDS_BEFORE_SECOND_LOOK = 1.0
+POST_PROCESSING = "place of the post-processing"
+"""What files depend on beside settings: in the graph or in the kit."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,12 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
 
 def export_stage(run: RunContext, pool: ImagePool, tensorrt: TensorRTTarget | None) -> Stage:
     """The stage with everything that the engines depend on."""
-    finetunes = () if run.config.finetune.task is None else ("finetune",)
+    task = run.config.finetune.task
+    finetunes = () if task is None else ("finetune",)
+    form = {}
+    if task is not None and TASKS[task].in_graph is not None:
+        suppresses = run.device.runtime_record.suppresses_boxes(run.device.provider)
+        form[POST_PROCESSING] = "graph" if suppresses else "kit"
     return Stage(
         "export",
         run.files.engines,
@@ -154,7 +162,9 @@ def export_stage(run: RunContext, pool: ImagePool, tensorrt: TensorRTTarget | No
             WEIGHTS: run.weights_digest(),
             WINNERS: sha256_of(run.files.search.chosen),
             IMAGES: pool.digest,
+            **form,
         },
+        cheap=[*form],
         intact=partial(_intact, run),
     )
 

@@ -3,13 +3,10 @@
 import json
 import re
 import sys
-import time
 
-import numpy as np
 import pytest
 
 from edgesearch.errors import StageError
-from edgesearch.export.kit_program import boxes_of
 from edgesearch.latency.load_table import corrected_model
 from edgesearch.latency.table import (
     VALIDATION,
@@ -140,34 +137,6 @@ def test_classes_are_given_or_counted(chain, tmp_path):
     chain.refuses(
         "finetune", *TASK, "finetune.classes=7", says="finetune.classes 10, as the images"
     )
-
-
-def test_a_detector_says_what_post_processing_takes(empty):
-    options = (
-        "finetune.task=detection",
-        "finetune.classes=2",
-        "space.resolutions=[32]",
-        "profile.networks=6",
-        "validation.networks=2",
-    )
-    empty.passes("profile", *options)
-    result = empty.json("validate", *options)
-    assert result["latency_of"] == "whole model (head ssdlite for 2 classes)"
-    post = result["post_processing"]
-    assert 0 < post["median_ms"] <= post["p95_ms"]
-    assert (post["images"], post["trained"]) == (16, False)
-    done = empty.passes("validate", *options)
-    assert "at most, with every box of an untrained head a candidate" in done.stdout
-    assert "exported" not in done.stderr  # all is measured
-    assert 3 * 1000 * _time_of_no_candidates() < post["median_ms"]
-
-
-def _time_of_no_candidates():
-    outputs = {"scores": np.zeros((100, 2)), "boxes": np.zeros((100, 4))}
-    rule = {"resolution": 32, "fit": "stretch"}
-    begun = time.perf_counter()
-    boxes_of(outputs, ["a", "b"], rule, 32, 32)
-    return time.perf_counter() - begun
 
 
 def test_a_reserve_takes_the_place_of_a_whole_model_that_is_too_slow(
