@@ -667,7 +667,7 @@ def print_rank(result: RankResult) -> None:
         for row in result.scores
     ]
     _print_table(header, rows)
-    unit = {"macs": "MACs", "latency_ms": "predicted latency"}[result.bins_by]
+    unit = "MACs" if result.latency_of is None else f"predicted latency of the {result.latency_of}"
     low, high = result.accuracies
     print(
         f"\nKendall's tau with the {result.accuracy} accuracy ({low:.1%} to {high:.1%}) of "

@@ -23,7 +23,6 @@ from edgesearch.export.deployable import (
     is_in_int8,
     make_deployable,
     make_whole_deployable,
-    parity_images,
     write_for_tensorrt,
     write_in_format,
     write_winner,
@@ -478,16 +477,25 @@ def time_export(
 ) -> float:
     """Seconds to export, compile and verify one network here; nothing of it is kept.
 
+    With a task it is a whole model with an untrained head, judged on all test images.
+
     Raises:
         UserError: It cannot be exported.
     """
     tensorrt, device = buildable(target_of(run), silent), run.device
-    exporter = _Exporter(run, weights, pool, tensorrt)
+    finetuning = None
+    if run.config.finetune.task is not None:
+        finetuning = replace(open_finetuning(run, pool, weights=False), weights=weights)
+    exporter = _Exporter(run, weights, pool, tensorrt, finetuning)
     precision, resolution = precision_of(device), architecture.resolution
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edgesearch-") as name:
         folder = Path(name)
-        deployable = exporter._deployable(architecture)
+        if finetuning is None:
+            deployable = exporter._deployable(architecture)
+        else:
+            model = finetuning.subnet(architecture)
+            deployable = make_whole_deployable(finetuning, model, architecture, max_loss=1.0)
         export_network(
             deployable.network,
             folder / ONNX_FILE,
@@ -500,10 +508,16 @@ def time_export(
         if tensorrt is not None:
             wanted = PRECISIONS[tensorrt.precision]
             source = write_for_tensorrt(folder, device, wanted, calibration, method)
-        images = parity_images(pool, resolution, device.batch)
-        logits = deployable.network.output == "logits"
         build_engines(
-            folder, deployable.network, images, tensorrt, precision, source, logits=logits
+            folder,
+            deployable.network,
+            deployable.parity_images(pool, device.batch),
+            tensorrt,
+            precision,
+            source,
+            logits=deployable.metadata["output"] == "logits",
+            task=deployable.task,
+            post_processing=device.runtime_record.suppresses_boxes(device.provider),
         )
     return time.monotonic() - begun
 

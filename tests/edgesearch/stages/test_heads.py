@@ -1,5 +1,6 @@
 """Budgets of whole models: a small run whose task is set before or after it was profiled."""
 
+import csv
 import json
 import re
 import sys
@@ -124,6 +125,21 @@ def test_validate_measures_whole_models(with_task, tmp_path):
         r"whole models with the head linear .*held out", chain.passes("profile", *TASK).stdout
     )
     assert len(shown) == 1
+
+
+def test_rank_bins_by_whole_models(with_task, tmp_path):
+    chain, few = with_task[0].copied(tmp_path), ("rank.subnets=6", "rank.bins=2", "rank.draws=100")
+    result = chain.json("rank", *TASK, *few)
+    assert (result["bins_by"], result["latency_of"]) == ("latency_ms", OF_WHOLE)
+    model = corrected_model(chain.space, LatencyTable.load(chain.table), HEAD)
+    with (chain.output_dir / "rank/rank.csv").open() as file:
+        for row in csv.DictReader(file):
+            predicted = model.predict(chain.space.from_text(row["architecture"])).median_ms
+            assert float(row["cost"]) == pytest.approx(predicted)
+    # Without the task they are backbones; nothing is ranked anew.
+    again = chain.passes("rank", *few)
+    assert "predicted latency of the backbone" in again.stdout
+    assert "all 6 subnets are known" in again.stderr
 
 
 def test_classes_are_given_or_counted(chain, tmp_path):
