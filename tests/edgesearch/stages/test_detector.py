@@ -1,6 +1,7 @@
 """A detector from its labels to the kit, with post-processing in its graph."""
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -119,6 +120,14 @@ def test_the_kit_runs_either_form(detector, tmp_path):
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
     assert boxes() == in_graph
     assert in_graph
+
+
+def test_the_report_shows_the_files(detector):
+    detector.chain.passes("report", *detector.options)
+    page = (detector.chain.output_dir / "report.html").read_text("utf-8")
+    assert "detector.int8.onnx" in page
+    assert re.search(r"\d+ of \d+ boxes", page)
+    assert "With it, test images take a median of" in page
 
 
 def test_an_export_without_it_is_no_export_with_it(detector, tmp_path):
