@@ -210,7 +210,8 @@ def exit_after(error: Exception, as_json: bool) -> typer.Exit:
     if isinstance(error, ConfigError) and not is_first_process():  # the same error in all processes
         return _exit_late(USERS_FAULT)
     if (found := _lack_of_memory(error)) is not None:
-        return _failed("enough memory for this command" + _usable_memory(), found, SMALLER, as_json)
+        required = "enough memory for this command" + _usable_memory()
+        return fail(UserError(required, found, SMALLER), as_json)
     if isinstance(error, UserError):
         return fail(error, as_json)
     if isinstance(error, OSError) and error.errno in ENVIRONMENT:

@@ -185,6 +185,7 @@ def task(request, tmp_path, labelled):
 def test_a_configuration_with_a_task_is_accepted_as_it_is(task):
     run = Run("edgesearch.yaml")
     assert (run.config.finetune.task, run.config.finetune.batch_size) == (task, 2)
+    assert run.config.search.task == task
     check_run(run, anew=False)
 
 
