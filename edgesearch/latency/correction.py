@@ -64,7 +64,7 @@ class Correction:
         per_million_values_ms: Cost per million values that blocks put out; below 0 where their
             layout is changed at the ends of a block alone.
         crowding_ms: Cost of a network of a million parameters whose weights compete for room in the
-            caches; it grows with the square of their number.
+            caches; it grows with the cube of their number, as if it began above some number.
     """
 
     offset_ms: float
@@ -94,7 +94,7 @@ class Correction:
 
     def crowded_ms(self, params: _Numbers) -> _Numbers:
         """What networks of so many parameters cost because their weights compete for room."""
-        return self.crowding_ms * (params / _MILLION) ** 2
+        return self.crowding_ms * (params / _MILLION) ** 3
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Correction:
@@ -170,10 +170,11 @@ def fit_correction(
 _COLUMNS = 6
 _FORMS = ((1,), (0, 1), (1, 2), (1, 3), (0, 1, 2), (0, 1, 3), (1, 2, 3), (0, 1, 2, 3))
 """Columns in use: 0 offset, 1 sum of the blocks, 2 their number, 3 their parameters, 4 values that
-they put out, 5 square of the parameters. The first is always sound."""
+they put out, 5 cube of the parameters. The first is always sound."""
 _WARM_FORMS = (
     *((1, 4), (0, 1, 4), (1, 2, 4), (1, 3, 4)),
     *((1, 5), (0, 1, 5), (1, 2, 5), (1, 3, 5), (0, 1, 3, 5)),
+    *((1, 4, 5), (0, 1, 4, 5), (1, 2, 4, 5)),
 )
 """Further ones for warm blocks: cold ones have all weights from memory already."""
 _MILLION = 1e6
@@ -182,7 +183,7 @@ _MILLION = 1e6
 def _columns(sums: BlockSums, sums_ms: np.ndarray) -> np.ndarray:
     """(N, 6) what a latency is fitted to."""
     params, values = sums.params / _MILLION, sums.values / _MILLION
-    columns = [np.ones(len(sums_ms)), sums_ms, sums.blocks, params, values, params**2]
+    columns = [np.ones(len(sums_ms)), sums_ms, sums.blocks, params, values, params**3]
     return np.stack(columns, axis=1)
 
 
@@ -200,6 +201,6 @@ def _is_sound(coefficients: np.ndarray, columns: np.ndarray) -> bool:
     total_ms = columns @ coefficients
     _, per_ms, _, per_param, _, crowding = coefficients
     # Competition for room may begin above a number of parameters.
-    per_last_param = per_param + 2 * crowding * columns[:, 3].max()
+    per_last_param = per_param + 3 * crowding * columns[:, 3].max() ** 2
     grows = per_ms > 0 and per_last_param >= 0 and crowding >= 0
     return bool(grows and blocks_ms.min() > 0 and total_ms.min() > 0)

@@ -67,13 +67,13 @@ def test_weights_that_come_from_memory_have_a_cost():
 
 
 def test_many_weights_compete_for_room_in_the_caches():
-    lows = 0.2 + 1.1 * WARM + 0.02 * (PARAMS / 1e6) ** 2
+    lows = 0.2 + 1.1 * WARM + 0.02 * (PARAMS / 1e6) ** 3
     correction = fit(lows, cold=COLD, blocks=BLOCKS, ratio=1.05, params=PARAMS, values=VALUES)
     assert not correction.cold
     assert correction.crowding_ms == pytest.approx(1.05 * 0.02)
     assert correction.per_million_params_ms == correction.per_million_values_ms == 0
     assert correction.loo_mape == pytest.approx(0, abs=1e-9)
-    np.testing.assert_allclose(correction.crowded_ms(PARAMS), 1.05 * 0.02 * (PARAMS / 1e6) ** 2)
+    np.testing.assert_allclose(correction.crowded_ms(PARAMS), 1.05 * 0.02 * (PARAMS / 1e6) ** 3)
 
 
 def test_what_a_block_alone_spends_at_its_ends_is_not_counted():

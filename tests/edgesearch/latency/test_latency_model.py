@@ -50,7 +50,7 @@ def write_table(path, networks, *, without=(), failed=(), per_param_ms=0.0, crow
         line = {"kind": "network", "key": f"network/{architecture}", "session": 1, "round": 1}
         line["about"] = about_network(SPACE, architecture)
         params = SPACE.params(architecture)
-        weights_ms = per_param_ms * params + crowding_ms * (params / 1e6) ** 2
+        weights_ms = per_param_ms * params + crowding_ms * (params / 1e6) ** 3
         lines.append({**line, "samples_ms": [0.5 + 1.25 * total + weights_ms]})
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return LatencyTable.load(path)
@@ -84,13 +84,13 @@ def test_predicts_what_weights_from_memory_cost(tmp_path):
 
 
 def test_weights_that_compete_for_room_are_shared_out_among_the_blocks(tmp_path):
-    table = write_table(tmp_path / "t.jsonl", some(24), crowding_ms=4000.0)
+    table = write_table(tmp_path / "t.jsonl", some(24), crowding_ms=4e5)
     model = LatencyModel.from_table(SPACE, table)
-    assert model.correction.crowding_ms == pytest.approx(4000)
+    assert model.correction.crowding_ms == pytest.approx(4e5)
     everything = model.predict_all()
     for index, architecture in enumerate(SPACE):
         total = sum(cost_ms(block.key) for block in SPACE.blocks(architecture))
-        crowded_ms = 4000 * (SPACE.params(architecture) / 1e6) ** 2
+        crowded_ms = 4e5 * (SPACE.params(architecture) / 1e6) ** 3
         assert everything[index] == pytest.approx(0.5 + 1.25 * total + crowded_ms)
         assert model.predict(architecture).median_ms == pytest.approx(everything[index])
         costs_ms = model.block_costs_ms(architecture)
