@@ -55,11 +55,12 @@ class SshTransport:
         if self._control is not None:
             control = f"ControlPath={self._control.name}/{_SOCKET}"
             shared = ["ControlMaster=auto", control, "ControlPersist=60"]
+        self._config = ["-F", ssh_config] if ssh_config else []
         self._options = [
             *("-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}"),
             *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
             *(word for option in shared for word in ("-o", option)),
-            *(("-F", ssh_config) if ssh_config else ()),
+            *self._config,
         ]
         self.folder = ""
         self.connection = ""
@@ -126,7 +127,10 @@ class SshTransport:
         if status == 255:  # ssh itself failed, not the remote command
             for text, required, remedy in _REFUSALS:
                 if text in message:
-                    return UnreachableError(f"{required} {self.host}", last, remedy)
+                    host = shlex.join([*self._config, self.host])
+                    return UnreachableError(
+                        f"{required} {self.host}", last, remedy.replace("HOST", host)
+                    )
             return ConnectionLostError(
                 f"a stable connection to {self.host}", last, "Check the network and the board."
             )
@@ -279,4 +283,4 @@ _REFUSALS = (
     ("Bad configuration option", "a valid ssh configuration for", "Correct device.ssh_config."),
     ("Can't open user config file", "a readable ssh configuration for", "Check device.ssh_config."),
 )
-"""Text in the client's message, what was required, and the remedy."""
+"""Text in the client's message, what was required, and the remedy; HOST is replaced."""

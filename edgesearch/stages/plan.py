@@ -506,7 +506,10 @@ class Planner:
         """The budgets in words, how they lie, and whether they can be met."""
         budgets = self.config.search.budgets
         if latency_ms is None:
-            return tuple(budgets.words()), "", True
+            shares = budgets.latency_of_largest or ()
+            shares = shares if isinstance(shares, tuple) else (shares,)
+            unknown = [f"latency ≤ {each:.3g} × the largest network's" for each in shares]
+            return (*unknown, *budgets.words()), "", True
         smallest_ms, largest_ms = latency_ms
         budgets = budgets.with_largest(largest_ms)
         words, feasible = [], True

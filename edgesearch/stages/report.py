@@ -103,6 +103,12 @@ def _open(text: str, overrides: Sequence[str], report: Report) -> RunContext:
     if folder.name == CONFIG and folder.is_file() and nowhere.is_output(folder.parent):
         folder = folder.parent  # which may have been moved or copied
         text = str(folder)
+    if text not in shipped_configs() and not folder.exists():
+        raise StageError(
+            f"the folder of a run, or its configuration, at {text}",
+            "nothing of that name",
+            "Correct the path; `edgesearch report` without a name takes all runs in runs/.",
+        )
     if text in shipped_configs() or not folder.is_dir():
         return _with_output(RunContext(load_config(text, overrides), report))
     if not (folder / CONFIG).is_file():

@@ -82,7 +82,7 @@ def member(source: SearchSpace, space: SearchSpace) -> Architecture:
         remedy = (
             "Choose another space or other weights (`edgesearch weights FILE` lists the spaces)."
         )
-        if len(faults) == 1 and channels == (3, 1):
+        if channels == (3, 1) and source.family == space.family and len(faults) == 1:
             remedy = "For grey images, pretrain.init_grey=true sums the first convolution over RGB."
         raise SpaceError(
             f"a space that holds the network {source.largest}",

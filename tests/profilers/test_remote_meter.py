@@ -154,8 +154,12 @@ def test_a_board_that_stays_away_is_given_up(
 @pytest.mark.parametrize(
     ("host", "message"),
     [
-        ("stranger", "permission to log in to stranger; found: .*Permission denied.*ssh-copy-id"),
-        ("closed", "an ssh server on closed; found: .*Connection refused"),
+        (
+            "stranger",
+            "permission to log in to stranger; found: .*Permission denied.*"
+            "Let `ssh -F .* stranger true` work without a password: ssh-copy-id -F .* stranger",
+        ),
+        ("closed", "on closed; found: .*Connection refused.*`ssh -F .* closed true` has to work"),
         ("no-such-host.invalid", "the address of no-such-host.invalid; found: .*Could not resolve"),
         ("unknown", "the known host key of unknown; found: Host key verification failed"),
     ],

@@ -124,6 +124,16 @@ def test_a_block_that_cannot_run(empty, spoilt_cache):
     )
 
 
+def test_a_share_of_an_unknown_latency_is_told(empty):
+    budgets = {"latency_ms": None, "latency_of_largest": [0.5, 0.75], "macs": 9}
+    planner = Planner(empty.api(search={"budgets": budgets}), brief=True)
+    assert planner._budgets(None)[0] == (
+        "latency ≤ 0.5 × the largest network's",
+        "latency ≤ 0.75 × the largest network's",
+        "MACs ≤ 9",
+    )
+
+
 def test_no_block_can_run(empty, spoilt_cache):
     _, cache = spoilt_cache(empty.api().space, lambda space: block_keys(space))
     planner = Planner(empty.api(profile={"cache_dir": str(cache)}))

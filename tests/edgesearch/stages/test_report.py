@@ -96,7 +96,9 @@ def test_refuses_where_there_is_no_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refuses(says=("a run in", "since none was named", "edgesearch report FOLDER"))
     refuses(tmp_path, says=("config.yaml, which its first stage writes", "no such file"))
-    refuses("nowhere", says=("the path of a YAML file", "no file nowhere"))
+    refuses(
+        "nowhere", says=("at nowhere\n  found: nothing of that name", "takes all runs in runs/")
+    )
     refuses("quickstart", says=("the output of a run in runs/quickstart", "edgesearch run CONFIG"))
 
 
