@@ -7,9 +7,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import onnx
 import onnxruntime
 import pytest
 import torch
+
+from edgesearch.formats.onnx_export import export_network
+from edgesearch.formats.onnx_files import save_model
+from edgesearch.tasks.boxes_in_graph import BoxesInGraph
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -56,25 +61,27 @@ def cpp_headers():
     return next((each for each in found if (each / "onnxruntime_cxx_api.h").exists()), None)
 
 
-@pytest.mark.skipif(
+needs_cpp = pytest.mark.skipif(
     not (shutil.which("g++") and cpp_headers()),
     reason="g++ or onnxruntime's C++ headers are missing (ONNXRUNTIME_INCLUDE=FOLDER)",
 )
-def test_the_program_in_cpp_gives_what_python_gives(tmp_path):
-    """It is linked with the library of the Python package, which older headers fit as well."""
+
+
+def programs_in_cpp():
+    """The whole program, and that for a detector."""
     page = (DOCS / "how-to" / "deploy.md").read_text("utf-8")
-    (source,) = re.findall(r"```cpp\n(.*?)```", page, re.S)
+    program, of_a_detector = re.findall(r"```cpp\n(.*?)```", page, re.S)
+    return program, program[: program.index("  auto out =")] + of_a_detector
+
+
+def said_in_cpp(source, tmp_path):
+    """What a program prints; linked with the Python package's library, which older headers fit."""
     (tmp_path / "main.cpp").write_text(source)
     (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
     (tmp_path / "libonnxruntime.so.1").symlink_to(library)
     build = ["g++", "-std=c++17", "-Wall", "-Werror", "-isystem", str(cpp_headers()), "main.cpp"]
     subprocess.run([*build, "./libonnxruntime.so.1", "-o", "main"], cwd=tmp_path, check=True)
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 7, 8), torch.nn.Flatten()).eval()
-    example = torch.zeros(1, 3, 8, 8)
-    torch.onnx.export(network, (example,), tmp_path / "subnet.onnx", dynamo=False)
-    values = network(example).flatten().detach()
-    said = subprocess.run(
+    return subprocess.run(
         [tmp_path / "main"],
         cwd=tmp_path,
         env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
@@ -82,6 +89,33 @@ def test_the_program_in_cpp_gives_what_python_gives(tmp_path):
         text=True,
         check=True,
     ).stdout
+
+
+@needs_cpp
+def test_the_program_in_cpp_gives_what_python_gives(tmp_path):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 7, 8), torch.nn.Flatten()).eval()
+    example = torch.zeros(1, 3, 8, 8)
+    torch.onnx.export(network, (example,), tmp_path / "subnet.onnx", dynamo=False)
+    values = network(example).flatten().detach()
+    said = said_in_cpp(programs_in_cpp()[0], tmp_path)
     found = re.fullmatch(r"7 values, the largest is number (\d): (\S+)\n", said)
     assert int(found[1]) == int(values.argmax())
     assert float(found[2]) == pytest.approx(float(values.max()), rel=1e-4)
+
+
+@needs_cpp
+def test_the_detector_in_cpp_finds_what_python_finds(tmp_path):
+    class Constant(torch.nn.Module):
+        def forward(self, images):
+            zero = images.mean()
+            scores = torch.tensor([[[0.9, 0.1], [0.8, 0.1], [0.2, 0.6]]])
+            sides = [[0.125, 0.25, 0.5, 0.5], [0.125, 0.25, 0.5, 0.5], [0.5, 0.5, 1.0, 0.75]]
+            return scores + zero, torch.tensor([sides]) + zero
+
+    path = tmp_path / "subnet.onnx"
+    names = ["scores", "boxes"]
+    export_network(Constant(), path, input_shape=(1, 3, 8, 8), output_names=names)
+    save_model(BoxesInGraph().joined(onnx.load(path)), path)
+    said = said_in_cpp(programs_in_cpp()[1], tmp_path)
+    assert said == "0 0.9 0.125 0.25 0.5 0.5\n1 0.6 0.5 0.5 1 0.75\n"

@@ -131,6 +131,13 @@ class OnnxRuntimeRecord(RuntimeRecord):
             return "onnxruntime computes it in fp32 on processors, which takes longer"
         return None
 
+    def suppresses_boxes(self, provider: str | None) -> bool:
+        """Processors have the operation; see `RuntimeRecord.suppresses_boxes`.
+
+        With other providers the outputs of the network would be copied to the processor.
+        """
+        return self.computes_on(provider) == "processor"
+
     def computes_on(self, provider: str | None) -> _Unit:
         """See `RuntimeRecord.computes_on`."""
         return PROVIDERS[provider or "cpu"].computes_on

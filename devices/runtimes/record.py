@@ -98,6 +98,13 @@ class RuntimeRecord(ABC):
         """Why networks should not run in a precision; None if they may."""
         return None
 
+    def suppresses_boxes(self, provider: str | None) -> bool:
+        """Whether graphs may hold a detector's NonMaxSuppression; else programs do it.
+
+        How much it computes depends on the image.
+        """
+        return False
+
     def loads(self, path: Path) -> bool:
         """Whether a file is for this runtime.
 

@@ -183,12 +183,21 @@ def print_clean(result: CleanResult) -> None:
     )
 
 
+NOTHING_MS = 1e-6
+"""Terms of a formula below it are left out."""
+
+
 def _formula(first: str, *terms: tuple[float, str]) -> str:
     """A sum of terms in ms; terms that are 0 are left out."""
-    shown = [
-        (ms, f"{abs(ms):.4f} ms{words}") for ms, words in terms if f"{abs(ms):.4f}" != "0.0000"
-    ]
-    return first + "".join(f" {'+' if ms > 0 else '-'} {text}" for ms, text in shown)
+    shown = [(ms, words) for ms, words in terms if abs(ms) >= NOTHING_MS]
+    return first + "".join(
+        f" {'+' if ms > 0 else '-'} {_digits(abs(ms))} ms{words}" for ms, words in shown
+    )
+
+
+def _digits(ms: float) -> str:
+    """Four decimals, or two digits of what is less."""
+    return f"{ms:.4f}" if ms >= 0.001 else f"{ms:.2g}"
 
 
 def print_profile(result: ProfileResult) -> None:
@@ -201,6 +210,8 @@ def print_profile(result: ProfileResult) -> None:
         (correction.offset_ms, ""),
         (correction.per_block_ms, " × number of blocks"),
         (correction.per_million_params_ms, " × millions of parameters"),
+        (correction.crowding_ms, " × (millions of parameters)³"),
+        (correction.per_million_values_ms, " × millions of values that blocks put out"),
     )
     print(f"Network latency = {formula}; p95 = {correction.p95_ratio:.3f} × median.")
     fit = result.head_fit
@@ -297,10 +308,11 @@ def print_validate(result: ValidateResult) -> None:
             if post.trained
             else "at most, with every box of an untrained head a candidate"
         )
+        by = "in the graph" if post.in_graph else "in numpy, as the kit does it"
         low, high = (f(each.measured_ms for each in result.networks) for f in (min, max))
         print(
-            f"post-processing (suppression of overlapping boxes in numpy, as the kit does it, on "
-            f"this machine), {means}: median {post.median_ms:.3f} ms, 95th percentile "
+            f"post-processing (suppression of overlapping boxes {by}, on this machine), {means}: "
+            f"median {post.median_ms:.3f} ms, 95th percentile "
             f"{post.p95_ms:.3f} ms. Budgets and the latencies above are without it; measured "
             f"medians are {low:.3f} to {high:.3f} ms without and {low + post.median_ms:.3f} to "
             f"{high + post.median_ms:.3f} ms with it"
@@ -511,6 +523,8 @@ def _print_files(manifest: dict[str, Any]) -> None:
         same = parity.get("same_as_pytorch")
         if same is not None:
             same = f"{same * parity['images']:.0f} of {parity['images']}"
+        if "predictions" in parity:
+            same = f"{parity['same_predictions']:,} of {parity['predictions']:,} boxes"
         if parity.get("knn_images"):
             judged[name] = (parity["knn_train_images"], parity["knn_images"])
         rows.append(
@@ -530,10 +544,18 @@ def _print_files(manifest: dict[str, Any]) -> None:
             notes.append(
                 f"  {name}: {about['runtime']} {about['runtime_version']} for {targets}{ran}"
             )
+    if manifest["post_processing"] is not None:
+        notes.insert(0, f"  post-processing: {_post_processing(**manifest['post_processing'])}")
     notes += [f"  {note}" for note in notes_on(manifest)]
     _print_table(header, rows)
     best = "top class" if manifest["output"] == "logits" else "most similar other image"
     print(f"  as PyTorch: images with the same {best} as in PyTorch; this is no accuracy")
+    for apart in dict.fromkeys(each["tolerance"] for each in parities if "tolerance" in each):
+        names = ", ".join(n for n, each in files.items() if _tolerance(each) == apart)
+        print(
+            f"  … boxes: of the same class as in PyTorch, with score and sides (in shares of the "
+            f"image) that differ by at most {apart:g} ({names})"
+        )
     for images in dict.fromkeys(each["metric_images"] for each in parities if metric and each):
         print(f"  {judge}: on {images:,} test images")
     for train, held_out in dict.fromkeys(judged.values()):
@@ -546,6 +568,24 @@ def _print_files(manifest: dict[str, Any]) -> None:
         right = manifest["classifier"]
         print(f"  classifier: {right['accuracy']:.1%} of {right['images']:,} held-out images right")
     print(*notes, sep="\n", end="\n" if notes else "")
+
+
+def _tolerance(about: dict[str, Any]) -> float | None:
+    tolerance: float | None = (about.get("parity") or {}).get("tolerance")
+    return tolerance
+
+
+def _post_processing(time: dict[str, Any] | None, **where: str) -> str:
+    """Where boxes that overlap are dropped, and what that takes."""
+    if where["in"] == "kit":
+        return "in the kit, since this runtime's graphs do not hold it; `validate` times it"
+    held = "in the graphs of detector.* (subnet.*: the network alone, which budgets mean)"
+    if time is None:
+        return f"{held}; run.py in the kit times it on the device"
+    return (
+        f"{held}; on {time['batches']} batches of test images, on this machine, median "
+        f"{time['median_ms']:.3f} ms with it, {time['added_ms']:.3f} ms of that for it"
+    )
 
 
 def print_run(result: RunResult, verbose: bool = False) -> None:
@@ -631,7 +671,7 @@ def print_rank(result: RankResult) -> None:
         for row in result.scores
     ]
     _print_table(header, rows)
-    unit = {"macs": "MACs", "latency_ms": "predicted latency"}[result.bins_by]
+    unit = "MACs" if result.latency_of is None else f"predicted latency of the {result.latency_of}"
     low, high = result.accuracies
     print(
         f"\nKendall's tau with the {result.accuracy} accuracy ({low:.1%} to {high:.1%}) of "

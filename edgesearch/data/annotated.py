@@ -106,6 +106,20 @@ def annotation_path(settings: DataSettings, root: Path, usual: Sequence[str]) ->
     )
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8, with or without a mark at its beginning.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"a text file in UTF-8 at {path}", str(error), "Save it in UTF-8."
+        ) from error
+
+
 def split_named(name: str) -> str | None:
     """The split that the name of a file or folder means, such as instances_val2017."""
     return split_within(name.replace("_", " "))

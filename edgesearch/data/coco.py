@@ -7,6 +7,7 @@ pixels from 0; ids are not contiguous; crowds are regions of many objects.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def read_coco(settings: DataSettings, root: Path) -> Found:
     for path, values in read.items():
         split = split_named(path.parent.name if beside else path.stem) or TRAIN
         pairs = found.splits.setdefault(split, [])
-        of_image: dict[Any, list[dict[str, Any]]] = {each["id"]: [] for each in values["images"]}
+        of_image: dict[str, list[dict[str, Any]]] = {each["id"]: [] for each in values["images"]}
         for each in values["annotations"]:
             if each["image_id"] not in of_image:
                 raise DataError(
@@ -86,19 +87,39 @@ def read_coco(settings: DataSettings, root: Path) -> Found:
                 crowd = bool(each.get("iscrowd"))
                 if crowd:
                     found.told.append((CROWDS, image["file_name"]))
-                left, top, width, height = map(float, each["bbox"])
+                left, top, width, height = each["bbox"]
                 label = number_of_class(names[each["category_id"]], numbers, str(path))
                 objects.append(Object(left, top, left + width, top + height, label, crowd))
             if not objects:
                 found.told.append((EMPTY, image["file_name"]))
-            size = int(image["width"]), int(image["height"])
+            size = image["width"], image["height"]
             pairs.append((file, boxes_of(objects, *size, image["file_name"], found.told)))
     return found
 
 
+def _number(value: Any) -> int:
+    """A category id; some tools write 1.0 or "1"."""
+    number = float(value)
+    if isinstance(value, bool) or number != int(number):
+        raise ValueError(f"the category id {value!r}, which is no whole number")
+    return int(value)
+
+
+def _name_of_id(value: Any) -> str:
+    """An image's id, alike whether it is written as 1, 1.0 or "1"."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+_PLAIN: dict[str, Callable[[Any], Any]] = {
+    **{"id": _name_of_id, "image_id": _name_of_id, "category_id": _number},
+    **{"file_name": str, "name": str, "width": int, "height": int},
+}
+"""What the values of keys become."""
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        values: dict[str, Any] = json.loads(path.read_text("utf-8-sig"))
         for part, keys in (
             ("images", ("id", "file_name", "width", "height")),
             ("annotations", ("image_id", "category_id")),
@@ -106,9 +127,16 @@ def _read(path: Path) -> dict[str, Any]:
         ):
             for each in values[part]:
                 for key in keys:
-                    each[key]
+                    each[key] = _PLAIN[key](each[key])
+                if each.get("bbox"):
+                    each["bbox"] = [float(side) for side in each["bbox"]]
+        for image in values["images"]:
+            if min(image["width"], image["height"]) < 1:
+                raise ValueError(f"no size of the image {image['file_name']}")
+        for category in values["categories"]:
+            category["id"] = _number(category["id"])
         return values
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(
             f"a JSON file with COCO's images, annotations and categories at {path}",
             f"{type(error).__name__}: {error}",

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from edgesearch.data.annotated import Found, annotation_path, files_by_stem, split_named
+from edgesearch.data.annotated import Found, annotation_path, files_by_stem, read_lines, split_named
 from edgesearch.data.decode import header_of
 from edgesearch.data.file_kinds import endings
 from edgesearch.data.layout import TRAIN
@@ -22,6 +22,7 @@ from edgesearch.errors import DataError
 
 IGNORED = 255
 """The value of pixels without a class, which are neither learnt nor judged."""
+_LOSSLESS, _LOSSY = (".png", ".bmp", ".tif", ".tiff", ".gif"), (".jpg", ".jpeg")
 WITHOUT_MAP = "images without a label map, which are not used"
 
 
@@ -90,8 +91,10 @@ def _indices(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             image.load()
-            if image.mode in ("P", "L", "1") or image.mode.startswith("I"):
-                return np.array(image.convert("L") if image.mode == "1" else image)
+            if image.mode == "1":
+                return np.array(image).astype(np.uint8)  # 0 and 1; as "L" it would be 255
+            if image.mode in ("P", "L") or image.mode.startswith("I"):
+                return np.array(image)
             mode, first = image.mode, np.array(image)[..., 0]
             same = all((np.array(image)[..., n] == first).all() for n in range(min(3, len(mode))))
             if same and mode in ("RGB", "RGBA"):
@@ -110,7 +113,7 @@ def _indices(path: Path) -> np.ndarray:
 def read_maps(settings: DataSettings, root: Path) -> Found:
     """images/<split>/ID.* with labels/<split>/ID.png."""
     place = annotation_path(settings, root, ("labels", "masks", "annotations", "SegmentationClass"))
-    maps = files_by_stem(place, (".png", ".bmp", ".tif", ".tiff", ".gif"))
+    maps = _lossless(place)
     classes = tuple(settings.classes or _names(root))
     targets: dict[str, Any] = {
         stem: LabelMap(((0, path),), len(classes)) for stem, path in maps.items()
@@ -121,7 +124,7 @@ def read_maps(settings: DataSettings, root: Path) -> Found:
 def read_masks(settings: DataSettings, root: Path) -> Found:
     """images/<split>/ID.* with masks/<split>/<class>/ID.png, or masks/<class>/<split>/ID.png."""
     place = annotation_path(settings, root, ("masks", "labels"))
-    files = files_by_stem(place, (".png", ".bmp", ".tif", ".tiff", ".gif"))
+    files = _lossless(place)
     folders = {part for stem in files for part in Path(stem).parts[:-1] if not split_named(part)}
     classes = tuple(settings.classes or ["background", *sorted(folders)])
     numbers = {name: number for number, name in enumerate(classes)}
@@ -141,6 +144,23 @@ def read_masks(settings: DataSettings, root: Path) -> Found:
         stem: LabelMap(tuple(sorted(pairs)), len(classes), True) for stem, pairs in by_image.items()
     }
     return _found(root, place, classes, targets)
+
+
+def _lossless(place: Path) -> Mapping[str, Path]:
+    """Files of maps or masks below a folder.
+
+    Raises:
+        DataError: There are none.
+    """
+    found = files_by_stem(place, _LOSSLESS)
+    if found:
+        return found
+    lossy = len(files_by_stem(place, _LOSSY))
+    raise DataError(
+        f"label maps or masks ({', '.join(_LOSSLESS)}) in {place}",
+        f"{lossy} JPEG files, whose compression changes the classes of pixels" if lossy else "none",
+        "Make them anew as .png." if lossy else "Correct data.root or data.annotations.",
+    )
 
 
 def _found(
@@ -185,11 +205,19 @@ def _names(root: Path) -> list[str]:
         path = root / name
         if not path.is_file():
             continue
-        text = path.read_text("utf-8")
+        lines = read_lines(path)
         if name == "classes.txt":
-            return [line.strip() for line in text.splitlines() if line.strip()]
-        values = json.loads(text)
-        return [str(each) for each in (values["classes"] if isinstance(values, dict) else values)]
+            return [line.strip() for line in lines if line.strip()]
+        try:
+            values = json.loads("\n".join(lines))
+            listed = values["classes"] if isinstance(values, dict) else values
+            return [str(each) for each in listed]
+        except (ValueError, LookupError, TypeError) as error:
+            raise DataError(
+                f'a list of names, or {{"classes": [names]}}, in {path}',
+                f"{type(error).__name__}: {error}",
+                "Correct it, or set data.classes.",
+            ) from error
     raise DataError(
         f"names of the classes in {root.absolute()} (classes.json or classes.txt)",
         "neither of these files",

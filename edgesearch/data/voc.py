@@ -14,6 +14,7 @@ from edgesearch.data.annotated import (
     annotation_path,
     files_by_stem,
     number_of_class,
+    read_lines,
     split_named,
 )
 from edgesearch.data.boxes import Boxes, Object, boxes_of
@@ -46,12 +47,8 @@ def read_voc(settings: DataSettings, root: Path) -> Found:
     classes = tuple(settings.classes or names)
     numbers = {name: number for number, name in enumerate(classes)}
     found, lists = Found(classes, {}), _lists(root)
-    zero_based = any(
-        float(corner.text or 0) == 0
-        for tree in parsed.values()
-        for corner in tree.iterfind("object/bndbox/*")
-        if corner.tag in ("xmin", "ymin")
-    )
+    corners = {stem: _corners(tree, files[stem]) for stem, tree in parsed.items()}
+    zero_based = any(0 in box[:2] for boxes in corners.values() for box in boxes)
     if zero_based:
         found.told.append(("boxes from 0 instead of 1, as some tools write them", place.name))
     for split, stems in (lists or _by_folder(files)).items():
@@ -70,7 +67,8 @@ def read_voc(settings: DataSettings, root: Path) -> Found:
                     "no such file",
                     "Add the file, or remove the entry.",
                 )
-            pairs.append((image, _boxes(parsed[stem], files[stem], numbers, zero_based, found)))
+            boxes = _boxes(parsed[stem], corners[stem], files[stem], numbers, zero_based, found)
+            pairs.append((image, boxes))
     listed = {stem for stems in lists.values() for stem in stems}
     found.told += [(UNLISTED, stem) for stem in files if lists and stem not in listed]
     return found
@@ -113,31 +111,39 @@ def _lists(root: Path) -> dict[str, list[str]]:
     for path in sorted((root / "ImageSets" / "Main").glob("*.txt")):
         split = split_named(path.stem)
         if split is not None and path.stem.lower() in ("train", "val", "valid", "test"):
-            lines = path.read_text("utf-8").splitlines()
-            found[split] = [line.split()[0] for line in lines if line.strip()]
+            found[split] = [line.split()[0] for line in read_lines(path) if line.strip()]
     return found
 
 
+def _corners(tree: ElementTree.Element, path: Path) -> list[list[float]]:
+    """Left, top, right and bottom of each object, as the file has them."""
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    try:
+        return [
+            [float(each.findtext(f"bndbox/{side}") or "") for side in sides]
+            for each in tree.iterfind("object")
+        ]
+    except ValueError as error:
+        raise DataError(
+            f"numbers for {', '.join(sides[:3])} and {sides[3]} of each object in {path}",
+            str(error),
+            "Correct the file.",
+        ) from error
+
+
 def _boxes(
-    tree: ElementTree.Element, path: Path, numbers: dict[str, int], zero_based: bool, found: Found
+    tree: ElementTree.Element,
+    corners: list[list[float]],
+    path: Path,
+    numbers: dict[str, int],
+    zero_based: bool,
+    found: Found,
 ) -> Boxes:
     objects = []
-    for each in tree.iterfind("object"):
-        try:
-            corners = [
-                float(each.findtext(f"bndbox/{side}") or "")
-                for side in ("xmin", "ymin", "xmax", "ymax")
-            ]
-        except ValueError as error:
-            raise DataError(
-                f"numbers for xmin, ymin, xmax and ymax of each object in {path}",
-                str(error),
-                "Correct the file.",
-            ) from error
-        left, top, right, bottom = corners
+    for each, (left, top, right, bottom) in zip(tree.iterfind("object"), corners, strict=True):
         if not zero_based:
             left, top = left - 1, top - 1
-        difficult = each.findtext("difficult") == "1"
+        difficult = (each.findtext("difficult") or "").strip() == "1"
         if difficult:
             found.told.append((DIFFICULT, path.name))
         label = number_of_class(each.findtext("name") or "", numbers, str(path))

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from edgesearch.data.annotated import Found, files_by_stem, split_named
+from edgesearch.data.annotated import Found, files_by_stem, read_lines, split_named
 from edgesearch.data.boxes import Boxes, Object, boxes_of
 from edgesearch.data.decode import header_of
 from edgesearch.data.file_kinds import endings
@@ -37,7 +37,13 @@ def read_yolo(settings: DataSettings, root: Path) -> Found:
         boxes = _boxes(text, path, stem, found)
         if boxes is not None:
             found.splits.setdefault(split, []).append((path, boxes))
-    lonely = [path for path in texts.rglob("*.txt") if "labels" in path.parts and path not in known]
+    lonely = [
+        path
+        for path in sorted(texts.rglob("*.txt"))
+        if path not in known
+        and path.name not in NAMES  # labelImg writes classes.txt beside the labels
+        and (texts != root or "labels" in path.relative_to(root).parts)
+    ]
     if lonely:
         raise DataError(
             f"an image for each text file of labels in {texts}",
@@ -53,15 +59,21 @@ def _names(root: Path) -> list[str]:
         path = root / name
         if not path.is_file():
             continue
-        text = path.read_text("utf-8")
+        lines = read_lines(path)
         if path.suffix != ".yaml":
-            return [line.strip() for line in text.splitlines() if line.strip()]
+            return [line.strip() for line in lines if line.strip()]
         try:
-            names: Any = yaml.safe_load(text)["names"]
-            listed = [names[key] for key in sorted(names)] if isinstance(names, dict) else names
+            names: Any = yaml.safe_load("\n".join(lines))["names"]
+            if isinstance(names, str):
+                raise TypeError(f"the text {names!r}")
+            listed = (
+                [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) else names
+            )
             return [str(each) for each in listed]
-        except (yaml.YAMLError, LookupError, TypeError) as error:
-            raise DataError(f"`names` in {path}", str(error), "Correct it.") from error
+        except (yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+            raise DataError(
+                f"`names` in {path}, a list or a name for each number", str(error), "Correct it."
+            ) from error
     raise DataError(
         f"names of the classes in {root.absolute()} ({', '.join(NAMES)})",
         "none of these files",
@@ -75,13 +87,14 @@ def _boxes(text: Path, image: Path, stem: str, found: Found) -> Boxes | None:
         found.told.append(("damaged", stem))
         return None
     objects = []
-    lines = text.read_text("utf-8").splitlines() if text.is_file() else []
+    lines = read_lines(text) if text.is_file() else []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             label, x, y, width, height = map(float, line.split())
-        except ValueError as error:
+            int(label)
+        except (ValueError, OverflowError) as error:  # also not a number, or infinite
             raise DataError(
                 f"five numbers (class, x, y, width, height) in line {number} of {text}",
                 line.strip()[:80],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 
 from devices import DeviceSpec
 from devices.runtimes.known_runtimes import RUNTIMES
+from devices.runtimes.open_runtime import open_runtime
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import ExportError
 from edgesearch.evaluate.features import compute_features
@@ -25,9 +26,11 @@ from edgesearch.export.engines import (
     TensorRTTarget,
     build_engines,
     save_weights,
+    with_post_processing,
 )
 from edgesearch.export.kit import KIT, least_versions, write_kit
 from edgesearch.export.manifest import make_manifest, notes_on, write_manifest
+from edgesearch.export.post_processing import time_post_processing
 from edgesearch.export.verify import KnnImages, TaskImages
 from edgesearch.formats.precision import CALIBRATIONS, Calibration, CalibrationMethod, Precision
 from edgesearch.formats.precisions import PRECISIONS, precision_of, precision_with
@@ -163,6 +166,7 @@ def make_whole_deployable(
         task.predictions,
         lambda found: task.figures(found, fitted.targets[: len(found)])[record.metric],
         max_loss,
+        record.post_processing(),
     )
     pool = finetuning.pool
     return Deployable(model, resolution, metadata, {**about, "image_set": pool.digest}, task=images)
@@ -289,10 +293,14 @@ def write_winner(
         source = write_for_tensorrt(
             folder, device, PRECISIONS[tensorrt.precision], calibration, form["quantization"]
         )
+    in_graph = None
+    if deployable.task is not None and device.runtime_record.suppresses_boxes(device.provider):
+        in_graph = deployable.task.in_graph
+    images = deployable.parity_images(pool, device.batch)
     engines = build_engines(
         folder,
         deployable.network,
-        deployable.parity_images(pool, device.batch),
+        images,
         tensorrt,
         precision,
         source,
@@ -303,12 +311,24 @@ def write_winner(
         else _knn_images(pool, deployable.resolution, count, form["knn_neighbours"]),
         knn_glance=glance,
         task=deployable.task,
+        post_processing=in_graph is not None,
     )
     files = engines.files
     definition = {"space_definition": json.dumps(space.to_dict())}
     save_weights(deployable.network, folder / WEIGHTS_FILE, {**deployable.metadata, **definition})
     files[WEIGHTS_FILE] = {"about": "weights of the subnet, for PyTorch"}
     engine = _kit_engine(files, device)
+    post_processing: dict[str, Any] | None = None
+    if deployable.task is not None and deployable.task.in_graph is not None:
+        post_processing = {"in": "kit", "time": None}
+    if in_graph is not None:
+        measured, engine = engine, with_post_processing(engine, in_graph)
+        found = None
+        if device.transport == "local":
+            pixels = images.contiguous().numpy()
+            paths = folder / measured, folder / engine
+            found = time_post_processing(open_runtime(device), *paths, pixels)
+        post_processing = {"in": "graph", "time": None if found is None else asdict(found)}
     facts = {
         "winner": winner.to_dict(),
         "space": space.to_dict(),
@@ -322,6 +342,7 @@ def write_winner(
         },
         "measured_file": precision.file,
         "kit_file": engine,
+        "post_processing": post_processing,
         "left_out": engines.left_out,
         "least_versions": least_versions(device),
         **{name: json.loads(deployable.metadata[name]) for name in ("preprocess", "classes")},

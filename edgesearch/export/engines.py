@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,22 @@ from devices.errors import DeviceError
 from devices.runtimes.known_runtimes import RUNTIMES
 from edgesearch.errors import DifferenceError, ExportError
 from edgesearch.export.first_difference import differs_from_file, differs_from_network
-from edgesearch.export.verify import KnnImages, TaskImages, compare, fits, verify_engine
+from edgesearch.export.verify import (
+    KnnImages,
+    TaskImages,
+    compare,
+    fits,
+    verify_engine,
+    verify_post_processing,
+)
 from edgesearch.formats.fp16 import FP16
 from edgesearch.formats.fp32 import FP32
 from edgesearch.formats.onnx_export import INPUT_NAME
+from edgesearch.formats.onnx_files import save_model
 from edgesearch.formats.precision import Precision
 from edgesearch.formats.precisions import PRECISIONS, precision_of
 from edgesearch.supernet.weights import save_tensors
+from edgesearch.tasks.task import InGraph
 
 ONNX_FILE = FP32.file
 WEIGHTS_FILE = "subnet.safetensors"
@@ -110,13 +119,15 @@ def build_engines(
     knn_glance: int = 64,
     batch: int = 1,
     task: TaskImages | None = None,
+    post_processing: bool = False,
 ) -> Engines:
     """Compile a winner's ONNX files, and verify on real images those that can run here.
 
     The folder contains `ONNX_FILE`, the file of `precision` and `source`, from which TensorRT
     engines are built; `images` are (N, C, H, W), normalised. Precisions not judged by kNN accuracy
     use only `knn_glance` of the images in `knn`. `task` judges whole networks. `batch` replaces
-    a dynamic batch for TensorRT.
+    a dynamic batch for TensorRT. With `post_processing`, there are files that end with that of
+    the task, where it has one.
 
     What is made for TensorRT alone is left out if it differs too much; `precision` is the device's.
 
@@ -130,10 +141,11 @@ def build_engines(
     measured = {FP32.file: FP32, precision.file: precision}
     files = {name: check.on_processor(folder / name, each) for name, each in measured.items()}
     for name, each in measured.items():
-        if RUNTIMES[OnnxRuntime.name].reason_against(each.name, None) is None:
-            ort_path = (folder / name).with_suffix(OrtBuilder.suffix)
-            OrtBuilder().build(folder / name, ort_path)
+        if _has_ort(each):
+            ort_path = _build_ort(folder / name)
             files[ort_path.name] = check.on_processor(ort_path, each)
+    if post_processing and task is not None and task.in_graph is not None:
+        files |= _with_post_processing(folder, measured, task.in_graph, check)
     left_out: dict[str, str] = {}
     if tensorrt is not None:
         for_engine = PRECISIONS[tensorrt.precision]
@@ -152,6 +164,36 @@ def build_engines(
                 files.pop(name, None)
                 (folder / name).unlink(missing_ok=True)
     return Engines(files, left_out)
+
+
+def _has_ort(precision: Precision) -> bool:
+    return RUNTIMES[OnnxRuntime.name].reason_against(precision.name, None) is None
+
+
+def _build_ort(onnx_path: Path) -> Path:
+    path = onnx_path.with_suffix(OrtBuilder.suffix)
+    OrtBuilder().build(onnx_path, path)
+    return path
+
+
+def with_post_processing(name: str, in_graph: InGraph) -> str:
+    """The name of a network's file that ends with its post-processing."""
+    return in_graph.stem + name.removeprefix(Path(ONNX_FILE).stem)
+
+
+def _with_post_processing(
+    folder: Path, measured: Mapping[str, Precision], in_graph: InGraph, check: _Check
+) -> dict[str, dict[str, Any]]:
+    """Write and check the files that end with the post-processing; returns their facts."""
+    import onnx
+
+    files = {}
+    for name, precision in measured.items():
+        path = folder / with_post_processing(name, in_graph)
+        save_model(in_graph.joined(onnx.load(folder / name)), path)
+        for each in (path, *([_build_ort(path)] if _has_ort(precision) else [])):
+            files[each.name] = check.post_processing(each, precision)
+    return files
 
 
 class _Check:
@@ -176,6 +218,7 @@ class _Check:
         self._batch = size if isinstance(size, int) else 1
         self._knn = None if knn is None else knn.whole_batches(self._batch)
         self._glance = max(self._batch, knn_glance - knn_glance % self._batch)
+        self._of_task = task
         self._task: tuple[TaskImages, float] | None = None
         if task is not None and len(task.whole_batches(self._batch).images):
             whole = task.whole_batches(self._batch)
@@ -203,11 +246,22 @@ class _Check:
 
     def on_processor(self, path: Path, precision: Precision) -> dict[str, Any]:
         """Verify a file on the CPU; returns its facts."""
+        return {**self._about(precision), **self._compared(path, self._runtime, precision)}
+
+    def post_processing(self, path: Path, precision: Precision) -> dict[str, Any]:
+        """Verify a file that ends with the task's post-processing; returns its facts."""
+        images, before = self._task or (self._of_task, None)
+        assert images is not None
+        parity = verify_post_processing(
+            path, self._runtime, self._pixels, self._expected, precision, images, before
+        )
+        return {**self._about(precision), "post_processing": True, "parity": asdict(parity)}
+
+    def _about(self, precision: Precision) -> dict[str, Any]:
         return {
             "runtime": self._runtime.name,
             "runtime_version": self._runtime.version,
             "precision": precision.name,
-            **self._compared(path, self._runtime, precision),
         }
 
     def on_gpu(self, path: Path, precision: Precision) -> dict[str, Any]:

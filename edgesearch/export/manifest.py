@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +138,28 @@ def check_runtime(path: Path, manifest: Mapping[str, Any], runtime: str, version
 
 
 def notes_on(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """Notes on files that were left out or not judged by kNN accuracy, one per reason."""
+    """Notes on files that were left out or not judged, and on post-processing that takes long."""
     found: dict[str, list[str]] = {}
     for name, reason in manifest["left_out"].items():
         found.setdefault(f"left out: {reason}", []).append(name)
     for name, about in manifest["files"].items():
         if "knn_note" in about:
             found.setdefault(about["knn_note"], []).append(name)
-    return tuple(f"{', '.join(names)}: {note}" for note, names in found.items())
+    notes = [f"{', '.join(names)}: {note}" for note, names in found.items()]
+    return (*notes, *_over_budget(manifest))
+
+
+def _over_budget(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Where post-processing, which budgets leave out, takes a winner over its budget."""
+    time = (manifest["post_processing"] or {}).get("time")
+    figures = manifest["winner"]["latency_ms"].get(manifest["device"]["name"], {})
+    budget_ms = figures.get("budget")
+    if time is None or budget_ms is None or "measured_p50" not in figures:
+        return
+    whole_ms = figures["measured_p50"] + time["added_ms"]
+    if whole_ms > budget_ms:
+        yield (
+            f"with post-processing it takes about {whole_ms:.3f} ms on the test images, more than "
+            f"the budget of {budget_ms:.3f} ms, which is without it: lower the budget by "
+            f"{time['added_ms']:.3f} ms if the whole has to fit"
+        )

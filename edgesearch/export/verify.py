@@ -15,6 +15,7 @@ from edgesearch.errors import DifferenceError, ExportError
 from edgesearch.evaluate.knn import knn_accuracy
 from edgesearch.formats.onnx_export import INPUT_NAME
 from edgesearch.formats.precision import Precision, Tolerance
+from edgesearch.tasks.task import InGraph
 
 _REPORT = "Please report this with the manifest and versions of torch, onnx and the runtime."
 _OTHER_PRECISION = (
@@ -23,6 +24,11 @@ _OTHER_PRECISION = (
 )
 Outputs = np.ndarray | Sequence[np.ndarray]
 """One output (N, …), or several."""
+LEAST_SAME = 0.98
+"""Share of predictions that a file in the network's own precision has to make. Which of two equally
+good boxes is kept depends on the last digits of their scores."""
+MOST_APART = 0.05
+"""Predictions whose values differ by more are not the same in any precision."""
 KNN_NEIGHBOURS = 20
 
 
@@ -54,6 +60,30 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class PredictionParity:
+    """How what a file with post-processing finds agrees with what the trained network finds.
+
+    Attributes:
+        predictions: Those on `images` images, such as boxes; the larger number of both.
+        same_predictions: Those that both have.
+        max_difference: Largest difference of a value (score, or corner in shares of the input)
+            among these.
+        tolerance: Predictions that differ by more are not the same.
+        metric: Name of the task's figure, on `metric_images` test images, before and after.
+    """
+
+    images: int
+    predictions: int
+    same_predictions: int
+    max_difference: float
+    tolerance: float
+    metric: str | None = None
+    metric_before: float | None = None
+    metric_after: float | None = None
+    metric_images: int | None = None
+
+
+@dataclass(frozen=True)
 class TaskImages:
     """Test images of a task, for its metric.
 
@@ -64,6 +94,7 @@ class TaskImages:
         predictions: What outputs (M, …) say of each of M images.
         figure: The metric of the predictions of the first images.
         max_loss: Allowed loss of the metric by less precise numbers.
+        in_graph: The post-processing as part of a graph; None where there is none.
     """
 
     metric: str
@@ -72,6 +103,12 @@ class TaskImages:
     predictions: Callable[[list[np.ndarray]], list[Any]]
     figure: Callable[[list[Any]], float]
     max_loss: float
+    in_graph: InGraph | None = None
+
+    def with_post_processing(self) -> TaskImages:
+        """For networks that end with the post-processing; `in_graph` is given."""
+        assert self.in_graph is not None
+        return replace(self, predictions=self.in_graph.predictions)
 
     def whole_batches(self, batch: int) -> TaskImages:
         """Without the images that do not fill a batch."""
@@ -259,6 +296,61 @@ def verify_engine(
     return parity
 
 
+def verify_post_processing(
+    path: Path,
+    runtime: Runtime,
+    images: np.ndarray,
+    expected: Sequence[np.ndarray],
+    precision: Precision,
+    task: TaskImages,
+    before: float | None,
+) -> PredictionParity:
+    """Run a file that ends with the post-processing, and compare what it finds.
+
+    Args as in `verify_engine`: `expected` are outputs of the trained network, without the
+    post-processing; `before` is its figure on the images of `task`, None if there are too few.
+
+    Raises:
+        DifferenceError: In the network's own precision, it finds something else.
+        ExportError: The figure falls by more than the task allows.
+        EngineError: The runtime cannot load or run the file.
+    """
+    by = task.with_post_processing()
+    session = runtime.load(path)
+    try:
+        batch = session.inputs[INPUT_NAME][0]
+        found: list[Any] = []
+        for start in range(0, len(images) - batch + 1, batch):
+            found += by.predictions(_outputs(session, images[start : start + batch]))
+        wanted = task.predictions([output[: len(found)] for output in expected])
+        after = None
+        if before is not None:
+            after = by.judge(lambda pixels: _outputs(session, pixels), batch)
+    finally:
+        session.close()
+    assert task.in_graph is not None
+    tolerance = min(precision.tolerance.max_difference, MOST_APART)
+    match = task.in_graph.match(wanted, found, tolerance)
+    parity = PredictionParity(len(found), match.count, match.same, match.max_difference, tolerance)
+    if before is not None:
+        parity = replace(
+            parity,
+            metric=by.metric,
+            metric_before=before,
+            metric_after=after,
+            metric_images=len(by.images),
+        )
+    if precision.convert is None and match.same < LEAST_SAME * match.count:
+        raise DifferenceError(
+            f"at least {LEAST_SAME:.0%} of the trained network's predictions from {path.name}, up "
+            f"to {tolerance:g} of scores and sides ({precision.name})",
+            f"{match.same} of {match.count} on {parity.images} images",
+            _REPORT,
+        )
+    _check_task(path, parity, precision, by.max_loss)
+    return parity
+
+
 def _outputs(session: Session, pixels: np.ndarray) -> list[np.ndarray]:
     return list(session.run({INPUT_NAME: pixels}).values())
 
@@ -277,7 +369,9 @@ def _refuse_difference(
     )
 
 
-def _check_task(path: Path, parity: Parity, precision: Precision, allowed: float) -> None:
+def _check_task(
+    path: Path, parity: Parity | PredictionParity, precision: Precision, allowed: float
+) -> None:
     before, after = parity.metric_before, parity.metric_after
     if before is None or after is None or before - after <= allowed + 1e-9:
         return

@@ -63,7 +63,8 @@ def _convert(
             [random.standard_normal(shape).astype(np.float32) for _ in range(2)]
         )
     quantized = _quantize(model, number_format, calibration)
-    quantized.metadata_props.extend(model.metadata_props)
+    kept = {entry.key for entry in quantized.metadata_props}  # some versions copy them
+    quantized.metadata_props.extend(e for e in model.metadata_props if e.key not in kept)
     # With symmetric quantization, values between blocks are not quantized.
     passes_integers = not _SCHEMES[number_format].symmetric
     if passes_integers and not is_first:

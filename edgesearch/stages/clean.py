@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from devices.files import refuse_no_folder
 from devices.locks import locked
 from devices.values import in_yaml
 from edgesearch.config import load_config, shipped_configs
@@ -76,9 +77,10 @@ def clean(
         agree: Asked once with all that would be removed, if there is any.
 
     Raises:
-        FileError: Another process is writing there.
+        FileError: Another process is writing there, or it is no folder.
         StageError: Something cannot be removed.
     """
+    refuse_no_folder(output_dir)
     files = RunFiles(output_dir)
     found = tuple(set_aside(files))
     if not found or not agree(found):

@@ -23,7 +23,6 @@ from edgesearch.export.deployable import (
     is_in_int8,
     make_deployable,
     make_whole_deployable,
-    parity_images,
     write_for_tensorrt,
     write_in_format,
     write_winner,
@@ -66,12 +65,15 @@ from edgesearch.stages.profile import open_workloads
 from edgesearch.stages.search import WINNERS, check_searched_for
 from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.tasks.finetuning import Finetuning
+from edgesearch.tasks.known_tasks import TASKS
 from profilers import LatencyTable, MeasureConfig, Meter, Workload, build_table, open_meter
 
 WINNER_ROUNDS = (4, 16)
 """Rounds of a winner, as multiples of those of a block. The second applies if it seems over budget:
 the machine may have been busy, or the interval too wide."""
 SECONDS_BEFORE_SECOND_LOOK = 1.0
+POST_PROCESSING = "place of the post-processing"
+"""What files depend on beside settings: in the graph or in the kit."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,12 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
 
 def export_stage(run: RunContext, pool: ImagePool, tensorrt: TensorRTTarget | None) -> Stage:
     """The stage with everything that the engines depend on."""
-    finetunes = () if run.config.finetune.task is None else ("finetune",)
+    task = run.config.finetune.task
+    finetunes = () if task is None else ("finetune",)
+    form = {}
+    if task is not None and TASKS[task].in_graph is not None:
+        suppresses = run.device.runtime_record.suppresses_boxes(run.device.provider)
+        form[POST_PROCESSING] = "graph" if suppresses else "kit"
     return Stage(
         "export",
         run.files.engines,
@@ -156,7 +163,9 @@ def export_stage(run: RunContext, pool: ImagePool, tensorrt: TensorRTTarget | No
             WEIGHTS: run.weights_digest(),
             WINNERS: sha256_of(run.files.search.chosen),
             IMAGES: pool.digest,
+            **form,
         },
+        cheap=[*form],
         intact=partial(_intact, run),
     )
 
@@ -472,16 +481,25 @@ def time_export(
 ) -> float:
     """Seconds to export, compile and verify one network here; nothing of it is kept.
 
+    With a task it is a whole model with an untrained head, judged on all test images.
+
     Raises:
         UserError: It cannot be exported.
     """
     tensorrt, device = buildable(target_of(run), silent), run.device
-    exporter = _Exporter(run, weights, pool, tensorrt)
+    finetuning = None
+    if run.config.finetune.task is not None:
+        finetuning = replace(open_finetuning(run, pool, weights=False), weights=weights)
+    exporter = _Exporter(run, weights, pool, tensorrt, finetuning)
     precision, resolution = precision_of(device), architecture.resolution
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edgesearch-") as name:
         folder = Path(name)
-        deployable = exporter._deployable(architecture)
+        if finetuning is None:
+            deployable = exporter._deployable(architecture)
+        else:
+            model = finetuning.subnet(architecture)
+            deployable = make_whole_deployable(finetuning, model, architecture, max_loss=1.0)
         export_network(
             deployable.network,
             folder / ONNX_FILE,
@@ -494,10 +512,16 @@ def time_export(
         if tensorrt is not None:
             wanted = PRECISIONS[tensorrt.precision]
             source = write_for_tensorrt(folder, device, wanted, calibration, method)
-        images = parity_images(pool, resolution, device.batch)
-        logits = deployable.network.output == "logits"
         build_engines(
-            folder, deployable.network, images, tensorrt, precision, source, logits=logits
+            folder,
+            deployable.network,
+            deployable.parity_images(pool, device.batch),
+            tensorrt,
+            precision,
+            source,
+            logits=deployable.metadata["output"] == "logits",
+            task=deployable.task,
+            post_processing=device.runtime_record.suppresses_boxes(device.provider),
         )
     return time.monotonic() - begun
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from devices.files import refuse_no_folder
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import UserError
 from edgesearch.events import silent
@@ -37,7 +38,7 @@ from edgesearch.stages.export import (
 )
 from edgesearch.stages.finetune import check_finetune, finetune_stage, open_finetuning
 from edgesearch.stages.pretrain import check_pretrain, prepare_training, pretrain_stage
-from edgesearch.stages.profile import missing_keys
+from edgesearch.stages.profile import is_profiled, missing_keys, table_of
 from edgesearch.stages.scorer import inputs_of_score
 from edgesearch.stages.search import check_search, search_stage, tables_of
 from edgesearch.stages.summary import summary_stage
@@ -136,6 +137,7 @@ def check_run(run: RunContext, anew: bool) -> None:
     Raises:
         UserError: A stage would be refused.
     """
+    refuse_no_folder(run.files.output_dir)
     check_memory(run)
     check_search(run, profiled=False)
     check_finetune(run)
@@ -150,6 +152,9 @@ def tell_plan(run: RunContext) -> None:
     tell = run.teller("plan")
     for stage in left:
         tell(f"{stage.name}: {stage.work}{_about(stage.seconds)}")
+    doubt = planner.out_of_reach()
+    if doubt:
+        tell(f"warning: {doubt}")
 
 
 def _about(seconds: float | None) -> str:
@@ -233,11 +238,7 @@ class Planner:
 
     @cached_property
     def _table(self) -> LatencyTable | None:
-        path = self.run.files.table(self.run.device)
-        accept = self.config.profile.accept
-        if not path.exists():
-            return None
-        return LatencyTable.load(path, expect=self.run.device, accept=accept)
+        return table_of(self.run)
 
     @cached_property
     def _glance(self) -> Glance | None:
@@ -245,18 +246,21 @@ class Planner:
         if self.brief:
             return None
         try:
-            return glance_at(
-                self.space,
-                self.run.device,
-                [self.space.smallest, self.space.largest],
-                runs=self.config.profile.runs,
-                cache_dir=self.config.profile.cache_dir,
-                report=self.run.report,
-                head=self.run.head,
-            )
+            return self._glance_at([self.space.smallest, self.space.largest])
         except UserError as error:
             self._why_no_glance = f"not measured: {error.required}, found {error.found}"
             return None
+
+    def _glance_at(self, architectures: list[Architecture]) -> Glance:
+        return glance_at(
+            self.space,
+            self.run.device,
+            architectures,
+            runs=self.config.profile.runs,
+            cache_dir=self.config.profile.cache_dir,
+            report=self.run.report,
+            head=self.run.head,
+        )
 
     @cached_property
     def _trainer(self) -> Trainer:
@@ -300,7 +304,7 @@ class Planner:
 
     def _profile(self, follows: bool) -> StagePlan:
         settings, table = self.config.profile, self._table
-        if table is not None and not missing_keys(self.run, table):
+        if is_profiled(self.run, table):
             return StagePlan("profile", FINISHED, f"{len(block_keys(self.space))} blocks", None)
         missing = [*block_keys(self.space)] if table is None else missing_keys(self.run, table)
         networks = [key for key in missing if key.startswith((f"{NETWORK}/", f"{WITH_HEAD}/"))]
@@ -527,8 +531,24 @@ class Planner:
                 words.append(f"{most_ms:.3g} ms lies within")
         return tuple(budgets.words()), "; ".join(words), feasible
 
+    def out_of_reach(self) -> str:
+        """Why a latency budget seems out of reach before anything is profiled; empty otherwise."""
+        bounds = [part.ranges().get("latency_ms") for part in self.config.search.budgets.each()]
+        most_ms = min((bound.ends[1] for bound in bounds if bound is not None), default=math.inf)
+        if self._table is not None or not math.isfinite(most_ms):
+            return ""
+        with suppress(UserError):  # the stage says it
+            smallest = self.space.smallest
+            found = self._glance_at([smallest]).latencies_ms.get(smallest, 0.0)
+            if most_ms < found:
+                return (
+                    f"{most_ms:.3g} ms seems out of reach: the smallest network takes {found:.3g} "
+                    "ms, measured just now; the table will tell for certain"
+                )
+        return ""
+
     def _table_bytes(self, path: Path) -> int | None:
-        if self._table is not None and not missing_keys(self.run, self._table):
+        if is_profiled(self.run, self._table):
             return path.stat().st_size
         if self._glance is None:
             return None

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from devices.files import next_number, numbered
 from edgesearch.errors import Interrupted, LatencyError, lack_of_memory
@@ -95,10 +96,8 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
     with run.writing():
         space, settings, head = run.space, run.config.profile, run.head
         path = run.files.table(run.device)
-        before = None
-        if path.exists() and not again:
-            before = LatencyTable.load(path, expect=run.device, accept=settings.accept)
-        complete = before is not None and not missing_keys(run, before)
+        before = None if again else table_of(run)
+        complete = is_profiled(run, before)
         if not complete:
             run.require_lock()
             check_memory(run)
@@ -289,6 +288,23 @@ def _networks(
             if network_key(WITH_HEAD, run.space, each, run.head) in missing
         ]
     return found + files.with_head(lacking, WITH_HEAD, run.head)
+
+
+def table_of(run: RunContext) -> LatencyTable | None:
+    """The device's table; None if there is none yet.
+
+    Raises:
+        TableMismatchError: It is of another device.
+    """
+    path = run.files.table(run.device)
+    if not path.exists():
+        return None
+    return LatencyTable.load(path, expect=run.device, accept=run.config.profile.accept)
+
+
+def is_profiled(run: RunContext, table: LatencyTable | None) -> TypeGuard[LatencyTable]:
+    """Whether nothing is missing from a table."""
+    return table is not None and not missing_keys(run, table)
 
 
 def missing_keys(run: RunContext, table: LatencyTable) -> list[str]:

@@ -62,6 +62,8 @@ class RankResult:
 
     Attributes:
         accuracies: Lowest and highest accuracy.
+        latency_of: What latencies are of: "backbone", or "whole model" with its head; None without
+            a table.
         bin_edges: Lowest and highest cost of each bin.
     """
 
@@ -71,6 +73,7 @@ class RankResult:
     accuracies: tuple[float, float]
     images: int
     bins_by: str
+    latency_of: str | None
     bin_edges: tuple[tuple[float, float], ...]
     report_path: Path
     table_path: Path
@@ -83,7 +86,7 @@ def rank(run: RunContext, *, anew: bool = False) -> RankResult:
     Resumes where it was stopped, also after `rank.subnets` was raised. Under `torchrun` the
     processes share the subnets; only the first writes and reports. Each subnet is recalibrated
     once, on the same images as in search and export. Bins are made by predicted latency if there is
-    a table of the device, otherwise by MACs.
+    a table of the device, with `finetune.task` that of whole models, otherwise by MACs.
 
     Args:
         run: The run.
@@ -147,8 +150,8 @@ def _latency_model(run: RunContext) -> LatencyModel | None:
         run.teller("rank")(f"no latency table of {run.device.name}: binning by MACs")
         return None
     accept = run.config.profile.accept
-    table = load_table(path, run.space, run.device, accept, "rank", run.report)
-    return corrected_model(run.space, table)
+    table = load_table(path, run.space, run.device, accept, "rank", run.report, head=run.head)
+    return corrected_model(run.space, table, run.head)
 
 
 def spread_subnets(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
@@ -325,6 +328,7 @@ def _analyse(
         accuracies=(float(accuracies.min()), float(accuracies.max())),
         images=images,
         bins_by="macs" if model is None else "latency_ms",
+        latency_of=None if model is None else model.about,
         bin_edges=tuple(
             (float(costs[bins == b].min()), float(costs[bins == b].max())) for b in np.unique(bins)
         ),

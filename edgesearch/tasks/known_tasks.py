@@ -20,6 +20,8 @@ class TaskRecord:
         implementation: Module and class of its `Task`.
         heads: Module and class of each head by name; the first is the default.
         annotations: Kind of the annotations of its images; None for classes.
+        in_graph: Module and class of its post-processing in ONNX graphs, an `InGraph`; None where
+            the outputs need none, or programs do it.
         training: Defaults of options in `FinetuneSettings` that depend on the task.
     """
 
@@ -29,10 +31,15 @@ class TaskRecord:
     heads: Mapping[str, str]
     training: Mapping[str, Any]
     annotations: str | None = None
+    in_graph: str | None = None
 
     def task_class(self) -> Any:
         """The class of the task, a `Task`."""
         return _load(self.implementation)
+
+    def post_processing(self) -> Any:
+        """Its post-processing in ONNX graphs, an `InGraph`, or None."""
+        return None if self.in_graph is None else _load(self.in_graph)()
 
     def head_class(self, name: str) -> Any:
         """The class of one of its heads, a `Head`."""
@@ -64,6 +71,7 @@ TASKS = {
             },
             training={"epochs": 60, "batch_size": 16, "lr": 1e-3, "fit": "stretch"},
             annotations="boxes",
+            in_graph="edgesearch.tasks.boxes_in_graph:BoxesInGraph",
         ),
         TaskRecord(
             "segmentation",

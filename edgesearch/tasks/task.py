@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,6 +16,8 @@ from edgesearch.tasks.model import Head
 from edgesearch.training.randomness import seed_of
 
 if TYPE_CHECKING:
+    import onnx
+
     from edgesearch.tasks.settings import FinetuneSettings
 
 _SAMPLE = 0x5A
@@ -84,3 +88,49 @@ class Task:
     def figures(self, predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
         """Figures in 0 … 1 by name, `record.metric` first; targets as `fitted` gives them."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Match:
+    """How predictions of an exported network agree with those of the trained one.
+
+    Attributes:
+        count: Predictions; where the two have different numbers, the larger one.
+        same: Those that both have.
+        max_difference: Largest difference of a value among these.
+    """
+
+    count: int
+    same: int
+    max_difference: float
+
+
+class InGraph(ABC):
+    """The post-processing of a task as part of an ONNX graph.
+
+    Attributes:
+        stem: Names of files with it begin so, others with "subnet".
+        output_names: Outputs of such a graph.
+    """
+
+    stem: ClassVar[str]
+    output_names: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def alone(self, shapes: Mapping[str, Sequence[int | str]]) -> onnx.ModelProto:
+        """The post-processing as a model of its own, for a network's outputs of these shapes.
+
+        Its inputs are called "all_NAME"; a dynamic batch is given by its name.
+        """
+
+    @abstractmethod
+    def joined(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """A network's model, in any precision, that ends with the post-processing in fp32."""
+
+    @abstractmethod
+    def predictions(self, outputs: Sequence[np.ndarray]) -> list[Any]:
+        """As `Task.predictions`, from the outputs (N, …) of such a graph."""
+
+    @abstractmethod
+    def match(self, expected: Sequence[Any], found: Sequence[Any], tolerance: float) -> Match:
+        """Compare predictions, whose values may differ by the tolerance."""

@@ -38,6 +38,12 @@ def faults_of(path, overrides=()):
     return lines[1:]
 
 
+@pytest.mark.parametrize("name", ["classify", "detect", "segment"])
+def test_the_search_is_for_the_task_that_is_learnt(name):
+    config = load_config(f"configs/{name}.yaml")
+    assert config.search.task == config.finetune.task
+
+
 @pytest.mark.parametrize(
     "name", [name for name in shipped_configs() if name.startswith(("cifar10", "imagenet"))]
 )

@@ -1,6 +1,7 @@
 """Labels in files: lists, boxes and label maps, and what is wrong with them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -108,6 +109,39 @@ class TestCoco:
         with pytest.raises(DataError, match="the image gone.jpg"):
             opened(root, "coco")
 
+    @pytest.mark.parametrize(
+        ("image", "category"),
+        [(7.0, 3.0), ("7", "3"), (10**16, 10**15)],
+        ids=["1.0", "text", "huge"],
+    )
+    def test_ids_as_tools_write_them(self, root, image, category):
+        """With a mark at the beginning of the file, as editors on Windows write it."""
+        categories = [{"id": category, "name": "cat"}]
+        coco(root, "train", [object_of(image, category)], [(image, "a.jpg")], categories)
+        path = root / "annotations/instances_train.json"
+        path.write_text(path.read_text("utf-8"), "utf-8-sig")
+        splits = opened(root, "coco", holdout=0)
+        assert splits.train.class_names == ("cat",)
+        assert splits.train.targets[0].labels.tolist() == [0]
+
+    @pytest.mark.parametrize(
+        ("part", "change", "says"),
+        [
+            ("categories", {"id": "cat"}, "'cat'"),
+            ("annotations", {"bbox": ["x", 1, 2, 3]}, "'x'"),
+            ("images", {"width": 0}, "no size of the image a.jpg"),
+            ("images", {"height": None}, "NoneType"),
+        ],
+    )
+    def test_values_that_are_no_numbers_are_refused(self, root, part, change, says):
+        coco(root, "train", [object_of()])
+        path = root / "annotations/instances_train.json"
+        values = json.loads(path.read_text("utf-8"))
+        values[part][0].update(change)
+        path.write_text(json.dumps(values), "utf-8")
+        with pytest.raises(DataError, match=f"a JSON file with COCO's .*instances_train.*{says}"):
+            opened(root, "coco")
+
 
 def voc(root, stem, *objects):
     parts = "".join(
@@ -161,6 +195,21 @@ class TestVoc:
         assert splits.test.targets[0].corners.tolist() == [[0.25, 0.25, 0.5, 0.5]]
         assert any("from 0" in reason for reason in told(splits))
 
+    def test_corners_that_are_no_numbers_are_refused(self, root):
+        voc(root, "a", ("cat", 0, ("x", 0, 20, 10)))
+        with pytest.raises(DataError, match="numbers for xmin, ymin, xmax and ymax .*'x'"):
+            opened(root, "voc")
+
+    def test_lists_of_editors_on_windows(self, root):
+        voc(root, "a", ("cat", 0, (1, 1, 9, 9)))
+        voc(root, "b")
+        path = root / "ImageSets/Main/train.txt"
+        path.write_text("a  1\r\n", "utf-8-sig")
+        assert len(opened(root, "voc").train) == 1
+        path.write_bytes(b"caf\xe9\n")
+        with pytest.raises(DataError, match="a text file in UTF-8 at .*train.txt"):
+            opened(root, "voc")
+
     def test_an_entry_without_an_image_is_refused(self, root):
         voc(root, "a", ("cat", 0, (1, 1, 9, 9)))
         (root / "JPEGImages" / "a.jpg").unlink()
@@ -193,12 +242,32 @@ class TestYolo:
             ("1 0.5 0.5 0.5", "five numbers .* in line 1 of .*a.txt"),
             ("1 0.1 0.1 0.9 0.1 0.9 0.9", "lines of polygons are not boxes"),
             ("2 0.5 0.5 0.5 0.5", "a class from 0 to 1"),
+            ("nan 0.5 0.5 0.5 0.5", "five numbers"),
+            ("inf 0.5 0.5 0.5 0.5", "five numbers"),
         ],
     )
     def test_wrong_lines_are_named(self, root, line, says):
         (root / "labels" / "train" / "a.txt").write_text(line)
         with pytest.raises(DataError, match=says):
             opened(root, "yolo")
+
+    def test_numbers_of_names_may_be_texts(self, root):
+        names = "".join(f'  "{number}": n{number}\n' for number in range(11))
+        (root / "data.yaml").write_text(f"names:\n{names}")
+        expected = tuple(f"n{number}" for number in range(11))
+        assert opened(root, "yolo").train.class_names == expected
+        (root / "data.yaml").write_text("names: cat\n")
+        with pytest.raises(DataError, match="a list or a name for each number; found: the text"):
+            opened(root, "yolo")
+
+    def test_labelimg_writes_classes_beside_the_labels(self, root, tmp_path):
+        (root / "labels/train/classes.txt").write_text("cat\ndog\n")
+        below = tmp_path / "other/labels/set"  # each file of it is below a folder of that name
+        for name in ("images", "labels"):
+            shutil.copytree(root / name, below / name)
+        (below / "classes.txt").write_text("cat\ndog\n")
+        (below / "notes.txt").write_text("")
+        assert len(opened(below, "yolo").train) == 1
 
     def test_labels_without_an_image(self, root):
         (root / "labels" / "train" / "z.txt").write_text("")
@@ -231,6 +300,24 @@ class TestMaps:
         splits = opened(root, "maps")
         for images in (splits.train, splits.test):
             assert images.targets[0].load(2, 2).tolist() == self.VALUES.tolist()
+
+    def test_files_with_one_bit_have_two_classes(self, root):
+        self.save(root, "train", Image.fromarray(self.VALUES == 1))
+        assert opened(root, "maps").train.targets[0].load(2, 2).tolist() == [[0, 1], [0, 0]]
+
+    @pytest.mark.parametrize("labels", ["maps", "masks"])
+    def test_jpegs_are_no_maps(self, root, labels):
+        for split in ("train", "val"):
+            path = root / f"labels/{split}/a.png"
+            Image.fromarray(self.VALUES).save(path.with_suffix(".jpg"))
+            path.unlink()
+        with pytest.raises(DataError, match="2 JPEG files, whose compression .*anew as .png"):
+            opened(root, labels)
+
+    def test_damaged_names_are_refused(self, root):
+        (root / "classes.json").write_text("[cat")
+        with pytest.raises(DataError, match="a list of names"):
+            opened(root, "maps")
 
     def test_faults_name_the_file_and_the_value(self, root):
         splits = opened(root, "maps", classes=["none", "cat"])

@@ -1,6 +1,7 @@
 """What the kit makes of a detector's and a segmenter's outputs, against the package's own ways."""
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -8,6 +9,7 @@ from PIL import Image
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.export import kit_program
 from edgesearch.tasks import detection
+from edgesearch.tasks.boxes_in_graph import NO_BOX, BoxesInGraph
 from edgesearch.tasks.detection import Detection
 from edgesearch.tasks.settings import FinetuneSettings
 
@@ -59,6 +61,26 @@ def test_boxes_are_those_of_the_package(image, fit, monkeypatch):
     high = 0.5 if fit == "letterbox" else 1.0  # of the input
     wanted = expected.corners / np.array([1, high] * 2) * np.array([WIDTH, HEIGHT] * 2)
     assert np.abs(np.array([each["box"] for each in boxes]) - wanted).max() <= 0.051
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_boxes_that_the_graph_has_chosen_are_the_same(image, fit):
+    generator = np.random.default_rng(1)
+    corners = np.sort(generator.random((40, 2, 2)), axis=1).reshape(40, 4).astype(np.float32)
+    scores = generator.random((40, 2)).astype(np.float32)
+    about, size = manifest("detection", fit), (HEIGHT, WIDTH)
+    raw = {"scores": scores, "boxes": corners}
+    expected = kit_program.describe(raw, LABELS, about, size)["boxes"]
+    model = BoxesInGraph().alone({name: (1, *each.shape) for name, each in raw.items()})
+    model.ir_version = 8
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    found = session.run(None, {f"all_{name}": each[None] for name, each in raw.items()})
+    outputs = {name: each[0] for name, each in zip(BoxesInGraph.output_names, found, strict=True)}
+    assert (outputs["labels"] == NO_BOX).any()
+    boxes = kit_program.describe(outputs, LABELS, about, size)["boxes"]
+    assert len(boxes) > 4 and boxes == expected
+    drawn = kit_program.draw(image, outputs, {"boxes": boxes}, LABELS, about)
+    assert (np.asarray(drawn) != image).any()
 
 
 def test_boxes_are_drawn_where_they_are(image):

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 
 import pytest
 import torch
@@ -144,3 +145,46 @@ def test_refused_before_anything_is_trained(finished, tmp_path, override, says):
 def test_without_winners_it_says_what_to_do(empty):
     said = empty.refuses("compare", *OPTIONS)
     assert "Run `edgesearch" in said
+
+
+def _files(chain, pattern):
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in (chain.output_dir / "compare").glob(pattern)
+    }
+
+
+@pytest.mark.slow
+def test_killed_in_a_training_and_while_measuring_it_ends_with_the_same_table(compared, tmp_path):
+    chain = compared[0].copied(tmp_path)
+    shutil.rmtree(chain.output_dir / "compare")
+
+    def killed(moment):
+        done = chain.stopped("compare", signal.SIGKILL, moment, *OPTIONS)
+        assert done.returncode == -signal.SIGKILL
+
+    def while_measuring():
+        tables = _files(chain, "latency-*.jsonl").values()
+        return any(content.count(b"samples_ms") > 12 for _, content in tables)
+
+    def in_a_training():  # three are finished, and the state of the fourth is on the disk
+        return len(_files(chain, "*/*/model.safetensors")) >= 3 and _files(chain, "*/*/*.pt")
+
+    killed(in_a_training)
+    first = _files(chain, "*/*/model.safetensors")
+    total = sum(len(row["values"]) for row in compared[1]["rows"])
+    assert 3 <= len(first) < total
+    killed(while_measuring)
+    trained, tables = _files(chain, "*/*/model.safetensors"), _files(chain, "latency-*.jsonl")
+    assert len(trained) == total and first.items() <= trained.items()  # none was repeated
+    result = chain.json("compare", *OPTIONS)
+    assert _files(chain, "*/*/model.safetensors") == trained
+    for path, (_, content) in tables.items():
+        kept = content[: content.rindex(b"\n") + 1]  # the last line may be torn
+        assert path.read_bytes().startswith(kept)
+    measured = {"latency_ms", "interval_ms", "p95_ms", "int8_latency_ms", "on_front"}
+    for row, before in zip(result["rows"], compared[1]["rows"], strict=True):
+        assert row["latency_ms"] > 0 and row["int8_latency_ms"] > 0
+        assert {k: v for k, v in row.items() if k not in measured} == {
+            k: v for k, v in before.items() if k not in measured
+        }

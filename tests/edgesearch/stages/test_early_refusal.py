@@ -138,6 +138,27 @@ def test_a_budget_out_of_reach_is_refused_between_profile_and_pretrain(chain):
     assert not (chain.output_dir / "supernet").exists()
 
 
+def test_what_a_table_tells_is_refused_before_anything_is_timed(chain):
+    shutil.rmtree(chain.output_dir / "supernet")
+    said = chain.refuses("run", "search.budgets.latency_ms=1e-6", says="latency_ms 1e-06, but the")
+    assert "plan: " not in said
+
+
+def test_without_a_table_a_budget_that_seems_out_of_reach_is_told(empty):
+    said = empty.refuses("run", "search.budgets.latency_ms=1e-6", says="latency_ms 1e-06, but the")
+    doubt = "plan: warning: 1e-06 ms seems out of reach: the smallest network takes 0."
+    assert said.index(doubt) < said.index("\nprofile ")
+    assert not (empty.output_dir / "supernet").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "clean"])
+def test_a_file_in_place_of_the_output_folder(empty, command):
+    empty.output_dir.write_text("mine")
+    said = empty.refuses(command, says="out is a file\n  Choose another folder: output_dir=PATH.")
+    assert "plan: " not in said
+    assert empty.output_dir.read_text() == "mine"
+
+
 def test_the_range_of_the_space_is_told_beside_the_budgets(finished):
     said = finished[1].stderr
     assert "architectures are within the budgets (latency ≤ 1000.000 ms; MACs ≤ 700,000)" in said

@@ -1,15 +1,13 @@
 """Budgets of whole models: a small run whose task is set before or after it was profiled."""
 
+import csv
 import json
 import re
 import sys
-import time
 
-import numpy as np
 import pytest
 
 from edgesearch.errors import StageError
-from edgesearch.export.kit_program import boxes_of
 from edgesearch.latency.load_table import corrected_model
 from edgesearch.latency.table import (
     VALIDATION,
@@ -162,6 +160,21 @@ def test_validate_measures_whole_models(with_task, tmp_path):
     assert len(shown) == 1
 
 
+def test_rank_bins_by_whole_models(with_task, tmp_path):
+    chain, few = with_task[0].copied(tmp_path), ("rank.subnets=6", "rank.bins=2", "rank.draws=100")
+    result = chain.json("rank", *TASK, *few)
+    assert (result["bins_by"], result["latency_of"]) == ("latency_ms", OF_WHOLE)
+    model = corrected_model(chain.space, LatencyTable.load(chain.table), HEAD)
+    with (chain.output_dir / "rank/rank.csv").open() as file:
+        for row in csv.DictReader(file):
+            predicted = model.predict(chain.space.from_text(row["architecture"])).median_ms
+            assert float(row["cost"]) == pytest.approx(predicted)
+    # Without the task they are backbones; nothing is ranked anew.
+    again = chain.passes("rank", *few)
+    assert "predicted latency of the backbone" in again.stdout
+    assert "all 6 subnets are known" in again.stderr
+
+
 def test_classes_are_given_or_counted(chain, tmp_path):
     assert chain.api(finetune={"task": "classification"}).head == HEAD
     # On a board without the images.
@@ -173,34 +186,6 @@ def test_classes_are_given_or_counted(chain, tmp_path):
     chain.refuses(
         "finetune", *TASK, "finetune.classes=7", says="finetune.classes 10, as the images"
     )
-
-
-def test_a_detector_says_what_post_processing_takes(empty):
-    options = (
-        "finetune.task=detection",
-        "finetune.classes=2",
-        "space.resolutions=[32]",
-        "profile.networks=6",
-        "validation.networks=2",
-    )
-    empty.passes("profile", *options)
-    result = empty.json("validate", *options)
-    assert result["latency_of"] == "whole model (head ssdlite for 2 classes)"
-    post = result["post_processing"]
-    assert 0 < post["median_ms"] <= post["p95_ms"]
-    assert (post["images"], post["trained"]) == (16, False)
-    done = empty.passes("validate", *options)
-    assert "at most, with every box of an untrained head a candidate" in done.stdout
-    assert "exported" not in done.stderr  # all is measured
-    assert 3 * 1000 * _time_of_no_candidates() < post["median_ms"]
-
-
-def _time_of_no_candidates():
-    outputs = {"scores": np.zeros((100, 2)), "boxes": np.zeros((100, 4))}
-    rule = {"resolution": 32, "fit": "stretch"}
-    begun = time.perf_counter()
-    boxes_of(outputs, ["a", "b"], rule, 32, 32)
-    return time.perf_counter() - begun
 
 
 def test_a_reserve_takes_the_place_of_a_whole_model_that_is_too_slow(

@@ -130,7 +130,11 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path):
         (["list.csv", "--share", "0.5"], "Give the folder that holds the images"),
         (["few", "--share", "0.5"], "at least 4 training images"),
         (["photos", "--device", "local-cpy"], "Did you mean local-cpu?"),
-        (["photos", "--share", "0"], "--latency-ms"),
+        (["photos", "--share", "0"], "a number above 0 and up to 1 for --share"),
+        (["photos", "--share", "1.01"], "a number above 0 and up to 1 for --share"),
+        (["photos", "--latency-ms", "-1"], "a number above 0 that is finite for --latency-ms"),
+        (["photos", "--latency-ms", "nan"], "a number above 0 that is finite for --latency-ms"),
+        (["photos", "--latency-ms", "inf"], "a number above 0 that is finite for --latency-ms"),
         (["photos", "--share", "0.5", "--latency-ms", "3"], "--latency-ms"),
         (["photos", "--share", "0.5", "--task", "classification"], "images of each class"),
         (["photos", "--share", "0.5", "--task", "detection"], "labels/*.txt beside images/"),
@@ -181,6 +185,7 @@ def task(request, tmp_path, labelled):
 def test_a_configuration_with_a_task_is_accepted_as_it_is(task):
     run = Run("edgesearch.yaml")
     assert (run.config.finetune.task, run.config.finetune.batch_size) == (task, 2)
+    assert run.config.search.task == task
     check_run(run, anew=False)
 
 

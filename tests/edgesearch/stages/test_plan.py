@@ -14,8 +14,11 @@ from edgesearch.pretrain.trainer import Trainer
 from edgesearch.search.training_doubt import LABELLED
 from edgesearch.stages.plan import Planner
 from edgesearch.tasks.finetuner import Finetuner
+from edgesearch.tasks.model import TaskModel
 from edgesearch.words import duration_words, size_words
 from profilers import MeasureConfig
+
+export = sys.modules["edgesearch.stages.export"]
 
 
 def states(result):
@@ -76,6 +79,23 @@ def test_the_time_of_fine_tuning_is_that_of_real_steps(chain, monkeypatch):
     assert set(made) == {32}
     assert len(made) >= 4  # two in each end of the space
     assert not (chain.output_dir / "finetune").exists()
+
+
+def test_the_time_of_an_export_is_that_of_a_whole_model(chain, monkeypatch):
+    seen = []
+
+    def watched(folder, network, *args, **options):
+        seen.append((network, options["task"]))
+        return build(folder, network, *args, **options)
+
+    build = export.build_engines
+    monkeypatch.setattr(export, "build_engines", watched)
+    run = chain.api(finetune={"task": "classification"}, export={"tensorrt": None})
+    pool = run.open_images()
+    seconds = export.time_export(run, run.load_weights(), pool, run.space.smallest)
+    ((model, task),) = seen
+    assert isinstance(model, TaskModel) and seconds > 0
+    assert len(task.images) == pool.contents.test  # the task's figure is computed on all of them
 
 
 def test_few_images_are_not_counted_more_often_than_they_are_scored(empty):

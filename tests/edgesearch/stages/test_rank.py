@@ -74,7 +74,10 @@ class TestAgain:
         done = chain.passes("rank", *FEW)
         assert "already finished: all 6 subnets are known" in done.stderr
         assert done.stdout.splitlines()[1].split()[0] == "agreement"
-        assert "of 6 subnets, scored on 64 images; 2 bins by predicted latency" in done.stdout
+        assert (
+            "of 6 subnets, scored on 64 images; 2 bins by predicted latency of the backbone"
+            in done.stdout
+        )
 
     def test_a_torn_line_is_made_again_and_nothing_else(self, chain):
         before = chain.lines(SUBNETS)
@@ -137,7 +140,11 @@ def test_without_a_table_bins_are_made_by_macs(chain):
     done = chain.passes("rank", *FEW, "rank.accuracy=linear", "search.task=detection", "--json")
     assert "no latency table of local-cpu: binning by MACs" in done.stderr
     found = json.loads(done.stdout)
-    assert (found["bins_by"], found["accuracy"]) == ("macs", "linear")
+    assert [found[each] for each in ("bins_by", "latency_of", "accuracy")] == [
+        "macs",
+        None,
+        "linear",
+    ]
     rows = rows_of(chain)
     assert all(row["cost"] == row["MACs"] for row in rows)
     # The mean of the batches' figures against that of all at once.
