@@ -320,26 +320,25 @@ class LatencyTable:
         numbers = [(record.session, record.round or 0) for record in self._counting(key)]
         return dict(zip(numbers, samples_ms, strict=True))
 
-    def median_ratio(self, keys: Sequence[str]) -> float:
-        """Ratio of median to low quantile: its median over whole networks.
+    def median_ratios(
+        self, keys: Sequence[str], *, with_anchors: bool = True
+    ) -> list[tuple[float, float]]:
+        """Low quantile in ms of whole networks, and ratio of median to low quantile.
 
-        A network counts once in each session that measured it, also as an anchor: more hours of
-        the machine characterise it better. Like all figures it is relative to the first session. It
-        is not weighted by rounds, most of which are spent on slow winners.
-
-        Args:
-            keys: Keys of whole networks, at least one.
+        A network counts once in each session that measured it, with anchors also where it was one:
+        more hours of the machine characterise it better. Like all figures they are relative to the
+        first session. They are not weighted by rounds, most of which are spent on slow winners.
         """
-        ratios = []
-        anchors = [self._anchors[key] for key in keys if key in self._anchors]
+        found = []
+        anchors = [self._anchors[key] for key in keys if with_anchors and key in self._anchors]
         for records in [*(self._found(key) for key in keys), *anchors]:
             counting = undisturbed(records, self._disturbed_stretches())
             for of_session in by_session(counting).values():
                 for same in of_session.values():
                     low_ms = statistics.low_quantile_ms(self._scaled(same))
                     middle_ms = statistics.median_ms(self._scaled(same, of_medians=True))
-                    ratios.append(middle_ms / low_ms)
-        return float(np.median(ratios))
+                    found.append((low_ms, middle_ms / low_ms))
+        return found
 
     def slowdown(self) -> Slowdown | None:
         """Compare the last session with the first, by the fastest run of each key.

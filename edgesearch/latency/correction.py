@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
@@ -13,6 +13,10 @@ from edgesearch.latency.fits import best_form, finite_fields
 
 MIN_NETWORKS = 6
 """Fewest networks for a fit, where the space has as many that can run."""
+FEWEST_FOR_GROWTH = 12
+"""Fewest networks from which the growth of the ratio of median to low quantile is estimated."""
+MOST_GROWTH = 0.1
+"""Bound on this growth, an exponent."""
 _Numbers = TypeVar("_Numbers", float, np.ndarray)
 
 
@@ -43,9 +47,7 @@ class Correction:
     blocks. A block measured alone has costs that it lacks inside a network, a fixed one and one of
     its inputs and outputs, whose layout the runtime changes; and its weights are in the caches,
     where those of a whole network have room in part, the less the more there are. These costs are
-    fitted by least squares on the low quantiles of a few whole networks. The ratio of median to low
-    quantile depends on the machine, not on the network: it is one factor for all, contained in the
-    coefficients. (A fit to medians would take their noise for properties of the networks.) The
+    fitted by least squares on a few whole networks, on medians as `smooth_medians` gives them. The
     terms in use, and warm or cold block latencies, are selected by leave-one-out error: networks
     that fit into the caches behave like warm blocks, larger ones like cold blocks.
 
@@ -56,10 +58,10 @@ class Correction:
         cold: Whether the block latencies are those with cold caches.
         p95_ratio: Ratio of 95th percentile to median (quantiles are not additive).
         networks: Number of fitted networks.
-        fit_mape: Mean absolute relative error of the fit, on low quantiles.
+        fit_mape: Mean absolute relative error of the fit.
         loo_mape: Leave-one-out error; slightly optimistic, since it also selects the form of the
             fit. None for a single network.
-        median_ratio: Ratio of median to low quantile over whole networks.
+        median_ratio: Ratio of median to low quantile of the middle one of the fitted networks.
         per_million_params_ms: Cost per million parameters, whose weights come from memory.
         per_million_values_ms: Cost per million values that blocks put out; below 0 where their
             layout is changed at the ends of a block alone.
@@ -111,9 +113,40 @@ class Correction:
         return cls(**finite_fields(names, values))
 
 
+def smooth_medians(
+    lows_ms: np.ndarray,
+    level: Sequence[tuple[float, float]],
+    slope: Sequence[tuple[float, float]],
+) -> np.ndarray:
+    """Medians (N,) expected of networks with these low quantiles (N,), in ms.
+
+    The ratio of the two depends on the machine and, since a longer run is more likely disturbed,
+    on the latency: it is a line in logarithms. (Single medians are noisy; a fit to them would take
+    their noise for properties of the networks.)
+
+    Source: Sen, "Estimates of the regression coefficient based on Kendall's tau" (1968), for the
+    slope, which outliers do not change.
+
+    Args:
+        lows_ms: The low quantiles.
+        level: Low quantile and ratio of whole networks in all sessions, at least one; see
+            `LatencyTable.median_ratios`.
+        slope: Those without anchors, few of which say little of the slope.
+    """
+    from scipy.stats import theilslopes
+
+    growth = 0.0
+    if len(slope) >= FEWEST_FOR_GROWTH:
+        x, y = np.log(np.array(slope)).T
+        growth = float(np.clip(theilslopes(y, x).slope, -MOST_GROWTH, MOST_GROWTH))
+    x, y = np.log(np.array(level)).T
+    medians: np.ndarray = lows_ms * np.exp(np.median(y - growth * x) + growth * np.log(lows_ms))
+    return np.maximum(medians, lows_ms)
+
+
 def fit_correction(
     sums: BlockSums,
-    lows_ms: np.ndarray,
+    medians_ms: np.ndarray,
     *,
     median_ratio: float,
     p95_ratio: float,
@@ -121,13 +154,13 @@ def fit_correction(
 ) -> Correction:
     """Least-squares fit of the relative errors, in the form with the smallest leave-one-out error.
 
-    `lows_ms` are measured low quantiles (N,); the ratios are defined as in `Correction`. A form has
-    fewer coefficients than there are networks, unless there is only one.
+    `medians_ms` are those of `smooth_medians` (N,); the ratios are defined as in `Correction`. A
+    form has fewer coefficients than there are networks, unless there is only one.
 
     Raises:
         LatencyError: There are fewer than `fewest` networks, or the blocks took no time.
     """
-    count = len(lows_ms)
+    count = len(medians_ms)
     if count < fewest:
         raise LatencyError(
             f"at least {fewest} whole subnet(s) measured beside the blocks",
@@ -146,24 +179,24 @@ def fit_correction(
         if sums_ms is None:
             continue
         columns = _columns(sums, sums_ms)
-        coefficients, error = best_form(columns, lows_ms, forms, _solve, _is_sound)
+        coefficients, error = best_form(columns, medians_ms, forms, _solve, _is_sound)
         if coefficients is not None and error < best_error:
             best, best_cold, best_error = coefficients, cold, error
     chosen_ms = sums.cold_ms if best_cold and sums.cold_ms is not None else sums.warm_ms
     predicted = _columns(sums, chosen_ms) @ best
     return Correction(
-        offset_ms=median_ratio * float(best[0]),
-        scale=median_ratio * float(best[1]),
-        per_block_ms=median_ratio * float(best[2]),
+        offset_ms=float(best[0]),
+        scale=float(best[1]),
+        per_block_ms=float(best[2]),
         cold=best_cold,
         p95_ratio=p95_ratio,
         networks=count,
-        fit_mape=float(np.abs(predicted / lows_ms - 1).mean()),
+        fit_mape=float(np.abs(predicted / medians_ms - 1).mean()),
         loo_mape=float(best_error) if count > 1 else None,
         median_ratio=median_ratio,
-        per_million_params_ms=median_ratio * float(best[3]),
-        per_million_values_ms=median_ratio * float(best[4]),
-        crowding_ms=median_ratio * float(best[5]),
+        per_million_params_ms=float(best[3]),
+        per_million_values_ms=float(best[4]),
+        crowding_ms=float(best[5]),
     )
 
 
@@ -187,9 +220,9 @@ def _columns(sums: BlockSums, sums_ms: np.ndarray) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _solve(columns: np.ndarray, lows_ms: np.ndarray, form: tuple[int, ...]) -> np.ndarray:
+def _solve(columns: np.ndarray, medians_ms: np.ndarray, form: tuple[int, ...]) -> np.ndarray:
     """(6,) coefficients with the least squared relative errors; 0 for unused columns."""
-    weighted = columns[:, form] / lows_ms[:, None]
+    weighted = columns[:, form] / medians_ms[:, None]
     coefficients = np.zeros(columns.shape[1])
     coefficients[list(form)] = np.linalg.lstsq(weighted, np.ones(len(columns)), rcond=None)[0]
     return coefficients

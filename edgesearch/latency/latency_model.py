@@ -9,9 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgesearch.errors import LatencyError
-from edgesearch.latency.correction import MIN_NETWORKS, BlockSums, Correction, fit_correction
+from edgesearch.latency.correction import (
+    MIN_NETWORKS,
+    BlockSums,
+    Correction,
+    fit_correction,
+    smooth_medians,
+)
 from edgesearch.latency.head_latency import MIN_WHOLE, HeadFit, fit_head
-from edgesearch.latency.table import NETWORK, WITH_HEAD, measured_networks
+from edgesearch.latency.table import NETWORK, WITH_HEAD, MeasuredNetwork, measured_networks
 from edgesearch.space import Architecture, Block, SearchSpace
 from edgesearch.space.count import Count, drawn_digits, is_laid_out
 from edgesearch.tasks.head_costs import HeadCosts, TaskHead
@@ -250,17 +256,28 @@ def _fit(
             "Choose another runtime, precision or space.",
         )
     fitted = [network for network, is_kept in zip(latest.values(), kept, strict=True) if is_kept]
-    at_median = at_p95 = 1.0
+    medians_ms = np.array([])
+    ratio = at_p95 = 1.0
     if fitted:  # otherwise fit_correction raises
-        at_median = table.median_ratio([network.key for network in networks])
+        medians_ms, ratio = _medians_ms(table, networks, fitted)
         at_p95 = float(np.median([network.p95_ms / network.median_ms for network in fitted]))
     return fit_correction(
         BlockSums(warm[kept], cold, counts[kept], params[kept], values[kept]),
-        np.array([network.low_ms for network in fitted]),
-        median_ratio=at_median,
+        medians_ms,
+        median_ratio=ratio,
         p95_ratio=at_p95,
         fewest=fewest,
     )
+
+
+def _medians_ms(
+    table: LatencyTable, networks: Sequence[MeasuredNetwork], fitted: Sequence[MeasuredNetwork]
+) -> tuple[np.ndarray, float]:
+    """Smooth medians (N,) of the fitted ones, and the middle of their ratios to low quantiles."""
+    lows_ms, keys = np.array([each.low_ms for each in fitted]), [each.key for each in networks]
+    level, slope = table.median_ratios(keys), table.median_ratios(keys, with_anchors=False)
+    medians_ms = smooth_medians(lows_ms, level, slope)
+    return medians_ms, float(np.median(medians_ms / lows_ms))
 
 
 def _fit_head(backbones: LatencyModel, table: LatencyTable, costs: HeadCosts) -> HeadFit:
@@ -292,7 +309,6 @@ def _fit_head(backbones: LatencyModel, table: LatencyTable, costs: HeadCosts) ->
     return fit_head(
         predicted_ms[kept],
         np.array([costs.of(network.architecture) for network in fitted]),
-        table.median_ratio([network.key for network in networks])
-        * np.array([network.low_ms for network in fitted]),
+        _medians_ms(table, networks, fitted)[0],
         float(np.median([network.p95_ms / network.median_ms for network in fitted])),
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from profilers import LatencyTable, MissingKeyError
@@ -18,10 +19,14 @@ def rounds(key: str, kind: str, ratio: float, base_ms: float, session: int = 1) 
     return [{**facts, "round": number, "anchor": session > 1} for number in range(1, 11)]
 
 
+def middle(table: LatencyTable, keys: list[str]) -> float:
+    return float(np.median([ratio for _, ratio in table.median_ratios(keys)]))
+
+
 def test_is_the_same_whatever_the_network_takes(write: Write) -> None:
     lines = [*rounds("network/a", "network", 1.1, 2.0), *rounds("network/b", "network", 1.1, 50.0)]
     table = LatencyTable.load(write(*lines))
-    assert table.median_ratio(["network/a", "network/b"]) == pytest.approx(1.1)
+    assert middle(table, ["network/a", "network/b"]) == pytest.approx(1.1)
 
 
 def test_a_busier_session_is_compared_by_what_both_have_measured(write: Write) -> None:
@@ -31,7 +36,7 @@ def test_a_busier_session_is_compared_by_what_both_have_measured(write: Write) -
     table = LatencyTable.load(write(*rounds(key, "network", 1.1, 2.0), *later))
     assert table.low_quantile_ms("network/b", with_overhead=True) == pytest.approx(4.0, rel=0.01)
     assert table.median_ms("network/b") == pytest.approx(1.1 * 4.0)
-    assert table.median_ratio([key, "network/b"]) == pytest.approx(1.1)
+    assert middle(table, [key, "network/b"]) == pytest.approx(1.1)
 
 
 def test_a_network_with_many_rounds_counts_as_much_as_others(write: Write) -> None:
@@ -41,7 +46,7 @@ def test_a_network_with_many_rounds_counts_as_much_as_others(write: Write) -> No
     many = [{**line, "round": number} for number, line in enumerate(many, start=1)]
     table = LatencyTable.load(write(*lines, *many))
     keys = ["network/a", "network/b", "winner/c"]
-    assert table.median_ratio(keys) == pytest.approx(1.1)
+    assert middle(table, keys) == pytest.approx(1.1)
 
 
 def test_networks_that_were_not_asked_for_tell_nothing(write: Write) -> None:
@@ -50,10 +55,10 @@ def test_networks_that_were_not_asked_for_tell_nothing(write: Write) -> None:
         *rounds("network/b", "network", 1.5, 2.0, 2),
         *rounds("validation/c", "validation", 1.4, 2.0),
     ]
-    assert LatencyTable.load(write(*lines)).median_ratio(["network/a"]) == pytest.approx(1.1)
+    assert middle(LatencyTable.load(write(*lines)), ["network/a"]) == pytest.approx(1.1)
 
 
 def test_a_network_that_is_not_there_is_named(write: Write) -> None:
     table = LatencyTable.load(write(*rounds("network/a", "network", 1.1, 2.0)))
     with pytest.raises(MissingKeyError, match="'network/b'"):
-        table.median_ratio(["network/b"])
+        table.median_ratios(["network/b"])

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from edgesearch.errors import LatencyError
-from edgesearch.latency.correction import BlockSums, Correction, fit_correction
+from edgesearch.latency.correction import (
+    BlockSums,
+    Correction,
+    fit_correction,
+    smooth_medians,
+)
 
 WARM = np.array([1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 9.0, 4.0])
 COLD = np.array([1.9, 2.2, 4.1, 6.5, 8.3, 15.0, 11.9, 4.4])
@@ -20,7 +25,8 @@ def fit(lows, warm=WARM, cold=None, blocks=None, ratio=1.0, params=None, values=
     params = np.zeros(len(warm)) if params is None else params
     values = np.zeros(len(warm)) if values is None else values
     ratios = {"median_ratio": ratio, "p95_ratio": 1.2}
-    return fit_correction(BlockSums(warm, cold, blocks, params, values), lows, **ratios, **fewest)
+    sums = BlockSums(warm, cold, blocks, params, values)
+    return fit_correction(sums, ratio * lows, **ratios, **fewest)
 
 
 def predicted(correction, sums, blocks):
@@ -40,12 +46,30 @@ def test_finds_the_line_that_is_there():
     np.testing.assert_allclose(predicted(correction, WARM, np.full(8, 8.0)), lows)
 
 
-def test_medians_lie_above_low_quantiles_by_the_same_ratio_for_all():
+def test_coefficients_hold_the_ratio_of_median_to_low_quantile():
     lows = 0.3 + 1.1 * WARM - 0.01 * BLOCKS
     correction = fit(lows, blocks=BLOCKS, ratio=1.05)
     np.testing.assert_allclose(predicted(correction, WARM, BLOCKS), 1.05 * lows)
     assert correction.fit_mape == pytest.approx(0, abs=1e-9)
     assert correction.median_ratio == 1.05
+
+
+def test_medians_lie_above_low_quantiles_by_a_ratio_that_grows_with_latency():
+    lows = np.geomspace(0.4, 1.6, 14)
+    ratios = 1.06 * lows**0.04
+    seen = [*zip(lows, ratios, strict=True)]
+    np.testing.assert_allclose(smooth_medians(lows, seen, seen), ratios * lows)
+    noisy = [(low, 1.5 if n in (3, 9) else ratio) for n, (low, ratio) in enumerate(seen)]
+    np.testing.assert_allclose(smooth_medians(lows, noisy, noisy), ratios * lows, rtol=0.005)
+    few = smooth_medians(lows, seen[:11], seen[:11])  # too few for a slope
+    np.testing.assert_allclose(few, np.median(ratios[:11]) * lows)
+
+
+def test_a_smooth_median_is_never_below_the_low_quantile():
+    lows = np.array([0.001, 1.0, 1000.0])
+    seen = [(10.0**n, 1 + 0.02 * n) for n in range(-1, 12)]
+    assert (smooth_medians(lows, seen, seen) >= lows).all()
+    assert smooth_medians(lows, [(1.0, 1.2)], [(1.0, 1.2)]) == pytest.approx(1.2 * lows)
 
 
 def test_blocks_that_cost_more_alone_have_a_cost_of_their_own():
@@ -71,7 +95,8 @@ def test_many_weights_compete_for_room_in_the_caches():
     correction = fit(lows, cold=COLD, blocks=BLOCKS, ratio=1.05, params=PARAMS, values=VALUES)
     assert not correction.cold
     assert correction.crowding_ms == pytest.approx(1.05 * 0.02)
-    assert correction.per_million_params_ms == correction.per_million_values_ms == 0
+    assert correction.per_million_params_ms == 0
+    assert correction.per_million_values_ms == pytest.approx(0, abs=1e-9)
     assert correction.loo_mape == pytest.approx(0, abs=1e-9)
     np.testing.assert_allclose(correction.crowded_ms(PARAMS), 1.05 * 0.02 * (PARAMS / 1e6) ** 3)
 
@@ -80,7 +105,8 @@ def test_what_a_block_alone_spends_at_its_ends_is_not_counted():
     lows = 0.2 + 1.1 * WARM - 0.05 * VALUES / 1e6
     correction = fit(lows, cold=COLD, blocks=BLOCKS, ratio=1.05, params=PARAMS, values=VALUES)
     assert correction.per_million_values_ms == pytest.approx(-1.05 * 0.05)
-    assert correction.crowding_ms == correction.per_million_params_ms == 0
+    assert correction.per_million_params_ms == 0
+    assert correction.crowding_ms == pytest.approx(0, abs=1e-9)
     assert correction.loo_mape == pytest.approx(0, abs=1e-9)
 
 
