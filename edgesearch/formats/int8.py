@@ -157,24 +157,38 @@ def _take_integers(model: onnx.ModelProto, number_format: str) -> None:
     if quantizers:
         graph.node.remove(quantizers[0])
     else:
-        scale, zero = f"{taken.name}_scale", f"{taken.name}_zero_point"
-        kind = _integer_type(number_format)
-        graph.initializer.append(helper.make_tensor(scale, _FLOAT, [], [0.05]))
-        graph.initializer.append(helper.make_tensor(zero, kind, [], [0]))
-        dequantizer = helper.make_node("DequantizeLinear", [name, scale, zero], [taken.name])
-        graph.node.insert(0, dequantizer)
+        given = [name, *_add_scale(graph, taken.name, number_format)]
+        graph.node.insert(0, helper.make_node("DequantizeLinear", given, [taken.name]))
     graph.input.remove(taken)
     graph.input.append(_integer_tensor(name, taken, number_format))
 
 
 def _give_integers(model: onnx.ModelProto, number_format: str) -> None:
-    """Let a quantized block return integers to the next block."""
+    """Let a quantized block return integers to the next block.
+
+    A block whose last operation runs in fp32, as hard-swish does, returns them too.
+    """
+    from onnx import helper
+
     graph, given = model.graph, model.graph.output[0]
     name = f"{given.name}_QuantizeLinear_Output"
+    if not any(name in node.output for node in graph.node):
+        taken = [given.name, *_add_scale(graph, given.name, number_format)]
+        graph.node.append(helper.make_node("QuantizeLinear", taken, [name]))
     for node in [node for node in graph.node if given.name in node.output and name in node.input]:
         graph.node.remove(node)
     graph.output.remove(given)
     graph.output.append(_integer_tensor(name, given, number_format))
+
+
+def _add_scale(graph: Any, name: str, number_format: str) -> tuple[str, str]:
+    """Add some scale and zero point of a value; their names."""
+    from onnx import helper
+
+    scale, zero = f"{name}_scale", f"{name}_zero_point"
+    graph.initializer.append(helper.make_tensor(scale, _FLOAT, [], [0.05]))
+    graph.initializer.append(helper.make_tensor(zero, _integer_type(number_format), [], [0]))
+    return scale, zero
 
 
 _FLOAT, _UINT8, _INT8 = 1, 2, 3

@@ -28,7 +28,7 @@ from edgesearch.tasks.known_tasks import TASKS
 from edgesearch.tasks.model import TaskModel, add_head
 from profilers import LatencyTable, Workload
 
-EXPORT_FORMAT = 2
+EXPORT_FORMAT = 3
 """Version of block export and conversion; part of the names of cached files."""
 CANDIDATES = 256
 """Sample that networks for the correction are chosen from."""

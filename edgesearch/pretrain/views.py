@@ -22,8 +22,8 @@ SOLARIZE_FROM = 128
 
 
 def blur_kernel_size(resolution: int) -> int:
-    """An odd size of about a tenth of the image."""
-    return max(3, resolution // 10 // 2 * 2 + 1)
+    """An odd size of about a tenth of the image, at least 3; 1 for a single pixel."""
+    return max(3, resolution // 10 // 2 * 2 + 1) if resolution > 1 else 1
 
 
 class TorchvisionViews:

@@ -99,7 +99,7 @@ def misfits(source: SearchSpace, space: SearchSpace) -> list[str]:
     if source.family != space.family:
         return [f"the family {space.family}, not {source.family}"]
     faults = [
-        f"{name} {space.form[name]}, not {value}"
+        f"{name} {_plain(space.form[name])}, not {_plain(value)}"
         for name, value in source.form.items()
         if space.form[name] != value
     ]
@@ -112,6 +112,11 @@ def misfits(source: SearchSpace, space: SearchSpace) -> list[str]:
             highest = space.choices[name][-1]
             faults.append(f"{name} of at most {highest}, not {source.largest[name]}")
     return faults
+
+
+def _plain(value: Any) -> Any:
+    """A value as it stands in YAML, in full."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 @torch.no_grad()

@@ -9,12 +9,12 @@ from edgesearch.formats.precisions import precision_with
 def converted(space, blocks, tmp_path_factory):
     """Converts all blocks of the largest network; their paths by key."""
 
-    def convert(form):
+    def convert(form, space=space, files=blocks.paths):
         chain, folder = space.blocks(space.largest), tmp_path_factory.mktemp("converted")
-        paths = {block.key: folder / blocks.paths[block.key].name for block in chain}
+        paths = {block.key: folder / files[block.key].name for block in chain}
         for block in chain:
             precision_with(form).write(
-                blocks.paths[block.key],
+                files[block.key],
                 paths[block.key],
                 form,
                 is_first=block is chain[0],

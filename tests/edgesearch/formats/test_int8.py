@@ -12,8 +12,9 @@ from devices import OnnxRuntime, modules_of
 from edgesearch.errors import ExportError
 from edgesearch.export.engines import ONNX_FILE
 from edgesearch.export.verify import verify_engine
+from edgesearch.families.mobile.space import MobileSpace
 from edgesearch.formats.int8 import INT8
-from edgesearch.formats.onnx_export import assemble_network
+from edgesearch.formats.onnx_export import assemble_network, export_blocks
 from edgesearch.formats.precision import CALIBRATIONS, Calibration
 
 INTEGER_FORMATS = INT8.number_formats
@@ -33,6 +34,10 @@ def operators(path, folder):
     return collections.Counter(node.op_type for node in onnx.load(optimised).graph.node)
 
 
+def onnx_convolutions(path):
+    return [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+
+
 @pytest.mark.parametrize("form", INTEGER_FORMATS)
 def test_joined_blocks_are_what_the_whole_network_is(form, space, blocks, converted, tmp_path):
     joined, whole = tmp_path / "joined.onnx", tmp_path / "whole.onnx"
@@ -46,6 +51,46 @@ def test_joined_blocks_are_what_the_whole_network_is(form, space, blocks, conver
         assert found["QLinearConv"] == convolutions["Conv"] + convolutions["FusedConv"] > 0
         # Only the images are quantized, and only the features are turned back.
         assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1
+
+
+@pytest.mark.parametrize("form", ["u8s8", "u8s8-reduced", "s8s8"])
+def test_blocks_that_end_in_single_precision_are_joined_too(form, converted, tmp_path):
+    """Hard-swish has no integer form: its blocks give and take integers all the same."""
+    space = MobileSpace(
+        name="swish",
+        activation="hard_swish",
+        stem_widths=(8,),
+        stage_strides=(2,),
+        stage_widths=((16,),),
+        stage_depths=((2,),),
+        stage_kernels=((3,),),
+        stage_expansions=((2,),),
+        head_widths=(24,),
+        resolutions=(16,),
+        in_channels=1,
+    )
+    paths = {
+        block.key: tmp_path / f"{block.key.replace('/', '_')}.onnx"
+        for block in space.distinct_blocks(16)
+    }
+    export_blocks(space, 16, paths, batch=2)
+    largest = space.blocks(space.largest)
+    network, joined, whole = (tmp_path / f"{name}.onnx" for name in ("fp32", "joined", "whole"))
+    assemble_network(largest, paths, network)
+    integers = converted(form, space, paths)
+    for path in integers.values():
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assemble_network(largest, integers, joined)
+    images = np.random.default_rng(0).standard_normal((2, 1, 16, 16)).astype(np.float32)
+    quantize_network(network, whole, form, [images])
+    if form == "s8s8":  # onnxruntime leaves some of its convolutions in single precision
+        onnxruntime.InferenceSession(joined, providers=["CPUExecutionProvider"])
+        return
+    expected = operators(whole, tmp_path)
+    # The pooling takes integers as behind other activations, in the whole network hard-swish's own.
+    expected.update(["QuantizeLinear", "DequantizeLinear"])
+    assert operators(joined, tmp_path) == expected
+    assert expected["QLinearConv"] == len(onnx_convolutions(network))
 
 
 def test_for_tensorrt_only_what_convolutions_take_is_quantized(space, converted):

@@ -192,6 +192,12 @@ class TestViews:
         for view in views_of(NOTHING, image):
             torch.testing.assert_close(view, torch.full((1, 3, 16, 16), (0.2 - 0.5) / 0.25))
 
+    @pytest.mark.parametrize("size", [1, 2, 3])
+    def test_a_few_pixels_are_blurred_as_far_as_they_can_be(self, size):
+        always = AugmentationSettings(blur_probability=1.0)
+        for view in views_of(always, images_of(4, height=5, width=5), resolution=size):
+            assert view.shape == (4, 3, size, size) and view.isfinite().all()
+
     def test_depend_on_seed_epoch_and_image_alone(self):
         images = images_of(6)
         whole = views_of(MOCO, images)

@@ -15,6 +15,7 @@ from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError, Interrupted, ProcessesError, ProcessFailed
+from edgesearch.families.mobile.space import MobileSpace
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.pretrain.faithful import faithful_step
 from edgesearch.pretrain.loader import make_loader
@@ -37,6 +38,23 @@ SPACE = ResNetSpace(
     resolutions=(12, 16),
     in_channels=1,
 )
+MOBILE = MobileSpace(
+    name="mobile pinhole",
+    activation="relu6",
+    stem_widths=(4, 8),
+    stage_strides=(1, 2),
+    stage_widths=((8,), (8, 16)),
+    stage_depths=((1, 2), (1, 2)),
+    stage_start_kernels=((0, 3), (0,)),
+    stage_kernels=((3,), (3, 5)),
+    stage_expansions=((2,), (2, 3)),
+    head_widths=(16,),
+    resolutions=(12, 16),
+    padding="tensorflow",
+    norm_eps=1e-3,
+    in_channels=1,
+)
+SPACES = {"resnet": SPACE, "mobile": MOBILE}
 BATCH, STEPS = 16, 3
 TWICE = ("byol", "densecl")
 """Methods with a network that sees both views of a pass, one after the other."""
@@ -91,11 +109,11 @@ def in_two(task, folder, timeout=900):
     return results_of(start(task, folder), folder, timeout)
 
 
-def fresh(name, seed=0):
+def fresh(name, seed=0, family="resnet"):
     heads = {"projector_hidden_dim": 10, "projector_dim": 6, "projector_bn": True}
     if "queue_size" in RECIPES[name].options:
         heads["queue_size"] = 2 * BATCH
-    method = make_method(name, SPACE, seed, **heads).train()
+    method = make_method(name, SPACES[family], seed, **heads).train()
     for parameter, weight in method.named_parameters():
         if parameter.endswith("bn2.weight"):
             torch.nn.init.ones_(weight)  # not 0 in any block
@@ -107,9 +125,9 @@ def batch(step):
     return [torch.randn(BATCH, 1, 16, 16, generator=generator) for _ in range(2)]
 
 
-def steps(name, accumulation=1, group_size=4, faithful=False):
+def steps(name, accumulation=1, group_size=4, faithful=False, family="resnet"):
     """Some steps of this process's share of the batches; the state and the figures at the end."""
-    method = fresh(name)
+    method = fresh(name, family=family)
     passes = Passes(method, BATCH, group_size=group_size, accumulation=accumulation)
     trained = [weight for weight in method.parameters() if weight.requires_grad]
     optimizer = torch.optim.SGD(trained, 0.05, momentum=0.9)
@@ -118,7 +136,7 @@ def steps(name, accumulation=1, group_size=4, faithful=False):
     for step in range(STEPS):
         passes.step = step
         views = tuple(view.chunk(count)[rank] for view in batch(step))
-        architectures = sandwich_architectures(SPACE, 1, 0, step)
+        architectures = sandwich_architectures(method.space, 1, 0, step)
         if faithful:
             result = faithful_step(method, views, architectures, optimizer, passes=passes)
         else:
@@ -132,6 +150,7 @@ def steps(name, accumulation=1, group_size=4, faithful=False):
 def everything():
     """All that one pair of processes can try one after the other."""
     found = {name: steps(name) for name in UNTAUGHT}
+    found |= {f"{name}, mobile": steps(name, family="mobile") for name in UNTAUGHT}
     found |= {f"{name} in parts": steps(name, 2) for name in IN_PARTS}
     found["one group a process"] = steps("moco_v2", 1, None)
     found["faithful"] = steps("moco_v2", faithful=True)
@@ -186,11 +205,12 @@ def assert_close(found, expected, leave_out=()):
 @pytest.mark.usefixtures("threads")
 class TestSameResult:
     @pytest.mark.parametrize("name", UNTAUGHT)
-    def test_in_two_processes(self, both, name):
-        expected = steps(name)
+    @pytest.mark.parametrize("family", SPACES)
+    def test_in_two_processes(self, both, name, family):
+        expected = steps(name, family=family)
         for found in both:
-            assert_close(found[name], expected)
-        other = steps(name, group_size=8)["figures"]
+            assert_close(found[name if family == "resnet" else f"{name}, {family}"], expected)
+        other = steps(name, group_size=8, family=family)["figures"]
         assert not torch.allclose(other, expected["figures"], rtol=2e-3, atol=2e-4)
 
     @pytest.mark.parametrize("name", IN_PARTS)
@@ -209,7 +229,7 @@ class TestSameResult:
 
     def test_bits_are_those_of_both_processes(self, both):
         first, second = both
-        for name in UNTAUGHT:
+        for name in (*UNTAUGHT, *(f"{name}, mobile" for name in UNTAUGHT)):
             assert all(torch.equal(second[name][key], first[name][key]) for key in first[name])
 
 
@@ -289,9 +309,9 @@ class Hooked:
             yield self.happenings.get((epoch, step), lambda views: views)(views) or views
 
 
-def train(folder, happenings=None, rank=1):
+def train(folder, happenings=None, rank=1, family="resnet"):
     """Train in this process; what happens does so in one of the processes."""
-    method, reports = fresh("moco_v2"), Reports()
+    method, reports = fresh("moco_v2", family=family), Reports()
     images = open_images(DataSettings(source="digits"), 1).train.subset(range(3 * BATCH))
     views, rule = (SETTINGS.augmentation,) * 2, Preprocess(16, 1, (0.3,), (0.37,))
     loader = make_loader(images, views, rule, SETTINGS, 0)
@@ -305,10 +325,15 @@ def state_of(folder):
     return torch.load(folder / "state.pt")
 
 
+@pytest.fixture(scope="module", params=SPACES)
+def family(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(tmp_path_factory, family):
     folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, in_two(lambda: train(folder / "run"), folder)
+    return folder, in_two(lambda: train(folder / "run", family=family), folder)
 
 
 def assert_same_end(folder, undisturbed):
@@ -331,25 +356,28 @@ class TestTraining:
         assert (folder / "run/model.safetensors").exists()
         assert state_of(folder / "run")["processes"] == 2
 
-    def test_ends_as_one_process_does(self, undisturbed, tmp_path, threads):
-        train(tmp_path)
+    def test_ends_as_one_process_does(self, undisturbed, tmp_path, threads, family):
+        train(tmp_path, family=family)
         for name, value in state_of(tmp_path)["method"].items():
             found = state_of(undisturbed[0] / "run")["method"][name]
             assert_near(name, found, value)
 
-    def test_killed_and_run_again(self, undisturbed, tmp_path):
+    def test_killed_and_run_again(self, undisturbed, tmp_path, family):
         def kill(_):
             os.kill(os.getpid(), signal.SIGKILL)
 
+        def task(happenings=None):
+            return lambda: train(tmp_path / "run", happenings, family=family)
+
         begun = time.monotonic()
-        found, killed = in_two(lambda: train(tmp_path / "run", {(1, 1): kill}), tmp_path)
+        found, killed = in_two(task({(1, 1): kill}), tmp_path)
         assert killed is None
         assert time.monotonic() - begun < distributed.STEP_TIMEOUT.total_seconds()
         assert isinstance(found, ProcessesError)
         assert "all 2 processes of the run; found: one that has ended or does not" in str(found)
         progress = state_of(tmp_path / "run")["progress"]
         assert (progress["epoch"], progress["step"], progress["replaced"]) == (1, 1, 2)
-        in_two(lambda: train(tmp_path / "run"), tmp_path)
+        in_two(task(), tmp_path)
         assert_same_end(tmp_path, undisturbed)
 
     def test_a_signal_to_one_stops_all_at_the_same_step(self, tmp_path):
@@ -379,15 +407,15 @@ class TestTraining:
         assert sorted(type(error).__name__ for error in found) == ["ProcessFailed", "TrainingError"]
         assert all("at step 4 (epoch 2)" in str(error) for error in found)
 
-    def test_goes_on_with_another_number_of_processes(self, undisturbed, tmp_path, threads):
+    def test_goes_on_with_another_number_of_processes(self, undisturbed, tmp_path, threads, family):
         def stop(_):
             signal.raise_signal(signal.SIGINT)
 
         with pytest.raises(Interrupted):
-            train(tmp_path, {(1, 0): stop}, rank=0)
+            train(tmp_path, {(1, 0): stop}, rank=0, family=family)
         torch.save({**state_of(tmp_path), "processes": 2}, tmp_path / "state.pt")
         with pytest.warns(UserWarning, match="begun with 2 processes and continues with 1"):
-            train(tmp_path)
+            train(tmp_path, family=family)
         for name, value in state_of(undisturbed[0] / "run")["method"].items():
             found = state_of(tmp_path)["method"][name]
             assert_near(name, found, value)

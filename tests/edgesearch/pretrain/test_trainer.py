@@ -18,6 +18,7 @@ from edgesearch.data.open_images import open_images
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.data.settings import DataSettings
 from edgesearch.errors import CheckpointError, Interrupted, TrainingError
+from edgesearch.families.mobile.space import MobileSpace
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.pretrain.faithful import choose_step
 from edgesearch.pretrain.lessons import Lesson, SecondLesson
@@ -43,6 +44,22 @@ SPACE = ResNetSpace(
     resolutions=(8,),
     in_channels=1,
 )
+MOBILE = MobileSpace(
+    name="one mobile stage",
+    activation="relu6",
+    stem_widths=(4,),
+    stage_strides=(1,),
+    stage_widths=((4, 8),),
+    stage_depths=((1, 2),),
+    stage_kernels=((3, 5),),
+    stage_expansions=((2,),),
+    head_widths=(8,),
+    resolutions=(8,),
+    padding="tensorflow",
+    in_channels=1,
+)
+SPACES = {"resnet": SPACE, "mobile": MOBILE}
+"""What is killed and goes on to the same bits; all else about training asks nothing of a family."""
 IMAGES = open_images(DataSettings(source="digits"), 1).train
 STEPS, EPOCHS = 4, 3
 HEADS = {
@@ -93,7 +110,9 @@ class Recorder(Listener):
         self.notices.append(message)
 
 
-def make_trainer(folder, happenings=None, *, steps=STEPS, method=None, seed=0, **given):
+def make_trainer(
+    folder, happenings=None, *, steps=STEPS, method=None, space=SPACE, seed=0, **given
+):
     """A training of 3 epochs of 4 steps, with options of the trainer and of its settings."""
     own = {name: given.pop(name) for name in ("monitor", "listener") if name in given}
     name = given.get("method_name", "moco_v2")
@@ -114,7 +133,7 @@ def make_trainer(folder, happenings=None, *, steps=STEPS, method=None, seed=0, *
     }
     changes = {k: v for k, v in given.items() if k != "method_name"}
     settings = PretrainSettings(**{**training, **options, **changes})
-    method = method or make_method(name, SPACE, **options)
+    method = method or make_method(name, space, **options)
     side = method.space.largest.resolution
     loader = make_loader(
         IMAGES.subset(range(steps * settings.batch_size)),
@@ -363,14 +382,19 @@ class TestStoppedBySignal:
 
 
 class TestKilled:
-    def test_by_the_system_it_goes_on_from_the_last_state(self, tmp_path, undisturbed):
+    @pytest.mark.parametrize("family", SPACES)
+    def test_by_the_system_it_goes_on_from_the_last_state(self, tmp_path, family):
+        killed, whole, space = tmp_path / "killed", tmp_path / "whole", SPACES[family]
+
         def task():
-            make_trainer(tmp_path, {(1, 2): kill_myself}, checkpoint_minutes=EACH_STEP).fit()
+            options = {"space": space, "checkpoint_minutes": EACH_STEP}
+            make_trainer(killed, {(1, 2): kill_myself}, **options).fit()
 
         assert in_a_process(task) == -signal.SIGKILL
-        assert stands_at(tmp_path) == (1, 2)
-        make_trainer(tmp_path, {(1, 1): kill}).fit()
-        assert_same_end(tmp_path, undisturbed)
+        assert stands_at(killed) == (1, 2)
+        make_trainer(killed, {(1, 1): kill}, space=space).fit()
+        make_trainer(whole, space=space).fit()
+        assert_same_end(killed, whole)
 
     @pytest.mark.parametrize("moment", [(0, 2), (1, 0), (2, 3)])
     def test_within_an_epoch(self, tmp_path, undisturbed, moment):
@@ -406,8 +430,10 @@ class TestKilled:
         assert_same_end(tmp_path, undisturbed)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("minutes", [EACH_STEP, 60])
-    def test_at_random_steps_with_workers(self, tmp_path, minutes):
+    @pytest.mark.parametrize(
+        ("minutes", "family"), [(EACH_STEP, "resnet"), (60, "resnet"), (EACH_STEP, "mobile")]
+    )
+    def test_at_random_steps_with_workers(self, tmp_path, minutes, family):
         """Six kills, each at a step of its own, on the way to the same bits."""
         moments = [(epoch, step) for epoch in range(EPOCHS) for step in range(STEPS)]
         kills = sorted(random.SystemRandom().sample(moments, 6))
@@ -415,12 +441,13 @@ class TestKilled:
         killed, whole = tmp_path / "killed", tmp_path / "whole"
 
         def task(moment=None):
-            options = {"workers": 2, "checkpoint_minutes": minutes}
+            options = {"workers": 2, "checkpoint_minutes": minutes, "space": SPACES[family]}
             return lambda: make_trainer(killed, {moment: kill_myself}, **options).fit()
 
         assert {in_a_process(task(moment)) for moment in kills} == {-signal.SIGKILL}
         assert in_a_process(task()) == 0
-        assert in_a_process(lambda: make_trainer(whole, workers=2).fit()) == 0
+        undisturbed = lambda: make_trainer(whole, workers=2, space=SPACES[family]).fit()  # noqa: E731
+        assert in_a_process(undisturbed) == 0
         assert_same_end(killed, whole)
 
 

@@ -73,6 +73,12 @@ def test_shape(channels, size):
         assert view.dtype == torch.float32
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_few_pixels_are_blurred_as_far_as_they_can_be(size):
+    views = make_views(3, size, blur_probability=1.0)(random_image(3, 5, 5), 0, 0)
+    assert all(view.shape == (3, size, size) and view.isfinite().all() for view in views)
+
+
 def test_depend_on_seed_epoch_and_image_alone():
     image, views = random_image(), make_views()
     first, second = views(image, 5, 1)
@@ -96,6 +102,8 @@ def test_leave_image_and_random_state_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize(("resolution", "expected"), [(8, 3), (32, 3), (96, 9), (224, 23)])
+@pytest.mark.parametrize(
+    ("resolution", "expected"), [(1, 1), (2, 3), (8, 3), (32, 3), (96, 9), (224, 23)]
+)
 def test_blur_kernel_is_odd_and_a_tenth_of_the_image(resolution, expected):
     assert blur_kernel_size(resolution) == expected

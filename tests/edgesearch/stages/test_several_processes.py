@@ -18,6 +18,12 @@ LONG = (
     *("search.evaluations=24", "search.candidates_at_once=4", "search.budgets.macs=null"),
     *("search.images=1024", "search.calibration_images=256"),
 )
+MOBILE = (
+    "space={name: mobile, family: mobile, activation: relu6, padding: tensorflow, in_channels: 1, "
+    "stem_widths: [4, 8], stage_strides: [1, 2], stage_widths: [[8], [8, 16]], "
+    "stage_depths: [[1], [1, 2]], stage_kernels: [[3], [3, 5]], stage_expansions: [[2], [2, 3]], "
+    "head_widths: [16], resolutions: [16]}"
+)
 
 
 def launch(*command, **names):
@@ -111,8 +117,10 @@ def test_a_fault_of_one_is_said_once_and_ends_both(fresh):
 
 
 @pytest.mark.slow
-def test_training_under_torchrun_has_one_writer_and_one_voice(empty):
-    short = ("pretrain.epochs=1", "pretrain.batch_size=256", "pretrain.queue_size=256")
+@pytest.mark.parametrize("space", [(), (MOBILE,)], ids=["resnet", "mobile"])
+def test_training_under_torchrun_has_one_writer_and_one_voice(empty, space):
+    sizes = ("pretrain.batch_size=256", "pretrain.queue_size=256")
+    short = ("pretrain.epochs=1", *sizes, *space)
     for skipped in (False, True):
         running = torchrun(empty, "pretrain", *short, "pretrain.bn_group_size=32", "--json")
         out, err = running.communicate(timeout=600)

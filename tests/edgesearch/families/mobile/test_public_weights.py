@@ -101,7 +101,10 @@ def test_form_of_the_space_counts(lite0_file):
     source = read_public_weights(lite0_file).space
     for change, named in (
         ({"activation": "relu"}, "activation relu, not relu6"),
-        ({"stage_strides": (1, 2, 2, 2, 2, 1, 1)}, "stage_strides"),
+        (
+            {"stage_strides": (1, 2, 2, 2, 2, 1, 1)},
+            "stage_strides [1, 2, 2, 2, 2, 1, 1], not [1, 2, 2, 2, 1, 2, 1]",
+        ),
         ({"norm_eps": 1e-5}, "norm_eps 1e-05, not 0.001"),
         ({"stage_kernels": ((3,),) * 7}, "stage3_kernel of at most 3, not 5"),
     ):
