@@ -47,10 +47,11 @@ def read_csv(settings: DataSettings, root: Path) -> Found:
         rows = rows[1:]
     for number, row in rows:
         if len(row) not in (2, 3) or not all(each.strip() for each in row):
+            other = len(row) == 1 and any(each in row[0] for each in ";\t|")
             raise DataError(
                 f"path,label or path,label,split in line {number} of {path}",
                 ",".join(row)[:80],
-                "Correct the line.",
+                "Save the list with commas between its columns." if other else "Correct the line.",
             )
     names = {row[1].strip() for _, row in rows}
     classes = tuple(settings.classes or sorted(names, key=lambda each: natural((each,))))

@@ -368,6 +368,7 @@ class TestCsv:
         ("text", "says"),
         [
             ("a.jpg,x\nb.jpg\n", "in line 2"),
+            ("path;label\na.jpg;x\n", "path;label. Save the list with commas"),
             ("a.jpg,x\nz.jpg,y\n", "the image z.jpg of line 2"),
             ("a.jpg,x,nowhere\n", "train, val or test"),
         ],
