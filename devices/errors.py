@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import re
+
+_NO_MEMORY = re.compile(
+    r"(?i)(?:can't|cannot|failed to) allocate memory|not enough memory|bad_alloc|"
+    r"failed to map segment|could not create a primitive$|can't start new thread",
+    re.MULTILINE,
+)
+"""How PyTorch, oneDNN, onnxruntime and the system say that the machine's memory ran out."""
+_ASKED = re.compile(r"allocate (?:(\d+) bytes|([\d.]+ [KMGTPE]iB))|buffer of size (\d+)")
+
 
 class UserError(Exception):
     """A fault of the user's input or environment; the command line exits with code 2."""
@@ -18,6 +29,23 @@ class UserError(Exception):
 
 class UserNotice(UserWarning):
     """A warning about something that the user need not fix; one line on the command line."""
+
+
+def lack_of_memory(error: BaseException | str) -> str | None:
+    """What could not be allocated, if an error, or its text, says that the memory ran out.
+
+    The words of Python, numpy, PyTorch, oneDNN, onnxruntime and the system are known. None for all
+    other errors, and for the memory of a GPU.
+    """
+    text = str(error)
+    is_memory = isinstance(error, MemoryError) or _NO_MEMORY.search(text)
+    if not is_memory and not (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return None
+    asked = _ASKED.search(text)
+    if asked is None:
+        return "an allocation that failed"
+    size = asked[2] or f"{int(asked[1] or asked[3]) / 2**20:,.1f} MiB"
+    return f"no room for {size} more"
 
 
 class FileError(UserError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -78,6 +79,38 @@ def write_bytes(path: Path, content: bytes | memoryview, keep_former: Path | Non
 def write_json(path: Path, values: Any) -> None:
     """Write a JSON file atomically; see `write_bytes`."""
     write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def refuse_no_folder(path: Path) -> None:
+    """Refuse an output folder where something else is in the way, before any work is done for it.
+
+    Raises:
+        FileError: The path, or one above it, is a file or a link that leads nowhere; or the folder
+            does not exist and cannot be made.
+    """
+    above = (path.absolute(), *path.absolute().parents)
+    place = next(each for each in above if each.exists() or each.is_symlink())
+    if not place.exists():
+        found = f"{place} is a link to {os.readlink(place)}, which does not exist"
+    elif not place.is_dir():
+        found = f"{place} is a file"
+    elif place != above[0] and not os.access(place, os.W_OK | os.X_OK):
+        found = f"no permission to write in {place}"
+    else:
+        return
+    raise FileError(
+        f"a writable folder at {path.absolute()}", found, "Choose another folder: output_dir=PATH."
+    )
+
+
+def numbered(path: Path, number: int) -> Path:
+    """The name under which a file or folder is set aside."""
+    return path.with_name(f"{path.name}.{number}")
+
+
+def next_number(path: Path) -> int:
+    """The least number from 1 under which nothing is set aside yet."""
+    return next(number for number in itertools.count(1) if not numbered(path, number).exists())
 
 
 def sha256_of(path: Path) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from devices.errors import FileError, UserNotice
+from devices.files import refuse_no_folder
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _held: set[IO[bytes]] = set()
@@ -43,6 +44,7 @@ def locked(path: Path, *, protects: Path | None = None, wait: bool = False) -> I
         FileError: Another process holds the lock, or the file cannot be created.
     """
     protects = protects or path
+    refuse_no_folder(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from devices.errors import UserError as UserError
 from devices.errors import UserNotice as UserNotice
+from devices.errors import lack_of_memory as lack_of_memory
 
 
 class ConfigError(UserError):

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("devices", "edgesearch", "profilers")
 
 FLOORS = (
-    {"errors", "settings", "events", "cache", "inputs", "pictures"},
+    {"errors", "settings", "events", "cache", "inputs", "pictures", "words"},
     {"space"},
     {"families"},
     {"data", "supernet", "processes"},

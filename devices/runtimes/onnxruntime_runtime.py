@@ -241,7 +241,10 @@ class OrtBuilder:
                 raise CompileError(
                     f"onnxruntime must be able to compile {onnx_path} to {engine_path}",
                     explain_failure(error, onnx_path, [CPU]),
-                    "Check the model with onnx.checker, and that the folder can be written.",
+                    remedy_of(
+                        error,
+                        "Check the model with onnx.checker, and that the folder can be written.",
+                    ),
                 ) from error
 
 
@@ -307,7 +310,7 @@ class _OnnxSession(Session):
         return EngineError(
             f"onnxruntime must be able to run {self._path}",
             first_line(error),
-            "Export the model again.",
+            remedy_of(error, "Export the model again."),
         )
 
     def _bind(self, session: onnxruntime.InferenceSession) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from devices.errors import RuntimeMissingError
+from devices.errors import RuntimeMissingError, lack_of_memory
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -83,7 +83,9 @@ def first_line(error: Exception) -> str:
 
 
 def remedy_of(error: Exception, otherwise: str) -> str:
-    """What to do about a model that does not load: `otherwise`, unless the runtime is too old."""
+    """What to do about a model that does not load or run: `otherwise`, unless it is known."""
+    if lack_of_memory(error):
+        return "Stop other programs there, or choose a smaller batch, resolution or network."
     too_new = ("Unsupported model IR version", "official released onnx opset")
     if any(words in str(error) for words in too_new):
         return "Install a newer onnxruntime, or write the model with an older opset and IR version."

@@ -32,7 +32,7 @@ def ask_on_terminal(question: Question) -> str:
 
 def confirm(found: tuple[SetAside, ...]) -> bool:
     """Show what would be removed, and ask for consent."""
-    from edgesearch.cli.results import size_words
+    from edgesearch.words import size_words
 
     for each in found:
         print(

@@ -12,6 +12,8 @@ from typing import Any
 
 READER_LEFT = {errno.EPIPE, errno.EIO}
 """The reader of a pipe, or the terminal, is gone."""
+STANDARD_OUTPUT = "standard output"
+"""In place of a file's name in the error when it cannot be written."""
 SPELLED = {"–": "-", "×": "x", "≤": "<=", "τ": "tau", "Δ": "delta", "…": "...", "·": "*"}
 """How consoles that lack a character show it; any other is a question mark."""
 
@@ -76,5 +78,5 @@ class _Stream(io.FileIO):
         except OSError as error:
             self._is_lost = True
             if error.errno not in READER_LEFT and self.fileno() == 1:
-                raise OSError(error.errno, error.strerror, "standard output") from error
+                raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from error
         return len(data)

@@ -20,7 +20,7 @@ from typing import TextIO, TypeVar
 import typer
 
 from devices.signals import StopSignals
-from edgesearch.cli.console import visible
+from edgesearch.cli.console import STANDARD_OUTPUT, visible
 from edgesearch.cli.progress import Verbosity
 from edgesearch.errors import (
     ConfigError,
@@ -31,6 +31,7 @@ from edgesearch.errors import (
     StageError,
     UserError,
     UserNotice,
+    lack_of_memory,
 )
 
 Result = TypeVar("Result")
@@ -38,6 +39,11 @@ OUR_FAULT, USERS_FAULT, STOPPED = 1, 2, 130
 ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 EXIT_DELAY_S = 5.0
 GO_ON = "Run the same command again to continue."
+SMALLER = (
+    "Set a smaller batch_size (of pretrain, search or finetune) or device.batch, choose smaller "
+    "resolutions or widths in the section space, stop other programs, or raise the limit on "
+    f"memory if there is one. {GO_ON}"
+)
 AT_ONCE_S = 0.3
 """A stop that takes longer is acknowledged before it is done."""
 SHARED = ("pretrain", "finetune", "search", "rank")
@@ -203,19 +209,42 @@ def exit_after(error: Exception, as_json: bool) -> typer.Exit:
     """Print the message of an error; the exit with its code."""
     if isinstance(error, ConfigError) and not is_first_process():  # the same error in all processes
         return _exit_late(USERS_FAULT)
+    if (found := _lack_of_memory(error)) is not None:
+        required = "enough memory for this command" + _usable_memory()
+        return fail(UserError(required, found, SMALLER), as_json)
     if isinstance(error, UserError):
-        return _failed(error.required, error.found, error.remedy, as_json)
+        return fail(error, as_json)
     if isinstance(error, OSError) and error.errno in ENVIRONMENT:
+        found = error.strerror or str(error)
+        if error.filename == STANDARD_OUTPUT:
+            required, remedy = f"a {STANDARD_OUTPUT} that can be written", "Send it elsewhere."
+            return fail(UserError(required, found, remedy), as_json=False)
         place = f" at {error.filename}" if error.filename else ""
-        return _failed(
-            f"free space and permission to write{place}",
-            error.strerror or str(error),
-            f"Free space or choose another output_dir. {GO_ON}",
-            as_json,
-        )
+        required = f"free space and permission to write{place}"
+        remedy = f"Free space or choose another output_dir. {GO_ON}"
+        return fail(UserError(required, found, remedy), as_json)
     traceback.print_exc()
     print("error: this is a bug in edgesearch; please report it with the above", file=sys.stderr)
     return typer.Exit(OUR_FAULT)
+
+
+def _lack_of_memory(error: BaseException) -> str | None:
+    """What could not be allocated, if that is why an error was raised."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # The words of our own errors are for the user; what they derive from is what happened.
+        if not isinstance(cause, UserError) and (found := lack_of_memory(cause)) is not None:
+            return found
+        cause = cause.__cause__
+    return None
+
+
+def _usable_memory() -> str:
+    """How much memory this process may use, in words; "" where the system does not tell."""
+    from edgesearch.run.room import machine_memory
+
+    memory = machine_memory()
+    return f"; {memory / 2**30:,.1f} GiB can be used" if memory else ""
 
 
 def _stopped(stop: Interrupted | KeyboardInterrupt) -> typer.Exit:
@@ -233,10 +262,12 @@ def _exit_late(code: int) -> typer.Exit:
     return typer.Exit(code)
 
 
-def _failed(required: str, found: str, remedy: str, as_json: bool) -> typer.Exit:
-    text = f"error: required: {required}\n  found: {found}\n  {remedy.strip()}"
+def fail(error: UserError, as_json: bool) -> typer.Exit:
+    """Print the message of an error that the user can mend; the exit with its code."""
+    remedy = error.remedy.strip()
+    text = f"error: required: {error.required}\n  found: {error.found}\n  {remedy}"
     print(visible(text), file=sys.stderr)
     if as_json:
-        fault = {"required": required, "found": found, "remedy": remedy.strip()}
+        fault = {"required": error.required, "found": error.found, "remedy": remedy}
         print(json.dumps({"error": fault}))
     return typer.Exit(USERS_FAULT)

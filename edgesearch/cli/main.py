@@ -12,13 +12,15 @@ import typer
 
 from edgesearch import __version__
 from edgesearch.cli.ask import ask_on_terminal, can_ask, confirm
+from edgesearch.cli.commands import Commands
 from edgesearch.cli.console import prepare_streams
 from edgesearch.cli.guard import check_processes, exit_after, guarded, is_first_process
 from edgesearch.cli.progress import Progress, Verbosity
 
 app = typer.Typer(
     name="edgesearch",
-    no_args_is_help=True,
+    cls=Commands,
+    context_settings={"help_option_names": ["--help", "-h"]},
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -177,14 +179,12 @@ def init(
     ] = None,
     latency_ms: Annotated[
         float | None,
-        typer.Option(metavar="X", min=0, help="Budget in milliseconds.", show_default=False),
+        typer.Option(metavar="X", help="Budget in milliseconds.", show_default=False),
     ] = None,
     share: Annotated[
         float | None,
         typer.Option(
             metavar="Y",
-            min=0,
-            max=1,
             help="Budget as a share of the largest network's latency.",
             show_default=False,
         ),
@@ -205,8 +205,6 @@ def init(
     """Write a commented configuration for a folder of images; asks for what is not given."""
 
     def work() -> Any:
-        if 0 in (latency_ms, share) or None not in (latency_ms, share):
-            raise typer.BadParameter("one of --latency-ms and --share is required, above 0")
         from edgesearch.config.starting_point import Wishes
         from edgesearch.stages.init import init, take_defaults
 

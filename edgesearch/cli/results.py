@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from devices.values import in_shell
 from edgesearch.space.count import Count
+from edgesearch.words import duration_words, size_words
 
 if TYPE_CHECKING:
     from edgesearch.compare.results import CompareResult
@@ -69,14 +70,6 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def size_words(count: float) -> str:
-    """A number of bytes in words."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count:,.0f} bytes"
-
-
 def print_init(result: InitResult) -> None:
     """Print the file, and what to do next."""
     for note in result.notes:
@@ -91,7 +84,7 @@ def print_init(result: InitResult) -> None:
 
 def print_plan(result: PlanResult) -> None:
     """Print what is left of each stage, and what it needs."""
-    from edgesearch.stages.plan import FINISHED, duration_words
+    from edgesearch.stages.plan import FINISHED
 
     rows = [
         [
@@ -190,12 +183,21 @@ def print_clean(result: CleanResult) -> None:
     )
 
 
+NOTHING_MS = 1e-6
+"""Terms of a formula below it are left out."""
+
+
 def _formula(first: str, *terms: tuple[float, str]) -> str:
     """A sum of terms in ms; terms that are 0 are left out."""
-    shown = [
-        (ms, f"{abs(ms):.4f} ms{words}") for ms, words in terms if f"{abs(ms):.4f}" != "0.0000"
-    ]
-    return first + "".join(f" {'+' if ms > 0 else '-'} {text}" for ms, text in shown)
+    shown = [(ms, words) for ms, words in terms if abs(ms) >= NOTHING_MS]
+    return first + "".join(
+        f" {'+' if ms > 0 else '-'} {_digits(abs(ms))} ms{words}" for ms, words in shown
+    )
+
+
+def _digits(ms: float) -> str:
+    """Four decimals, or two digits of what is less."""
+    return f"{ms:.4f}" if ms >= 0.001 else f"{ms:.2g}"
 
 
 def print_profile(result: ProfileResult) -> None:
@@ -208,6 +210,8 @@ def print_profile(result: ProfileResult) -> None:
         (correction.offset_ms, ""),
         (correction.per_block_ms, " × number of blocks"),
         (correction.per_million_params_ms, " × millions of parameters"),
+        (correction.crowding_ms, " × (millions of parameters)³"),
+        (correction.per_million_values_ms, " × millions of values that blocks put out"),
     )
     print(f"Network latency = {formula}; p95 = {correction.p95_ratio:.3f} × median.")
     fit = result.head_fit

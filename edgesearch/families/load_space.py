@@ -35,7 +35,11 @@ def load_space(name: str, **overrides: Any) -> SearchSpace:
         raise SpaceError(
             f"the name of a space is one of {', '.join(known_spaces())}",
             repr(name),
-            did_you_mean(name, known_spaces(), "Choose one of these, or define your own."),
+            did_you_mean(
+                name,
+                known_spaces(),
+                f"Choose one of these, or define your own, with `family`: {' or '.join(FAMILIES)}.",
+            ),
         )
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     return space_from_dict({"name": name, **values, **overrides})
@@ -52,6 +56,6 @@ def space_from_dict(values: Mapping[str, Any]) -> SearchSpace:
         raise SpaceError(
             f"the family of a space is one of {', '.join(FAMILIES)}",
             in_yaml(family),
-            "Correct the field `family`.",
+            did_you_mean(str(family), FAMILIES.keys(), "Correct the field `family`."),
         )
     return FAMILIES[family].from_dict(values)

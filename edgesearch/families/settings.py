@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, model_validator
 
+from devices.values import did_you_mean
 from edgesearch.errors import UserError
 from edgesearch.families import load_space, space_from_dict
 from edgesearch.settings import Settings, fault
@@ -37,8 +38,12 @@ class SpaceSettings(Settings):
 
     @model_validator(mode="after")
     def _valid(self) -> SpaceSettings:
-        if self.name is None and self.family is None:
-            raise fault("`name` of a space or `family` of a new one is required")
+        if self.family is None:
+            for key in self.model_extra or {}:
+                if meant := did_you_mean(key, {"family": "`family`"}):
+                    raise fault("`family` of a new space is required", f"`{key}`", meant)
+            if self.name is None:
+                raise fault("`name` of a space or `family` of a new one is required")
         try:
             self.build()
         except UserError as error:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 
 from edgesearch.errors import LatencyError
+from edgesearch.latency.fits import best_form, finite_fields
 
 MIN_NETWORKS = 6
 """Fewest networks for a fit, where the space has as many that can run."""
+_Numbers = TypeVar("_Numbers", float, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class BlockSums:
         cold_ms: (N,) latencies with weights in memory; None if unknown.
         blocks: (N,) numbers of blocks.
         params: (N,) numbers of parameters.
+        values: (N,) numbers of values that blocks put out.
     """
 
     warm_ms: np.ndarray
     cold_ms: np.ndarray | None
     blocks: np.ndarray
     params: np.ndarray
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,11 @@ class Correction:
     """Linear model from the sum over blocks to the median of the whole network.
 
     Blocks are summed as low quantiles, which are nearly additive. A network has costs beyond its
-    blocks. A block measured alone has a fixed cost that it lacks inside a network, and its weights
-    are in the caches, where those of a whole network have no room. These costs are fitted by least
-    squares on the low quantiles of a few whole networks. The ratio of median to low quantile
-    depends on the machine, not on the network: it is one factor for all, contained in the
+    blocks. A block measured alone has costs that it lacks inside a network, a fixed one and one of
+    its inputs and outputs, whose layout the runtime changes; and its weights are in the caches,
+    where those of a whole network have room in part, the less the more there are. These costs are
+    fitted by least squares on the low quantiles of a few whole networks. The ratio of median to low
+    quantile depends on the machine, not on the network: it is one factor for all, contained in the
     coefficients. (A fit to medians would take their noise for properties of the networks.) The
     terms in use, and warm or cold block latencies, are selected by leave-one-out error: networks
     that fit into the caches behave like warm blocks, larger ones like cold blocks.
@@ -57,6 +61,10 @@ class Correction:
             fit. None for a single network.
         median_ratio: Ratio of median to low quantile over whole networks.
         per_million_params_ms: Cost per million parameters, whose weights come from memory.
+        per_million_values_ms: Cost per million values that blocks put out; below 0 where their
+            layout is changed at the ends of a block alone.
+        crowding_ms: Cost of a network of a million parameters whose weights compete for room in the
+            caches; it grows with the cube of their number, as if it began above some number.
     """
 
     offset_ms: float
@@ -69,38 +77,38 @@ class Correction:
     loo_mape: float | None
     median_ratio: float
     per_million_params_ms: float = 0.0
+    per_million_values_ms: float = 0.0
+    crowding_ms: float = 0.0
 
-    def block_cost_ms(self, latency_ms: float, params: int) -> float:
-        """Cost of a block inside a network, at least 0, from its latency alone (warm or cold)."""
+    def block_cost_ms(self, latency_ms: float, params: int, values: int = 0) -> float:
+        """Cost of a block inside a network, at least 0, without `crowded_ms`.
+
+        Args:
+            latency_ms: Its latency alone, warm or cold.
+            params: Its parameters.
+            values: The values that it puts out.
+        """
         weights_ms = self.per_million_params_ms * params / _MILLION
-        return max(0.0, self.scale * latency_ms + self.per_block_ms + weights_ms)
+        ends_ms = self.per_million_values_ms * values / _MILLION
+        return max(0.0, self.scale * latency_ms + self.per_block_ms + weights_ms + ends_ms)
+
+    def crowded_ms(self, params: _Numbers) -> _Numbers:
+        """What networks of so many parameters cost because their weights compete for room."""
+        return self.crowding_ms * (params / _MILLION) ** 3
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Correction:
         """Read the result of `dataclasses.asdict`.
 
+        Terms that a former version did not know may be missing: they are 0.
+
         Raises:
             ValueError: A value is of the wrong kind.
             KeyError: A value is missing.
         """
-        return cls(**finite_fields(cls.__dataclass_fields__, values))
-
-
-def finite_fields(names: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a fit, whose numbers are finite; `loo_mape` may be None.
-
-    Raises:
-        ValueError: A value is of the wrong kind.
-        KeyError: A value is missing.
-    """
-    found = {name: values[name] for name in names}
-    for name, value in found.items():
-        if value is None and name == "loo_mape":
-            continue
-        is_right = isinstance(value, bool) == (name == "cold")
-        if not (is_right and isinstance(value, (int, float)) and math.isfinite(value)):
-            raise ValueError(f"{name} {value!r}")
-    return found
+        required = (each.name for each in fields(cls) if each.default is MISSING)
+        names = dict.fromkeys([*required, *(cls.__dataclass_fields__.keys() & values.keys())])
+        return cls(**finite_fields(names, values))
 
 
 def fit_correction(
@@ -133,17 +141,14 @@ def fit_correction(
             "Measure the table again on an idle machine, or choose larger resolutions or batches.",
         )
     best, best_cold, best_error = np.zeros(_COLUMNS), False, np.inf
-    for cold, sums_ms in ((False, sums.warm_ms), (True, sums.cold_ms)):
+    kinds = ((False, sums.warm_ms, _FORMS + _WARM_FORMS), (True, sums.cold_ms, _FORMS))
+    for cold, sums_ms, forms in kinds:
         if sums_ms is None:
             continue
         columns = _columns(sums, sums_ms)
-        for form in (form for form in _FORMS if len(form) < max(2, count)):
-            coefficients = _solve(columns, lows_ms, form)
-            if not _is_sound(coefficients, columns):
-                continue
-            error = _left_out_error(columns, lows_ms, form) if count > 1 else 0.0
-            if error < best_error:
-                best, best_cold, best_error = coefficients, cold, error
+        coefficients, error = best_form(columns, lows_ms, forms, _solve, _is_sound)
+        if coefficients is not None and error < best_error:
+            best, best_cold, best_error = coefficients, cold, error
     chosen_ms = sums.cold_ms if best_cold and sums.cold_ms is not None else sums.warm_ms
     predicted = _columns(sums, chosen_ms) @ best
     return Correction(
@@ -157,24 +162,33 @@ def fit_correction(
         loo_mape=float(best_error) if count > 1 else None,
         median_ratio=median_ratio,
         per_million_params_ms=median_ratio * float(best[3]),
+        per_million_values_ms=median_ratio * float(best[4]),
+        crowding_ms=median_ratio * float(best[5]),
     )
 
 
-_COLUMNS = 4
+_COLUMNS = 6
 _FORMS = ((1,), (0, 1), (1, 2), (1, 3), (0, 1, 2), (0, 1, 3), (1, 2, 3), (0, 1, 2, 3))
-"""Columns in use: 0 offset, 1 sum of the blocks, 2 their number, 3 their parameters. The first is
-always sound."""
+"""Columns in use: 0 offset, 1 sum of the blocks, 2 their number, 3 their parameters, 4 values that
+they put out, 5 cube of the parameters. The first is always sound."""
+_WARM_FORMS = (
+    *((1, 4), (0, 1, 4), (1, 2, 4), (1, 3, 4)),
+    *((1, 5), (0, 1, 5), (1, 2, 5), (1, 3, 5), (0, 1, 3, 5)),
+    *((1, 4, 5), (0, 1, 4, 5), (1, 2, 4, 5)),
+)
+"""Further ones for warm blocks: cold ones have all weights from memory already."""
 _MILLION = 1e6
 
 
 def _columns(sums: BlockSums, sums_ms: np.ndarray) -> np.ndarray:
-    """(N, 4) what a latency is fitted to."""
-    ones = np.ones(len(sums_ms))
-    return np.stack([ones, sums_ms, sums.blocks, sums.params / _MILLION], axis=1)
+    """(N, 6) what a latency is fitted to."""
+    params, values = sums.params / _MILLION, sums.values / _MILLION
+    columns = [np.ones(len(sums_ms)), sums_ms, sums.blocks, params, values, params**3]
+    return np.stack(columns, axis=1)
 
 
 def _solve(columns: np.ndarray, lows_ms: np.ndarray, form: tuple[int, ...]) -> np.ndarray:
-    """(4,) coefficients with the least squared relative errors; 0 for unused columns."""
+    """(6,) coefficients with the least squared relative errors; 0 for unused columns."""
     weighted = columns[:, form] / lows_ms[:, None]
     coefficients = np.zeros(columns.shape[1])
     coefficients[list(form)] = np.linalg.lstsq(weighted, np.ones(len(columns)), rcond=None)[0]
@@ -185,15 +199,8 @@ def _is_sound(coefficients: np.ndarray, columns: np.ndarray) -> bool:
     """Whether latency grows with block sum and parameters, and all fitted ones are positive."""
     blocks_ms = columns[:, 1:] @ coefficients[1:]
     total_ms = columns @ coefficients
-    grows = coefficients[1] > 0 and coefficients[3] >= 0
+    _, per_ms, _, per_param, _, crowding = coefficients
+    # Competition for room may begin above a number of parameters.
+    per_last_param = per_param + 3 * crowding * columns[:, 3].max() ** 2
+    grows = per_ms > 0 and per_last_param >= 0 and crowding >= 0
     return bool(grows and blocks_ms.min() > 0 and total_ms.min() > 0)
-
-
-def _left_out_error(columns: np.ndarray, lows_ms: np.ndarray, form: tuple[int, ...]) -> float:
-    """Mean absolute relative error in leave-one-out cross-validation."""
-    errors = []
-    for index in range(len(columns)):
-        others = np.arange(len(columns)) != index
-        coefficients = _solve(columns[others], lows_ms[others], form)
-        errors.append(abs(columns[index] @ coefficients / lows_ms[index] - 1))
-    return float(np.mean(errors))

@@ -26,27 +26,51 @@ SECONDS = 10.0
 
 
 @dataclass(frozen=True)
+class Glimpse:
+    """What a glance found of some models of one kind.
+
+    Attributes:
+        fastest_ms: Fastest run of each; None if the device cannot run it.
+        rounds_s: Time of one round of each, with its share of the profiler's own models; 0 if the
+            device cannot run it.
+    """
+
+    fastest_ms: tuple[float | None, ...]
+    rounds_s: tuple[float, ...]
+
+    def round_s(self) -> float:
+        """Time of one round of a model, on average."""
+        return sum(self.rounds_s) / len(self.rounds_s)
+
+    def rounds(self, measure: MeasureConfig) -> float:
+        """Rounds that a model needs, on average; one that cannot run needs none."""
+        needed = [measure.rounds_for(ms) for ms in self.fastest_ms if ms is not None]
+        return sum(needed) / len(self.fastest_ms)
+
+    def measuring_s(self, measure: MeasureConfig) -> float:
+        """Time to measure a model, on average; short ones need more rounds than long ones."""
+        each = zip(self.fastest_ms, self.rounds_s, strict=True)
+        return sum(measure.rounds_for(ms) * s for ms, s in each) / len(self.rounds_s)
+
+
+@dataclass(frozen=True)
 class Glance:
     """What a glance found.
 
     Attributes:
         latencies_ms: Undisturbed latency of each network that the device can run.
-        block_ms: Fastest run of a block, on average over those that can run; None if none can.
-        network_ms: Fastest run of a network, likewise.
+        blocks: The blocks that were measured.
+        networks: The networks that were measured.
         load_s: Time to load and warm up one model.
-        block_round_s: Time of one round of a block, with its share of the profiler's own models.
-        network_round_s: Time of one round of a network, likewise.
         exports_left: Networks that still have to be exported for all blocks.
         export_s: Time to export one network with its blocks; None if all were in the cache.
         record_bytes: Length of a line of a table.
     """
 
     latencies_ms: dict[Architecture, float]
-    block_ms: float | None
-    network_ms: float | None
+    blocks: Glimpse
+    networks: Glimpse
     load_s: float
-    block_round_s: float
-    network_round_s: float
     exports_left: int
     export_s: float | None
     record_bytes: float
@@ -109,25 +133,22 @@ def glance_at(
     }
     # Nothing but rounds lies between the first result and the last.
     rounds_s = times[-1] - times[1]
-    ran_ms = [sum(map(sum, table.samples_ms(each.key).values())) for each in workloads]
+    samples_ms = [
+        [] if each.key in table.errors else [*table.samples_ms(each.key).values()]
+        for each in workloads
+    ]
+    ran_ms = [sum(map(sum, rounds_ms)) for rounds_ms in samples_ms]
     made = [max(1, table.history(each.key).attempts) for each in workloads]
-    each_s = [rounds_s * ms / sum(ran_ms) / rounds for ms, rounds in zip(ran_ms, made, strict=True)]
-    fastest_ms = [table.history(each.key).fastest_ms for each in workloads]
+    total_ms = sum(ran_ms) or 1.0  # nothing could run
+    each_s = [rounds_s * ms / total_ms / rounds for ms, rounds in zip(ran_ms, made, strict=True)]
+    fastest_ms = [min(map(min, rounds_ms), default=None) for rounds_ms in samples_ms]
     count = len(whole)
     return Glance(
         latencies_ms=latencies_ms,
-        block_ms=_mean_of_known(fastest_ms[count:]),
-        network_ms=_mean_of_known(fastest_ms[:count]),
+        blocks=Glimpse(tuple(fastest_ms[count:]), tuple(each_s[count:])),
+        networks=Glimpse(tuple(fastest_ms[:count]), tuple(each_s[:count])),
         load_s=(times[1] - times[0]) / len(workloads),
-        block_round_s=sum(each_s[count:]) / max(1, len(each_s) - count),
-        network_round_s=sum(each_s[:count]) / count,
         exports_left=exports_left,
         export_s=export_s,
         record_bytes=record_bytes,
     )
-
-
-def _mean_of_known(latencies_ms: Sequence[float | None]) -> float | None:
-    """The mean of what could run; None if nothing could."""
-    known = [ms for ms in latencies_ms if ms is not None]
-    return sum(known) / len(known) if known else None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edgesearch.latency.correction import finite_fields
+from edgesearch.latency.fits import best_form, finite_fields
 
 MIN_WHOLE = 6
 """Fewest whole models for a fit, where the space has as many that can run."""
@@ -72,14 +71,8 @@ def fit_head(
     """
     count = len(whole_ms)
     columns = np.column_stack([backbone_ms, np.ones(count), features / _MILLION])
-    best, best_error = _solve(columns, whole_ms, ()), math.inf
-    for form in (form for form in _FORMS if len(form) < max(2, count)):
-        coefficients = _solve(columns, whole_ms, form)
-        if form and not _is_sound(coefficients, columns):
-            continue
-        error = _left_out_error(columns, whole_ms, form)
-        if error < best_error:
-            best, best_error = coefficients, error
+    best, error = best_form(columns, whole_ms, _FORMS, _solve, _is_sound)
+    assert best is not None  # a head that costs nothing is sound
     predicted = columns @ best
     return HeadFit(
         scale=float(best[0]),
@@ -89,7 +82,7 @@ def fit_head(
         p95_ratio=p95_ratio,
         networks=count,
         fit_mape=float(np.abs(predicted / whole_ms - 1).mean()),
-        loo_mape=float(best_error) if count > 1 else None,
+        loo_mape=error if count > 1 else None,
     )
 
 
@@ -115,15 +108,3 @@ def _is_sound(coefficients: np.ndarray, columns: np.ndarray) -> bool:
     """Whether latency grows with backbone and head, and all fitted ones are positive."""
     grows = coefficients[0] > 0 and coefficients[2] >= 0 and coefficients[3] >= 0
     return bool(grows and (columns @ coefficients).min() > 0)
-
-
-def _left_out_error(columns: np.ndarray, whole_ms: np.ndarray, form: tuple[int, ...]) -> float:
-    """Mean absolute relative error in leave-one-out cross-validation; of a single one, its own."""
-    if len(columns) == 1:
-        return float(np.abs(columns @ _solve(columns, whole_ms, form) / whole_ms - 1)[0])
-    errors = []
-    for index in range(len(columns)):
-        others = np.arange(len(columns)) != index
-        coefficients = _solve(columns[others], whole_ms[others], form)
-        errors.append(abs(columns[index] @ coefficients / whole_ms[index] - 1))
-    return float(np.mean(errors))

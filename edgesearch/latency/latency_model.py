@@ -55,6 +55,7 @@ class LatencyModel:
             self._sums_ms = space.sums(self._cost_ms)
         else:
             self._sums_ms = space.sums_over_parts(self._part_ms)
+        self._params = space.sums_over_parts(self._params_of_part)
 
     @property
     def head(self) -> TaskHead | None:
@@ -117,7 +118,7 @@ class LatencyModel:
         alone_ms = self.block_ms[block.key]
         if math.isnan(alone_ms):
             return math.nan
-        return self.correction.block_cost_ms(alone_ms, block.params)
+        return self.correction.block_cost_ms(alone_ms, block.params, math.prod(block.out_shape))
 
     def block_costs_ms(self, architecture: Architecture) -> list[float]:
         """The cost of each block of an architecture; NaN for a block that the runtime cannot run.
@@ -125,10 +126,15 @@ class LatencyModel:
         It is 0 for a block that the whole model does not have. Together with `offset_ms` and
         `head_ms` they sum up to the predicted median.
         """
+        parts = self.space.blocks_of_parts(architecture)
+        blocks = [(self._has_part(n), block) for n, part in enumerate(parts) for block in part]
+        params = sum(block.params for is_there, block in blocks if is_there)
+        crowded_ms = self.correction.crowded_ms(float(params))
         return [
-            self._scale * self._cost_ms(block) if self._has_part(number) else 0.0
-            for number, blocks in enumerate(self.space.blocks_of_parts(architecture))
-            for block in blocks
+            self._scale * (self._cost_ms(block) + crowded_ms * block.params / params)
+            if is_there
+            else 0.0
+            for is_there, block in blocks
         ]
 
     def head_ms(self, architecture: Architecture) -> float:
@@ -143,6 +149,9 @@ class LatencyModel:
 
     def _has_part(self, number: int) -> bool:
         return self.costs is None or number <= self.costs.last_part
+
+    def _params_of_part(self, number: int, resolution: int, blocks: Sequence[Block]) -> int:
+        return sum(block.params for block in blocks) if self._has_part(number) else 0
 
     def _part_ms(self, number: int, resolution: int, blocks: Sequence[Block]) -> float:
         """The cost of a part, with what the head adds because of it."""
@@ -163,7 +172,8 @@ class LatencyModel:
 
         They are infinite where the runtime cannot run a block.
         """
-        return np.nan_to_num(self.offset_ms + self._sums_ms(digits), nan=math.inf)
+        crowded_ms = self._scale * self.correction.crowded_ms(self._params(digits))
+        return np.nan_to_num(self.offset_ms + self._sums_ms(digits) + crowded_ms, nan=math.inf)
 
     def range_ms(self) -> tuple[float, float]:
         """Lowest and highest predicted median in ms of what can run.
@@ -224,6 +234,7 @@ def _fit(
         cold = np.array([block_sum_ms(of_network, cold_ms) for of_network in blocks])[kept]
     counts = np.array([len(of_network) for of_network in blocks], float)
     params = np.array([sum(block.params for block in of_network) for of_network in blocks], float)
+    values = np.array([sum(math.prod(b.out_shape) for b in of_network) for of_network in blocks])
     whole = f"{NETWORK}/{space.space_hash[:8]}/"
     failed = sorted(key for key in table.errors if key in warm_ms or key.startswith(whole))
     fewest = MIN_NETWORKS
@@ -244,7 +255,7 @@ def _fit(
         at_median = table.median_ratio([network.key for network in networks])
         at_p95 = float(np.median([network.p95_ms / network.median_ms for network in fitted]))
     return fit_correction(
-        BlockSums(warm[kept], cold, counts[kept], params[kept]),
+        BlockSums(warm[kept], cold, counts[kept], params[kept], values[kept]),
         np.array([network.low_ms for network in fitted]),
         median_ratio=at_median,
         p95_ratio=at_p95,

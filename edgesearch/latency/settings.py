@@ -115,7 +115,7 @@ class ProfileSettings(Settings):
     """Relative confidence interval of a block's latency at which it gets no further rounds."""
     runs: Count = MeasureConfig.runs
     """Runs of a block per round, after one with cold caches that is recorded separately."""
-    networks: Annotated[int, Field(ge=6)] = 12
+    networks: Annotated[int, Field(ge=6)] = 24
     """Whole networks measured to correct predictions."""
     max_seconds: Positive = MeasureConfig.max_seconds
     """Time limit; at least two rounds are always made."""

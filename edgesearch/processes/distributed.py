@@ -18,7 +18,13 @@ import torch.distributed as dist
 from torch import nn
 
 from devices.signals import StopSignals, ended_by_signals
-from edgesearch.errors import Interrupted, ProcessesError, ProcessFailed, ProcessStopped
+from edgesearch.errors import (
+    Interrupted,
+    ProcessesError,
+    ProcessFailed,
+    ProcessStopped,
+    lack_of_memory,
+)
 
 Value = TypeVar("Value")
 STEP_TIMEOUT = timedelta(minutes=10)
@@ -155,7 +161,8 @@ def _answered() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError) or is_of_a_worker(error):
+        own = isinstance(error, torch.cuda.OutOfMemoryError) or is_of_a_worker(error)
+        if own or lack_of_memory(error):
             raise  # an error of this process
         raise ProcessesError(
             f"all {world_size()} processes of the run",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
 from devices.machine import usable_memory
 from edgesearch.errors import SpaceError, StageError, TrainingError
 from edgesearch.formats.precisions import precision_of
 from edgesearch.run.context import RunContext
+from edgesearch.space import Block
 
 _VALUE_BYTES = 4
 _ONNX_BYTES = 2 << 30
-_SMALLER = "Choose smaller widths, depths or resolutions in the section space."
+_SMALLER = "Choose smaller widths, depths or resolutions in the section space"
 _TRAINED_COPIES = 4
 """Query and key encoder, gradients and momentum."""
 _STATE_COPIES = 3
@@ -20,33 +22,57 @@ _WEIGHT_FILES = 3
 """model.safetensors, best.safetensors and a partial one, each with query and key."""
 
 
-def check_memory(run: RunContext) -> None:
+def check_memory(run: RunContext, images: int | None = None) -> None:
     """Refuse a space whose networks fit into no ONNX file or not into this machine's memory.
+
+    Args:
+        run: The run.
+        images: Images that pass through the largest network at once; None where its blocks are
+            measured instead.
 
     Raises:
         SpaceError: They do not.
     """
-    space, device = run.space, run.device
+    space, device, memory = run.space, run.device, machine_memory()
     largest = space.params(space.largest) * _VALUE_BYTES
     if largest > _ONNX_BYTES:
         raise SpaceError(
             f"networks of at most {_size(_ONNX_BYTES)} of weights, the limit of an ONNX file",
             f"{_size(largest)} for {space.params(space.largest):,} parameters of {space.largest}",
-            _SMALLER,
+            f"{_SMALLER}.",
         )
-    if device.transport != "local":
-        return
-    value_bytes, memory = precision_of(device).value_bytes, machine_memory()
-    blocks = sum(block.params for block in space.distinct_blocks()) * value_bytes
+    weights = _parameters(run) * _VALUE_BYTES
     live = max(block.live_values for block in space.blocks(space.largest))
-    needed = max(blocks, live * value_bytes * device.batch)
+    outputs = live * _VALUE_BYTES * (images or 0)
+    if memory and weights + outputs > memory:
+        of_images = f" and {_size(outputs)} for its outputs of {images} images" * bool(outputs)
+        raise SpaceError(
+            f"a supernet that fits into {_size(memory)} of memory",
+            f"at least {_size(weights)} for the weights of {space.largest} with its projector"
+            f"{of_images}",
+            _SMALLER + (", or a smaller search.batch_size." if outputs else "."),
+        )
+    if images is not None or device.transport != "local":
+        return
+    # All blocks and networks are loaded at once, and each keeps the memory of its runs.
+    blocks, networks = space.distinct_blocks(), run.config.profile.networks
+    ends = [_loaded(space.blocks(end), device.batch) for end in (space.smallest, space.largest)]
+    loaded = sum(_loaded([block], device.batch) for block in blocks)
+    least = (networks - 1) * ends[0] + ends[1]
+    needed = (loaded + least) * precision_of(device).value_bytes
     if memory and needed > memory:
         raise SpaceError(
-            f"a space whose blocks fit into {_size(memory)} of memory",
-            f"{_size(needed)} for {len(space.distinct_blocks())} blocks of {space.name!r}, the "
-            f"largest network with {space.params(space.largest):,} parameters",
-            _SMALLER,
+            f"a space whose blocks fit into {_size(memory)} of memory, all loaded at once",
+            f"at least {_size(needed)} for {len(blocks)} blocks of {space.name!r} and {networks} "
+            f"networks (profile.networks), the largest with {space.params(space.largest):,} "
+            "parameters",
+            f"{_SMALLER}, or fewer profile.networks.",
         )
+
+
+def _loaded(blocks: Sequence[Block], batch: int) -> int:
+    """Values that a loaded network of these blocks keeps: weights, and outputs at their peak."""
+    return sum(each.params for each in blocks) + batch * max(each.live_values for each in blocks)
 
 
 def check_training_memory(run: RunContext) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from devices.files import write_json
+from devices.files import next_number, numbered, write_json
 from devices.values import in_yaml
 from edgesearch.errors import StageError
 from edgesearch.events import Event
@@ -19,6 +19,7 @@ from edgesearch.processes import distributed
 from edgesearch.run.context import RunContext
 from edgesearch.run.files import RECORD
 from edgesearch.settings import AUTO
+from edgesearch.words import duration_words
 
 FEW_MINUTES_S = 180.0
 """Output that took longer is set aside only if the user says so."""
@@ -160,7 +161,8 @@ class Stage:
             found = " and ".join(change.words for change in changes.values())
             keep = f"To keep it, {' and '.join(c.undo for c in changes.values())}, or choose"
         raise StageError(
-            f"the {self.name} stage in {self.folder}, which took {_duration(seconds)}, as it is",
+            f"the {self.name} stage in {self.folder}, which took {duration_words(seconds)}, "
+            "as it is",
             found,
             f"{keep} another output_dir.{self.instead} To start over, add --anew (in Python: "
             "anew=True): the former output is kept under another name.",
@@ -241,11 +243,7 @@ class Stage:
         )
 
     def _set_aside(self) -> Path:
-        number = 1
-        while (kept := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
-            number += 1
-        self.folder.rename(kept)
-        return kept
+        return self.folder.rename(numbered(self.folder, next_number(self.folder)))
 
     def changes(self, record: Mapping[str, Any]) -> dict[str, Change]:
         """What differs from a record, by name of the setting or input.
@@ -357,8 +355,3 @@ def worked_s(folder: Path, record: Mapping[str, Any] | None, until: float | None
 
 def _missing(folder: Path, record: Mapping[str, Any]) -> list[str]:
     return [name for name in record["outputs"] if not (folder / name).exists()]
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"

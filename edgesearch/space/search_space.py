@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from devices.values import did_you_mean
+from devices.values import did_you_mean, in_yaml
 from edgesearch.errors import SpaceError
 from edgesearch.space.architecture import Architecture
 from edgesearch.space.block import Block, Part
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 LIMIT = 10_000_000
 """Spaces with more architectures are never enumerated."""
+MOST_BLOCKS = 1000
+"""Most blocks in the stages of a network: far more than those that people train have."""
+MOST_SETTINGS = 1_000_000
+"""Most settings of a part's choices, all of which are laid out."""
+SHORT = 6
+"""Most values that `in_yaml` shows of a list."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,10 @@ class SearchSpace(ABC):
     @property
     @abstractmethod
     def own_choices(self) -> dict[str, tuple[int, ...]]:
-        """The values of each choice except the resolution; must not fail on faulty fields."""
+        """The values of each choice except the resolution; must not fail on faulty values.
+
+        The number of blocks of a stage has "depth" in its name.
+        """
 
     @property
     @abstractmethod
@@ -112,21 +121,61 @@ class SearchSpace(ABC):
     # Fields.
 
     def __post_init__(self) -> None:
-        faults = list(self.faults())
-        if self.in_channels not in (1, 3):
-            faults.append(f"in_channels {self.in_channels} (1 or 3)")
-        for name, values in self.choices.items():
-            least = self.least(name)
-            if not rising(values, least):
-                shown = list(values) if isinstance(values, tuple) else values
-                needed = "increasing positive integers" if least else "increasing integers from 0"
-                faults.append(f"{name} {shown} (a list of {needed})")
+        faults = list(self._faults_of_form()) or [*self.faults(), *self._faults_of_choices()]
+        if not is_one_of(self.in_channels, (1, 3)):
+            faults.append(f"in_channels {in_yaml(self.in_channels)} (1 or 3)")
         if faults:
             raise SpaceError(
                 f"the search space {self.name!r} needs valid choices",
                 "; ".join(faults),
                 "Correct these entries of the space.",
             )
+        self._refuse_parts_of_many_settings()
+
+    def _faults_of_form(self) -> Iterator[str]:
+        """Fields that have to be lists and are not."""
+        for field in fields(type(self)):
+            value, kind = getattr(self, field.name), str(field.type)
+            if "tuple" not in kind:
+                continue
+            lists, form = [value], "a list of integers"
+            if "tuple[tuple" in kind:
+                form = "a list of lists, one for each stage"
+                lists += value if isinstance(value, tuple) else []
+            if not all(isinstance(each, tuple) for each in lists):
+                yield f"{field.name} {in_yaml(value)} ({form})"
+
+    def _faults_of_choices(self) -> Iterator[str]:
+        depths: list[int] = []
+        for name, values in self.choices.items():
+            least = self.least(name)
+            if rising(values, least):
+                depths += values[-1:] if "depth" in name else []
+                continue
+            needed = "increasing positive integers" if least else "increasing integers from 0"
+            if isinstance(values, tuple) and len(values) > SHORT:
+                wrong = next(n for n in range(len(values)) if not rising(values[: n + 1], least))
+                needed += f"; entry {wrong + 1} is {in_yaml(values[wrong])}"
+            yield f"{name} {in_yaml(values)} (a list of {needed})"
+        if sum(depths) > MOST_BLOCKS:
+            yield (
+                f"up to {sum(depths):,} blocks in the stages of a network (at most "
+                f"{MOST_BLOCKS:,}: smaller depths)"
+            )
+
+    def _refuse_parts_of_many_settings(self) -> None:
+        for part in self.parts:
+            counts = {name: len(self.choices[name]) for name in ("resolution", *part.choices)}
+            settings = math.prod(counts.values())
+            if settings > MOST_SETTINGS:
+                most = sorted(counts, key=counts.__getitem__)[:-3:-1]
+                raise SpaceError(
+                    f"a search space with at most {MOST_SETTINGS:,} settings of the choices that "
+                    "decide the blocks of a stage, as all these blocks are laid out",
+                    f"{settings:,} in {self.name!r}: "
+                    + " × ".join(f"{count:,} of {name}" for name, count in counts.items()),
+                    f"Choose fewer values for {' or '.join(most)}.",
+                )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SearchSpace:
@@ -150,14 +199,7 @@ class SearchSpace(ABC):
                     unknown[0] if unknown else "", known, "Correct the definition of the space."
                 ),
             )
-        try:
-            return cls(**{name: _frozen(value) for name, value in values.items()})
-        except TypeError as error:
-            raise SpaceError(
-                "choices of a space are lists of integers",
-                str(error),
-                "Write them as lists; where each stage has its own, one list a stage.",
-            ) from error
+        return cls(**{name: _frozen(value) for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """The space as plain values, without fields that are None."""
@@ -483,6 +525,11 @@ def rising(values: Any, least: int = 1) -> bool:
         return False
     whole = all(type(value) is int and value >= least for value in values)
     return whole and list(values) == sorted(set(values))
+
+
+def is_one_of(value: Any, known: Sequence[int]) -> bool:
+    """Whether this is one of some integers; `true` and 1.0 equal 1, but are none."""
+    return type(value) is int and value in known
 
 
 def _frozen(value: Any) -> Any:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from devices.files import refuse_no_folder
 from devices.locks import locked
 from devices.values import in_yaml
 from edgesearch.config import load_config, shipped_configs
 from edgesearch.errors import StageError
 from edgesearch.run.files import RunFiles
 from edgesearch.run.stage import Stage, read_record, worked_s
+from edgesearch.words import duration_words
 
 _NUMBERED = re.compile(r"(?P<former>.+)\.(?P<number>\d+)")
 _TABLE = re.compile(r"(?P<table>.+\.jsonl)\.\d+")
@@ -75,9 +77,10 @@ def clean(
         agree: Asked once with all that would be removed, if there is any.
 
     Raises:
-        FileError: Another process is writing there.
+        FileError: Another process is writing there, or it is no folder.
         StageError: Something cannot be removed.
     """
+    refuse_no_folder(output_dir)
     files = RunFiles(output_dir)
     found = tuple(set_aside(files))
     if not found or not agree(found):
@@ -119,7 +122,7 @@ def _about(folder: Path, path: Path) -> str:
     if record is None:
         return f"a former {folder.name}, without a record of how it was made"
     state = "finished" if record["finished"] else "unfinished"
-    text = f"{state}, {_duration(worked_s(path, record))} of work"
+    text = f"{state}, {duration_words(worked_s(path, record))} of work"
     if present is None:
         return text
     former = Stage(folder.name, folder, record["settings"], record["inputs"])
@@ -158,7 +161,3 @@ def _size(folder: Path) -> int:
 def _written(path: Path) -> str:
     newest = max((each.stat().st_mtime for each in (path, *path.rglob("*"))), default=0.0)
     return f"{datetime.fromtimestamp(newest):%Y-%m-%d %H:%M}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from devices import DeviceSpec, Fingerprint, OnnxRuntime
-from devices.files import sha256_of, write_json
+from devices.files import next_number, numbered, sha256_of, write_json
 from edgesearch.compare.candidates import (
     BASELINE,
     END,
@@ -55,6 +55,7 @@ from edgesearch.tasks.baselines import Baseline
 from edgesearch.tasks.finetuner import STATE
 from edgesearch.tasks.finetuning import WEIGHTS, Finetuned, Finetuning
 from edgesearch.tasks.model import TaskModel
+from edgesearch.words import duration_words
 from profilers import LatencyTable, Workload, build_table, open_meter
 from profilers.errors import TableMismatchError
 
@@ -408,7 +409,7 @@ class _Comparing:
             left = ""
             if done:
                 seconds = (time.monotonic() - begun) / done * (len(missing) - done)
-                left = f", about {_duration(seconds)} left"
+                left = f", about {duration_words(seconds)} left"
             name = f"{each.name} at {each.resolution} px, training {number + 1} of {seeds}"
             tell(Event("compare", f"{name}{left}", total - len(missing) + done + 1, total))
             own, model = each.ready(self.finetuning, self._seed(number))
@@ -510,10 +511,7 @@ class _Comparing:
             if path.exists():
                 LatencyTable.load(path, expect=device, expect_fingerprint=self._machine(device))
         except TableMismatchError as error:
-            number = 1
-            while (kept := path.with_name(f"{path.name}.{number}")).exists():
-                number += 1
-            path.rename(kept)
+            kept = path.rename(numbered(path, next_number(path)))
             self.run.teller("compare")(
                 f"{error.required}; found: {error.found}: measuring anew; the former latencies are "
                 f"kept as {kept}"
@@ -564,8 +562,3 @@ def _largest_tried(run: RunContext, winner: Candidate) -> int:
 
 def _at(baseline: Baseline, resolution: int) -> Candidate:
     return Candidate(f"{baseline.name} {resolution} px", BASELINE, resolution, baseline=baseline)
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -14,6 +14,7 @@ from edgesearch.evaluate.judge import SubnetJudge
 from edgesearch.evaluate.linear import require_two_classes
 from edgesearch.events import Event
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
+from edgesearch.run.room import check_memory
 from edgesearch.search.winners import Winners
 from edgesearch.space import Architecture
 
@@ -57,6 +58,7 @@ def evaluate(run: RunContext, *, architectures: Sequence[str] = ()) -> EvaluateR
     with run.writing():
         pool = run.open_images()
         pool.require_labels()
+        check_memory(run, run.config.search.batch_size)
         require_two_classes(pool.readable_labels)
         decisive = run.decisive("calibration", "evaluation")
         identity = {**decisive, WEIGHTS: run.weights_digest(), IMAGES: pool.digest}

@@ -56,6 +56,7 @@ from edgesearch.latency.table import (
 )
 from edgesearch.latency.workloads import WorkloadFiles, network_key
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
+from edgesearch.run.room import check_memory
 from edgesearch.run.stage import Stage, read_record, tell_if_outdated
 from edgesearch.search.winners import Winner, Winners
 from edgesearch.space import Architecture
@@ -65,7 +66,7 @@ from edgesearch.stages.search import WINNERS, check_searched_for
 from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.tasks.finetuning import Finetuning
 from edgesearch.tasks.known_tasks import TASKS
-from profilers import LatencyTable, Meter, Workload, build_table, open_meter
+from profilers import LatencyTable, MeasureConfig, Meter, Workload, build_table, open_meter
 
 WINNER_ROUNDS = (4, 16)
 """Rounds of a winner, as multiples of those of a block. The second applies if it seems over budget:
@@ -117,6 +118,7 @@ def export(run: RunContext, *, anew: bool = False) -> ExportResult:
             check_target(tensorrt)
             resolutions = {winner.architecture.resolution for winner in chosen.winners}
             _check_images(run, pool, resolutions, tensorrt)
+            check_memory(run, images=0)
             finetuning, weights = None, run.load_weights()
             if weights.origin is not None and weights.origin.licence is None:
                 run.teller("export")(
@@ -387,11 +389,7 @@ class _Exporter:
                 spec=self.run.device,
                 workloads=[workload],
                 meter=meter,
-                config=replace(
-                    self.run.config.profile.measure(self.run.config.seed),
-                    rounds=factor * self.run.config.profile.rounds,
-                    max_rounds=None,
-                ),
+                config=measure_winner(self.run, factor),
                 anchors=anchors,
                 accept=self.run.config.profile.accept,
             )
@@ -470,6 +468,12 @@ class _Exporter:
         for note in notes:
             self.run.report(Event("export", f"{winner.name}: {note}"))
         return winner
+
+
+def measure_winner(run: RunContext, factor: int = WINNER_ROUNDS[0]) -> MeasureConfig:
+    """How a winner is measured: `factor` times the rounds of a block, up to any number."""
+    measure = run.config.profile.measure(run.config.seed)
+    return replace(measure, rounds=factor * measure.rounds, max_rounds=None)
 
 
 def time_export(

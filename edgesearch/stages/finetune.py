@@ -17,6 +17,7 @@ from edgesearch.inputs import read_json
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import check_same_in_all
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
+from edgesearch.run.room import check_memory
 from edgesearch.run.stage import Stage
 from edgesearch.search.winners import Winners
 from edgesearch.space import Architecture
@@ -124,6 +125,7 @@ def open_finetuning(
         StageError: `finetune.classes` is not the number of classes of the images.
     """
     settings, search = run.config.finetune, run.config.search
+    check_memory(run, images=0)
     pool = pool or run.open_images()
     if settings.classes not in (None, len(pool.class_names)):
         raise StageError(

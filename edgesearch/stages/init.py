@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -121,6 +122,7 @@ def init(
             "it exists",
             "Give another with --file NAME.yaml, or move this one away.",
         )
+    _check_wishes(wishes)
     if device is not None:
         read_catalog(device)
     task, latency_ms, share = wishes.task, wishes.latency_ms, wishes.share
@@ -164,6 +166,20 @@ def init(
     _write(path, text)
     load_config(str(path))  # what is written is valid
     return InitResult(path, contents, tuple(_notes(images, facts, contents, task)))
+
+
+def _check_wishes(wishes: Wishes) -> None:
+    for option, given, most in (
+        ("--latency-ms", wishes.latency_ms, sys.float_info.max),
+        ("--share", wishes.share, 1.0),
+    ):
+        if given is not None and not 0 < given <= most:
+            bound = "and up to 1" if most == 1 else "that is finite"
+            raise ConfigError(
+                f"a number above 0 {bound} for {option}", f"{given:g}", "Give another."
+            )
+    if None not in (wishes.latency_ms, wishes.share):
+        raise ConfigError("one budget", "both --latency-ms and --share", "Give one of them.")
 
 
 def budget_of(answer: str) -> tuple[float | None, float | None]:
@@ -369,6 +385,7 @@ def _with_latency(
     if len(found) == 2:
         tell(f"{found[space.smallest]:.3g} ms to {found[space.largest]:.3g} ms")
         return replace(facts, largest_ms=((resolution, found[space.largest]),))
+    tell("latencies are not known: the device cannot run the smallest or the largest network")
     return facts
 
 

@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from devices.files import refuse_no_folder
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import UserError
 from edgesearch.events import silent
@@ -29,20 +30,21 @@ from edgesearch.search.agreement import images_of_score, make_agreement
 from edgesearch.search.training_doubt import LABELLED
 from edgesearch.space import Architecture
 from edgesearch.stages.export import (
-    WINNER_ROUNDS,
     check_export,
     export_stage,
+    measure_winner,
     target_of,
     time_export,
 )
 from edgesearch.stages.finetune import check_finetune, finetune_stage, open_finetuning
 from edgesearch.stages.pretrain import check_pretrain, prepare_training, pretrain_stage
-from edgesearch.stages.profile import missing_keys
+from edgesearch.stages.profile import is_profiled, missing_keys, table_of
 from edgesearch.stages.scorer import inputs_of_score
 from edgesearch.stages.search import check_search, search_stage, tables_of
 from edgesearch.stages.summary import summary_stage
 from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.training.run_log import epochs_done
+from edgesearch.words import duration_words
 from profilers import LatencyTable
 
 FINISHED, BEGUN, TO_DO = "finished", "begun", "to do"
@@ -135,6 +137,7 @@ def check_run(run: RunContext, anew: bool) -> None:
     Raises:
         UserError: A stage would be refused.
     """
+    refuse_no_folder(run.files.output_dir)
     check_memory(run)
     check_search(run, profiled=False)
     check_finetune(run)
@@ -149,18 +152,13 @@ def tell_plan(run: RunContext) -> None:
     tell = run.teller("plan")
     for stage in left:
         tell(f"{stage.name}: {stage.work}{_about(stage.seconds)}")
+    doubt = planner.out_of_reach()
+    if doubt:
+        tell(f"warning: {doubt}")
 
 
 def _about(seconds: float | None) -> str:
     return "" if seconds is None else f"; about {duration_words(seconds)}"
-
-
-def duration_words(seconds: float) -> str:
-    """A duration in words, as exact as an estimate is."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
 
 
 def peak_memory() -> int | None:
@@ -240,11 +238,7 @@ class Planner:
 
     @cached_property
     def _table(self) -> LatencyTable | None:
-        path = self.run.files.table(self.run.device)
-        accept = self.config.profile.accept
-        if not path.exists():
-            return None
-        return LatencyTable.load(path, expect=self.run.device, accept=accept)
+        return table_of(self.run)
 
     @cached_property
     def _glance(self) -> Glance | None:
@@ -252,18 +246,21 @@ class Planner:
         if self.brief:
             return None
         try:
-            return glance_at(
-                self.space,
-                self.run.device,
-                [self.space.smallest, self.space.largest],
-                runs=self.config.profile.runs,
-                cache_dir=self.config.profile.cache_dir,
-                report=self.run.report,
-                head=self.run.head,
-            )
+            return self._glance_at([self.space.smallest, self.space.largest])
         except UserError as error:
             self._why_no_glance = f"not measured: {error.required}, found {error.found}"
             return None
+
+    def _glance_at(self, architectures: list[Architecture]) -> Glance:
+        return glance_at(
+            self.space,
+            self.run.device,
+            architectures,
+            runs=self.config.profile.runs,
+            cache_dir=self.config.profile.cache_dir,
+            report=self.run.report,
+            head=self.run.head,
+        )
 
     @cached_property
     def _trainer(self) -> Trainer:
@@ -307,7 +304,7 @@ class Planner:
 
     def _profile(self, follows: bool) -> StagePlan:
         settings, table = self.config.profile, self._table
-        if table is not None and not missing_keys(self.run, table):
+        if is_profiled(self.run, table):
             return StagePlan("profile", FINISHED, f"{len(block_keys(self.space))} blocks", None)
         missing = [*block_keys(self.space)] if table is None else missing_keys(self.run, table)
         networks = [key for key in missing if key.startswith((f"{NETWORK}/", f"{WITH_HEAD}/"))]
@@ -321,15 +318,12 @@ class Planner:
         if self._glance is None:
             return StagePlan("profile", state, work, None)
         measure = settings.measure(self.config.seed)
-        block_s = blocks * self._glance.block_round_s
-        network_s = count * self._glance.network_round_s
+        of_blocks, of_networks = self._glance.blocks, self._glance.networks
         usual_s = USUAL_ROUNDS * (
-            block_s * measure.rounds_for(self._glance.block_ms)
-            + network_s * measure.rounds_for(self._glance.network_ms)
+            blocks * of_blocks.measuring_s(measure) + count * of_networks.measuring_s(measure)
         )
-        rounds_s = max(
-            min(usual_s, measure.max_seconds), measure.minimum_rounds * (block_s + network_s)
-        )
+        round_s = blocks * of_blocks.round_s() + count * of_networks.round_s()
+        rounds_s = max(min(usual_s, measure.max_seconds), measure.minimum_rounds * round_s)
         exports_s = self._glance.exports_left * (self._glance.export_s or 0.0)
         seconds = exports_s + (blocks + count) * self._glance.load_s + rounds_s
         return StagePlan("profile", state, work, seconds)
@@ -436,22 +430,23 @@ class Planner:
         with suppress(UserError, OSError):
             if follows and export_stage(self.run, self._pool, tensorrt).is_finished():
                 return StagePlan("export", FINISHED, work, None)
-        return StagePlan("export", TO_DO, work, self._export_s(winners))
-
-    def _export_s(self, winners: int) -> float | None:
-        """Time to build and measure the winners, from one network; None if it is not tried."""
         if self.brief:
-            return None
+            return StagePlan("export", TO_DO, work, None)
+        try:
+            return StagePlan("export", TO_DO, work, winners * self._export_s())
+        except UserError as error:
+            why = f"not timed: {error.required}, found {error.found}"
+            return StagePlan("export", TO_DO, f"{work}; {why}", None)
+
+    def _export_s(self) -> float:
+        """Time to build and measure a winner, from one network."""
         tried = self.space.sample(random.Random(self.config.seed))
-        with suppress(UserError):
-            each_s = time_export(self.run, self._weights, self._pool, tried)
-            if self._glance is not None:
-                measure = self.config.profile.measure(self.config.seed)
-                longer = replace(measure, rounds=WINNER_ROUNDS[0] * measure.rounds)
-                rounds = longer.rounds_for(self._glance.network_ms)
-                each_s += rounds * (1 + ANCHORS) * self._glance.network_round_s
-            return winners * each_s
-        return None
+        seconds = time_export(self.run, self._weights, self._pool, tried)
+        if self._glance is not None:
+            measure, of_networks = measure_winner(self.run), self._glance.networks
+            seconds += of_networks.measuring_s(measure)
+            seconds += ANCHORS * of_networks.rounds(measure) * of_networks.round_s()
+        return seconds
 
     def _summary(self, follows: bool) -> StagePlan:
         work = "compare the winners with both ends of the space and raw pixels"
@@ -536,14 +531,30 @@ class Planner:
                 words.append(f"{most_ms:.3g} ms lies within")
         return tuple(budgets.words()), "; ".join(words), feasible
 
+    def out_of_reach(self) -> str:
+        """Why a latency budget seems out of reach before anything is profiled; empty otherwise."""
+        bounds = [part.ranges().get("latency_ms") for part in self.config.search.budgets.each()]
+        most_ms = min((bound.ends[1] for bound in bounds if bound is not None), default=math.inf)
+        if self._table is not None or not math.isfinite(most_ms):
+            return ""
+        with suppress(UserError):  # the stage says it
+            smallest = self.space.smallest
+            found = self._glance_at([smallest]).latencies_ms.get(smallest, 0.0)
+            if most_ms < found:
+                return (
+                    f"{most_ms:.3g} ms seems out of reach: the smallest network takes {found:.3g} "
+                    "ms, measured just now; the table will tell for certain"
+                )
+        return ""
+
     def _table_bytes(self, path: Path) -> int | None:
-        if self._table is not None and not missing_keys(self.run, self._table):
+        if is_profiled(self.run, self._table):
             return path.stat().st_size
         if self._glance is None:
             return None
         measure = self.config.profile.measure(self.config.seed)
         blocks, networks = len(block_keys(self.space)), self.config.profile.networks
         networks *= 1 if self.run.head is None else 2
-        records = blocks * measure.rounds_for(self._glance.block_ms)
-        records += networks * measure.rounds_for(self._glance.network_ms)
+        records = blocks * self._glance.blocks.rounds(measure)
+        records += networks * self._glance.networks.rounds(measure)
         return round(USUAL_ROUNDS * records * self._glance.record_bytes)

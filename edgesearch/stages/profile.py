@@ -7,8 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
-from edgesearch.errors import Interrupted
+from devices.files import next_number, numbered
+from edgesearch.errors import Interrupted, LatencyError, lack_of_memory
 from edgesearch.events import Event
 from edgesearch.latency.correction import Correction
 from edgesearch.latency.head_latency import HeadFit
@@ -47,6 +49,10 @@ from profilers import (
 
 _MADE_FROM = (".csv", ".table.csv", ".validation.json", ".validation.png")
 """Endings of the files beside a table that are made from it."""
+_MORE_MEMORY = (
+    "Stop other programs there, or choose smaller resolutions or widths in the section space or a "
+    "smaller device.batch, then run `edgesearch profile` with profile.retry_errors=true."
+)
 
 
 @dataclass(frozen=True)
@@ -90,10 +96,8 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
     with run.writing():
         space, settings, head = run.space, run.config.profile, run.head
         path = run.files.table(run.device)
-        before = None
-        if path.exists() and not again:
-            before = LatencyTable.load(path, expect=run.device, accept=settings.accept)
-        complete = before is not None and not missing_keys(run, before)
+        before = None if again else table_of(run)
+        complete = is_profiled(run, before)
         if not complete:
             run.require_lock()
             check_memory(run)
@@ -101,7 +105,23 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
         correction = current_correction(space, table)
         fit = None if head is None else current_head(space, table, head)
         known = (correction, head, fit) if complete else (None, head, None)
-        model = LatencyModel.from_table(space, table, *known)
+        short = _short_of_memory(space, table)
+        try:
+            model = LatencyModel.from_table(space, table, *known)
+        except LatencyError as error:
+            if not short:
+                raise
+            raise LatencyError(
+                f"memory for the blocks and networks that {run.device.name} runs, all loaded at "
+                "once",
+                f"too little for {len(short)} of them, such as {short[0]}",
+                _MORE_MEMORY,
+            ) from error
+        if short:
+            run.teller("profile")(
+                f"warning: {len(short)} blocks and networks got too little memory, such as "
+                f"{short[0]}; no architecture that needs them is chosen. {_MORE_MEMORY}"
+            )
         if correction is None or not complete:
             run.require_lock()
             asked = {"rounds": settings.rounds, "least_ms": settings.least_ms}
@@ -130,6 +150,16 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
             head_fit=model.fit,
             csv_path=_write_csv(space, table, model) if export_csv else None,
         )
+
+
+def _short_of_memory(space: SearchSpace, table: LatencyTable) -> list[str]:
+    """Keys of the space whose errors say that there was no memory."""
+    blocks, of_space = {*block_keys(space)}, f"/{space.space_hash[:8]}/"
+    return [
+        key
+        for key, text in table.errors.items()
+        if (key in blocks or of_space in key) and lack_of_memory(text)
+    ]
 
 
 def _measured(
@@ -162,14 +192,12 @@ def _measured(
 
 def _set_aside(path: Path) -> Path:
     """Rename a table, and the files made from it, to the next free number."""
-    number = 1
-    while (kept := path.with_name(f"{path.name}.{number}")).exists():
-        number += 1
+    number = next_number(path)
     for ending in (*_MADE_FROM, path.suffix):
         file = path.with_suffix(ending)
         with contextlib.suppress(FileNotFoundError):
-            file.rename(file.with_name(f"{file.name}.{number}"))
-    return kept
+            file.rename(numbered(file, number))
+    return numbered(path, number)
 
 
 def open_workloads(run: RunContext, meter: Meter) -> WorkloadFiles:
@@ -225,8 +253,12 @@ def _measure(
     try:
         blocks = [Workload(key, onnx_path) for key, onnx_path in files.blocks().items()]
         chosen = networks_to_measure(run.space, before, settings.networks)
-        table = measured(blocks + _networks(run, files, chosen, before), before)
-        tried = {*table.keys(NETWORK), *table.errors}
+        first = blocks + _networks(run, files, chosen, before)
+        table = measured(first, before)
+        failed = set(table.errors)
+        if settings.retry_errors:  # networks of blocks that had failed before are not among these
+            failed &= {workload.key for workload in first}
+        tried = {*table.keys(NETWORK), *failed}
         instead = [
             network
             for network in networks_to_measure(run.space, table, settings.networks)
@@ -249,14 +281,30 @@ def _networks(
         return found
     lacking = architectures
     if before is not None:  # exporting a whole model takes seconds
-        missing = set(missing_keys(run, before))
+        missing = set(missing_keys(run, before))  # lacks what failed, unless it is to be retried
         lacking = [
             each
             for each in architectures
-            if (key := network_key(WITH_HEAD, run.space, each, run.head)) in missing
-            or key not in before.keys(WITH_HEAD)
+            if network_key(WITH_HEAD, run.space, each, run.head) in missing
         ]
     return found + files.with_head(lacking, WITH_HEAD, run.head)
+
+
+def table_of(run: RunContext) -> LatencyTable | None:
+    """The device's table; None if there is none yet.
+
+    Raises:
+        TableMismatchError: It is of another device.
+    """
+    path = run.files.table(run.device)
+    if not path.exists():
+        return None
+    return LatencyTable.load(path, expect=run.device, accept=run.config.profile.accept)
+
+
+def is_profiled(run: RunContext, table: LatencyTable | None) -> TypeGuard[LatencyTable]:
+    """Whether nothing is missing from a table."""
+    return table is not None and not missing_keys(run, table)
 
 
 def missing_keys(run: RunContext, table: LatencyTable) -> list[str]:

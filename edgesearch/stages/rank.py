@@ -35,6 +35,7 @@ from edgesearch.processes.shared_work import (
     report_processes,
 )
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
+from edgesearch.run.room import check_memory
 from edgesearch.run.stage import Stage
 from edgesearch.search.agreement import Agreement
 from edgesearch.search.label_votes import label_score
@@ -100,6 +101,7 @@ def rank(run: RunContext, *, anew: bool = False) -> RankResult:
         with run.writing() if first else nullcontext():
             pool = run.open_images()
             pool.require_labels()
+            check_memory(run, run.config.search.batch_size)
             inputs = {WEIGHTS: run.weights_digest(), IMAGES: pool.digest, **inputs_of_score(run)}
             check_same_in_all(inputs)
             others = known_references(run)

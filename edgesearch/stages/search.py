@@ -18,6 +18,7 @@ from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import TIMEOUT, check_same_in_all, report_processes
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.files import RECORD
+from edgesearch.run.room import check_memory
 from edgesearch.run.stage import Stage, read_record, tell_if_outdated
 from edgesearch.search.agreement import (
     Agreement,
@@ -108,6 +109,7 @@ def search(run: RunContext, *, anew: bool = False) -> SearchResult:
         if distributed.rank() > 0:
             return _help(run)
         with run.writing():
+            check_memory(run, run.config.search.batch_size)
             tables = tables_of(run)
             weights, pool, inputs = _scored_with(run)
             tell_if_outdated(
@@ -170,6 +172,7 @@ def check_search(run: RunContext, profiled: bool) -> None:
         UserError: The search would be refused.
     """
     settings, pool = run.config.search, run.open_images()
+    check_memory(run, settings.batch_size)
     if settings.score == "labels":
         labelled_images_of_score(pool, settings)
     else:

@@ -15,7 +15,7 @@ import torch
 
 from devices.files import write_bytes
 from devices.values import in_yaml
-from edgesearch.errors import CheckpointError
+from edgesearch.errors import CheckpointError, lack_of_memory
 
 FORMAT = "edgesearch-training-state-1"
 
@@ -84,6 +84,8 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise ValueError("not a training state")
     except Exception as error:  # the unpickler raises many types on damaged files
+        if lack_of_memory(error):
+            raise
         reason = str(error).partition("\n")[0]
         if isinstance(error, pickle.UnpicklingError):  # torch advises to disable its check
             reason = "damaged, or with more in it than tensors and plain values"

@@ -33,10 +33,14 @@ def test_the_folder_is_made_and_the_lock_given_back(tmp_path: Path) -> None:
         assert path.exists()
 
 
-@pytest.mark.parametrize(("place", "why"), [("file", "File exists"), ("file/a", "Not a dir")])
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [("file", "file is a file"), ("file/a", "file is a file"), ("link/a", "is a link to nowhere")],
+)
 def test_a_file_in_the_way(tmp_path: Path, place: str, why: str) -> None:
     (tmp_path / "file").touch()
-    message = f"a writable folder at {tmp_path / place}; found: {why}.*output_dir=PATH"
+    (tmp_path / "link").symlink_to("nowhere")
+    message = f"a writable folder at {tmp_path / place}; found: .*{why}.*output_dir=PATH"
     folder = tmp_path / place
     with pytest.raises(FileError, match=message), locked(folder / ".lock", protects=folder):
         pass

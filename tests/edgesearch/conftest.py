@@ -12,14 +12,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 import yaml
+from onnx import TensorProto, helper
 from PIL import Image
 from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner
 
 import edgesearch
+from devices import load_device, take_fingerprint
 from edgesearch.cli.main import app
 from edgesearch.config import Config
 from edgesearch.export.engines import ONNX_FILE
@@ -29,6 +33,7 @@ from edgesearch.families.resnet.network import ResNet
 from edgesearch.families.resnet.space import ResNetSpace
 from edgesearch.formats.onnx_export import assemble_network, export_blocks, export_network
 from edgesearch.latency.table import about_network
+from edgesearch.latency.workloads import WorkloadFiles
 from edgesearch.supernet.calibrate import recalibrate
 
 # One thread: the tests are small, and others may be at work on the same cores.
@@ -254,6 +259,43 @@ def finished(config_file, tmp_path_factory):
 def chain(finished, tmp_path):
     """A copy of the finished run."""
     return finished[0].copied(tmp_path)
+
+
+@pytest.fixture
+def spoilt_cache(tmp_path):
+    """Fills a cache with the blocks of a space, of which some cannot run."""
+
+    def fill(space, choose=lambda space: [space.blocks(space.largest)[0].key]):
+        """The keys of the spoilt blocks (a single one as it is), and the cache.
+
+        They are valid ONNX that onnxruntime has no kernel for.
+        """
+        device, cache = load_device("local-cpu"), tmp_path / "cache"
+        fingerprint = take_fingerprint("onnxruntime", onnxruntime.__version__)
+        with WorkloadFiles(space, device, fingerprint, tmp_path / "networks", cache) as files:
+            paths = files.blocks()
+        keys = choose(space)
+        for key in keys:
+            _spoil(paths[key])
+        return (keys[0] if len(keys) == 1 else keys), cache
+
+    return fill
+
+
+def _spoil(path):
+    model = onnx.load(path)
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == output else name for name in node.output]
+    model.graph.node.extend(
+        [
+            helper.make_node("Cast", ["before"], ["short"], to=TensorProto.BFLOAT16),
+            helper.make_node("Relu", ["short"], ["relu"]),
+            helper.make_node("Cast", ["relu"], [output], to=TensorProto.FLOAT),
+        ]
+    )
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from devices.values import in_yaml
 from edgesearch.families.mobile.block import STEM_STRIDES, STEMS, MobileBlock
 from edgesearch.space import Part, SearchSpace
 from edgesearch.space.block import strided
-from edgesearch.space.search_space import rising
+from edgesearch.space.search_space import is_one_of, rising
 
 if TYPE_CHECKING:
     from edgesearch.families.mobile.network import MobileNetwork
@@ -22,6 +23,8 @@ PADDINGS = ("symmetric", "tensorflow")
 START_KERNELS = (0, 3, 5)
 KERNELS = (0, 3, 5, 7)
 """Kernel sizes of the depthwise convolutions before and behind the expansion; 0 for none."""
+LEAST_EPS, MOST_EPS = 1e-12, 1.0
+"""In single precision a smaller one is lost, and a larger one hides the variances."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +88,17 @@ class MobileSpace(SearchSpace):
             ("padding", self.padding, PADDINGS),
         ):
             if value not in known:
-                shown = list(value) if isinstance(value, tuple) else value
-                yield f"{name} {shown!r} (one of {', '.join(known)})"
-        if not _is_positive(self.norm_eps):
-            yield f"norm_eps {self.norm_eps!r} (a number above 0, such as 1.0e-3)"
+                yield f"{name} {in_yaml(value)} (one of {', '.join(known)})"
+        eps = self.norm_eps
+        if type(eps) not in (int, float) or not LEAST_EPS <= eps <= MOST_EPS:
+            yield f"norm_eps {in_yaml(eps)} (a number from 1.0e-12 to 1, such as 1.0e-3)"
         counts = {name: len(values) for name, values in self._by_stage.items()}
         if not counts["stage_widths"] or len(set(counts.values())) > 1:
             shown = ", ".join(f"{count} in {name}" for name, count in counts.items())
             yield f"entries of stages: {shown} (one in each for every stage)"
             return
-        if any(stride not in (1, 2) for stride in self.stage_strides):
-            strides = [list(s) if isinstance(s, tuple) else s for s in self.stage_strides]
-            yield f"stage_strides {strides} (each 1 or 2)"
+        if not all(is_one_of(stride, (1, 2)) for stride in self.stage_strides):
+            yield f"stage_strides {in_yaml(self.stage_strides)} (each 1 or 2)"
             return
         choices = self.choices.items()
         are_lists = all(rising(values, self.least(name)) for name, values in choices)
@@ -291,7 +293,3 @@ class MobileSpace(SearchSpace):
 
 def _numbered(name: str, by_stage: Sequence[tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     return {f"stage{number}_{name}": values for number, values in enumerate(by_stage, 1)}
-
-
-def _is_positive(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value < math.inf

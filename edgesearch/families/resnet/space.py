@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from devices.values import in_yaml
 from edgesearch.families.resnet.block import BOTTLENECK_EXPANSION, ResNetBlock
 from edgesearch.space import Part, SearchSpace
 from edgesearch.space.block import strided
+from edgesearch.space.search_space import is_one_of
 
 if TYPE_CHECKING:
     from edgesearch.families.resnet.network import ResNet
@@ -56,24 +58,25 @@ class ResNetSpace(SearchSpace):
     def faults(self) -> Iterator[str]:
         """See `SearchSpace`."""
         if self.block not in BLOCKS:
-            yield f"block {self.block!r} (one of {', '.join(BLOCKS)})"
+            yield f"block {in_yaml(self.block)} (one of {', '.join(BLOCKS)})"
         if self.stem not in STEMS:
-            yield f"stem {self.stem!r} (one of {', '.join(STEMS)})"
-        if self.stem_stride not in (1, 2) or (self.stem == "imagenet" and self.stem_stride != 2):
-            yield f"stem_stride {self.stem_stride} (1 or 2; 2 with the imagenet stem)"
+            yield f"stem {in_yaml(self.stem)} (one of {', '.join(STEMS)})"
+        if not is_one_of(self.stem_stride, (2,) if self.stem == "imagenet" else (1, 2)):
+            yield f"stem_stride {in_yaml(self.stem_stride)} (1 or 2; 2 with the imagenet stem)"
         if not self.stage_widths or len(self.stage_widths) != len(self.stage_depths):
             yield (
                 f"{len(self.stage_widths)} entries in stage_widths and {len(self.stage_depths)} "
                 "in stage_depths (one of each for every stage)"
             )
         if self.stage1_shortcut not in (None, "identity"):
-            yield f"stage1_shortcut {self.stage1_shortcut!r} (identity, or none for a projection)"
+            shown = in_yaml(self.stage1_shortcut)
+            yield f"stage1_shortcut {shown} (identity, or none for a projection)"
         elif self.stage1_shortcut and self.block != "basic":
-            yield f"stage1_shortcut identity with block {self.block!r} (basic)"
+            yield f"stage1_shortcut identity with block {in_yaml(self.block)} (basic)"
         elif self.stage1_shortcut and self.stem_widths not in self.stage_widths[:1]:
             yield (
-                f"stage1_shortcut identity with stem_widths {_shown(self.stem_widths)} and "
-                f"stage_widths {[_shown(widths) for widths in self.stage_widths[:1]]} … (the "
+                f"stage1_shortcut identity with stem_widths {in_yaml(self.stem_widths)} and "
+                f"stage_widths {in_yaml(self.stage_widths[:1])} … (the "
                 "identity has as many channels behind it as before: the same list for both)"
             )
 
@@ -156,7 +159,3 @@ class ResNetSpace(SearchSpace):
         for _ in range(stage - 1):
             hw = strided(hw, 2)
         return hw
-
-
-def _shown(values: Any) -> Any:
-    return list(values) if isinstance(values, tuple) else values

@@ -6,7 +6,9 @@ import signal
 import threading
 import warnings
 
+import numpy as np
 import pytest
+import torch
 import typer
 
 from edgesearch.cli.guard import check_processes, guarded
@@ -19,6 +21,7 @@ from edgesearch.errors import (
     ProcessFailed,
     ProcessStopped,
     StageError,
+    UserError,
     UserNotice,
 )
 
@@ -110,6 +113,46 @@ def test_as_json_the_message_is_the_only_output(capsys):
 def test_a_full_or_closed_place_is_the_users(number, capsys):
     assert code_of(OSError(number, "reason", "place")) == 2
     assert "permission to write at place\n  found: reason" in capsys.readouterr().err
+
+
+def allocates(kind):
+    """Ask for more memory than any machine has."""
+    count = 1 << 50
+    if kind == "python":
+        bytearray(count)
+    return {"numpy": np.zeros, "torch": torch.zeros}[kind](count)
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"), [("python", "an allocation"), ("numpy", "8.00 PiB"), ("torch", "MiB more")]
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_lack_of_memory_is_one_message_and_2(capsys, kind, found, wrapped):
+    def work():
+        try:
+            allocates(kind)
+        except (MemoryError, RuntimeError) as error:
+            if not wrapped:
+                raise
+            raise DataError("weights", "a damaged file", "Load it again.") from error
+
+    with pytest.raises(typer.Exit) as caught:
+        guarded(work, True)
+    assert caught.value.exit_code == 2
+    out, err = capsys.readouterr()
+    assert err.count("error: required: enough memory for this command; ") == 1
+    assert "Traceback" not in err and "damaged" not in err
+    error = json.loads(out)["error"]
+    assert found in error["found"]
+    assert "smaller batch_size" in error["remedy"]
+
+
+def test_what_a_gpu_lacks_is_told_by_who_knows_more(capsys):
+    lacking = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    error = UserError("memory on the device", "none", "Set a smaller batch.")
+    error.__cause__ = lacking
+    assert code_of(error) == 2
+    assert "required: memory on the device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), OSError(errno.EBADF, "broken")])

@@ -329,6 +329,11 @@ FAULTS = [
     ("space.name=", "space: `name` of a space or `family` of a new one is required; found: "),
     ("space.in_channels=2", "space: the search space 'resnet_tiny' needs valid choices; "),
     ("space.family=vit", "space: the family of a space is one of "),
+    (
+        "space={name: mine, famly: mobile}",
+        "space: `family` of a new space is required; found: `famly`. Did you mean `family`?",
+    ),
+    ("space={Family: mobile}", "space: `family` of a new space is required; found: `Family`. Did"),
     ("space.resolutoins=[8]", "space: a resnet space has the fields "),
     ("profile.accept=driver", "profile.accept: must be a list, such as [A, B]; found: 'driver'"),
     ("profile={rounds: 5, max_rounds: 4}", "profile.max_rounds: at least profile.rounds (5) is"),

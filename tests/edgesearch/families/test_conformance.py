@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import random
+import time
 
 import numpy as np
 import pytest
@@ -162,6 +163,40 @@ class TestFamily:
             dataclasses.replace(space, resolutions=(32, "64"), in_channels=2)
         assert "in_channels 2 (1 or 3)" in caught.value.found
         assert "resolution [32, '64'] (a list of increasing positive integers" in caught.value.found
+
+    @pytest.mark.parametrize(("value", "shown"), [(True, "true"), (1.0, "1.0"), (None, "null")])
+    def test_what_equals_1_is_no_number_of_channels(self, space, value, shown):
+        with pytest.raises(SpaceError) as caught:
+            dataclasses.replace(space, in_channels=value)
+        assert caught.value.found == f"in_channels {shown} (1 or 3)"
+
+    def test_no_list_of_resolutions(self, space):
+        with pytest.raises(SpaceError) as caught:
+            dataclasses.replace(space, resolutions={"from": 32})
+        assert caught.value.found.startswith("resolutions {'from': 32} (a list")
+
+    def test_a_long_list_is_shortened_and_what_is_wrong_is_named(self, space):
+        with pytest.raises(SpaceError) as caught:
+            dataclasses.replace(space, resolutions=(*range(32, 48), 40))
+        assert caught.value.found == (
+            "resolution [32, 33, 34, 35, 36, 37, ...] (a list of increasing positive integers; "
+            "entry 17 is 40)"
+        )
+
+    def test_as_many_blocks_as_no_network_has(self, case, space):
+        name = next(name for name in space.to_dict() if "depths" in name)
+        values = space.to_dict()
+        values[name][-1] = [1, 1001]
+        with pytest.raises(SpaceError, match=r"up to 1,00\d blocks in the stages of a network"):
+            space_from_dict(values)
+
+    def test_more_settings_than_can_be_laid_out(self, space):
+        begun = time.monotonic()
+        with pytest.raises(SpaceError, match="at most 1,000,000 settings") as caught:
+            dataclasses.replace(space, resolutions=tuple(range(48, 2_000_000)))
+        assert "1,999,952 of resolution × " in caught.value.found
+        assert caught.value.remedy.startswith("Choose fewer values for resolution or ")
+        assert time.monotonic() - begun < 5
 
     def test_unknown_and_missing_fields(self, space):
         values = space.to_dict() | {"wide": [8]}

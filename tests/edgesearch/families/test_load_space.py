@@ -32,6 +32,17 @@ def test_unknown_name_far_from_all():
         load_space("x")
 
 
+@pytest.mark.parametrize("family", ["Mobile", "mobilenet", "mobil"])
+def test_a_family_that_is_nearly_right(family):
+    with pytest.raises(SpaceError, match=f"'{family}'. Did you mean mobile\\?"):
+        space_from_dict(load_space("mobile_v4").to_dict() | {"family": family})
+
+
+def test_a_space_of_ones_own_without_its_family():
+    with pytest.raises(SpaceError, match="define your own, with `family`: resnet or mobile."):
+        load_space("mine", stem_widths=[8])
+
+
 @pytest.mark.parametrize("family", ["transformer", ["resnet"], None])
 def test_unknown_family(family):
     values = load_space("resnet_tiny").to_dict() | {"family": family}

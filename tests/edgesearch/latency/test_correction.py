@@ -12,13 +12,15 @@ WARM = np.array([1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 9.0, 4.0])
 COLD = np.array([1.9, 2.2, 4.1, 6.5, 8.3, 15.0, 11.9, 4.4])
 BLOCKS = np.array([5.0, 7.0, 6.0, 12.0, 9.0, 20.0, 14.0, 8.0])
 PARAMS = 1e6 * np.array([1.0, 0.5, 2.0, 1.5, 3.0, 4.0, 1.2, 3.5])
+VALUES = 1e6 * np.array([0.3, 0.9, 0.5, 1.1, 0.7, 1.6, 0.4, 1.0])
 
 
-def fit(lows, warm=WARM, cold=None, blocks=None, ratio=1.0, params=None, **fewest):
+def fit(lows, warm=WARM, cold=None, blocks=None, ratio=1.0, params=None, values=None, **fewest):
     blocks = np.full(len(warm), 8.0) if blocks is None else blocks
     params = np.zeros(len(warm)) if params is None else params
+    values = np.zeros(len(warm)) if values is None else values
     ratios = {"median_ratio": ratio, "p95_ratio": 1.2}
-    return fit_correction(BlockSums(warm, cold, blocks, params), lows, **ratios, **fewest)
+    return fit_correction(BlockSums(warm, cold, blocks, params, values), lows, **ratios, **fewest)
 
 
 def predicted(correction, sums, blocks):
@@ -61,6 +63,24 @@ def test_weights_that_come_from_memory_have_a_cost():
     assert correction.per_million_params_ms == pytest.approx(1.05 * 0.14)
     assert correction.offset_ms == pytest.approx(1.05 * 0.2)
     assert correction.scale == pytest.approx(1.05 * 1.1)
+    assert correction.loo_mape == pytest.approx(0, abs=1e-9)
+
+
+def test_many_weights_compete_for_room_in_the_caches():
+    lows = 0.2 + 1.1 * WARM + 0.02 * (PARAMS / 1e6) ** 3
+    correction = fit(lows, cold=COLD, blocks=BLOCKS, ratio=1.05, params=PARAMS, values=VALUES)
+    assert not correction.cold
+    assert correction.crowding_ms == pytest.approx(1.05 * 0.02)
+    assert correction.per_million_params_ms == correction.per_million_values_ms == 0
+    assert correction.loo_mape == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(correction.crowded_ms(PARAMS), 1.05 * 0.02 * (PARAMS / 1e6) ** 3)
+
+
+def test_what_a_block_alone_spends_at_its_ends_is_not_counted():
+    lows = 0.2 + 1.1 * WARM - 0.05 * VALUES / 1e6
+    correction = fit(lows, cold=COLD, blocks=BLOCKS, ratio=1.05, params=PARAMS, values=VALUES)
+    assert correction.per_million_values_ms == pytest.approx(-1.05 * 0.05)
+    assert correction.crowding_ms == correction.per_million_params_ms == 0
     assert correction.loo_mape == pytest.approx(0, abs=1e-9)
 
 
@@ -144,8 +164,16 @@ def test_a_value_of_the_wrong_kind_is_named(name, value):
     if (name, value) != ("loo_mape", None):  # unknown for a single network
         with pytest.raises(ValueError, match=f"{name} "):
             Correction.from_dict({**asdict(WHOLE), name: value})
-    with pytest.raises(KeyError, match=name):
-        Correction.from_dict({key: v for key, v in asdict(WHOLE).items() if key != name})
+
+
+@pytest.mark.parametrize("name", list(asdict(WHOLE)))
+def test_only_terms_of_a_later_version_may_be_missing(name):
+    left = {key: value for key, value in asdict(WHOLE).items() if key != name}
+    if name in ("per_million_params_ms", "per_million_values_ms", "crowding_ms"):
+        assert Correction.from_dict(left) == WHOLE
+    else:
+        with pytest.raises(KeyError, match=name):
+            Correction.from_dict(left)
 
 
 def test_a_block_never_costs_less_than_nothing():
@@ -153,3 +181,5 @@ def test_a_block_never_costs_less_than_nothing():
     assert [correction.block_cost_ms(ms, 10**6) for ms in (0.1, 0.25, 1.0)] == [0, 0, 1.5]
     heavy = replace(correction, per_million_params_ms=0.2)
     assert heavy.block_cost_ms(0.25, 2 * 10**6) == pytest.approx(0.4)
+    ends = replace(correction, per_million_values_ms=-0.2)
+    assert ends.block_cost_ms(1.0, 0, 5 * 10**5) == pytest.approx(1.4)

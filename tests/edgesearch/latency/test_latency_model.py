@@ -28,7 +28,7 @@ def cost_ms(key):
     return 0.01 + BLOCKS[key].macs / 1e6
 
 
-def write_table(path, networks, *, without=(), failed=(), per_param_ms=0.0):
+def write_table(path, networks, *, without=(), failed=(), per_param_ms=0.0, crowding_ms=0.0):
     runtime = OnnxRuntime()
     header = {
         "format": 1,
@@ -49,7 +49,8 @@ def write_table(path, networks, *, without=(), failed=(), per_param_ms=0.0):
         total = sum(cost_ms(block.key) for block in SPACE.blocks(architecture))
         line = {"kind": "network", "key": f"network/{architecture}", "session": 1, "round": 1}
         line["about"] = about_network(SPACE, architecture)
-        weights_ms = per_param_ms * SPACE.params(architecture)
+        params = SPACE.params(architecture)
+        weights_ms = per_param_ms * params + crowding_ms * (params / 1e6) ** 3
         lines.append({**line, "samples_ms": [0.5 + 1.25 * total + weights_ms]})
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return LatencyTable.load(path)
@@ -80,6 +81,20 @@ def test_predicts_what_weights_from_memory_cost(tmp_path):
         expected = 0.5 + 1.25 * total + 3e-5 * SPACE.params(architecture)
         assert everything[index] == pytest.approx(expected)
         assert model.predict(architecture).median_ms == pytest.approx(expected)
+
+
+def test_weights_that_compete_for_room_are_shared_out_among_the_blocks(tmp_path):
+    table = write_table(tmp_path / "t.jsonl", some(24), crowding_ms=4e5)
+    model = LatencyModel.from_table(SPACE, table)
+    assert model.correction.crowding_ms == pytest.approx(4e5)
+    everything = model.predict_all()
+    for index, architecture in enumerate(SPACE):
+        total = sum(cost_ms(block.key) for block in SPACE.blocks(architecture))
+        crowded_ms = 4e5 * (SPACE.params(architecture) / 1e6) ** 3
+        assert everything[index] == pytest.approx(0.5 + 1.25 * total + crowded_ms)
+        assert model.predict(architecture).median_ms == pytest.approx(everything[index])
+        costs_ms = model.block_costs_ms(architecture)
+        assert model.offset_ms + sum(costs_ms) == pytest.approx(everything[index])
 
 
 def test_a_block_that_cannot_run_makes_its_networks_impossible(tmp_path):

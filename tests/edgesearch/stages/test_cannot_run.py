@@ -1,42 +1,18 @@
 """Blocks that the runtime cannot run: what needs them is counted, said and left out."""
 
-import onnx
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper
 
-from devices import load_device, take_fingerprint
 from edgesearch.latency.table import measured_networks
-from edgesearch.latency.workloads import WorkloadFiles
 from profilers import LatencyTable
 
 
 @pytest.fixture
-def spoilt(chain, tmp_path):
-    """A cache where one of the two stems is valid ONNX that onnxruntime has no kernel for."""
-    space, device = chain.space, load_device("local-cpu")
-    fingerprint = take_fingerprint("onnxruntime", onnxruntime.__version__)
-    with WorkloadFiles(
-        space, device, fingerprint, tmp_path / "networks", tmp_path / "cache"
-    ) as files:
-        paths = files.blocks()
-    key = space.blocks(space.largest)[0].key
-    model = onnx.load(paths[key])
-    output = model.graph.output[0].name
-    for node in model.graph.node:
-        node.output[:] = ["before" if name == output else name for name in node.output]
-    model.graph.node.extend(
-        [
-            helper.make_node("Cast", ["before"], ["short"], to=TensorProto.BFLOAT16),
-            helper.make_node("Relu", ["short"], ["relu"]),
-            helper.make_node("Cast", ["relu"], [output], to=TensorProto.FLOAT),
-        ]
-    )
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, paths[key])
+def spoilt(chain, spoilt_cache):
+    """The key of a block that cannot run, the path of the table, and the cache with the block."""
+    key, cache = spoilt_cache(chain.space)
     path = chain.table
     path.unlink()
-    return key, path, f"profile.cache_dir={tmp_path / 'cache'}"
+    return key, path, f"profile.cache_dir={cache}"
 
 
 def test_they_are_counted_never_chosen_and_tried_again_only_if_asked(chain, spoilt):

@@ -90,7 +90,31 @@ def test_networks_that_fit_neither_into_a_file_nor_into_memory(refused, empty):
     with pytest.raises(SpaceError, match="the limit of an ONNX file"):
         empty.api(space=wide).profile()
     high = {"resolutions": [1_000_000]}
-    refused(SpaceError, r"blocks fit into .* GiB of memory; found: [\d,.]+ GiB", space=high)
+    refused(SpaceError, r"blocks fit into .* GiB of memory, all.*at least [\d,.]+ GiB", space=high)
+
+
+def test_blocks_that_are_loaded_at_once(refused, monkeypatch, empty):
+    """13 blocks of 0.1 MB each and 6 networks: no single one is large."""
+    high = {"resolutions": [128]}
+    blocks = empty.api(space=high).space.distinct_blocks()
+    most = max(block.params + block.live_values for block in blocks) * 4
+    monkeypatch.setattr(room, "machine_memory", lambda: 5 * most)
+    message = rf"all loaded at once; found: at least .* for {len(blocks)} blocks of .* and 6 networ"
+    refused(SpaceError, message, space=high, search={"batch_size": 2, "images": 8})
+
+
+@pytest.mark.parametrize("stage", ["profile", "search", "rank", "evaluate", "export", "run"])
+def test_every_stage_that_builds_the_largest_network_refuses_what_memory_cannot_hold(
+    chain, monkeypatch, stage
+):
+    shutil.rmtree(chain.output_dir / "engines")
+    shutil.rmtree(
+        chain.output_dir / "latency" if stage == "profile" else chain.output_dir / "rank",
+        ignore_errors=True,
+    )
+    monkeypatch.setattr(room, "machine_memory", lambda: 10_000)
+    with pytest.raises(SpaceError, match=r"a supernet that fits into 0.0 MiB of memory; found: at"):
+        getattr(chain.api(), stage)()
 
 
 def test_a_training_that_fits_neither_into_memory_nor_onto_the_disk(refused, empty, monkeypatch):
@@ -112,6 +136,27 @@ def test_a_budget_out_of_reach_is_refused_between_profile_and_pretrain(chain):
     with pytest.raises(SearchError, match="at most 2 feasible architectures"):
         chain.api(search=search).run()
     assert not (chain.output_dir / "supernet").exists()
+
+
+def test_what_a_table_tells_is_refused_before_anything_is_timed(chain):
+    shutil.rmtree(chain.output_dir / "supernet")
+    said = chain.refuses("run", "search.budgets.latency_ms=1e-6", says="latency_ms 1e-06, but the")
+    assert "plan: " not in said
+
+
+def test_without_a_table_a_budget_that_seems_out_of_reach_is_told(empty):
+    said = empty.refuses("run", "search.budgets.latency_ms=1e-6", says="latency_ms 1e-06, but the")
+    doubt = "plan: warning: 1e-06 ms seems out of reach: the smallest network takes 0."
+    assert said.index(doubt) < said.index("\nprofile ")
+    assert not (empty.output_dir / "supernet").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "clean"])
+def test_a_file_in_place_of_the_output_folder(empty, command):
+    empty.output_dir.write_text("mine")
+    said = empty.refuses(command, says="out is a file\n  Choose another folder: output_dir=PATH.")
+    assert "plan: " not in said
+    assert empty.output_dir.read_text() == "mine"
 
 
 def test_the_range_of_the_space_is_told_beside_the_budgets(finished):

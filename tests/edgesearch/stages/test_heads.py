@@ -18,7 +18,7 @@ from edgesearch.latency.table import (
     measured_networks,
     table_digest,
 )
-from edgesearch.latency.workloads import network_key
+from edgesearch.latency.workloads import WorkloadFiles, network_key
 from edgesearch.tasks.head_costs import TaskHead
 from profilers import LatencyTable
 
@@ -59,6 +59,39 @@ def test_only_whole_models_are_added_to_a_table(with_task):
     assert f"Latency of the {OF_WHOLE} = " in done.stdout
     assert f"as predicted ({OF_WHOLE})" in done.stdout
     assert chain.json("profile", *TASK)["skipped"]
+
+
+def test_a_whole_model_that_failed_is_exported_again_only_if_asked(
+    with_task, tmp_path, monkeypatch
+):
+    chain = with_task[0].copied(tmp_path)
+    table = LatencyTable.load(chain.table)
+    failing = measured_networks(table, chain.space, WITH_HEAD, head=HEAD)[0]
+
+    def failed(lines):
+        kept = [line for line in lines if line.get("key") != failing.key]
+        about = about_network(chain.space, failing.architecture, HEAD)
+        error = {"session": 1, "error": "no kernel", "about": about}
+        return [*kept, {"kind": WITH_HEAD, "key": failing.key, **error}]
+
+    chain.change_table(failed)
+    exported = []
+    real = WorkloadFiles.with_head
+
+    def noted(self, architectures, *args):
+        exported.extend(architectures)
+        return real(self, architectures, *args)
+
+    monkeypatch.setattr(WorkloadFiles, "with_head", noted)
+    more = ("profile.rounds=5", "profile.networks=8")  # the others lack a round
+    chain.passes("profile", *TASK, *more)
+    assert exported
+    assert failing.architecture not in exported
+    assert failing.key in LatencyTable.load(chain.table).errors
+    exported.clear()
+    chain.passes("profile", *TASK, *more, "profile.retry_errors=true")
+    assert failing.architecture in exported
+    assert failing.key not in LatencyTable.load(chain.table).errors
 
 
 def test_without_the_task_nothing_changes(with_task, finished):

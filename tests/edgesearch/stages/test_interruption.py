@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,36 @@ def test_a_full_disk_is_one_message_and_with_room_it_goes_on(chain, monkeypatch,
         patch.setattr(os, "replace", replace_where_there_is_room)
         chain.refuses(stage, *overrides, says=(name, "No space left on device", "Free space"))
     chain.passes(stage, *overrides)
+
+
+LIMITED = """
+import resource, runpy, sys
+import edgesearch.stages.run, numpy, onnx, onnxruntime, torch, torch.onnx
+numpy.linalg.inv(numpy.eye(64))  # OpenBLAS ends the process if it finds no room for its buffers
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + (int(sys.argv[1]) << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+sys.argv[:2] = ["edgesearch"]
+runpy.run_module("edgesearch", run_name="__main__")
+"""
+"""The command line with so many MiB more than its libraries need."""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize(
+    ("stage", "size"), [("pretrain", 128), pytest.param("profile", 512, marks=pytest.mark.slow)]
+)
+def test_a_lack_of_memory_is_one_message(empty, stage, size):
+    overrides = [f"space.resolutions=[{size}]"]
+    command = [sys.executable, "-c", LIMITED, "100", *empty.command(stage, *overrides)[3:]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("error: required: ") == 1
+    assert "Traceback" not in done.stderr
+    assert "memory for " in done.stderr
+    assert "top other programs" in done.stderr
+    if stage == "profile":  # with more memory
+        empty.passes(stage, *overrides, "profile.retry_errors=true")
 
 
 @pytest.mark.slow

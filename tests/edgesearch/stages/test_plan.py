@@ -7,11 +7,16 @@ from PIL import Image
 
 import edgesearch
 from edgesearch.config import Config
+from edgesearch.errors import ExportError
+from edgesearch.latency.glance import Glimpse
+from edgesearch.latency.workloads import block_keys
 from edgesearch.pretrain.trainer import Trainer
 from edgesearch.search.training_doubt import LABELLED
-from edgesearch.stages.plan import Planner, duration_words
+from edgesearch.stages.plan import Planner
 from edgesearch.tasks.finetuner import Finetuner
 from edgesearch.tasks.model import TaskModel
+from edgesearch.words import duration_words, size_words
+from profilers import MeasureConfig
 
 export = sys.modules["edgesearch.stages.export"]
 
@@ -103,6 +108,57 @@ def test_few_images_are_not_counted_more_often_than_they_are_scored(empty):
     assert stage.seconds - labelled == pytest.approx(12 * (images + 64) + 5 * 64, rel=0.2)
 
 
+def test_a_block_that_cannot_run(empty, spoilt_cache):
+    _, cache = spoilt_cache(empty.api().space)
+    planner = Planner(empty.api(profile={"cache_dir": str(cache), "rounds": 5}))
+    found, profile = planner._glance, planner._profile(True)
+    assert sorted(found.latencies_ms, key=str) == [planner.space.smallest]
+    for kind in (found.blocks, found.networks):
+        (failed,) = (n for n, ms in enumerate(kind.fastest_ms) if ms is None)
+        assert kind.rounds_s[failed] == 0
+        assert kind.rounds(MeasureConfig(rounds=5)) == 5 * (1 - 1 / len(kind.rounds_s))
+    assert 0 < profile.seconds < 60
+    assert planner._latency_range() == (
+        None,
+        "the device cannot run the smallest or the largest network",
+    )
+
+
+def test_no_block_can_run(empty, spoilt_cache):
+    _, cache = spoilt_cache(empty.api().space, lambda space: block_keys(space))
+    planner = Planner(empty.api(profile={"cache_dir": str(cache)}))
+    assert planner._profile(True).seconds > 0  # to export and to load them
+    assert planner._glance.latencies_ms == {}
+
+
+def test_short_blocks_need_more_rounds_than_long_ones():
+    measure = MeasureConfig(rounds=10, runs=2, least_ms=100)  # 100 rounds at most
+    blocks = Glimpse((0.1, 50.0, None), (0.002, 0.5, 0.0))
+    assert blocks.rounds(measure) == pytest.approx((100 + 10 + 0) / 3)
+    assert blocks.measuring_s(measure) == pytest.approx((100 * 0.002 + 10 * 0.5) / 3)
+    assert blocks.round_s() == pytest.approx(0.502 / 3)
+
+
+def test_a_most_of_rounds_does_not_bound_those_of_a_winner(empty):
+    (export,) = (
+        stage
+        for stage in empty.api(profile={"max_rounds": 4}).plan().stages
+        if stage.name == "export"
+    )
+    assert export.seconds > 0
+
+
+def test_what_is_not_timed_says_why(empty, monkeypatch):
+    def fails(*_):
+        raise ExportError("operators that ONNX knows", "another one", "Choose another space.")
+
+    monkeypatch.setattr(sys.modules["edgesearch.stages.plan"], "time_export", fails)
+    planner = Planner(empty.api())
+    stage = planner._export(True)
+    assert stage.seconds is None
+    assert stage.work.endswith("; not timed: operators that ONNX knows, found another one")
+
+
 def test_a_budget_out_of_reach_is_told_with_the_range(chain):
     done = chain.passes("plan", "search.budgets.latency_ms=0.000001")
     assert "out of reach: the smallest network takes" in done.stdout
@@ -141,6 +197,14 @@ def test_as_json(chain):
     found = chain.json("plan")
     assert [stage["name"] for stage in found["stages"]][:2] == ["profile", "pretrain"]
     assert len(found["latency_ms"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(5, "5 bytes"), (1536, "1.5 KiB"), (3 << 20, "3.0 MiB"), (5000 << 30, "5,000.0 GiB")],
+)
+def test_sizes(count, words):
+    assert size_words(count) == words
 
 
 @pytest.mark.parametrize(

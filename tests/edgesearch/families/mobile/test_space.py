@@ -161,8 +161,10 @@ FAULTS = {
     ),
     "stem": ({"stem": "imagenet"}, "stem 'imagenet' (one of conv, fused)"),
     "padding": ({"padding": ["same"]}, "padding ['same'] (one of symmetric, tensorflow)"),
-    "eps": ({"norm_eps": 0}, "norm_eps 0 (a number above 0, such as 1.0e-3)"),
-    "eps as text": ({"norm_eps": "1e-3"}, "norm_eps '1e-3' (a number above 0"),
+    "eps": ({"norm_eps": 0}, "norm_eps 0 (a number from 1.0e-12 to 1, such as 1.0e-3)"),
+    "huge eps": ({"norm_eps": 1e300}, "norm_eps 1e+300 (a number from"),
+    "lost eps": ({"norm_eps": 1e-300}, "norm_eps 1e-300 (a number from"),
+    "eps as text": ({"norm_eps": "1e-3"}, "norm_eps '1e-3' (a number from"),
     "strides": ({"stage_strides": [1, 3]}, "stage_strides [1, 3] (each 1 or 2)"),
     "numbers of entries": (
         {"stage_depths": [[1]]},
@@ -173,7 +175,16 @@ FAULTS = {
         {name: [] for name in LITTLE if name.startswith("stage_")},
         "entries of stages: 0 in stage_strides",
     ),
-    "a number for a list": ({"stage_widths": [8, [16]]}, "stage1_width 8 (a list of increasing"),
+    "true for 1": ({"stage_strides": [True, 2]}, "stage_strides [true, 2] (each 1 or 2)"),
+    "1.0 for 1": ({"stage_strides": [1.0, 2]}, "stage_strides [1.0, 2] (each 1 or 2)"),
+    "a number for a list": (
+        {"stage_widths": [8, [16]]},
+        "stage_widths [8, [16]] (a list of lists, one for each stage)",
+    ),
+    "nothing in a list": (
+        {"stage_kernels": [[3], [None]]},
+        "stage2_kernel [null] (a list of increasing integers from 0)",
+    ),
 }
 
 
@@ -185,10 +196,20 @@ def test_faults(name):
     assert words in caught.value.found
 
 
-@pytest.mark.parametrize("field", ["stage_strides", "stage_kernels", "stage_start_kernels"])
-def test_a_number_where_lists_belong(field):
-    with pytest.raises(SpaceError, match="are lists of integers"):
-        little(**{field: 3})
+@pytest.mark.parametrize(("value", "shown"), [(3, "3"), (None, "null"), ("12", "'12'")])
+@pytest.mark.parametrize(
+    ("field", "form"),
+    [
+        ("stage_strides", "a list of integers"),
+        ("head_widths", "a list of integers"),
+        ("stage_kernels", "a list of lists, one for each stage"),
+        ("stage_start_kernels", "a list of lists, one for each stage"),
+    ],
+)
+def test_other_values_where_lists_belong(field, form, value, shown):
+    with pytest.raises(SpaceError) as caught:
+        little(**{field: value, "in_channels": True})
+    assert caught.value.found == f"{field} {shown} ({form}); in_channels true (1 or 3)"
 
 
 def test_the_remedies_work():

@@ -1,0 +1,19 @@
+"""Times and sizes in words."""
+
+from __future__ import annotations
+
+
+def duration_words(seconds: float) -> str:
+    """A duration, as exact as an estimate is."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
+
+
+def size_words(count: float) -> str:
+    """A number of bytes."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count:,.0f} bytes"
