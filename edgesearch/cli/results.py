@@ -544,8 +544,9 @@ def _print_files(manifest: dict[str, Any]) -> None:
             notes.append(
                 f"  {name}: {about['runtime']} {about['runtime_version']} for {targets}{ran}"
             )
-    if manifest["post_processing"] is not None:
-        notes.insert(0, f"  post-processing: {_post_processing(**manifest['post_processing'])}")
+    post = manifest.get("post_processing")
+    if post is not None:
+        notes.insert(0, f"  post-processing: {_post_processing(**post)}")
     notes += [f"  {note}" for note in notes_on(manifest)]
     _print_table(header, rows)
     best = "top class" if manifest["output"] == "logits" else "most similar other image"

@@ -101,7 +101,7 @@ def _number(value: Any) -> int:
     """A category id; some tools write 1.0 or "1"."""
     number = float(value)
     if isinstance(value, bool) or number != int(number):
-        raise ValueError(f"the category id {value!r}, which is no whole number")
+        raise ValueError
     return int(value)
 
 
@@ -112,9 +112,16 @@ def _name_of_id(value: Any) -> str:
 
 _PLAIN: dict[str, Callable[[Any], Any]] = {
     **{"id": _name_of_id, "image_id": _name_of_id, "category_id": _number},
-    **{"file_name": str, "name": str, "width": int, "height": int},
+    **{"file_name": str, "name": str, "width": int, "height": int, "bbox": float},
 }
 """What the values of keys become."""
+
+
+def _plain(part: str, key: str, value: Any) -> Any:
+    try:
+        return _PLAIN["category_id" if (part, key) == ("categories", "id") else key](value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{value!r} as {key} in {part}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -127,16 +134,14 @@ def _read(path: Path) -> dict[str, Any]:
         ):
             for each in values[part]:
                 for key in keys:
-                    each[key] = _PLAIN[key](each[key])
+                    each[key] = _plain(part, key, each[key])
                 if each.get("bbox"):
-                    each["bbox"] = [float(side) for side in each["bbox"]]
+                    each["bbox"] = [_plain(part, "bbox", side) for side in each["bbox"]]
         for image in values["images"]:
             if min(image["width"], image["height"]) < 1:
                 raise ValueError(f"no size of the image {image['file_name']}")
-        for category in values["categories"]:
-            category["id"] = _number(category["id"])
         return values
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"a JSON file with COCO's images, annotations and categories at {path}",
             f"{type(error).__name__}: {error}",

@@ -20,7 +20,7 @@ FOLDERS = ("images", "train", "img")
 """Where the images may lie, besides the root and the folder of the list."""
 
 
-USUAL = (".jpg", ".png", ".jpeg")
+USUAL = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG")
 
 
 def _image(name: str, folders: Sequence[Path]) -> Path | None:
@@ -41,16 +41,17 @@ def read_csv(settings: DataSettings, root: Path) -> Found:
             rows = [(n, row) for n, row in enumerate(csv.reader(file), 1) if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"a CSV file in UTF-8 at {path}", str(error), "Correct data.annotations."
+            f"a CSV file in UTF-8 at {path}", str(error), "Save it in UTF-8."
         ) from error
     if rows and rows[0][1][0].strip().lower() in HEADS:
         rows = rows[1:]
     for number, row in rows:
         if len(row) not in (2, 3) or not all(each.strip() for each in row):
+            other = len(row) == 1 and any(each in row[0] for each in ";\t|")
             raise DataError(
                 f"path,label or path,label,split in line {number} of {path}",
                 ",".join(row)[:80],
-                "Correct the line.",
+                "Save the list with commas between its columns." if other else "Correct the line.",
             )
     names = {row[1].strip() for _, row in rows}
     classes = tuple(settings.classes or sorted(names, key=lambda each: natural((each,))))

@@ -16,6 +16,8 @@ from edgesearch.data.settings import DataSettings
 from edgesearch.errors import DataError
 
 EMPTY = "images without a text file, which count as background"
+LARGEST = 2.0
+"""Sides of a box, as shares of its image; larger ones are pixels."""
 NAMES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
 
 
@@ -105,6 +107,12 @@ def _boxes(text: Path, image: Path, stem: str, found: Found) -> Boxes | None:
                 f"a class from 0 to {len(found.classes) - 1} in line {number} of {text}",
                 f"{label:g}",
                 "Correct the line, or the names of the classes.",
+            )
+        if max(width, height) > LARGEST:
+            raise DataError(
+                f"centre and size as shares of the image, 0 to 1, in line {number} of {text}",
+                line.strip()[:80],
+                "Divide pixels by the width and height of the image.",
             )
         across, down = header.width, header.height
         corners = ((x - width / 2) * across, (y - height / 2) * down)

@@ -151,7 +151,7 @@ def notes_on(manifest: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _over_budget(manifest: Mapping[str, Any]) -> Iterator[str]:
     """Where post-processing, which budgets leave out, takes a winner over its budget."""
-    time = (manifest["post_processing"] or {}).get("time")
+    time = (manifest.get("post_processing") or {}).get("time")
     figures = manifest["winner"]["latency_ms"].get(manifest["device"]["name"], {})
     budget_ms = figures.get("budget")
     if time is None or budget_ms is None or "measured_p50" not in figures:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgesearch.formats.onnx_export import OPSET
 from edgesearch.tasks.detection import CANDIDATES, LEAST_SCORE, MOST, OVERLAP, Detections
 from edgesearch.tasks.heads.anchors import OUTPUTS
 from edgesearch.tasks.task import InGraph, Match
@@ -14,7 +15,6 @@ from edgesearch.tasks.task import InGraph, Match
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 18
 ALL = {name: f"all_{name}" for name in OUTPUTS}
 """What the outputs of the network itself are called in a graph with post-processing."""
 NO_BOX = -1

@@ -83,14 +83,34 @@ def _check_classes(train: ImageSet, test: ImageSet) -> Iterator[str]:
         set().union(*(_classes_in(part, n) for n in range(len(part)))) for part in (train, test)
     )
     names = train.class_names
+    if len(names) < 2 and train.annotations_kind != Boxes.kind:
+        raise DataError(
+            f"two classes or more to tell apart in {train.origin.absolute()}",
+            ", ".join(names) or "none",
+            "Add images of another class, or correct data.classes.",
+        )
     if missing := [name for number, name in enumerate(names) if number not in learnt]:
         raise DataError(
             f"training images of each class in {train.origin.absolute()}",
             f"none of {', '.join(missing[:5])}",
-            "Add some, or leave the class out (data.classes, or the names in the files).",
+            _WHITE_MASKS
+            if _are_white_masks(train)
+            else "Add some, or leave the class out (data.classes, or the names in the files).",
         )
     if missing := [name for number, name in enumerate(names) if number not in judged]:
         yield f"no test images of {', '.join(missing[:5])}: the figures say nothing of them"
+
+
+_WHITE_MASKS = (
+    f"The value {IGNORED} means no class: save the maps with 0 and 1, or put them into a folder "
+    "for each class and set data.labels=masks."
+)
+
+
+def _are_white_masks(images: ImageSet) -> bool:
+    """Whether all maps are black and white."""
+    maps = [each for each in images.targets or () if isinstance(each, LabelMap) and not each.masks]
+    return bool(maps) and set().union(*(each.values() for each in maps)) <= {0, IGNORED}
 
 
 def _classes_in(images: ImageSet, index: int) -> set[int]:

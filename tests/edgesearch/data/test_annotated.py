@@ -127,10 +127,11 @@ class TestCoco:
     @pytest.mark.parametrize(
         ("part", "change", "says"),
         [
-            ("categories", {"id": "cat"}, "'cat'"),
-            ("annotations", {"bbox": ["x", 1, 2, 3]}, "'x'"),
+            ("categories", {"id": "cat"}, "'cat' as id in categories"),
+            ("annotations", {"category_id": 3.5}, "3.5 as category_id in annotations"),
+            ("annotations", {"bbox": ["x", 1, 2, 3]}, "'x' as bbox in annotations"),
             ("images", {"width": 0}, "no size of the image a.jpg"),
-            ("images", {"height": None}, "NoneType"),
+            ("images", {"height": None}, "None as height in images"),
         ],
     )
     def test_values_that_are_no_numbers_are_refused(self, root, part, change, says):
@@ -243,6 +244,7 @@ class TestYolo:
             ("1 0.1 0.1 0.9 0.1 0.9 0.9", "lines of polygons are not boxes"),
             ("2 0.5 0.5 0.5 0.5", "a class from 0 to 1"),
             ("nan 0.5 0.5 0.5 0.5", "five numbers"),
+            ("1 20 10 12 8", "shares of the image, 0 to 1.*Divide pixels"),
             ("inf 0.5 0.5 0.5 0.5", "five numbers"),
         ],
     )
@@ -357,7 +359,7 @@ class TestCsv:
         assert splits.train.labels.tolist() == [0, 1] and splits.test.labels.tolist() == [1]
 
     def test_names_without_an_ending_of_images_in_a_folder(self, tmp_path):
-        for name in ("007.jpg", "008.jpg"):
+        for name in ("007.JPG", "008.jpg"):
             picture(tmp_path / "train" / name)
         (tmp_path / "train.csv").write_text("image_id,label\n007,x\n008,y\n")
         splits = opened(tmp_path, "csv", holdout=0)
@@ -368,6 +370,7 @@ class TestCsv:
         ("text", "says"),
         [
             ("a.jpg,x\nb.jpg\n", "in line 2"),
+            ("path;label\na.jpg;x\n", "path;label. Save the list with commas"),
             ("a.jpg,x\nz.jpg,y\n", "the image z.jpg of line 2"),
             ("a.jpg,x,nowhere\n", "train, val or test"),
         ],

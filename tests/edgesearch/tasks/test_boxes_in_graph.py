@@ -68,9 +68,24 @@ def test_the_graph_chooses_as_the_package_does(task, tmp_path, classes, anchors,
         assert all(len(each.labels) == MOST for each in found)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_scores_and_overlaps_of_a_half_are_treated_alike(task, tmp_path, seed):
+    """As in eight bits: of equal scores the first counts, and an overlap of a half is none."""
+    random = np.random.default_rng(seed)
+    corners = random.integers(0, 7, (BATCH, 900, 2))
+    boxes = np.concatenate([corners, corners + random.integers(1, 4, (BATCH, 900, 2))], -1) / 8
+    scores = random.integers(0, 32, (BATCH, 900, 3)) / 32
+    path = tmp_path / "alone.onnx"
+    save_model(suppression(900, 3, BATCH), path)
+    inputs = {"all_scores": scores.astype(np.float32), "all_boxes": boxes.astype(np.float32)}
+    found = IN_GRAPH.predictions(run(path, **inputs))
+    same(found, task.predictions(list(inputs.values())))
+
+
 @pytest.fixture(scope="module", params=TASKS["detection"].heads)
 def detector(request, tmp_path_factory):
     """A network that finds many boxes, images, and the folder with its ONNX file."""
+    torch.manual_seed(0)
     layers = [torch.nn.Conv2d(3 if n == 0 else 8, 8, 3, 2, 1) for n in range(5)]
     backbone = Backbone({f"part{n}": layer for n, layer in enumerate(layers)}, SIZE, 3)
     model = add_head("detection", request.param, backbone, 3, 0).eval()

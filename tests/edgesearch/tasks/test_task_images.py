@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from edgesearch.data.boxes import Boxes
 from edgesearch.data.image_set import ImageSet
+from edgesearch.data.label_maps import LabelMap
 from edgesearch.errors import DataError, TrainingError
 from edgesearch.tasks.task_images import share_out
 
@@ -51,6 +53,24 @@ def test_a_class_without_training_images_is_refused_and_without_test_images_told
     assert "no test images of b" in notice
     with pytest.raises(DataError, match="none of a"):
         share_out(with_boxes([1], [], [1, 1]), with_boxes([0]), 1, 0, 0)
+
+
+def test_black_and_white_maps_have_no_class(tmp_path):
+    values = np.array([[0, 255], [0, 0]], np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    targets = (LabelMap(((0, tmp_path / "a.png"),), 2),) * 2
+    pixels = torch.zeros(1, 2, 2, dtype=torch.uint8)
+    images = replace(images_of(0, 0), items=(pixels,) * 2, labels=None, targets=targets)
+    with pytest.raises(DataError, match="none of b.*255 means no class"):
+        share_out(images, images, 1, 0, 0)
+
+
+def test_one_class_cannot_be_told_apart():
+    one = images_of(0, 0, names=("a",))
+    with pytest.raises(DataError, match="two classes or more .*; found: a"):
+        share_out(one, one, 1, 0, 0)
+    boxes = replace(with_boxes([0], [0]), class_names=("a",))
+    assert len(share_out(boxes, boxes, 1, 0, 0).train) == 2
 
 
 def test_too_few_labels():
