@@ -503,10 +503,9 @@ def main() -> None:
     try:
         os.getcwd()
     except FileNotFoundError as error:  # libraries that are loaded there end the process
-        where = "a current folder that exists"
-        sys.exit(
-            fail(UserError(where, str(error.strerror), "Change to another: cd ~"), False).exit_code
-        )
+        found = str(error.strerror)
+        gone = UserError("a current folder that exists", found, "Change to another: cd ~")
+        sys.exit(fail(gone, as_json="--json" in sys.argv).exit_code)
     try:
         app()
     except Exception as error:  # help and version are printed outside of `guarded`
