@@ -1,4 +1,4 @@
-"""Times and sizes in words."""
+"""Times, sizes and latencies in words."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ def duration_words(seconds: float) -> str:
         return f"{max(1, round(seconds))} s"
     minutes = seconds / 60
     return f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
+
+
+def ms_words(ms: float) -> str:
+    """A latency with three digits, never as a power of ten that is longer than its digits."""
+    return f"{ms:,.0f} ms" if ms >= 1000 else f"{ms:.3g} ms"
 
 
 def size_words(count: float) -> str:

@@ -217,7 +217,7 @@ def exit_after(error: Exception, as_json: bool) -> typer.Exit:
     if isinstance(error, OSError) and error.errno in ENVIRONMENT:
         found = error.strerror or str(error)
         if error.filename == STANDARD_OUTPUT:
-            required, remedy = f"a {STANDARD_OUTPUT} that can be written", "Send it elsewhere."
+            required, remedy = "a standard output that can be written", "Send it elsewhere."
             return fail(UserError(required, found, remedy), as_json=False)
         place = f" at {error.filename}" if error.filename else ""
         required = f"free space and permission to write{place}"

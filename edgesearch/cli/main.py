@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from enum import Enum
@@ -14,8 +15,9 @@ from edgesearch import __version__
 from edgesearch.cli.ask import ask_on_terminal, can_ask, confirm
 from edgesearch.cli.commands import Commands
 from edgesearch.cli.console import prepare_streams
-from edgesearch.cli.guard import check_processes, exit_after, guarded, is_first_process
+from edgesearch.cli.guard import check_processes, exit_after, fail, guarded, is_first_process
 from edgesearch.cli.progress import Progress, Verbosity
+from edgesearch.errors import UserError
 
 app = typer.Typer(
     name="edgesearch",
@@ -498,6 +500,12 @@ def devices(
 def main() -> None:
     """Run the command line."""
     prepare_streams()
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:  # libraries that are loaded there end the process
+        found = str(error.strerror)
+        gone = UserError("a current folder that exists", found, "Change to another: cd ~")
+        sys.exit(fail(gone, as_json="--json" in sys.argv).exit_code)
     try:
         app()
     except Exception as error:  # help and version are printed outside of `guarded`

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from devices.values import in_shell
 from edgesearch.space.count import Count
-from edgesearch.words import duration_words, size_words
+from edgesearch.words import duration_words, ms_words, size_words
 
 if TYPE_CHECKING:
     from edgesearch.compare.results import CompareResult
@@ -122,8 +122,8 @@ def print_plan(result: PlanResult) -> None:
     else:
         low, high = result.latency_ms
         print(
-            f"latencies of the space: {low:.3g} ms (smallest network) to {high:.3g} ms (largest), "
-            f"{result.latency_from}; {result.latency_of}"
+            f"latencies of the space: {ms_words(low)} (smallest network) to {ms_words(high)} "
+            f"(largest), {result.latency_from}; {result.latency_of}"
         )
     print(f"budgets: {'; '.join(result.budgets) or 'none'}")
     if result.verdict:

@@ -82,7 +82,11 @@ def find_files(
     todo: list[tuple[Path, Parts]] = [(root, ())]
     while todo or waiting:
         folder, parts = todo.pop() if todo else waiting.pop(0)
-        real = os.path.realpath(folder)
+        try:
+            real = os.path.realpath(folder)
+        except OSError as error:  # a link that vanishes while it is read
+            found.left_out.append((_denied(error), (*parts, "")))
+            continue
         if parts and (real in above or real in visited):
             found.left_out.append((BACK if real in above else TWICE, (*parts, "")))
             continue

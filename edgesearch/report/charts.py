@@ -181,7 +181,7 @@ def comparison_chart(compared: CompareResult) -> Chart:
 
 
 def _upright(lines: Sequence[tuple[float, str]]) -> dict[str, Any]:
-    """Vertical lines with words at their upper ends."""
+    """Vertical lines with words along their lower ends: above are winners' names and buttons."""
     shapes = [
         {
             "type": "line",
@@ -196,9 +196,11 @@ def _upright(lines: Sequence[tuple[float, str]]) -> dict[str, Any]:
     words = [
         {
             "x": x,
-            "y": 1,
+            "y": 0,
             "yref": "paper",
             "yanchor": "bottom",
+            "xanchor": "right",
+            "textangle": -90,
             "showarrow": False,
             "text": text,
             "font": {"color": "--warn", "size": 11},

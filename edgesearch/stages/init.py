@@ -294,6 +294,7 @@ def _open(given: Mapping[str, str], output_dir: str) -> tuple[ImageSplits, Conte
         splits = open_images(settings, 3, is_output=RunFiles(Path(output_dir)).is_output)
     except DataError as error:  # which knows of a configuration
         remedy = error.remedy.replace("`data.root`", "the path").replace("data.root", "the path")
+        remedy = re.sub(r"[,;] or set data\..*", ".", remedy)
         raise DataError(error.required, error.found, remedy) from error
     return splits, describe(splits)
 
@@ -328,12 +329,13 @@ def _source_of(images: str) -> tuple[str, str]:
         tars = [name for name in names if name.lower().endswith(".tar")]
         others = [name for name in names if name not in tars and (path / name).is_dir()]
         return ("shards" if tars and not others else "folder"), str(path)
-    if path.suffix.lower() == ".tar" or re.search(r"[*?{]", images) or glob.has_magic(images):
+    of_several = re.search(r"[*?{]", images) or glob.has_magic(images)
+    if path.suffix.lower() == ".tar" or (of_several and ".tar" in path.name.lower()):
         return "shards", str(path)
-    if path.exists():
+    if path.exists() or of_several:
         raise DataError(
             "a folder of images, or tar files",
-            f"the file {path}",
+            f"the file {path}" if path.exists() else f"a pattern of other files, {path}",
             "Give the folder that holds the images; the images of each class in a folder of its "
             "own, if there are classes. A packed archive has to be unpacked first.",
         )

@@ -44,7 +44,7 @@ from edgesearch.stages.search import check_search, search_stage, tables_of
 from edgesearch.stages.summary import summary_stage
 from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.training.run_log import epochs_done
-from edgesearch.words import duration_words
+from edgesearch.words import duration_words, ms_words
 from profilers import LatencyTable
 
 FINISHED, BEGUN, TO_DO = "finished", "begun", "to do"
@@ -521,17 +521,17 @@ class Planner:
             if most_ms < smallest_ms:
                 feasible = False
                 words.append(
-                    f"{most_ms:.3g} ms is out of reach: the smallest network takes "
-                    f"{smallest_ms:.3g} ms; choose lower resolutions, another space or a higher "
+                    f"{ms_words(most_ms)} is out of reach: the smallest network takes "
+                    f"{ms_words(smallest_ms)}; choose lower resolutions, another space or a higher "
                     "budget"
                 )
             elif most_ms >= largest_ms:
                 words.append(
-                    f"{most_ms:.3g} ms binds nothing: even the largest network takes "
-                    f"{largest_ms:.3g} ms; a larger resolution or space would use it"
+                    f"{ms_words(most_ms)} binds nothing: even the largest network takes "
+                    f"{ms_words(largest_ms)}; a larger resolution or space would use it"
                 )
             else:
-                words.append(f"{most_ms:.3g} ms lies within")
+                words.append(f"{ms_words(most_ms)} lies within")
         return tuple(budgets.words()), "; ".join(words), feasible
 
     def out_of_reach(self) -> str:
@@ -545,8 +545,8 @@ class Planner:
             found = self._glance_at([smallest]).latencies_ms.get(smallest, 0.0)
             if most_ms < found:
                 return (
-                    f"{most_ms:.3g} ms seems out of reach: the smallest network takes {found:.3g} "
-                    "ms, measured just now; the table will tell for certain"
+                    f"{ms_words(most_ms)} seems out of reach: the smallest network takes "
+                    f"{ms_words(found)}, measured just now; the table will tell for certain"
                 )
         return ""
 

@@ -1,13 +1,17 @@
 """Where options may stand, and what is said to a wrong call."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from edgesearch.cli.main import app
+
+ROOT = Path(__file__).parents[3]
 
 
 def call(*arguments):
@@ -76,6 +80,21 @@ def test_what_is_said_about_a_dash_works(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "-x.yaml").write_text("seed: nothing\n")
     assert "seed: must be a valid integer" in call("run", "./-x.yaml").stderr
+
+
+def test_a_current_folder_that_was_removed(tmp_path):
+    script = f"mkdir gone && cd gone && rmdir ../gone && {sys.executable} -m edgesearch plan x"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = ["sh", "-c", script]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-3:] == [
+        "error: required: a current folder that exists",
+        "  found: No such file or directory",
+        "  Change to another: cd ~",
+    ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is of Linux")

@@ -128,6 +128,7 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path):
     [
         (["nowhere", "--share", "0.5"], "nothing of that name"),
         (["list.csv", "--share", "0.5"], "Give the folder that holds the images"),
+        (["photos/*.png", "--share", "0.5"], "a pattern of other files, photos/*.png"),
         (["few", "--share", "0.5"], "at least 4 training images"),
         (["photos", "--device", "local-cpy"], "Did you mean local-cpu?"),
         (["photos", "--share", "0"], "a number above 0 and up to 1 for --share"),
@@ -327,6 +328,16 @@ def test_on_a_terminal_it_asks_and_asks_again(tmp_path):
     assert process.wait(timeout=60) == 0
     assert b"required: a budget in milliseconds" in shown
     assert load_config(file).search.budgets.latency_of_largest == 0.3
+
+
+def test_what_is_advised_can_be_done_without_a_configuration(tmp_path):
+    for name in ("robin", "rook"):
+        photographs(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "wren").symlink_to("nothing")
+    said = call("photos", "--share", "0.5").stderr
+    assert said.endswith("because of wren/ (linked to nothing)\n  Mend or remove these.\n")
+    (tmp_path / "photos" / "wren").unlink()
+    assert call("photos", "--share", "0.5").exit_code == 0
 
 
 def test_images_without_any_that_can_be_read(tmp_path):

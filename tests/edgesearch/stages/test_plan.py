@@ -15,7 +15,7 @@ from edgesearch.search.training_doubt import LABELLED
 from edgesearch.stages.plan import Planner
 from edgesearch.tasks.finetuner import Finetuner
 from edgesearch.tasks.model import TaskModel
-from edgesearch.words import duration_words, size_words
+from edgesearch.words import duration_words, ms_words, size_words
 from profilers import MeasureConfig
 
 export = sys.modules["edgesearch.stages.export"]
@@ -207,6 +207,13 @@ def test_as_json(chain):
     found = chain.json("plan")
     assert [stage["name"] for stage in found["stages"]][:2] == ["profile", "pretrain"]
     assert len(found["latency_ms"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("ms", "words"), [(1e-6, "1e-06 ms"), (0.01234, "0.0123 ms"), (12345.6, "12,346 ms")]
+)
+def test_latencies(ms, words):
+    assert ms_words(ms) == words
 
 
 @pytest.mark.parametrize(
