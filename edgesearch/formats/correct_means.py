@@ -13,7 +13,7 @@ from devices.runtimes.onnxruntime_session import open_session, session_options
 if TYPE_CHECKING:
     import onnx
 
-MOST_BATCHES = 32
+MOST_BATCHES = 128
 MOST_BYTES = 1 << 28
 """Bound of one layer's outputs for all batches."""
 _WEIGHTED = ("Conv", "Gemm")

@@ -17,6 +17,7 @@ import numpy as np
 
 from devices import explain_failure
 from edgesearch.errors import ExportError
+from edgesearch.formats.correct_means import correct_means
 from edgesearch.formats.onnx_files import quiet
 from edgesearch.formats.precision import Calibration, Precision, Tolerance
 
@@ -55,14 +56,21 @@ def _convert(
     is_last: bool,
     calibration: Calibration | None,
 ) -> onnx.ModelProto:
-    """Static quantization, per output channel of a weight."""
+    """Static quantization, per output channel of a weight, that keeps the means of channels."""
+    import onnx
+
+    batches = None if calibration is None else calibration.batches
     if calibration is None:
         shape = [dimension.dim_value for dimension in _sizes(model.graph.input[0])]
         random = np.random.default_rng(0)
         calibration = Calibration(
             [random.standard_normal(shape).astype(np.float32) for _ in range(2)]
         )
+    intact = onnx.ModelProto()
+    intact.CopyFrom(model)  # the quantizer moves its weights into a file
     quantized = _quantize(model, number_format, calibration)
+    if batches is not None:
+        correct_means(intact, quantized, batches)
     kept = {entry.key for entry in quantized.metadata_props}  # some versions copy them
     quantized.metadata_props.extend(e for e in model.metadata_props if e.key not in kept)
     # With symmetric quantization, values between blocks are not quantized.

@@ -100,12 +100,12 @@ def test_a_result_that_nobody_reads(tmp_path):
     line = f"{command} | true; echo ${{PIPESTATUS[0]}}; {command} --json > /dev/full; echo $?"
     ran = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert ran.stdout == "0\n2\n"
-    assert ran.stderr.startswith("error: required: free space and permission to write at standard")
+    assert ran.stderr.startswith("error: required: a standard output that can be written\n")
     for what in ("--help", "--version", "run --help"):
         line = f"{sys.executable} -m edgesearch {what} > /dev/full"
         ran = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
         assert ran.returncode == 2
-        assert ran.stderr.startswith("error: required: free space and permission to write at stand")
+        assert ran.stderr.startswith("error: required: a standard output that can be written\n")
         assert ran.stderr.count("\n") == 3
     line = f"{command} --json 2>&-"
     ran = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)

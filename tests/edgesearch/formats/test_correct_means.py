@@ -13,6 +13,7 @@ from torch import nn
 from edgesearch.families import space_from_dict
 from edgesearch.formats.correct_means import correct_means
 from edgesearch.formats.fp16 import FP16
+from edgesearch.formats.int8 import INT8
 from edgesearch.formats.onnx_export import export_network
 from edgesearch.formats.precision import Calibration
 from edgesearch.formats.precisions import precision_with
@@ -69,13 +70,15 @@ def shift(expected, found):
 
 
 @pytest.mark.parametrize("form", ["fp16", "u8s8", "s8s8-symmetric"])
-def test_channels_keep_their_means(network, pixels, form):
+def test_channels_keep_their_means(network, pixels, form, monkeypatch):
     batches = np.split(pixels, 12)
     features, expected = outputs(network, pixels)
     convert = precision_with(form).convert
     calibration = Calibration(batches) if form != "fp16" else None
     copy = onnx.ModelProto.FromString(network.SerializeToString())  # the quantizer empties it
-    converted = convert(copy, form, True, True, calibration)
+    with monkeypatch.context() as without:
+        without.setattr("edgesearch.formats.int8.correct_means", lambda *_: None)
+        converted = convert(copy, form, True, True, calibration)
     before_features, before = outputs(converted, pixels)
     operators = Counter(node.op_type for node in converted.graph.node)
     correct_means(network, converted, batches)
@@ -97,6 +100,19 @@ def test_half_precision_is_corrected_where_images_are_given(network, pixels):
         errors.append(np.square(outputs(converted, pixels[:8])[0] - features).mean())
     assert errors[1] < 0.5 * errors[0]
     assert network.SerializeToString() == text
+
+
+@pytest.mark.parametrize("form", INT8.number_formats)
+def test_eight_bits_are_corrected(network, pixels, form, monkeypatch):
+    features, _ = outputs(network, pixels[:8])
+    errors = []
+    for correct in (lambda *_: None, correct_means):
+        monkeypatch.setattr("edgesearch.formats.int8.correct_means", correct)
+        copy = onnx.ModelProto.FromString(network.SerializeToString())
+        calibration = Calibration(np.split(pixels[8:], 10))
+        converted = INT8.convert(copy, form, True, True, calibration)
+        errors.append(np.square(outputs(converted, pixels[:8])[0] - features).mean())
+    assert errors[1] < 0.8 * errors[0]
 
 
 def test_a_bias_of_several_layers_is_changed_for_one_alone(pixels):
