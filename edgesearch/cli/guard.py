@@ -235,7 +235,8 @@ def _lack_of_memory(error: BaseException) -> str | None:
         # The words of our own errors are for the user; what they derive from is what happened.
         if not isinstance(cause, UserError) and (found := lack_of_memory(cause)) is not None:
             return found
-        cause = cause.__cause__
+        # Libraries that handle one may fail again, for another reason as it seems.
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return None
 
 

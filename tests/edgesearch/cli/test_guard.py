@@ -147,6 +147,19 @@ def test_a_lack_of_memory_is_one_message_and_2(capsys, kind, found, wrapped):
     assert "smaller batch_size" in error["remedy"]
 
 
+def test_what_fails_while_a_lack_of_memory_is_handled(capsys):
+    def work():
+        try:
+            allocates("python")
+        except MemoryError:
+            raise SystemError("a call returned NULL")  # noqa: B904 as libraries do
+
+    with pytest.raises(typer.Exit) as caught:
+        guarded(work, False)
+    assert caught.value.exit_code == 2
+    assert "required: enough memory for this command" in capsys.readouterr().err
+
+
 def test_what_a_gpu_lacks_is_told_by_who_knows_more(capsys):
     lacking = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     error = UserError("memory on the device", "none", "Set a smaller batch.")

@@ -140,20 +140,17 @@ runpy.run_module("edgesearch", run_name="__main__")
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
-@pytest.mark.parametrize(
-    ("stage", "size"), [("pretrain", 128), pytest.param("profile", 512, marks=pytest.mark.slow)]
-)
-def test_a_lack_of_memory_is_one_message(empty, stage, size):
-    overrides = [f"space.resolutions=[{size}]"]
-    command = [sys.executable, "-c", LIMITED, "100", *empty.command(stage, *overrides)[3:]]
+def test_a_lack_of_memory_is_one_message(empty):
+    """In pre-training, whose one large allocation fails; where many small ones may, any library's
+    error can come of it."""
+    command = [sys.executable, "-c", LIMITED, "100"]
+    command += empty.command("pretrain", "space.resolutions=[128]")[3:]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("error: required: ") == 1
     assert "Traceback" not in done.stderr
     assert "memory for " in done.stderr
     assert "top other programs" in done.stderr
-    if stage == "profile":  # with more memory
-        empty.passes(stage, *overrides, "profile.retry_errors=true")
 
 
 @pytest.mark.slow
