@@ -35,8 +35,10 @@ def read_json(path: Path, made_by: str) -> Any:
 
 
 def _unreadable(path: Path, made_by: str, error: Exception) -> StageError:
+    run = f"un `edgesearch {made_by}` with the same configuration"
     return StageError(
         f"the file {path}, which `edgesearch {made_by}` writes",
         "no such file" if isinstance(error, FileNotFoundError) else str(error),
-        f"Run `edgesearch {made_by}` with the same configuration first.",
+        # a finished stage makes a file again only if it is missing
+        f"Move it away, and r{run}." if isinstance(error, ValueError) else f"R{run} first.",
     )

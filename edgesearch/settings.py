@@ -159,6 +159,7 @@ Count = Annotated[int, Field(ge=1)]
 Batch = Annotated[int, Field(ge=2)]
 """Number of images; at least 2, since batch normalisation needs more than one."""
 CountFromZero = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -16,7 +16,7 @@ from edgesearch.families.settings import SpaceSettings
 from edgesearch.latency.settings import DeviceSettings, ProfileSettings, ValidationSettings
 from edgesearch.pretrain.settings import PretrainSettings
 from edgesearch.search.settings import SearchSettings
-from edgesearch.settings import CountFromZero, Settings, UserPath, fault
+from edgesearch.settings import Seed, Settings, UserPath, fault
 from edgesearch.tasks.settings import WITH_TASK, FinetuneSettings
 
 
@@ -25,7 +25,7 @@ class Config(Settings):
 
     output_dir: UserPath
     """Output folder."""
-    seed: CountFromZero = 0
+    seed: Seed = 0
     """Random seed."""
     space: SpaceSettings
     """The search space."""

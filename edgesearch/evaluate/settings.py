@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edgesearch.settings import NO_EFFECT, Count, CountFromZero, Positive, Settings
+from edgesearch.settings import NO_EFFECT, Count, Positive, Seed, Settings
 
 
 class EvaluationSettings(Settings):
@@ -39,5 +39,5 @@ class RankSettings(Settings):
     """Bins of equal numbers of subnets, by latency if there is a table, else by MACs."""
     draws: Annotated[int, Field(ge=100), NO_EFFECT] = 1000
     """Bootstrap draws for the intervals."""
-    seed: Annotated[CountFromZero, NO_EFFECT] = 0
+    seed: Annotated[Seed, NO_EFFECT] = 0
     """Seed of the choice of subnets."""

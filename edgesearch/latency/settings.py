@@ -12,9 +12,9 @@ from edgesearch.formats.precisions import precision_of
 from edgesearch.settings import (
     AppliesTo,
     Count,
-    CountFromZero,
     Positive,
     PositiveFraction,
+    Seed,
     Settings,
     UserPath,
     fault,
@@ -157,5 +157,5 @@ class ValidationSettings(Settings):
 
     networks: Annotated[int, Field(ge=2)] = 24
     """Held-out networks to measure."""
-    seed: CountFromZero = 0
+    seed: Seed = 0
     """Seed that draws the networks."""

@@ -58,7 +58,7 @@ def _nearest(rows: Rows, ranges: Mapping[str, Range]) -> str:
         f"each budget can be met alone, but not all together; nearest: {reached} "
         f"({rows.architecture(nearest)})"
     )
-    binding = [found for name in ranges if (found := _with_the_others(name, rows, over))]
+    binding = filter(None, (_with_the_others(*item, rows, over) for item in ranges.items()))
     return "; ".join([text, *binding])
 
 
@@ -72,16 +72,28 @@ def _out_of_reach(name: str, rows: Rows, bound: Range) -> str:
     else:
         wanted, kind = f"from {number(low)} to {number(high)}", "nearest value"
         found = rows[name][int(np.argmin(rows.over({name: bound})[name]))]
-    return f"{name} {wanted}, but the {kind} of this space is {number(float(found))}"
+    return f"{name} {wanted}, but the {kind} of this space is {attainable(float(found), bound)}"
 
 
-def _with_the_others(name: str, rows: Rows, over: Mapping[str, np.ndarray]) -> str:
+def _with_the_others(name: str, bound: Range, rows: Rows, over: Mapping[str, np.ndarray]) -> str:
     """The best cost if all other budgets are met; empty if they cannot be."""
     others = np.max([over[other] for other in over if other != name], axis=0) <= 1
     if not others.any():
         return ""
     nearest = int(np.argmin(np.where(others, over[name], math.inf)))
-    return f"{name} binds: at best {number(float(rows[name][nearest]))} if the others are met"
+    best = attainable(float(rows[name][nearest]), bound)
+    return f"{name} binds: at best {best} if the others are met"
+
+
+def attainable(value: float, bound: Range) -> str:
+    """Format a cost that breaks a bound; a bound of just this text is one that the cost keeps."""
+    low, high = bound.ends
+    text = number(value)
+    shown = float(text.replace(",", ""))
+    step = 1.0 if abs(value) >= 1000 else 10.0 ** (math.floor(math.log10(abs(value) or 1)) - 3)
+    if shown < value > high:
+        return number(value + step)
+    return number(value - step) if shown > value < low else text
 
 
 def number(value: float) -> str:

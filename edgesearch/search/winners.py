@@ -147,5 +147,5 @@ class Winners:
             raise StageError(
                 f"the winners of a search in {path}",
                 f"{type(error).__name__}: {error}",
-                "Run `edgesearch search` again.",
+                "Move it away, and run `edgesearch search` with the same configuration.",
             ) from error

@@ -166,12 +166,13 @@ class SupernetWeights:
             *(OSError, SafetensorError, SpaceError),
             *(LookupError, ValueError, TypeError, AttributeError),
         ) as error:
+            missing = isinstance(error, FileNotFoundError)
+            # a finished stage makes a file again only if it is missing
+            run = "Run" if isinstance(error, OSError) else "Move it away, and run"
             raise CheckpointError(
                 f"supernet weights in safetensors form at {path}",
-                "no such file"
-                if isinstance(error, FileNotFoundError)
-                else f"{type(error).__name__}: {error}",
-                "Run `edgesearch pretrain` to make them, or name another file.",
+                "no such file" if missing else f"{type(error).__name__}: {error}",
+                f"{run} `edgesearch pretrain` to make them, or name another file.",
             ) from error
 
 

@@ -335,6 +335,8 @@ FAULTS = [
     ),
     ("space={Family: mobile}", "space: `family` of a new space is required; found: `Family`. Did"),
     ("space.resolutoins=[8]", "space: a resnet space has the fields "),
+    (f"seed={2**63}", f"seed: must be less than {2**63}; found: {2**63}"),
+    ("seed=-1", "seed: must be greater than or equal to 0; found: -1"),
     ("profile.accept=driver", "profile.accept: must be a list, such as [A, B]; found: 'driver'"),
     ("profile={rounds: 5, max_rounds: 4}", "profile.max_rounds: at least profile.rounds (5) is"),
     (

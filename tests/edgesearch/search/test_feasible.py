@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgesearch.errors import InfeasibleError
-from edgesearch.search.infeasible import number
+from edgesearch.search.infeasible import attainable, number
 from edgesearch.search.settings import Budgets, DeviceBudgets, Range
 
 P95_RATIO = 1.25
@@ -130,7 +130,8 @@ class TestMessage:
             make_feasible(np.full(space.size, np.inf))
 
     def test_names_the_least_that_can_be_reached(self, space, make_feasible, latency_ms):
-        least_ms, least_params = number(latency_ms.min()), number(space.params(space.smallest))
+        least_ms = attainable(latency_ms.min(), Range(max=0.5))
+        least_params = number(space.params(space.smallest))
         message = (
             f"with latency_ms ≤ 0.5, params ≤ 10; found: latency_ms 0.5, but the minimum of "
             f"this space is {least_ms}; params 10, but the minimum of this space is "
@@ -181,12 +182,12 @@ class TestMessage:
         least, fastest = float(latency_ms.min()), int(latency_ms.argmin())
         below = float(all_of.params[fastest]) - 1
         over = np.maximum(latency_ms / least, all_of.params / below)
-        nearest = int(over.argmin())
+        nearest, within = int(over.argmin()), latency_ms[all_of.params <= below].min()
         message = (
             f"met alone, but not all together; nearest: latency_ms "
             f"{number(latency_ms[nearest])}, params {number(all_of.params[nearest])} "
             rf"\({space.architecture(nearest)}\); latency_ms binds: at best "
-            f"{number(latency_ms[all_of.params <= below].min())} if the others are met; "
+            f"{attainable(within, Range(max=least))} if the others are met; "
             f"params binds: at best {number(all_of.params[fastest])} if the others are met"
         )
         with pytest.raises(InfeasibleError, match=message):
@@ -198,3 +199,19 @@ class TestMessage:
 )
 def test_figures_for_people(value, shown):
     assert number(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "shown"),
+    [
+        (1.23444, Range(max=1), "1.235"),
+        (0.0088423, Range(max=1e-9), "0.008843"),
+        (9.9991, Range(max=1), "10"),
+        (1.23456, Range(max=1), "1.235"),
+        (1.23456, Range(min=2), "1.234"),
+        (1234.4, Range(max=1), "1,235"),
+        (1600, Range(max=1), "1,600"),
+    ],
+)
+def test_a_budget_of_the_figure_that_is_told_can_be_met(value, bound, shown):
+    assert attainable(value, bound) == shown

@@ -69,8 +69,17 @@ def test_damaged_winners_are_refused(winners, space, tmp_path, spoil, reason):
     values = json.loads(path.read_text("utf-8"))
     spoil(values)
     path.write_text(json.dumps(values), encoding="utf-8")
-    with pytest.raises(StageError, match=f"the winners of a search in {path}; found: {reason}"):
+    with pytest.raises(
+        StageError, match=f"the winners of a search in {path}; found: {reason}.*Move it"
+    ):
         Winners.load(path, space)
+
+
+def test_a_torn_file_of_winners_is_to_be_moved_away(space, tmp_path):
+    """A search that is finished would not write it again."""
+    (tmp_path / "winners.json").write_text("{", encoding="utf-8")
+    with pytest.raises(StageError, match="Move it away, and run `edgesearch search`"):
+        Winners.load(tmp_path / "winners.json", space)
 
 
 def test_missing_winners_name_the_command(space, tmp_path):

@@ -136,7 +136,8 @@ def test_missing_file(tmp_path):
 )
 def test_damaged_file(path, spoil):
     path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(CheckpointError, match="in safetensors form at .*model.safetensors; found"):
+    message = "in safetensors form at .*model.safetensors; found: .*Move it away, and run"
+    with pytest.raises(CheckpointError, match=message):
         SupernetWeights.load(path, SPACE)
 
 
