@@ -231,7 +231,9 @@ def exit_after(error: Exception, as_json: bool) -> typer.Exit:
 def _lack_of_memory(error: BaseException) -> str | None:
     """What could not be allocated, if that is why an error was raised."""
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:  # two errors may be each other's cause
+        seen.add(id(cause))
         # The words of our own errors are for the user; what they derive from is what happened.
         if not isinstance(cause, UserError) and (found := lack_of_memory(cause)) is not None:
             return found

@@ -160,6 +160,13 @@ def test_what_fails_while_a_lack_of_memory_is_handled(capsys):
     assert "required: enough memory for this command" in capsys.readouterr().err
 
 
+def test_errors_that_are_each_others_cause_end(capsys):
+    first, second = UserError("a folder", "a file", "Correct it."), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert code_of(first) == 2
+    assert "required: a folder" in capsys.readouterr().err
+
+
 def test_what_a_gpu_lacks_is_told_by_who_knows_more(capsys):
     lacking = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     error = UserError("memory on the device", "none", "Set a smaller batch.")
