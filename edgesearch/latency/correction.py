@@ -14,7 +14,7 @@ from edgesearch.latency.fits import best_form, finite_fields
 MIN_NETWORKS = 6
 """Fewest networks for a fit, where the space has as many that can run."""
 FEWEST_FOR_GROWTH = 12
-"""Fewest networks from which the growth of the ratio of median to low quantile is estimated."""
+"""Fewest different low quantiles from which the growth of the ratio of median to low quantile is estimated."""
 MOST_GROWTH = 0.1
 """Bound on this growth, an exponent."""
 _Numbers = TypeVar("_Numbers", float, np.ndarray)
@@ -136,7 +136,7 @@ def smooth_medians(
     from scipy.stats import theilslopes
 
     growth = 0.0
-    if len(slope) >= FEWEST_FOR_GROWTH:
+    if len({low_ms for low_ms, _ in slope}) >= FEWEST_FOR_GROWTH:
         x, y = np.log(np.array(slope)).T
         growth = float(np.clip(theilslopes(y, x).slope, -MOST_GROWTH, MOST_GROWTH))
     x, y = np.log(np.array(level)).T

@@ -65,6 +65,11 @@ def test_medians_lie_above_low_quantiles_by_a_ratio_that_grows_with_latency():
     np.testing.assert_allclose(few, np.median(ratios[:11]) * lows)
 
 
+def test_networks_that_take_the_same_time_tell_no_slope():
+    seen = [(1.0, 1.1), (1.0, 1.2), (1.0, 1.3)] * 5
+    np.testing.assert_allclose(smooth_medians(np.array([1.0, 2.0]), seen, seen), [1.2, 2.4])
+
+
 def test_a_smooth_median_is_never_below_the_low_quantile():
     lows = np.array([0.001, 1.0, 1000.0])
     seen = [(10.0**n, 1 + 0.02 * n) for n in range(-1, 12)]
