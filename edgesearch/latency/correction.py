@@ -14,7 +14,7 @@ from edgesearch.latency.fits import best_form, finite_fields
 MIN_NETWORKS = 6
 """Fewest networks for a fit, where the space has as many that can run."""
 FEWEST_FOR_GROWTH = 12
-"""Fewest different low quantiles from which the growth of the ratio of median to low quantile is estimated."""
+"""Fewest different low quantiles from which the growth of the medians' ratio is estimated."""
 MOST_GROWTH = 0.1
 """Bound on this growth, an exponent."""
 _Numbers = TypeVar("_Numbers", float, np.ndarray)
