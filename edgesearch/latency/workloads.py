@@ -26,6 +26,7 @@ from edgesearch.tasks.backbone import Backbone
 from edgesearch.tasks.head_costs import TaskHead
 from edgesearch.tasks.known_tasks import TASKS
 from edgesearch.tasks.model import TaskModel, add_head
+from edgesearch.training.randomness import seeded
 from profilers import LatencyTable, Workload
 
 EXPORT_FORMAT = 3
@@ -144,8 +145,7 @@ def random_model(space: SearchSpace, architecture: Architecture, head: TaskHead)
     import torch
 
     dense = TASKS[head.task].head_class(head.head).dense
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         network = space.make_network(space.blocks(architecture)).eval()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -28,6 +28,7 @@ from edgesearch.supernet.weight_packages import PACKAGES, packaged_file
 from edgesearch.supernet.weights import Origin, SupernetWeights, metadata_of
 from edgesearch.teacher.teacher import open_teacher
 from edgesearch.teacher.teacher_cache import TeacherCache
+from edgesearch.training.randomness import seeded
 from edgesearch.training.torch_device import torch_device
 
 if TYPE_CHECKING:
@@ -105,8 +106,7 @@ def make_trainer(
 def _teach(method: Method, settings: PretrainSettings, dim: int, seed: int) -> None:
     """Have a method learn from a teacher whose embeddings have length `dim`."""
     assert settings.teacher is not None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         lesson = make_lesson(settings.teacher, dim)
         if isinstance(method, Distillation):
             method.learn(lesson)

@@ -14,6 +14,7 @@ from edgesearch.pretrain.encoder import Encoder, move_towards
 from edgesearch.pretrain.lessons import SecondLesson
 from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.space import Architecture, SearchSpace
+from edgesearch.training.randomness import seeded
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings
@@ -89,8 +90,7 @@ class Method(nn.Module):
         self.space = space
         self.key: Encoder | None = None
         self.second_lesson: SecondLesson | None = None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.query = Encoder(
                 space,
                 projector_hidden_dim,

@@ -23,7 +23,7 @@ from edgesearch.pretrain.batched_views import DRAWS, BatchedViews
 from edgesearch.pretrain.views import TorchvisionViews, after_crop
 from edgesearch.teacher.teacher import Teacher
 from edgesearch.teacher.teacher_cache import TeacherCache
-from edgesearch.training.randomness import hash64, seed_of, uniforms
+from edgesearch.training.randomness import hash64, seed_of, seeded, uniforms
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings
@@ -55,8 +55,7 @@ class Crops:
 
     def __call__(self, image: torch.Tensor, index: int, number: int, size: int) -> torch.Tensor:
         """A crop (C, size, size) uint8 of an image (C, H, W) uint8."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(_CROPS, index, number))
+        with seeded(seed_of(_CROPS, index, number)):
             box = self._draw.make_params([image])
         place = (box[name] for name in ("top", "left", "height", "width"))
         return TF.resized_crop(image, *place, [size, size], antialias=True)

@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms import v2
 
 from edgesearch.data.preprocess import Preprocess
-from edgesearch.training.randomness import seed_of
+from edgesearch.training.randomness import seed_of, seeded
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings
@@ -44,9 +44,8 @@ class TorchvisionViews:
     ) -> tuple[torch.Tensor, ...]:
         """The views, each by its transform from its own (C, H, W) uint8 of an image."""
         views = []
-        with torch.random.fork_rng(devices=[]):
-            for number, (transform, image) in enumerate(zip(self.transforms, images, strict=True)):
-                torch.manual_seed(seed_of(self.seed, epoch, index, number))
+        for number, (transform, image) in enumerate(zip(self.transforms, images, strict=True)):
+            with seeded(seed_of(self.seed, epoch, index, number)):
                 views.append(transform(image))
         return tuple(views)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from edgesearch.space.network import Layers
 
-_ONEDNN_CHANNEL_BLOCK = 16
+ONEDNN_CHANNEL_BLOCK = 16
 """With fewer input channels in channels_last memory, oneDNN's gradient of a strided 1×1 convolution
 writes past its buffer: crashes and wrong gradients (oneDNN issue 6035, seen with version 3.13 on
 AVX2). Subsampling the input before an unstrided convolution is equivalent and safe."""
@@ -53,7 +53,7 @@ class DynamicConv2d(nn.Conv2d):
         if self.active_kernel_size < self.kernel_size[0]:
             vertical, horizontal = centre(self.kernel_size, (self.active_kernel_size,) * 2)
             weight = weight[:, :, vertical, horizontal]
-        is_narrow = channels < _ONEDNN_CHANNEL_BLOCK
+        is_narrow = channels < ONEDNN_CHANNEL_BLOCK
         if is_narrow and self.kernel_size == (1, 1) and self.stride != (1, 1):
             down, right = self.stride
             return F.conv2d(input[:, :, ::down, ::right], weight)

@@ -23,6 +23,7 @@ from edgesearch.tasks.timm_backbones import (
     timm_backbone,
     timm_normalisation,
 )
+from edgesearch.training.randomness import seeded
 
 _STEMS = ("conv1", "bn1", "relu", "maxpool")
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -156,8 +157,7 @@ def baseline(
     from torchvision import models
 
     _require_classifier(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = models.get_model(name, weights=None)
     if weights is not None:
         state = read_tensors(weights)

@@ -15,6 +15,7 @@ from torchvision.ops import nms
 from torchvision.transforms import v2
 
 from edgesearch.data.boxes import Boxes
+from edgesearch.tasks.box_crop import BoxCrop
 from edgesearch.tasks.task import Task
 
 LEAST_SCORE = 0.01
@@ -72,7 +73,7 @@ class Detection(Task):
         ]
         if a.crop_scale[0] < 1 and len(boxes):
             least = a.crop_scale[0] ** 0.5
-            steps.insert(0, v2.RandomIoUCrop(min_scale=least, trials=CROP_ATTEMPTS))
+            steps.insert(0, BoxCrop(min_scale=least, trials=CROP_ATTEMPTS))
         sample = {
             "image": tv_tensors.Image(image),
             "boxes": boxes,

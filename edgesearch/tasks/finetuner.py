@@ -27,6 +27,7 @@ from edgesearch.tasks.settings import FinetuneSettings
 from edgesearch.tasks.task import Task
 from edgesearch.tasks.task_images import FittedImages, SampleLoader
 from edgesearch.training.checkpoint import has_state, load_state, save_state
+from edgesearch.training.memory_format import training_format
 from edgesearch.training.optimizers import load_optimizer
 from edgesearch.training.precision import autocast
 from edgesearch.training.randomness import seed_of
@@ -115,10 +116,8 @@ class Finetuner:
         self.settings = settings = task.settings
         self.seed, self.folder, self.identity, self.report = task.seed, folder, identity, report
         self.device = torch_device(settings.device, "finetune")
-        # Not in channels last: with networks of few channels the backward pass of torch 2.14's
-        # oneDNN then damages memory (the process ends with SIGABRT or SIGSEGV).
-        self.model = model.to(self.device)
-        self.teacher = None if teacher is None else teacher.to(self.device).eval()
+        self.model = _placed(model, self.device)
+        self.teacher = None if teacher is None else _placed(teacher, self.device).eval()
         self.average: AveragedModel | None = None
         if settings.ema is not None:
             self.average = AveragedModel(
@@ -367,6 +366,10 @@ def _heard(signals: StopSignals) -> signal.Signals | None:
     """The signal that any process has received."""
     number = max(each for (each,) in distributed.numbers_of_all(signals.received or 0))
     return signal.Signals(number) if number else None
+
+
+def _placed(model: TaskModel, device: torch.device) -> TaskModel:
+    return model.to(device).to(memory_format=training_format(model, device))
 
 
 def _optimizer(model: TaskModel, settings: FinetuneSettings) -> torch.optim.Optimizer:

@@ -29,6 +29,7 @@ from edgesearch.tasks.model import TaskModel, add_head
 from edgesearch.tasks.settings import FinetuneSettings
 from edgesearch.tasks.task import Task
 from edgesearch.tasks.task_images import FittedImages, SampleLoader, TaskImages, share_out
+from edgesearch.training.randomness import seeded
 from edgesearch.training.torch_device import torch_device
 
 WEIGHTS = "model.safetensors"
@@ -121,8 +122,7 @@ class Finetuning:
         dense = self.record.head_class(self.settings.head).dense
         space, resolution = self.space, architecture.resolution
         if self.weights is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
+            with seeded(self.seed):
                 network = space.make_network(space.blocks(architecture))
         else:
             network = self.weights.subnet(architecture)

@@ -10,6 +10,7 @@ from torch import nn
 
 from edgesearch.tasks.backbone import Backbone, MapShapes
 from edgesearch.tasks.known_tasks import TASKS
+from edgesearch.training.randomness import seeded
 
 
 class Head(nn.Module):
@@ -86,6 +87,5 @@ def outputs_of(model: nn.Module, images: torch.Tensor) -> Sequence[torch.Tensor]
 def add_head(task: str, head: str, backbone: Backbone, classes: int, seed: int) -> TaskModel:
     """A whole network with a head whose initial weights come from `seed`."""
     kind = TASKS[task].head_class(head)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return TaskModel(backbone, kind(backbone.shapes, classes))

@@ -13,7 +13,7 @@ import torch
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.tasks.known_tasks import TASKS, TaskRecord
 from edgesearch.tasks.model import Head
-from edgesearch.training.randomness import seed_of
+from edgesearch.training.randomness import seed_of, seeded
 
 if TYPE_CHECKING:
     import onnx
@@ -62,8 +62,7 @@ class Task:
 
         Seed, epoch and index determine it.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(self.seed, epoch, index, _SAMPLE))
+        with seeded(seed_of(self.seed, epoch, index, _SAMPLE)):
             return self._changed(image, target)
 
     def _changed(self, image: torch.Tensor, target: Any) -> tuple[torch.Tensor, Any]:

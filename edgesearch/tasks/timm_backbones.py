@@ -14,6 +14,7 @@ from edgesearch.errors import SpaceError
 from edgesearch.space.public_weights import IMAGENET, Normalisation
 from edgesearch.supernet.weight_files import read_tensors
 from edgesearch.tasks.backbone import Backbone
+from edgesearch.training.randomness import seeded
 
 PREFIX = "timm/"
 """In names of baselines."""
@@ -72,8 +73,7 @@ def timm_backbone(
             another network.
         CheckpointError: The file cannot be read.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         try:
             form: dict[str, Any] = {"features_only": True} if dense else {"num_classes": 0}
             network = _timm().create_model(name, pretrained=False, in_chans=in_channels, **form)

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from edgesearch.data.boxes import Boxes
 from edgesearch.data.preprocess import Preprocess
 from edgesearch.tasks.backbone import Backbone
+from edgesearch.tasks.box_crop import BoxCrop
 from edgesearch.tasks.detection import Detection, Detections
 from edgesearch.tasks.known_tasks import TASKS
 from edgesearch.tasks.model import add_head, outputs_of
@@ -131,3 +134,27 @@ def test_figures_of_right_missing_and_ignored_objects():
     assert figures["map_50"] == figures["ap_50 dark"]  # no object of the other class counts
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, np.int64))
     assert task.figures([nothing], [target])["map_50"] == 0
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3])
+def test_crops_are_distributed_as_torchvisions(share):
+    width, height = 96, 64
+    side = torch.tensor([width, height]) * share
+    starts = torch.tensor([[4.0, 4.0], [60.0, 30.0]])
+    boxes = tv_tensors.BoundingBoxes(
+        torch.cat([starts, starts + side], dim=1), format="XYXY", canvas_size=(height, width)
+    )
+    names = ("left", "top", "width", "height")
+    figures = []
+    for kind in (v2.RandomIoUCrop, BoxCrop):
+        torch.manual_seed(0)
+        image = tv_tensors.Image(torch.zeros(3, height, width))
+        found = [kind(trials=20).make_params([image, boxes]) for _ in range(600)]
+        crops = np.array([[each[name] for name in names] for each in found if each])
+        kept = np.array([each["is_within_crop_area"].numpy() for each in found if each])
+        assert kept.any(axis=1).all()
+        assert (crops[:, :2] >= 0).all() and (crops[:, :2] + crops[:, 2:] <= (width, height)).all()
+        share_whole = 1 - len(crops) / len(found)
+        figures.append([share_whole * 100, *crops.mean(axis=0), *kept.mean(axis=0) * 100])
+    # Standard errors are up to 2.1 points and 1.2 pixels.
+    np.testing.assert_allclose(*figures, atol=8)
