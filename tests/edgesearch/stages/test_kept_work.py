@@ -109,6 +109,79 @@ def test_a_finished_training_is_extended(chain):
     chain.refuses("pretrain", "pretrain.epochs=1", "pretrain.extend=true", says=message)
 
 
+class TestExtensionOfDamagedStates:
+    LONGER = ("pretrain.epochs=3", "pretrain.extend=true")
+
+    @pytest.fixture
+    def damaged(self, chain):
+        """A finished training without a state that can be read; its states' contents."""
+        states = {}
+        for name in ("state.pt", "state.previous.pt"):
+            path = chain.output_dir / "supernet" / name
+            states[path] = path.read_bytes()
+            path.write_bytes(states[path][:1000])
+        return states
+
+    def test_is_refused_before_anything_is_set_aside(self, chain, damaged):
+        for stage in ("pretrain", "plan", "run"):
+            said = f"for pretrain.extend at {chain.output_dir / 'supernet/state.pt'}, or the one"
+            chain.refuses(stage, *self.LONGER, says=said)
+        assert not (chain.output_dir / "supernet.1").exists()
+        assert "already finished" in chain.passes("pretrain").stderr
+
+    def test_what_is_advised_works(self, chain, damaged, tmp_path):
+        age(chain, RECORD, 150)
+        said = chain.refuses("pretrain", *self.LONGER)
+        weights = chain.output_dir / "supernet/model.safetensors"
+        assert f" output_dir=ANOTHER pretrain.init={weights} pretrain.extend=false." in said
+        other = (f"output_dir={tmp_path / 'other'}", f"pretrain.init={weights}")
+        chain.passes("pretrain", *self.LONGER, *other, "pretrain.extend=false")
+        assert "set pretrain.extend=false and add --anew" in said
+        chain.passes("pretrain", *self.LONGER, "pretrain.extend=false", "--anew")
+        assert epochs_of(chain) == [1, 2, 3]
+        assert epochs_of(chain, "supernet.1") == [1, 2]
+
+    def test_one_that_is_restored_is_enough(self, chain, damaged):
+        path = chain.output_dir / "supernet" / "state.previous.pt"
+        path.write_bytes(damaged[path])
+        assert "after epoch 1" in chain.passes("pretrain", *self.LONGER).stderr
+        assert epochs_of(chain) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("supernet/model.safetensors", "pretrain"),
+        ("search/chosen.json", "search"),
+        ("search/ranking.json", "search"),
+        ("engines/w0/manifest.json", "export"),
+        ("summary/summary.json", "summary"),
+    ],
+)
+def test_damaged_output_of_a_finished_stage_is_told_at_once_and_made_again(chain, name, stage):
+    path = chain.output_dir / name
+    before = path.read_bytes()
+    path.unlink()  # what has been loaded may be a map of the file
+    path.write_bytes(before[:100])
+    said = f"{path.relative_to(path.parents[len(name.split('/')) - 2])} has changed since it was"
+    (planned,) = (each for each in chain.json("plan")["stages"] if each["name"] == stage)
+    assert said in planned["work"]
+    told = chain.passes("run").stderr
+    assert told.index(f"plan: {stage}: ") < told.index(f"{stage}: {said} made (kept as ")
+    assert path.with_name(f"{path.name}.1").read_bytes() == before[:100]
+    if stage in ("pretrain", "search"):
+        assert path.read_bytes() == before
+    assert "has changed since" not in chain.passes("run").stderr
+
+
+def test_a_lost_correction_is_fitted_again(chain):
+    chain.change_table(lambda lines: [line for line in lines if "correction" not in str(line)])
+    (planned,) = (each for each in chain.json("plan")["stages"] if each["name"] == "profile")
+    assert (planned["state"], planned["work"][:15]) == ("begun", "fit predictions")
+    chain.passes("run")
+    assert chain.json("plan")["stages"][0]["state"] == "finished"
+
+
 @pytest.mark.parametrize(
     ("command", "sections", "outdated"),
     [
