@@ -222,7 +222,8 @@ def _copy_finished(stage: Stage, shorter: Former, trainer: Trainer) -> None:
     A kill in between repeats this.
     """
     shorter = next(each for each in stage.former() if each.record == shorter.record)
-    state = load_state(shorter.folder / STATE, shorter.record["settings"])
+    path, notice = shorter.folder / STATE, trainer.listener.notice
+    state = load_state(path, shorter.record["settings"], notice)
     for name in (METRICS, BEST):
         if (shorter.folder / name).exists():
             write_bytes(trainer.folder / name, (shorter.folder / name).read_bytes())
