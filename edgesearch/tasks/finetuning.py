@@ -284,7 +284,7 @@ class Finetuning:
             raise CheckpointError(
                 f"a network fine-tuned for {self.record.name} at {path}",
                 str(error).splitlines()[0],
-                # the stage of the folder makes a file again only if it is missing
+                # what is missing is made again in any case
                 f"{'R' if not path.exists() else 'Move it away, and r'}un `edgesearch "
                 f"{folder.parent.name}` with the same configuration, then this command again.",
             ) from error
