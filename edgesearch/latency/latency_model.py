@@ -24,6 +24,11 @@ from edgesearch.tasks.head_costs import HeadCosts, TaskHead
 from edgesearch.tasks.known_tasks import TASKS
 from profilers import LatencyTable
 
+_PASSED = (
+    "If the cause has passed, run `edgesearch profile` with profile.retry_errors=true; otherwise "
+)
+"""The beginning of what to do about networks that fail; `choose …` follows."""
+
 
 @dataclass(frozen=True)
 class LatencyPrediction:
@@ -195,11 +200,6 @@ class LatencyModel:
     def cannot_run(self) -> Count:
         """Number of architectures with a block that the runtime cannot run."""
         return Count.of(self.space, np.isinf(self.predict_all(drawn_digits(self.space))))
-
-
-_PASSED = (
-    "If the cause has passed, run `edgesearch profile` with profile.retry_errors=true; otherwise "
-)
 
 
 def about_latencies(head: TaskHead | None) -> str:
