@@ -48,6 +48,13 @@ def lack_of_memory(error: BaseException | str) -> str | None:
     return f"no room for {size} more"
 
 
+def in_short(error: BaseException) -> str:
+    """What an invalid value is, for a message that has its own remedy."""
+    if isinstance(error, UserError):
+        return f"{error.found} ({error.required})"
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
+
+
 class FileError(UserError):
     """A file that cannot be read or written, is damaged, or is in use by another process."""
 

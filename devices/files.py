@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from devices.errors import FileError, UserError, UserNotice
+from devices.errors import FileError, UserError, UserNotice, in_short
 
 _FIRST_LINE_MAX_BYTES = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -181,8 +181,7 @@ class JsonLines:
         try:
             yield
         except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
-            said = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise self._damaged(f"line {number}: {said}") from error
+            raise self._damaged(f"line {number}: {in_short(error)}") from error
 
     def append(self, values: Mapping[str, Any], *, sync: bool = True) -> None:
         """Append a line; it survives a kill of the process.
@@ -216,7 +215,7 @@ class JsonLines:
         with self.path.open("rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FileError(
-                    f"{self.path} must be a regular file",
+                    f"a regular file at {self.path}",
                     "a device or a pipe",
                     "Choose another path.",
                 )

@@ -39,6 +39,6 @@ def _unreadable(path: Path, made_by: str, error: Exception) -> StageError:
     return StageError(
         f"the file {path}, which `edgesearch {made_by}` writes",
         "no such file" if isinstance(error, FileNotFoundError) else str(error),
-        # a finished stage makes a file again only if it is missing
+        # what is missing is made again in any case
         f"Move it away, and r{run}." if isinstance(error, ValueError) else f"R{run} first.",
     )

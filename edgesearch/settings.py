@@ -83,6 +83,11 @@ class Settings(BaseModel):
     exclusive: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Pairs of mutually exclusive options. On the command line, one replaces the other."""
 
+    @classmethod
+    def names(cls) -> list[str]:
+        """What edgesearch knows for the key `name` of the section; empty without such names."""
+        return []
+
     def without_effect(self, config: Any) -> list[str]:
         """Given options that have no effect in a configuration, one line for each reason.
 

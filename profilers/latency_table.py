@@ -386,7 +386,7 @@ class LatencyTable:
         scales = self._scales[of_medians]
         if session not in scales:
             raise TableError(
-                f"{self.path} must hold the reference workload of each session",
+                f"the reference workload of each session in {self.path}",
                 f"session {session}, which shares neither it nor another key",
                 "Remove the lines of this session, or move the table away, and measure again.",
             )

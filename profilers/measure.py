@@ -170,9 +170,7 @@ class MeasureConfig:
                 bound = f"at least {least[field]}"
             else:
                 continue
-            raise ProfilerError(
-                f"{field!r} of measuring must be {bound}", str(value), f"Raise {field!r}."
-            )
+            raise ProfilerError(f"{field!r} of measuring {bound}", str(value), f"Raise {field!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""

@@ -76,8 +76,8 @@ def _check_alike(table: LatencyTable, other: LatencyTable) -> None:
         differing += [(where, mismatch) for mismatch in machine_mismatches(machine, own)]
     for where, mismatch in differing:
         raise TableMismatchError(
-            f"{other.path} must be of {mismatch.field} {in_yaml(mismatch.wanted)}, as "
-            f"{table.path} is",
+            f"a latency table of {mismatch.field} {in_yaml(mismatch.wanted)}, like {table.path}, "
+            f"at {other.path}",
             f"{mismatch.field} {in_yaml(mismatch.found)}{where}",
             "Keep the two apart: only tables of the same device and versions are merged.",
         )
@@ -145,7 +145,7 @@ def _check_comparable(table: LatencyTable, other_path: Path, lines: Sequence[_Li
             table.session_scale(session.number)
     except TableError as error:
         raise TableError(
-            f"each session of {other_path} must share a key with {table.path}, such as the "
+            f"a key in each session of {other_path} that {table.path} has too, such as the "
             "reference workload",
             "a session that shares none",
             "Keep the two apart.",

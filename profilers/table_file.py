@@ -27,7 +27,7 @@ def read_table(path: Path) -> list[tuple[int, dict[str, Any]]]:
     found = lines[0][1].get("format") if lines else None
     if found != FORMAT:
         raise TableError(
-            f"{path} must be a latency table of format {FORMAT}",
+            f"a latency table of format {FORMAT} at {path}",
             f"format {found!r}" if lines else "a file without a complete first line",
             "Move it away, or run `edgesearch profile` into another folder.",
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devices.errors import DeviceError
+from devices.errors import DeviceError, in_short
 from devices.fingerprint import Fingerprint
 from devices.spec import IDENTITY_FIELDS, MEASURED_FIELDS, DeviceSpec
 from devices.values import in_yaml
@@ -39,9 +39,9 @@ def read_identity(path: Path, header: Mapping[str, Any]) -> tuple[DeviceSpec, Fi
         )
     except (KeyError, TypeError, DeviceError) as error:
         raise TableError(
-            f"{path} must name its device and fingerprint in line 1",
-            str(error),
-            "Move it away and measure again.",
+            f"a device and a fingerprint in line 1 of {path}",
+            in_short(error),
+            "Move it away, and run `edgesearch profile` to measure again.",
         ) from error
 
 
@@ -93,7 +93,7 @@ def check_identity(
     if refused:
         fields = ", ".join(sorted({*accept, *(mismatch.field for mismatch in refused)}))
         raise TableMismatchError(
-            f"{path} must be of {refused[0].field} {in_yaml(refused[0].wanted)}",
+            f"a latency table of {refused[0].field} {in_yaml(refused[0].wanted)} at {path}",
             f"{refused[0].field} {in_yaml(refused[0].found)}",
             "Use the table of this device, measure anew (`edgesearch profile CONFIG --again` keeps "
             "this one aside), or accept the "
@@ -111,7 +111,8 @@ def refuse_other_runs(path: Path, accepted: Iterable[Mismatch]) -> None:
     for mismatch in accepted:
         if mismatch.field in _RUN_FIELDS:
             raise TableMismatchError(
-                f"{path} must be of {mismatch.field} {in_yaml(mismatch.wanted)} to be added to",
+                f"a latency table of {mismatch.field} {in_yaml(mismatch.wanted)} at {path}, to be "
+                "added to",
                 f"{mismatch.field} {in_yaml(mismatch.found)}, which was accepted for reading it",
                 "Move this table away, and run `edgesearch profile` for one of this device.",
             )

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from devices.values import did_you_mean
 from edgesearch.cli.guard import fail
 from edgesearch.errors import UserError
 
@@ -29,6 +30,22 @@ class Commands(TyperGroup):
             args = [args[place], *before, *args[place + 1 :]]
         return super().parse_args(ctx, args or ["--help"])
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of a call.
+
+        Raises:
+            UserError: There is no such command.
+        """
+        name = args[0]
+        if not name.startswith("-") and name not in self.commands:
+            program = ctx.command_path
+            raise UserError(
+                f"a command of `{program}`",
+                name,
+                f"{did_you_mean(name, [*self.commands])} `{program} --help` lists them.".lstrip(),
+            )
+        return super().resolve_command(ctx, args)
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -45,8 +62,9 @@ class Commands(TyperGroup):
             return super().main(given, *options, **extra)
         try:
             code = super().main(given, *options, **extra)
-        except UsageError as error:
-            code = fail(_explained(error, given), as_json="--json" in given).exit_code
+        except (UsageError, UserError) as error:
+            known = error if isinstance(error, UserError) else _explained(error, given)
+            code = fail(known, as_json="--json" in given).exit_code
         except typer.Abort:
             code = 130
         sys.exit(code or 0)
@@ -64,9 +82,12 @@ def _explained(error: Any, given: Sequence[str]) -> UserError:
         )
     # Only the first letter of `-photos` is named.
     whole = next((each for each in given if each.split("=")[0].startswith(option)), option)
-    similar = ", ".join(getattr(error, "possibilities", None) or ())
-    remedy = f"Did you mean {similar}? " if similar else ""
-    remedy += f"`{command} --help` shows the options."
+    parameters = [] if error.ctx is None else error.ctx.command.params
+    names = (name for each in parameters for name in each.opts if name.startswith("--"))
+    # Without dashes, which would make any two options alike.
+    known = {name.lstrip("-"): name for name in ("--help", *names)}
+    guess = did_you_mean(whole.split("=")[0].lstrip("-"), known)
+    remedy = f"{guess} `{command} --help` shows the options.".lstrip()
     if len(whole) > 2 and not whole.startswith("--"):
         remedy += f" A file or folder whose name begins with a dash is written ./{whole}"
     return UserError(f"an option of `{command}`", whole, remedy)

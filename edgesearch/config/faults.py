@@ -39,7 +39,8 @@ def _describe(
     if details["type"] == "missing":
         return f"{path}: required, but not given"
     if details["type"] in ("model_type", "model_attributes_type"):
-        return f"{path or 'the file'}: must be a section of keys; found: {found}"
+        question = _name_of_section(details["input"], names, schema)
+        return f"{path or 'the file'}: must be a section of keys; found: {found}{question}"
     if details["type"] == "fault":
         context = details["ctx"]
         found = found if context["found"] is None else context["found"]
@@ -98,6 +99,16 @@ def sections_of(annotation: Any) -> Iterator[type[Settings]]:
         yield annotation
     for inner in get_args(annotation):
         yield from sections_of(inner)
+
+
+def _name_of_section(found: Any, names: Sequence[str], schema: type[Settings]) -> str:
+    """Where a name belongs that stands in place of its section; empty if it is no name."""
+    section, path = section_at(schema, names), ".".join(names)
+    known = [] if section is None or not isinstance(found, str) else section.names()
+    # In a file, the section cannot be both the text and keys.
+    ways = {name: f"{path}.name={name} (in a file: {{name: {name}}})" for name in known}
+    question = did_you_mean(found, ways) if ways else ""
+    return f". {question}" if question else ""
 
 
 def _suggestion(path: str, schema: type[Settings]) -> str:

@@ -6,6 +6,8 @@ import io
 import os
 import re
 import stat
+import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import BinaryIO
 
 from edgesearch.data.file_kinds import NO_IMAGE
 from edgesearch.data.layout import Parts
+from edgesearch.errors import UserNotice
 
 WhyNot = Callable[[str, Callable[[], BinaryIO]], str | None]
 """The reason against a file, None for a wanted one; gets its name and a function that opens it."""
@@ -24,6 +27,8 @@ SYSTEM_FOLDERS = {
 OUTPUT = "written by edgesearch"
 HIDDEN = "hidden"
 BACK = "leading back to a folder above"
+TELL_EVERY_S = 10.0
+"""Seconds between two notices of a long search."""
 TWICE = "leading to a folder that is read already"
 _EXTENSION = re.compile(r"\.[a-z]\w{1,4}$", re.I)
 """Of a dangling link that was a file rather than a folder."""
@@ -80,7 +85,16 @@ def find_files(
     visited: set[str] = set()
     waiting: list[tuple[Path, Parts]] = []  # folders behind links come last
     todo: list[tuple[Path, Parts]] = [(root, ())]
+    told = time.monotonic()
     while todo or waiting:
+        if time.monotonic() - told >= TELL_EVERY_S:
+            warnings.warn(
+                f"still searching {root}: {len(found.files):,} files to read in "
+                f"{len(found.folders):,} folders so far; Ctrl-C stops",
+                UserNotice,
+                stacklevel=2,
+            )
+            told = time.monotonic()
         folder, parts = todo.pop() if todo else waiting.pop(0)
         try:
             real = os.path.realpath(folder)

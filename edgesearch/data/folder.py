@@ -95,7 +95,13 @@ def check_folder(root: Path, is_output: Callable[[Path], bool]) -> None:
 
 
 def check_not_output(root: Path, is_output: Callable[[Path], bool]) -> None:
-    """Refuse a root that edgesearch itself writes to."""
+    """Refuse a root that edgesearch itself writes to, and that of all files of the machine."""
+    if root.resolve() == Path("/"):
+        raise DataError(
+            f"the folder of the images, not of all files of this machine ({root})",
+            "the root of the file system",
+            "Correct `data.root`.",
+        )
     if is_output(root):
         raise DataError(
             f"images in a folder that edgesearch does not write to, not {root.absolute()}",

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, model_validator
 
 from devices.values import did_you_mean
 from edgesearch.errors import UserError
-from edgesearch.families import load_space, space_from_dict
+from edgesearch.families import known_spaces, load_space, space_from_dict
 from edgesearch.settings import Settings, fault
 from edgesearch.space import SearchSpace
 
@@ -24,6 +24,11 @@ class SpaceSettings(Settings):
     """Name of a space of edgesearch, or of the new space."""
     family: str | None = None
     """Family of a new space."""
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """See `Settings`."""
+        return known_spaces()
 
     def build(self) -> SearchSpace:
         """Make the space.

@@ -21,7 +21,13 @@ from edgesearch.latency.table import NETWORK, WITH_HEAD, MeasuredNetwork, measur
 from edgesearch.space import Architecture, Block, SearchSpace
 from edgesearch.space.count import Count, drawn_digits, is_laid_out
 from edgesearch.tasks.head_costs import HeadCosts, TaskHead
+from edgesearch.tasks.known_tasks import TASKS
 from profilers import LatencyTable
+
+_PASSED = (
+    "If the cause has passed, run `edgesearch profile` with profile.retry_errors=true; otherwise "
+)
+"""The beginning of what to do about networks that fail; `choose …` follows."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +259,7 @@ def _fit(
             f"at least {fewest} whole subnet(s) that {table.spec.name} can run",
             f"{kept.sum()}; {len(failed)} of its blocks and subnets cannot run, {failed[0]} "
             f"because of: {table.errors[failed[0]]}",
-            "Choose another runtime, precision or space.",
+            f"{_PASSED}choose another runtime, precision or space.",
         )
     fitted = [network for network, is_kept in zip(latest.values(), kept, strict=True) if is_kept]
     medians_ms = np.array([])
@@ -280,6 +286,12 @@ def _medians_ms(
     return medians_ms, float(np.median(medians_ms / lows_ms))
 
 
+def other_heads(head: TaskHead) -> str:
+    """The heads of the task to choose instead, to be followed by another way; "" without any."""
+    names = [name for name in TASKS[head.task].heads if name != head.head]
+    return f"finetune.head={' or '.join(names)}, or " if names else ""
+
+
 def _fit_head(backbones: LatencyModel, table: LatencyTable, costs: HeadCosts) -> HeadFit:
     """Fit the head to the whole models of a table.
 
@@ -301,7 +313,7 @@ def _fit_head(backbones: LatencyModel, table: LatencyTable, costs: HeadCosts) ->
         raise LatencyError(
             f"at least {fewest} whole models with {head} that {table.spec.name} can run",
             f"{kept.sum()} in {table.path}{why}",
-            "Choose another finetune.head, runtime or precision."
+            f"{_PASSED}choose {other_heads(head)}another runtime or precision."
             if failed
             else "Run `edgesearch profile` with the same configuration first.",
         )

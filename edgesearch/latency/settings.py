@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from devices.spec import IDENTITY_FIELDS, MEASURED_FIELDS, DeviceSpec, load_device
+from devices.spec import IDENTITY_FIELDS, MEASURED_FIELDS, DeviceSpec, known_devices, load_device
 from edgesearch.errors import UserError
 from edgesearch.formats.precisions import precision_of
 from edgesearch.settings import (
@@ -67,6 +67,11 @@ class DeviceSettings(MeasuredSettings):
     """Threads per network."""
     machine: str | None = None
     """Required processor architecture, such as aarch64."""
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """See `Settings`."""
+        return known_devices()
 
     def build(self) -> DeviceSpec:
         """The device.

@@ -15,6 +15,7 @@ import numpy as np
 
 from devices import DeviceSpec, Fingerprint
 from devices.cache_dir import default_cache_dir
+from devices.errors import FileError
 from edgesearch.events import Event, Report, silent
 from edgesearch.formats.fp32 import FP32
 from edgesearch.formats.onnx_export import assemble_network, export_blocks, export_network
@@ -227,8 +228,16 @@ class WorkloadFiles:
 
     def _make(self, blocks: Sequence[Block], resolution: int) -> None:
         new = [block for block in blocks if block.key not in self._made]
-        if new:
+        if not new:
+            return
+        try:
             self._made.update(self._files_of(new, resolution))
+        except FileError as error:  # which advises another output_dir
+            raise FileError(
+                f"a folder for exported blocks that can be written: {self._cache}",
+                error.found,
+                "Correct it or free space there, or set profile.cache_dir=FOLDER.",
+            ) from error
 
     def networks(self, architectures: Sequence[Architecture], kind: str) -> list[Workload]:
         """Whole networks of kind `NETWORK` or `VALIDATION`, assembled from their blocks."""

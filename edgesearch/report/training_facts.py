@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from devices.files import JsonLines
 from edgesearch.run.context import RunContext
 from edgesearch.run.stage import read_record, worked_s
 from edgesearch.supernet.weights import Origin, read_origin
-from edgesearch.training.run_log import METRICS
+from edgesearch.training.run_log import epoch_lines
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def read_training(run: RunContext) -> TrainingFacts | None:
     record = read_record(folder)
     if record is None:
         return None
-    log = JsonLines(folder / METRICS, "epochs of a training run", "Restart the run.")
+    log = epoch_lines(folder)
     epochs = [values for _, values in log.read()] if log.path.exists() else []
     made_with = record["settings"]
     return TrainingFacts(

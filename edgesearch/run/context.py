@@ -151,6 +151,7 @@ class RunContext:
 
         Raises:
             DataError: There are no images.
+            StageError: `finetune.classes` is not the number of their classes.
         """
         from edgesearch.data.image_pool import ImagePool
         from edgesearch.processes import distributed
@@ -162,6 +163,7 @@ class RunContext:
         self._pool = pool = ImagePool(
             data, channels, seed, decode_all, self.files.is_output, self._normalisation()
         )
+        self._check_classes(pool)
         if self._keeps_pools:
             self._pools[decode_all] = pool
         found = pool.contents
@@ -170,6 +172,16 @@ class RunContext:
                 self.report(Event("images", text))
             self._told.add(text)
         return pool
+
+    def _check_classes(self, pool: ImagePool) -> None:
+        settings = self.config.finetune
+        known = settings.task is not None and settings.classes is not None and pool.class_names
+        if known and settings.classes != len(pool.class_names):
+            raise StageError(
+                f"finetune.classes {len(pool.class_names)}, as the images have",
+                str(settings.classes),
+                "Set finetune.classes=null, or correct data.classes.",
+            )
 
     @property
     def contents(self) -> Contents | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from devices.files import next_number, numbered, write_json
+from devices.files import next_number, numbered, sha256_of, write_json
 from devices.values import in_yaml
 from edgesearch.errors import StageError
 from edgesearch.events import Event
@@ -23,6 +23,13 @@ from edgesearch.words import duration_words
 
 FEW_MINUTES_S = 180.0
 """Output that took longer is set aside only if the user says so."""
+_CHECKS_ITSELF = ".jsonl"
+"""Ending of logs, whose reader names a damaged line and leaves out a torn one."""
+_FOLLOWS_FROM = {
+    "latency_of": "finetune.task, finetune.head and finetune.classes",
+    "references": "pretrain.init and pretrain.teacher",
+}
+"""What the user sets, by names in records that are no keys of the configuration."""
 FINISHED = "already finished, and nothing it depends on has changed"
 Prepared = TypeVar("Prepared")
 
@@ -120,9 +127,22 @@ class Stage:
             record is not None
             and bool(record["finished"])
             and not self.changes(record)
-            and not _missing(self.folder, record)
-            and self.intact()
+            and not self._fault(record)
         )
+
+    def fault(self) -> str:
+        """What is wrong with output that was finished, in words; empty if nothing is."""
+        record = read_record(self.folder)
+        if record is None or not record["finished"] or self.changes(record):
+            return ""
+        return self._fault(record)
+
+    def _fault(self, record: Mapping[str, Any]) -> str:
+        if missing := _missing(self.folder, record):
+            return f"{missing[0]} is missing"
+        if changed := _changed(self.folder, record):
+            return f"{changed[0]} has changed since it was made"
+        return "" if self.intact() else "some of its files are missing or changed"
 
     def can_take_back(self) -> bool:
         """Whether a folder that was set aside was made with just what is asked for now."""
@@ -188,10 +208,10 @@ class Stage:
             )
         elif not record["finished"]:
             message = "resuming where it was stopped"
-        elif missing := _missing(self.folder, record):
-            message = f"{missing[0]} is missing: starting again"
-        elif not self.intact():
-            message = "some of its files are missing or changed: starting again"
+        elif fault := self._fault(record):
+            changed = [self._keep(name) for name in _changed(self.folder, record)]
+            also = f" (kept as {', '.join(changed)})" if changed else ""
+            message = f"{fault}{also}: starting again"
         self._write(False, (), began=time.time())
         return message
 
@@ -218,6 +238,11 @@ class Stage:
             record = read_record(folder)
             if record is not None:
                 yield Former(folder, record)
+
+    def _keep(self, name: str) -> str:
+        """Rename output that has changed, so that it is made again; the new name."""
+        path = self.folder / name
+        return path.rename(numbered(path, next_number(path))).name
 
     @property
     def _holds(self) -> bool:
@@ -282,6 +307,11 @@ class Stage:
             "settings": self.plain_settings(),
             "inputs": dict(self.inputs),
             "outputs": list(outputs),
+            "contents": {
+                name: _content(self.folder / name)
+                for name in outputs
+                if not name.endswith(_CHECKS_ITSELF) and (self.folder / name).is_file()
+            },
         }
         write_json(self.folder / RECORD, record)
 
@@ -301,6 +331,8 @@ class Change(NamedTuple):
         was, now = in_yaml(before), in_yaml(after)
         given = before if isinstance(before, str) else "" if before is None else json.dumps(before)
         undo = f"set {shlex.quote(f'{path}={given}')}"
+        if path in _FOLLOWS_FROM:
+            undo = f"restore {_FOLLOWS_FROM[path]}"
         return cls(f"{path} has changed from {was} to {now}", undo)
 
 
@@ -351,6 +383,30 @@ def worked_s(folder: Path, record: Mapping[str, Any] | None, until: float | None
     if began is None:
         return float(record["seconds"])
     return float(record["seconds"]) + max(0.0, (until or max(times, default=began)) - began)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What tells whether a file has changed, quickly where it has not been written to."""
+    status = path.stat()
+    digest = sha256_of(path)
+    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns, "sha256": digest}
+
+
+def _changed(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """Outputs of other content than when the stage finished; missing ones are none."""
+    found = []
+    for name, content in record.get("contents", {}).items():
+        path = folder / name
+        if not path.exists():
+            continue
+        status = path.stat()
+        if status.st_size == content["bytes"]:
+            if status.st_mtime_ns == content["modified_ns"]:
+                continue
+            if sha256_of(path) == content["sha256"]:  # copied, or restored
+                continue
+        found.append(name)
+    return found
 
 
 def _missing(folder: Path, record: Mapping[str, Any]) -> list[str]:

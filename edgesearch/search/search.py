@@ -162,7 +162,7 @@ class Search:
         evaluations, space = self.settings.evaluations, self.feasible.space
         log = TrialLog(self.files.trials, space, {**self.scored_with, "number of images": images})
         for former in self.files.former(self.files.trials.name):
-            taken = log.adopt(former)
+            taken = log.adopt(former, self._tell)
             if taken:
                 self._tell(f"reusing {taken} scores of a former search in {former.parent}")
         trials: list[Trial] = []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devices.errors import in_short
 from devices.files import JsonLines
 from devices.values import in_yaml
 from edgesearch.errors import SearchError, UserError
@@ -92,14 +93,20 @@ class TrialLog:
                     "Restore the configuration, or move the file away to search anew.",
                 )
 
-    def adopt(self, path: Path) -> int:
-        """Copy the new trials of a whole log with the same header; returns how many."""
+    def adopt(self, path: Path, tell: Callable[[str], None] = lambda message: None) -> int:
+        """Copy the new trials of a whole log with the same header; returns how many.
+
+        A damaged one is told, and left alone.
+        """
+        if not path.exists():
+            return 0
         try:
             lines = [values for _, values in JsonLines(path, "trials", "").read()]
             if lines[:1] != [self._header]:
                 return 0
             found = [Trial.from_dict(values, self._space) for values in lines[1:]]
-        except (ValueError, KeyError, TypeError, AttributeError, UserError):
+        except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+            tell(f"the scores in {path} are not used again: damaged, {in_short(error)}")
             return 0
         new = [trial for trial in found if trial.architecture not in self.trials]
         for trial in new:

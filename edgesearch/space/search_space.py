@@ -145,6 +145,14 @@ class SearchSpace(ABC):
             if not all(isinstance(each, tuple) for each in lists):
                 yield f"{field.name} {in_yaml(value)} ({form})"
 
+    def written(self, choice: str) -> str:
+        """Where the user writes a choice: `head_widths`, or the entry of a stage."""
+        stage = re.fullmatch(r"stage(\d+)_(\w+)", choice)
+        name = f"stage_{stage[2]}s" if stage else f"{choice}s"
+        if name not in {field.name for field in fields(type(self))}:
+            return choice
+        return f"entry {stage[1]} of {name}" if stage else name
+
     def _faults_of_choices(self) -> Iterator[str]:
         depths: list[int] = []
         for name, values in self.choices.items():
@@ -156,7 +164,7 @@ class SearchSpace(ABC):
             if isinstance(values, tuple) and len(values) > SHORT:
                 wrong = next(n for n in range(len(values)) if not rising(values[: n + 1], least))
                 needed += f"; entry {wrong + 1} is {in_yaml(values[wrong])}"
-            yield f"{name} {in_yaml(values)} (a list of {needed})"
+            yield f"{self.written(name)} {in_yaml(values)} (a list of {needed})"
         if sum(depths) > MOST_BLOCKS:
             yield (
                 f"up to {sum(depths):,} blocks in the stages of a network (at most "
@@ -173,8 +181,10 @@ class SearchSpace(ABC):
                     f"a search space with at most {MOST_SETTINGS:,} settings of the choices that "
                     "decide the blocks of a stage, as all these blocks are laid out",
                     f"{settings:,} in {self.name!r}: "
-                    + " × ".join(f"{count:,} of {name}" for name, count in counts.items()),
-                    f"Choose fewer values for {' or '.join(most)}.",
+                    + " × ".join(
+                        f"{count:,} of {self.written(name)}" for name, count in counts.items()
+                    ),
+                    f"Choose fewer values in {' or '.join(map(self.written, most))}.",
                 )
 
     @classmethod

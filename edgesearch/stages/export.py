@@ -43,7 +43,7 @@ from edgesearch.latency.budgets import (
     measured_figures,
     predicted_figures,
 )
-from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.latency_model import LatencyModel, other_heads
 from edgesearch.latency.load_table import load_table, tell_doubt, tell_speed
 from edgesearch.latency.table import (
     WHOLE,
@@ -393,6 +393,8 @@ class _Exporter:
                 anchors=anchors,
                 accept=self.run.config.profile.accept,
             )
+            if workload.key in table.errors:
+                raise self._cannot_run(winner, table.errors[workload.key])
             figures = measured_figures(table, workload.key)
             measured = winner.with_latency(self.run.device.name, **figures)
             if fits_as_measured(measured.latency_ms[self.run.device.name]):
@@ -400,6 +402,16 @@ class _Exporter:
         if self.run.config.profile.accept:
             tell_speed(table, "export", self.run.report)
         return figures
+
+    def _cannot_run(self, winner: Winner, error: str) -> ExportError:
+        head = self.run.head
+        return ExportError(
+            f"{winner.name} ({winner.architecture}) to run on {self.run.device.name}",
+            error,
+            "If the cause has passed, run the same command again; otherwise choose "
+            f"{'' if head is None else other_heads(head)}another device.runtime, "
+            "device.precision or space.",
+        )
 
     def _calibration(self, resolution: int) -> torch.Tensor:
         """Training images as inputs, for ranges of numbers."""

@@ -22,7 +22,8 @@ from edgesearch.run.stage import Stage
 from edgesearch.search.winners import Winners
 from edgesearch.space import Architecture
 from edgesearch.stages.search import WINNERS
-from edgesearch.tasks.finetuning import Finetuned, Finetuning
+from edgesearch.tasks.finetuning import FIGURES, Finetuned, Finetuning
+from edgesearch.tasks.finetuning import WEIGHTS as TRAINED
 from edgesearch.tasks.model import TaskModel
 
 RESULTS = "results.json"
@@ -120,19 +121,10 @@ def open_finetuning(
         run: The run.
         pool: Its images, if they are open.
         weights: Load the supernet, unless `finetune.weights` is random.
-
-    Raises:
-        StageError: `finetune.classes` is not the number of classes of the images.
     """
     settings, search = run.config.finetune, run.config.search
     check_memory(run, images=0)
     pool = pool or run.open_images()
-    if settings.classes not in (None, len(pool.class_names)):
-        raise StageError(
-            f"finetune.classes {len(pool.class_names)}, as the images have",
-            str(settings.classes),
-            "Set finetune.classes=null, or correct data.classes.",
-        )
     return Finetuning(
         settings=settings,
         space=run.space,
@@ -245,7 +237,8 @@ def _train(
         settings = run.config.finetune
         about = {"task": settings.task, "head": settings.head, "metric": finetuning.record.metric}
         write_json(run.files.finetune / RESULTS, {**about, "rows": rows})
-    return [RESULTS, *(f"{row['architecture']}/model.safetensors" for row in rows)]
+    files = (FIGURES, TRAINED)
+    return [RESULTS, *(f"{row['architecture']}/{name}" for row in rows for name in files)]
 
 
 def _result(run: RunContext, skipped: bool) -> FinetuneResult:

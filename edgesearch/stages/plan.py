@@ -22,10 +22,10 @@ from edgesearch.latency.latency_model import LatencyModel, about_latencies
 from edgesearch.latency.table import NETWORK, WITH_HEAD, current_correction, current_head
 from edgesearch.latency.workloads import ANCHORS, block_keys
 from edgesearch.pretrain.knn_monitor import CALIBRATION_IMAGES
-from edgesearch.pretrain.trainer import Trainer
+from edgesearch.pretrain.trainer import STATE, Trainer
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.room import check_memory, disk_free, disk_needed, machine_memory
-from edgesearch.run.stage import read_record
+from edgesearch.run.stage import Stage, read_record
 from edgesearch.search.agreement import images_of_score, make_agreement
 from edgesearch.search.training_doubt import LABELLED
 from edgesearch.space import Architecture
@@ -38,11 +38,12 @@ from edgesearch.stages.export import (
 )
 from edgesearch.stages.finetune import check_finetune, finetune_stage, open_finetuning
 from edgesearch.stages.pretrain import check_pretrain, prepare_training, pretrain_stage
-from edgesearch.stages.profile import is_profiled, missing_keys, table_of
+from edgesearch.stages.profile import is_fitted, is_profiled, missing_keys, table_of
 from edgesearch.stages.scorer import inputs_of_score
 from edgesearch.stages.search import check_search, search_stage, tables_of
 from edgesearch.stages.summary import summary_stage
 from edgesearch.supernet.weights import SupernetWeights
+from edgesearch.training.checkpoint import has_state
 from edgesearch.training.run_log import epochs_done
 from edgesearch.words import duration_words, ms_words
 from profilers import LatencyTable
@@ -161,6 +162,12 @@ def _about(seconds: float | None) -> str:
     return "" if seconds is None else f"; about {duration_words(seconds)}"
 
 
+def _fault(stage: Stage | None) -> str:
+    """Why a finished stage is to be done again; empty if it is not, or if something has changed."""
+    fault = "" if stage is None else stage.fault()
+    return f" ({fault})" if fault else ""
+
+
 def peak_memory() -> int | None:
     """Most memory that this process has had, in bytes; None if the system does not tell."""
     try:
@@ -248,7 +255,7 @@ class Planner:
         try:
             return self._glance_at([self.space.smallest, self.space.largest])
         except UserError as error:
-            self._why_no_glance = f"not measured: {error.required}, found {error.found}"
+            self._why_no_glance = f"not measured: {error}"
             return None
 
     def _glance_at(self, architectures: list[Architecture]) -> Glance:
@@ -305,7 +312,10 @@ class Planner:
     def _profile(self, follows: bool) -> StagePlan:
         settings, table = self.config.profile, self._table
         if is_profiled(self.run, table):
-            return StagePlan("profile", FINISHED, f"{len(block_keys(self.space))} blocks", None)
+            measured = f"{len(block_keys(self.space))} blocks"
+            if is_fitted(self.run, table):
+                return StagePlan("profile", FINISHED, measured, None)
+            return StagePlan("profile", BEGUN, f"fit predictions to {measured} and networks", 0.0)
         missing = [*block_keys(self.space)] if table is None else missing_keys(self.run, table)
         networks = [key for key in missing if key.startswith((f"{NETWORK}/", f"{WITH_HEAD}/"))]
         blocks = len(missing) - len(networks)
@@ -337,12 +347,13 @@ class Planner:
             return StagePlan("pretrain", TO_DO, "take over the initial weights", 0.0)
         steps = self._trainer.loader.steps_per_epoch
         record, done = read_record(stage.folder), 0
-        if record is not None and not stage.changes(record):
+        if record is not None and not stage.changes(record) and has_state(stage.folder / STATE):
             done = min(settings.epochs, epochs_done(stage.folder))
         left = settings.epochs - done
         work = f"{left} epochs of {steps:,} steps with {settings.batch_size} images" + (
             f" ({done} epochs are done)" if done else ""
         )
+        work += _fault(stage)
         state = BEGUN if done else TO_DO
         if not self._times:
             return StagePlan("pretrain", state, work, None)
@@ -358,7 +369,8 @@ class Planner:
 
     def _search(self, follows: bool) -> StagePlan:
         settings = self.config.search
-        if follows and self._search_is_finished():
+        stage = self._search_stage()
+        if follows and stage is not None and stage.is_finished():
             return StagePlan("search", FINISHED, f"{settings.evaluations} candidates", None)
         count = min(settings.evaluations, self.space.size)
         known = 0
@@ -368,6 +380,7 @@ class Planner:
         images = images_of_score(len(self._pool.train), settings, silent)[1]
         compared = min(count, settings.winners + settings.reserves)
         work = f"score {count - known} candidates on at most {images:,} images"
+        work += _fault(stage)
         state = BEGUN if known else TO_DO
         if not self._times:
             return StagePlan("search", state, work, None)
@@ -378,7 +391,8 @@ class Planner:
             seconds += 2 * self._knn_s(settings.calibration_images, [self.space.largest], LABELLED)
         return StagePlan("search", state, work, seconds)
 
-    def _search_is_finished(self) -> bool:
+    def _search_stage(self) -> Stage | None:
+        """The stage; None while something that it reads is missing."""
         with suppress(UserError):
             tables = tables_of(self.run)
             inputs = {
@@ -386,16 +400,18 @@ class Planner:
                 IMAGES: self._pool.digest,
                 **inputs_of_score(self.run),
             }
-            return search_stage(self.run, tables, inputs).is_finished()
-        return False
+            return search_stage(self.run, tables, inputs)
+        return None
 
     def _finetune(self, follows: bool) -> StagePlan:
         """Fine-tuning; the winners' steps take as long as the mean of both ends of the space."""
         settings = self.config.finetune
         work = f"train {', '.join(settings.start)} for {settings.task}, {settings.epochs} epochs"
         with suppress(UserError, OSError):
-            if follows and finetune_stage(self.run, self._pool).is_finished():
+            stage = finetune_stage(self.run, self._pool)
+            if follows and stage.is_finished():
                 return StagePlan("finetune", FINISHED, work, None)
+            work += _fault(stage)
         return StagePlan("finetune", TO_DO, work, None if self.brief else self._finetune_s())
 
     def _finetune_s(self) -> float:
@@ -428,15 +444,16 @@ class Planner:
         if tensorrt is not None:
             work += f", with engines for {', '.join(tensorrt.compute_capabilities)}"
         with suppress(UserError, OSError):
-            if follows and export_stage(self.run, self._pool, tensorrt).is_finished():
+            stage = export_stage(self.run, self._pool, tensorrt)
+            if follows and stage.is_finished():
                 return StagePlan("export", FINISHED, work, None)
+            work += _fault(stage)
         if self.brief:
             return StagePlan("export", TO_DO, work, None)
         try:
             return StagePlan("export", TO_DO, work, winners * self._export_s())
         except UserError as error:
-            why = f"not timed: {error.required}, found {error.found}"
-            return StagePlan("export", TO_DO, f"{work}; {why}", None)
+            return StagePlan("export", TO_DO, f"{work}; not timed: {error}", None)
 
     def _export_s(self) -> float:
         """Time to build and measure a winner, from one network."""
@@ -451,8 +468,10 @@ class Planner:
     def _summary(self, follows: bool) -> StagePlan:
         work = "compare the winners with both ends of the space and raw pixels"
         with suppress(UserError):
-            if follows and summary_stage(self.run, self._pool).is_finished():
+            stage = summary_stage(self.run, self._pool)
+            if follows and stage.is_finished():
                 return StagePlan("summary", FINISHED, work, None)
+            work += _fault(stage)
         if not self._times:
             return StagePlan("summary", TO_DO, work, None)
         winners = self.config.search.winners * len(self.config.search.budgets.each())

@@ -10,19 +10,20 @@ from typing import NamedTuple
 
 from devices.files import sha256_of, write_bytes
 from devices.machine import instruction_sets
+from devices.values import in_shell
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.errors import CheckpointError, Interrupted, StageError
 from edgesearch.events import Event, Report, silent
 from edgesearch.pretrain.computation import Choice, choose_computation
 from edgesearch.pretrain.make_trainer import make_trainer, warn_of_images, weights_file
-from edgesearch.pretrain.trainer import BEST, STATE, Trainer
+from edgesearch.pretrain.trainer import BEST, STATE, WEIGHTS, Trainer
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import check_same_in_all
 from edgesearch.run.context import IMAGES, RunContext
 from edgesearch.run.room import check_disk, check_training_memory
 from edgesearch.run.stage import Former, Stage, read_record
 from edgesearch.supernet.weight_files import beginning_of
-from edgesearch.training.checkpoint import has_state, load_state, save_state
+from edgesearch.training.checkpoint import find_state, has_state, load_state, save_state
 from edgesearch.training.run_log import METRICS
 from edgesearch.training.torch_device import torch_device
 
@@ -180,13 +181,39 @@ def _shorter(run: RunContext, stage: Stage) -> Former:
             f"none in {stage.folder}, nor beside it",
             "Leave pretrain.extend out to train from the start.",
         )
-    return max(
+    chosen = max(
         found,
         key=lambda former: (
             former.folder == stage.folder,
             int(former.record["settings"]["pretrain.epochs"]),
         ),
     )
+    _check_state(chosen)
+    return chosen
+
+
+def _check_state(shorter: Former) -> None:
+    """Refuse a finished training whose states are damaged, before it is set aside.
+
+    Raises:
+        CheckpointError: There is no state to go on from.
+    """
+    path, weights = shorter.folder / STATE, shorter.folder / WEIGHTS
+    try:
+        find_state(path)
+    except CheckpointError as error:
+        remedy = (
+            "Restore one of them from a copy. Without, train from the start (set "
+            "pretrain.extend=false and add --anew; the former output is kept)"
+        )
+        if weights.exists():
+            init = in_shell(f"pretrain.init={weights}")
+            remedy += f", or from its weights: output_dir=ANOTHER {init} pretrain.extend=false"
+        raise CheckpointError(
+            f"a training state for pretrain.extend at {path}, or the one before it",
+            error.found,
+            f"{remedy}.",
+        ) from error
 
 
 def _copy_finished(stage: Stage, shorter: Former, trainer: Trainer) -> None:
@@ -195,7 +222,8 @@ def _copy_finished(stage: Stage, shorter: Former, trainer: Trainer) -> None:
     A kill in between repeats this.
     """
     shorter = next(each for each in stage.former() if each.record == shorter.record)
-    state = load_state(shorter.folder / STATE, shorter.record["settings"])
+    path, notice = shorter.folder / STATE, trainer.listener.notice
+    state = load_state(path, shorter.record["settings"], notice)
     for name in (METRICS, BEST):
         if (shorter.folder / name).exists():
             write_bytes(trainer.folder / name, (shorter.folder / name).read_bytes())

@@ -7,14 +7,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
 
 from devices.files import next_number, numbered
 from edgesearch.errors import Interrupted, LatencyError, lack_of_memory
 from edgesearch.events import Event
 from edgesearch.latency.correction import Correction
 from edgesearch.latency.head_latency import HeadFit
-from edgesearch.latency.latency_model import LatencyModel
+from edgesearch.latency.latency_model import LatencyModel, other_heads
 from edgesearch.latency.load_table import tell_accepted, tell_speed
 from edgesearch.latency.table import (
     NETWORK,
@@ -60,6 +59,7 @@ class ProfileResult:
     """Result of `profile`.
 
     Attributes:
+        failed_networks: Networks and whole models that fail although their blocks run.
         cannot_run: Number of architectures with such a block.
         estimated_from: Sample size that this number is estimated from; None if it is exact.
         skipped: Whether the table was already complete.
@@ -72,6 +72,7 @@ class ProfileResult:
     table_path: Path
     blocks: int
     failed_blocks: tuple[str, ...]
+    failed_networks: tuple[str, ...]
     size: int
     cannot_run: int
     estimated_from: int | None
@@ -131,6 +132,9 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
         if head is not None and model.fit is not None and (fit is None or not complete):
             run.require_lock()
             keep_head(space, table, head, model.fit)
+        failed = _failed_networks(run, table)
+        if failed:
+            _tell_failed(run, table, failed)
         if settings.accept:
             tell_speed(table, "profile", run.report)
         keys, cannot_run = block_keys(space), model.cannot_run()
@@ -138,6 +142,7 @@ def profile(run: RunContext, *, export_csv: bool = False, again: bool = False) -
             table_path=path,
             blocks=len(keys),
             failed_blocks=tuple(key for key in keys if key in table.errors),
+            failed_networks=failed,
             size=space.size,
             cannot_run=cannot_run.number,
             estimated_from=cannot_run.drawn,
@@ -160,6 +165,37 @@ def _short_of_memory(space: SearchSpace, table: LatencyTable) -> list[str]:
         for key, text in table.errors.items()
         if (key in blocks or of_space in key) and lack_of_memory(text)
     ]
+
+
+def _failed_networks(run: RunContext, table: LatencyTable) -> tuple[str, ...]:
+    """Keys of networks and whole models that fail although all their blocks run."""
+    wanted = _network_keys(run, table)
+    return tuple(
+        key for key in wanted if key in table.errors and not lack_of_memory(table.errors[key])
+    )
+
+
+def _tell_failed(run: RunContext, table: LatencyTable, failed: Sequence[str]) -> None:
+    """Report networks that fail although their blocks run, and what to do."""
+    first, count = failed[0], len(_network_keys(run, table))
+    heads = "" if run.head is None else other_heads(run.head)
+    run.teller("profile")(
+        f"warning: {len(failed)} of {count} whole networks fail on {run.device.name} although "
+        f"their blocks run, {first} because of: {table.errors[first]}; latencies are predicted "
+        "from the others, and a winner may fail likewise. If the cause has passed, run "
+        f"`edgesearch profile` with profile.retry_errors=true; otherwise choose {heads}another "
+        "device.runtime or device.precision"
+    )
+
+
+def _network_keys(run: RunContext, table: LatencyTable | None) -> list[str]:
+    """Keys of the networks to measure, with a task also of the whole models."""
+    space, settings = run.space, run.config.profile
+    chosen = networks_to_measure(space, table, settings.networks)
+    keys = [network_key(NETWORK, space, architecture) for architecture in chosen]
+    if run.head is not None:
+        keys += [network_key(WITH_HEAD, space, each, run.head) for each in chosen]
+    return keys
 
 
 def _measured(
@@ -302,9 +338,16 @@ def table_of(run: RunContext) -> LatencyTable | None:
     return LatencyTable.load(path, expect=run.device, accept=run.config.profile.accept)
 
 
-def is_profiled(run: RunContext, table: LatencyTable | None) -> TypeGuard[LatencyTable]:
+def is_profiled(run: RunContext, table: LatencyTable | None) -> bool:
     """Whether nothing is missing from a table."""
     return table is not None and not missing_keys(run, table)
+
+
+def is_fitted(run: RunContext, table: LatencyTable | None) -> bool:
+    """Whether predictions were fitted to a table, as `profile` does in the end."""
+    if table is None or current_correction(run.space, table) is None:
+        return False
+    return run.head is None or current_head(run.space, table, run.head) is not None
 
 
 def missing_keys(run: RunContext, table: LatencyTable) -> list[str]:
@@ -326,10 +369,6 @@ def missing_keys(run: RunContext, table: LatencyTable) -> list[str]:
             return history.attempts < measure.minimum_rounds
         return measure.lacks_rounds(history)
 
-    wanted = block_keys(space)
-    chosen = networks_to_measure(space, table, settings.networks)
-    wanted += [network_key(NETWORK, space, architecture) for architecture in chosen]
-    if run.head is not None:
-        wanted += [network_key(WITH_HEAD, space, each, run.head) for each in chosen]
+    wanted = [*block_keys(space), *_network_keys(run, table)]
     retried, errors = settings.retry_errors, table.errors
     return [key for key in wanted if (retried if key in errors else is_lacking(key))]

@@ -10,7 +10,7 @@ from edgesearch.stages.export import ExportResult, export
 from edgesearch.stages.finetune import FinetuneResult, finetune
 from edgesearch.stages.plan import check_run, tell_plan
 from edgesearch.stages.pretrain import PretrainResult, pretrain
-from edgesearch.stages.profile import ProfileResult, is_profiled, profile, table_of
+from edgesearch.stages.profile import ProfileResult, is_fitted, is_profiled, profile, table_of
 from edgesearch.stages.report import refresh_report
 from edgesearch.stages.search import SearchResult, check_search, search
 from edgesearch.stages.summary import LabelledCounts, SummaryRow, summarise
@@ -52,7 +52,8 @@ def run_all(run: RunContext, *, anew: bool = False) -> RunResult:
     """
     with run.one_pool():
         check_run(run, anew)
-        known = is_profiled(run, table_of(run))
+        table = table_of(run)
+        known = is_profiled(run, table) and is_fitted(run, table)
         if known:
             check_search(run, profiled=True)
         tell_plan(run)

@@ -280,7 +280,8 @@ def _compare(
         raise LatencyError(
             f"at least one of {len(chosen)} networks that the runtime can run",
             f"none; the errors are in {table.path}",
-            "Choose another runtime or precision.",
+            "If the cause has passed, run the same command with profile.retry_errors=true; "
+            "otherwise choose another runtime or precision.",
         )
     return sorted(rows, key=lambda row: row.measured_ms)
 

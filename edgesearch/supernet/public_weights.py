@@ -107,10 +107,11 @@ def misfits(source: SearchSpace, space: SearchSpace) -> list[str]:
         return faults
     for name in dict.fromkeys([*source.choices, *space.choices]):
         if name not in space.choices or name not in source.choices:
-            faults.append(f"{'no' if name in source.choices else 'also'} {name}")
+            lacks = "no" if name in source.choices else "also"
+            faults.append(f"{lacks} {space.written(name)}")
         elif name != "resolution" and space.choices[name][-1] < source.largest[name]:
             highest = space.choices[name][-1]
-            faults.append(f"{name} of at most {highest}, not {source.largest[name]}")
+            faults.append(f"{space.written(name)} up to {highest}, not {source.largest[name]}")
     return faults
 
 

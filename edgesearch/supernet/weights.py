@@ -167,7 +167,7 @@ class SupernetWeights:
             *(LookupError, ValueError, TypeError, AttributeError),
         ) as error:
             missing = isinstance(error, FileNotFoundError)
-            # a finished stage makes a file again only if it is missing
+            # what is missing is made again in any case
             run = "Run" if isinstance(error, OSError) else "Move it away, and run"
             raise CheckpointError(
                 f"supernet weights in safetensors form at {path}",

@@ -253,7 +253,7 @@ class Finetuning:
         """The result of a training in a folder; None if it is not finished, or another one."""
         if not (folder / FIGURES).exists() or not (folder / WEIGHTS).exists():
             return None
-        values = read_json(folder / FIGURES, "finetune")
+        values = read_json(folder / FIGURES, folder.parent.name)
         if values.pop("identity", None) != json.loads(json.dumps(dict(identity))):
             return None
         return Finetuned(**values)
@@ -284,7 +284,9 @@ class Finetuning:
             raise CheckpointError(
                 f"a network fine-tuned for {self.record.name} at {path}",
                 str(error).splitlines()[0],
-                "Run `edgesearch finetune` to make it.",
+                # what is missing is made again in any case
+                f"{'R' if not path.exists() else 'Move it away, and r'}un `edgesearch "
+                f"{folder.parent.name}` with the same configuration, then this command again.",
             ) from error
         model.to(torch_device(self.settings.device, "finetune")).eval()
 

@@ -37,6 +37,22 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     write_bytes(path, buffer.getbuffer(), keep_former=previous(path))
 
 
+def find_state(path: Path) -> tuple[dict[str, Any], bool]:
+    """A state, or the previous one, and whether the newest is damaged; changes nothing.
+
+    Raises:
+        CheckpointError: Both files are damaged or foreign.
+    """
+    try:
+        return _read(path), False
+    except CheckpointError as error:
+        try:
+            state = _read(previous(path))
+        except CheckpointError:
+            raise error from None
+    return state, path.exists()  # a missing file means a kill between two renames
+
+
 def load_state(
     path: Path, identity: Mapping[str, Any], notice: Callable[[str], None] = warnings.warn
 ) -> dict[str, Any]:
@@ -46,18 +62,10 @@ def load_state(
         CheckpointError: Both files are damaged or foreign, or the state's "identity" is of another
             run (names the field).
     """
-    damaged = False
-    try:
-        state = _read(path)
-    except CheckpointError as error:
-        try:
-            state = _read(previous(path))
-        except CheckpointError:
-            raise error from None
-        damaged = path.exists()  # a missing file means a kill between two renames
-        if damaged:
-            place = _place(**state["progress"])
-            notice(f"{path} is damaged: continuing from the previous state, {place}")
+    state, damaged = find_state(path)
+    if damaged:
+        place = _place(**state["progress"])
+        notice(f"{path} is damaged: continuing from the previous state, {place}")
     for field, value in identity.items():
         found = state["identity"].get(field)
         if found != value:

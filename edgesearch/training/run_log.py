@@ -37,6 +37,12 @@ def epochs_done(folder: Path) -> int:
         return 0
 
 
+def epoch_lines(folder: Path) -> JsonLines:
+    """The lines of the log in a folder."""
+    remedy = "Remove this line: only what is shown of its epoch is lost."
+    return JsonLines(folder / METRICS, "epochs of a training run", remedy)
+
+
 class RunLog:
     """metrics.jsonl in a folder, and optionally tensorboard/ with event files.
 
@@ -48,19 +54,26 @@ class RunLog:
 
     def __init__(self, folder: Path, tensorboard: bool = False, section: str = "pretrain") -> None:
         self.metrics_path = folder / METRICS
-        self._lines = JsonLines(self.metrics_path, "epochs of a training run", "Restart the run.")
+        self._lines = epoch_lines(folder)
         self._open_writer = _summary_writer(section) if tensorboard else None
         self._writer: Any = None
         self._scores: dict[int, float] = {}
 
     def begin(self, epoch: int) -> None:
-        """Continue after `epoch` epochs: drop the entries of later ones."""
+        """Continue after `epoch` epochs: drop the entries of later ones.
+
+        Raises:
+            FileError: A line is damaged; names it.
+        """
         self._scores = {}
         if self.metrics_path.exists():
-            lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)[:epoch]
-            write_bytes(self.metrics_path, "".join(lines).encode())
-            for report in map(json.loads, lines):
-                self._note(report["epoch"], report["monitor"])
+            kept = []
+            for number, report in self._lines.read():
+                with self._lines.line(number):
+                    if report["epoch"] <= epoch:
+                        kept.append(json.dumps(report) + "\n")
+                        self._note(report["epoch"], report["monitor"])
+            write_bytes(self.metrics_path, "".join(kept).encode())
         if self._open_writer is not None:
             folder = self.metrics_path.with_name("tensorboard")
             self._writer = self._open_writer(str(folder), purge_step=epoch + 1)

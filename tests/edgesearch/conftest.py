@@ -282,16 +282,22 @@ def spoilt_cache(tmp_path):
     return fill
 
 
+@pytest.fixture(scope="session")
+def spoil():
+    """Changes an ONNX file so that onnxruntime knows its operators and has none for their type."""
+    return _spoil
+
+
 def _spoil(path):
     model = onnx.load(path)
     output = model.graph.output[0].name
     for node in model.graph.node:
-        node.output[:] = ["before" if name == output else name for name in node.output]
+        node.output[:] = ["spoilt.in" if name == output else name for name in node.output]
     model.graph.node.extend(
         [
-            helper.make_node("Cast", ["before"], ["short"], to=TensorProto.BFLOAT16),
-            helper.make_node("Relu", ["short"], ["relu"]),
-            helper.make_node("Cast", ["relu"], [output], to=TensorProto.FLOAT),
+            helper.make_node("Cast", ["spoilt.in"], ["spoilt.short"], to=TensorProto.BFLOAT16),
+            helper.make_node("Relu", ["spoilt.short"], ["spoilt.relu"]),
+            helper.make_node("Cast", ["spoilt.relu"], [output], to=TensorProto.FLOAT),
         ]
     )
     onnx.checker.check_model(model, full_check=True)

@@ -104,7 +104,9 @@ def test_sessions_are_joined_by_their_undisturbed_rounds_few_as_they_may_be(writ
 
 def test_a_session_without_reference_cannot_be_joined(write: Write) -> None:
     path = write(*own("reference", [1.0]), *block("a", [1.0], session=2))
-    with pytest.raises(TableError, match="reference workload of each session; found: session 2"):
+    with pytest.raises(
+        TableError, match="reference workload of each session in .*; found: session 2"
+    ):
         LatencyTable.load(path).median_ms("a")
 
 
@@ -208,13 +210,13 @@ def test_another_file_is_refused_and_left_alone(data: bytes, tmp_path: Path) -> 
 
 
 def test_another_format_is_refused(write: Write) -> None:
-    with pytest.raises(TableError, match="table of format 1; found: format 2"):
+    with pytest.raises(TableError, match="table of format 1 at .*; found: format 2"):
         LatencyTable.load(write(format=2))
 
 
 @pytest.mark.parametrize("header", [{"device": {}}, {"fingerprint": {}}, {"device": None}])
 def test_a_header_without_device_is_refused(header: dict[str, Any], write: Write) -> None:
-    with pytest.raises(TableError, match="must name its device and fingerprint"):
+    with pytest.raises(TableError, match="a device and a fingerprint"):
         LatencyTable.load(write(**header))
 
 

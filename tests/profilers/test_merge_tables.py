@@ -156,7 +156,11 @@ def test_a_table_of_another_device_is_refused_by_field(
     path = write(*session(1, a=2.0))
     device = replace(spec, **change).to_dict()
     other = write(*session(1, 2.0, b=2.0), device=device, name="other.jsonl")
-    refused(path, other, f"other.jsonl must be of {field} .*, as .*; found: {field} {value!r}")
+    refused(
+        path,
+        other,
+        f"a latency table of {field} .*, like .*, at .*other.jsonl; found: {field} {value!r}",
+    )
 
 
 def test_a_session_of_another_machine_is_refused(
@@ -166,7 +170,7 @@ def test_a_session_of_another_machine_is_refused(
     first = session(1, 2.0, b=2.0)
     first[0]["fingerprint"] = replace(fingerprint, chip="other").to_dict()
     other = write(*first, name="other.jsonl")
-    refused(path, other, "must be of chip .*; found: chip 'other' in session 1")
+    refused(path, other, "a latency table of chip .*; found: chip 'other' in session 1")
 
 
 def refused(path: Path, other: Path, message: str) -> None:
@@ -180,9 +184,7 @@ def test_what_cannot_be_compared_is_refused(write: Write, session: Session, roun
     path = write(*session(1, a=2.0))
     before = path.read_bytes()
     other = write(*rounds("b", [1.0]), name="other.jsonl")
-    with pytest.raises(
-        TableError, match="session of .*other.jsonl must share a key .*found: a sess"
-    ):
+    with pytest.raises(TableError, match="session of .*other.jsonl that .* has too.*found: a sess"):
         merge_tables(path, other)
     assert path.read_bytes() == before
 

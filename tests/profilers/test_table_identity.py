@@ -58,11 +58,11 @@ def test_any_field_is_refused_by_name_and_can_be_accepted(
     kind = "expect" if field in MEASURED_FIELDS else "expect_fingerprint"
     found = getattr(expected[kind], field)
     expected[kind] = replace(expected[kind], **{field: OTHER[field]})
-    message = rf"must be of {field} .*; found: {field} .*: profile.accept=\[{field}\]"
+    message = rf"a latency table of {field} .*; found: {field} .*: profile.accept=\[{field}\]"
     with pytest.raises(TableMismatchError, match=message):
         LatencyTable.load(path, **expected)
     others = [other for other in OTHER if other != field]
-    with pytest.raises(TableMismatchError, match=f"must be of {field} "):
+    with pytest.raises(TableMismatchError, match=f"a latency table of {field} "):
         LatencyTable.load(path, **expected, accept=others)
     accepted = LatencyTable.load(path, **expected, accept=[field]).accepted
     assert accepted == (Mismatch(field, OTHER[field], found),)
@@ -88,7 +88,7 @@ def test_a_table_of_another_machine_is_added_to_if_that_was_accepted(
     here = replace(fingerprint, chip="twice as slow")
     slow = replay(reference=2.0, overhead=0.5, a=[4.0], b=[8.0], c=[12.0])
     arguments: dict[str, Any] = {"meter": LocalMeter(slow, here)}
-    with pytest.raises(TableMismatchError, match="must be of chip 'twice as slow'"):
+    with pytest.raises(TableMismatchError, match="a latency table of chip 'twice as slow'"):
         build(blocks, **arguments)
     table = build(blocks, **arguments, accept=["chip"])
     assert table.session_scale(2) == 0.5
@@ -103,7 +103,7 @@ def test_a_table_of_other_runs_can_be_read_but_not_added_to(
     arguments: dict[str, Any] = {"spec": replace(spec, threads=2), "accept": ["threads"]}
     assert build(blocks[:1], **arguments).rounds("block/a") == 3
     content = before.path.read_bytes()
-    message = "must be of threads 2 to be added to; found: threads 1, which was accepted for read"
+    message = "of threads 2 at .*, to be added to; found: threads 1, which was accepted for read"
     with pytest.raises(TableMismatchError, match=message):
         build(blocks, **arguments)
     assert before.path.read_bytes() == content
@@ -111,7 +111,7 @@ def test_a_table_of_other_runs_can_be_read_but_not_added_to(
 
 @pytest.mark.parametrize("field", ["runtime", "provider", "precision", "batch", "threads"])
 def test_fields_of_a_run_are_never_mixed(field: str) -> None:
-    with pytest.raises(TableMismatchError, match=f"must be of {field} 'b' to be added to"):
+    with pytest.raises(TableMismatchError, match=f"of {field} 'b' at .*, to be added to"):
         refuse_other_runs(Path("t.jsonl"), [Mismatch("name", 1, 2), Mismatch(field, "b", "a")])
 
 

@@ -73,7 +73,7 @@ def test_a_frequency_of_the_header_is_a_pair(
     found: Any, write: Write, fingerprint: Fingerprint
 ) -> None:
     path = write(ROUND, fingerprint={**fingerprint.to_dict(), "frequency_khz": found})
-    message = "must name its device and fingerprint in line 1; found: .*frequency_khz"
+    message = "a device and a fingerprint in line 1 of .*; found: .*frequency_khz"
     with pytest.raises(TableError, match=message):
         LatencyTable.load(path)
 
@@ -83,7 +83,7 @@ def test_a_fingerprint_of_the_header_is_an_object(
     found: Any, write: Write, fingerprint: Fingerprint
 ) -> None:
     found = list(fingerprint.to_dict()) if found is None else found
-    with pytest.raises(TableError, match="must name its device and fingerprint in line 1"):
+    with pytest.raises(TableError, match="a device and a fingerprint in line 1 of"):
         LatencyTable.load(write(ROUND, fingerprint=found))
 
 

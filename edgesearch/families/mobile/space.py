@@ -113,7 +113,8 @@ class MobileSpace(SearchSpace):
             ("start_kernel", starts, START_KERNELS),
         ):
             if not set(values) <= set(known):
-                yield f"stage{number}_{name} {list(values)} (each one of {list(known)})"
+                where = self.written(f"stage{number}_{name}")
+                yield f"{where} {list(values)} (each one of {list(known)})"
         if 0 in kernels and 0 in starts:
             if self.stage_strides[stage] > 1:
                 yield (

@@ -49,7 +49,9 @@ def test_help_of_a_command():
     [
         (["run"], "missing argument 'CONFIG'", "`edgesearch run --help`"),
         (["spaces", "x"], "got unexpected extra argument(s) (x)", "`edgesearch spaces --help`"),
-        (["plann", "quickstart"], "'plann'. Did you mean 'plan'", "`edgesearch --help`"),
+        (["plann", "quickstart"], "plann", "Did you mean plan? `edgesearch --help` lists them."),
+        (["xyz"], "xyz", "`edgesearch --help` lists them."),
+        (["rank", "x", "--subnet=1"], "--subnet=1", "  `edgesearch rank --help` shows"),
         (["run", "quickstart", "-v", "-q"], "exclude each other", "`edgesearch run --help`"),
         (["plan", "x", "--verbos"], "--verbos", "Did you mean --verbose?"),
         (["-q", "keys"], "-q", "`edgesearch keys --help` shows the options."),

@@ -221,6 +221,16 @@ FAULTS = [
     ("output_dir=", "output_dir: must be a text; found: null"),
     ("pretrain=", "pretrain: must be a section of keys; found: null"),
     ("device=local-cpu", "device: must be a section of keys; found: 'local-cpu'"),
+    (
+        "device=raspbery-pi-5",
+        "device: must be a section of keys; found: 'raspbery-pi-5'. Did you mean "
+        "device.name=raspberry-pi-5 (in a file: {name: raspberry-pi-5})?",
+    ),
+    (
+        "space=resnet_tinny",
+        "space: must be a section of keys; found: 'resnet_tinny'. Did you mean "
+        "space.name=resnet_tiny (in a file: {name: resnet_tiny})?",
+    ),
     ("pretrain.augmentation.jitter=3", "pretrain.augmentation.jitter: must be a section of keys"),
     ("pretrain.augmentation.crop_scale=[0.9]", "pretrain.augmentation.crop_scale.1: required, but"),
     ("seed", "'seed': must have the form key.of.a.section=value"),
@@ -357,6 +367,11 @@ def test_each_fault_has_its_message(write, override, message):
     (fault,) = faults_of(write("seed: 0\n"), [override])
     assert fault.startswith(message)
     assert "form:" not in fault
+
+
+def test_only_near_names_are_suggested(write):
+    (fault,) = faults_of(write("seed: 0\n"), ["device=nothing-such"])
+    assert fault == "device: must be a section of keys; found: 'nothing-such'"
 
 
 def sections(schema, path=""):

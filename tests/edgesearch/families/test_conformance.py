@@ -162,7 +162,9 @@ class TestFamily:
         with pytest.raises(SpaceError, match="the search space 'little' needs valid cho") as caught:
             dataclasses.replace(space, resolutions=(32, "64"), in_channels=2)
         assert "in_channels 2 (1 or 3)" in caught.value.found
-        assert "resolution [32, '64'] (a list of increasing positive integers" in caught.value.found
+        assert (
+            "resolutions [32, '64'] (a list of increasing positive integers" in caught.value.found
+        )
 
     @pytest.mark.parametrize(("value", "shown"), [(True, "true"), (1.0, "1.0"), (None, "null")])
     def test_what_equals_1_is_no_number_of_channels(self, space, value, shown):
@@ -179,7 +181,7 @@ class TestFamily:
         with pytest.raises(SpaceError) as caught:
             dataclasses.replace(space, resolutions=(*range(32, 48), 40))
         assert caught.value.found == (
-            "resolution [32, 33, 34, 35, 36, 37, ...] (a list of increasing positive integers; "
+            "resolutions [32, 33, 34, 35, 36, 37, ...] (a list of increasing positive integers; "
             "entry 17 is 40)"
         )
 
@@ -194,8 +196,8 @@ class TestFamily:
         begun = time.monotonic()
         with pytest.raises(SpaceError, match="at most 1,000,000 settings") as caught:
             dataclasses.replace(space, resolutions=tuple(range(48, 2_000_000)))
-        assert "1,999,952 of resolution × " in caught.value.found
-        assert caught.value.remedy.startswith("Choose fewer values for resolution or ")
+        assert "1,999,952 of resolutions × " in caught.value.found
+        assert caught.value.remedy.startswith("Choose fewer values in resolutions or ")
         assert time.monotonic() - begun < 5
 
     def test_unknown_and_missing_fields(self, space):

@@ -178,7 +178,7 @@ def test_a_table_without_the_head_says_what_adds_it(tmp_path):
 
 def test_a_head_that_cannot_run_says_why(tmp_path):
     table = write_table(tmp_path / "t.jsonl", some(12), failed="no Resize")
-    with pytest.raises(LatencyError, match="found: 0 in .*cannot run: no Resize. Choose another"):
+    with pytest.raises(LatencyError, match="0 in .*cannot run: no Resize. If the cause has passed"):
         LatencyModel.from_table(SPACE, table, head=HEAD)
 
 

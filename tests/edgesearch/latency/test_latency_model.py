@@ -185,7 +185,7 @@ def test_blocks_that_cannot_run_are_named_where_too_few_networks_are_left(tmp_pa
     table = write_table(tmp_path / "t.jsonl", some(8), failed=stems)
     message = (
         rf"at least 1 whole subnet\(s\) that local-cpu can run; found: 0; {len(stems)} of its "
-        rf"blocks and subnets cannot run, {min(stems)} because of: no kernel. Choose another"
+        rf"blocks and subnets cannot run, {min(stems)} because of: no kernel. If the cause has"
     )
     with pytest.raises(LatencyError, match=message):
         LatencyModel.from_table(SPACE, table)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -127,6 +128,38 @@ def test_a_missing_output_is_done_again(finished):
     assert finished.begin() == "resuming where it was stopped"
 
 
+class TestChangedOutputs:
+    def test_are_kept_and_made_again(self, finished, folder):
+        (folder / "result.json").write_text("of another length")
+        assert not finished.is_finished()
+        assert finished.fault() == "result.json has changed since it was made"
+        said = "result.json has changed since it was made (kept as result.json.1): starting again"
+        assert finished.begin() == said
+        assert (folder / "result.json.1").read_text() == "of another length"
+        assert not (folder / "result.json").exists()
+
+    def test_are_noticed_in_files_of_the_same_length(self, finished, folder):
+        content = (folder / "result.json").read_bytes()
+        (folder / "result.json").write_bytes(bytes(len(content)))
+        os.utime(folder / "result.json", ns=(1, 1))
+        assert not finished.is_finished()
+
+    def test_are_none_in_a_copy(self, finished, folder):
+        shutil.copytree(folder, folder.with_name("copy"), copy_function=shutil.copyfile)
+        os.utime(folder.with_name("copy") / "result.json", ns=(1, 1))
+        assert replace(finished, folder=folder.with_name("copy")).is_finished()
+
+    def test_are_read_only_if_they_were_written_to(self, finished, folder, monkeypatch):
+        monkeypatch.setattr("edgesearch.run.stage.sha256_of", None)
+        assert finished.is_finished()
+
+    def test_logs_check_themselves(self, stage, folder):
+        make(stage, output="log.jsonl")
+        (folder / "log.jsonl").write_text("{}\n{}\n")
+        assert stage.is_finished()
+        assert stage.fault() == ""
+
+
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "7", "[{}]", '{"settings": {}}', "\udcff"])
 def test_without_a_whole_record_what_is_there_is_kept_aside(finished, folder, text):
     (folder / RECORD).unlink()
@@ -206,6 +239,15 @@ class TestLoss:
             "the former output is kept under another name."
         )
         other.check_loss(anew=True)
+
+    def test_advises_no_key_that_there_is_not(self, folder):
+        make(Stage("export", folder, {"latency_of": "head linear for 10 classes"}, {}), 9)
+        with pytest.raises(StageError) as caught:
+            Stage("export", folder, {"latency_of": "head linear for 3 classes"}, {}).check_loss(
+                False
+            )
+        keep = "To keep it, restore finetune.task, finetune.head and finetune.classes, or choose"
+        assert caught.value.remedy.startswith(keep)
 
     def test_of_other_inputs_of_killed_work_and_of_unknown_origin(self, long, folder):
         with pytest.raises(StageError, match="found: other than before: the weights. To keep it,"):

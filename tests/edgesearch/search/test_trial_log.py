@@ -131,6 +131,15 @@ def test_another_log_that_does_not_fit_is_left_alone(written, tmp_path, spoil, s
     assert written.read_text("utf-8") == spoilt
 
 
+def test_another_log_that_is_damaged_is_told(written, tmp_path, space):
+    first, second, *rest = written.read_text("utf-8").splitlines()
+    written.write_text("\n".join([first, second[:20], *rest]) + "\n", "utf-8")
+    told = []
+    assert TrialLog(tmp_path / "trials.jsonl", space, IDENTITY).adopt(written, told.append) == 0
+    (message,) = told
+    assert message.startswith(f"the scores in {written} are not used again: damaged, line 2: ")
+
+
 def test_a_torn_line_of_another_log_is_left_out(written, tmp_path, space):
     written.write_bytes(written.read_bytes()[:-9])
     assert TrialLog(tmp_path / "trials.jsonl", space, IDENTITY).adopt(written) == 4

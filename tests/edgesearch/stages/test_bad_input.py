@@ -72,7 +72,7 @@ def test_a_table_of_other_threads_names_the_field(chain):
     path = chain.table.with_name(f"local-cpu-{other.identity}.jsonl")
     shutil.copy(chain.table, path)
     for stage in ("search", "profile"):
-        message = "must be of threads 2\n  found: threads 1"
+        message = f"a latency table of threads 2 at {path}\n  found: threads 1"
         chain.refuses(stage, "device.threads=2", says=message)
     # With a table of its own, its winners are still those of the first.
     header, rest = path.read_text("utf-8").split("\n", 1)

@@ -1,5 +1,7 @@
 """Blocks that the runtime cannot run: what needs them is counted, said and left out."""
 
+import sys
+
 import pytest
 
 from edgesearch.latency.table import measured_networks
@@ -65,3 +67,21 @@ def test_they_are_counted_never_chosen_and_tried_again_only_if_asked(chain, spoi
     before = path.read_bytes()
     assert chain.json("profile", mended, "profile.retry_errors=true")["skipped"]
     assert path.read_bytes() == before
+
+
+def test_a_winner_that_cannot_run_is_said_with_what_to_do(chain, spoil, monkeypatch):
+    export = sys.modules["edgesearch.stages.export"]
+    real = export.write_in_format
+
+    def spoilt_at_first(*args):
+        path = real(*args)
+        spoil(path)
+        return path
+
+    monkeypatch.setattr(export, "write_in_format", spoilt_at_first)
+    other = "export.output=logits"
+    said = chain.refuses("export", other, says="required: w0 (stem")
+    assert "NOT_IMPLEMENTED" in said
+    assert "If the cause has passed, run the same command again; otherwise choose another" in said
+    monkeypatch.undo()
+    chain.passes("export", other)

@@ -75,6 +75,11 @@ def test_a_whole_model_that_failed_is_exported_again_only_if_asked(
         return [*kept, {"kind": WITH_HEAD, "key": failing.key, **error}]
 
     chain.change_table(failed)
+    done = chain.passes("profile", *TASK, "--json")
+    (warned,) = (line for line in done.stderr.splitlines() if "warning:" in line)
+    assert f"although their blocks run, {failing.key} because of: no kernel; " in warned
+    assert "profile.retry_errors=true" in warned
+    assert json.loads(done.stdout)["failed_networks"] == [failing.key]
     exported = []
     real = WorkloadFiles.with_head
 

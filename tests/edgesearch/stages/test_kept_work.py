@@ -109,6 +109,79 @@ def test_a_finished_training_is_extended(chain):
     chain.refuses("pretrain", "pretrain.epochs=1", "pretrain.extend=true", says=message)
 
 
+class TestExtensionOfDamagedStates:
+    LONGER = ("pretrain.epochs=3", "pretrain.extend=true")
+
+    @pytest.fixture
+    def damaged(self, chain):
+        """A finished training without a state that can be read; its states' contents."""
+        states = {}
+        for name in ("state.pt", "state.previous.pt"):
+            path = chain.output_dir / "supernet" / name
+            states[path] = path.read_bytes()
+            path.write_bytes(states[path][:1000])
+        return states
+
+    def test_is_refused_before_anything_is_set_aside(self, chain, damaged):
+        for stage in ("pretrain", "plan", "run"):
+            said = f"for pretrain.extend at {chain.output_dir / 'supernet/state.pt'}, or the one"
+            chain.refuses(stage, *self.LONGER, says=said)
+        assert not (chain.output_dir / "supernet.1").exists()
+        assert "already finished" in chain.passes("pretrain").stderr
+
+    def test_what_is_advised_works(self, chain, damaged, tmp_path):
+        age(chain, RECORD, 150)
+        said = chain.refuses("pretrain", *self.LONGER)
+        weights = chain.output_dir / "supernet/model.safetensors"
+        assert f" output_dir=ANOTHER pretrain.init={weights} pretrain.extend=false." in said
+        other = (f"output_dir={tmp_path / 'other'}", f"pretrain.init={weights}")
+        chain.passes("pretrain", *self.LONGER, *other, "pretrain.extend=false")
+        assert "set pretrain.extend=false and add --anew" in said
+        chain.passes("pretrain", *self.LONGER, "pretrain.extend=false", "--anew")
+        assert epochs_of(chain) == [1, 2, 3]
+        assert epochs_of(chain, "supernet.1") == [1, 2]
+
+    def test_one_that_is_restored_is_enough(self, chain, damaged):
+        path = chain.output_dir / "supernet" / "state.previous.pt"
+        path.write_bytes(damaged[path])
+        assert "after epoch 1" in chain.passes("pretrain", *self.LONGER).stderr
+        assert epochs_of(chain) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"pretrain": "supernet/model.safetensors"},
+        {"search": "search/chosen.json", "summary": "summary/summary.json"},
+    ],
+)
+def test_damaged_output_of_finished_stages_is_told_at_once_and_made_again(chain, outputs):
+    before = {}
+    for name in outputs.values():
+        path = chain.output_dir / name
+        before[path] = path.read_bytes()
+        path.unlink()  # what has been loaded may be a map of the file
+        path.write_bytes(before[path][:100])
+    told = chain.passes("run").stderr
+    for (stage, name), (path, content) in zip(outputs.items(), before.items(), strict=True):
+        said = f"{name.partition('/')[2]} has changed since it was made"
+        planned = next(line for line in told.splitlines() if line.startswith(f"plan: {stage}: "))
+        assert f"({said})" in planned
+        assert f"{stage}: {said} (kept as {path.name}.1): starting again" in told
+        assert path.with_name(f"{path.name}.1").read_bytes() == content[:100]
+        assert chain.read(f"{path.parent.name}/stage.json")["finished"]
+        assert stage == "summary" or path.read_bytes() == content
+    assert "export: already finished" in told
+
+
+def test_a_lost_correction_is_fitted_again(chain):
+    chain.change_table(lambda lines: [line for line in lines if "correction" not in str(line)])
+    (planned,) = (each for each in chain.json("plan")["stages"] if each["name"] == "profile")
+    assert (planned["state"], planned["work"][:15]) == ("begun", "fit predictions")
+    assert "export: already finished" in chain.passes("run").stderr
+    assert '"correction"' in chain.table.read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("command", "sections", "outdated"),
     [

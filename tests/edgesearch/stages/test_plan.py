@@ -166,7 +166,21 @@ def test_what_is_not_timed_says_why(empty, monkeypatch):
     planner = Planner(empty.api())
     stage = planner._export(True)
     assert stage.seconds is None
-    assert stage.work.endswith("; not timed: operators that ONNX knows, found another one")
+    said = "operators that ONNX knows; found: another one. Choose another space."
+    assert stage.work.endswith(f"; not timed: {said}")
+
+
+def test_what_is_not_measured_says_why_and_what_to_do(empty, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    no_cache = f"profile.cache_dir={tmp_path / 'file' / 'cache'}"
+    said = "Correct it or free space there, or set profile.cache_dir=FOLDER."
+    empty.refuses("profile", no_cache, says=("exported blocks that can be written", said))
+    found = empty.json("plan", no_cache)["latency_from"]
+    assert found.startswith("not measured: a folder for exported blocks that can be written: ")
+    assert found.endswith(said)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    bare = ("device.name=gpu", "device.runtime=tensorrt")
+    assert "pip install tensorrt" in empty.json("plan", *bare)["latency_from"]
 
 
 def test_a_budget_out_of_reach_is_told_with_the_range(chain):

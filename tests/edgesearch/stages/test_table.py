@@ -136,8 +136,8 @@ class TestAcceptedMismatches:
         shutil.copy(chain.table, RunFiles(chain.output_dir).table(DeviceSpec("mine")))
         accept = "accept the difference: profile.accept=[name]"
         for stage in ("profile", "search", "validate"):
-            wanted = "must be of name 'mine'\n  found: name 'local-cpu'"
-            chain.refuses(stage, *mine, says=(wanted, accept))
+            wanted = "required: a latency table of name 'mine' at ", "found: name 'local-cpu'"
+            chain.refuses(stage, *mine, says=(*wanted, accept))
         told = "accepted by profile.accept: the table has name 'local-cpu', not 'mine'"
         for stage in ("profile", "search", "export"):
             done = chain.passes(stage, *mine, "profile.accept=[name]", "export.tensorrt=")
@@ -148,7 +148,7 @@ class TestAcceptedMismatches:
     @pytest.mark.parametrize("field", ["chip", "runtime_version"])
     def test_every_command_with_a_table_of_this_machine_compares_it(self, chain, field):
         here = write_header(chain.table, field, "another")
-        message = f"must be of {field} {here!r}\n  found: {field} 'another'"
+        message = f"of {field} {here!r} at {chain.table}\n  found: {field} 'another'"
         for stage in ("profile", "validate", "search", "rank", "export"):
             says = (message, f"accept the difference: profile.accept=[{field}]")
             chain.refuses(stage, says=says)
@@ -168,7 +168,7 @@ class TestAcceptedMismatches:
         write_header(chain.table, "runtime_version", "another")
         chain.passes("search")
         chip = write_header(chain.table, "chip", "another")
-        chain.refuses("search", says=f"must be of chip {chip!r}\n  found: chip 'another'")
+        chain.refuses("search", says=(f"of chip {chip!r} at", "found: chip 'another'"))
 
     def test_a_machine_of_another_speed_is_told_of(self, chain):
         sessions = LatencyTable.load(chain.table).last_session
@@ -199,7 +199,7 @@ class TestAcceptedMismatches:
         for stage in ("profile", "search"):
             assert "the table has threads 1, not 2" in chain.passes(stage, *accept).stderr
         # More rounds, other networks and winners would be runs with two threads.
-        message = "must be of threads 2 to be added to\n  found: threads 1, which was accepted"
+        message = "to be added to\n  found: threads 1, which was accepted"
         for stage, *more in (("profile", "profile.rounds=9"), ("validate",), ("export",)):
             chain.refuses(stage, *accept, *more, says=message)
         assert borrowed.read_bytes() == before
@@ -235,6 +235,6 @@ class TestMerging:
         header["device"]["precision"] = "int8"
         hers = tmp_path / "hers.jsonl"
         hers.write_text(f"{json.dumps(header)}\n{rest}", "utf-8")
-        says = ["hers.jsonl must be of precision 'fp32', as", "found: precision 'int8'"]
+        says = ["table of precision 'fp32', like ", "found: precision 'int8'"]
         refused(chain.table, "--merge", hers, says=says)
         refused(chain.table, "--merge", tmp_path / "none", says=["to read ", "none"])

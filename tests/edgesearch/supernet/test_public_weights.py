@@ -197,8 +197,8 @@ def test_added_weights_receive_gradients(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"stem_widths": [32]}, "stem_width of at most 32, not 64"),
-        ({"stage_depths": [[1], [1], [1], [1]]}, "stage2_depth of at most 1, not 2"),
+        ({"stem_widths": [32]}, "stem_widths up to 32, not 64"),
+        ({"stage_depths": [[1], [1], [1], [1]]}, "entry 2 of stage_depths up to 1, not 2"),
         ({"block": "basic"}, "block basic, not bottleneck"),
         ({"in_channels": 1}, "in_channels 1, not 3. For grey images, pretrain.init_grey=true sums"),
         ({"in_channels": 1, "stem_widths": [32]}, "in_channels 1, not 3. For grey images"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgesearch.errors import Interrupted
+from edgesearch.errors import CheckpointError, Interrupted, StageError
 from edgesearch.formats.onnx_export import export_network
 from edgesearch.stages.finetune import folder_of, open_finetuning
 from edgesearch.tasks import finetuner
@@ -72,6 +72,34 @@ def test_stopped_in_an_epoch_it_ends_with_the_same_weights(finetuned, tmp_path, 
         for each in (chain, finetuned[0])
     )
     assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_damaged_weights_are_made_again(finetuned, tmp_path):
+    chain = finetuned[0].copied(tmp_path)
+    run = chain.api(finetune=SECTION)
+    path = folder_of(run, run.space.largest) / WEIGHTS
+    before = load_file(path)
+    content = path.read_bytes()
+    path.unlink()  # what has been loaded is a map of the file
+    path.write_bytes(content[:1000])
+    with pytest.raises(CheckpointError, match="Move it away, and run `edgesearch finetune`"):
+        open_finetuning(run).load(path.parent, run.space.largest)
+    told = []
+    run.report = lambda event: told.append(event.message)
+    assert not run.finetune().skipped
+    assert any(f"{WEIGHTS} has changed since it was made (kept as " in each for each in told)
+    after = load_file(path)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert path.with_name(f"{WEIGHTS}.1").stat().st_size == 1000
+    assert run.finetune().skipped
+
+
+def test_another_number_of_classes_than_the_images_have_is_refused_when_finished(finetuned):
+    run = finetuned[0].api(finetune={**SECTION, "classes": 7})
+    for stage in (run.finetune, run.plan):
+        with pytest.raises(StageError, match="finetune.classes 10, as the images have; found: 7"):
+            stage()
+    assert finetuned[0].api(finetune={**SECTION, "classes": 10}).finetune().skipped
 
 
 def trained(empty, **options):

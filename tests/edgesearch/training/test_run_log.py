@@ -6,6 +6,7 @@ import sys
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from devices.errors import FileError
 from edgesearch.errors import TrainingError
 from edgesearch.pretrain.progress import EpochReport
 from edgesearch.training.run_log import RunLog
@@ -95,3 +96,16 @@ def test_the_best_epoch_outlives_a_stop_and_forgets_what_is_run_again(tmp_path):
         log = RunLog(tmp_path)
         log.begin(done)
         assert log.best_epoch(3, {"a": 0.1}) == best
+
+
+def test_a_damaged_line_is_named_and_can_be_removed(tmp_path):
+    write(tmp_path, 0, [report_of(1), report_of(2), report_of(3)])
+    path = tmp_path / "metrics.jsonl"
+    first, second, third = path.read_text("utf-8").splitlines()
+    path.write_text(f"{first}\n{second[:30]}\n{third}\n", "utf-8")
+    with pytest.raises(FileError, match=r"line 2: .*Remove this line: only what is shown"):
+        RunLog(tmp_path).begin(3)
+    path.write_text(f"{first}\n{third}\n", "utf-8")
+    write(tmp_path, 2, [report_of(3, 7.0)])  # its own line, not the third of the file
+    lines = [json.loads(line) for line in path.open()]
+    assert [(line["epoch"], line["loss_largest"]) for line in lines] == [(1, 0.1), (3, 7.0)]

@@ -106,7 +106,7 @@ def test_form_of_the_space_counts(lite0_file):
             "stage_strides [1, 2, 2, 2, 2, 1, 1], not [1, 2, 2, 2, 1, 2, 1]",
         ),
         ({"norm_eps": 1e-5}, "norm_eps 1e-05, not 0.001"),
-        ({"stage_kernels": ((3,),) * 7}, "stage3_kernel of at most 3, not 5"),
+        ({"stage_kernels": ((3,),) * 7}, "entry 3 of stage_kernels up to 3, not 5"),
     ):
         assert named in "; ".join(misfits(source, replace(larger(), **change)))
     assert misfits(source, larger()) == []

@@ -141,19 +141,19 @@ FAULTS = {
     ),
     "even kernel": (
         {"stage_kernels": [[4], [3]]},
-        "stage1_kernel [4] (each one of [0, 3, 5, 7])",
+        "entry 1 of stage_kernels [4] (each one of [0, 3, 5, 7])",
     ),
     "large start kernel": (
         {"stage_start_kernels": [[7], [0]]},
-        "stage1_start_kernel [7] (each one of [0, 3, 5])",
+        "entry 1 of stage_start_kernels [7] (each one of [0, 3, 5])",
     ),
     "negative kernel": (
         {"stage_kernels": [[-3, 3], [3]]},
-        "stage1_kernel [-3, 3] (a list of increasing integers from 0)",
+        "entry 1 of stage_kernels [-3, 3] (a list of increasing integers from 0)",
     ),
     "no expansion of 0": (
         {"stage_expansions": [[0], [3]]},
-        "stage1_expansion [0] (a list of increasing positive integers)",
+        "entry 1 of stage_expansions [0] (a list of increasing positive integers)",
     ),
     "activation": (
         {"activation": "swish"},
@@ -181,9 +181,10 @@ FAULTS = {
         {"stage_widths": [8, [16]]},
         "stage_widths [8, [16]] (a list of lists, one for each stage)",
     ),
+    "head": ({"head_widths": [32, 16]}, "head_widths [32, 16] (a list of increasing positive"),
     "nothing in a list": (
         {"stage_kernels": [[3], [None]]},
-        "stage2_kernel [null] (a list of increasing integers from 0)",
+        "entry 2 of stage_kernels [null] (a list of increasing integers from 0)",
     ),
 }
 

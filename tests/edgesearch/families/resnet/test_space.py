@@ -120,13 +120,13 @@ class TestFaults:
             "stem_stride 4 (1 or 2; 2 with the imagenet stem)",
             "in_channels 2 (1 or 3)",
             "3 entries in stage_widths and 2 in stage_depths (one of each for every stage)",
-            "stem_width [] (a list of increasing positive integers)",
-            "stage1_width [8, 4] (a list of increasing",
-            "stage2_width [8, 8] (a list of increasing",
-            "stage3_width [0] (a list of increasing",
-            "stage1_depth [1.5] (a list of increasing",
-            "stage2_depth [true] (a list of increasing",
-            "resolution [32, '64'] (a list of increasing",
+            "stem_widths [] (a list of increasing positive integers)",
+            "entry 1 of stage_widths [8, 4] (a list of increasing",
+            "entry 2 of stage_widths [8, 8] (a list of increasing",
+            "entry 3 of stage_widths [0] (a list of increasing",
+            "entry 1 of stage_depths [1.5] (a list of increasing",
+            "entry 2 of stage_depths [true] (a list of increasing",
+            "resolutions [32, '64'] (a list of increasing",
         ):
             assert fault in error.value.found
         assert error.value.found.count(";") == 12  # one of them within a fault
