@@ -92,11 +92,15 @@ def clean(
 
 
 def set_aside(files: RunFiles) -> Iterator[SetAside]:
-    """What was set aside in an output folder: stages, then tables and what was made from them."""
+    """What was set aside in an output folder: stages, files of stages, tables and what is of them."""
     for folder in files.stages:
         for path in _numbered(folder):
             if path.is_dir():
                 yield SetAside(path, _size(path), _written(path), _about(folder, path))
+        for name in (read_record(folder) or {}).get("outputs", ()):
+            for path in filter(Path.is_file, _numbered(folder / name)):
+                about = f"{name} as it was when it had changed or was damaged; it was made again"
+                yield SetAside(path, path.stat().st_size, _written(path), about)
     latency = files.output_dir / "latency"
     for path in sorted(latency.glob("*")) if latency.is_dir() else ():
         if path.is_file() and (table := _TABLE.fullmatch(path.name)):

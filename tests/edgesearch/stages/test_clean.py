@@ -58,6 +58,14 @@ def test_output_of_every_stage_is_found(chain):
     assert all(each.about.startswith("finished, ") for each in found)
 
 
+def test_a_changed_file_of_a_stage_is_found(chain):
+    chosen = chain.output_dir / "search" / "chosen.json"
+    former = chosen.with_name("chosen.json.1")
+    shutil.copy(chosen, former)
+    assert call(chain.output_dir, "--yes").exit_code == 0
+    assert not former.exists() and chosen.exists()
+
+
 def test_a_configuration_names_the_folder_as_well(chain, tmp_path):
     former, _ = aside(chain)
     done = call("quickstart", f"output_dir={chain.output_dir}", "--json")
