@@ -44,7 +44,7 @@ from edgesearch.stages.search import check_search, search_stage, tables_of
 from edgesearch.stages.summary import summary_stage
 from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.training.run_log import epochs_done
-from edgesearch.words import duration_words, ms_words
+from edgesearch.words import counted, duration_words, ms_words
 from profilers import LatencyTable
 
 FINISHED, BEGUN, TO_DO = "finished", "begun", "to do"
@@ -332,7 +332,8 @@ class Planner:
         settings = self.config.pretrain
         stage = pretrain_stage(self.run, self._pool)
         if stage.is_finished() or stage.can_take_back():
-            return StagePlan("pretrain", FINISHED, f"{settings.epochs} epochs", None)
+            work = counted(settings.epochs, "epoch") if settings.epochs else "initial weights"
+            return StagePlan("pretrain", FINISHED, work, None)
         if settings.epochs == 0:
             return StagePlan("pretrain", TO_DO, "take over the initial weights", 0.0)
         steps = self._trainer.loader.steps_per_epoch
@@ -340,8 +341,8 @@ class Planner:
         if record is not None and not stage.changes(record):
             done = min(settings.epochs, epochs_done(stage.folder))
         left = settings.epochs - done
-        work = f"{left} epochs of {steps:,} steps with {settings.batch_size} images" + (
-            f" ({done} epochs are done)" if done else ""
+        work = f"{counted(left, 'epoch')} of {steps:,} steps with {settings.batch_size} images" + (
+            f" ({counted(done, 'epoch')} done)" if done else ""
         )
         state = BEGUN if done else TO_DO
         if not self._times:
@@ -392,7 +393,8 @@ class Planner:
     def _finetune(self, follows: bool) -> StagePlan:
         """Fine-tuning; the winners' steps take as long as the mean of both ends of the space."""
         settings = self.config.finetune
-        work = f"train {', '.join(settings.start)} for {settings.task}, {settings.epochs} epochs"
+        epochs = counted(settings.epochs, "epoch")
+        work = f"train {', '.join(settings.start)} for {settings.task}, {epochs}"
         with suppress(UserError, OSError):
             if follows and finetune_stage(self.run, self._pool).is_finished():
                 return StagePlan("finetune", FINISHED, work, None)
