@@ -183,7 +183,7 @@ class WorkloadFiles:
         self.space = space
         self._batch = device.batch
         self._folder = folder
-        self._cache = writable_cache(cache_dir or default_cache_dir()) / "onnx"
+        self._cache = writable_cache((cache_dir or default_cache_dir()) / "onnx")
         self._report = report
         self._made: dict[str, Path] = {}
         self.exports = 0
