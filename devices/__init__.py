@@ -1,5 +1,11 @@
 """What a device is, and how a model is compiled, loaded and run on it."""
 
+import os
+
+# onnxruntime reads it on import. Without it, version 1.32 keeps an identifier of the device and
+# usage data in the user's cache folder, and connects to its maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from devices.detect import DetectedRuntime, detect_runtimes, hazards
 from devices.fingerprint import Fingerprint, take_fingerprint
 from devices.gpu import read_gpu

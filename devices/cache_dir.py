@@ -16,13 +16,21 @@ def default_cache_dir() -> Path:
     """
     given = os.environ.get("EDGESEARCH_CACHE")
     if given:
-        return Path(given)
+        return Path(os.path.expanduser(given))
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):  # as its specification says
         base = os.path.expanduser("~/.cache")
-    folder = Path(base) / "edgesearch"
+    return writable_cache(Path(base) / "edgesearch")
+
+
+def writable_cache(folder: Path) -> Path:
+    """The folder itself, made if it is missing.
+
+    Raises:
+        FileError: It cannot be made, or it cannot be written to.
+    """
     try:
-        if not folder.is_absolute():
+        if folder.parts[:1] == ("~",):
             raise FileNotFoundError(0, "no home folder")
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):

@@ -55,7 +55,10 @@ def replacing(
     partial = path.with_name(f".{path.name}{number}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _usual_mode(partial)
         yield partial
+        if stat.S_IMODE(partial.stat().st_mode) != mode:
+            partial.chmod(mode)
         with partial.open("rb+") as file:
             _sync(file.fileno())
         if keep_former is not None and path.exists():
@@ -261,6 +264,25 @@ def _cannot(action: str, path: Path, error: OSError) -> FileError:
         error.strerror or str(error),
         f"{remedy}, then run the same command again.",
     )
+
+
+def no_permission(error: OSError, path: Path | None = None) -> FileError:
+    """The error for a file or folder that this user may not read or write."""
+    place = path or error.filename
+    return FileError(
+        f"permission to read and write {place}" if place else "permission to read and write",
+        error.strerror or str(error),
+        "Get it from the owner, or name another file or folder, then run the same command again.",
+    )
+
+
+def _usual_mode(path: Path) -> int:
+    """The mode that a new file gets there; libraries may write theirs for this user alone."""
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.unlink()
+    return mode
 
 
 def _sync(descriptor: int) -> None:

@@ -23,7 +23,7 @@ class _Yaml(reprlib.Repr):
         if x.isprintable() and "\\" not in x:
             return super().repr_str(x, level)
         text = x if len(x) <= self.maxstring else f"{x[:28]}...{x[-28:]}"
-        return json.dumps(text)  # only double quotes know escapes
+        return in_double_quotes(text)  # only they know escapes
 
     def repr_bool(self, x: bool, level: int) -> str:
         return json.dumps(x)
@@ -43,14 +43,41 @@ class _Yaml(reprlib.Repr):
         return str(x) if isinstance(x, date) else self.repr_str(str(x), level)
 
 
+def in_double_quotes(text: str) -> str:
+    """A text in YAML's double quotes, whatever it holds; printable characters stay as they are."""
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    # In JSON's form, characters above U+FFFF would be two.
+    return character if character.isprintable() else ascii(character)[1:-1]
+
+
 in_yaml = _Yaml().repr
 """A value as it stands in a configuration: `null`, `true`, `'text'`, `[1, 2]`."""
 
 
 def in_shell(path: object) -> str:
-    """A path as it stands in a command: quoted if necessary, and never taken for an option."""
+    """A path as it stands in a command: quoted if necessary, and never taken for an option.
+
+    Line breaks, other control characters and bytes that are not valid in UTF-8 are written as bash
+    and zsh read them.
+    """
     text = str(path)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+    text = f"./{text}" if text.startswith("-") else text
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_escaped_in_shell, text))}'"
+
+
+def _escaped_in_shell(character: str) -> str:
+    if character in "'\\":
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
 def did_you_mean(

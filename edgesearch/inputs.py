@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from devices.files import sha256_of
+from devices.files import no_permission, sha256_of
 from edgesearch.errors import StageError
 
 
@@ -15,9 +15,12 @@ def digest_of(path: Path, made_by: str) -> str:
 
     Raises:
         StageError: The file is missing or cannot be read.
+        FileError: This user may not read it.
     """
     try:
         return sha256_of(path)
+    except PermissionError as error:
+        raise no_permission(error, path) from error
     except OSError as error:
         raise _unreadable(path, made_by, error) from error
 
@@ -27,9 +30,12 @@ def read_json(path: Path, made_by: str) -> Any:
 
     Raises:
         StageError: The file is missing or damaged.
+        FileError: This user may not read it.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except PermissionError as error:
+        raise no_permission(error, path) from error
     except (OSError, ValueError) as error:
         raise _unreadable(path, made_by, error) from error
 

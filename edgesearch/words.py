@@ -11,6 +11,11 @@ def duration_words(seconds: float) -> str:
     return f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with a noun whose plural ends in s."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def ms_words(ms: float) -> str:
     """A latency with three digits, never as a power of ten that is longer than its digits."""
     return f"{ms:,.0f} ms" if ms >= 1000 else f"{ms:.3g} ms"

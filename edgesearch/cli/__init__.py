@@ -1,5 +1,11 @@
 """The command line."""
 
-from edgesearch.cli.main import main
+import sys
+
+try:
+    from edgesearch.cli.main import main
+except KeyboardInterrupt:  # Ctrl-C within the second that modules take to load
+    print("\nstopped", file=sys.stderr)
+    sys.exit(130)
 
 __all__ = ["main"]

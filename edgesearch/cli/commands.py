@@ -24,6 +24,9 @@ class Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse what follows `edgesearch`; with nothing, show the help."""
+        if "" in args:  # the folder here would be taken for it
+            found = "an empty argument, as of a variable of the shell that is not set"
+            raise UsageError(found, ctx)
         place = next((place for place, each in enumerate(args) if each in self.commands), 0)
         before = args[:place]
         if place and before[0].startswith("-") and not set(before) & set(_OF_ALL):

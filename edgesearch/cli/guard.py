@@ -19,6 +19,7 @@ from typing import TextIO, TypeVar
 
 import typer
 
+from devices.files import no_permission
 from devices.signals import StopSignals
 from edgesearch.cli.console import STANDARD_OUTPUT, visible
 from edgesearch.cli.progress import Verbosity
@@ -219,8 +220,10 @@ def exit_after(error: Exception, as_json: bool) -> typer.Exit:
         if error.filename == STANDARD_OUTPUT:
             required, remedy = "a standard output that can be written", "Send it elsewhere."
             return fail(UserError(required, found, remedy), as_json=False)
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return fail(no_permission(error), as_json)
         place = f" at {error.filename}" if error.filename else ""
-        required = f"free space and permission to write{place}"
+        required = f"a disk with free space that can be written{place}"
         remedy = f"Free space or choose another output_dir. {GO_ON}"
         return fail(UserError(required, found, remedy), as_json)
     traceback.print_exc()

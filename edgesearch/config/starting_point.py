@@ -6,7 +6,6 @@ file. `edgesearch.stages.init` finds the facts.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from devices.values import in_yaml
+from devices.values import in_double_quotes, in_yaml
 
 SMALL_PIXELS = 40
 """Images with a shorter short side are for spaces without a stem that shrinks them."""
@@ -384,5 +383,5 @@ def write_yaml(lines: Sequence[Line], head: Sequence[str], foot: Sequence[str] =
 def _value(value: Any) -> str:
     if isinstance(value, str):
         is_plain = re.fullmatch(r"[\w./][\w./-]*", value, re.ASCII)
-        return value if is_plain and yaml.safe_load(value) == value else json.dumps(value)
+        return value if is_plain and yaml.safe_load(value) == value else in_double_quotes(value)
     return in_yaml(value)

@@ -281,12 +281,15 @@ def index_shard(path: Path) -> ShardIndex:
         raise _unreadable(path, OSError(0, "a pipe"))
     shard = Shard(path, status.st_size, status.st_mtime_ns)
     key = os.fsencode(f"{INDEX_FORMAT} {path.absolute()} {shard.size} {shard.mtime_ns}")
-    kept = default_cache_dir() / "shards" / f"{hashlib.sha256(key).hexdigest()[:32]}.json"
+    name = f"{hashlib.sha256(key).hexdigest()[:32]}.json"
     try:
-        rows: _Rows = json.loads(kept.read_text("utf-8"))
-    except (OSError, ValueError):
+        rows: _Rows = json.loads((default_cache_dir() / "shards" / name).read_text("utf-8"))
+    except (OSError, ValueError, FileError):
         rows = _rows(shard)  # an index that cannot be cached is computed again next time
-        with contextlib.suppress(FileError), replacing(kept, shared=True) as partial:
+        with (
+            contextlib.suppress(FileError),
+            replacing(default_cache_dir() / "shards" / name, shared=True) as partial,
+        ):
             partial.write_text(json.dumps(rows), "utf-8")
     return ShardIndex(
         [(ShardImage(shard, name, start, size), label) for name, start, size, label, _ in rows[0]],

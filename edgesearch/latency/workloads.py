@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from devices import DeviceSpec, Fingerprint
-from devices.cache_dir import default_cache_dir
+from devices.cache_dir import default_cache_dir, writable_cache
 from devices.errors import FileError
 from edgesearch.events import Event, Report, silent
 from edgesearch.formats.fp32 import FP32
@@ -184,7 +184,7 @@ class WorkloadFiles:
         self.space = space
         self._batch = device.batch
         self._folder = folder
-        self._cache = (cache_dir or default_cache_dir()) / "onnx"
+        self._cache = writable_cache((cache_dir or default_cache_dir()) / "onnx")
         self._report = report
         self._made: dict[str, Path] = {}
         self.exports = 0

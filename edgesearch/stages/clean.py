@@ -92,7 +92,7 @@ def clean(
 
 
 def set_aside(files: RunFiles) -> Iterator[SetAside]:
-    """What was set aside in an output folder: stages, files of stages, tables and their pictures."""
+    """What was set aside in an output folder: stages, files of stages, tables, pictures."""
     for folder in files.stages:
         for path in _numbered(folder):
             if path.is_dir():

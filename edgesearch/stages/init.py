@@ -451,16 +451,14 @@ def _notes(images: str, facts: Facts, contents: Contents, task: str | None) -> S
 
 
 def _write(path: Path, text: str) -> None:
+    content, is_new = text.encode(), False
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except UnicodeEncodeError as error:
-        raise ConfigError(
-            "a path that can be written in UTF-8",
-            repr(error.object),
-            "Rename the folder.",
-        ) from error
+        with path.open("xb") as file:
+            is_new = True
+            file.write(content)
     except OSError as error:
+        if is_new:  # what is left of it would be in the way of the next try
+            path.unlink(missing_ok=True)
         raise ConfigError(
             f"a file {path} that can be written",
             error.strerror or str(error),

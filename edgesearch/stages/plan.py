@@ -45,7 +45,7 @@ from edgesearch.stages.summary import summary_stage
 from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.training.checkpoint import has_state
 from edgesearch.training.run_log import epochs_done
-from edgesearch.words import duration_words, ms_words
+from edgesearch.words import counted, duration_words, ms_words
 from profilers import LatencyTable
 
 FINISHED, BEGUN, TO_DO = "finished", "begun", "to do"
@@ -342,7 +342,8 @@ class Planner:
         settings = self.config.pretrain
         stage = pretrain_stage(self.run, self._pool)
         if stage.is_finished() or stage.can_take_back():
-            return StagePlan("pretrain", FINISHED, f"{settings.epochs} epochs", None)
+            work = counted(settings.epochs, "epoch") if settings.epochs else "initial weights"
+            return StagePlan("pretrain", FINISHED, work, None)
         if settings.epochs == 0:
             return StagePlan("pretrain", TO_DO, "take over the initial weights", 0.0)
         steps = self._trainer.loader.steps_per_epoch
@@ -350,8 +351,8 @@ class Planner:
         if record is not None and not stage.changes(record) and has_state(stage.folder / STATE):
             done = min(settings.epochs, epochs_done(stage.folder))
         left = settings.epochs - done
-        work = f"{left} epochs of {steps:,} steps with {settings.batch_size} images" + (
-            f" ({done} epochs are done)" if done else ""
+        work = f"{counted(left, 'epoch')} of {steps:,} steps with {settings.batch_size} images" + (
+            f" ({counted(done, 'epoch')} done)" if done else ""
         )
         work += _fault(stage)
         state = BEGUN if done else TO_DO
@@ -406,7 +407,8 @@ class Planner:
     def _finetune(self, follows: bool) -> StagePlan:
         """Fine-tuning; the winners' steps take as long as the mean of both ends of the space."""
         settings = self.config.finetune
-        work = f"train {', '.join(settings.start)} for {settings.task}, {settings.epochs} epochs"
+        epochs = counted(settings.epochs, "epoch")
+        work = f"train {', '.join(settings.start)} for {settings.task}, {epochs}"
         with suppress(UserError, OSError):
             stage = finetune_stage(self.run, self._pool)
             if follows and stage.is_finished():

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from devices.files import replacing
+from devices.files import no_permission, replacing
 from edgesearch.errors import CheckpointError, SpaceError
 from edgesearch.families import space_from_dict
 from edgesearch.space import Architecture, SearchSpace
@@ -144,6 +144,7 @@ class SupernetWeights:
 
         parts: dict[str, dict[str, torch.Tensor]] = {}
         try:
+            path.open("rb").close()  # safetensors says of any file that it is missing
             with safe_open(path, "pt") as file:
                 about = json.loads((file.metadata() or {}).get("edgesearch", "{}"))
                 _check(path, about, space)
@@ -162,6 +163,8 @@ class SupernetWeights:
                 about.get("method"),
                 _origin(about),
             )
+        except PermissionError as error:
+            raise no_permission(error, path) from error
         except (
             *(OSError, SafetensorError, SpaceError),
             *(LookupError, ValueError, TypeError, AttributeError),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from devices.cache_dir import default_cache_dir
+from devices.cache_dir import default_cache_dir, writable_cache
 from devices.errors import FileError
 
 
@@ -37,3 +37,19 @@ def test_no_cache_is_told_with_the_ways_to_choose_one(
         default_cache_dir()
     monkeypatch.setenv("EDGESEARCH_CACHE", str(tmp_path))
     assert default_cache_dir() == tmp_path
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("EDGESEARCH_CACHE", "~/kept")  # as in a crontab, which expands nothing
+    assert default_cache_dir() == tmp_path / "kept"
+
+
+def test_a_given_cache_that_cannot_be_written_is_told_alike(tmp_path: Path) -> None:
+    (tmp_path / "FILE").touch()
+    with pytest.raises(FileError, match="profile.cache_dir="):
+        writable_cache(tmp_path / "FILE")
+    assert writable_cache(tmp_path / "new" / "folder").is_dir()
+
+
+def test_a_folder_may_be_given_from_the_current_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert writable_cache(Path("cache") / "onnx") == Path("cache/onnx")
+    assert (tmp_path / "cache" / "onnx").is_dir()

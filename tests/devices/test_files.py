@@ -132,6 +132,20 @@ def lines(tmp_path: Path) -> JsonLines:
 WHOLE = [(1, {"n": 1}), (2, {"n": 2}), (3, {"n": 3})]
 
 
+def test_a_file_has_the_mode_of_other_new_files(tmp_path: Path) -> None:
+    path, plain = tmp_path / "a", tmp_path / "plain"
+    for umask in (0o022, 0o077, 0o002):
+        former = os.umask(umask)
+        try:
+            plain.unlink(missing_ok=True)
+            plain.touch()
+            with replacing(path) as partial:
+                partial.touch(mode=0o600)  # as safetensors writes its files
+        finally:
+            os.umask(former)
+        assert path.stat().st_mode == plain.stat().st_mode
+
+
 def test_the_digest_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_of(tmp_path / "a").startswith("ba7816bf8f01cfea")

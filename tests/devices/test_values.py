@@ -1,7 +1,9 @@
 """Values in messages are written as in YAML, and wrong names answered with right ones."""
 
 import datetime
+import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,18 @@ from devices.values import did_you_mean, in_shell, in_yaml
     "value",
     [
         *(None, True, False, 0, -7, 0.1, float("inf"), float("-inf"), "", "a", "it's", 'a "b"'),
-        *("a\nb", "a\\b", "grün", "\t", "null", [], [1, None, "x"], {"a": None, "b": [True]}),
+        *(
+            "a\nb",
+            "a\\b",
+            "grün",
+            "\t",
+            "\0\x85\u2028",
+            "\n😀",
+            "null",
+            [],
+            [1, None, "x"],
+            {"a": None, "b": [True]},
+        ),
         datetime.date(2026, 11, 28),
     ],
 )
@@ -45,3 +58,11 @@ def test_a_path_is_one_argument_and_no_option():
     for path in ("a b.yaml", "-x.yaml", "it's", "$HOME", "ünï.yaml", "--all"):
         assert shlex.split(in_shell(path)) == [f"./{path}" if path[0] == "-" else path]
     assert in_shell(Path("runs/1")) == "runs/1"
+
+
+def test_a_path_with_control_characters_is_one_line_that_bash_reads():
+    for path in ("a\nb", "-\t'\\", "\x01" + "7", "ü\udce4", "😀 \x7f"):
+        shown = in_shell(path)
+        assert shown.isprintable()
+        said = subprocess.run(["bash", "-c", f"printf %s {shown}"], stdout=subprocess.PIPE).stdout
+        assert os.fsdecode(said) == (f"./{path}" if path[0] == "-" else path)

@@ -1,5 +1,7 @@
 """onnxruntime beyond what every runtime promises."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,14 @@ from onnx import TensorProto
 
 from devices import OnnxRuntime, OrtBuilder
 from devices.errors import EngineError, RuntimeMissingError
+
+
+def test_its_collection_of_usage_data_is_off(tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    program = "import devices.errors; import onnxruntime"
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert not list(tmp_path.iterdir())  # an identifier and events would be kept there
 
 
 def test_its_output_is_the_networks(convolution: Path) -> None:

@@ -33,6 +33,29 @@ def test_an_option_with_a_value_too(tmp_path):
     assert "a device of the catalog" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "given", [["run", ""], ["init", "", "--share", "0.5"], ["report", ""], ["clean", ""], [""]]
+)
+def test_an_empty_argument_is_not_the_folder_here(given):
+    done = call(*given)
+    assert done.exit_code == 2
+    assert "found: an empty argument, as of a variable" in done.stderr
+
+
+def test_a_stop_while_modules_are_loaded_shows_no_traceback():
+    program = (
+        "import sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'edgesearch.cli.progress':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "from edgesearch.cli import main\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (130, b"\nstopped\n")
+
+
 @pytest.mark.parametrize("asked", [[], ["-h"], ["--help"], ["-h", "keys"]])
 def test_help(asked):
     done = call(*asked)

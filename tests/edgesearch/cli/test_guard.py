@@ -109,10 +109,20 @@ def test_as_json_the_message_is_the_only_output(capsys):
     assert json.loads(capsys.readouterr().out) == {"error": expected}
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_full_or_closed_place_is_the_users(number, capsys):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_or_read_only_disk_is_the_users(number, capsys):
     assert code_of(OSError(number, "reason", "place")) == 2
-    assert "permission to write at place\n  found: reason" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "that can be written at place\n  found: reason" in told
+    assert "choose another output_dir" in told
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_lack_of_permission_is_told_as_such(number, capsys):
+    assert code_of(OSError(number, "reason", "place")) == 2
+    told = capsys.readouterr().err
+    assert "required: permission to read and write place\n  found: reason\n  Get it" in told
+    assert "output_dir" not in told  # it may be a file that was to be read
 
 
 def allocates(kind):

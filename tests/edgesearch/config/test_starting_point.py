@@ -157,11 +157,21 @@ def test_every_choice_is_a_valid_configuration(facts, train, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["no", "null", "1e3", "a: b", "#1", "ä ö", "x'y", 'q"r', "2024-01-01", "~", "a\\b", "-"]
+    "text",
+    [
+        *("no", "null", "1e3", "a: b", "#1", "ä ö", "x'y", 'q"r', "2024-01-01", "~", "a\\b", "-"),
+        *("😀 日本", "a\nb", "\udce4"),
+    ],
 )
 def test_texts_stay_texts(text):
     written = write_yaml([Line("a", 1, "why"), Line("b.c", text, "why"), Line("b.d", None, "")], [])
     assert yaml.safe_load(written) == {"a": 1, "b": {"c": text, "d": None}}
+
+
+def test_letters_of_any_language_stay_readable():
+    assert 'a: "Meine Bilder äöü 日本 😀"' in write_yaml(
+        [Line("a", "Meine Bilder äöü 日本 😀", "")], []
+    )
 
 
 def test_each_line_says_why():

@@ -25,6 +25,13 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache/shards"
 
 
+def test_shards_are_read_where_nothing_can_be_cached(shard, tmp_path, monkeypatch):
+    monkeypatch.delenv("EDGESEARCH_CACHE")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert len(index_shard(shard)[0]) == 6
+
+
 @pytest.fixture
 def shard(tmp_path, write_shard):
     return write_shard(tmp_path / "a.tar", {f"{i}.png": 10 * i for i in range(6)})
@@ -286,7 +293,7 @@ class TestIndex:
             with pytest.raises(DataError, match=message):
                 index_shard(shard)
         shard.write_bytes(content[: end + 512])
-        assert len(index_shard(shard).images) == 6
+        assert len(index_shard(shard)[0]) == 6
 
     def test_a_damaged_header_is_told_with_its_byte(self, shard):
         content = bytearray(shard.read_bytes())

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from devices import DeviceSpec, take_fingerprint
+from devices.errors import FileError
 from edgesearch.export.deployable import write_in_format
 from edgesearch.export.engines import ONNX_FILE
 from edgesearch.families.resnet.space import ResNetSpace
@@ -27,6 +28,12 @@ def space():
     return ResNetSpace(
         "toy", "basic", "small", (4, 8), ((4, 8), (8, 16)), ((1,), (1, 2)), (16, 24), in_channels=1
     )
+
+
+def test_a_cache_that_cannot_be_written_is_refused_at_once(space, tmp_path):
+    (tmp_path / "onnx").touch()  # what root may not write either
+    with pytest.raises(FileError, match=r"onnx.*profile\.cache_dir="):
+        WorkloadFiles(space, DeviceSpec("local-cpu"), FINGERPRINT, tmp_path / "n", tmp_path)
 
 
 @pytest.fixture(scope="session")

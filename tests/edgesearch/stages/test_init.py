@@ -2,7 +2,7 @@
 
 import os
 import pty
-import shlex
+import resource
 import shutil
 import subprocess
 import sys
@@ -67,7 +67,13 @@ def test_a_folder_with_classes_and_spaces_in_its_name(tmp_path):
     assert "the smallest class has 10 training images" in text
 
 
-@pytest.mark.parametrize("name", ["my birds.yaml", "-x.yaml"])
+def words_of(command):
+    """What bash makes of a command."""
+    said = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True).stdout
+    return os.fsdecode(said).rstrip("\0").split("\0")
+
+
+@pytest.mark.parametrize("name", ["my birds.yaml", "-x.yaml", "a\nb '.yaml"])
 def test_the_commands_shown_work_for_any_name(tmp_path, name):
     photographs(tmp_path / "photos")
     done = call("photos", "--share", "0.4", "--file", name, "--device", "local-cpu")
@@ -78,10 +84,30 @@ def test_the_commands_shown_work_for_any_name(tmp_path, name):
         for line in (tmp_path / name).read_text("utf-8").splitlines()
         if line.startswith("#     edgesearch plan ")
     )
-    assert shlex.split(shown) == shlex.split(written)
-    *_, argument = shlex.split(shown)
+    assert words_of(shown) == words_of(written)
+    *_, argument = words_of(shown)
     assert not argument.startswith("-")
     assert load_config(argument).search.budgets.latency_of_largest == 0.4
+
+
+@pytest.mark.parametrize("name", ["Häuser 😀", "a\nb", "\udce4"])
+def test_images_in_a_folder_of_any_name(tmp_path, name):
+    photographs(tmp_path / name)
+    init(name, wishes=HALF, path=Path(f"{name}.yaml"))
+    assert load_config(f"{name}.yaml").data.root.name == name
+
+
+def test_a_file_that_cannot_be_written_is_not_left_behind(tmp_path):
+    photographs(tmp_path / "photos")
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, former[1]))
+    try:
+        with pytest.raises(ConfigError, match="File too large"):
+            init("photos", wishes=HALF)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert not (tmp_path / "edgesearch.yaml").exists()
+    init("photos", wishes=HALF)
 
 
 @pytest.mark.parametrize("mode", ["L", "I;16"])

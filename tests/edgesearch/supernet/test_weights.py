@@ -1,6 +1,7 @@
 """Weights as files, and the networks that come out of them."""
 
 import dataclasses
+import errno
 import json
 import os
 import resource
@@ -110,6 +111,20 @@ def test_a_full_disk_leaves_the_former_file(path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft_limit, hard_limit))
     assert path.read_bytes() == former
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_others_may_read_what_the_umask_lets_them_read(path):
+    (path.parent / "plain").touch()
+    assert path.stat().st_mode == (path.parent / "plain").stat().st_mode
+
+
+def test_a_file_of_another_user_is_not_called_missing(path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(type(path), "open", refuse)  # root may read everything
+    with pytest.raises(FileError, match=f"permission to read and write {path}; found: Permission"):
+        SupernetWeights.load(path, SPACE)
 
 
 def test_a_space_of_another_name_but_equal_is_taken(path):
