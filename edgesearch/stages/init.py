@@ -122,6 +122,9 @@ def init(
             "it exists",
             "Give another with --file NAME.yaml, or move this one away.",
         )
+    folder = path.absolute().parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _cannot_write(path, "no permission" if folder.exists() else f"no folder {folder}")
     _check_wishes(wishes)
     if device is not None:
         read_catalog(device)
@@ -459,8 +462,10 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         if is_new:  # what is left of it would be in the way of the next try
             path.unlink(missing_ok=True)
-        raise ConfigError(
-            f"a file {path} that can be written",
-            error.strerror or str(error),
-            "Choose another with --file PATH.",
-        ) from error
+        raise _cannot_write(path, error.strerror or str(error)) from error
+
+
+def _cannot_write(path: Path, found: str) -> ConfigError:
+    return ConfigError(
+        f"a file {path} that can be written", found, "Choose another with --file PATH."
+    )

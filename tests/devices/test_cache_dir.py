@@ -49,7 +49,9 @@ def test_a_given_cache_that_cannot_be_written_is_told_alike(tmp_path: Path) -> N
     assert writable_cache(tmp_path / "new" / "folder").is_dir()
 
 
-def test_a_folder_may_be_given_from_the_current_one(tmp_path, monkeypatch):
+def test_a_folder_may_be_given_from_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert writable_cache(Path("cache") / "onnx") == Path("cache/onnx")
     assert (tmp_path / "cache" / "onnx").is_dir()

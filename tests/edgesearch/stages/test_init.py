@@ -170,7 +170,8 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path):
         (["nowhere", "--share", "0.5", "--task", "detection"], "nothing of that name"),
         (["photos", "--share", "0.5", "--task", "chess"], "or leave it out"),
         (["photos", "--share", "0.5", "--host", "board"], "a device over ssh"),
-        (["photos", "--share", "0.5", "--file", "none/x.yaml"], "Choose another with --file"),
+        # before the images are read, and anything is measured
+        (["nowhere", "--share", "0.5", "--file", "none/x.yaml"], "Choose another with --file"),
     ],
 )
 def test_what_is_wrong_is_one_message_and_nothing_is_written(tmp_path, arguments, message):
