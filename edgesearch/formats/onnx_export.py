@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 OPSET = 18
 INPUT_NAME = "images"
+_MAP = "map"
+"""Inputs of a head alone are called so, with their numbers."""
 
 
 def export_network(
@@ -39,7 +42,7 @@ def export_network(
     Raises:
         ExportError: The exporter failed; names an unsupported operator and its layer.
     """
-    model = _export(network, input_shape, list(output_names), open_batch)
+    model = _export(network, {INPUT_NAME: input_shape}, output_names, open_batch)
     for key, value in (metadata or {}).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
@@ -68,7 +71,7 @@ def export_blocks(
     for number, blocks in enumerate(networks, 1):
         names = [f"block{index}" for index in range(len(blocks))]
         shape = (batch, space.in_channels, resolution, resolution)
-        model = _export(_AllOutputs(space, blocks), shape, names)
+        model = _export(_AllOutputs(space, blocks), {INPUT_NAME: shape}, names)
         extractor = Extractor(model)
         for block, before, name in zip(blocks, [INPUT_NAME, *names], names, strict=False):
             if block.key in missing:
@@ -78,35 +81,81 @@ def export_blocks(
             on_progress(number, len(networks))
 
 
-def assemble_network(blocks: Sequence[Block], paths: Mapping[str, Path], path: Path) -> None:
+@dataclass(frozen=True)
+class HeadFile:
+    """A head alone as an ONNX file.
+
+    Attributes:
+        path: The file.
+        reads: Numbers of the blocks whose outputs are its maps, in order.
+    """
+
+    path: Path
+    reads: tuple[int, ...]
+
+
+def export_head(
+    head: nn.Module, path: Path, *, shapes: Sequence[tuple[int, ...]], output_names: Sequence[str]
+) -> None:
+    """Write a head, a function of feature maps of these shapes (N, C, H, W), to an ONNX file.
+
+    Maps that it does not read are left out.
+
+    Raises:
+        ExportError: See `export_network`.
+    """
+    inputs = {f"{_MAP}{number}": shape for number, shape in enumerate(shapes)}
+    model = _export(head, inputs, output_names)
+    read = {name for node in model.graph.node for name in node.input}
+    for taken in [each for each in model.graph.input if each.name not in read]:
+        model.graph.input.remove(taken)
+    save_model(model, path)
+
+
+def assemble_network(
+    blocks: Sequence[Block], paths: Mapping[str, Path], path: Path, head: HeadFile | None = None
+) -> None:
     """Join block files (`paths` by key) to a whole network, as `export_network` would write it.
 
-    The weights are the blocks' random ones: the file is for measuring.
+    A head follows the blocks. The weights are random ones: the file is for measuring.
     """
     import onnx
 
+    if head is not None:
+        of_head = onnx.load(head.path).graph
+        numbers = [int(taken.name.removeprefix(_MAP)) for taken in of_head.input]
+        reads = [head.reads[number] for number in numbers]
+        blocks = blocks[: max(reads) + 1]  # an exporter leaves out what no output needs
     loaded = {key: onnx.load(paths[key]) for key in {block.key for block in blocks}}
     first = loaded[blocks[0].key]
     whole = onnx.ModelProto(ir_version=first.ir_version, opset_import=first.opset_import)
     whole.graph.name = path.stem
     whole.graph.input.extend(first.graph.input)
-    given = first.graph.input[0].name
+    given = [first.graph.input[0].name]
     for index, block in enumerate(blocks):
-        given = _continue_with(whole.graph, loaded[block.key].graph, given, f"b{index}/")
-    output = whole.graph.output.add()
-    output.CopyFrom(loaded[blocks[-1].key].graph.output[0])
-    output.name = given
+        part = loaded[block.key].graph
+        given.append(_continue_with(whole.graph, part, given[-1:], f"b{index}/"))
+    if head is None:
+        output = whole.graph.output.add()
+        output.CopyFrom(part.output[0])
+        output.name = given[-1]
+    else:
+        _continue_with(whole.graph, of_head, [given[1 + number] for number in reads], "")
+        whole.graph.output.extend(of_head.output)
     save_model(whole, path)
 
 
-def _continue_with(whole: onnx.GraphProto, part: onnx.GraphProto, given: str, prefix: str) -> str:
-    """Append a part after the tensor `given`; returns the name of its output.
+def _continue_with(
+    whole: onnx.GraphProto, part: onnx.GraphProto, given: Sequence[str], prefix: str
+) -> str:
+    """Append a part that reads the tensors `given`; returns the name of its first output.
 
     Weights are copied once; `onnx.compose` would copy all earlier parts with each part.
     """
+    known = {taken.name: name for taken, name in zip(part.input, given, strict=True)}
 
     def renamed(name: str) -> str:
-        return given if name == part.input[0].name else name and prefix + name
+        return known.get(name) or (name and prefix + name)
 
     for original in part.node:
         node = whole.node.add()
@@ -140,21 +189,24 @@ class _AllOutputs(nn.Module):
 
 def _export(
     network: nn.Module,
-    input_shape: tuple[int, ...],
-    output_names: list[str],
+    input_shapes: Mapping[str, tuple[int, ...]],
+    output_names: Sequence[str],
     open_batch: bool = False,
 ) -> onnx.ModelProto:
     # From a batch of 1 the exporter would infer a fixed size.
-    images = torch.zeros(max(input_shape[0], 2) if open_batch else input_shape[0], *input_shape[1:])
+    least = 2 if open_batch else 1
+    inputs = tuple(
+        torch.zeros(max(batch, least), *sides) for batch, *sides in input_shapes.values()
+    )
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             program = torch.onnx.export(
                 network.eval(),
-                (images,),
+                inputs,
                 dynamo=True,
                 optimize=True,
-                input_names=[INPUT_NAME],
-                output_names=output_names,
+                input_names=[*input_shapes],
+                output_names=[*output_names],
                 opset_version=OPSET,
                 dynamic_shapes=({0: torch.export.Dim("batch")},) if open_batch else None,
                 verbose=False,
@@ -162,7 +214,7 @@ def _export(
     except torch.onnx.errors.OnnxExporterError as error:
         raise ExportError(
             f"a network that torch's exporter can write with opset {OPSET}",
-            _reason(error, network, images),
+            _reason(error, network, inputs),
             "Replace what it names in the network.",
         ) from error
     assert program is not None
@@ -171,7 +223,7 @@ def _export(
     return model
 
 
-def _reason(error: BaseException, network: nn.Module, images: torch.Tensor) -> str:
+def _reason(error: BaseException, network: nn.Module, inputs: tuple[torch.Tensor, ...]) -> str:
     """The root cause of an exporter's error; for an unknown operator with its layer."""
     messages = [str(error)]
     while error.__cause__ is not None:
@@ -182,14 +234,14 @@ def _reason(error: BaseException, network: nn.Module, images: torch.Tensor) -> s
     if operator is None:
         return said
     translated = re.search(r"Error when translating node %(\w+)", "\n".join(messages))
-    layer = _layer_of(translated[1], network, images) if translated else None
+    layer = _layer_of(translated[1], network, inputs) if translated else None
     return f"the operator {operator[1]} of the layer {layer or '(torch names none)'}: {said}"
 
 
-def _layer_of(name: str, network: nn.Module, images: torch.Tensor) -> str | None:
+def _layer_of(name: str, network: nn.Module, inputs: tuple[torch.Tensor, ...]) -> str | None:
     """The innermost module of a node in the traced network; None if unknown."""
     with quiet():
-        program = torch.export.export(network, (images,)).run_decompositions()
+        program = torch.export.export(network, inputs).run_decompositions()
     for node in program.graph.nodes:
         if node.name == name and node.meta.get("nn_module_stack"):
             return str(list(node.meta["nn_module_stack"].values())[-1][0])

@@ -18,15 +18,20 @@ from devices.cache_dir import default_cache_dir, writable_cache
 from devices.errors import FileError
 from edgesearch.events import Event, Report, silent
 from edgesearch.formats.fp32 import FP32
-from edgesearch.formats.onnx_export import assemble_network, export_blocks, export_network
+from edgesearch.formats.onnx_export import (
+    HeadFile,
+    assemble_network,
+    export_blocks,
+    export_head,
+)
 from edgesearch.formats.onnx_files import is_whole_model
 from edgesearch.formats.precisions import precision_with
 from edgesearch.latency.table import NETWORK, about_network, measured_networks
 from edgesearch.space import Architecture, Block, SearchSpace, covering_networks
-from edgesearch.tasks.backbone import Backbone
-from edgesearch.tasks.head_costs import TaskHead
+from edgesearch.tasks.backbone import Backbone, MapShapes
+from edgesearch.tasks.head_costs import HeadCosts, TaskHead
 from edgesearch.tasks.known_tasks import TASKS
-from edgesearch.tasks.model import TaskModel, add_head
+from edgesearch.tasks.model import HeadAlone, TaskModel, add_head
 from edgesearch.training.randomness import seeded
 from profilers import LatencyTable, Workload
 
@@ -187,6 +192,7 @@ class WorkloadFiles:
         self._cache = writable_cache((cache_dir or default_cache_dir()) / "onnx")
         self._report = report
         self._made: dict[str, Path] = {}
+        self._costs: dict[TaskHead, HeadCosts] = {}
         self.exports = 0
 
     def __enter__(self) -> WorkloadFiles:
@@ -256,7 +262,8 @@ class WorkloadFiles:
     ) -> list[Workload]:
         """Whole models with a head, of kind `WITH_HEAD` or `WITH_HEAD_VALIDATION`.
 
-        They are exported as `export` does it, but with random weights.
+        They have the operations that `export` writes, with random weights: blocks, and a head that
+        is exported once for each shape of its maps.
 
         Raises:
             ExportError: See `blocks`.
@@ -271,7 +278,7 @@ class WorkloadFiles:
                     about=about_network(self.space, architecture, head),
                 )
             )
-            message = f"networks with {head} exported"
+            message = f"networks with {head} written"
             self._report(Event("profile", message, done, len(architectures)))
         return found
 
@@ -279,20 +286,35 @@ class WorkloadFiles:
         name = f"{architecture}-{head.key}"
         path = self._folder / f"{name}-{FP32.name}.onnx"
         if not path.exists():
-            resolution = architecture.resolution
-            model = random_model(self.space, architecture, head)
-            export_network(
-                model,
-                path,
-                input_shape=(self._batch, self.space.in_channels, resolution, resolution),
-                output_names=model.output_names,
-            )
+            if head not in self._costs:
+                self._costs[head] = HeadCosts(self.space, head)
+            costs = self._costs[head]
+            blocks, reads = costs.blocks(architecture)
+            exported = {block.key: self._path(block.key, FP32.name) for block in blocks}
+            self._export_absent(exported, architecture.resolution)
+            alone = HeadFile(self._head(head, costs.shapes(architecture)), reads)
+            assemble_network(blocks, exported, path, alone)
         if self._precision.convert is None:
             return path
         converted = self._folder / f"{name}.onnx"
         if not converted.exists():
             self._precision.write(path, converted, self.number_format)
         return converted
+
+    def _head(self, head: TaskHead, shapes: MapShapes) -> Path:
+        maps = [*zip(shapes.channels, shapes.sizes, strict=True)]
+        about = "-".join(f"{channels}x{size}" for channels, size in maps)
+        path = self._folder / f"{head.key}-{about}-r{shapes.resolution}.onnx"
+        if not path.exists():
+            with seeded(0):
+                module = TASKS[head.task].head_class(head.head)(shapes, head.classes)
+            export_head(
+                HeadAlone(module),
+                path,
+                shapes=[(self._batch, channels, size, size) for channels, size in maps],
+                output_names=module.output_names,
+            )
+        return path
 
     def anchors(self, table: LatencyTable, count: int = ANCHORS) -> list[Workload]:
         """Networks of a table, from fast to slow, that link a new session to earlier ones.

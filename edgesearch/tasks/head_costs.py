@@ -95,6 +95,16 @@ class HeadCosts:
         """The maps of a network that the head gets."""
         return _shapes(architecture.resolution, self._maps(architecture))
 
+    def blocks(self, architecture: Architecture) -> tuple[tuple[Block, ...], tuple[int, ...]]:
+        """The blocks of a network with this head, and the numbers of those whose maps it gets."""
+        maps, found, reads = self._maps(architecture), [], []
+        parts = self.space.blocks_of_parts(architecture)[: self.last_part + 1]
+        for number, blocks in enumerate(parts):
+            found += [block for block in blocks if not block.is_last]
+            if number in maps:
+                reads.append(len(found) - 1)
+        return tuple(found), tuple(reads)
+
     def _maps(self, architecture: Architecture) -> dict[int, tuple[int, int]]:
         """Channels and size of the last map of each size, by the number of its part."""
         found: dict[int, tuple[int, int]] = {}

@@ -78,6 +78,18 @@ class TaskModel(nn.Module):
         return outputs[0] if len(outputs) == 1 else outputs
 
 
+class HeadAlone(nn.Module):
+    """A head as a function of maps (N, C, H, W), as a `TaskModel` calls it."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, *maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """All outputs."""
+        return self.head.outputs(self.head.raw(list(maps)))
+
+
 def outputs_of(model: nn.Module, images: torch.Tensor) -> Sequence[torch.Tensor]:
     """The outputs as a sequence, however many there are."""
     found = model(images)

@@ -161,7 +161,10 @@ def test_networks_are_there_until_the_end(files, space, precision):
 @pytest.mark.parametrize(
     ("precision", "provider"), [("fp32", None), ("int8", None), ("fp16", "cuda")]
 )
-@pytest.mark.parametrize(("task", "head"), [("detection", "ssdlite"), ("segmentation", "lraspp")])
+@pytest.mark.parametrize(
+    ("task", "head"),
+    [("detection", "ssdlite"), ("segmentation", "lraspp"), ("segmentation", "fcn")],
+)
 def test_whole_models_are_what_an_export_would_ship(
     space, tmp_path, precision, provider, task, head
 ):
