@@ -39,6 +39,7 @@ from edgesearch.processes import distributed
 from edgesearch.space import Architecture
 from edgesearch.supernet.projector import Projector
 from edgesearch.supernet.weights import Origin, SupernetWeights
+from edgesearch.training.allocator import memory_kept
 from edgesearch.training.checkpoint import has_state, load_state, save_state
 from edgesearch.training.optimizers import OPTIMIZERS, load_optimizer
 from edgesearch.training.run_log import RunLog
@@ -149,6 +150,7 @@ class Trainer:
         self._replaced_by_others = 0
         self._first = distributed.rank() == 0
 
+    @memory_kept()
     def fit(self) -> SupernetWeights:
         """Train to the last epoch, resuming from the folder's state if there is one.
 
@@ -203,6 +205,7 @@ class Trainer:
             self.teaching.fill(check)
         distributed.wait_for_first()
 
+    @memory_kept()
     def time_steps(self, most: int, most_s: float) -> StepTime:
         """Time some steps, one at least, after one that warms up; no training may follow.
 

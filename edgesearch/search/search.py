@@ -28,6 +28,7 @@ from edgesearch.search.strategies.strategy import Strategy, make_strategy
 from edgesearch.search.trial_log import Trial, TrialLog
 from edgesearch.search.winners import Winner, Winners
 from edgesearch.space import Architecture
+from edgesearch.training.allocator import memory_kept
 
 PILOTS = 8
 """Candidates for choosing the number of images."""
@@ -97,6 +98,7 @@ class Search:
     def __post_init__(self) -> None:
         self.strategy = make_strategy(self.feasible, self.settings, self.seed)
 
+    @memory_kept()
     def run(self) -> Winners:
         """Make the trials, rank the best, and write all files. Logged trials are not scored again.
 

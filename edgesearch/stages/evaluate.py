@@ -17,6 +17,7 @@ from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.room import check_memory
 from edgesearch.search.winners import Winners
 from edgesearch.space import Architecture
+from edgesearch.training.allocator import memory_kept
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class EvaluateResult:
     results_path: Path
 
 
+@memory_kept()
 def evaluate(run: RunContext, *, architectures: Sequence[str] = ()) -> EvaluateResult:
     """kNN and linear probe of the winners, of subnets given by text, and of baselines.
 

@@ -43,6 +43,7 @@ from edgesearch.stages.scorer import inputs_of_score
 from edgesearch.stages.search import check_search, search_stage, tables_of
 from edgesearch.stages.summary import summary_stage
 from edgesearch.supernet.weights import SupernetWeights
+from edgesearch.training.allocator import memory_kept
 from edgesearch.training.checkpoint import has_state
 from edgesearch.training.run_log import epochs_done
 from edgesearch.words import counted, duration_words, ms_words
@@ -283,6 +284,7 @@ class Planner:
         return self._trainer.weights()
 
     @cached_property
+    @memory_kept()
     def _image_s(self) -> dict[Architecture, float]:
         """Time that an image takes in each end of the space, scored as in the search."""
         search = self.config.search

@@ -50,6 +50,7 @@ from edgesearch.stages.scorer import (
     make_scorer,
 )
 from edgesearch.supernet.weights import SupernetWeights
+from edgesearch.training.allocator import memory_kept
 
 CANDIDATES = 100_000
 """Sample size in spaces too large to enumerate."""
@@ -80,6 +81,7 @@ class RankResult:
     plot_path: Path
 
 
+@memory_kept()
 def rank(run: RunContext, *, anew: bool = False) -> RankResult:
     """Score and evaluate subnets across the space, and correlate the two rankings; writes `rank/`.
 

@@ -36,6 +36,7 @@ from edgesearch.search.winners import Winners
 from edgesearch.stages.evaluate import make_judge
 from edgesearch.stages.scorer import check_scorer, inputs_of_score, make_scorer
 from edgesearch.supernet.weights import SupernetWeights
+from edgesearch.training.allocator import memory_kept
 
 OUTPUTS = (
     "trials.jsonl",
@@ -275,6 +276,7 @@ def _scorer(run: RunContext, weights: SupernetWeights, pool: ImagePool) -> Agree
     return make_scorer(run, weights, pool, report)
 
 
+@memory_kept()
 def _help(run: RunContext) -> SearchResult:
     """Score candidates for the first process, and wait for its result."""
     weights, pool, _ = _scored_with(run)

@@ -26,6 +26,7 @@ from edgesearch.tasks.model import TaskModel, outputs_of
 from edgesearch.tasks.settings import FinetuneSettings
 from edgesearch.tasks.task import Task
 from edgesearch.tasks.task_images import FittedImages, SampleLoader
+from edgesearch.training.allocator import memory_kept
 from edgesearch.training.checkpoint import has_state, load_state, save_state
 from edgesearch.training.memory_format import training_format
 from edgesearch.training.optimizers import load_optimizer
@@ -142,6 +143,7 @@ class Finetuner:
         """Steps of all epochs."""
         return self.settings.epochs * self.loader.steps_per_epoch
 
+    @memory_kept()
     def fit(self) -> TaskModel:
         """Train to the last epoch, or until no better one comes, from the folder's state if any.
 
@@ -166,6 +168,7 @@ class Finetuner:
         self._adopt(self._best)
         return self.model.eval()
 
+    @memory_kept()
     def time_steps(self, most: int, most_s: float) -> float:
         """Seconds of a step with its images, after one that warms up; no training may follow.
 
