@@ -1,5 +1,8 @@
 """What subnets learn of a teacher: losses between their embeddings and its own, and a head.
 
+Where the teacher gives maps, each place of a subnet's map learns from the same place of the
+teacher's: rows are places instead of whole images.
+
 Source: Fang et al., "SEED: Self-supervised distillation for visual representation" (ICLR 2021),
 section 3.2, for similarities to a queue, which small networks learn from large ones.
 """
@@ -18,6 +21,30 @@ from edgesearch.training.precision import in_full_precision
 
 if TYPE_CHECKING:
     from edgesearch.teacher.settings import TeacherSettings
+
+
+def paired(feature_map: torch.Tensor, taught: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of a subnet and what a teacher gives for the same whole images, or places.
+
+    Maps are averaged to the coarser of their two grids: nothing is made up between places. Before a
+    linear head that is the same as behind it.
+
+    Args:
+        feature_map: (N, C, H, W).
+        taught: Embeddings (N, D), or maps (N, D, h, w).
+
+    Returns:
+        Rows (M, C) and rows (M, D) of length 1; M is N, or N times the number of places.
+    """
+    if taught.ndim == 2:
+        return feature_map.mean(dim=(2, 3)), taught
+    (height, width), (h, w) = feature_map.shape[2:], taught.shape[2:]
+    grid = min(height, h), min(width, w)
+    features, wanted = (
+        F.adaptive_avg_pool2d(maps, grid).permute(0, 2, 3, 1).flatten(0, 2)
+        for maps in (feature_map, taught)
+    )
+    return features, F.normalize(wanted, dim=1)
 
 
 @in_full_precision
@@ -100,8 +127,9 @@ class SecondLesson(nn.Module):
         self.head = Projector(feature_dim, None, dim, False)
         self.lesson, self.weight = lesson, weight
 
-    def forward(self, features: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
-        """The weighted loss of features (N, C) by the teacher's embeddings (N, D), a scalar."""
+    def forward(self, feature_map: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+        """The weighted loss, a scalar; see `paired` for the arguments."""
+        features, taught = paired(feature_map, taught)
         return self.weight * self.lesson(self.head(features), taught)
 
 
@@ -121,8 +149,8 @@ def fit_head(head: Projector, features: list[torch.Tensor], taught: list[torch.T
 
     Args:
         head: Its weights are replaced.
-        features: Of batches through subnets, (N, C) each with its own C.
-        taught: The teacher's of the same images, (N, D) each.
+        features: Of batches through subnets, (M, C) each with its own C; see `paired`.
+        taught: The teacher's of the same images or places, (M, D) each.
     """
     layer, held_out = head.fc2, max(1, len(features) // 5)
     x = [F.pad(each, (0, layer.in_features - each.shape[1])).double() for each in features]
