@@ -139,13 +139,20 @@ class Teacher:
         if form.nhwc:
             x = x.permute(0, 2, 3, 1)
         try:
-            return run(x.contiguous())
+            found = run(x.contiguous())
         except Exception as error:  # each runtime has its own
             raise TrainingError(
                 f"a teacher that takes images of {self.size} × {self.size} pixels",
                 f"{self.name}: {(str(error).strip() or repr(error)).splitlines()[-1]}",
                 "Set pretrain.teacher.size as in its training, or choose another teacher.",
             ) from error
+        if found.ndim == 4 and found.shape[2] != found.shape[3]:
+            raise TrainingError(
+                f"maps (N, D, H, W) of square images from {self.name}, as high as wide",
+                f"{' × '.join(map(str, found.shape))}, such as channels that come last",
+                "Export it with channels first, or name another output (pretrain.teacher.output).",
+            )
+        return found
 
     def _checked(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Embeddings or maps of length 1, if they are of use."""

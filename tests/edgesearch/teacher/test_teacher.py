@@ -279,6 +279,16 @@ class TestMaps:
         with pytest.raises(TrainingError, match="NaN or infinite values"):
             teacher.maps(images, (5, 5))
 
+    def test_channels_that_come_last_are_refused(self, images, exported):
+        class Last(Network):
+            def forward(self, x):
+                return super().forward(x).permute(0, 2, 3, 1)[:, :, :4]
+
+        teacher = opened(onnx=str(exported(Last(pooled=False), (2, 3, 24, 24))), **NORMALISED)
+        for use in (teacher, lambda images: teacher.grid_of(images[0], 4)):
+            with pytest.raises(TrainingError, match="found: . × 5 × 4 × 5, such as channels that"):
+                use(images)
+
     def test_rows_of_places_are_no_maps(self, images, exported):
         """Such as the tokens of a transformer."""
         network = nn.Sequential(Network(pooled=False), nn.Flatten(2))
