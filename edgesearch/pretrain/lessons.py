@@ -9,7 +9,7 @@ section 3.2, for similarities to a queue, which small networks learn from large 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -157,27 +157,42 @@ def fit_head(head: Projector, features: list[torch.Tensor], taught: list[torch.T
     y = [each.double() for each in taught]
     best = PENALTIES[-1]
     if len(x) > held_out:
-        fitted = torch.cat(x[:-held_out]), torch.cat(y[:-held_out])
+        fitted = _moments(torch.cat(x[:-held_out]), torch.cat(y[:-held_out]))
         seen, wanted = torch.cat(x[-held_out:]), torch.cat(y[-held_out:])
         found = {}
         for penalty in PENALTIES:
-            weight, bias = _ridge(*fitted, penalty)
+            weight, bias = _ridge(fitted, penalty)
             found[penalty] = float(cosine_distance(F.normalize(seen @ weight.T + bias), wanted))
         best = min(PENALTIES, key=lambda penalty: found[penalty])
-    weight, bias = _ridge(torch.cat(x), torch.cat(y), best)
+    weight, bias = _ridge(_moments(torch.cat(x), torch.cat(y)), best)
     # The cosine depends on no scale, but an optimizer's steps do: they suit that of fresh weights.
     scale = float(layer.weight.norm()) / max(float(weight.norm()), 1e-12)
     layer.weight.copy_(scale * weight)
     layer.bias.copy_(scale * bias)
 
 
-def _ridge(x: torch.Tensor, y: torch.Tensor, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight (D, C) and bias (D,) that map rows (N, C) to (N, D)."""
+class _Moments(NamedTuple):
+    """Means (C,) and (D,) of rows, variances (C, C) of the first and covariances (C, D)."""
+
+    mean_x: torch.Tensor
+    mean_y: torch.Tensor
+    variances: torch.Tensor
+    covariances: torch.Tensor
+
+
+def _moments(x: torch.Tensor, y: torch.Tensor) -> _Moments:
+    """Those of rows (N, C) and (N, D)."""
     mean_x, mean_y = x.mean(dim=0), y.mean(dim=0)
     x = x - mean_x
-    variances = x.T @ x / len(x)
+    return _Moments(mean_x, mean_y, x.T @ x / len(x), x.T @ (y - mean_y) / len(x))
+
+
+def _ridge(moments: _Moments, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (D, C) and bias (D,) that map rows (N, C) to (N, D)."""
+    mean_x, mean_y, variances, covariances = moments
+    variances = variances.clone()
     variances.diagonal().add_(penalty * variances.diagonal().mean().clamp(min=1e-12))
-    weight = torch.linalg.solve(variances, x.T @ (y - mean_y) / len(x)).T
+    weight = torch.linalg.solve(variances, covariances).T
     return weight, mean_y - weight @ mean_x
 
 
