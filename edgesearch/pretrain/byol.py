@@ -61,11 +61,11 @@ class BYOL(MomentumMethod):
         total = targets[0].new_zeros(())
         embeddings, seen = [], []
         for images, keys in zip(views[:2], reversed(targets), strict=True):
-            features = self.query.supernet(self.query.resized(images))
-            projected = self.query.projector.project(features)
+            feature_map = self.query.supernet.feature_map(self.query.resized(images))
+            projected = self.query.projector.project(feature_map.mean(dim=(2, 3)))
             total = total + cosine_distance(self.predictor(projected), keys)
             embeddings.append(projected)
-            seen.append(features)
+            seen.append(feature_map)
         return SubnetLoss(total, F.normalize(embeddings[0], dim=1), seen[0])
 
     def momentum_at(self, progress: float) -> float:

@@ -128,7 +128,7 @@ class DenseCL(MomentumMethod):
             self.temperature,
         )
         loss = (1 - self.dense_weight) * whole + self.dense_weight * dense
-        return SubnetLoss(loss, queries, pooled)
+        return SubnetLoss(loss, queries, features)
 
     def after_step(self, targets: DenseTargets, progress: float) -> None:
         """Update the key encoder and enqueue the keys."""

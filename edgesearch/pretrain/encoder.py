@@ -33,9 +33,9 @@ class Encoder(nn.Module):
         return self.projector(self.supernet(images))
 
     def encoded(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (N, C) of the backbone and embeddings (N, dim) of images of any resolution."""
-        features = self.supernet(self.resized(images))
-        return features, self.projector(features)
+        """The last map (N, C, H, W) and embeddings (N, dim) of images of any resolution."""
+        feature_map = self.supernet.feature_map(self.resized(images))
+        return feature_map, self.projector(feature_map.mean(dim=(2, 3)))
 
     def resized(self, images: torch.Tensor) -> torch.Tensor:
         """Images (N, C, H, W) resized to the resolution of the active architecture."""

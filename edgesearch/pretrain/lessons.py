@@ -1,12 +1,15 @@
 """What subnets learn of a teacher: losses between their embeddings and its own, and a head.
 
+Where the teacher gives maps, each place of a subnet's map learns from the same place of the
+teacher's: rows are places instead of whole images.
+
 Source: Fang et al., "SEED: Self-supervised distillation for visual representation" (ICLR 2021),
 section 3.2, for similarities to a queue, which small networks learn from large ones.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +21,30 @@ from edgesearch.training.precision import in_full_precision
 
 if TYPE_CHECKING:
     from edgesearch.teacher.settings import TeacherSettings
+
+
+def paired(feature_map: torch.Tensor, taught: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of a subnet and what a teacher gives for the same whole images, or places.
+
+    Maps are averaged to the coarser of their two grids: nothing is made up between places. Before a
+    linear head that is the same as behind it.
+
+    Args:
+        feature_map: (N, C, H, W).
+        taught: Embeddings (N, D), or maps (N, D, h, w).
+
+    Returns:
+        Rows (M, C) and rows (M, D) of length 1; M is N, or N times the number of places.
+    """
+    if taught.ndim == 2:
+        return feature_map.mean(dim=(2, 3)), taught
+    (height, width), (h, w) = feature_map.shape[2:], taught.shape[2:]
+    grid = min(height, h), min(width, w)
+    features, wanted = (
+        F.adaptive_avg_pool2d(maps, grid).permute(0, 2, 3, 1).flatten(0, 2)
+        for maps in (feature_map, taught)
+    )
+    return features, F.normalize(wanted, dim=1)
 
 
 @in_full_precision
@@ -100,8 +127,9 @@ class SecondLesson(nn.Module):
         self.head = Projector(feature_dim, None, dim, False)
         self.lesson, self.weight = lesson, weight
 
-    def forward(self, features: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
-        """The weighted loss of features (N, C) by the teacher's embeddings (N, D), a scalar."""
+    def forward(self, feature_map: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+        """The weighted loss, a scalar; see `paired` for the arguments."""
+        features, taught = paired(feature_map, taught)
         return self.weight * self.lesson(self.head(features), taught)
 
 
@@ -121,35 +149,50 @@ def fit_head(head: Projector, features: list[torch.Tensor], taught: list[torch.T
 
     Args:
         head: Its weights are replaced.
-        features: Of batches through subnets, (N, C) each with its own C.
-        taught: The teacher's of the same images, (N, D) each.
+        features: Of batches through subnets, (M, C) each with its own C; see `paired`.
+        taught: The teacher's of the same images or places, (M, D) each.
     """
     layer, held_out = head.fc2, max(1, len(features) // 5)
     x = [F.pad(each, (0, layer.in_features - each.shape[1])).double() for each in features]
     y = [each.double() for each in taught]
     best = PENALTIES[-1]
     if len(x) > held_out:
-        fitted = torch.cat(x[:-held_out]), torch.cat(y[:-held_out])
+        fitted = _moments(torch.cat(x[:-held_out]), torch.cat(y[:-held_out]))
         seen, wanted = torch.cat(x[-held_out:]), torch.cat(y[-held_out:])
         found = {}
         for penalty in PENALTIES:
-            weight, bias = _ridge(*fitted, penalty)
+            weight, bias = _ridge(fitted, penalty)
             found[penalty] = float(cosine_distance(F.normalize(seen @ weight.T + bias), wanted))
         best = min(PENALTIES, key=lambda penalty: found[penalty])
-    weight, bias = _ridge(torch.cat(x), torch.cat(y), best)
+    weight, bias = _ridge(_moments(torch.cat(x), torch.cat(y)), best)
     # The cosine depends on no scale, but an optimizer's steps do: they suit that of fresh weights.
     scale = float(layer.weight.norm()) / max(float(weight.norm()), 1e-12)
     layer.weight.copy_(scale * weight)
     layer.bias.copy_(scale * bias)
 
 
-def _ridge(x: torch.Tensor, y: torch.Tensor, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight (D, C) and bias (D,) that map rows (N, C) to (N, D)."""
+class _Moments(NamedTuple):
+    """Means (C,) and (D,) of rows, variances (C, C) of the first and covariances (C, D)."""
+
+    mean_x: torch.Tensor
+    mean_y: torch.Tensor
+    variances: torch.Tensor
+    covariances: torch.Tensor
+
+
+def _moments(x: torch.Tensor, y: torch.Tensor) -> _Moments:
+    """Those of rows (N, C) and (N, D)."""
     mean_x, mean_y = x.mean(dim=0), y.mean(dim=0)
     x = x - mean_x
-    variances = x.T @ x / len(x)
+    return _Moments(mean_x, mean_y, x.T @ x / len(x), x.T @ (y - mean_y) / len(x))
+
+
+def _ridge(moments: _Moments, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (D, C) and bias (D,) that map rows (N, C) to (N, D)."""
+    mean_x, mean_y, variances, covariances = moments
+    variances = variances.clone()
     variances.diagonal().add_(penalty * variances.diagonal().mean().clamp(min=1e-12))
-    weight = torch.linalg.solve(variances, x.T @ (y - mean_y) / len(x)).T
+    weight = torch.linalg.solve(variances, covariances).T
     return weight, mean_y - weight @ mean_x
 
 

@@ -10,7 +10,7 @@ import torch
 
 from edgesearch.data.image_pool import ImagePool
 from edgesearch.data.settings import DataSettings
-from edgesearch.errors import DataError
+from edgesearch.errors import DataError, TrainingError
 from edgesearch.events import Event, Report
 from edgesearch.pretrain.distillation import Distillation
 from edgesearch.pretrain.key_queue import queues_of
@@ -26,13 +26,14 @@ from edgesearch.space import SearchSpace
 from edgesearch.supernet.public_weights import embed, read_public_weights
 from edgesearch.supernet.weight_packages import PACKAGES, packaged_file
 from edgesearch.supernet.weights import Origin, SupernetWeights, metadata_of
-from edgesearch.teacher.teacher import open_teacher
+from edgesearch.teacher.teacher import Grid, Teacher, open_teacher
 from edgesearch.teacher.teacher_cache import TeacherCache
 from edgesearch.training.randomness import seeded
 from edgesearch.training.torch_device import torch_device
 
 if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings, PretrainSettings
+    from edgesearch.teacher.settings import TeacherSettings
 
 
 def make_trainer(
@@ -56,9 +57,7 @@ def make_trainer(
     init = None if settings.init is None else weights_file(settings.init)
     options, teaching = settings.method_options(), None
     if settings.teacher is not None:
-        teaching = _teaching(
-            settings, seed, pool, folder.with_name("teacher"), init, device, report
-        )
+        teaching = _teaching(settings, seed, space, pool, folder.with_name("teacher"), init, report)
         if RECIPES[settings.method].taught:
             options["projector_dim"] = teaching.cache.dim
     method = make_method(settings.method, space, seed, **options)
@@ -118,31 +117,69 @@ def _teach(method: Method, settings: PretrainSettings, dim: int, seed: int) -> N
 def _teaching(
     settings: PretrainSettings,
     seed: int,
+    space: SearchSpace,
     pool: ImagePool,
     folder: Path,
     init: Path | None,
-    device: torch.device,
     report: Report,
 ) -> Teaching:
-    """The teacher, tried on two images, and the place of its embeddings.
+    """The teacher, tried on two images, and the place of its embeddings or maps.
 
     Raises:
         UserError: The teacher cannot be used.
     """
     assert settings.teacher is not None
-    teacher = open_teacher(settings.teacher, init, device)
+    teacher = open_teacher(settings.teacher, init, torch_device(settings.device))
     crops = Crops(seed, settings.augmentation.crop_scale, settings.teacher.crops)
     count = len(pool.train)
     ends = (_first_readable(pool, order) for order in (range(count), range(count)[::-1]))
-    dim = teacher.try_on(*(crops(image, index, 0, teacher.size) for index, image in ends))
+    first, last = (crops(image, index, 0, teacher.size) for index, image in ends)
+    grid = None
+    if settings.wants_maps:
+        grid = _grid(settings.teacher, teacher, space, first, report)
+        if grid is not None:  # embeddings stay where they are
+            folder = folder / "maps"
+    dim = teacher.try_on(first, last, grid)
     about = {
         "images": pool.digest,
         "teacher": teacher.digest,
         "crop_scale": crops.scale,
         "crops": crops.count,
     }
-    cache = TeacherCache(folder, about, len(pool.train) * crops.count, dim)
+    cache = TeacherCache(folder, about, len(pool.train) * crops.count, dim, grid)
     return Teaching(teacher, pool.train, crops, cache, report)
+
+
+def _grid(
+    settings: TeacherSettings,
+    teacher: Teacher,
+    space: SearchSpace,
+    image: torch.Tensor,
+    report: Report,
+) -> Grid | None:
+    """The grid of the maps that are compared; None, with a notice, where these are no maps.
+
+    Raises:
+        TrainingError: There are none, though `pretrain.teacher.dense` is true.
+    """
+    own = space.grid(len(space.stages))  # a finer one of the teacher would be averaged to it
+    grid = teacher.grid_of(image, min(settings.grid, own))
+    if own > 1 and grid is not None:
+        return grid
+    if own == 1:
+        found = f"a single place in the largest network's, at {space.largest.resolution} pixels"
+        remedy = "choose larger space.resolutions"
+    else:
+        found = f"no map of several places from the teacher, {teacher.name}"
+        remedy = "choose a teacher that gives maps (an ONNX file's output: pretrain.teacher.output)"
+    if settings.dense:
+        raise TrainingError(
+            "feature maps of several places, of teacher and subnets, for pretrain.teacher.dense",
+            found,
+            f"Leave pretrain.teacher.dense out to compare embeddings, or {remedy}.",
+        )
+    report(Event("pretrain", f"embeddings are compared with the teacher's, not maps: {found}"))
+    return None
 
 
 def _first_readable(pool: ImagePool, order: range) -> tuple[int, torch.Tensor]:

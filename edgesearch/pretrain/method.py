@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from edgesearch.pretrain.settings import AugmentationSettings
 
 Views = tuple[torch.Tensor, ...]
-"""Two views (N, C, R, R) of the same images; a teacher's embeddings (N, D) of the first come last.
-Distillation has no second view."""
+"""Two views (N, C, R, R) of the same images; a teacher's embeddings (N, D) or maps (N, D, h, w) of
+the first come last. Distillation has no second view."""
 
 
 class Encode(Protocol):
@@ -43,11 +43,11 @@ def at_once(function: Callable[..., Any], *views: torch.Tensor, shuffled: bool =
 
 
 class SubnetLoss(NamedTuple):
-    """A scalar loss; embeddings (N, dim) of length 1 and features (N, C) of the first views."""
+    """A scalar loss; embeddings (N, dim) of length 1 and last maps (N, C, H, W) of first views."""
 
     value: torch.Tensor
     embeddings: torch.Tensor
-    features: torch.Tensor
+    feature_map: torch.Tensor
 
 
 class Method(nn.Module):

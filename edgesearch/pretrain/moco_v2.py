@@ -52,9 +52,9 @@ class MoCoV2(MomentumMethod):
 
     def loss(self, views: Views, targets: torch.Tensor) -> SubnetLoss:
         """The loss of the active architecture on the first views."""
-        features, queries = self.query.encoded(views[0])
+        feature_map, queries = self.query.encoded(views[0])
         loss = info_nce(queries, targets, self.queue.keys, self.temperature)
-        return SubnetLoss(loss, queries, features)
+        return SubnetLoss(loss, queries, feature_map)
 
     def after_step(self, targets: torch.Tensor, progress: float) -> None:
         """Update the key encoder and enqueue the keys."""

@@ -22,6 +22,7 @@ class Recipe:
             are refused.
         augmentation: Differences from MoCo v2's augmentation.
         taught: Whether it learns from a teacher alone.
+        dense: Whether its loss compares places of images, so that it learns a teacher's maps.
     """
 
     implementation: str
@@ -29,6 +30,7 @@ class Recipe:
     options: Mapping[str, Any]
     augmentation: Mapping[str, Any] = field(default_factory=dict)
     taught: bool = False
+    dense: bool = False
 
 
 def _sgd(lr: float, warmup_epochs: int) -> dict[str, Any]:
@@ -76,7 +78,10 @@ RECIPES = {
         },
     ),
     "densecl": Recipe(
-        "edgesearch.pretrain.densecl:DenseCL", _sgd(0.03, 0), {**_MOCO_V2, "dense_weight": 0.5}
+        "edgesearch.pretrain.densecl:DenseCL",
+        _sgd(0.03, 0),
+        {**_MOCO_V2, "dense_weight": 0.5},
+        dense=True,
     ),
     "ressl": Recipe(
         "edgesearch.pretrain.ressl:ReSSL",

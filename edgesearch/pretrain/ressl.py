@@ -77,9 +77,9 @@ class ReSSL(MomentumMethod):
 
     def loss(self, views: Views, targets: TeacherKeys) -> SubnetLoss:
         """The loss of the active architecture on the first, strong views."""
-        features, embeddings = self.query.encoded(views[0])
+        feature_map, embeddings = self.query.encoded(views[0])
         student = relation(embeddings, self.queue.keys, self.temperature)
-        return SubnetLoss(relation_loss(student, targets.relation), embeddings, features)
+        return SubnetLoss(relation_loss(student, targets.relation), embeddings, feature_map)
 
     def after_step(self, targets: TeacherKeys, progress: float) -> None:
         """Update the key encoder and enqueue the keys."""

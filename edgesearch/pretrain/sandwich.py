@@ -95,10 +95,10 @@ def sandwich_step(
         parts, seen = [], []
         for part, (part_targets, part_teacher) in passes.cut(views, (targets, teacher)):
             with passes.autocast(views[0].device):
-                loss, embeddings, features = method.loss(part, part_targets)
+                loss, embeddings, feature_map = method.loss(part, part_targets)
                 parts.append(loss.detach())
                 if method.second_lesson is not None:
-                    loss = loss + method.second_lesson(features, part[-1])
+                    loss = loss + method.second_lesson(feature_map, part[-1])
             seen.append(embeddings.detach())
             if distill and number > 0:
                 assert part_teacher is not None

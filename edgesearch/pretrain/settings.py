@@ -263,6 +263,14 @@ class PretrainSettings(Settings):
     tensorboard: Annotated[bool, NO_EFFECT] = True
     """Write TensorBoard curves to supernet/tensorboard."""
 
+    @property
+    def wants_maps(self) -> bool:
+        """Whether subnets learn the maps of a teacher, if it has any."""
+        teacher = self.teacher
+        if teacher is None or teacher.loss != "cosine":
+            return False
+        return RECIPES[self.method].dense if teacher.dense is None else teacher.dense
+
     def method_options(self) -> dict[str, Any]:
         """Keyword arguments of the method's class."""
         return {name: getattr(self, name) for name in RECIPES[self.method].options}

@@ -52,8 +52,8 @@ class SimCLR(Method):
         The loss is that of the global batch, the same in all processes. A normalisation group
         (`BatchGroups`) holds one view per image; without groups, both views of all images.
         """
-        features, embeddings = self.query.encoded(torch.cat(views[:2]))
+        maps, embeddings = self.query.encoded(torch.cat(views[:2]))
         first, second = embeddings.chunk(2)
         pairs = gather_rows(torch.stack([first, second], dim=1))
         loss = nt_xent(pairs[:, 0], pairs[:, 1], self.temperature)
-        return SubnetLoss(loss, first, features[: len(first)])
+        return SubnetLoss(loss, first, maps[: len(first)])

@@ -1,4 +1,4 @@
-"""Views whose crops a teacher has seen, with its embeddings.
+"""Views whose crops a teacher has seen, with its embeddings or maps.
 
 Each image has a fixed number of crops, the same for every seed of a run, so that the teacher embeds
 each once. A student sees one of them in each epoch, with new flips and changes of colour.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
@@ -64,7 +65,8 @@ class Crops:
 class TaughtViews(TorchvisionViews):
     """Views of single images of any size, with the teacher's embeddings (D,) of the first.
 
-    Further views have crops of their own.
+    Maps (D, h, w) in their place are mirrored where the view is. Further views have crops of their
+    own.
     """
 
     def __init__(
@@ -80,11 +82,17 @@ class TaughtViews(TorchvisionViews):
         self.crops, self.taught, self.resolution = crops, taught, preprocess.resolution
 
     def __call__(self, image: torch.Tensor, index: int, epoch: int) -> tuple[torch.Tensor, ...]:
-        """Views (C, R, R) float32 of (C, H, W) uint8, and the teacher's embedding (D,)."""
+        """Views (C, R, R) float32 of (C, H, W) uint8, and the teacher's embedding or map."""
         number = self.crops.number(index, epoch)
         crop = self.crops(image, index, number, self.resolution)
-        views = self.changed([crop, *[image] * (len(self.transforms) - 1)], index, epoch)
-        return *views, self.taught[index * self.crops.count + number]
+        others = [image] * (len(self.transforms) - 1)
+        taught = self.taught[index * self.crops.count + number]
+        if taught.ndim == 1:
+            return *self.changed([crop, *others], index, epoch), taught
+        # To torchvision a map is a mask: it follows the geometry, and no change of colour.
+        first = crop, tv_tensors.Mask(taught)
+        (view, mirrored), *more = self.changed([first, *others], index, epoch)
+        return view, *more, mirrored.as_subclass(torch.Tensor)
 
 
 class BatchedTaughtViews(BatchedViews):
@@ -104,7 +112,7 @@ class BatchedTaughtViews(BatchedViews):
     def __call__(
         self, images: torch.Tensor, indices: torch.Tensor, epoch: int
     ) -> tuple[torch.Tensor, ...]:
-        """Views (N, C, R, R) float32 of (N, C, H, W) uint8, and embeddings (N, D)."""
+        """Views (N, C, R, R) float32 of (N, C, H, W) uint8, and embeddings or maps."""
         a, numbers = self.augmentations[0], [self.crops.number(i, epoch) for i in indices.tolist()]
         x = torch.stack(
             [
@@ -118,17 +126,20 @@ class BatchedTaughtViews(BatchedViews):
         x = torch.where(mirrored, x.flip(3), x).to(torch.float32) / 255
         rows = indices.numpy() * self.crops.count + np.array(numbers)
         others = super().views_from(1, images, indices, epoch)
-        return self.changed(x, a, on_cpu), *others, self.taught[rows].to(x.device)
+        taught = self.taught[rows].to(x.device)
+        if taught.ndim == 4:
+            taught = torch.where(mirrored, taught.flip(3), taught)
+        return self.changed(x, a, on_cpu), *others, taught
 
 
 class Teaching:
-    """Has a teacher embed the crops of all training images.
+    """Has a teacher embed the crops of all training images, or give maps of them.
 
     Args:
         teacher: The teacher.
         images: The training images.
         crops: Their crops.
-        cache: Receives the embeddings.
+        cache: Receives the embeddings or maps.
         report: Receives the progress.
     """
 
@@ -169,7 +180,7 @@ class Teaching:
             cache.fill(self.embed, count * max(1, TEACHER_BATCH // count), after)
 
     def embed(self, rows: range) -> torch.Tensor:
-        """Embeddings (n, D) of the crops of whole images, given as rows of the cache."""
+        """Embeddings, or maps, of the crops of whole images, given as rows of the cache."""
         count, size = self.crops.count, self.teacher.size
         crops = torch.stack(
             [
@@ -178,7 +189,8 @@ class Teaching:
                 for crop in self._crops_of(index, size)
             ]
         )
-        return self.teacher(crops)
+        grid = self.cache.grid
+        return self.teacher(crops) if grid is None else self.teacher.maps(crops, grid)
 
     def _crops_of(self, index: int, size: int) -> list[torch.Tensor]:
         try:

@@ -28,7 +28,7 @@ from edgesearch.pretrain.hardware import (
     no_memory_for_views,
     out_of_memory,
 )
-from edgesearch.pretrain.lessons import fit_head
+from edgesearch.pretrain.lessons import fit_head, paired
 from edgesearch.pretrain.loader import ViewLoader, WorkersError, dead_worker
 from edgesearch.pretrain.loss_watch import UNSTABLE, LossWatch, chance_of
 from edgesearch.pretrain.method import Method, Views
@@ -55,6 +55,8 @@ BEST = "best.safetensors"
 STATE = "state.pt"
 FITTED = 1024
 """Images to which a teacher's head is fitted before the first step, about."""
+FITTED_PLACES = 4096
+"""Places of maps to which it is fitted at most, about: each is a row as an image is."""
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,8 @@ class Trainer:
         return weights
 
     @property
-    def embeddings_bytes(self) -> int:
-        """Room that the embeddings take which the teacher has yet to compute."""
+    def taught_bytes(self) -> int:
+        """Room that the embeddings or maps take which the teacher has yet to compute."""
         if self.teaching is None or self.settings.epochs == 0:
             return 0
         return self.teaching.cache.bytes_left
@@ -251,15 +253,18 @@ class Trainer:
         method = self.method
         features: list[torch.Tensor] = []
         taught: list[torch.Tensor] = []
-        few = range(-(-FITTED // self.settings.batch_size))
+        grid = None if self.teaching is None else self.teaching.cache.grid
+        wanted_images = min(FITTED, FITTED_PLACES // math.prod(grid or (1,)))
+        few = range(max(2, -(-wanted_images // self.settings.batch_size)))
         for number, views in zip(few, self.loader.batches(0, 0), strict=False):
             images, embeddings = self._moved((views[0], views[-1]))
             for architecture in self._architectures(number):
                 method.activate(architecture)
                 with torch.no_grad(), self._passes.autocast(self.device):
                     seen, _ = method.query.encoded(images)
-                features.append(seen.float())
-                taught.append(embeddings)
+                own, wanted = paired(seen.float(), embeddings)
+                features.append(own)
+                taught.append(wanted)
         fit_head(self._head, features, taught)
         distributed.share_weights(method)
 

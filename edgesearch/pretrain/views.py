@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torchvision.transforms import v2
@@ -39,10 +39,11 @@ class TorchvisionViews:
         """A view (C, R, R) float32, normalised, of (C, H, W) uint8 per augmentation."""
         return self.changed([image] * len(self.transforms), index, epoch)
 
-    def changed(
-        self, images: Sequence[torch.Tensor], index: int, epoch: int
-    ) -> tuple[torch.Tensor, ...]:
-        """The views, each by its transform from its own (C, H, W) uint8 of an image."""
+    def changed(self, images: Sequence[Any], index: int, epoch: int) -> tuple[Any, ...]:
+        """The views, each by its transform from its own (C, H, W) uint8 of an image.
+
+        A tuple of an image and what else a transform takes gives a tuple.
+        """
         views = []
         for number, (transform, image) in enumerate(zip(self.transforms, images, strict=True)):
             with seeded(seed_of(self.seed, epoch, index, number)):

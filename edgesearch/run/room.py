@@ -119,22 +119,23 @@ def disk_free(run: RunContext) -> int:
     return shutil.disk_usage(existing).free
 
 
-def check_disk(run: RunContext, embeddings_bytes: int = 0) -> None:
+def check_disk(run: RunContext, taught_bytes: int = 0, kind: str = "embeddings") -> None:
     """Refuse a training whose files do not fit onto the disk.
 
     Args:
         run: The run.
-        embeddings_bytes: What a teacher's embeddings take that are missing.
+        taught_bytes: What a teacher's embeddings or maps take that are missing.
+        kind: Which of them.
 
     Raises:
         StageError: The disk of the output folder has too little room.
     """
-    needed, free = disk_needed(run) + embeddings_bytes, disk_free(run)
+    needed, free = disk_needed(run) + taught_bytes, disk_free(run)
     if needed > free:
-        taught = f" and {_size(embeddings_bytes)} of a teacher's embeddings"
+        taught = f" and {_size(taught_bytes)} of a teacher's {kind}"
         raise StageError(
             f"about {_size(needed)} of free space for training states and weights"
-            f"{taught if embeddings_bytes else ''} in {run.files.output_dir}",
+            f"{taught if taught_bytes else ''} in {run.files.output_dir}",
             f"{_size(free)}",
             "Free space, or choose an output_dir on another disk.",
         )

@@ -404,7 +404,7 @@ def stages_compared(space: SearchSpace, options: SearchSettings) -> tuple[int, .
                 f"stage {stage}",
                 "Choose existing stages, or null for the last one.",
             )
-        last = _grid(space, stage)
+        last = space.grid(stage)
         if last < SMALLEST_GRID:
             raise SearchError(
                 f"maps of at least {SMALLEST_GRID} × {SMALLEST_GRID} places, for search.task "
@@ -414,8 +414,3 @@ def stages_compared(space: SearchSpace, options: SearchSettings) -> tuple[int, .
                 "Choose earlier stages (search.stages), larger images or the task classification.",
             )
     return tuple(stages)
-
-
-def _grid(space: SearchSpace, stage: int) -> int:
-    """Height of the maps of a stage of the largest network."""
-    return list(space.stage_blocks(space.largest).values())[stage - 1][-1].out_shape[-1]

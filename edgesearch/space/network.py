@@ -124,9 +124,13 @@ class Network(nn.Module):
             outputs.append(step.run(outputs[-1]))
         return [*outputs[1:], outputs[-1].mean(dim=(2, 3))]
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to features (N, D)."""
+    def feature_map(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to the last feature map (N, D, H', W')."""
         x = images
         for step in self.steps():
             x = step.run(x)
-        return x.mean(dim=(2, 3))
+        return x
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to features (N, D)."""
+        return self.feature_map(images).mean(dim=(2, 3))

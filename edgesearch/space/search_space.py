@@ -416,6 +416,10 @@ class SearchSpace(ABC):
         blocks = zip(self.parts, self.blocks_of_parts(architecture), strict=True)
         return {part.stage: own for part, own in blocks if part.stage is not None}
 
+    def grid(self, stage: int) -> int:
+        """Height of the maps of a stage, counted from 1, of the largest network."""
+        return list(self.stage_blocks(self.largest).values())[stage - 1][-1].out_shape[-1]
+
     def macs(self, architecture: Architecture) -> int:
         """Multiply-accumulates per image."""
         return sum(block.macs for block in self.blocks(architecture))

@@ -220,7 +220,7 @@ class Planner:
         )
 
     def _disk_bytes(self) -> int:
-        return max(0, disk_needed(self.run) + self._trainer.embeddings_bytes)
+        return max(0, disk_needed(self.run) + self._trainer.taught_bytes)
 
     def _tell_unreadable(self) -> None:
         """Describe the images again if some of those counted before cannot be read."""

@@ -131,7 +131,8 @@ def prepare_training(
     identity, seed = stage.plain_settings(), run.config.seed
     trainer = make_trainer(settings, seed, run.space, pool, folder, identity, report)
     if first:
-        check_disk(run, trainer.embeddings_bytes)
+        kind = {} if trainer.teaching is None else {"kind": trainer.teaching.cache.kind}
+        check_disk(run, trainer.taught_bytes, **kind)
     return Prepared(trainer, shorter)
 
 

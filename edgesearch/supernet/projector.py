@@ -40,9 +40,9 @@ class Projector(nn.Module):
         hidden = hidden_dim if "fc1.weight" in state else None
         return cls(feature_dim, hidden, out_dim, "bn1.weight" in state)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(N, D) to embeddings (N, out_dim) of length 1."""
-        return F.normalize(self.project(features), dim=1)
+    def forward(self, features: torch.Tensor, places: int = 1) -> torch.Tensor:
+        """(N, D) to embeddings (N, out_dim) of length 1; see `project` for `places`."""
+        return F.normalize(self.project(features, places), dim=1)
 
     def project(self, features: torch.Tensor, places: int = 1) -> torch.Tensor:
         """(N, D) to (N, out_dim), not normalised, in the dtype of the weights.

@@ -43,13 +43,14 @@ class Supernet(nn.Module):
         self._compiled_for = frozenset(architectures)
         self._compiled = torch.compile(self.backbone.forward_blocks, dynamic=False, backend=backend)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to features (N, D) of the active architecture."""
-        return self._outputs(images)[-1]
+    def forward(self, images: torch.Tensor, *, pooled: bool = True) -> torch.Tensor:
+        """(N, C, H, W) to features (N, D) of the active architecture, or its `feature_map`."""
+        return self._outputs(images)[-1 if pooled else -2]
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to the last stage's output (N, D, H', W') before pooling."""
-        return self._outputs(images)[-2]
+        found: torch.Tensor = self(images, pooled=False)
+        return found
 
     def _outputs(self, images: torch.Tensor) -> list[torch.Tensor]:
         if self._compiled is None or self.active not in self._compiled_for:

@@ -1,6 +1,7 @@
 """Frozen teachers: trained networks whose embeddings of images are targets of the training.
 
-A teacher takes whole batches of square images and gives one vector of length 1 for each.
+A teacher takes whole batches of square images and gives one vector of length 1 for each, or for
+each place of a feature map.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from edgesearch.teacher.settings import TeacherSettings
 
 Numbers = tuple[float, ...]
+Grid = tuple[int, int]
+"""Height and width of a map, in places."""
+Run = Callable[[torch.Tensor], torch.Tensor]
+"""Maps images to what a network gives."""
 CONSTANT = 0.9999
 """Cosine of the embeddings of two different images above which a teacher gives a constant."""
 
@@ -57,6 +63,7 @@ class Teacher:
         bgr: Whether blue comes first.
         run: Maps images in this form to a tensor (N, D), or to maps (N, D, H, W).
         device: Where tensors are expected.
+        maps: Maps images in this form to maps, if `run` does not; other tensors where it has none.
     """
 
     def __init__(
@@ -65,13 +72,15 @@ class Teacher:
         digest: str,
         form: Form,
         bgr: bool,
-        run: Callable[[torch.Tensor], torch.Tensor],
+        run: Run,
         device: torch.device,
+        maps: Run | None = None,
     ) -> None:
         self.name = name
         self.digest = digest
         self.size = form.size
-        self._form, self._bgr, self._run, self._device = form, bgr, run, device
+        self._form, self._bgr, self._device = form, bgr, device
+        self._run, self._run_maps = run, maps or run
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -80,6 +89,44 @@ class Teacher:
         Raises:
             TrainingError: They are not finite or 0, or the network does not take the images.
         """
+        found = self._found(images, self._run)
+        if found.ndim == 4:
+            found = found.mean(dim=(2, 3))
+        if found.ndim != 2 or len(found) != len(images):
+            raise TrainingError(
+                f"one embedding (N, D), or map (N, D, H, W), for each image from {self.name}",
+                f"{' × '.join(map(str, found.shape))} for {len(images)} images",
+                "Name another output (pretrain.teacher.output), or another teacher.",
+            )
+        return self._checked(F.normalize(found.float().cpu(), dim=1))
+
+    @torch.inference_mode()
+    def maps(self, images: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Maps (N, D, h, w) float32, each place of length 1, of images as in `__call__`.
+
+        Args:
+            images: (N, 1 or 3, size, size) uint8.
+            grid: (h, w), to which the network's maps are averaged; see `grid_of`.
+
+        Raises:
+            TrainingError: As in `__call__`.
+        """
+        found = F.adaptive_avg_pool2d(self._found(images, self._run_maps).float(), grid)
+        return self._checked(F.normalize(found.cpu(), dim=1))
+
+    @torch.inference_mode()
+    def grid_of(self, image: torch.Tensor, most: int) -> Grid | None:
+        """The grid of the network's maps, with at most `most` places a side.
+
+        None if it has no maps, or maps of a single place.
+        """
+        shape = self._found(image[None], self._run_maps).shape
+        if len(shape) != 4 or shape[2] * shape[3] == 1:
+            return None
+        return min(most, shape[2]), min(most, shape[3])
+
+    def _found(self, images: torch.Tensor, run: Run) -> torch.Tensor:
+        """What a network gives for images (N, 1 or 3, size, size) uint8."""
         x = images.to(self._device).expand(-1, 3, -1, -1)
         if self._bgr:
             x = x.flip(1)
@@ -92,29 +139,30 @@ class Teacher:
         if form.nhwc:
             x = x.permute(0, 2, 3, 1)
         try:
-            found = self._run(x.contiguous())
+            found = run(x.contiguous())
         except Exception as error:  # each runtime has its own
             raise TrainingError(
                 f"a teacher that takes images of {self.size} × {self.size} pixels",
                 f"{self.name}: {(str(error).strip() or repr(error)).splitlines()[-1]}",
                 "Set pretrain.teacher.size as in its training, or choose another teacher.",
             ) from error
-        if found.ndim == 4:
-            found = found.mean(dim=(2, 3))
-        if found.ndim != 2 or len(found) != len(images):
+        if found.ndim == 4 and found.shape[2] != found.shape[3]:
             raise TrainingError(
-                f"one embedding for each image, (N, D), from {self.name}",
-                f"{' × '.join(map(str, found.shape))} for {len(images)} images",
-                "Name another output (pretrain.teacher.output), or another teacher.",
+                f"maps (N, D, H, W) of square images from {self.name}, as high as wide",
+                f"{' × '.join(map(str, found.shape))}, such as channels that come last",
+                "Export it with channels first, or name another output (pretrain.teacher.output).",
             )
-        embeddings = F.normalize(found.float().cpu(), dim=1)
+        return found
+
+    def _checked(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Embeddings or maps of length 1, if they are of use."""
         if not embeddings.isfinite().all():
             raise TrainingError(
                 f"finite embeddings from {self.name}",
                 "NaN or infinite values",
                 "Check its preprocessing (pretrain.teacher.mean, std), or choose another teacher.",
             )
-        if not embeddings.any(dim=1).all():
+        if not embeddings.flatten(1).any(dim=1).all():
             raise TrainingError(
                 f"embeddings other than 0 from {self.name}",
                 "only zeros for an image",
@@ -122,17 +170,21 @@ class Teacher:
             )
         return embeddings
 
-    def try_on(self, first: torch.Tensor, second: torch.Tensor) -> int:
+    def try_on(self, first: torch.Tensor, second: torch.Tensor, grid: Grid | None = None) -> int:
         """Embed two different images (1 or 3, size, size) uint8; returns D.
+
+        With a grid, their maps are compared place by place.
 
         Raises:
             TrainingError: The embeddings are not finite, or the same.
         """
-        embeddings = torch.cat([self(image[None]) for image in (first, second)])
-        if not torch.equal(first, second) and float(embeddings[0] @ embeddings[1]) > CONSTANT:
+        embed = self if grid is None else partial(self.maps, grid=grid)
+        embeddings = torch.cat([embed(image[None]) for image in (first, second)])
+        cosine = float((embeddings[0] * embeddings[1]).sum(dim=0).mean())
+        if not torch.equal(first, second) and cosine > CONSTANT:
             raise TrainingError(
                 f"different embeddings of different images from {self.name}",
-                f"a cosine of {float(embeddings[0] @ embeddings[1]):.6f} between two images",
+                f"a cosine of {cosine:.6f} between two images",
                 "Check its preprocessing (pretrain.teacher.mean, std), or choose another teacher.",
             )
         return embeddings.shape[1]
@@ -165,7 +217,8 @@ def open_teacher(settings: TeacherSettings, init: Path | None, device: torch.dev
         )
     public = read_public_weights(init)
     form = _form(settings, 224, public.mean, public.std)
-    return _of_module(settings, init.name, init, form, public.network(), device)
+    network = public.network()
+    return _of_module(settings, init.name, init, form, network, device, network.feature_map)
 
 
 def _form(
@@ -202,6 +255,7 @@ def _of_module(
     form: Form,
     module: nn.Module,
     device: torch.device,
+    maps: Run | None = None,
 ) -> Teacher:
     module = module.to(device).eval()
 
@@ -211,7 +265,7 @@ def _of_module(
             found = next(iter(found.values())) if isinstance(found, dict) else found[0]
         return found
 
-    return Teacher(name, _digest(settings, file, form), form, settings.bgr, run, device)
+    return Teacher(name, _digest(settings, file, form), form, settings.bgr, run, device, maps)
 
 
 def _of_torchvision(settings: TeacherSettings, name: str, device: torch.device) -> Teacher:
@@ -232,9 +286,22 @@ def _of_torchvision(settings: TeacherSettings, name: str, device: torch.device) 
     last = [key for key, child in module.named_modules() if isinstance(child, nn.Linear)][-1]
     parent, _, child = last.rpartition(".")
     setattr(module.get_submodule(parent), child, nn.Identity())
-    return _of_module(
-        settings, f"torchvision's {name}", file, _form(settings, *known), module, device
-    )
+    form, maps = _form(settings, *known), partial(_before_pooling, module)
+    return _of_module(settings, f"torchvision's {name}", file, form, module, device, maps)
+
+
+def _before_pooling(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What a classifier of torchvision pools; what it gives, where that is not to be had."""
+    parts, seen = dict(module.named_children()), []
+    if "avgpool" in parts:
+        hook = parts["avgpool"].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    elif "features" in parts:  # pooled by a function
+        hook = parts["features"].register_forward_hook(lambda _, given, found: seen.append(found))
+    else:
+        return module(images)
+    with hook:
+        found = module(images)
+    return seen[0] if seen else found
 
 
 def _of_timm(settings: TeacherSettings, name: str, device: torch.device) -> Teacher:
@@ -257,7 +324,13 @@ def _of_timm(settings: TeacherSettings, name: str, device: torch.device) -> Teac
     module.reset_classifier(0)
     known = module.pretrained_cfg
     form = _form(settings, known["input_size"][1], tuple(known["mean"]), tuple(known["std"]))
-    return _of_module(settings, f"timm's {name}", file, form, module, device)
+
+    def maps(images: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = module.forward_features(images)
+        last = str(getattr(module, "output_fmt", "NCHW")) == "NHWC"
+        return found.permute(0, 3, 1, 2) if last else found
+
+    return _of_module(settings, f"timm's {name}", file, form, module, device, maps)
 
 
 def _needed(settings: TeacherSettings) -> Path:

@@ -1,8 +1,9 @@
-"""A teacher's embeddings of crops of all training images, computed once and kept in a file."""
+"""A teacher's embeddings, or maps, of crops of all training images, computed once and kept."""
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ DTYPE = np.dtype(np.float16)
 
 
 class TeacherCache:
-    """Rows of embeddings (rows, dim) float16 in a file that grows until it is complete.
+    """Rows of embeddings (dim,) or of maps (dim, h, w), float16, in a growing file.
 
     Beside it, a JSON file says of which images and teacher they are; other rows are dropped.
 
@@ -28,13 +29,24 @@ class TeacherCache:
         folder: Receives teacher.json and teacher.f16.
         about: Plain values that decide the rows.
         rows: Number of rows when complete.
-        dim: Length of a row.
+        dim: Length of an embedding.
+        grid: (h, w) of maps; None for embeddings.
     """
 
-    def __init__(self, folder: Path, about: dict[str, Any], rows: int, dim: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        about: dict[str, Any],
+        rows: int,
+        dim: int,
+        grid: tuple[int, int] | None = None,
+    ) -> None:
         self.path, self._about_path = folder / "teacher.f16", folder / "teacher.json"
-        self.rows, self.dim = rows, dim
-        self._about = json.loads(json.dumps({**about, "rows": rows, "dim": dim}))
+        self.rows, self.dim, self.grid = rows, dim, grid
+        self.kind = "embeddings" if grid is None else "maps"
+        self._shape = (dim, *(grid or ()))
+        form = {} if grid is None else {"grid": grid}
+        self._about = json.loads(json.dumps({**about, "rows": rows, "dim": dim, **form}))
         self._opened: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, Any]:  # worker processes open the file themselves
@@ -42,16 +54,16 @@ class TeacherCache:
         return {**vars(self), "_opened": kept}
 
     def __getitem__(self, row: int | np.ndarray) -> torch.Tensor:
-        """Rows (…, dim) float32 of a complete cache."""
+        """Rows (…, dim) or (…, dim, h, w) float32 of a complete cache."""
         if self._opened is None:
-            self._opened = np.memmap(self.path, DTYPE, "r", shape=(self.rows, self.dim))
+            self._opened = np.memmap(self.path, DTYPE, "r", shape=(self.rows, *self._shape))
         return torch.from_numpy(self._opened[row].astype(np.float32))
 
     def pretend(self) -> None:
         """Give the same row for all if the cache is not complete, so that steps can be timed."""
         if self.done < self.rows:
-            row = np.random.default_rng(0).standard_normal(self.dim).astype(DTYPE)
-            self._opened = np.broadcast_to(row, (self.rows, self.dim))
+            row = np.random.default_rng(0).standard_normal(self._shape).astype(DTYPE)
+            self._opened = np.broadcast_to(row, (self.rows, *self._shape))
 
     @property
     def is_foreign(self) -> bool:
@@ -77,11 +89,12 @@ class TeacherCache:
             each: Rows of each image.
         """
         if self.is_foreign:
-            return f"embeddings of other images or of another teacher in {self.path} are replaced"
+            of_others = "of other images, of another teacher or of another form"
+            return f"{self.kind} {of_others} in {self.path} are replaced"
         if not self.done:
             return ""
         of_all = f"{self.done // each:,} of {self.rows // each:,}"
-        return f"the teacher's embeddings of {of_all} images are kept from before"
+        return f"the teacher's {self.kind} of {of_all} images are kept from before"
 
     def fill(
         self,
@@ -92,7 +105,7 @@ class TeacherCache:
         """Compute the missing rows; continues where it was stopped.
 
         Args:
-            embed: Embeddings (n, dim) of a range of rows.
+            embed: Embeddings (n, dim), or maps (n, dim, h, w), of a range of rows.
             at_once: Rows per call.
             after: Called with the number of finished rows after each call; may raise to stop.
 
@@ -118,15 +131,15 @@ class TeacherCache:
                     after(done)
         except OSError as error:
             raise FileError(
-                f"room for the teacher's {self.rows:,} embeddings in {self.path} "
+                f"room for the teacher's {self.rows:,} {self.kind} in {self.path} "
                 f"({self.rows * self._row_bytes / 1e6:,.0f} MB)",
                 str(error),
-                "Make room and run the same command again: finished embeddings are kept.",
+                f"Make room and run the same command again: finished {self.kind} are kept.",
             ) from error
 
     @property
     def _row_bytes(self) -> int:
-        return self.dim * DTYPE.itemsize
+        return math.prod(self._shape) * DTYPE.itemsize
 
     def _described(self) -> Any:
         try:

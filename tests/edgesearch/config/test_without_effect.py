@@ -115,6 +115,14 @@ CASES = {
         [*TAUGHT, *UNTRAINED, "pretrain.teacher={onnx: a.onnx, loss: queue}"],
         ["pretrain.epochs=20"],
     ),
+    "pretrain.teacher.dense": (
+        [*TAUGHT, *UNTRAINED, "pretrain.teacher={onnx: a.onnx, dense: true}"],
+        ["pretrain.epochs=20"],
+    ),
+    "pretrain.teacher.grid": (
+        [*TAUGHT, "pretrain.teacher={onnx: a.onnx, grid: 3}"],
+        ["pretrain.teacher={onnx: a.onnx, grid: 3, dense: true}"],
+    ),
     "pretrain.teacher_weight": (
         [*TAUGHT, "pretrain.teacher_weight=0.5"],
         ["pretrain.method=moco_v2"],
@@ -176,6 +184,7 @@ SECOND_REASONS = {
     f"{JITTER}.hue": ONE_CHANNEL,
     "pretrain.distill": UNTRAINED,
     "pretrain.workers": UNTRAINED,
+    "pretrain.teacher.grid": UNTRAINED,
     "pretrain.teacher.queue_size": UNTRAINED,
     "pretrain.teacher.temperatures": UNTRAINED,
     "pretrain.teacher_weight": UNTRAINED,

@@ -15,11 +15,12 @@ from edgesearch.pretrain.lessons import (
     SecondLesson,
     cosine_distance,
     fit_head,
+    paired,
     similarity_loss,
 )
 from edgesearch.pretrain.recipes import RECIPES
 from edgesearch.pretrain.sandwich import sandwich_step
-from edgesearch.pretrain.settings import AugmentationSettings
+from edgesearch.pretrain.settings import AugmentationSettings, JitterSettings
 from edgesearch.pretrain.taught_views import BatchedTaughtViews, Crops, TaughtViews, Teaching
 from edgesearch.pretrain.views import TorchvisionViews
 from edgesearch.supernet.projector import Projector
@@ -199,6 +200,134 @@ def test_flips_change_the_view_only(images, teaching):
                 pair.append(views(images[2:3], torch.tensor([2]), 1))
         torch.testing.assert_close(pair[0][0].flip(-1), pair[1][0])
         torch.testing.assert_close(pair[0][1], pair[1][1])
+
+
+class Quarters(MeanAndDeviation):
+    """A teacher with maps: mean and deviation of each quarter of a crop."""
+
+    def maps(self, images, grid):
+        x = images.float() / 255
+        mean = F.adaptive_avg_pool2d(x, grid)
+        deviation = (F.adaptive_avg_pool2d(x.square(), grid) - mean.square()).sqrt()
+        return F.normalize(torch.cat([mean, deviation], dim=1), dim=1)
+
+
+@pytest.mark.parametrize("kind", [TaughtViews, BatchedTaughtViews])
+def test_maps_are_mirrored_where_the_view_is(images, tmp_path, kind):
+    """Each place of a map is that of the same place of the view; colours change the view alone."""
+    cache = TeacherCache(tmp_path, {"images": "these"}, len(images) * 4, 2, (2, 2))
+    crops, image_set = Crops(3, (0.3, 1.0), 4), ImageSet(tuple(images), 1, tmp_path)
+    teaching = Teaching(Quarters(), image_set, crops, cache, lambda event: None)
+    teaching.fill(lambda: None)
+    half = PLAIN.model_copy(update={"flip_probability": 0.5})
+    views = kind([half, PLAIN], PREPROCESS, 3, crops, cache)
+    colourful = half.model_copy(update={"jitter": JitterSettings(), "solarize_probability": 0.5})
+    changed = kind([colourful, PLAIN], PREPROCESS, 3, crops, cache)
+
+    def of(views, epoch):
+        if kind is TaughtViews:
+            return views(images[5], 5, epoch)
+        return tuple(x[0] for x in views(images[5:6], torch.tensor([5]), epoch))
+
+    flips = set()
+    for epoch in range(20):
+        view, _, taught = of(views, epoch)
+        assert type(taught) is torch.Tensor
+        crop = crops(images[5], 5, crops.number(5, epoch), 16)
+        plain = Quarters().maps(crop[None], (2, 2))[0]
+        own = F.adaptive_avg_pool2d(view * 0.25 + 0.5, 2)
+        smaller = F.adaptive_avg_pool2d(crops(images[5], 5, crops.number(5, epoch), 12) / 255, 2)
+        mirrored = not torch.allclose(own, smaller, atol=1e-4)
+        assert torch.allclose(own, smaller.flip(-1) if mirrored else smaller, atol=1e-4)
+        wanted = plain.flip(-1) if mirrored else plain
+        torch.testing.assert_close(taught, wanted, atol=1e-3, rtol=0)
+        torch.testing.assert_close(of(changed, epoch)[2], taught)
+        flips.add(mirrored)
+    assert flips == {False, True}
+
+
+def slow_dense_loss(feature_map, taught, layer):
+    """The mean of one minus cosine over images and places, with maps of the same grid."""
+    total, (count, _, height, width) = 0.0, taught.shape
+    for n in range(count):
+        for y in range(height):
+            for x in range(width):
+                own = layer.weight @ feature_map[n, :, y, x] + layer.bias
+                wanted = taught[n, :, y, x]
+                total += 1 - float(own @ wanted / own.norm() / wanted.norm())
+    return total / (count * height * width)
+
+
+class TestPlaces:
+    @pytest.fixture
+    def maps(self):
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(3, 6, 4, 4, generator=generator), F.normalize(
+            torch.randn(3, 5, 4, 4, generator=generator), dim=1
+        )
+
+    def test_each_learns_from_its_own(self, maps):
+        feature_map, taught = maps
+        lesson = SecondLesson(6, 5, Lesson(5), 2.0)
+        with torch.no_grad():
+            expected = 2 * slow_dense_loss(feature_map, taught, lesson.head.fc2)
+            assert float(lesson(feature_map, taught)) == pytest.approx(expected, rel=1e-5)
+            both = lesson(feature_map.flip(3), taught.flip(3))
+            torch.testing.assert_close(both, lesson(feature_map, taught))
+            assert float(lesson(feature_map.flip(3), taught)) != pytest.approx(expected, rel=1e-3)
+
+    @pytest.mark.parametrize(("own", "given"), [(2, 4), (4, 2), (3, 4), (1, 4)])
+    def test_the_coarser_grid_counts(self, maps, own, given):
+        feature_map, taught = (
+            F.adaptive_avg_pool2d(each, side) for each, side in zip(maps, (own, given), strict=True)
+        )
+        features, wanted = paired(feature_map, F.normalize(taught, dim=1))
+        side = min(own, given)
+        assert (len(features), len(wanted)) == (3 * side * side,) * 2
+        torch.testing.assert_close(wanted.norm(dim=1), torch.ones(len(wanted)))
+        mirrored = paired(feature_map.flip(3), F.normalize(taught, dim=1).flip(3))
+        for rows, back in zip((features, wanted), mirrored, strict=True):
+            there = rows.unflatten(0, (3, side, side))
+            torch.testing.assert_close(back.unflatten(0, (3, side, side)).flip(2), there)
+
+    def test_embeddings_are_compared_with_the_mean_of_the_map(self, maps):
+        features, taught = paired(maps[0], maps[1][:, :, 0, 0])
+        torch.testing.assert_close(features, maps[0].mean(dim=(2, 3)))
+        assert torch.equal(taught, maps[1][:, :, 0, 0])
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_any_method_learns_maps(name, new_method, two_views, pinhole):
+    """The loss of places falls in all subnets, whatever their resolution."""
+    options = {"projector_dim": 5} if name == "distillation" else {}
+    method, views = new_method(name, **options), two_views()
+    torch.manual_seed(1)
+    side = 8
+    taught = F.normalize(torch.randn(4, 5, side, side) + 2 * torch.randn(1, 5, side, side), dim=1)
+    if name != "distillation":
+        length = method.query.supernet.feature_dim
+        method.second_lesson = SecondLesson(length, 5, Lesson(5), 5.0)
+    given = (views[0], taught) if name == "distillation" else (*views, taught)
+    subnets = [pinhole.largest, pinhole.smallest]
+    assert {each.resolution for each in subnets} == {12, 16}
+
+    @torch.no_grad()
+    def losses():
+        found = []
+        for subnet in subnets:
+            method.activate(subnet)
+            if method.second_lesson is None:
+                found.append(float(method.loss(given, taught).value))
+            else:
+                feature_map, _ = method.query.encoded(views[0])
+                found.append(float(method.second_lesson(feature_map, taught)))
+        return found
+
+    before = losses()
+    optimizer = torch.optim.AdamW((p for p in method.parameters() if p.requires_grad), 0.01)
+    for _ in range(25):
+        assert sandwich_step(method, given, subnets, optimizer).finite
+    assert all(after < 0.8 * first for after, first in zip(losses(), before, strict=True))
 
 
 def test_complete_embeddings_are_not_computed_again(images, teaching):

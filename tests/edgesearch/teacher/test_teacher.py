@@ -68,6 +68,13 @@ def exported(tmp_path):
     return exported
 
 
+def scripted(network, folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.trace(network.eval(), torch.zeros(1, 3, 24, 24)).save(folder / "teacher.pt")
+    return folder / "teacher.pt"
+
+
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
@@ -114,10 +121,7 @@ def test_blue_first_and_grey_images(images, exported):
 
 def test_torchscript(images, tmp_path):
     network = Network()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        torch.jit.trace(network, torch.zeros(1, 3, 24, 24)).save(tmp_path / "teacher.pt")
-    teacher = opened(torchscript=str(tmp_path / "teacher.pt"), size=24, **NORMALISED)
+    teacher = opened(torchscript=str(scripted(network, tmp_path)), size=24, **NORMALISED)
     torch.testing.assert_close(teacher(images), expected(images, network), atol=1e-6, rtol=1e-5)
 
 
@@ -173,6 +177,129 @@ def test_embedding_length_is_found_on_trial(images, exported):
     assert teacher.try_on(images[0], images[0]) == 5
 
 
+class TestMaps:
+    """Of a network of each kind, place by place; the body of `Network` makes 5 × 5 places."""
+
+    def expected(self, images, network, grid):
+        """The maps by the network itself."""
+        x = images.float() / 255
+        x = (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+        with torch.no_grad():
+            maps = network(x)
+        return F.normalize(F.adaptive_avg_pool2d(maps, grid), dim=1)
+
+    @pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+    def test_of_a_file(self, images, exported, tmp_path, kind):
+        network = Network(pooled=False)
+        path = exported(network, (2, 3, 24, 24))
+        if kind == "torchscript":
+            path = scripted(network, tmp_path)
+        teacher = opened(**{kind: str(path), "size": 24, **NORMALISED})
+        assert [teacher.grid_of(images[0], most) for most in (2, 5, 9)] == [(2, 2), (5, 5), (5, 5)]
+        for grid in (5, 2):
+            found = teacher.maps(images, (grid, grid))
+            torch.testing.assert_close(
+                found, self.expected(images, network.body, grid), atol=1e-5, rtol=1e-5
+            )
+        assert teacher.try_on(images[0], images[1], (2, 2)) == 5
+
+    def test_of_public_weights(self, images, tmp_path):
+        from torchvision.models import ResNet
+        from torchvision.models.resnet import Bottleneck
+
+        torch.manual_seed(2)
+        network = ResNet(Bottleneck, [1, 1, 1, 1]).eval()
+        torch.save(network.state_dict(), tmp_path / "weights.pth")
+        settings = TeacherSettings.model_validate({"init": True, "size": 64, **NORMALISED})
+        teacher = open_teacher(settings, tmp_path / "weights.pth", CPU)
+        large = F.interpolate(images, 64)
+        assert teacher.grid_of(large[0], 4) == (2, 2)
+        body = nn.Sequential(*list(network.children())[:-2])
+        found = teacher.maps(large, (2, 2))
+        torch.testing.assert_close(found, self.expected(large, body, 2), atol=1e-5, rtol=1e-5)
+
+    @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "shufflenet_v2_x0_5"])
+    def test_of_torchvision(self, images, tmp_path, name):
+        """What is pooled by a module, by a function, and where it is not to be had."""
+        from torchvision.models import get_model
+
+        torch.manual_seed(0)
+        network = get_model(name, weights=None).eval()
+        torch.save(network.state_dict(), tmp_path / "weights.pth")
+        file = {"weights": str(tmp_path / "weights.pth"), "size": 64}
+        teacher = opened(torchvision=name, **file, **NORMALISED)
+        large = F.interpolate(images, 64)
+        if name == "shufflenet_v2_x0_5":
+            assert teacher.grid_of(large[0], 4) is None
+            return
+        assert teacher.grid_of(large[0], 4) == (2, 2)
+        body = network.features if name == "mobilenet_v2" else list(network.children())[:-2]
+        wanted = self.expected(large, nn.Sequential(*body), 2)
+        torch.testing.assert_close(teacher.maps(large, (2, 2)), wanted, atol=1e-5, rtol=1e-5)
+
+    def test_of_timm(self, images, tmp_path):
+        timm = pytest.importorskip("timm", reason="timm is not installed")
+        torch.manual_seed(0)
+        network = timm.create_model("resnet18", pretrained=False).eval()
+        torch.save(network.state_dict(), tmp_path / "weights.pth")
+        file = {"weights": str(tmp_path / "weights.pth"), "size": 64, **NORMALISED}
+        teacher, large = opened(timm="resnet18", **file), F.interpolate(images, 64)
+        wanted = self.expected(large, network.forward_features, 2)
+        torch.testing.assert_close(teacher.maps(large, (2, 2)), wanted, atol=1e-5, rtol=1e-5)
+
+    def test_there_are_none_in_an_embedding_or_a_single_place(self, images, exported):
+        single = nn.Sequential(Network(pooled=False), nn.AdaptiveAvgPool2d(1))
+        for network in (Network(), single):
+            teacher = opened(onnx=str(exported(network, (2, 3, 24, 24))), **NORMALISED)
+            assert teacher.grid_of(images[0], 4) is None
+
+    @pytest.mark.parametrize(
+        ("network", "found"),
+        [
+            (Network(pooled=False, constant=True), "a cosine of 1.000000 between two images"),
+            (Network(pooled=False, spoil=float("nan")), "NaN or infinite values"),
+            (Network(pooled=False, spoil=0.0), "only zeros for an image"),
+        ],
+        ids=["constant", "nan", "zero"],
+    )
+    def test_useless_ones_are_refused_on_trial(self, images, exported, network, found):
+        teacher = opened(onnx=str(exported(network, (2, 3, 24, 24))), **NORMALISED)
+        with pytest.raises(TrainingError, match=found):
+            teacher.try_on(images[0], images[1], (2, 2))
+
+    def test_a_single_bad_place_is_refused(self, images, tmp_path):
+        class Holed(Network):
+            def forward(self, x):
+                maps = super().forward(x)
+                maps[:, 2, 1, 1] = float("nan")
+                return maps
+
+        path = scripted(Holed(pooled=False), tmp_path)
+        teacher = opened(torchscript=str(path), size=24, **NORMALISED)
+        with pytest.raises(TrainingError, match="NaN or infinite values"):
+            teacher.maps(images, (5, 5))
+
+    def test_channels_that_come_last_are_refused(self, images, exported):
+        class Last(Network):
+            def forward(self, x):
+                return super().forward(x).permute(0, 2, 3, 1)[:, :, :4]
+
+        teacher = opened(onnx=str(exported(Last(pooled=False), (2, 3, 24, 24))), **NORMALISED)
+        for use in (teacher, lambda images: teacher.grid_of(images[0], 4)):
+            with pytest.raises(TrainingError, match="found: . × 5 × 4 × 5, such as channels that"):
+                use(images)
+
+    def test_rows_of_places_are_no_maps(self, images, exported):
+        """Such as the tokens of a transformer."""
+        network = nn.Sequential(Network(pooled=False), nn.Flatten(2))
+        teacher = opened(onnx=str(exported(network, (2, 3, 24, 24))), **NORMALISED)
+        assert teacher.grid_of(images[0], 4) is None
+        with pytest.raises(
+            TrainingError, match=r"or map \(N, D, H, W\), .*; found: 1 × 5 × 25 for"
+        ):
+            teacher.try_on(images[0], images[1])
+
+
 def test_unknown_form_is_asked_for(exported, tmp_path):
     path = str(exported(Network(), (2, 3, 24, 24), dynamic=(0, 2, 3)))
     message = "no pretrain.teacher.size and no pretrain.teacher.mean and no pretrain.teacher.std"
@@ -207,10 +334,7 @@ def test_onnx_of_a_fixed_batch(images, exported):
 
 def test_images_that_a_network_does_not_take(images, tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 5))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        torch.jit.trace(network, torch.zeros(1, 3, 24, 24)).save(tmp_path / "teacher.pt")
-    teacher = opened(torchscript=str(tmp_path / "teacher.pt"), size=20, **NORMALISED)
+    teacher = opened(torchscript=str(scripted(network, tmp_path)), size=20, **NORMALISED)
     with pytest.raises(TrainingError, match="images of 20 × 20 pixels; found: teacher.pt: "):
         teacher.try_on(*images[:2, :, :20, :20])
 
@@ -232,6 +356,7 @@ def test_file_that_is_none(tmp_path, kind):
         ({"timm": "resnet50"}, "`weights` is required with timm"),
         ({"onnx": "a", "weights": "b"}, "`weights` has no effect with onnx"),
         ({"torchscript": "a", "output": "b"}, "`output` has no effect with torchscript"),
+        ({"onnx": "a", "dense": True, "loss": "queue"}, "the loss cosine is required with dense"),
     ],
 )
 def test_settings(values, message):

@@ -66,6 +66,27 @@ def test_stopped_work_continues(cache, tmp_path):
     torch.testing.assert_close(whole, embed(range(10)), atol=2e-3, rtol=1e-3)
 
 
+def test_rows_of_maps(tmp_path):
+    """They are resumed as embeddings are, and never taken for these, nor for another grid."""
+    of_maps = lambda grid=(2, 3): TeacherCache(tmp_path, ABOUT, 10, 4, grid)  # noqa: E731
+    maps = lambda rows: torch.stack([row(i, 24).view(4, 2, 3) for i in rows])  # noqa: E731
+
+    def stop(done):
+        raise Stop
+
+    assert of_maps().bytes_left == 10 * 24 * 2
+    with pytest.raises(Stop):
+        of_maps().fill(maps, 3, stop)
+    assert (of_maps().done, of_maps().already()[:18]) == (3, "the teacher's maps")
+    of_maps().fill(maps, 3)
+    found = of_maps()[np.array([7, 2])]
+    torch.testing.assert_close(found, maps([7, 2]), atol=2e-3, rtol=1e-3)
+    assert of_maps()[7].shape == (4, 2, 3)
+    # The same number of values a row, in other forms.
+    for other in (TeacherCache(tmp_path, ABOUT, 10, 24), of_maps((3, 2)), of_maps((1, 6))):
+        assert (other.is_foreign, other.done) == (True, 0)
+
+
 @pytest.mark.parametrize("change", [{"about": {"images": "b"}}, {"rows": 9}, {"dim": 2}])
 def test_rows_of_other_images_are_replaced(cache, tmp_path, change):
     cache.fill(embed, 10)
