@@ -76,6 +76,11 @@ def keys(prefix: str = "") -> list[Key]:
     return found
 
 
+def is_default(path: str, value: Any) -> bool:
+    """Whether a key has this value where it is not given; False for what is no key."""
+    return any(key.path == path and key.default == in_yaml(value) for key in _keys(Config, ""))
+
+
 def _keys(schema: type[Settings], before: str) -> Iterator[Key]:
     kinds = schema.model_json_schema()
     for name, field in schema.model_fields.items():

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from devices.files import next_number, numbered, sha256_of, write_json
 from devices.values import in_yaml
+from edgesearch.config.keys import is_default
 from edgesearch.errors import StageError
 from edgesearch.events import Event
 from edgesearch.processes import distributed
@@ -273,14 +274,17 @@ class Stage:
     def changes(self, record: Mapping[str, Any]) -> dict[str, Change]:
         """What differs from a record, by name of the setting or input.
 
-        A setting that is `AUTO` agrees with whatever was chosen for it.
+        A setting that is `AUTO` agrees with whatever was chosen for it. One that the record lacks
+        is newer than the record, and agrees with its default.
         """
         found = {}
         for kind, now in (("settings", self.plain_settings()), ("inputs", dict(self.inputs))):
             former = record[kind]
             for key in now | former:  # the order of the configuration
+                if former.get(key) == now.get(key):
+                    continue
                 left_open = now.get(key) == AUTO and key in former
-                if former.get(key) != now.get(key) and not left_open:
+                if not left_open and (key in former or not is_default(key, now[key])):
                     found[key] = (
                         Change(f"other than before: {key}", f"restore {key}")
                         if kind == "inputs"

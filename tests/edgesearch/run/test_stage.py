@@ -100,6 +100,14 @@ def test_the_key_that_has_changed_is_named_with_both_values(folder, before, afte
     assert Stage("search", folder, after, INPUTS).begin().startswith(message)
 
 
+def test_a_setting_newer_than_the_record_agrees_with_its_default(finished, folder):
+    newer = {**SETTINGS, "pretrain.teacher.grid": 4}
+    assert replace(finished, settings=newer).is_finished()
+    other = replace(finished, settings={**newer, "pretrain.teacher.grid": 5})
+    assert not other.is_finished()
+    assert other.begin().startswith("pretrain.teacher.grid has changed from null to 5")
+
+
 def test_what_was_made_with_something_else_is_kept(finished, folder):
     others = [
         replace(finished, settings={**SETTINGS, "search.evaluations": 20}),
