@@ -320,6 +320,8 @@ def test_each_override_in_a_sentence_is_understood(text):
         for word in re.split(r" (?=[a-z_]+\.[a-z_.]+=)", text)
     ]
     base = ["pretrain.init=efficientnet-lite0"] if "epochs=0" in text else []
+    of_weights = ["pretrain.init=efficientnet-lite0", "pretrain.teacher.init=true"]
+    base += of_weights if text.startswith("pretrain.teacher.dense") else []
     base += [] if "data.source" in text else ["data.source=folder", "data.root=images"]
     base += ["finetune.task=classification"] if text.startswith("finetune.") else []
     base += ["finetune.task=detection"] if "letterbox" in text else []

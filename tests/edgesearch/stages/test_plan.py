@@ -173,10 +173,10 @@ def test_what_is_not_timed_says_why(empty, monkeypatch):
 def test_what_is_not_measured_says_why_and_what_to_do(empty, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     no_cache = f"profile.cache_dir={tmp_path / 'file' / 'cache'}"
-    said = "Correct it or free space there, or set profile.cache_dir=FOLDER."
-    empty.refuses("profile", no_cache, says=("exported blocks that can be written", said))
+    said = "or profile.cache_dir=FOLDER for the blocks of `profile`."
+    empty.refuses("profile", no_cache, says=("exported blocks and engines that can be", said))
     found = empty.json("plan", no_cache)["latency_from"]
-    assert found.startswith("not measured: a folder for exported blocks that can be written: ")
+    assert found.startswith("not measured: a folder for exported blocks and engines that can be ")
     assert found.endswith(said)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     bare = ("device.name=gpu", "device.runtime=tensorrt")
