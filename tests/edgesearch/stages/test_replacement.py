@@ -112,7 +112,7 @@ def shrink(chain, chosen):
                     line["cold_ms"] *= TOO_SMALL
         note = [line for line in lines if "correction" in line][-1]
         fitted = note["correction"]
-        costs = ("offset_ms", "per_block_ms", "per_million_params_ms")
+        costs = [name for name in fitted if name.endswith("_ms")]
         smaller = {name: TOO_SMALL * fitted[name] for name in costs}
         return [*lines, {**note, "correction": {**fitted, **smaller}}]
 
@@ -133,19 +133,22 @@ class KnownMeter:
         self.architecture = architecture
 
     def measure(self, workloads, anchors, config, history):
-        levels = [(key, self.level_ms(key), False) for key in (REFERENCE_KEY, OVERHEAD_KEY)]
-        levels += [(anchor.key, self.level_ms(anchor.key), True) for anchor in anchors]
+        levels = [(key, self.levels_ms(key), False) for key in (REFERENCE_KEY, OVERHEAD_KEY)]
+        levels += [(anchor.key, self.levels_ms(anchor.key), True) for anchor in anchors]
         for workload in workloads:
             architecture = self.architecture(workload.about["architecture"])
-            levels.append((workload.key, self.model.predict(architecture).median_ms, False))
+            ms = self.model.predict(architecture).median_ms
+            levels.append((workload.key, (ms, ms), False))
         for number in range(1, config.rounds + 1):
-            for key, ms, anchor in levels:
-                yield Measurement(number, key, RoundSamples(ms, (ms, ms)), anchor=anchor)
+            for key, (low, middle), anchor in levels:
+                samples = RoundSamples(middle, (low, middle, middle))
+                yield Measurement(number, key, samples, anchor=anchor)
 
-    def level_ms(self, key):
+    def levels_ms(self, key):
         """What sessions are joined by, so that this one passes for as fast as the first."""
         rounds = self.table.samples_ms(key).values()
-        return float(np.quantile([min(samples) for samples in rounds], 0.25))
+        low = float(np.quantile([min(samples) for samples in rounds], 0.25))
+        return low, max(low, float(np.median([np.median(samples) for samples in rounds])))
 
     def close(self):
         pass
