@@ -170,8 +170,17 @@ def test_damaged_output_of_finished_stages_is_told_at_once_and_made_again(chain,
         assert f"{stage}: {said} (kept as {path.name}.1): starting again" in told
         assert path.with_name(f"{path.name}.1").read_bytes() == content[:100]
         assert chain.read(f"{path.parent.name}/stage.json")["finished"]
-        assert stage == "summary" or path.read_bytes() == content
-    assert "export: already finished" in told
+        if stage == "pretrain":
+            assert path.read_bytes() == content
+    chosen = chain.output_dir / "search/chosen.json"
+    former = before.get(chosen, chosen.read_bytes())
+    assert architectures_in(chosen.read_bytes()) == architectures_in(former)
+    # In a busy hour an export may have fitted the predictions again, which are in the same file.
+    assert chosen.read_bytes() != former or "export: already finished" in told
+
+
+def architectures_in(content):
+    return [winner["architecture"] for winner in json.loads(content)["winners"]]
 
 
 def test_a_lost_correction_is_fitted_again(chain):
