@@ -278,7 +278,7 @@ SETTINGS = PretrainSettings(
     epochs=2,
     batch_size=BATCH,
     queue_size=2 * BATCH,
-    lr=0.005,
+    lr=0.0001,  # larger steps magnify rounding, which differs between processors and batch sizes
     bn_group_size=4,
     checkpoint_minutes=1e-9,  # a state after each step
     tensorboard=False,
@@ -344,7 +344,7 @@ def assert_same_end(folder, undisturbed):
 
 def assert_near(name, found, expected):
     told = f"{name}: {{}}".format
-    torch.testing.assert_close(found, expected, rtol=5e-3, atol=5e-4, msg=told)
+    torch.testing.assert_close(found, expected, rtol=2e-4, atol=1e-5, msg=told)
 
 
 @pytest.mark.slow
