@@ -20,8 +20,8 @@ def memory_kept() -> Iterator[None]:
     """Keep freed memory for the next step, and give it back to the system at the end.
 
     glibc returns large tensors to the system as soon as they are freed; the next step gets them
-    again, page by page and zeroed, which takes up to two fifths of its time. Peak memory grows by
-    about a sixth. Other C libraries are left as they are. May be nested.
+    again, page by page and zeroed, which takes up to half of its time (`benchmarks/kept_memory.py`).
+    Peak memory grows somewhat. Other C libraries are left as they are. May be nested.
     """
     global _within
     library = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
