@@ -20,7 +20,7 @@ def memory_kept() -> Iterator[None]:
     """Keep freed memory for the next step, and give it back to the system at the end.
 
     glibc returns large tensors to the system as soon as they are freed; the next step gets them
-    again, page by page and zeroed, which takes up to half of its time (`benchmarks/kept_memory.py`).
+    again, page by page and zeroed: up to half of its time, as `benchmarks/kept_memory.py` shows.
     Peak memory grows somewhat. Other C libraries are left as they are. May be nested.
     """
     global _within
