@@ -14,7 +14,7 @@ from typing import Any
 from devices.errors import EngineError
 from devices.interruptions import RunWatch, yield_processor
 from devices.processors import OtherPrograms, read_processors
-from devices.runtimes.protocol import Session
+from devices.runtimes.protocol import TimedSession
 from profilers import statistics
 from profilers.errors import ProfilerError
 from profilers.steadiness import Look, disturbed_stretches
@@ -213,7 +213,7 @@ class MeasureConfig:
 
 
 def measure_rounds(
-    sessions: Mapping[str, Session],
+    sessions: Mapping[str, TimedSession],
     config: MeasureConfig,
     history: Mapping[str, KeyHistory] | None = None,
     always: Collection[str] = (),
@@ -252,7 +252,7 @@ def measure_rounds(
 class _Rounds:
     """State of `measure_rounds`."""
 
-    sessions: Mapping[str, Session]
+    sessions: Mapping[str, TimedSession]
     config: MeasureConfig
     history: Mapping[str, KeyHistory]
     always: Collection[str]
@@ -340,7 +340,7 @@ class _Rounds:
             yield Measurement(number, self.reference, outcome, look=look)
 
 
-def _time(session: Session, runs: int, waiting: float) -> Outcome:
+def _time(session: TimedSession, runs: int, waiting: float) -> Outcome:
     """Time a first run and some more; those that are interrupted are made again, within bounds."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -370,7 +370,7 @@ def _time(session: Session, runs: int, waiting: float) -> Outcome:
             gc.enable()
 
 
-def _timed(session: Session, watch: RunWatch) -> Iterator[tuple[float, float]]:
+def _timed(session: TimedSession, watch: RunWatch) -> Iterator[tuple[float, float]]:
     """Duration of each run, and how long it was interrupted."""
     timings_ms = session.timings_ms()
     while True:

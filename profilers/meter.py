@@ -13,10 +13,11 @@ from typing import Protocol
 from devices.errors import EngineError
 from devices.fingerprint import Fingerprint
 from devices.runtimes.known_runtimes import RUNTIMES
-from devices.runtimes.protocol import Runtime, Session
+from devices.runtimes.protocol import Runtime, Session, TimedSession
 from profilers.errors import ProfilerError
 from profilers.measure import KeyHistory, MeasureConfig, Measurement, measure_rounds
 from profilers.own_models import write_overhead_model, write_reference_model
+from profilers.reloading import ReloadingSession
 from profilers.workload import OVERHEAD_KEY, REFERENCE_KEY, Workload
 
 _ANCHOR = "anchor: "
@@ -81,7 +82,7 @@ class LocalMeter:
     ) -> Iterator[Measurement]:
         """Measure workloads in rounds; see `Meter.measure`."""
         with contextlib.ExitStack() as stack:
-            sessions = self._load_own_models()
+            sessions: dict[str, TimedSession] = {**self._load_own_models()}
             for session in sessions.values():
                 stack.callback(session.close)
             for workload in anchors:
@@ -107,15 +108,21 @@ class LocalMeter:
     def close(self) -> None:
         """Do nothing: `measure` closes its sessions."""
 
+    def _computes_on_a_processor(self) -> bool:
+        record, settings = RUNTIMES.get(self._runtime.name), self._runtime.settings
+        return record is not None and record.computes_on(settings.get("provider")) == "processor"
+
     def _spare(self) -> float:
         """Processors that other programs may use without sharing a core with the runs."""
-        record, settings = RUNTIMES.get(self._runtime.name), self._runtime.settings
-        if record is None or record.computes_on(settings.get("provider")) != "processor":
+        if not self._computes_on_a_processor():
             return math.inf
-        return max(0, self.fingerprints[0].physical_cores - int(settings["threads"]))
+        threads = int(self._runtime.settings["threads"])
+        return max(0, self.fingerprints[0].physical_cores - threads)
 
-    def _load(self, path: Path, stack: contextlib.ExitStack) -> Session:
-        session = self._runtime.load(path)
+    def _load(self, path: Path, stack: contextlib.ExitStack) -> TimedSession:
+        """Load an engine; one for a GPU once only, since loading it may mean compiling it."""
+        again = self._computes_on_a_processor()
+        session = ReloadingSession(self._runtime, path) if again else self._runtime.load(path)
         stack.callback(session.close)
         return session
 

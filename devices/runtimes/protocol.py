@@ -29,6 +29,20 @@ class EngineBuilder(Protocol):
         """
 
 
+class TimedSession(Protocol):
+    """What measuring needs of a loaded engine."""
+
+    @property
+    def workers(self) -> tuple[int, ...] | None:
+        """System's ids of the threads that compute a run beside the calling one; None on a GPU."""
+
+    def timings_ms(self) -> Iterator[float]:
+        """Time one run after the other; see `Session.timings_ms`."""
+
+    def close(self) -> None:
+        """Release all resources. Closing again does nothing."""
+
+
 class Session(Protocol):
     """A loaded engine."""
 

@@ -16,6 +16,7 @@ from edgesearch.latency.workloads import WorkloadFiles
 from edgesearch.space import Architecture, SearchSpace
 from edgesearch.tasks.head_costs import TaskHead
 from profilers import MeasureConfig, Workload, build_table, open_meter
+from profilers.reloading import ROUNDS_PER_LOAD
 
 ROUNDS = 4
 """Rounds of a glance; the first of them warms up."""
@@ -33,10 +34,12 @@ class Glimpse:
         fastest_ms: Fastest run of each; None if the device cannot run it.
         rounds_s: Time of one round of each, with its share of the profiler's own models; 0 if the
             device cannot run it.
+        reload_s: Time to load a model anew, as a share of each of its rounds.
     """
 
     fastest_ms: tuple[float | None, ...]
     rounds_s: tuple[float, ...]
+    reload_s: float
 
     def round_s(self) -> float:
         """Time of one round of a model, on average."""
@@ -50,7 +53,10 @@ class Glimpse:
     def measuring_s(self, measure: MeasureConfig) -> float:
         """Time to measure a model, on average; short ones need more rounds than long ones."""
         each = zip(self.fastest_ms, self.rounds_s, strict=True)
-        return sum(measure.rounds_for(ms) * s for ms, s in each) / len(self.rounds_s)
+        all_s = sum(
+            measure.rounds_for(ms) * (s + self.reload_s) for ms, s in each if ms is not None
+        )
+        return all_s / len(self.rounds_s)
 
 
 @dataclass(frozen=True)
@@ -143,11 +149,14 @@ def glance_at(
     each_s = [rounds_s * ms / total_ms / rounds for ms, rounds in zip(ran_ms, made, strict=True)]
     fastest_ms = [min(map(min, rounds_ms), default=None) for rounds_ms in samples_ms]
     count = len(whole)
+    load_s = (times[1] - times[0]) / len(workloads)
+    is_reloaded = device.runtime_record.computes_on(device.provider) == "processor"
+    reload_s = load_s / ROUNDS_PER_LOAD if is_reloaded else 0.0
     return Glance(
         latencies_ms=latencies_ms,
-        blocks=Glimpse(tuple(fastest_ms[count:]), tuple(each_s[count:])),
-        networks=Glimpse(tuple(fastest_ms[:count]), tuple(each_s[:count])),
-        load_s=(times[1] - times[0]) / len(workloads),
+        blocks=Glimpse(tuple(fastest_ms[count:]), tuple(each_s[count:]), reload_s),
+        networks=Glimpse(tuple(fastest_ms[:count]), tuple(each_s[:count]), reload_s),
+        load_s=load_s,
         exports_left=exports_left,
         export_s=export_s,
         record_bytes=record_bytes,

@@ -9,6 +9,7 @@ from devices import DeviceSpec, Fingerprint, OnnxRuntime, ReplayRuntime
 from devices.errors import EngineError
 from profilers import LocalMeter, MeasureConfig, ProfilerError, Workload, open_meter
 from profilers.meter import write_own_models
+from profilers.reloading import ROUNDS_PER_LOAD
 
 
 def test_what_is_given_for_each_round(
@@ -87,3 +88,63 @@ def test_errors_of_anchors_are_passed_over(
     found = list(meter.measure(workloads, [Workload("c", Path("c"))], exactly(rounds=1), {}))
     errors = [m.key for m in found if isinstance(m.outcome, EngineError)]
     assert errors == ["b"]
+
+
+def test_an_engine_is_loaded_anew_every_few_rounds(
+    write_block: Callable[[str], Path],
+    fingerprint: Fingerprint,
+    exactly: Callable[..., MeasureConfig],
+) -> None:
+    loaded: list[str] = []
+    opened = []
+
+    class Counting(OnnxRuntime):
+        def load(self, path: Path):  # type: ignore[no-untyped-def]
+            loaded.append(path.stem)
+            opened.append(super().load(path))
+            return opened[-1]
+
+    path = write_block("a")
+    rounds = 2 * ROUNDS_PER_LOAD
+    found = LocalMeter(Counting(), fingerprint).measure(
+        [Workload("a", path)], (), exactly(rounds=rounds), {}
+    )
+    assert sum(m.key == "a" for m in found) == rounds
+    # The warming run counts as a round; the profiler's own models are loaded once.
+    assert loaded.count(path.stem) == 1 + rounds // ROUNDS_PER_LOAD
+    assert len(loaded) == 3 + rounds // ROUNDS_PER_LOAD
+    for session in opened:
+        with pytest.raises(EngineError, match="closed"):
+            session.time_ms(1)
+
+
+def test_an_engine_that_cannot_be_loaded_again_is_an_error_of_its_own(
+    write_block: Callable[[str], Path],
+    fingerprint: Fingerprint,
+    exactly: Callable[..., MeasureConfig],
+) -> None:
+    paths = {key: write_block(key) for key in "ab"}
+    rounds = 2 * ROUNDS_PER_LOAD
+    workloads = [Workload(key, path) for key, path in paths.items()]
+    failed, timed = [], []
+    measuring = LocalMeter(OnnxRuntime(), fingerprint).measure(
+        workloads, (), exactly(rounds=rounds), {}
+    )
+    for found in measuring:
+        paths["a"].unlink(missing_ok=True)
+        (failed if isinstance(found.outcome, EngineError) else timed).append(found.key)
+    assert failed == ["a"]
+    assert timed.count("b") == rounds
+    assert 0 < timed.count("a") < rounds
+
+
+def test_engines_of_a_gpu_are_loaded_once(
+    replay: Callable[..., ReplayRuntime], fingerprint: Fingerprint, tmp_path: Path
+) -> None:
+    runtime = replay(a=[1.0, 2.0, 3.0])
+    loaded = []
+    load = runtime.load
+    runtime.load = lambda path: loaded.append(path) or load(path)  # type: ignore[assignment]
+    config = MeasureConfig(rounds=3 * ROUNDS_PER_LOAD, runs=1)
+    list(LocalMeter(runtime, fingerprint).measure([Workload("a", Path("a"))], (), config, {}))
+    assert loaded.count(Path("a")) == 1

@@ -143,9 +143,9 @@ def test_no_block_can_run(empty, spoilt_cache):
 
 def test_short_blocks_need_more_rounds_than_long_ones():
     measure = MeasureConfig(rounds=10, runs=2, least_ms=100)  # 100 rounds at most
-    blocks = Glimpse((0.1, 50.0, None), (0.002, 0.5, 0.0))
+    blocks = Glimpse((0.1, 50.0, None), (0.002, 0.5, 0.0), reload_s=0.001)
     assert blocks.rounds(measure) == pytest.approx((100 + 10 + 0) / 3)
-    assert blocks.measuring_s(measure) == pytest.approx((100 * 0.002 + 10 * 0.5) / 3)
+    assert blocks.measuring_s(measure) == pytest.approx((100 * 0.003 + 10 * 0.501) / 3)
     assert blocks.round_s() == pytest.approx(0.502 / 3)
 
 
