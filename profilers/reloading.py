@@ -8,7 +8,7 @@ from pathlib import Path
 
 from devices.runtimes.protocol import Runtime
 
-ROUNDS_PER_LOAD = 8
+ROUNDS_PER_LOAD = 12
 """Rounds after which an engine is loaded anew."""
 
 

@@ -38,7 +38,7 @@ ConfigArgument = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...",
+        metavar="KEY=VALUE",
         help="Values that replace those of the file, such as pretrain.epochs=20. Texts and paths "
         "are taken literally, other values are YAML; nothing after the = is null.",
         show_default=False,
@@ -256,7 +256,7 @@ def keys(
     prefix: Annotated[
         str,
         typer.Argument(
-            metavar="[PREFIX]", help="Such as pretrain, or search.budgets.", show_default=False
+            metavar="PREFIX", help="Such as pretrain, or search.budgets.", show_default=False
         ),
     ] = "",
     json: AsJson = False,
@@ -385,7 +385,7 @@ def bench(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...",
+            metavar="KEY=VALUE",
             help="Values of the section `device`, such as threads=2 or host=NAME.",
             show_default=False,
         ),
@@ -450,7 +450,7 @@ def report(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN]... [KEY=VALUE]...",
+            metavar="RUN|KEY=VALUE",
             help="Folders of runs, or their configurations; all in runs/ if none is named. Several "
             "are compared side by side.",
             show_default=False,
@@ -481,7 +481,7 @@ def report(
 
 @app.command("devices")
 def devices(
-    action: Annotated[str | None, typer.Argument(metavar="[show NAME]", show_default=False)] = None,
+    action: Annotated[str | None, typer.Argument(metavar="show NAME", show_default=False)] = None,
     name: Annotated[str | None, typer.Argument(hidden=True)] = None,
     json: AsJson = False,
 ) -> None:

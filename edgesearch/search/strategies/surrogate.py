@@ -20,7 +20,7 @@ import numpy as np
 from edgesearch.search.feasible import FeasibleSet
 from edgesearch.search.strategies.gaussian_process import Posterior, fit_process
 from edgesearch.space import Architecture
-from edgesearch.space.digits import unique_rows
+from edgesearch.space.digits import moved, unique_rows
 
 if TYPE_CHECKING:
     from sklearn.gaussian_process import GaussianProcessRegressor
@@ -33,6 +33,12 @@ MOST_TRIALS = 512
 """Maximum trials in the surrogate: the best ones and a sample of the others."""
 PARENTS = 8
 """Best trials whose neighbours are always candidates."""
+CLIMBERS = 8
+"""Most promising candidates for each budget, from which the next ones are a step away."""
+PAIRS = 64
+"""Steps that change two choices at once, from each of them; single ones are all tried."""
+MOST_STEPS = 12
+"""Maximum steps of a climb."""
 REFIT_AFTER = 1.15
 """Growth of the number of trials after which hyperparameters are fitted again."""
 WORST = 3.0
@@ -98,13 +104,14 @@ class SurrogateStrategy:
 
     def _improve(self, rng: np.random.Generator) -> list[np.ndarray]:
         """Highest expected improvement over the best score within the next budget."""
-        pool, masks = self._pool(rng)
         standard = _standardised(self._scores)
         best = [
             standard[part.keeps(self._tried)].max(initial=standard.min())
             for part in self._feasible.parts
         ]
-        posterior = Posterior(self._surrogate(standard, rng), self._encode(pool))
+        process = self._surrogate(standard, rng)
+        pool, masks = self._climb(self._pool(rng)[0], process, best, rng)
+        posterior = Posterior(process, self._encode(pool))
         free = np.ones(len(pool), bool)
         chosen: list[np.ndarray] = []
         for _ in range(self._batch):
@@ -118,6 +125,43 @@ class SurrogateStrategy:
             free[proposal] = False
             posterior.propose(proposal)
         return chosen
+
+    def _climb(
+        self,
+        pool: np.ndarray,
+        process: GaussianProcessRegressor,
+        best: list[np.ndarray],
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Add what steps from the most promising candidates lead to; return pool and masks.
+
+        The best candidates of a large space are hardly among those that were drawn. They are at the
+        limit of the budget, where a choice can grow only as another one shrinks.
+        """
+        feasible, space = self._feasible, self._feasible.space
+
+        def weigh(digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            posterior = Posterior(process, self._encode(digits))
+            masks = np.stack([part.keeps(digits) for part in feasible.parts])
+            gains = np.stack([posterior.expected_improvement(each) for each in best])
+            return np.where(masks, gains, -1.0), masks
+
+        gains, masks = weigh(pool)
+        for _ in range(MOST_STEPS):
+            leaders = pool[np.unique(np.argsort(-gains, axis=1, kind="stable")[:, :CLIMBERS])]
+            pairs = moved(space, np.repeat(leaders, PAIRS, axis=0), rng, changes=2)
+            near = np.concatenate([*map(space.neighbours, leaders), pairs])
+            near = unique_rows(near, but=np.concatenate([pool, self._tried]))
+            near = near[feasible.keeps(near)]
+            if not len(near):
+                break
+            found, kept = weigh(near)
+            is_higher = found.max(axis=1) > gains.max(axis=1)
+            pool = np.concatenate([pool, near])
+            gains, masks = np.hstack([gains, found]), np.hstack([masks, kept])
+            if not is_higher.any():
+                break
+        return pool, list(masks)
 
     def _next_turn(self) -> int:
         """Index of the budget for the next proposal."""

@@ -238,3 +238,10 @@ class TestMerging:
         says = ["table of precision 'fp32', like ", "found: precision 'int8'"]
         refused(chain.table, "--merge", hers, says=says)
         refused(chain.table, "--merge", tmp_path / "none", says=["to read ", "none"])
+
+
+def test_a_table_beside_which_nothing_can_be_written(finished, tmp_path):
+    copy = tmp_path / "theirs.jsonl"
+    shutil.copy(finished[0].table, copy)
+    (tmp_path / "theirs.table.csv").mkdir()
+    refused(copy, "--export", "csv", says=["theirs.table.csv", "Copy theirs.jsonl to a folder"])
