@@ -233,7 +233,7 @@ class LatencyTable:
         """
         looks = looks_by_session(self._records.get(REFERENCE_KEY, ()))
         levels_ms = [[look.level_ms for look in of_session] for of_session in looks.values()]
-        relative = [level / base_level_ms(levels) for levels in levels_ms for level in levels]
+        relative = [r for levels in levels_ms for r in np.divide(levels, base_level_ms(levels))]
         others = [
             look.others for of_session in looks.values() for look in of_session if look.others
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -88,7 +89,7 @@ def _quartile_of_minima_ms(records: Sequence[LatencyRecord]) -> float:
 
 
 def _middle_of_medians_ms(records: Sequence[LatencyRecord]) -> float:
-    return float(np.median([np.median(record.net_ms) for record in records]))
+    return statistics.median([statistics.median(record.net_ms) for record in records])
 
 
 def undisturbed(records: Sequence[LatencyRecord], disturbed: Stretches) -> Sequence[LatencyRecord]:

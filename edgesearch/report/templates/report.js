@@ -48,20 +48,35 @@ function layoutOf(figure, height) {
   };
 }
 
+const isNarrow = () => matchMedia("(max-width: 40rem)").matches;
+
+// On a narrow page a long legend would take the room of the plot: hidden traces are left out of it.
 function tracesOf(figure) {
-  return coloured(figure.data).map((trace) => ({ ...trace, name: escaped(trace.name) }));
+  return coloured(figure.data).map((trace) => ({
+    ...trace,
+    name: escaped(trace.name),
+    showlegend: trace.showlegend !== false && !(isNarrow() && trace.visible === "legendonly"),
+  }));
+}
+
+// Each entry takes a line there; the height of the page's style has room for four.
+function makeRoom(plot, traces) {
+  const lines = traces.filter((trace) => trace.showlegend).length;
+  plot.style.height = isNarrow() && lines > 4 ? `calc(20rem + ${19 * (lines - 4)}px)` : "";
 }
 
 const SETTINGS = {
   responsive: true,
   displaylogo: false,
-  displayModeBar: matchMedia("(max-width: 40rem)").matches ? false : "hover",
+  displayModeBar: isNarrow() ? false : "hover",
   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toggleSpikelines"],
 };
 
 function draw(plot) {
   const figure = figures.get(plot.id);
-  return Plotly.react(plot, tracesOf(figure), layoutOf(figure, plot.clientHeight), SETTINGS);
+  const traces = tracesOf(figure);
+  makeRoom(plot, traces);
+  return Plotly.react(plot, traces, layoutOf(figure, plot.clientHeight), SETTINGS);
 }
 
 function redraw() {

@@ -12,7 +12,7 @@ the expected improvement; Ginsbourger et al., "Kriging is well-suited to paralle
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,7 +106,7 @@ class SurrogateStrategy:
         """Highest expected improvement over the best score within the next budget."""
         standard = _standardised(self._scores)
         best = [
-            standard[part.keeps(self._tried)].max(initial=standard.min())
+            float(standard[part.keeps(self._tried)].max(initial=standard.min()))
             for part in self._feasible.parts
         ]
         process = self._surrogate(standard, rng)
@@ -130,13 +130,16 @@ class SurrogateStrategy:
         self,
         pool: np.ndarray,
         process: GaussianProcessRegressor,
-        best: list[np.ndarray],
+        best: Sequence[float],
         rng: np.random.Generator,
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Add what steps from the most promising candidates lead to; return pool and masks.
+        """Add what steps from the most promising candidates lead to.
 
         The best candidates of a large space are hardly among those that were drawn. They are at the
         limit of the budget, where a choice can grow only as another one shrinks.
+
+        Returns:
+            The pool (n, d), and a mask (n,) per budget.
         """
         feasible, space = self._feasible, self._feasible.space
 
