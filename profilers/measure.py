@@ -345,8 +345,9 @@ def _time(session: TimedSession, runs: int, waiting: float) -> Outcome:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
+        timings_ms = session.timings_ms()  # first: an engine that is loaded anew has other threads
         with RunWatch(session.workers, waiting) as watch:
-            timed = _timed(session, watch)
+            timed = _timed(timings_ms, watch)
             cold_ms, waited_ms = next(timed)
             cold = None if waited_ms else cold_ms
             warm: list[float] = []
@@ -370,9 +371,8 @@ def _time(session: TimedSession, runs: int, waiting: float) -> Outcome:
             gc.enable()
 
 
-def _timed(session: TimedSession, watch: RunWatch) -> Iterator[tuple[float, float]]:
+def _timed(timings_ms: Iterator[float], watch: RunWatch) -> Iterator[tuple[float, float]]:
     """Duration of each run, and how long it was interrupted."""
-    timings_ms = session.timings_ms()
     while True:
         watch.start()
         ms = next(timings_ms)

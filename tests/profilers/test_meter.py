@@ -7,6 +7,7 @@ import pytest
 
 from devices import DeviceSpec, Fingerprint, OnnxRuntime, ReplayRuntime
 from devices.errors import EngineError
+from devices.interruptions import RunWatch
 from profilers import LocalMeter, MeasureConfig, ProfilerError, Workload, open_meter
 from profilers.meter import write_own_models
 from profilers.reloading import ROUNDS_PER_LOAD
@@ -148,3 +149,32 @@ def test_engines_of_a_gpu_are_loaded_once(
     config = MeasureConfig(rounds=3 * ROUNDS_PER_LOAD, runs=1)
     list(LocalMeter(runtime, fingerprint).measure([Workload("a", Path("a"))], (), config, {}))
     assert loaded.count(Path("a")) == 1
+
+
+def test_threads_of_an_engine_that_is_loaded_anew_are_watched(
+    write_block: Callable[[str], Path],
+    fingerprint: Fingerprint,
+    exactly: Callable[..., MeasureConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched, opened = [], []
+
+    class Noting(RunWatch):
+        def __init__(self, workers: tuple[int, ...] | None, waiting: float) -> None:
+            watched.append(workers)
+            super().__init__(workers, waiting)
+
+    class Keeping(OnnxRuntime):
+        def load(self, path: Path):  # type: ignore[no-untyped-def]
+            opened.append(super().load(path))
+            return opened[-1]
+
+    monkeypatch.setattr("profilers.measure.RunWatch", Noting)
+    runtime = Keeping(threads=2)
+    workloads = [Workload("a", write_block("a"))]
+    rounds = ROUNDS_PER_LOAD + 1
+    list(LocalMeter(runtime, fingerprint).measure(workloads, (), exactly(rounds=rounds), {}))
+    *_, first, second = (session.workers for session in opened)
+    assert first != second
+    of_engine = [workers for workers in watched if workers in (first, second)]
+    assert of_engine == [first] * ROUNDS_PER_LOAD + [second] * 2
