@@ -25,7 +25,7 @@ from machine import print_machine
 from edgesearch.families import load_space
 from edgesearch.training.waiting import OF_THE_USER, SPINS
 
-ROUNDS, STEPS, THREADS = 5, 6, 2
+ROUNDS, STEPS, THREADS = 3, 4, 2
 CHILD = "--steps"
 
 

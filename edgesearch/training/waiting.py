@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-SPINS = 1000
+SPINS = 20_000
 """Looks of a waiting thread at what it waits for before it gives its core away."""
 OF_THE_USER = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
