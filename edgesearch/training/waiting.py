@@ -15,7 +15,8 @@ def wait_briefly() -> None:
     Threads of GNU OpenMP, which computes for torch on Linux, spin for milliseconds by default. If
     another program needs a core meanwhile, a thread that waits keeps from it the thread that is
     waited for: a training step then takes twice as long or more (`benchmarks/waiting_threads.py`).
-    A count of 1,000 helps more, and makes steps alone a sixth slower. Variables that the user has set stay.
+    A count of 1,000 helps more, and makes steps alone a fifth slower. Variables that the user has
+    set stay.
     """
     if not any(name in os.environ for name in OF_THE_USER):
         os.environ["GOMP_SPINCOUNT"] = str(SPINS)
