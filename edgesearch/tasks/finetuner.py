@@ -7,7 +7,7 @@ import math
 import signal
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from itertools import pairwise
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from devices.signals import StopSignals
 from edgesearch.errors import Interrupted, TrainingError
@@ -121,9 +121,8 @@ class Finetuner:
         self.teacher = None if teacher is None else _placed(teacher, self.device).eval()
         self.average: AveragedModel | None = None
         if settings.ema is not None:
-            self.average = AveragedModel(
-                self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True
-            )
+            update = _moving_average(settings.ema)
+            self.average = AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)
         self.optimizer = _optimizer(self.model, settings)
         self.position = Position()
         self.log = RunLog(folder, settings.tensorboard, "finetune")
@@ -369,6 +368,26 @@ def _heard(signals: StopSignals) -> signal.Signals | None:
     """The signal that any process has received."""
     number = max(each for (each,) in distributed.numbers_of_all(signals.received or 0))
     return signal.Signals(number) if number else None
+
+
+def _moving_average(most: float) -> Callable[[list[Any], list[Any], int], None]:
+    """The update of a moving average whose momentum rises to `most`, after n updates to
+    (1 + n) / (10 + n) at most: at first it forgets as fast as the network learns.
+
+    With a fixed momentum of 0.98, a network that was trained for 30 steps kept a good half of its
+    initial weights, and statistics of normalisations that fit neither. Source of the rise:
+    TensorFlow's ExponentialMovingAverage with `num_updates`.
+    """
+
+    def update(average: list[torch.Tensor], current: list[torch.Tensor], updates: int) -> None:
+        momentum = min(most, (1 + int(updates)) / (10 + int(updates)))
+        for mean, value in zip(average, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - momentum)
+            else:
+                mean.copy_(value)
+
+    return update
 
 
 def _placed(model: TaskModel, device: torch.device) -> TaskModel:

@@ -106,7 +106,8 @@ class FinetuneSettings(Settings):
     clip_gradient: Positive | None = 5.0
     """Largest norm of the gradient of a step; null for no limit."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Momentum, per step, of a moving average of the weights, which is kept instead of them."""
+    """Momentum, per step, of a moving average of the weights, which is kept instead of them; it
+    begins lower, so that short trainings are not held back."""
     norms: Annotated[Literal["train", "frozen"], NO_PROBE] = "train"
     """Statistics of the backbone's normalisations: of each batch, or those that it began with."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1), CLASSIFIES] = 0.1

@@ -126,6 +126,15 @@ def test_the_average_of_the_best_epoch_is_kept(empty):
     assert not torch.equal(best["head.fc.weight"], state["model"]["head.fc.weight"])
 
 
+def test_the_average_of_a_short_training_is_near_its_end(empty):
+    rows, state, run = trained(empty, ema=0.98)
+    first = open_finetuning(run).subnet(run.space.largest).state_dict()
+    kept, last = load_file(rows[0].folder / WEIGHTS), state["model"]
+    for name in ("head.fc.weight", "backbone.bn1.running_var"):
+        way = torch.dist(first[name], last[name])
+        assert 0 < torch.dist(kept[name], last[name]) < way / 3
+
+
 def test_earlier_layers_learn_more_slowly(empty):
     options = {"optimizer": "sgd", "lr_decay": 0.5, "backbone_lr": 0.8, "norms": "frozen"}
     _, state, _ = trained(empty, **options)
