@@ -47,6 +47,11 @@ def fits_as_predicted(figures: Mapping[str, Any]) -> bool:
     return all(figures[kind.predicted] <= figures[kind.budget] for kind in _bounded(figures))
 
 
+def has_budgets(figures: Mapping[str, Any]) -> bool:
+    """Whether a winner has any budget on a device."""
+    return bool(_bounded(figures))
+
+
 def have_same_budgets(some: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     """Whether two winners have the same budgets on a device."""
     return all(some.get(kind.budget) == others.get(kind.budget) for kind in (MEDIAN, P95))

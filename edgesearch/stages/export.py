@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,45 +32,28 @@ from edgesearch.export.manifest import MANIFEST, read_manifest
 from edgesearch.export.settings import ExportSettings
 from edgesearch.formats.onnx_export import export_network
 from edgesearch.formats.precisions import PRECISIONS, precision_of
-from edgesearch.latency.budgets import (
-    broken_budgets,
-    describe_broken,
-    describe_budgets,
-    fits_as_measured,
-    fits_as_predicted,
-    have_same_budgets,
-    measured_figures,
-    predicted_figures,
-)
-from edgesearch.latency.latency_model import LatencyModel, other_heads
-from edgesearch.latency.load_table import load_table, tell_doubt, tell_speed
+from edgesearch.latency.load_table import load_table, tell_doubt
 from edgesearch.latency.table import (
-    WHOLE,
-    WINNER,
-    about_network,
-    current_correction,
-    keep_correction,
-    keep_head,
     table_digest,
 )
-from edgesearch.latency.workloads import WorkloadFiles, network_key
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.room import check_memory
 from edgesearch.run.stage import Stage, read_record, tell_if_outdated
 from edgesearch.search.winners import Winner, Winners
 from edgesearch.space import Architecture
-from edgesearch.stages.finetune import is_trained, open_finetuning, trained
-from edgesearch.stages.profile import open_workloads
+from edgesearch.stages.finetune import (
+    found_before_training,
+    is_trained,
+    open_finetuning,
+    trained,
+)
 from edgesearch.stages.search import WINNERS, check_searched_for
+from edgesearch.stages.within_budget import WithinBudget, in_turn
 from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.tasks.finetuning import Finetuning
 from edgesearch.tasks.known_tasks import TASKS
-from profilers import LatencyTable, MeasureConfig, Meter, Workload, build_table, open_meter
+from profilers import LatencyTable
 
-WINNER_ROUNDS = (4, 16)
-"""Rounds of a winner, as multiples of those of a block. The second applies if it seems over budget:
-the machine may have been busy, or the interval too wide."""
-SECONDS_BEFORE_SECOND_LOOK = 1.0
 POST_PROCESSING = "place of the post-processing"
 """What files depend on beside settings: in the graph or in the kit."""
 
@@ -250,27 +232,22 @@ class _Exporter:
 
     def export_all(self, chosen: Winners, max_replacements: int) -> Winners:
         """Export each winner, or the reserve that replaces it."""
-        reserves = list(chosen.reserves)
-        exported = []
-        for winner in chosen.winners:
-            before = self._finished(winner)
-            if before is not None:
-                former = (Winner.from_dict(each, self.run.space) for each in before.replaced)
-                used_up = {each.architecture for each in (before, *former)}
-                reserves = [
-                    reserve
-                    for reserve in reserves
-                    if reserve.architecture not in used_up
-                    or not self._same_budgets(reserve, winner)
-                ]
-                max_replacements -= len(before.replaced)
-                exported.append(before)
-                continue
-            fitting, tries = self._within_budget(winner, reserves, max_replacements)
-            max_replacements -= tries
-            exported.append(self._finish(fitting))
+        within = WithinBudget(
+            self.run, "export", self._deployable, self._calibration, self._train_if_needed
+        )
+        tried = {} if self.finetuning is None else found_before_training(self.run, self.pool)
+
+        def find(winner: Winner, reserves: Sequence[Winner], most: int) -> Winner:
+            found = self._finished(winner)
+            if found is None:
+                folder, before = self.run.files.engines / winner.name, tried.get(winner.name)
+                found = within.find(winner, reserves, most, folder, before)
+                self._finish(found)
+            return found
+
+        exported = in_turn(chosen, self.run.device.name, max_replacements, find)
         tell_doubt(LatencyTable.load(self.table_path), "export", self.run.report)
-        return replace(chosen, winners=tuple(exported), reserves=tuple(reserves))
+        return exported
 
     def _finished(self, winner: Winner) -> Winner | None:
         """The finished export of a winner from before an interruption; None if there is none."""
@@ -282,136 +259,17 @@ class _Exporter:
         first = Winner.from_dict(before.replaced[0], self.run.space) if before.replaced else before
         return before if first.architecture == winner.architecture else None
 
-    def _within_budget(
-        self, winner: Winner, reserves: list[Winner], max_replacements: int
-    ) -> tuple[Winner, int]:
-        """The measured winner, or the first reserve within budget; and how many were replaced."""
-        replaced: list[dict[str, Any]] = []
-        candidate = winner
-        while True:
-            measured = self._measured(replace(candidate, name=winner.name))
-            figures = measured.latency_ms[self.run.device.name]
-            if not broken_budgets(figures) and self._lacks_training(candidate.architecture):
-                # Only now, since it takes long: what is measured is what is shipped.
-                self._train(candidate.architecture)
-                measured = self._measured(replace(candidate, name=winner.name))
-                figures = measured.latency_ms[self.run.device.name]
-            if not broken_budgets(figures):
-                return replace(measured, replaced=tuple(replaced)), len(replaced)
-            replaced.append({**measured.to_dict(), "name": candidate.name})
-            next_step = "updating the correction and trying a reserve"
-            text = f"{winner.name}: {describe_broken(figures)}; {next_step}"
-            self.run.report(Event("export", text))
-            suited = [reserve for reserve in reserves if self._same_budgets(reserve, winner)]
-            fitting = self._feasible_reserves(self._updated_model(), suited)
-            following = next(fitting, None) if len(replaced) <= max_replacements else None
-            if following is None:
-                raise _nothing_left(winner, replaced, self.run.device.name)
-            reserves.remove(next(r for r in reserves if r.name == following.name))
-            candidate = following
-
-    def _same_budgets(self, reserve: Winner, winner: Winner) -> bool:
-        name = self.run.device.name
-        return have_same_budgets(reserve.latency_ms[name], winner.latency_ms[name])
-
-    def _feasible_reserves(self, model: LatencyModel, reserves: list[Winner]) -> Iterator[Winner]:
-        """Reserves now predicted within the budgets, best score first, with that prediction."""
-        for reserve in reserves:
-            prediction = predicted_figures(model.predict(reserve.architecture))
-            predicted = reserve.with_latency(self.run.device.name, **prediction)
-            if fits_as_predicted(predicted.latency_ms[self.run.device.name]):
-                yield predicted
-
-    def _measured(self, winner: Winner) -> Winner:
-        """Export the network, with a task the whole model, and measure it on the device."""
-        deployable, head = self._deployable(winner.architecture), self.run.head
-        key, kind = f"winner/{self.settings.output}/{winner.architecture}", WINNER
-        if head is not None:
-            key, kind = network_key(WHOLE, self.run.space, winner.architecture, head), WHOLE
-        return winner.with_latency(
-            self.run.device.name, **self._figures(winner, deployable, key, kind)
-        )
-
     def _lacks_training(self, architecture: Architecture) -> bool:
         finetuning = self.finetuning
         return finetuning is not None and not is_trained(self.run, finetuning, architecture)
 
-    def _train(self, architecture: Architecture) -> None:
+    def _train_if_needed(self, architecture: Architecture) -> bool:
+        """Train a network that keeps its budgets: what is measured next is what is shipped."""
+        if not self._lacks_training(architecture):
+            return False
         assert self.finetuning is not None
         trained(self.run, self.finetuning, architecture)
-
-    def _figures(
-        self, winner: Winner, deployable: Deployable, key: str, kind: str
-    ) -> dict[str, Any]:
-        """Write a network's files and measure it."""
-        folder, resolution = self.run.files.engines / winner.name, deployable.resolution
-        export_network(
-            deployable.network,
-            folder / ONNX_FILE,
-            input_shape=(self.run.device.batch, self.run.space.in_channels, resolution, resolution),
-            output_names=deployable.output_names,
-            open_batch=self.settings.batch == "dynamic",
-            metadata=deployable.metadata,
-        )
-        path = self.table_path
-        with (
-            contextlib.closing(open_meter(self.run.device)) as meter,
-            open_workloads(self.run, meter) as files,
-        ):
-            onnx_path = write_in_format(
-                folder,
-                files.number_format,
-                self._calibration(resolution),
-                self.run.device.batch,
-                self.settings.quantization,
-            )
-            # A new key each time, so that samples from a busy machine do not persist.
-            session = LatencyTable.load(path).last_session + 1
-            workload = Workload(
-                key=f"{key}/{session}",
-                onnx_path=onnx_path,
-                kind=kind,
-                about=about_network(self.run.space, winner.architecture, self.run.head),
-            )
-            return self._time(winner, workload, meter, files)
-
-    def _time(
-        self, winner: Winner, workload: Workload, meter: Meter, files: WorkloadFiles
-    ) -> dict[str, Any]:
-        """Measure a network; measure a winner again for longer if it seems over budget."""
-        path = self.table_path
-        anchors = files.anchors(LatencyTable.load(path))
-        for factor in WINNER_ROUNDS:
-            if factor > WINNER_ROUNDS[0]:
-                time.sleep(SECONDS_BEFORE_SECOND_LOOK)
-            table = build_table(
-                path,
-                spec=self.run.device,
-                workloads=[workload],
-                meter=meter,
-                config=measure_winner(self.run, factor),
-                anchors=anchors,
-                accept=self.run.config.profile.accept,
-            )
-            if workload.key in table.errors:
-                raise self._cannot_run(winner, table.errors[workload.key])
-            figures = measured_figures(table, workload.key)
-            measured = winner.with_latency(self.run.device.name, **figures)
-            if fits_as_measured(measured.latency_ms[self.run.device.name]):
-                break
-        if self.run.config.profile.accept:
-            tell_speed(table, "export", self.run.report)
-        return figures
-
-    def _cannot_run(self, winner: Winner, error: str) -> ExportError:
-        head = self.run.head
-        return ExportError(
-            f"{winner.name} ({winner.architecture}) to run on {self.run.device.name}",
-            error,
-            "If the cause has passed, run the same command again; otherwise choose "
-            f"{'' if head is None else other_heads(head)}another device.runtime, "
-            "device.precision or space.",
-        )
+        return True
 
     def _calibration(self, resolution: int) -> torch.Tensor:
         """Training images as inputs, for ranges of numbers."""
@@ -439,20 +297,7 @@ class _Exporter:
             batch_size=search.batch_size,
         )
 
-    def _updated_model(self) -> LatencyModel:
-        """Refit the correction, now including the measured winners."""
-        space, head = self.run.space, self.run.head
-        table = load_table(
-            self.table_path, space, self.run.device, self.run.config.profile.accept, head=head
-        )
-        model = LatencyModel.from_table(space, table, head=head)
-        if model.correction != current_correction(space, table):
-            keep_correction(space, table, model.correction)
-        if head is not None and model.fit is not None:
-            keep_head(space, table, head, model.fit)
-        return model
-
-    def _finish(self, winner: Winner) -> Winner:
+    def _finish(self, winner: Winner) -> None:
         """Build and check the engines, then write the manifest."""
         folder = self.run.files.engines / winner.name
         deployable = self._deployable(winner.architecture)
@@ -479,13 +324,6 @@ class _Exporter:
         self.run.report(Event("export", text, detail=True))
         for note in notes:
             self.run.report(Event("export", f"{winner.name}: {note}"))
-        return winner
-
-
-def measure_winner(run: RunContext, factor: int = WINNER_ROUNDS[0]) -> MeasureConfig:
-    """How a winner is measured: `factor` times the rounds of a block, up to any number."""
-    measure = run.config.profile.measure(run.config.seed)
-    return replace(measure, rounds=factor * measure.rounds, max_rounds=None)
 
 
 def time_export(
@@ -536,18 +374,3 @@ def time_export(
             post_processing=device.runtime_record.suppresses_boxes(device.provider),
         )
     return time.monotonic() - begun
-
-
-def _nothing_left(winner: Winner, replaced: list[dict[str, Any]], device: str) -> ExportError:
-    """The error when no reserve is within budget; lists the measurements."""
-    wanted = describe_budgets(winner.latency_ms[device])
-    tried = "; ".join(
-        f"{former['name']}: {describe_broken(former['latency_ms'][device])}" for former in replaced
-    )
-    return ExportError(
-        f"a subnet for {winner.name} with {wanted} on {device}",
-        f"{len(replaced)} candidate(s) that are too slow ({tried}), and no further reserve that is "
-        "predicted to be fast enough, or export.max_replacements reached",
-        "The correction has been updated: set more search.reserves and export.max_replacements, or "
-        "a higher budget. If the machine was busy, run the same command again when it is idle.",
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -11,22 +12,27 @@ from typing import Any
 
 from devices.files import sha256_of, write_json
 from edgesearch.data.image_pool import ImagePool
-from edgesearch.errors import Interrupted, StageError
+from edgesearch.errors import ExportError, Interrupted, StageError, UserError
 from edgesearch.events import silent
+from edgesearch.export.deployable import Deployable, make_whole_deployable
 from edgesearch.inputs import read_json
+from edgesearch.latency.load_table import load_table
 from edgesearch.processes import distributed
 from edgesearch.processes.shared_work import check_same_in_all
 from edgesearch.run.context import IMAGES, WEIGHTS, RunContext
 from edgesearch.run.room import check_memory
-from edgesearch.run.stage import Stage
-from edgesearch.search.winners import Winners
+from edgesearch.run.stage import Stage, read_record
+from edgesearch.search.winners import Winner, Winners
 from edgesearch.space import Architecture
 from edgesearch.stages.search import WINNERS
+from edgesearch.stages.within_budget import WithinBudget, bounded, in_turn
 from edgesearch.tasks.finetuning import FIGURES, Finetuned, Finetuning
 from edgesearch.tasks.finetuning import WEIGHTS as TRAINED
 from edgesearch.tasks.model import TaskModel
 
 RESULTS = "results.json"
+MEASURED = "winners.json"
+"""The winners as measured before their training, with those whose places they took."""
 OF_WINNERS = "winners"
 
 
@@ -57,8 +63,9 @@ class FinetuneResult:
 def finetune(run: RunContext, *, anew: bool = False) -> FinetuneResult:
     """Train the winners (or `finetune.start`) for the task, with labels; writes `finetune/`.
 
-    Resumes where it was stopped; does nothing if finished. Under `torchrun` the processes train
-    together.
+    Winners are measured first, so that none is trained that the device runs too slowly: a reserve
+    of the search takes its place. Resumes where it was stopped; does nothing if finished. Under
+    `torchrun` the processes train together.
 
     Args:
         run: The run.
@@ -66,6 +73,7 @@ def finetune(run: RunContext, *, anew: bool = False) -> FinetuneResult:
 
     Raises:
         StageError: No task is configured; or without `anew`, there are such networks.
+        ExportError: A winner is too slow, and no reserve is left.
     """
     require_task(run)
     with distributed.processes(notice=run.teller("finetune")):
@@ -179,6 +187,15 @@ def finetune_stage(run: RunContext, pool: ImagePool) -> Stage:
     return Stage("finetune", run.files.finetune, settings, inputs)
 
 
+def found_before_training(run: RunContext, pool: ImagePool) -> dict[str, Winner]:
+    """The winners as this stage measured them for the present search, by name; empty if not."""
+    stage, path = finetune_stage(run, pool), run.files.finetune / MEASURED
+    record = read_record(stage.folder)
+    if record is None or stage.changes(record) or not path.exists():
+        return {}
+    return {winner.name: winner for winner in Winners.load(path, run.space).winners}
+
+
 def _prepare(run: RunContext, pool: ImagePool) -> Finetuning:
     finetuning = open_finetuning(run, pool)
     finetuning.images  # noqa: B018  # refuses what cannot be trained
@@ -218,16 +235,54 @@ def trained(run: RunContext, finetuning: Finetuning, architecture: Architecture)
     return finetuning.load(folder_of(run, architecture), architecture)
 
 
+def _within_budget(run: RunContext, finetuning: Finetuning) -> dict[str, Architecture]:
+    """The winners, by name, or the reserves that take their places as measured untrained.
+
+    They stay as chosen where the device or its table is out of reach.
+    """
+    path, device = run.files.finetune / MEASURED, run.device
+    chosen = Winners.load(run.files.search.chosen, run.space)
+    if not path.exists():
+        if not bounded(chosen, device.name):
+            return chosen.architectures
+        most = run.config.export.max_task_loss
+
+        def untrained(architecture: Architecture) -> Deployable:
+            model = finetuning.subnet(architecture)
+            return make_whole_deployable(finetuning, model, architecture, most)
+
+        try:
+            accept = run.config.profile.accept
+            load_table(run.files.table(device), run.space, device, accept, head=run.head)
+            within = WithinBudget(run, "finetune", untrained, finetuning.calibration)
+            with tempfile.TemporaryDirectory(prefix="edgesearch-") as folder:
+                find = partial(within.find, folder=Path(folder))
+                in_turn(chosen, device.name, run.config.export.max_replacements, find).save(path)
+        except ExportError:
+            raise
+        except UserError as error:
+            run.teller("finetune")(
+                f"the winners could not be measured on {device.name} before their training "
+                f"({error.found}): export measures them, and trains reserves of those that are too "
+                "slow"
+            )
+            return chosen.architectures
+    return Winners.load(path, run.space).architectures
+
+
 def _train(
     run: RunContext,
     finetuning: Finetuning,
-    chosen: Mapping[str, Architecture],
+    chosen: dict[str, Architecture],
     identity: Mapping[str, Any],
 ) -> list[str]:
     run.set_threads("finetune")
     finetuning.tell()
     rows = []
     try:
+        if OF_WINNERS in run.config.finetune.start:
+            first = distributed.rank() == 0
+            chosen |= distributed.of_first(_within_budget(run, finetuning) if first else {})
         for name, architecture in chosen.items():
             found = train_one(run, finetuning, architecture, name, identity)
             rows.append({**asdict(found), "architecture": str(architecture)})
@@ -237,8 +292,9 @@ def _train(
         settings = run.config.finetune
         about = {"task": settings.task, "head": settings.head, "metric": finetuning.record.metric}
         write_json(run.files.finetune / RESULTS, {**about, "rows": rows})
-    files = (FIGURES, TRAINED)
-    return [RESULTS, *(f"{row['architecture']}/{name}" for row in rows for name in files)]
+    measured = [MEASURED] if (run.files.finetune / MEASURED).exists() else []
+    files = [f"{row['architecture']}/{name}" for row in rows for name in (FIGURES, TRAINED)]
+    return [RESULTS, *measured, *files]
 
 
 def _result(run: RunContext, skipped: bool) -> FinetuneResult:

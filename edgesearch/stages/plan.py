@@ -32,7 +32,6 @@ from edgesearch.space import Architecture
 from edgesearch.stages.export import (
     check_export,
     export_stage,
-    measure_winner,
     target_of,
     time_export,
 )
@@ -42,6 +41,7 @@ from edgesearch.stages.profile import is_fitted, is_profiled, missing_keys, tabl
 from edgesearch.stages.scorer import inputs_of_score
 from edgesearch.stages.search import check_search, search_stage, tables_of
 from edgesearch.stages.summary import summary_stage
+from edgesearch.stages.within_budget import measure_winner
 from edgesearch.supernet.weights import SupernetWeights
 from edgesearch.training.allocator import memory_kept
 from edgesearch.training.checkpoint import has_state
@@ -434,7 +434,7 @@ class Planner:
         winners = self.config.search.winners * len(self.config.search.budgets.each())
         mean_s = sum(of_end.values()) / len(of_end)
         known = {
-            "winners": winners * mean_s,
+            "winners": winners * (mean_s + self._measuring_s()),
             "smallest": of_end[ends[0]],
             "largest": of_end[ends[1]],
         }
@@ -462,12 +462,15 @@ class Planner:
     def _export_s(self) -> float:
         """Time to build and measure a winner, from one network."""
         tried = self.space.sample(random.Random(self.config.seed))
-        seconds = time_export(self.run, self._weights, self._pool, tried)
-        if self._glance is not None:
-            measure, of_networks = measure_winner(self.run), self._glance.networks
-            seconds += of_networks.measuring_s(measure)
-            seconds += ANCHORS * of_networks.rounds(measure) * of_networks.round_s()
-        return seconds
+        return time_export(self.run, self._weights, self._pool, tried) + self._measuring_s()
+
+    def _measuring_s(self) -> float:
+        """Time to measure a winner; 0 if it is unknown."""
+        if self._glance is None:
+            return 0.0
+        measure, of_networks = measure_winner(self.run), self._glance.networks
+        anchors_s = ANCHORS * of_networks.rounds(measure) * of_networks.round_s()
+        return of_networks.measuring_s(measure) + anchors_s
 
     def _summary(self, follows: bool) -> StagePlan:
         work = "compare the winners with both ends of the space and raw pixels"

@@ -3,10 +3,10 @@
 import csv
 import json
 import re
-import sys
 
 import pytest
 
+from devices.errors import UnreachableError
 from edgesearch.errors import StageError
 from edgesearch.latency.load_table import corrected_model
 from edgesearch.latency.table import (
@@ -19,6 +19,7 @@ from edgesearch.latency.table import (
     table_digest,
 )
 from edgesearch.latency.workloads import WorkloadFiles, network_key
+from edgesearch.stages import within_budget
 from edgesearch.tasks.head_costs import TaskHead
 from profilers import LatencyTable
 
@@ -193,10 +194,10 @@ def test_classes_are_given_or_counted(chain, tmp_path):
     )
 
 
-def test_a_reserve_takes_the_place_of_a_whole_model_that_is_too_slow(
-    with_task, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(sys.modules["edgesearch.stages.export"], "SECONDS_BEFORE_SECOND_LOOK", 0)
+@pytest.fixture
+def too_slow(with_task, tmp_path, monkeypatch):
+    """A finished search whose winner was measured as too slow, and what it has chosen."""
+    monkeypatch.setattr(within_budget, "SECONDS_BEFORE_SECOND_LOOK", 0)
     chain = with_task[0].copied(tmp_path)
     chain.passes("search", *TASK)
     chosen = chain.read("search/chosen.json")
@@ -219,11 +220,61 @@ def test_a_reserve_takes_the_place_of_a_whole_model_that_is_too_slow(
         return [*lines[:first], *rounds, *lines[first:]]
 
     chain.change_table(measured_beforehand)
-    done = chain.passes("export", *TASK, "export.tensorrt=")
-    assert "w0: its measured median of 200.000 ms" in done.stderr
+    return chain, chosen
+
+
+def is_shipped(chain, chosen):
+    """Whether the export has replaced the winner by the first reserve, and no other was trained."""
     (winner,) = chain.read("winners.json")["winners"]
     assert winner["architecture"] == chosen["reserves"][0]["architecture"]
     assert winner["latency_ms"]["local-cpu"]["measured_p50"] < 100
-    # Only what is shipped was trained.
+    (former,) = winner["replaced"]
+    assert (former["name"], former["architecture"]) == ("w0", chosen["winners"][0]["architecture"])
     trained = [path.parent.name for path in chain.output_dir.glob("finetune/*/model.safetensors")]
-    assert trained == [str(chain.architecture(winner["architecture"]))]
+    return trained == [str(chain.architecture(winner["architecture"]))]
+
+
+def test_a_reserve_takes_the_place_of_a_whole_model_that_is_too_slow(too_slow):
+    chain, chosen = too_slow
+    done = chain.passes("export", *TASK, "export.tensorrt=")
+    assert "w0: its measured median of 200.000 ms" in done.stderr
+    assert is_shipped(chain, chosen)
+
+
+def test_a_winner_that_is_too_slow_is_not_trained(too_slow):
+    chain, chosen = too_slow
+    done = chain.passes("finetune", *TASK)
+    assert "w0: its measured median of 200.000 ms" in done.stderr
+    # Measured: not again, though the next measurement would not find it too slow.
+    again = chain.passes("finetune", *TASK)
+    assert "200.000 ms" not in again.stderr and "already finished" in again.stderr
+    exported = chain.passes("export", *TASK, "export.tensorrt=")
+    assert "200.000 ms" not in exported.stderr
+    assert is_shipped(chain, chosen)
+    assert [each["name"] for each in chain.read("winners.json")["reserves"]] == [
+        each["name"] for each in chosen["reserves"][1:]
+    ]
+
+
+def test_no_reserve_is_left_before_anything_is_trained(too_slow):
+    chain, _ = too_slow
+    wanted = "error: required: a subnet for w0 with a median within 100.000 ms"
+    chain.refuses("finetune", *TASK, "export.max_replacements=0", says=wanted)
+    assert not [*chain.output_dir.glob("finetune/*/*")]
+
+
+def test_winners_are_trained_as_chosen_where_the_device_cannot_be_reached(too_slow, monkeypatch):
+    chain, chosen = too_slow
+
+    def unreachable(spec):
+        raise UnreachableError("a connection to the board", "no answer", "Switch it on.")
+
+    monkeypatch.setattr(within_budget, "open_meter", unreachable)
+    done = chain.passes("finetune", *TASK)
+    said = (
+        "the winners could not be measured on local-cpu before their training (no answer): export"
+    )
+    assert said in done.stderr
+    (trained,) = chain.output_dir.glob("finetune/*/model.safetensors")
+    winner = chain.architecture(chosen["winners"][0]["architecture"])
+    assert trained.parent.name == str(winner)
