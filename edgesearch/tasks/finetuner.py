@@ -374,9 +374,9 @@ def _moving_average(most: float) -> Callable[[list[Any], list[Any], int], None]:
     """The update of a moving average whose momentum rises to `most`.
 
     After n updates it is (1 + n) / (10 + n) at most, so that the average forgets the beginning as
-    fast as the network does. With a fixed momentum of 0.98, a network that was trained for 30 steps kept a good half of its
-    initial weights, and statistics of normalisations that fit neither. Source of the rise:
-    TensorFlow's ExponentialMovingAverage with `num_updates`.
+    fast as the network does. With a fixed momentum of 0.98, a network that was trained for 30 steps
+    kept a good half of its initial weights, and statistics of normalisations that fitted neither.
+    Source of the rise: TensorFlow's ExponentialMovingAverage with `num_updates`.
     """
 
     def update(average: list[torch.Tensor], current: list[torch.Tensor], updates: int) -> None:
