@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -26,8 +27,9 @@ class MapShapes:
     resolution: int
 
     def first_below(self, stride: int) -> int:
-        """Number of the first map that is at least `stride` times smaller; else the last."""
-        fitting = (n for n, size in enumerate(self.sizes) if size * stride <= self.resolution)
+        """Number of the first map that is `stride` times smaller, rounded up; else the last."""
+        most = math.ceil(self.resolution / stride)
+        fitting = (number for number, size in enumerate(self.sizes) if size <= most)
         return next(fitting, len(self.sizes) - 1)
 
 
@@ -68,6 +70,17 @@ class Backbone(nn.Module):
             last = names.index(list(network.stage_channels)[-1])
             parts = {name: parts[name] for name in names[: last + 1]}
         return cls(parts, resolution, in_channels)
+
+    def end_at(self, number: int) -> None:
+        """Leave out the maps after one, and the modules that only they need."""
+        last = self._kept[number]
+        for name in self.parts[last + 1 :]:
+            delattr(self, name)
+        del self.parts[last + 1 :], self._kept[number + 1 :]
+        channels, sizes = self.shapes.channels, self.shapes.sizes
+        self.shapes = replace(
+            self.shapes, channels=channels[: number + 1], sizes=sizes[: number + 1]
+        )
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """(N, C, R, R) to maps (N, C', H, W), as `shapes` says."""

@@ -39,6 +39,7 @@ STATE = "state.pt"
 WARMUP_SHARE = 0.1
 _STEP = 0x57
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 @dataclass
@@ -370,7 +371,7 @@ def _heard(signals: StopSignals) -> signal.Signals | None:
     return signal.Signals(number) if number else None
 
 
-def _moving_average(most: float) -> Callable[[list[Any], list[Any], int], None]:
+def _moving_average(most: float) -> Callable[[_Tensors, _Tensors, torch.Tensor | int], None]:
     """The update of a moving average whose momentum rises to `most`.
 
     After n updates it is (1 + n) / (10 + n) at most, so that the average forgets the beginning as
@@ -379,7 +380,7 @@ def _moving_average(most: float) -> Callable[[list[Any], list[Any], int], None]:
     Source of the rise: TensorFlow's ExponentialMovingAverage with `num_updates`.
     """
 
-    def update(average: list[torch.Tensor], current: list[torch.Tensor], updates: int) -> None:
+    def update(average: _Tensors, current: _Tensors, updates: torch.Tensor | int) -> None:
         momentum = min(most, (1 + int(updates)) / (10 + int(updates)))
         for mean, value in zip(average, current, strict=True):
             if mean.is_floating_point():

@@ -59,15 +59,18 @@ class HeadCosts:
         head: The head.
 
     Attributes:
-        last_part: Number of the last part of the space that a network with this head has: a dense
-            head reads stages, and what follows the last one is left out.
+        last_part: Number of the last part of the space that a network with this head has: that of
+            the last stage whose map a dense head reads.
     """
 
     def __init__(self, space: SearchSpace, head: TaskHead) -> None:
         self.space, self.head = space, head
-        dense = TASKS[head.task].head_class(head.head).dense
-        stages = [number for number, part in enumerate(space.parts) if part.stage is not None]
-        self.last_part = stages[-1] if dense else len(space.parts) - 1
+        kind, smallest = TASKS[head.task].head_class(head.head), space.smallest
+        self.last_part = len(space.parts) - 1
+        if kind.dense:
+            stages = [number for number, part in enumerate(space.parts) if part.stage is not None]
+            self.last_part = stages[-1]
+            self.last_part = [*self._maps(smallest)][kind.last_map(self.shapes(smallest))]
         self._known: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
         self._usual = {
             size: self._maps(space.from_choices({**dict(space.smallest), "resolution": size}))

@@ -33,6 +33,11 @@ class Head(nn.Module):
         self.shapes = shapes
         self.classes = classes
 
+    @classmethod
+    def last_map(cls, shapes: MapShapes) -> int:
+        """Number of the last map that it reads; the backbone ends there."""
+        return len(shapes.sizes) - 1
+
     def raw(self, maps: list[torch.Tensor]) -> Any:
         """What loss and outputs are computed from."""
         raise NotImplementedError
@@ -57,6 +62,7 @@ class TaskModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        backbone.end_at(head.last_map(backbone.shapes))
 
     @property
     def output_names(self) -> list[str]:

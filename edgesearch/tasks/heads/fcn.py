@@ -20,8 +20,13 @@ class FCN(PixelHead):
 
     def __init__(self, shapes: MapShapes, classes: int) -> None:
         super().__init__(shapes, classes)
-        self.used = shapes.first_below(STRIDE)
+        self.used = self.last_map(shapes)
         self.fcn = FCNHead(shapes.channels[self.used], classes)
+
+    @classmethod
+    def last_map(cls, shapes: MapShapes) -> int:
+        """See `Head`."""
+        return shapes.first_below(STRIDE)
 
     def raw(self, maps: list[torch.Tensor]) -> torch.Tensor:
         """See `Head`."""

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgesearch.families import load_space
 from edgesearch.latency.workloads import random_model
+from edgesearch.tasks.backbone import MapShapes
 from edgesearch.tasks.head_costs import HeadCosts, TaskHead
 from edgesearch.tasks.known_tasks import TASKS
 
@@ -64,6 +65,20 @@ def test_a_dense_head_goes_without_what_follows_the_stages(spaces):
     assert linear.last_part == len(space.parts) - 1
     model = random_model(space, space.smallest, dense.head)
     assert "last" not in dict(model.backbone.named_children())
+
+
+@pytest.mark.parametrize("head", ["fcn", "deeplabv3"])
+def test_a_network_ends_with_the_last_map_that_its_head_reads(spaces, head):
+    space = spaces["mobile_small"]
+    costs = HeadCosts(space, TaskHead("segmentation", head, 2))
+    assert costs.last_part < HeadCosts(space, TaskHead("segmentation", "lraspp", 2)).last_part
+    model = random_model(space, space.largest, costs.head)
+    images = torch.rand(2, 3, model.resolution, model.resolution)
+    model.train()(images).square().mean().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+    # At sizes that strides do not divide, maps are rounded up.
+    shapes = MapShapes((8, 8, 8, 8, 8), (50, 25, 13, 7, 4), 100)
+    assert [shapes.first_below(stride) for stride in (4, 8, 16, 32, 64)] == [1, 2, 3, 4, 4]
 
 
 def test_no_network_is_built_for_a_space_of_any_size(monkeypatch):
