@@ -254,6 +254,7 @@ def _within_budget(run: RunContext, finetuning: Finetuning) -> dict[str, Archite
         try:
             accept = run.config.profile.accept
             load_table(run.files.table(device), run.space, device, accept, head=run.head)
+            run.teller("finetune")(f"measuring the winners on {device.name} before their training")
             within = WithinBudget(run, "finetune", untrained, finetuning.calibration)
             with tempfile.TemporaryDirectory(prefix="edgesearch-") as folder:
                 find = partial(within.find, folder=Path(folder))

@@ -1,10 +1,9 @@
 """Blocks that the runtime cannot run: what needs them is counted, said and left out."""
 
-import sys
-
 import pytest
 
 from edgesearch.latency.table import measured_networks
+from edgesearch.stages import within_budget
 from profilers import LatencyTable
 
 
@@ -70,15 +69,14 @@ def test_they_are_counted_never_chosen_and_tried_again_only_if_asked(chain, spoi
 
 
 def test_a_winner_that_cannot_run_is_said_with_what_to_do(chain, spoil, monkeypatch):
-    export = sys.modules["edgesearch.stages.export"]
-    real = export.write_in_format
+    real = within_budget.write_in_format
 
     def spoilt_at_first(*args):
         path = real(*args)
         spoil(path)
         return path
 
-    monkeypatch.setattr(export, "write_in_format", spoilt_at_first)
+    monkeypatch.setattr(within_budget, "write_in_format", spoilt_at_first)
     other = "export.output=logits"
     said = chain.refuses("export", other, says="required: w0 (stem")
     assert "NOT_IMPLEMENTED" in said
